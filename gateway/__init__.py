@@ -1,0 +1,1 @@
+"""A fail-closed WireGuard gateway for containers."""

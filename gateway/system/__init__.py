@@ -1,0 +1,1 @@
+"""One module for each kernel subsystem that the gateway touches."""

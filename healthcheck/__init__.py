@@ -1,0 +1,1 @@
+"""What Docker's HEALTHCHECK runs: standard library only."""
