@@ -1,0 +1,89 @@
+"""Every error that the gateway raises on purpose.
+
+GatewayError
+├── ConfigError          the configuration is wrong: all problems at once (exit code 2)
+├── KernelError          a call to the kernel failed; keeps errno and the object
+│   ├── FirewallError    the ruleset is not in force as wanted
+│   ├── TunnelError      the WireGuard interface is not as wanted
+│   │   └── TunnelGone   there is no such interface (any more)
+│   └── NetworkError     links, addresses, routes, rules, neighbours, connection tracking
+├── MissingError         a capability, device or kernel feature is missing: `remedy` says what to do
+└── ProcessError         a program could not be started, failed, or took too long
+
+Adapters translate foreign exceptions into these where they import the library; only `cli` turns
+one into an exit code.
+"""
+
+from dataclasses import dataclass
+
+
+class GatewayError(Exception):
+    """Whatever the gateway raises on purpose."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with the configuration: where, what, and what to do about it.
+
+    `where` is the variable or file; `message` never holds a secret value.
+    """
+
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class ConfigError(GatewayError):
+    """The configuration is wrong; `problems` has every fault found, in order."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+class KernelError(GatewayError):
+    """A call to the kernel failed: `what` was tried on `subject` (an interface, rule or path)."""
+
+    def __init__(self, what: str, subject: str = "", errno: int | None = None) -> None:
+        super().__init__(f"{what}: {subject}" if subject else what)
+        self.what = what
+        self.subject = subject
+        self.errno = errno
+
+
+class FirewallError(KernelError):
+    """The ruleset is not in force as wanted; the kernel holds the former one or a stricter one."""
+
+
+class TunnelError(KernelError):
+    """The WireGuard interface could not be made, set or read."""
+
+
+class TunnelGone(TunnelError):  # noqa: N818 - a state of the world more than a fault
+    """There is no such WireGuard interface (any more)."""
+
+
+class NetworkError(KernelError):
+    """Links, addresses, routes, rules, neighbours or connection tracking are not as wanted."""
+
+
+class MissingError(GatewayError):
+    """Something this machine has to provide is not there; `remedy` says what the user can do."""
+
+    def __init__(self, missing: str, remedy: str) -> None:
+        super().__init__(f"{missing}; {remedy}")
+        self.missing = missing
+        self.remedy = remedy
+
+
+class ProcessError(GatewayError):
+    """A program could not be started, failed, or took too long; `stderr` is what it said."""
+
+    def __init__(self, program: str, message: str, stderr: str = "") -> None:
+        super().__init__(
+            f"{program}: {message}" + (f": {stderr.strip()}" if stderr.strip() else "")
+        )
+        self.program = program
+        self.stderr = stderr

@@ -1,0 +1,27 @@
+"""Putting a ruleset into the kernel's firewall, whichever it has."""
+
+from typing import Protocol
+
+from gateway.policy.rules import Ruleset
+
+
+class Firewall(Protocol):
+    """A kernel firewall that holds one whole ruleset at a time."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name as the user writes it: `iptables` or `nftables`."""
+
+    def apply(self, ruleset: Ruleset) -> None:
+        """Put `ruleset` into force for both families in place of the former one, and read it back.
+
+        Each family changes in one atomic step, and at no moment accepts anything that neither the
+        former nor the new ruleset accepts. Raises FirewallError when the kernel
+        refused or does not hold what was asked for.
+        """
+
+    def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
+        """Compare the kernel with `ruleset`: one line for each difference, none when all is well.
+
+        Raises FirewallError when the kernel cannot be read.
+        """

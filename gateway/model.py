@@ -1,0 +1,227 @@
+"""Frozen values that all rooms share: what is configured, what the machine is like, what is told.
+
+Nothing here decides anything or touches the kernel. Times are seconds of the monotonic clock,
+sizes are bytes, unless a name says otherwise.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_network,
+)
+
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+Network = IPv4Network | IPv6Network
+
+
+class Secret:
+    """A text that no log, error or representation may show; `reveal` is the only way to it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "Secret(set)"
+
+    __str__ = __repr__
+
+
+class Implementation(StrEnum):
+    """Where WireGuard runs."""
+
+    AUTO = "auto"
+    KERNELSPACE = "kernelspace"
+    USERSPACE = "userspace"
+
+
+class Backend(StrEnum):
+    """Which kernel firewall carries the rules."""
+
+    AUTO = "auto"
+    IPTABLES = "iptables"
+    NFTABLES = "nftables"
+
+
+class Protocol(StrEnum):
+    """The transport protocols that ports belong to."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+@dataclass(frozen=True, order=True)
+class PortRange:
+    """The ports `first` to `last`, both included, of one protocol."""
+
+    protocol: Protocol
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        ports = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return f"{ports}/{self.protocol}"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a WireGuard server listens, UDP."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        if isinstance(self.address, IPv6Address):
+            return f"[{self.address}]:{self.port}"
+        return f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One WireGuard peer. Keys are base64 of 32 bytes; the keepalive is in seconds, 0 for none."""
+
+    public_key: str
+    endpoint: Endpoint
+    allowed_ips: tuple[Network, ...]
+    preshared_key: Secret | None = None
+    persistent_keepalive: int = 25
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """One complete WireGuard configuration that the gateway can connect with.
+
+    `addresses` are those of the tunnel interface; `mtu` is None when it follows from the uplink;
+    `listen_port` and `fwmark` identify the encrypted flow.
+    """
+
+    private_key: Secret
+    addresses: tuple[Interface, ...]
+    peers: tuple[Peer, ...]
+    listen_port: int = 51820
+    fwmark: int = 0xCA6C
+    mtu: int | None = None
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The endpoints of all peers, in order."""
+        return tuple(peer.endpoint for peer in self.peers)
+
+    def has_family(self, version: int) -> bool:
+        """Say whether the tunnel carries IP `version` (4 or 6): it has an address of it."""
+        return any(address.version == version for address in self.addresses)
+
+
+@dataclass(frozen=True)
+class HostPort:
+    """A TCP address that a server of ours listens on; an empty host means every address."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration, checked; see docs/configuration.md for each variable.
+
+    `tunnels` are the candidates to connect with, in order of preference; there is at least one.
+    `dns` are the resolvers that go into resolv.conf, in order.
+    """
+
+    tunnels: tuple[Tunnel, ...]
+    dns: tuple[Address, ...] = ()
+    outbound_subnets: tuple[Network, ...] = ()
+    input_ports: tuple[PortRange, ...] = ()
+    vpn_input_ports: tuple[PortRange, ...] = ()
+    health_server: HostPort = field(default_factory=lambda: HostPort("127.0.0.1", 9999))
+    implementation: Implementation = Implementation.AUTO
+    firewall: Backend = Backend.AUTO
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """An interface of the namespace that is neither loopback nor the tunnel.
+
+    `addresses` with their prefixes as the kernel holds them, link-local ones left out;
+    `index` is the kernel's interface index, `mtu` its largest packet.
+    """
+
+    name: str
+    index: int
+    mtu: int
+    addresses: tuple[Interface, ...] = ()
+
+
+@dataclass(frozen=True)
+class Route:
+    """A unicast route of the main table: `destination` by `interface`, over `gateway` if any."""
+
+    destination: Network
+    interface: str
+    gateway: Address | None = None
+    metric: int = 0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the namespace looks like at one moment: its uplinks and the routes of its main table."""
+
+    uplinks: tuple[Uplink, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+
+@dataclass(frozen=True)
+class PeerStatus:
+    """What WireGuard knows of one peer.
+
+    `handshake` is the time of the last completed handshake as WireGuard tells it (seconds since
+    the epoch by the wall clock), or None before the first. Compare it for change only: the wall
+    clock may jump.
+    """
+
+    public_key: str
+    endpoint: Endpoint | None
+    handshake: float | None
+    received: int
+    sent: int
+
+
+@dataclass(frozen=True)
+class TunnelStatus:
+    """What WireGuard knows of the tunnel."""
+
+    listen_port: int
+    fwmark: int
+    peers: tuple[PeerStatus, ...]
+
+    @property
+    def received(self) -> int:
+        """Bytes received from all peers."""
+        return sum(peer.received for peer in self.peers)
+
+    @property
+    def sent(self) -> int:
+        """Bytes sent to all peers."""
+        return sum(peer.sent for peer in self.peers)
+
+
+EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+"""The allowed IPs of a tunnel that carries all traffic."""

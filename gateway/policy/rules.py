@@ -1,0 +1,150 @@
+"""The vocabulary of firewall rules: what a rule matches, what becomes of the packet, and why.
+
+A `Ruleset` is complete: for both families it names every chain that the gateway owns, and a
+backend puts it into force whole. The two backends render the same values; what a rule means is
+what iptables(8) and nft(8) agree on for these matches. The filter chains have the policy DROP in
+every ruleset, which is why it is no field.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from ipaddress import IPv4Network, IPv6Network
+from types import MappingProxyType
+
+
+class Family(Enum):
+    """The two IP families; the value is the IP version."""
+
+    IPV4 = 4
+    IPV6 = 6
+
+
+class Chain(Enum):
+    """The chains that the gateway owns, as (iptables table, iptables chain)."""
+
+    PREROUTING = ("mangle", "PREROUTING")
+    INPUT = ("filter", "INPUT")
+    FORWARD = ("filter", "FORWARD")
+    OUTPUT_MARK = ("mangle", "OUTPUT")
+    OUTPUT = ("filter", "OUTPUT")
+    POSTROUTING = ("mangle", "POSTROUTING")
+
+    @property
+    def table(self) -> str:
+        """The iptables table that the chain is in."""
+        return self.value[0]
+
+    @property
+    def hook(self) -> str:
+        """The iptables name of the chain."""
+        return self.value[1]
+
+
+class Transport(StrEnum):
+    """The protocols that a rule can name; each means the same number in both families."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    ICMPV6 = "ipv6-icmp"
+
+
+class CtState(StrEnum):
+    """The states of connection tracking, iptables-extensions(8), conntrack."""
+
+    NEW = "NEW"
+    ESTABLISHED = "ESTABLISHED"
+    RELATED = "RELATED"
+
+
+class CtDirection(StrEnum):
+    """Which way of its flow a packet goes, iptables-extensions(8), `--ctdir`."""
+
+    ORIGINAL = "ORIGINAL"
+    REPLY = "REPLY"
+
+
+@dataclass(frozen=True)
+class Accept:
+    """The packet passes."""
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The packet disappears without an answer."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """The packet disappears and its sender is told: TCP by a reset, the rest by ICMP.
+
+    Without `tcp_reset` the answer is ICMP "administratively prohibited" of the family. A rule
+    with `tcp_reset` must match TCP.
+    """
+
+    tcp_reset: bool = False
+
+
+@dataclass(frozen=True)
+class SetMark:
+    """The packet gets the mark `value` and goes on (mangle chains only)."""
+
+    value: int
+
+
+@dataclass(frozen=True)
+class SetConnmark:
+    """The packet's flow gets the connection mark `value` and the packet goes on (mangle only)."""
+
+    value: int
+
+
+Verdict = Accept | Drop | Reject | SetMark | SetConnmark
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Packets that match every field that is not None meet `verdict`.
+
+    `why` is for the reader of the rules in the kernel: one short line of printable ASCII without
+    quotes or backslashes, at most 128 characters, that names the promise. Ports need
+    `protocol` TCP or UDP, `icmp_type` needs ICMPV6. `ct_states` matches any of the states.
+    """
+
+    why: str
+    verdict: Verdict
+    in_interface: str | None = None
+    out_interface: str | None = None
+    source: IPv4Network | IPv6Network | None = None
+    destination: IPv4Network | IPv6Network | None = None
+    protocol: Transport | None = None
+    source_ports: Ports | None = None
+    destination_ports: Ports | None = None
+    icmp_type: int | None = None
+    mark: int | None = None
+    connmark: int | None = None
+    ct_states: frozenset[CtState] = frozenset()
+    ct_direction: CtDirection | None = None
+
+
+Rules = Mapping[Chain, tuple[Rule, ...]]
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    """Everything the firewall should hold, for both families; a chain left out is empty."""
+
+    ipv4: Rules = field(default_factory=lambda: MappingProxyType({}))
+    ipv6: Rules = field(default_factory=lambda: MappingProxyType({}))
+
+    def of(self, family: Family) -> Rules:
+        """Return the chains of `family`."""
+        return self.ipv4 if family is Family.IPV4 else self.ipv6

@@ -1,0 +1,38 @@
+"""The WireGuard interface, whoever implements it."""
+
+from typing import Protocol
+
+from gateway.model import Tunnel, TunnelStatus
+
+INTERFACE = "wg0"
+"""The name of the tunnel's interface."""
+
+
+class TunnelBackend(Protocol):
+    """An implementation of WireGuard that can carry one interface."""
+
+    @property
+    def name(self) -> str:
+        """The implementation's name as the user writes it: `kernelspace` or `userspace`."""
+
+    async def up(self, tunnel: Tunnel, mtu: int) -> None:
+        """Make the interface anew from `tunnel` with `mtu` bytes and set it up; no routes.
+
+        A former interface of the name goes first, whoever made it. Key, mark, listen port and
+        peers are set and read back before the link goes up, because `up` sends staged packets.
+        Addresses are added as host addresses (/32, /128, without duplicate address detection), so
+        that no route comes with them. Raises TunnelError (errno EADDRINUSE: the listen port
+        is taken); what stands then is removed again.
+        """
+
+    async def configure(self, tunnel: Tunnel) -> None:
+        """Replace the peers of the standing interface by those of `tunnel`, and read them back.
+
+        Starts the handshake with the new peers. Raises TunnelGone or TunnelError.
+        """
+
+    async def status(self) -> TunnelStatus:
+        """Return what WireGuard knows now. Raises TunnelGone when there is no interface."""
+
+    async def down(self) -> None:
+        """Remove the interface, and the key with it; no error when there is none."""
