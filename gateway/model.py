@@ -21,6 +21,10 @@ Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 
 
+INTERFACE = "wg0"
+"""The name of the tunnel's interface."""
+
+
 class Secret:
     """A text that no log, error or representation may show; `reveal` is the only way to it."""
 
@@ -182,10 +186,15 @@ class Route:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the namespace looks like at one moment: its uplinks and the routes of its main table."""
+    """What the namespace looks like at one moment: its uplinks and the routes of its main table.
+
+    `ipv6` is False where a new interface cannot have an IPv6 address: the kernel has no IPv6, or
+    the namespace has it switched off (net.ipv6.conf.default.disable_ipv6).
+    """
 
     uplinks: tuple[Uplink, ...] = ()
     routes: tuple[Route, ...] = ()
+    ipv6: bool = True
 
 
 @dataclass(frozen=True)

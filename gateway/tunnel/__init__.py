@@ -4,9 +4,6 @@ from typing import Protocol
 
 from gateway.model import Tunnel, TunnelStatus
 
-INTERFACE = "wg0"
-"""The name of the tunnel's interface."""
-
 
 class TunnelBackend(Protocol):
     """An implementation of WireGuard that can carry one interface."""

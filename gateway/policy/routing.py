@@ -1,0 +1,239 @@
+"""The routes and policy rules that the gateway wants, as data: the second barrier.
+
+The tunnel has a routing table of its own that ends in `unreachable`, and a rule that sends
+everything there before the main table is ever asked. The exceptions stand in front of it, each as
+narrow as it can be:
+
+    100  marked replies to an input port      the table of the uplink they came in on
+    110  the encrypted flow, by mark, to its endpoint          main
+    120  the listed LAN subnets                                main
+    130  what is on the same link as an uplink                 main
+    140  from an uplink's own address                          the stand-in table
+    150  everything                                            the tunnel's table
+
+Rule 130 opens nothing (the firewall refuses what no list names). It is there because the kernel
+answers an ARP request, under strict reverse-path filtering, only when the asker is routed back by
+the interface it asked on (net/ipv4/arp.c arp_process, net/ipv4/fib_frontend.c).
+
+Rule 140 is there because the kernel looks a route up before it builds the answer to a client that
+came in by an uplink, and only then runs the rules that mark the answer (tcp_v4_send_synack): where
+the tunnel carries less than everything, that first look-up would end in `unreachable` and no answer
+were ever built. The stand-in table finds it a route into the tunnel, where the firewall refuses a
+packet with an uplink's source, and the mark moves it to the table of its uplink.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+
+from gateway.model import INTERFACE, Address, Config, Facts, Network, Route, Tunnel, Uplink
+
+PRIORITY_FIRST = 100
+PRIORITY_REPLIES = 100
+PRIORITY_ENCRYPTED = 110
+PRIORITY_LAN = 120
+PRIORITY_ON_LINK = 130
+PRIORITY_STAND_IN = 140
+PRIORITY_TUNNEL = 150
+PRIORITY_LAST = 199
+"""Every policy rule with a priority from PRIORITY_FIRST to PRIORITY_LAST belongs to the gateway."""
+
+TABLE_MAIN = 254
+TABLE_TUNNEL = 51820
+TABLE_STAND_IN = 51821
+TABLE_UPLINKS = 0x706C0000
+"""The table, and the mark, of the uplink with index n is TABLE_UPLINKS + n."""
+
+METRIC_END = 1_000_000_000
+"""The metric of the `unreachable` route that a table ends in: worse than any other."""
+
+IPV4, IPV6 = 4, 6
+
+DEFAULTS: dict[int, Network] = {IPV4: ip_network("0.0.0.0/0"), IPV6: ip_network("::/0")}
+
+OVERHEAD = 80
+"""Bytes that WireGuard adds to a packet at most: over IPv6; it is 60 over IPv4 (as wg-quick)."""
+
+SMALLEST_MTU = 1280
+"""The smallest MTU that IPv6 works with (RFC 8200, section 5)."""
+
+
+@dataclass(frozen=True)
+class TableRoute:
+    """A route in one of the gateway's tables; without an interface it must be `unreachable`."""
+
+    destination: Network
+    table: int
+    interface: str | None = None
+    gateway: Address | None = None
+    unreachable: bool = False
+    metric: int = 0
+
+
+@dataclass(frozen=True)
+class PolicyRule:
+    """A policy rule of ip-rule(8): packets that match every field that is not None use `table`."""
+
+    family: int
+    priority: int
+    table: int
+    why: str
+    fwmark: int | None = None
+    source: Network | None = None
+    destination: Network | None = None
+
+
+@dataclass(frozen=True)
+class Routing:
+    """All that the gateway's tables and its band of priorities should hold."""
+
+    routes: tuple[TableRoute, ...]
+    rules: tuple[PolicyRule, ...]
+
+    @property
+    def tables(self) -> tuple[int, ...]:
+        """The tables that the gateway owns: they hold `routes` and nothing else."""
+        return tuple(sorted({TABLE_TUNNEL, TABLE_STAND_IN} | {r.table for r in self.routes}))
+
+
+LOCKED = Routing(
+    routes=tuple(
+        TableRoute(DEFAULTS[v], TABLE_TUNNEL, unreachable=True, metric=METRIC_END) for v in DEFAULTS
+    ),
+    rules=tuple(
+        PolicyRule(v, PRIORITY_TUNNEL, TABLE_TUNNEL, "everything goes by the tunnel or nowhere")
+        for v in DEFAULTS
+    ),
+)
+"""The routing before a tunnel exists; it needs no configuration."""
+
+
+def route_to(address: Address, facts: Facts) -> Route | None:
+    """Return the route of the main table for `address`: longest prefix, then lowest metric."""
+    names = {uplink.name for uplink in facts.uplinks}
+    fitting = [r for r in facts.routes if address in r.destination and r.interface in names]
+    return max(fitting, key=lambda r: (r.destination.prefixlen, -r.metric), default=None)
+
+
+def uplink_to(address: Address, facts: Facts) -> Uplink | None:
+    """Return the uplink by which the main table reaches `address`, if any."""
+    route = route_to(address, facts)
+    return next((u for u in facts.uplinks if route and u.name == route.interface), None)
+
+
+def reply_mark(uplink: Uplink) -> int:
+    """Return the mark, which is also the table, of flows that came in by `uplink`."""
+    return TABLE_UPLINKS + uplink.index
+
+
+def tunnel_mtu(tunnel: Tunnel, facts: Facts) -> int:
+    """Return the MTU of the tunnel in bytes: as configured, or the uplink's less the overhead."""
+    if tunnel.mtu is not None:
+        return tunnel.mtu
+    uplinks = [uplink_to(endpoint.address, facts) for endpoint in tunnel.endpoints]
+    path = min((uplink.mtu for uplink in uplinks if uplink), default=1500)
+    return max(SMALLEST_MTU, path - OVERHEAD)
+
+
+def fitted(tunnel: Tunnel, facts: Facts) -> Tunnel:
+    """Return `tunnel` without IPv6 addresses where the namespace has IPv6 switched off.
+
+    Docker switches it off in containers on networks without IPv6, and the kernel then refuses an
+    IPv6 address on any interface. IPv6 stays refused, as for a tunnel that never had it.
+    """
+    if facts.ipv6:
+        return tunnel
+    return replace(tunnel, addresses=tuple(a for a in tunnel.addresses if a.version == IPV4))
+
+
+def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
+    """Return the routing that goes with a standing interface for `tunnel`."""
+    inward = [
+        TableRoute(network, TABLE_TUNNEL, INTERFACE)
+        for peer in tunnel.peers
+        for network in peer.allowed_ips
+        if tunnel.has_family(network.version)
+    ]
+    replying = facts.uplinks if config.input_ports else ()
+    return Routing(
+        routes=(
+            *LOCKED.routes,
+            *dict.fromkeys(inward),
+            *(route for uplink in replying for route in _reply_routes(uplink, facts)),
+            *(_stand_in_routes(facts) if replying else ()),
+        ),
+        rules=(
+            *(rule for uplink in replying for rule in _reply_rules(uplink)),
+            *_encrypted(tunnel),
+            *_to_main(config.outbound_subnets, PRIORITY_LAN, "a listed LAN subnet"),
+            *_to_main(_on_link(facts), PRIORITY_ON_LINK, "the same link as an uplink"),
+            *(rule for uplink in replying for rule in _stand_in_rules(uplink)),
+            *LOCKED.rules,
+        ),
+    )
+
+
+def _reply_routes(uplink: Uplink, facts: Facts) -> tuple[TableRoute, ...]:
+    """Return the table that takes replies back by `uplink`: its share of the main table."""
+    return tuple(
+        TableRoute(r.destination, reply_mark(uplink), r.interface, r.gateway, metric=r.metric)
+        for r in facts.routes
+        if r.interface == uplink.name
+    )
+
+
+def _reply_rules(uplink: Uplink) -> tuple[PolicyRule, ...]:
+    """Return the rules that lead marked replies to the table of `uplink`."""
+    mark = reply_mark(uplink)
+    return tuple(
+        PolicyRule(version, PRIORITY_REPLIES, mark, f"replies by {uplink.name}", fwmark=mark)
+        for version in sorted({address.version for address in uplink.addresses})
+    )
+
+
+def _stand_in_routes(facts: Facts) -> tuple[TableRoute, ...]:
+    """Return the stand-in table: a default route into the tunnel, whatever the tunnel carries."""
+    versions = DEFAULTS if facts.ipv6 else (IPV4,)
+    return tuple(TableRoute(DEFAULTS[v], TABLE_STAND_IN, INTERFACE) for v in versions)
+
+
+def _stand_in_rules(uplink: Uplink) -> tuple[PolicyRule, ...]:
+    """Return the rules that lead answers being built for clients of `uplink` to the stand-in."""
+    return tuple(
+        PolicyRule(
+            address.version,
+            PRIORITY_STAND_IN,
+            TABLE_STAND_IN,
+            f"answers being built, from {uplink.name}",
+            source=ip_network(address.ip),
+        )
+        for address in uplink.addresses
+    )
+
+
+def _encrypted(tunnel: Tunnel) -> tuple[PolicyRule, ...]:
+    """Return the rules by which WireGuard's own packets find their endpoints."""
+    return tuple(
+        PolicyRule(
+            endpoint.address.version,
+            PRIORITY_ENCRYPTED,
+            TABLE_MAIN,
+            "the encrypted flow",
+            fwmark=tunnel.fwmark,
+            destination=ip_network(endpoint.address),
+        )
+        for endpoint in dict.fromkeys(tunnel.endpoints)
+    )
+
+
+def _to_main(networks: Iterable[Network], priority: int, why: str) -> tuple[PolicyRule, ...]:
+    """Return rules that look `networks` up in the main table."""
+    return tuple(
+        PolicyRule(network.version, priority, TABLE_MAIN, why, destination=network)
+        for network in dict.fromkeys(networks)
+    )
+
+
+def _on_link(facts: Facts) -> tuple[Network, ...]:
+    """Return the prefixes that an uplink reaches without a gateway."""
+    return tuple(address.network for uplink in facts.uplinks for address in uplink.addresses)
