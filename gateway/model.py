@@ -189,12 +189,15 @@ class Facts:
     """What the namespace looks like at one moment: its uplinks and the routes of its main table.
 
     `ipv6` is False where a new interface cannot have an IPv6 address: the kernel has no IPv6, or
-    the namespace has it switched off (net.ipv6.conf.default.disable_ipv6).
+    the namespace has it switched off (net.ipv6.conf.default.disable_ipv6). `guard_mark` is the
+    mark, secret and random, that packets wear which have passed the rules and leave by an uplink;
+    None where the kernel cannot have the egress guard.
     """
 
     uplinks: tuple[Uplink, ...] = ()
     routes: tuple[Route, ...] = ()
     ipv6: bool = True
+    guard_mark: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
+from typing import Protocol as TypingProtocol
 
 
 class Family(Enum):
@@ -18,6 +19,18 @@ class Family(Enum):
 
     IPV4 = 4
     IPV6 = 6
+
+    def has(self, thing: "Versioned") -> bool:
+        """Say whether an address, interface or network is of this family."""
+        return thing.version == self.value
+
+
+class Versioned(TypingProtocol):
+    """Whatever has an IP version: the addresses, interfaces and networks of `ipaddress`."""
+
+    @property
+    def version(self) -> int:
+        """The IP version, 4 or 6."""
 
 
 class Chain(Enum):
@@ -42,10 +55,11 @@ class Chain(Enum):
 
 
 class Transport(StrEnum):
-    """The protocols that a rule can name; each means the same number in both families."""
+    """The protocols that a rule can name, by their names in /etc/protocols."""
 
     TCP = "tcp"
     UDP = "udp"
+    ICMP = "icmp"
     ICMPV6 = "ipv6-icmp"
 
 
@@ -109,6 +123,11 @@ class Ports:
     first: int
     last: int
 
+    @classmethod
+    def one(cls, port: int) -> "Ports":
+        """Return the range that is `port` alone."""
+        return cls(port, port)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -134,6 +153,9 @@ class Rule:
     ct_states: frozenset[CtState] = frozenset()
     ct_direction: CtDirection | None = None
 
+
+Entry = tuple[Chain, Rule]
+"""A rule and the chain that it goes to the end of."""
 
 Rules = Mapping[Chain, tuple[Rule, ...]]
 

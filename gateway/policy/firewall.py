@@ -1,0 +1,104 @@
+"""Which packets pass in which state: docs/security.md as code.
+
+`ruleset_for` is the whole security argument. Each rule names the promise that it keeps. Three
+things hold in every state and are not repeated below: the filter chains' policy is DROP; rules
+name the interface they are about, so that an interface nobody has listed is closed from its first
+frame; and what leaves is accepted by where it comes from and where it goes, never only because
+it belongs to an established flow.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import IPv4Network
+from types import MappingProxyType
+
+from gateway.model import Config, Facts, Network, Tunnel
+from gateway.policy.flows import encrypted_flow, guard_marks, in_tunnel, neighbours
+from gateway.policy.holes import holes
+from gateway.policy.machine import Connected, Connecting, Locked, State, Stopping
+from gateway.policy.routing import uplink_to
+from gateway.policy.rules import (
+    Accept,
+    Chain,
+    Drop,
+    Entry,
+    Family,
+    Reject,
+    Rule,
+    Ruleset,
+    Transport,
+)
+
+LOOPBACK = "lo"
+
+DOCKER_RESOLVER = IPv4Network("127.0.0.11/32")
+"""Docker's resolver: it asks the outside from the host's namespace, where no rule of ours is."""
+
+
+def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
+    """Return the complete ruleset of both families for `state` in a namespace like `facts`."""
+    match state:
+        case Locked() | Stopping():
+            return closed()
+        case Connecting():
+            return _both(lambda family: _connecting(family, state.tunnel, facts))
+        case Connected():
+            return _both(lambda family: _connected(family, state.tunnel, config, facts))
+
+
+def closed() -> Ruleset:
+    """Return the ruleset that refuses everything but loopback; it needs no configuration."""
+    return _both(lambda _family: iter(()))
+
+
+def _both(entries: Callable[[Family], Iterator[Entry]]) -> Ruleset:
+    """Return the ruleset of `entries` for each family, framed by what every chain has."""
+    return Ruleset(
+        **{
+            f"ipv{family.value}": MappingProxyType(_by_chain(_framed(family, entries(family))))
+            for family in Family
+        }
+    )
+
+
+def _by_chain(entries: Iterable[Entry]) -> dict[Chain, tuple[Rule, ...]]:
+    listed = tuple(dict.fromkeys(entries))
+    return {chain: tuple(rule for where, rule in listed if where is chain) for chain in Chain}
+
+
+def _framed(family: Family, entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Yield what begins every chain, then `entries`, then what ends every chain."""
+    if family is Family.IPV4:
+        for chain in (Chain.INPUT, Chain.OUTPUT):
+            yield from _refused(chain, "P10 no names by Docker", destination=DOCKER_RESOLVER)
+    yield Chain.INPUT, Rule(why="loopback", verdict=Accept(), in_interface=LOOPBACK)
+    yield Chain.OUTPUT, Rule(why="loopback", verdict=Accept(), out_interface=LOOPBACK)
+    yield from entries
+    yield Chain.INPUT, Rule(why="P1 nothing else enters", verdict=Drop())
+    yield Chain.FORWARD, Rule(why="P11 nothing is forwarded", verdict=Drop())
+    yield from _refused(Chain.OUTPUT, "P1 nothing else leaves")
+
+
+def _refused(chain: Chain, why: str, destination: Network | None = None) -> Iterator[Entry]:
+    """Yield the rules that refuse at once, so that applications do not wait (P12)."""
+    for protocol, verdict in ((Transport.TCP, Reject(tcp_reset=True)), (None, Reject())):
+        yield chain, Rule(why=why, verdict=verdict, protocol=protocol, destination=destination)
+
+
+def _connecting(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[Entry]:
+    """Yield what the encrypted flow needs."""
+    for endpoint in tunnel.endpoints:
+        uplink = uplink_to(endpoint.address, facts)
+        if uplink is not None and family.has(endpoint.address):
+            yield from encrypted_flow(uplink, endpoint, tunnel)
+            yield from neighbours(family, uplink)
+    yield from guard_marks(facts)
+
+
+def _connected(family: Family, tunnel: Tunnel, config: Config, facts: Facts) -> Iterator[Entry]:
+    """Yield what the encrypted flow needs, the tunnel itself, and the listed holes."""
+    yield from _connecting(family, tunnel, facts)
+    for address in tunnel.addresses:
+        if family.has(address):
+            yield from in_tunnel(address, config.vpn_input_ports)
+    for uplink in facts.uplinks:
+        yield from holes(family, uplink, config)

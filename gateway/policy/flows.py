@@ -1,0 +1,146 @@
+"""Firewall rules for the encrypted flow, the tunnel itself, and what both need of the link."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from ipaddress import ip_network
+
+from gateway.model import INTERFACE, Endpoint, Facts, Interface, PortRange, Tunnel, Uplink
+from gateway.policy.rules import (
+    Accept,
+    Chain,
+    CtState,
+    Entry,
+    Family,
+    Ports,
+    Rule,
+    SetMark,
+    Transport,
+)
+
+NEW = frozenset({CtState.NEW})
+ANSWERS = frozenset({CtState.ESTABLISHED, CtState.RELATED})
+
+ROUTER_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 134, 135, 136
+"""ICMPv6 types (RFC 4861, section 4)."""
+
+LINK_LOCAL = ip_network("fe80::/10")
+NEIGHBOUR_MULTICAST = ip_network("ff02::1:ff00:0/104")
+"""Where neighbour solicitations are sent to (RFC 4291, section 2.7.1)."""
+
+
+def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterator[Entry]:
+    """Yield what admits the encrypted flow, by everything that tells it from other packets (P3).
+
+    The mark alone would not do: a workload with CAP_NET_RAW can set it (Linux 5.17,
+    net/core/sock.c sock_setsockopt). The source port is taken by WireGuard's own socket. The mark
+    that arriving packets get is for strict reverse-path filtering, which asks the routing rules
+    with the mark where src_valid_mark is set (net/ipv4/fib_frontend.c).
+    """
+    why = "P3 the encrypted flow"
+    server, there, here = (
+        ip_network(endpoint.address),
+        Ports.one(endpoint.port),
+        Ports.one(tunnel.listen_port),
+    )
+    arriving = Rule(
+        why=why,
+        verdict=Accept(),
+        in_interface=uplink.name,
+        source=server,
+        protocol=Transport.UDP,
+        source_ports=there,
+        destination_ports=here,
+    )
+    yield Chain.PREROUTING, replace(arriving, verdict=SetMark(tunnel.fwmark))
+    yield Chain.INPUT, arriving
+    yield (
+        Chain.OUTPUT,
+        Rule(
+            why=why,
+            verdict=Accept(),
+            out_interface=uplink.name,
+            destination=server,
+            protocol=Transport.UDP,
+            source_ports=here,
+            destination_ports=there,
+            mark=tunnel.fwmark,
+        ),
+    )
+
+
+def in_tunnel(address: Interface, ports: Iterable[PortRange]) -> Iterator[Entry]:
+    """Yield what passes in the tunnel, from and to its `address` (P4, P9)."""
+    inward = Rule(
+        why="P4 answers in the tunnel",
+        verdict=Accept(),
+        in_interface=INTERFACE,
+        destination=ip_network(address.ip),
+        ct_states=ANSWERS,
+    )
+    yield Chain.INPUT, inward
+    for port in ports:
+        yield (
+            Chain.INPUT,
+            replace(
+                inward,
+                why="P9 a listed port in the tunnel",
+                protocol=Transport(port.protocol),
+                destination_ports=Ports(port.first, port.last),
+                ct_states=NEW,
+            ),
+        )
+    yield (
+        Chain.OUTPUT,
+        Rule(
+            why="P4 traffic in the tunnel",
+            verdict=Accept(),
+            out_interface=INTERFACE,
+            source=ip_network(address.ip),
+        ),
+    )
+
+
+def neighbours(family: Family, uplink: Uplink) -> Iterator[Entry]:
+    """Yield the neighbour discovery that IPv6 needs on a link where something may pass (P5).
+
+    It is what ARP is to IPv4, except that it runs over the firewall. Outwards it reaches the link
+    and nothing behind it.
+    """
+    if family is not Family.IPV6:
+        return
+    why = "P5 neighbour discovery"
+    message = Rule(why=why, verdict=Accept(), protocol=Transport.ICMPV6)
+    own = tuple(a.network for a in uplink.addresses if family.has(a))
+    for kind in (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT):
+        yield Chain.INPUT, replace(message, icmp_type=kind, in_interface=uplink.name)
+        for destination in (LINK_LOCAL, NEIGHBOUR_MULTICAST, *own):
+            yield (
+                Chain.OUTPUT,
+                replace(
+                    message, icmp_type=kind, out_interface=uplink.name, destination=destination
+                ),
+            )
+    yield (
+        Chain.INPUT,
+        replace(
+            message,
+            icmp_type=ROUTER_ADVERTISEMENT,
+            in_interface=uplink.name,
+            source=LINK_LOCAL,
+        ),
+    )
+
+
+def guard_marks(facts: Facts) -> Iterator[Entry]:
+    """Yield what marks packets that passed, for the egress guard to know them by (P14)."""
+    if facts.guard_mark is None:
+        return
+    for uplink in facts.uplinks:
+        yield (
+            Chain.POSTROUTING,
+            Rule(
+                why="P14 passed the firewall",
+                verdict=SetMark(facts.guard_mark),
+                out_interface=uplink.name,
+            ),
+        )

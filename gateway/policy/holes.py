@@ -1,0 +1,174 @@
+"""Firewall rules for the holes that the configuration lists: LAN subnets and input ports."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_network
+from itertools import product
+
+from gateway.model import Address, Config, Interface, Network, PortRange, Uplink
+from gateway.policy.flows import NEW, neighbours
+from gateway.policy.routing import reply_mark
+from gateway.policy.rules import (
+    Accept,
+    Chain,
+    CtDirection,
+    CtState,
+    Entry,
+    Family,
+    Ports,
+    Reject,
+    Rule,
+    SetConnmark,
+    SetMark,
+    Transport,
+)
+
+KNOWN = frozenset({CtState.ESTABLISHED})
+NEW_OR_KNOWN = NEW | KNOWN
+ERRORS = frozenset({CtState.RELATED})
+
+DNS = tuple(product((Transport.UDP, Transport.TCP), (Ports.one(53), Ports.one(853))))
+"""DNS over UDP and TCP, and over QUIC and TLS (RFC 9250, RFC 7858)."""
+
+
+def holes(family: Family, uplink: Uplink, config: Config) -> Iterator[Entry]:
+    """Yield the listed holes of `family` by `uplink`, at each of its addresses."""
+    addresses = [address for address in uplink.addresses if family.has(address)]
+    subnets = [subnet for subnet in config.outbound_subnets if family.has(subnet)]
+    for subnet in subnets:
+        yield from _names(uplink, subnet, [r for r in config.dns if r in subnet])
+        for address in addresses:
+            yield from _lan(uplink, address, subnet)
+    for address, ports in product(addresses, config.input_ports):
+        yield from _input_port(uplink, address, ports)
+    if config.input_ports:
+        yield from _reply_marks(uplink)
+    if subnets or config.input_ports:
+        yield from neighbours(family, uplink)
+        for address in addresses:
+            yield from _errors(family, uplink, address)
+
+
+def _outward(uplink: Uplink, destination: Network) -> Rule:
+    """Return what accepts flows to `destination` in the direction in which they began."""
+    return Rule(
+        why="P7 a listed LAN subnet",
+        verdict=Accept(),
+        out_interface=uplink.name,
+        destination=destination,
+        ct_states=NEW_OR_KNOWN,
+        ct_direction=CtDirection.ORIGINAL,
+    )
+
+
+def _names(uplink: Uplink, subnet: Network, resolvers: list[Address]) -> Iterator[Entry]:
+    """Yield what refuses DNS in a listed `subnet`, but to the configured `resolvers` (P10)."""
+    for resolver, (protocol, port) in product(resolvers, DNS):
+        yield (
+            Chain.OUTPUT,
+            replace(
+                _outward(uplink, ip_network(resolver)),
+                why="P10 the configured resolver",
+                protocol=protocol,
+                destination_ports=port,
+            ),
+        )
+    for protocol, port in DNS:
+        yield (
+            Chain.OUTPUT,
+            Rule(
+                why="P10 no names by the LAN",
+                verdict=Reject(tcp_reset=protocol is Transport.TCP),
+                out_interface=uplink.name,
+                destination=subnet,
+                protocol=protocol,
+                destination_ports=port,
+            ),
+        )
+
+
+def _lan(uplink: Uplink, address: Interface, subnet: Network) -> Iterator[Entry]:
+    """Yield what lets flows that start here reach a listed `subnet` (P7).
+
+    Only the direction in which the flow began passes, from the uplink's own address: the answers
+    to a flow that came in by the tunnel have neither.
+    """
+    yield Chain.OUTPUT, replace(_outward(uplink, subnet), source=ip_network(address.ip))
+    yield (
+        Chain.INPUT,
+        Rule(
+            why="P7 answers from a listed LAN subnet",
+            verdict=Accept(),
+            in_interface=uplink.name,
+            source=subnet,
+            destination=ip_network(address.ip),
+            ct_states=KNOWN,
+            ct_direction=CtDirection.REPLY,
+        ),
+    )
+
+
+def _input_port(uplink: Uplink, address: Interface, ports: PortRange) -> Iterator[Entry]:
+    """Yield what lets clients reach a listed port, and the answers leave as they came (P8).
+
+    The connection mark is set when a flow begins at this uplink and nowhere else: a flow that came
+    in by the tunnel or by loopback does not wear it, so its answers do not pass.
+    """
+    why, mark = "P8 a listed input port", reply_mark(uplink)
+    inward = Rule(
+        why=why,
+        verdict=Accept(),
+        in_interface=uplink.name,
+        destination=ip_network(address.ip),
+        protocol=Transport(ports.protocol),
+        destination_ports=Ports(ports.first, ports.last),
+        connmark=mark,
+        ct_states=NEW_OR_KNOWN,
+        ct_direction=CtDirection.ORIGINAL,
+    )
+    yield (
+        Chain.PREROUTING,
+        replace(inward, verdict=SetConnmark(mark), connmark=None, ct_states=NEW),
+    )
+    yield Chain.INPUT, inward
+    yield (
+        Chain.OUTPUT,
+        Rule(
+            why="P8 answers from a listed input port",
+            verdict=Accept(),
+            out_interface=uplink.name,
+            source=ip_network(address.ip),
+            protocol=Transport(ports.protocol),
+            source_ports=Ports(ports.first, ports.last),
+            connmark=mark,
+            ct_states=KNOWN,
+            ct_direction=CtDirection.REPLY,
+        ),
+    )
+
+
+def _reply_marks(uplink: Uplink) -> Iterator[Entry]:
+    """Yield what gives packets of flows that began at `uplink` the mark that routes them back."""
+    mark = reply_mark(uplink)
+    rule = Rule(why="P8 back by the way it came", verdict=SetMark(mark), connmark=mark)
+    yield Chain.PREROUTING, replace(rule, in_interface=uplink.name)
+    yield (
+        Chain.OUTPUT_MARK,
+        replace(rule, ct_states=KNOWN, ct_direction=CtDirection.REPLY),
+    )
+
+
+def _errors(family: Family, uplink: Uplink, address: Interface) -> Iterator[Entry]:
+    """Yield what lets ICMP errors in that belong to a flow of a hole, so that it fails at once."""
+    protocol = Transport.ICMP if family is Family.IPV4 else Transport.ICMPV6
+    yield (
+        Chain.INPUT,
+        Rule(
+            why="P12 errors about a flow of a hole",
+            verdict=Accept(),
+            in_interface=uplink.name,
+            destination=ip_network(address.ip),
+            protocol=protocol,
+            ct_states=ERRORS,
+        ),
+    )
