@@ -237,3 +237,27 @@ class TunnelStatus:
 
 EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 """The allowed IPs of a tunnel that carries all traffic."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the gateway tells of itself; nothing in it is secret.
+
+    `at` is when it was told. `limits` are the promises that this kernel or container cannot keep,
+    with the remedy.
+    """
+
+    at: float
+    state: str
+    healthy: bool
+    reason: str
+    since: float
+    detail: str = ""
+    endpoint: str = ""
+    handshake_age: float | None = None
+    received: int = 0
+    sent: int = 0
+    firewall: str = ""
+    tunnel: str = ""
+    drift: int = 0
+    limits: tuple[str, ...] = ()
