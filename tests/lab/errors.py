@@ -1,0 +1,5 @@
+"""What the lab raises when the machine or a helper does not do what it was told."""
+
+
+class LabError(Exception):
+    """A command, a helper process or a wait of the lab failed; the message holds its output."""

@@ -1,0 +1,126 @@
+"""Child processes of the lab: started with a log file, ended for certain."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from tests.lab.errors import LabError
+
+T = TypeVar("T")
+
+PATIENCE = float(os.environ.get("LAB_PATIENCE", "1"))
+"""Factor on every time limit: an emulated guest is an order of magnitude slower."""
+
+
+def run(argv: Sequence[str], *, stdin: str = "", check: bool = True) -> str:
+    """Run a short command to its end and return its standard output.
+
+    Raises LabError with the command's messages when it fails and `check` is set.
+    """
+    done = subprocess.run(
+        argv, input=stdin, capture_output=True, text=True, check=False, timeout=30 * PATIENCE
+    )
+    if check and done.returncode:
+        raise LabError(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr}{done.stdout}")
+    return done.stdout
+
+
+def eventually(
+    attempt: Callable[[], T | None], *, timeout: float, what: str, interval: float = 0.01
+) -> T:
+    """Call `attempt` until it returns something true, and return that.
+
+    `timeout` is in seconds (times PATIENCE). Raises LabError naming `what` when time is up.
+    """
+    deadline = time.monotonic() + timeout * PATIENCE
+    while not (result := attempt()):
+        if time.monotonic() > deadline:
+            raise LabError(f"waited {timeout * PATIENCE:g} s for {what}")
+        time.sleep(interval)
+    return result
+
+
+class Child:
+    """One long-lived process; its output goes to a file, its standard input is a pipe.
+
+    The helpers of the lab end when that pipe closes, so that they do not outlive a test run
+    that was killed.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Start `argv`, appending both output streams to `log`."""
+        self.argv = list(argv)
+        self.log = log
+        self.started_at = time.monotonic()
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=None if env is None else dict(env),
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id as this machine sees it."""
+        return self._popen.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code, negative for a signal, None while the process runs."""
+        return self._popen.poll()
+
+    def output(self) -> str:
+        """Everything that the process has written so far."""
+        return self.log.read_text(errors="replace")
+
+    def send(self, line: str) -> None:
+        """Write one line to the standard input of the process."""
+        if self._popen.stdin is None:
+            raise LabError("the standard input is closed")
+        self._popen.stdin.write(line.encode() + b"\n")
+        self._popen.stdin.flush()
+
+    def signal(self, number: int) -> None:
+        """Send a signal; a process that is gone is no error."""
+        self._popen.send_signal(number)
+
+    def wait(self, timeout: float = 10) -> int:
+        """Wait for the end and return the exit code; LabError when it does not come."""
+        try:
+            return self._popen.wait(timeout * PATIENCE)
+        except subprocess.TimeoutExpired as err:
+            raise LabError(f"{self.argv} still runs after {timeout:g} s:\n{self.output()}") from err
+
+    def wait_for(self, text: str, timeout: float = 10) -> None:
+        """Wait until `text` stands in the output; LabError when the process ends before."""
+
+        def seen() -> bool:
+            if self.exit_code is not None and text not in self.output():
+                raise LabError(f"{self.argv} ended with {self.exit_code}:\n{self.output()}")
+            return text in self.output()
+
+        eventually(seen, timeout=timeout, what=f"{text!r} from {self.argv}", interval=0.003)
+
+    def close(self, timeout: float = 2) -> None:
+        """End the process, with SIGKILL if it does not leave by itself, and reap it."""
+        if self._popen.poll() is None:
+            self._popen.terminate()
+            try:
+                self._popen.wait(timeout * PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._popen.send_signal(signal.SIGKILL)
+                self._popen.wait()
+        if self._popen.stdin is not None:
+            # A child that left early breaks the pipe; there is nothing more to tell it.
+            with contextlib.suppress(BrokenPipeError):
+                self._popen.stdin.close()
