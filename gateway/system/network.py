@@ -1,0 +1,290 @@
+"""Links and addresses of the namespace over rtnetlink, and what they look like as facts.
+
+Every change is read back: a keyword or attribute that the kernel does not know is ignored without
+a word in more places than one.
+"""
+
+import errno
+import socket
+from collections.abc import Iterable, Mapping
+from enum import IntEnum
+from ipaddress import IPv6Address, ip_address, ip_interface
+from pathlib import Path
+from typing import Any
+
+from pyroute2.netlink import NLA_F_NESTED, nla, nlmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from gateway.errors import NetworkError
+from gateway.model import Address, Facts, Interface, Uplink
+from gateway.policy.routing import Routing
+from gateway.system import routes
+from gateway.system.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, message
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_SETLINK = 19
+RTM_NEWADDR = 20
+RTM_GETADDR = 22
+IFF_UP = 0x1
+IFF_LOOPBACK = 0x8
+IFA_F_NODAD = 0x02
+IFA_F_DADFAILED = 0x08
+IFA_F_TENTATIVE = 0x40
+IFA_F_NOPREFIXROUTE = 0x200
+RT_SCOPE_LINK = 253
+"""Addresses of this scope and narrower ones are link-local (or the host's own)."""
+
+IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf")
+
+
+class DeviceSetting(IntEnum):
+    """The per-device IPv4 settings that the gateway sets: IPV4_DEVCONF_* of linux/ip.h."""
+
+    ACCEPT_REDIRECTS = 4
+    RP_FILTER = 8
+    ARP_ANNOUNCE = 18
+    ARP_IGNORE = 19
+    SRC_VALID_MARK = 24
+
+
+class _Devconf(nla):  # type: ignore[misc]  # pyroute2 has no types
+    nla_flags = NLA_F_NESTED
+    nla_map = tuple((s.value, s.name, "uint32") for s in DeviceSetting)
+
+
+class _Inet(nla):  # type: ignore[misc]
+    nla_flags = NLA_F_NESTED
+    nla_map = ((1, "IFLA_INET_CONF", "devconf"),)
+    devconf = _Devconf
+
+
+class _Families(nla):  # type: ignore[misc]
+    nla_flags = NLA_F_NESTED
+    nla_map = ((socket.AF_INET.value, "AF_INET", "inet"),)
+    inet = _Inet
+
+
+class _SettingsMessage(nlmsg):  # type: ignore[misc]
+    """The part of a link message that carries IPv4 settings; pyroute2 can only read it."""
+
+    fields = ifinfmsg.fields
+    nla_map = ((26, "IFLA_AF_SPEC", "families"),)
+    families = _Families
+
+
+class Network:
+    """The namespace that the process is in; `tunnel` is the name of the tunnel's interface."""
+
+    def __init__(self, tunnel: str) -> None:
+        self._tunnel = tunnel
+        self._rtnl = Netlink(socket.NETLINK_ROUTE)
+
+    def facts(self) -> Facts:
+        """Return the uplinks that are up, with their addresses, and the routes of the main table.
+
+        A link that is down carries nothing, so it is no uplink; setting it up is an event.
+        """
+        links = {
+            link["index"]: link
+            for link in self._rtnl.dump("list links", message(ifinfmsg, {}), RTM_GETLINK)
+            if link["flags"] & (IFF_UP | IFF_LOOPBACK) == IFF_UP
+            and link.get_attr("IFLA_IFNAME") != self._tunnel
+        }
+        addresses: dict[int, list[Interface]] = {index: [] for index in links}
+        for entry in self._addresses():
+            if entry["index"] in addresses and entry["scope"] < RT_SCOPE_LINK:
+                addresses[entry["index"]].append(_interface(entry))
+        uplinks = tuple(
+            Uplink(
+                link.get_attr("IFLA_IFNAME"),
+                index,
+                link.get_attr("IFLA_MTU"),
+                tuple(addresses[index]),
+            )
+            for index, link in sorted(links.items())
+        )
+        names = {uplink.index: uplink.name for uplink in uplinks}
+        return Facts(uplinks, routes.main_table(self._rtnl, names))
+
+    def apply_routing(self, wanted: Routing) -> None:
+        """Make the gateway's tables and its band of policy rules hold exactly `wanted`.
+
+        What is missing is added before anything surplus goes. Raises NetworkError, and leaves what
+        was added so far: the more of it stands, the stricter.
+        """
+        routes.apply(self._rtnl, wanted)
+
+    def routing_drift(self, wanted: Routing) -> tuple[str, ...]:
+        """Return what the kernel has otherwise than `wanted`, in the words of ip(8)."""
+        return routes.drift(self._rtnl, wanted)
+
+    def index(self, name: str) -> int | None:
+        """Return the kernel's index of the link `name`, or None when there is none."""
+        try:
+            return socket.if_nametoindex(name)
+        except OSError:
+            return None
+
+    def delete_link(self, name: str) -> None:
+        """Remove the link `name`; no error when there is none."""
+        index = self.index(name)
+        if index is None:
+            return
+        try:
+            self._rtnl.change("delete link", name, message(ifinfmsg, {"index": index}), RTM_DELLINK)
+        except NetworkError as err:
+            if err.errno != errno.ENODEV:
+                raise
+        if self.index(name) == index:
+            raise NetworkError("delete link: it is still there", name)
+
+    def add_link(self, name: str, kind: str) -> None:
+        """Make a link of the rtnetlink `kind`, such as `wireguard`; it is down."""
+        self._rtnl.change(
+            f"add {kind} link",
+            name,
+            message(
+                ifinfmsg,
+                {},
+                [
+                    ("IFLA_IFNAME", name),
+                    ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]}),
+                ],
+            ),
+            RTM_NEWLINK,
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+
+    def set_up(self, name: str) -> None:
+        """Set the link `name` up."""
+        self._set_link("set link up", name, {"flags": IFF_UP, "change": IFF_UP})
+        if not self._link(name)["flags"] & IFF_UP:
+            raise NetworkError("set link up: it is still down", name)
+
+    def set_mtu(self, name: str, mtu: int) -> None:
+        """Set the largest packet of the link `name` to `mtu` bytes."""
+        self._set_link(f"set mtu {mtu}", name, {}, [("IFLA_MTU", mtu)])
+        found = self._link(name).get_attr("IFLA_MTU")
+        if found != mtu:
+            raise NetworkError(f"set mtu {mtu}: it is {found}", name)
+
+    def add_addresses(self, name: str, addresses: Iterable[Interface]) -> None:
+        """Add host addresses to the link `name`: no prefix, no route, no duplicate detection."""
+        wanted = tuple(dict.fromkeys(interface.ip for interface in addresses))
+        index = self._link(name)["index"]
+        if any(isinstance(address, IPv6Address) for address in wanted):
+            self._enable_ipv6(name)
+        for address in wanted:
+            self._add_address(name, index, address)
+        usable = {
+            _interface(entry).ip
+            for entry in self._addresses()
+            if entry["index"] == index and not _flags(entry) & (IFA_F_DADFAILED | IFA_F_TENTATIVE)
+        }
+        for address in wanted:
+            if address not in usable:
+                raise NetworkError(f"add address {address}: it is not usable", name)
+
+    def set_device(self, name: str, settings: Mapping[DeviceSetting, int]) -> None:
+        """Set IPv4 settings of the link `name` over netlink, which needs no writable /proc/sys."""
+        devconf = {"attrs": [(setting.name, value) for setting, value in settings.items()]}
+        families = {"attrs": [("AF_INET", {"attrs": [("IFLA_INET_CONF", devconf)]})]}
+        index = self._link(name)["index"]
+        request = message(_SettingsMessage, {"index": index}, [("IFLA_AF_SPEC", families)])
+        self._rtnl.change("set IPv4 settings", name, request, RTM_SETLINK)
+        wrong = [
+            f"{setting.name.lower()} is {found}, not {settings[setting]}"
+            for setting, found in self.device(name).items()
+            if setting in settings and found != settings[setting]
+        ]
+        if wrong:
+            raise NetworkError(f"set IPv4 settings: {', '.join(wrong)}", name)
+
+    def device(self, name: str) -> dict[DeviceSetting, int]:
+        """Return the IPv4 settings of the link `name`."""
+        families = self._link(name).get_attr("IFLA_AF_SPEC")
+        inet = families and families.get_attr("AF_INET")
+        if not inet:
+            raise NetworkError("read IPv4 settings: the link has none", name)
+        # pyroute2 reads the whole attribute as numbers, its header first, so that the number at
+        # position n is the setting with index n.
+        values = [inet[field] for field, _ in inet.fields]
+        return {setting: values[setting] for setting in DeviceSetting}
+
+    def _link(self, name: str) -> Any:
+        index = self.index(name)
+        if index is None:
+            raise NetworkError("there is no such link", name, errno.ENODEV)
+        return self._rtnl.get("read link", name, message(ifinfmsg, {"index": index}), RTM_GETLINK)
+
+    def _set_link(
+        self, what: str, name: str, fields: Mapping[str, int], attributes: Any = ()
+    ) -> None:
+        index = self._link(name)["index"]
+        request = message(ifinfmsg, {"index": index, **fields}, attributes)
+        self._rtnl.change(what, name, request, RTM_NEWLINK)
+
+    def _addresses(self) -> list[Any]:
+        entries = self._rtnl.dump(
+            "list addresses", message(ifaddrmsg, {"family": socket.AF_UNSPEC}), RTM_GETADDR
+        )
+        return [e for e in entries if e["family"] in {socket.AF_INET, socket.AF_INET6}]
+
+    def _add_address(self, name: str, index: int, address: Address) -> None:
+        request = message(
+            ifaddrmsg,
+            {
+                "family": socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET,
+                "prefixlen": address.max_prefixlen,
+                "index": index,
+            },
+            [
+                ("IFA_LOCAL", str(address)),
+                ("IFA_ADDRESS", str(address)),
+                ("IFA_FLAGS", IFA_F_NODAD | IFA_F_NOPREFIXROUTE),
+            ],
+        )
+        flags = NLM_F_CREATE | NLM_F_EXCL
+        self._rtnl.change(f"add address {address}", name, request, RTM_NEWADDR, flags)
+
+    @staticmethod
+    def _enable_ipv6(name: str) -> None:
+        """Switch IPv6 on for a link that inherited it off, where /proc/sys can be written."""
+        setting = IPV6_SETTINGS / name / "disable_ipv6"
+        try:
+            if setting.read_text("ascii").strip() != "0":
+                setting.write_text("0", "ascii")
+        except OSError as err:
+            raise NetworkError(
+                "IPv6 is switched off here (sysctl net.ipv6.conf.all.disable_ipv6)", name, err.errno
+            ) from err
+
+
+def ipv6_usable() -> bool:
+    """Say whether a new link can have IPv6 addresses.
+
+    Docker switches IPv6 off in namespaces without an IPv6 network and makes /proc/sys read-only;
+    `sysctls: net.ipv6.conf.all.disable_ipv6: 0` on the container is the remedy.
+    """
+    setting = IPV6_SETTINGS / "default" / "disable_ipv6"
+    try:
+        if setting.read_text("ascii").strip() == "0":
+            return True
+        with setting.open("r+"):
+            return True
+    except OSError:
+        return False
+
+
+def _interface(entry: Any) -> Interface:
+    """Return the local address of `entry` with its prefix; on links to one peer they differ."""
+    local = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+    return ip_interface(f"{ip_address(local)}/{entry['prefixlen']}")
+
+
+def _flags(entry: Any) -> int:
+    flags: int = entry.get_attr("IFA_FLAGS")
+    return entry["flags"] if flags is None else flags
