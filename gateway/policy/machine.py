@@ -4,9 +4,11 @@ Everything that affects the state lives in this file; nothing here does I/O or r
 
                  Begin                      a handshake
     Locked ───────────────► Connecting ───────────────────► Connected
-                              ▲     ▲                           │
-                   Failed ────┘     └───────────────────────────┘
-                                     Lost, or nothing received
+      ▲                       ▲  │  ▲                         │   │
+      │            Failed ────┘  │  └─────────────────────────┘   │
+      │                          │     Lost, or nothing received  │
+      └──────────────────────────┴────────────────────────────────┘
+                                Refused
 
 `Stopping` is reached from everywhere by `Stop` and never left. A state says what the firewall
 allows (`gateway.policy.firewall`): Locked and Stopping nothing, Connecting the encrypted flow, and
@@ -53,6 +55,7 @@ class Reason(StrEnum):
     SILENT = "handshake but nothing received"
     INTERFACE_LOST = "the tunnel's interface was lost"
     NOT_BUILT = "the tunnel could not be set up"
+    FIREWALL = "the firewall rules could not be put into force"
     STOPPING = "stopping"
 
 
@@ -91,7 +94,13 @@ class Pulse:
 
 @dataclass(frozen=True)
 class Locked:
-    """Nothing passes but loopback."""
+    """Nothing passes but loopback, until the rules can be put into force at `retry_at`."""
+
+    reason: Reason = Reason.STARTING
+    since: float = 0.0
+    retry_at: float = 0.0
+    attempt: int = 0
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,8 @@ class Connected:
 class Stopping:
     """The process is about to end: nothing passes any more, ever."""
 
+    since: float = 0.0
+
 
 State = Locked | Connecting | Connected | Stopping
 
@@ -138,7 +149,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class Built:
-    """The interface stands, as `status` shows it before any packet came back."""
+    """The interface stands."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,13 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """The kernel did not take the rules of the state, and why; the closed ones are in force."""
+
+    detail: str
+
+
+@dataclass(frozen=True)
 class Sampled:
     """WireGuard was asked what it knows."""
 
@@ -168,7 +186,7 @@ class Stop:
     """Somebody wants the process to end."""
 
 
-Event = Begin | Built | Failed | Lost | Sampled | Stop
+Event = Begin | Built | Failed | Lost | Refused | Sampled | Stop
 
 
 def backoff(attempt: int) -> float:
@@ -179,7 +197,9 @@ def backoff(attempt: int) -> float:
 def step(state: State, event: Event, now: float) -> State:
     """Return the state that `event`, at `now`, leads to; the same state where it means nothing."""
     if isinstance(event, Stop) or isinstance(state, Stopping):
-        return Stopping()
+        return state if isinstance(state, Stopping) else Stopping(since=now)
+    if isinstance(event, Refused):
+        return _refused(state, event, now)
     match state:
         case Locked():
             return _from_locked(state, event, now)
@@ -191,8 +211,15 @@ def step(state: State, event: Event, now: float) -> State:
 
 def _from_locked(state: Locked, event: Event, now: float) -> State:
     if isinstance(event, Begin):
-        return Connecting(event.tunnel, Reason.STARTING, since=now, retry_at=now)
+        return Connecting(
+            event.tunnel, state.reason, since=now, retry_at=now, attempt=state.attempt
+        )
     return state
+
+
+def _refused(state: State, event: Refused, now: float) -> State:
+    attempt = 1 if isinstance(state, Connected | Stopping) else state.attempt + 1
+    return Locked(Reason.FIREWALL, now, now + backoff(attempt), attempt, event.detail)
 
 
 def _from_connecting(state: Connecting, event: Event, now: float) -> State:
@@ -210,7 +237,8 @@ def _from_connecting(state: Connecting, event: Event, now: float) -> State:
                 detail=event.detail,
             )
         case Lost():
-            return replace(_connecting_again(state.tunnel, event, now), since=state.since)
+            again = _connecting_again(state.tunnel, event, now)
+            return replace(again, since=state.since, attempt=state.attempt)
         case Sampled() if state.built:
             return _sampled_while_connecting(state, event.status, now)
         case _:

@@ -139,11 +139,11 @@ def fitted(tunnel: Tunnel, facts: Facts) -> Tunnel:
     """Return `tunnel` without IPv6 addresses where the namespace has IPv6 switched off.
 
     Docker switches it off in containers on networks without IPv6, and the kernel then refuses an
-    IPv6 address on any interface. IPv6 stays refused, as for a tunnel that never had it.
+    IPv6 address on any interface. IPv6 stays refused, as for a tunnel that never had it. A tunnel
+    with nothing else keeps its addresses: building it fails and says why.
     """
-    if facts.ipv6:
-        return tunnel
-    return replace(tunnel, addresses=tuple(a for a in tunnel.addresses if a.version == IPV4))
+    kept = tuple(a for a in tunnel.addresses if a.version == IPV4 or facts.ipv6)
+    return replace(tunnel, addresses=kept) if kept else tunnel
 
 
 def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
