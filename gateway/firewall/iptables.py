@@ -1,0 +1,296 @@
+"""The legacy tables of iptables and ip6tables, through python-iptables.
+
+Reading and writing avoid what is unsafe in the library for a process like ours:
+
+- A table is opened without autocommit, changed as a whole, and committed once; autocommit drops
+  the errors of a commit.
+- Rules are compared by the bytes that the kernel holds. The library's own way to read parameters
+  (`get_all_parameters`, `final_check`) sends the process's standard output through a pipe.
+- Interfaces are written into the entry here: `Rule6` sets a mask of 0x01 for each character, so
+  that "lo" would also match "tun0" (iptc/ip6tc.py, set_in_interface).
+- Targets are never looked up as names of chains, because that opens every table of the kernel.
+
+Order. The filter table accepts by marks that the mangle table sets, and the kernel commits one
+table at a time. So where the marks change, the filter table is closed first (policy DROP, no
+rules), then mangle changes, then the filter table gets its rules. Where the marks stay, the filter
+table changes in one commit. Either way nothing passes that neither ruleset accepts, and a process
+that dies in between leaves the filter closed. The families share no packet, so their order is
+free; every rule of both is built before the first commit.
+"""
+
+import ctypes
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import FirewallError, MissingError
+from gateway.firewall import Firewall
+from gateway.firewall.render_iptables import (
+    POLICIES,
+    PROTOCOL_NUMBERS,
+    TABLES,
+    Extension,
+    interface_of,
+    matches_of,
+    render_rule,
+    target_of,
+)
+from gateway.firewall.xt_entry import EXTENSION, Entry, differences, is_standard, parse
+from gateway.firewall.xtables_lock import xtables_lock
+from gateway.policy.rules import Chain, Family, Rule, Ruleset
+from gateway.system.capabilities import missing_capabilities
+from gateway.system.kernel import has_ipv6
+
+try:
+    import iptc
+    from iptc.xtables import XTablesError
+except (ImportError, AttributeError, OSError) as err:  # a library of iptables is not installed
+    raise MissingError(
+        f"python-iptables does not load ({err})", "install libip4tc2, libip6tc2 and libxtables12"
+    ) from err
+
+COMMIT_ATTEMPTS = 10
+"""How often a table is built again because somebody else changed it before our commit."""
+
+_SIZES: dict[tuple[str, int], int] = {}
+"""How many bytes of each extension's parameters are the user's, as the library tells."""
+
+_errno_location = ctypes.CDLL(None)["__errno_location"]
+_errno_location.restype = ctypes.POINTER(ctypes.c_int)
+
+
+class _Rule4(iptc.Rule):  # type: ignore[misc]
+    """An IPv4 rule whose target is never taken for the name of a chain."""
+
+    tables = ()
+
+
+class _Rule6(iptc.Rule6):  # type: ignore[misc]
+    """An IPv6 rule whose target is never taken for the name of a chain."""
+
+    tables = ()
+
+
+_LIBRARY_RULE: dict[Family, Any] = {Family.IPV4: _Rule4, Family.IPV6: _Rule6}
+_LIBRARY_TABLE: dict[Family, Any] = {Family.IPV4: iptc.Table, Family.IPV6: iptc.Table6}
+_PROGRAM = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A rule ready to be appended: the bytes for libiptc, and what the kernel should then hold."""
+
+    text: str
+    buffer: Any
+    entry: Entry
+
+
+_Chains = dict[str, tuple[_Built, ...]]
+
+
+class _Table:
+    """One table of one family. `name` is that of the kernel."""
+
+    def __init__(self, family: Family, name: str) -> None:
+        self.family = family
+        self.name = name
+        self._where = f"{_PROGRAM[family]} {name}"
+
+    def build(self, ruleset: Ruleset) -> _Chains:
+        """Make the rules that `ruleset` has for this table, without touching the kernel's."""
+        rules = ruleset.of(self.family)
+        with _translated(f"building rules for {self._where}"):
+            return {
+                chain.hook: tuple(_built(chain, rule, self.family) for rule in rules.get(chain, ()))
+                for chain in Chain
+                if chain.table == self.name
+            }
+
+    def differences(self, chains: _Chains) -> list[str]:
+        """Read the table and return a line for each thing that is not as `chains` says."""
+        lines = []
+        with self._opened() as kernel:
+            for chain in kernel.chains:
+                where = f"{self._where} {chain.name}"
+                if chain.name not in TABLES[self.name]:
+                    lines.append(f"{where}: foreign chain")
+                    continue
+                policy = kernel.get_policy(chain.name)[0].name
+                if policy != POLICIES[self.name]:
+                    lines.append(f"{where}: the policy is {policy}")
+                wanted = [(built.text, built.entry) for built in chains.get(chain.name, ())]
+                lines += differences(where, wanted, list(self._held(kernel, chain.name)))
+        return lines
+
+    def _held(self, kernel: Any, chain: str) -> Iterator[Entry]:
+        entry = kernel.first_rule(chain)
+        while entry:
+            blob = ctypes.string_at(ctypes.addressof(entry), entry.next_offset)
+            verdict = ""
+            if is_standard(self.family, blob):
+                verdict = (kernel.get_target(entry) or b"CONTINUE").decode()
+            yield parse(self.family, blob, verdict, _SIZES)
+            entry = kernel.next_rule(entry)
+
+    def commit(self, chains: _Chains, policy: str | None = None) -> None:
+        """Replace everything in the table by `chains`, in one step of the kernel.
+
+        The chains get `policy`, or else the one that the table always has. Raises FirewallError.
+        """
+        for attempt in range(1, COMMIT_ATTEMPTS + 1):
+            try:
+                with self._opened() as kernel:
+                    kernel.flush()
+                    for hook in TABLES[self.name]:
+                        kernel.set_policy(hook, policy or POLICIES[self.name])
+                        for built in chains.get(hook, ()):
+                            kernel.append_entry(hook, built.buffer)
+                    kernel.commit()
+            except FirewallError as error:
+                if error.errno != errno.EAGAIN or attempt == COMMIT_ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def find(self) -> None:
+        """Open the table. Raises MissingError when the kernel or the process cannot."""
+        try:
+            with self._opened():
+                pass
+        except FirewallError as error:
+            if error.errno in {errno.EPERM, errno.EACCES}:
+                names = missing_capabilities("NET_ADMIN", "NET_RAW")
+                raise MissingError(
+                    f"{' and '.join(names) or 'a permission'} is missing for {self._where}",
+                    "add NET_ADMIN and NET_RAW to cap_add",
+                ) from error
+            if error.errno in {errno.ENOENT, errno.ENOPROTOOPT, errno.EAFNOSUPPORT}:
+                module = f"{_PROGRAM[self.family].removesuffix('s')}_{self.name}"
+                raise MissingError(
+                    f"the kernel has no legacy table {self._where}",
+                    f"load it on the host (modprobe {module}) or use FIREWALL_BACKEND=nftables",
+                ) from error
+            raise
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """Read the table; the library keeps one object for each name, so it is closed again."""
+        with _translated(self._where):
+            kernel = _LIBRARY_TABLE[self.family](self.name, autocommit=False)
+            try:
+                kernel.refresh()
+                yield kernel
+            finally:
+                kernel.close()
+
+
+class IptablesFirewall:
+    """The filter and mangle tables of each family that the kernel has, as the gateway's own."""
+
+    name = "iptables"
+
+    def __init__(self, families: tuple[Family, ...] = tuple(Family)) -> None:
+        self._tables = {
+            family: (_Table(family, "mangle"), _Table(family, "filter")) for family in families
+        }
+
+    @classmethod
+    def find(cls) -> "IptablesFirewall":
+        """Return the firewall of this kernel.
+
+        Raises MissingError when it is not there for every family that the kernel has, and
+        FirewallError when that could not be found out.
+        """
+        firewall = cls(tuple(Family) if has_ipv6() else (Family.IPV4,))
+        for table in firewall._each_table():
+            table.find()
+        return firewall
+
+    def apply(self, ruleset: Ruleset) -> None:
+        """Put `ruleset` into force for every family and read it back; see `Firewall.apply`."""
+        with xtables_lock():
+            built = {table: table.build(ruleset) for table in self._each_table()}
+            for marks, accepts in self._tables.values():
+                if marks.differences(built[marks]):
+                    accepts.commit({})
+                    marks.commit(built[marks])
+                accepts.commit(built[accepts])
+            remaining = [line for table in built for line in table.differences(built[table])]
+        if remaining:
+            raise FirewallError("the kernel does not hold the rules", "; ".join(remaining))
+
+    def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
+        """Return one line for each difference of the kernel; see `Firewall.verify`."""
+        tables = self._each_table()
+        return tuple(line for table in tables for line in table.differences(table.build(ruleset)))
+
+    def _each_table(self) -> list[_Table]:
+        return [table for pair in self._tables.values() for table in pair]
+
+
+def remove_leftover(holder: Firewall, locked: Ruleset) -> None:
+    """Take the lock out of the legacy tables, once `holder` has `locked` in force.
+
+    For when another backend carries the rules: the namespace was locked here first, or by an
+    earlier run, and what either refuses is refused. A table that holds anything else than `locked`
+    is left alone. Raises FirewallError when `holder` does not hold it.
+    """
+    if lines := holder.verify(locked):
+        raise FirewallError(f"{holder.name} does not hold the lock", "; ".join(lines))
+    for family in Family:
+        table = _Table(family, "filter")
+        try:
+            table.find()
+        except MissingError:
+            continue
+        with xtables_lock():
+            if not table.differences(table.build(locked)):
+                table.commit({}, policy="ACCEPT")
+
+
+def _built(chain: Chain, rule: Rule, family: Family) -> _Built:
+    """Make one rule with the library."""
+    made = _LIBRARY_RULE[family]()
+    ip = made.get_ip()
+    if rule.source is not None and rule.source.prefixlen:
+        made.src = str(rule.source)
+    if rule.destination is not None and rule.destination.prefixlen:
+        made.dst = str(rule.destination)
+    if rule.in_interface is not None:
+        ip.iniface, ip.iniface_mask = _exactly(rule.in_interface)
+    if rule.out_interface is not None:
+        ip.outiface, ip.outiface_mask = _exactly(rule.out_interface)
+    if rule.protocol is not None:
+        made.protocol = PROTOCOL_NUMBERS[rule.protocol]
+    parts = [_filled(made.create_match(match.name), match) for match in matches_of(rule)]
+    target = target_of(rule, family)
+    parts.append(_filled(made.create_target(target.name), target))
+    headers = [match.match.u.user for match in made.matches] + [made.target.target.u.user]
+    for part, header in zip(parts, headers, strict=True):
+        _SIZES[header.name.decode(), header.revision] = part.usersize - EXTENSION.size
+    verdict = "" if target.parameters else target.name
+    entry = parse(family, bytes(made.rule), verdict, _SIZES)
+    return _Built(render_rule(chain, rule, family), made.rule, entry)
+
+
+def _filled(extension: Any, wanted: Extension) -> Any:
+    for parameter, value in wanted.parameters:
+        extension.set_parameter(parameter, [value])  # a list: no "!" in it means inversion
+    return extension
+
+
+def _exactly(interface: str) -> tuple[bytes, bytes]:
+    """Return the name and the mask that match this interface and no other."""
+    name = interface_of(interface).encode()
+    return name, b"\xff" * (len(name) + 1)
+
+
+@contextmanager
+def _translated(subject: str) -> Iterator[None]:
+    """Turn the library's errors into ours. The library drops errno; libc still has it."""
+    try:
+        yield
+    except (iptc.IPTCError, XTablesError, ValueError, AttributeError) as error:
+        raise FirewallError(str(error), subject, _errno_location()[0]) from error

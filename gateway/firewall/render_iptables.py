@@ -1,0 +1,172 @@
+"""Rules as iptables writes them: the words for python-iptables, and the text of iptables-save.
+
+Pure. `matches_of` and `target_of` are the only translation of a `Rule` into iptables: the text
+below and what `gateway.firewall.iptables` puts into the kernel are both made of them.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import assert_never
+
+from gateway.policy.rules import (
+    Accept,
+    Chain,
+    Drop,
+    Family,
+    Ports,
+    Reject,
+    Rule,
+    Ruleset,
+    SetConnmark,
+    SetMark,
+    Transport,
+)
+
+TABLES = {
+    "filter": ("INPUT", "FORWARD", "OUTPUT"),
+    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
+}
+"""The tables that the gateway owns with their built-in chains, the closing one first."""
+
+POLICIES = {"filter": "DROP", "mangle": "ACCEPT"}
+"""What becomes of a packet at the end of a chain: mangle only marks, filter decides."""
+
+PROTOCOL_NUMBERS = {
+    Transport.TCP: 6,
+    Transport.UDP: 17,
+    Transport.ICMP: 1,
+    Transport.ICMPV6: 58,
+}
+
+_PROHIBITED = {Family.IPV4: "icmp-admin-prohibited", Family.IPV6: "icmp6-adm-prohibited"}
+_WHY = re.compile(r"[ !#-&(-\[\]-~]{1,128}")
+_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
+_UNQUOTED = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A match or target extension with its parameters, iptables-extensions(8)."""
+
+    name: str
+    parameters: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        words = (f"--{key} {_word(key, value)}" for key, value in self.parameters)
+        return " ".join((self.name, *words))
+
+
+def matches_of(rule: Rule) -> tuple[Extension, ...]:
+    """Return the match extensions of `rule`, in the order in which iptables holds them.
+
+    Raises ValueError for what iptables has no words for.
+    """
+    extensions = []
+    if rule.source_ports is not None or rule.destination_ports is not None:
+        extensions.append(_ports(rule))
+    if rule.icmp_type is not None:
+        if rule.protocol is not Transport.ICMPV6:
+            raise ValueError(f"an ICMPv6 type needs the protocol: {rule}")
+        extensions.append(Extension("icmp6", (("icmpv6-type", str(rule.icmp_type)),)))
+    if rule.mark is not None:
+        extensions.append(Extension("mark", (("mark", f"{rule.mark:#x}"),)))
+    if rule.connmark is not None:
+        extensions.append(Extension("connmark", (("mark", f"{rule.connmark:#x}"),)))
+    if rule.ct_states or rule.ct_direction is not None:
+        extensions.append(_conntrack(rule))
+    if not _WHY.fullmatch(rule.why):
+        raise ValueError(f"not a comment for a rule: {rule.why!r}")
+    extensions.append(Extension("comment", (("comment", rule.why),)))
+    return tuple(extensions)
+
+
+def target_of(rule: Rule, family: Family) -> Extension:
+    """Return the target of `rule`. Marks are written with their mask: all 32 bits."""
+    match rule.verdict:
+        case Accept():
+            return Extension("ACCEPT")
+        case Drop():
+            return Extension("DROP")
+        case Reject(tcp_reset=True):
+            return Extension("REJECT", (("reject-with", "tcp-reset"),))
+        case Reject():
+            return Extension("REJECT", (("reject-with", _PROHIBITED[family]),))
+        case SetMark(value):
+            return Extension("MARK", (("set-xmark", f"{value:#x}/0xffffffff"),))
+        case SetConnmark(value):
+            return Extension("CONNMARK", (("set-xmark", f"{value:#x}/0xffffffff"),))
+        case _:
+            assert_never(rule.verdict)
+
+
+def interface_of(name: str) -> str:
+    """Return `name` if it is one interface's; raises ValueError for a pattern ("eth+")."""
+    if not _INTERFACE.fullmatch(name):
+        raise ValueError(f"not the name of one interface: {name!r}")
+    return name
+
+
+def render_rule(chain: Chain, rule: Rule, family: Family) -> str:
+    """Return `rule` as iptables-save writes it."""
+    words = ["-A", chain.hook]
+    for option, network in (("-s", rule.source), ("-d", rule.destination)):
+        if network is not None and network.version != family.value:
+            raise ValueError(f"{network} in a rule of the other family")
+        if network is not None and network.prefixlen:
+            words += [option, str(network)]
+    for option, interface in (("-i", rule.in_interface), ("-o", rule.out_interface)):
+        if interface is not None:
+            words += [option, interface_of(interface)]
+    if rule.protocol is not None:
+        words += ["-p", rule.protocol.value]
+    words += [f"-m {match}" for match in matches_of(rule)]
+    words += ["-j", str(target_of(rule, family))]
+    return " ".join(words)
+
+
+def render(ruleset: Ruleset, family: Family) -> str:
+    """Return the tables of `family` as iptables-save writes them, without counters' values.
+
+    The filter table comes first, because `iptables-restore` commits table by table: what closes
+    is in force before the marks change.
+    """
+    lines = []
+    for table, hooks in TABLES.items():
+        lines.append(f"*{table}")
+        lines += [f":{hook} {POLICIES[table]} [0:0]" for hook in hooks]
+        for chain in Chain:
+            if chain.table == table:
+                rules = ruleset.of(family).get(chain, ())
+                lines += [render_rule(chain, rule, family) for rule in rules]
+        lines.append("COMMIT")
+    return "\n".join(lines) + "\n"
+
+
+def _ports(rule: Rule) -> Extension:
+    if rule.protocol not in {Transport.TCP, Transport.UDP}:
+        raise ValueError(f"ports need TCP or UDP: {rule}")
+    named = (("sport", rule.source_ports), ("dport", rule.destination_ports))
+    return Extension(
+        rule.protocol.value, tuple((name, _range(ports)) for name, ports in named if ports)
+    )
+
+
+def _range(ports: Ports) -> str:
+    return str(ports.first) if ports.first == ports.last else f"{ports.first}:{ports.last}"
+
+
+def _conntrack(rule: Rule) -> Extension:
+    parameters = []
+    if rule.ct_states:
+        states = ("INVALID", "NEW", "RELATED", "ESTABLISHED")  # the order of iptables-save
+        parameters.append(("ctstate", ",".join(s for s in states if s in rule.ct_states)))
+    if rule.ct_direction is not None:
+        parameters.append(("ctdir", rule.ct_direction.value))
+    return Extension("conntrack", tuple(parameters))
+
+
+def _word(parameter: str, value: str) -> str:
+    """Return a value as iptables-save writes it: comments in quotes unless one plain word."""
+    if parameter != "comment" or _UNQUOTED.fullmatch(value):
+        return value
+    return f'"{value}"'
