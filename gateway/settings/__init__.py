@@ -1,0 +1,129 @@
+"""The configuration: the environment, secret files and wg-quick files become one `Config`.
+
+`load` reads everything and reports every problem at once; `log_settings` says how to log even when
+the rest is wrong. This package is the only reader of the environment.
+
+sources -> variables (pydantic-settings) -> tunnels, with quickfiles -> checks -> Loaded
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.errors import ConfigError
+from gateway.model import Backend, Config, HostPort, Implementation
+from gateway.settings import checks, compat, quickfiles, tunnels
+from gateway.settings.findings import Findings, Notice, Weight
+from gateway.settings.sources import SECRETFILE, Variables, read_variables
+from gateway.settings.variables import FIELDS, LOG_FORMATS, LOG_LEVELS
+
+__all__ = ["Loaded", "LogSettings", "Notice", "Weight", "environment", "load", "log_settings"]
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """How to log: the least `level` (debug, info, warning, error), `format` auto, json, console."""
+
+    level: str = "info"
+    format: str = "auto"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The configuration, what to tell about it, and where each value came from.
+
+    `origins` has an entry for each variable in capitals: a path with its line, `environment`, or
+    `default`.
+    """
+
+    config: Config
+    notices: tuple[Notice, ...]
+    origins: Mapping[str, str]
+    log: LogSettings
+
+
+def environment() -> Mapping[str, str]:
+    """Return a copy of the process's environment."""
+    return dict(os.environ)
+
+
+def log_settings(environ: Mapping[str, str]) -> LogSettings:
+    """Return how to log; what is wrong about it counts as not set, and `load` tells it."""
+    level = environ.get("LOG_LEVEL", "").strip().lower().replace("warn", "warning", 1)
+    level = level.replace("warninging", "warning")
+    form = environ.get("LOG_FORMAT", "").strip().lower()
+    return LogSettings(
+        level if level in LOG_LEVELS else "info", form if form in LOG_FORMATS else "auto"
+    )
+
+
+def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
+    """Read the configuration from `environ` and from the files under `root`.
+
+    Raises ConfigError with every problem there is; no message holds a secret.
+    """
+    findings = Findings()
+    compat.check_names(environ, _known_names(), findings)
+    variables = read_variables(environ, root, findings)
+    paths = quickfiles.find(root, variables.values.wireguard_conf_secretfile, findings)
+    read = [quickfiles.read(root, path, findings) for path in paths]
+    files = [file for file in read if file]
+    drafts = tunnels.build(variables, files, findings) if files or not paths else ()
+    config = _config(variables, drafts, findings)
+    if findings.problems or config is None:
+        raise ConfigError(tuple(findings.problems))
+    return Loaded(
+        config, tuple(findings.notices), _origins(variables, drafts), log_settings(environ)
+    )
+
+
+def _known_names() -> frozenset[str]:
+    current = {field.upper() for field in FIELDS} | set(compat.OLDER_NAMES)
+    files = {name + SECRETFILE for name in current if not name.endswith(SECRETFILE)}
+    return frozenset(current | files)
+
+
+def _config(
+    variables: Variables, drafts: tuple[tunnels.Draft, ...], findings: Findings
+) -> Config | None:
+    """Check everything against everything, and put it together if there is a tunnel at all."""
+    settings = variables.values
+    subnets = checks.outbound_subnets(variables, findings)
+    input_ports = checks.ports("firewall_input_ports", variables, findings)
+    vpn_input_ports = checks.ports("firewall_vpn_input_ports", variables, findings)
+    for draft in drafts:
+        where = variables.where("firewall_outbound_subnets")
+        checks.lan_against_tunnel(subnets, draft.tunnel, where, findings)
+        origin = draft.origins.get("dns_address", "")
+        checks.resolvers(
+            draft.dns,
+            subnets,
+            draft.tunnel,
+            findings,
+            where=origin if draft.dns_from_file else "DNS_ADDRESS",
+            from_file=draft.dns_from_file,
+        )
+    if not drafts:
+        return None
+    return Config(
+        tunnels=tuple(draft.tunnel for draft in drafts),
+        dns=drafts[0].dns,
+        outbound_subnets=subnets,
+        input_ports=input_ports,
+        vpn_input_ports=vpn_input_ports,
+        health_server=settings.health_server_address or HostPort("127.0.0.1", 9999),
+        implementation=settings.wireguard_implementation or Implementation.AUTO,
+        firewall=settings.firewall_backend or Backend.AUTO,
+    )
+
+
+def _origins(variables: Variables, drafts: tuple[tunnels.Draft, ...]) -> dict[str, str]:
+    """Return where each value came from, by variable, for the tunnel that is tried first."""
+    origins = {field.upper(): variables.origin(field) for field in FIELDS}
+    for name, origin in drafts[0].origins.items():
+        if name == "endpoint":
+            origins["WIREGUARD_ENDPOINT_IP"] = origins["WIREGUARD_ENDPOINT_PORT"] = origin
+        else:
+            origins[name.upper()] = origin
+    return origins

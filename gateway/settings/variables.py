@@ -1,0 +1,286 @@
+"""Every variable of the gateway: its name, what it means, how its text is read.
+
+docs/configuration.md is made from this model. Parsers come from `values`; what depends on several
+variables is checked after reading, in `tunnels` and `checks`.
+"""
+
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import Field, PlainValidator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gateway.model import (
+    Address,
+    Backend,
+    HostPort,
+    Implementation,
+    Interface,
+    Network,
+    PortRange,
+    Secret,
+)
+from gateway.settings import values
+from gateway.settings.candidates import EndpointChoice, endpoint_choices
+from gateway.settings.networks import lan_subnets
+
+T = TypeVar("T")
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("auto", "json", "console")
+
+
+def read_with(parse: Callable[[str], T]) -> Any:
+    """Return the pydantic validator that reveals a raw text to `parse` and to nothing else."""
+
+    def validate(raw: object) -> T:
+        return parse(raw.reveal() if isinstance(raw, Secret) else str(raw))
+
+    return PlainValidator(validate)
+
+
+def _variable(group: str, description: str, *, unset: str, example: str = "") -> Any:
+    """Describe a variable: its heading, what it means, what is done when it is not set."""
+    return Field(
+        default=None,
+        description=description,
+        examples=[example] if example else None,
+        json_schema_extra={"group": group, "unset": unset},
+    )
+
+
+def _path(text: str) -> PurePosixPath:
+    path = PurePosixPath(text)
+    if not path.is_absolute():
+        raise ValueError(f"must be an absolute path in the container, got {values.shown(text)}")
+    return path
+
+
+def _provider(text: str) -> str:
+    if text.lower() != "custom":
+        raise ValueError(
+            f"must be custom, got {values.shown(text)}; server lists of providers are not built "
+            "in: let the provider generate a WireGuard file, mount it at /config/wg0.conf and set "
+            "custom"
+        )
+    return "custom"
+
+
+def _vpn_type(text: str) -> str:
+    if text.lower() != "wireguard":
+        raise ValueError(
+            f"must be wireguard, got {values.shown(text)}; this gateway speaks nothing else: let "
+            "your provider generate a WireGuard file and mount it at /config/wg0.conf"
+        )
+    return "wireguard"
+
+
+def _level(text: str) -> str:
+    return "warning" if text.lower() == "warn" else values.choice(text, LOG_LEVELS)
+
+
+def _endpoint_ip(text: str) -> Address:
+    if text.count(":") == 1:
+        raise ValueError(
+            f"{values.shown(text)} has a port; that belongs into WIREGUARD_ENDPOINT_PORT"
+        )
+    return values.server_address(text)
+
+
+class Settings(BaseSettings):
+    """The variables, each None when it is not set.
+
+    A type's second half reads the text; the rest is documentation.
+    """
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=False,
+        arbitrary_types_allowed=True,
+    )
+
+    wireguard_private_key: Annotated[Secret | None, read_with(values.secret_key)] = _variable(
+        "Tunnel",
+        "The gateway's private key, base64 of 32 bytes. Better as a secret file.",
+        unset="required without a wg-quick file",
+    )
+    wireguard_addresses: Annotated[tuple[Interface, ...] | None, read_with(values.interfaces)] = (
+        _variable(
+            "Tunnel",
+            "The tunnel's addresses by comma, of either family. One without a prefix length is "
+            "a host address. Without an IPv6 address, IPv6 is refused altogether.",
+            unset="required without a wg-quick file",
+            example="10.64.222.21/32,fd7d::2/128",
+        )
+    )
+    wireguard_public_key: Annotated[str | None, read_with(values.used_key)] = _variable(
+        "Tunnel",
+        "The server's public key, base64 of 32 bytes.",
+        unset="required without a wg-quick file",
+    )
+    wireguard_preshared_key: Annotated[Secret | None, read_with(values.preshared_key)] = _variable(
+        "Tunnel",
+        "A preshared key, base64 of 32 bytes, where the provider gives one. All zeros mean "
+        "none. Better as a secret file.",
+        unset="none",
+    )
+    wireguard_endpoint_ip: Annotated[Address | None, read_with(_endpoint_ip)] = _variable(
+        "Tunnel",
+        "The server's address. A name is refused: looking it up would ask outside the tunnel.",
+        unset="required without a wg-quick file",
+        example="203.0.113.7",
+    )
+    wireguard_endpoint_port: Annotated[int | None, read_with(values.port)] = _variable(
+        "Tunnel",
+        "The server's UDP port.",
+        unset="required without a wg-quick file",
+        example="51820",
+    )
+    wireguard_endpoints: Annotated[
+        tuple[EndpointChoice, ...] | None, read_with(endpoint_choices)
+    ] = _variable(
+        "Tunnel",
+        "Several servers by comma, in order of preference, instead of "
+        "`WIREGUARD_ENDPOINT_IP` and `WIREGUARD_ENDPOINT_PORT`: each `address:port`, with "
+        "`@publickey` where it differs from `WIREGUARD_PUBLIC_KEY`.",
+        unset="none",
+        example="203.0.113.7:51820,[2001:db8::7]:51820",
+    )
+    wireguard_allowed_ips: Annotated[tuple[Network, ...] | None, read_with(values.networks)] = (
+        _variable(
+            "Tunnel",
+            "The destinations that go into the tunnel, by comma. With less than everything, the "
+            "rest is refused; it never leaves outside the tunnel.",
+            unset="`0.0.0.0/0,::/0`",
+        )
+    )
+    wireguard_mtu: Annotated[int | None, read_with(values.mtu)] = _variable(
+        "Tunnel",
+        "The largest packet in the tunnel in bytes, 576 to 65535; with an IPv6 address at "
+        "least 1280. 0 is the same as not set.",
+        unset="the uplink's less the overhead",
+        example="1320",
+    )
+    wireguard_persistent_keepalive_interval: Annotated[int | None, read_with(values.keepalive)] = (
+        _variable(
+            "Tunnel",
+            "How often the gateway shows itself to the server while idle, 0 or `off` for never. "
+            "Health is slower to notice a dead server without it.",
+            unset="`25s`",
+            example="25s",
+        )
+    )
+    wireguard_implementation: Annotated[
+        Implementation | None,
+        read_with(lambda text: Implementation(values.choice(text, Implementation))),
+    ] = _variable(
+        "Tunnel",
+        "Where WireGuard runs: `kernelspace`, `userspace` (wireguard-go, needs "
+        "`/dev/net/tun`), or `auto`: the kernel where it can, else userspace.",
+        unset="`auto`",
+    )
+    wireguard_conf_secretfile: Annotated[PurePosixPath | None, read_with(_path)] = _variable(
+        "Tunnel",
+        "The path of a wg-quick file that says all of the above.",
+        unset="the paths listed below",
+    )
+    vpn_service_provider: Annotated[str | None, read_with(_provider)] = _variable(
+        "Tunnel",
+        "Only `custom`: there are no built-in server lists.",
+        unset="`custom`",
+    )
+    vpn_type: Annotated[str | None, read_with(_vpn_type)] = _variable(
+        "Tunnel",
+        "Only `wireguard`.",
+        unset="`wireguard`",
+    )
+    firewall_outbound_subnets: Annotated[tuple[Network, ...] | None, read_with(lan_subnets)] = (
+        _variable(
+            "Firewall",
+            "Private subnets by comma that workloads may reach outside the tunnel, such as the "
+            "home network. Never for DNS, unless `DNS_ADDRESS` names a resolver there.",
+            unset="none",
+            example="192.168.1.0/24,10.0.5.7",
+        )
+    )
+    firewall_input_ports: Annotated[tuple[PortRange, ...] | None, read_with(values.ports)] = (
+        _variable(
+            "Firewall",
+            "Ports by comma that others may reach from outside the tunnel: every port that the "
+            "gateway publishes. `/tcp` or `/udp` admits only that.",
+            unset="none",
+            example="8080/tcp,6881-6889",
+        )
+    )
+    firewall_vpn_input_ports: Annotated[tuple[PortRange, ...] | None, read_with(values.ports)] = (
+        _variable(
+            "Firewall",
+            "Ports by comma that others may reach through the tunnel: those that the provider "
+            "forwards.",
+            unset="none",
+            example="6881",
+        )
+    )
+    firewall_backend: Annotated[
+        Backend | None, read_with(lambda text: Backend(values.choice(text, Backend)))
+    ] = _variable(
+        "Firewall",
+        "Which kernel firewall carries the rules: `iptables`, `nftables`, or `auto`: the "
+        "first that works for both families.",
+        unset="`auto`",
+    )
+    dns_address: Annotated[tuple[Address, ...] | None, read_with(values.resolvers)] = _variable(
+        "Names",
+        "Resolvers by comma, written into `/etc/resolv.conf` and asked through the tunnel, "
+        "or in a subnet of `FIREWALL_OUTBOUND_SUBNETS`. `127.0.0.1` is a resolver that you "
+        "run in this namespace.",
+        unset="`DNS` of the wg-quick file, else none: no name resolves",
+        example="10.64.0.1",
+    )
+    health_server_address: Annotated[HostPort | None, read_with(values.listen_address)] = _variable(
+        "Health",
+        "Where the health server listens, `address:port`; `:port` for every address. "
+        "Reachable from outside only with its port in `FIREWALL_INPUT_PORTS`.",
+        unset="`127.0.0.1:9999`",
+    )
+    log_level: Annotated[str | None, read_with(_level)] = _variable(
+        "Log",
+        "The least that is logged: `debug`, `info`, `warning` or `error`.",
+        unset="`info`",
+    )
+    log_format: Annotated[str | None, read_with(lambda text: values.choice(text, LOG_FORMATS))] = (
+        _variable(
+            "Log",
+            "`json`, `console`, or `auto`: console on a terminal.",
+            unset="`auto`",
+        )
+    )
+    tz: Annotated[str | None, read_with(str)] = _variable(
+        "Log",
+        "The time zone of local times, as the C library reads it.",
+        unset="UTC",
+        example="Europe/Berlin",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the layers that `sources.settings_from` hands in, and no other source."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return tuple(init_settings.init_kwargs["layers"])  # type: ignore[attr-defined]
+
+
+SECRETS: Final = frozenset({"wireguard_private_key", "wireguard_preshared_key"})
+"""Fields whose values no output may show."""
+
+FIELDS: Final = tuple(Settings.model_fields)
+"""All fields in the order of the documentation; a variable is its field in capitals."""

@@ -1,0 +1,121 @@
+"""The form of wg-quick files: text in, sections of checked key names with their lines out.
+
+The grammar is that of wg(8) and wg-quick(8): `[Interface]` once, any number of `[Peer]`, `Key =
+Value`, `#` starts a comment, the case of names does not matter. What the values mean is decided
+elsewhere. A line that cannot be read is named by its number and never repeated: it may hold a key.
+"""
+
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One `Key = Value`: the name as wg-quick(8) spells it, and the line it stands on."""
+
+    name: str
+    value: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """One `[Interface]` or `[Peer]` with its entries in order; `line` is that of its head."""
+
+    line: int
+    entries: tuple[Entry, ...] = ()
+
+    def all(self, name: str) -> tuple[Entry, ...]:
+        """Return every entry called `name`."""
+        return tuple(entry for entry in self.entries if entry.name == name)
+
+
+@dataclass(frozen=True)
+class QuickFile:
+    """A file that could be read; `faults` are (line, message) of what could not."""
+
+    interface: Section
+    peers: tuple[Section, ...]
+    faults: tuple[tuple[int, str], ...] = ()
+
+
+INTERFACE_KEYS: Final = (
+    "PrivateKey", "Address", "DNS", "MTU", "ListenPort", "FwMark",
+    "Table", "SaveConfig", "PreUp", "PostUp", "PreDown", "PostDown",
+)  # fmt: skip
+PEER_KEYS: Final = ("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive")
+
+_AMNEZIA: Final = frozenset(
+    ("jc", "jmin", "jmax", "itime", "j1", "j2", "j3", "s1", "s2", "s3", "s4",
+     "h1", "h2", "h3", "h4", "i1", "i2", "i3", "i4", "i5")
+)  # fmt: skip
+_HEADS: Final = {"[interface]": INTERFACE_KEYS, "[peer]": PEER_KEYS}
+
+
+def decode(raw: bytes) -> str:
+    """Return the text of a file: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Raises ValueError for anything else.
+    """
+    encoding = "utf-16" if raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError:
+        raise ValueError("is no text in UTF-8; save it as plain text") from None
+
+
+def parse(text: str) -> QuickFile:
+    """Read the text of a wg-quick file; faults are collected, never raised."""
+    sections: list[tuple[str, int, list[Entry]]] = []
+    faults: list[tuple[int, str]] = []
+    for number, raw in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
+        line = raw.partition("#")[0].strip().strip("\0")
+        if line.startswith("["):
+            head = line.lower()
+            if head not in _HEADS:
+                faults.append((number, "is an unknown section; there are [Interface] and [Peer]"))
+            sections.append((head, number, []))
+        elif line:
+            _read_entry(line, number, sections, faults)
+    interfaces = [one for one in sections if one[0] == "[interface]"]
+    if not interfaces:
+        faults.append((1, "is missing: a wg-quick file begins with [Interface]"))
+    merged = Section(
+        interfaces[0][1] if interfaces else 1,
+        tuple(entry for _, _, found in interfaces for entry in found),
+    )
+    peers = tuple(Section(at, tuple(found)) for head, at, found in sections if head == "[peer]")
+    return QuickFile(merged, peers, tuple(faults))
+
+
+def _read_entry(
+    line: str,
+    number: int,
+    sections: list[tuple[str, int, list[Entry]]],
+    faults: list[tuple[int, str]],
+) -> None:
+    name, equals, value = (part.strip() for part in line.partition("="))
+    if not equals:
+        faults.append((number, "is not of the form Key = Value"))
+    elif not sections:
+        faults.append((number, "stands before the first section; [Interface] comes first"))
+    elif sections[-1][0] in _HEADS:
+        known = {key.lower(): key for key in _HEADS[sections[-1][0]]}
+        if name.lower() in known:
+            sections[-1][2].append(Entry(known[name.lower()], value, number))
+        else:
+            faults.append((number, _unknown(name.lower(), sections[-1][0])))
+
+
+def _unknown(name: str, head: str) -> str:
+    """Say why a key is refused; its name is repeated only where it cannot be part of a secret."""
+    if name in _AMNEZIA:
+        return f"{name} belongs to AmneziaWG, which is not supported; use a plain WireGuard server"
+    for other, keys in _HEADS.items():
+        if other != head and name in map(str.lower, keys):
+            return f"{name} belongs into {'[Interface]' if head == '[peer]' else '[Peer]'}"
+    known = {key.lower(): key for key in (*INTERFACE_KEYS, *PEER_KEYS)}
+    near = get_close_matches(name, known, n=1)
+    return f"has an unknown key; did you mean {known[near[0]]}?" if near else "has an unknown key"
