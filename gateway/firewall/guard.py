@@ -1,0 +1,202 @@
+"""The egress guard: what leaves by an uplink without having passed the firewall is dropped.
+
+Frames from packet sockets never meet iptables or the `inet` hooks; they do meet the egress hook of
+the device (Linux 5.16), with PACKET_QDISC_BYPASS too. Connection tracking cannot be asked there,
+so the firewall leaves a sign: its last chain gives every packet that passed and leaves by an
+uplink a random mark, which nobody without CAP_NET_ADMIN can read. The guard passes what bears it
+and fits one of the firewall's own accepting rules, and takes the mark off again, because a packet
+socket that listens can filter by it (SKF_AD_MARK, linux/filter.h) behind this hook.
+
+ARP has no such sign. It passes while IPv4 has any business on the uplink, and only as the
+kernel itself sends it: request or reply, 42 bytes, from one of the uplink's own addresses.
+"""
+
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+
+from gateway.errors import FirewallError, MissingError
+from gateway.firewall.nf_tables import kernel_has_nf_tables
+from gateway.firewall.nft import HeldTable, Nft
+from gateway.firewall.render_nftables import (
+    device,
+    quoted,
+    render_chain,
+    render_headers,
+    transaction,
+)
+from gateway.model import Uplink
+from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset
+
+TABLE = "netdev portcullis_guard"
+"""Family and name of the guard's table."""
+
+FUTURE_UPLINKS = tuple(f"eth{number}" for number in range(10))
+"""The names under which interfaces appear later in a container (Docker and Podman count up)."""
+
+REFUSED = "never passed the firewall"
+"""The comment of the counter of frames that the guard dropped, in each device's chain."""
+
+ARP_LENGTH = 42
+"""Bytes of an ARP frame for IPv4 on Ethernet, as the kernel makes it (RFC 826)."""
+
+
+@dataclass(frozen=True)
+class DeviceGuard:
+    """What passes the egress hook of `device`: `rules` with the mark, ARP from `arp_sources`."""
+
+    device: str
+    rules: tuple[tuple[Family, Rule], ...] = ()
+    arp_sources: tuple[IPv4Address, ...] = ()
+
+
+@dataclass(frozen=True)
+class GuardRules:
+    """Everything the guard should hold: the `mark` of packets that passed, and each device."""
+
+    mark: int
+    devices: tuple[DeviceGuard, ...] = ()
+
+
+def guard_for(ruleset: Ruleset, uplinks: tuple[Uplink, ...], mark: int) -> GuardRules:
+    """Return the guard that goes with `ruleset` on `uplinks`; `mark` is the sign of having passed.
+
+    The accepting rules of the OUTPUT chain are reduced to what the egress hook can see: the
+    packet's own headers. Refusing rules are left out: what they caught has no mark.
+    """
+    if not 0 < mark < 1 << 32:
+        raise FirewallError("the guard needs a mark that no packet has by itself", hex(mark))
+    return GuardRules(mark, tuple(_device_guard(ruleset, uplink) for uplink in uplinks))
+
+
+def render_guard(rules: GuardRules) -> str:
+    """Return what `nft -f` puts into force for `rules`, in one transaction."""
+    return transaction(TABLE, render_devices(rules))
+
+
+def render_devices(rules: GuardRules) -> str:
+    """Return one chain for each device: what stands between the braces of the table."""
+    return "\n".join(
+        render_chain(
+            f"egress_{number}",
+            f"filter hook egress device {device(guarded.device)} priority filter; policy drop;",
+            (
+                *(_arp(source) for source in guarded.arp_sources),
+                *(_marked(rule, family, rules.mark) for family, rule in guarded.rules),
+                f"counter comment {quoted(REFUSED)}",
+            ),
+        )
+        for number, guarded in enumerate(rules.devices)
+    )
+
+
+class Guard:
+    """The table `netdev portcullis_guard`; the only writer of it.
+
+    A chain goes with its device: the kernel removes it when the device goes (before Linux 6.16), or
+    keeps it and takes it up again when a device of that name appears. Where it does the latter,
+    the names that Docker gives are guarded in advance, so that an interface which appears
+    later is closed from its first frame for packet sockets too.
+    """
+
+    def __init__(self, nft: Nft, *, in_advance: bool) -> None:
+        self._table = HeldTable(TABLE, nft)
+        self.in_advance = in_advance
+
+    @classmethod
+    def find(cls, nft: Nft | None = None) -> "Guard":
+        """Return the guard of this kernel; what it has is tried without loading anything.
+
+        Raises MissingError when there is no egress hook, or no telling without CAP_NET_ADMIN.
+        """
+        nft = nft or Nft()
+        if not kernel_has_nf_tables() or not nft.accepts(_trial("lo")):
+            raise MissingError(
+                "the kernel has no egress hook (Linux 5.16, NETFILTER_EGRESS)", _REMEDY
+            )
+        return cls(nft, in_advance=nft.accepts(_trial(_NO_DEVICE)))
+
+    def apply(self, rules: GuardRules) -> None:
+        """Put `rules` into force in place of the former ones, in one step, and read them back.
+
+        Raises FirewallError: the former guard then is in force, or the new one. A device that has
+        gone meanwhile is such an error; look at the uplinks again.
+        """
+        self._table.put(render_devices(self._complete(rules)))
+
+    def verify(self, rules: GuardRules) -> tuple[str, ...]:
+        """Compare the kernel with `rules`: one line for each difference.
+
+        Raises FirewallError when the kernel cannot be read.
+        """
+        return self._table.differences(render_devices(self._complete(rules)))
+
+    def _complete(self, rules: GuardRules) -> GuardRules:
+        """Return `rules` with the devices that are not there yet, where the kernel allows it."""
+        if not self.in_advance:
+            return rules
+        known = {guarded.device for guarded in rules.devices}
+        future = (DeviceGuard(name) for name in FUTURE_UPLINKS if name not in known)
+        return replace(rules, devices=(*rules.devices, *future))
+
+
+_NO_DEVICE = "portcullis-none"
+_REMEDY = "give workloads `cap_drop: [NET_RAW]`, so that they have no packet sockets"
+_PROTOCOL = {Family.IPV4: "ip", Family.IPV6: "ip6"}
+
+
+def _trial(name: str) -> str:
+    """Return a transaction that needs the egress hook of the device `name`; it is never loaded."""
+    head = f"filter hook egress device {device(name)} priority filter; policy accept;"
+    return transaction(f"{TABLE}_trial", render_chain("egress", head, ()))
+
+
+def _device_guard(ruleset: Ruleset, uplink: Uplink) -> DeviceGuard:
+    rules = tuple(
+        dict.fromkeys(
+            (family, _reduced(rule))
+            for family in Family
+            for rule in ruleset.of(family).get(Chain.OUTPUT, ())
+            if isinstance(rule.verdict, Accept) and rule.out_interface in {None, uplink.name}
+        )
+    )
+    sources = tuple(a.ip for a in uplink.addresses if isinstance(a.ip, IPv4Address))
+    has_ipv4 = any(family is Family.IPV4 for family, _ in rules)
+    return DeviceGuard(uplink.name, rules, sources if has_ipv4 else ())
+
+
+def _reduced(rule: Rule) -> Rule:
+    """Return `rule` without what the egress hook cannot see, which the mark stands for."""
+    return replace(
+        rule,
+        out_interface=None,
+        mark=None,
+        connmark=None,
+        ct_states=frozenset(),
+        ct_direction=None,
+    )
+
+
+def _marked(rule: Rule, family: Family, mark: int) -> str:
+    words = (
+        f"meta mark {mark:#x}",
+        f"meta protocol {_PROTOCOL[family]}",
+        *render_headers(rule, family),
+        "meta mark set 0x0",
+        "accept",
+        f"comment {quoted(rule.why)}",
+    )
+    return " ".join(words)
+
+
+def _arp(source: IPv4Address) -> str:
+    """Return the rule for ARP from `source`.
+
+    The type in the frame is asked for beside the socket buffer's, because a packet socket sets the
+    two apart; raw (`@ll`), because `ether type` asks for the device's type first, which there
+    is not at this hook.
+    """
+    return (
+        "meta protocol arp @ll,96,16 0x0806 arp htype 1 arp ptype ip arp hlen 6 arp plen 4"
+        f" arp operation 1-2 arp saddr ip {source} meta length {ARP_LENGTH}"
+        f" accept comment {quoted('ARP as the kernel sends it')}"
+    )

@@ -1,0 +1,63 @@
+"""How nft lists a table, read and compared; no kernel, no program."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+_DORMANT = "flags dormant"
+_COUNTS = re.compile(r"(counter) (?:packets|pkts) \d+ bytes \d+")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table as `nft --debug=netlink list table` shows it, counts and handles left out.
+
+    `words` are the lines of each block between the table's braces by the block's first line
+    (`chain input`); the lines outside any block stand under "". `code` is what the kernel
+    executes, rule by rule.
+    """
+
+    words: dict[str, tuple[str, ...]]
+    code: tuple[str, ...]
+
+
+def parse(listing: str, table: str) -> Listing:
+    """Read the listing of `table`."""
+    code: list[str] = []
+    words: dict[str, tuple[str, ...]] = {}
+    before, _, inside = _COUNTS.sub(r"\1", listing).partition(f"table {table} {{")
+    for line in before.splitlines():
+        where = re.fullmatch(rf"{re.escape(table)} (\S+)[ \d]*", line.rstrip())
+        code.append(f"chain {where[1]}" if where else line.strip())
+    block = ""
+    for line in filter(None, map(str.strip, inside.splitlines())):
+        if line.endswith("{") and not block:
+            block = line.removesuffix("{").strip()
+            words[block] = (f"{block} {{",)
+        elif line == "}":
+            block = ""
+        else:
+            words[block] = (*words.get(block, ()), line)
+    return Listing(words, tuple(filter(None, code)))
+
+
+def compare(wanted: Listing, held: Listing) -> Iterator[str]:
+    """Tell each difference; the dormant flag is the twin's own and wanted nowhere."""
+    words = {**wanted.words, "": tuple(w for w in wanted.words.get("", ()) if w != _DORMANT)}
+    same_words = True
+    for block in dict.fromkeys((*words, *held.words)):
+        for line in _changes(words.get(block, ()), held.words.get(block, ())):
+            same_words = False
+            yield f"{block}: {line}" if block else line
+    if same_words and wanted.code != held.code:
+        yield "the rules read as wanted, but the kernel executes something else"
+
+
+def _changes(wanted: tuple[str, ...], held: tuple[str, ...]) -> Iterator[str]:
+    """Tell which lines are missing and which are there that should not be, in their order."""
+    matcher = SequenceMatcher(a=wanted, b=held, autojunk=False)
+    for tag, first, last, held_first, held_last in matcher.get_opcodes():
+        if tag != "equal":
+            yield from (f"missing: {line}" for line in wanted[first:last])
+            yield from (f"not ours: {line}" for line in held[held_first:held_last])

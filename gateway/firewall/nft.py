@@ -1,0 +1,133 @@
+"""One table of nftables, held through the program nft: put, read back, compared.
+
+How to compare? What nft lists is neither what it was given (`51820` comes back `0xca6c`) nor all
+that the kernel executes: `meta nfproto ipv6 meta l4proto ipv6-icmp` is listed without its first
+half, and the JSON form leaves out the device of a netdev chain. And each version of nft has its
+own habits. So the table that is wanted is shown to the kernel as well, under a name of its own and
+dormant, which means that no packet meets it; both are listed with the instructions that the kernel
+holds (`--debug=netlink`), and the two listings have to be the same, line by line. The dormant
+twin is removed at once and its listing remembered, so that it is seldom made.
+"""
+
+import re
+from typing import Protocol
+
+from gateway.errors import FirewallError, MissingError, ProcessError
+from gateway.firewall.listing import Listing, compare, parse
+from gateway.firewall.render_nftables import transaction
+from gateway.system import process
+
+TIMEOUT = 10.0
+"""Seconds that one call of nft may take; it takes 5 to 25 ms."""
+
+REMEMBERED = 8
+"""How many bodies' listings are remembered; a gateway goes to and fro between a few."""
+
+
+class Run(Protocol):
+    """How a program is run: `gateway.system.process.run`, or a stand-in of a test."""
+
+    def __call__(self, argv: tuple[str, ...], *, stdin: str | None, timeout: float) -> str:
+        """Return what the program printed. Raises MissingError or ProcessError."""
+
+
+class Nft:
+    """The program nft."""
+
+    def __init__(self, run: Run = process.run) -> None:
+        self._run = run
+
+    def load(self, text: str) -> None:
+        """Put `text` into the kernel in one transaction. Raises FirewallError: nothing changed."""
+        self._call("loading a table", "-f", "-", stdin=text)
+
+    def accepts(self, text: str) -> bool:
+        """Ask the kernel whether it would take `text`, without changing anything.
+
+        Raises MissingError when the program nft is not there.
+        """
+        try:
+            self._run(("nft", "-c", "-f", "-"), stdin=text, timeout=TIMEOUT)
+        except ProcessError:
+            return False
+        return True
+
+    def listing(self, table: str) -> str:
+        """Return `table` as the kernel holds it: its instructions, then the words for them."""
+        return self._call("reading", "--debug=netlink", "list", "table", *table.split())
+
+    def has(self, table: str) -> bool:
+        """Say whether there is such a table in this network namespace."""
+        return f"table {table}" in self._call("reading", "list", "tables").splitlines()
+
+    def _call(self, what: str, *arguments: str, stdin: str | None = None) -> str:
+        try:
+            return self._run(("nft", *arguments), stdin=stdin, timeout=TIMEOUT)
+        except (MissingError, ProcessError) as err:
+            raise FirewallError(what, without_marks(str(err))) from None
+
+
+class HeldTable:
+    """A table of the kernel that is ours alone: `family name`, as nft writes it."""
+
+    def __init__(self, table: str, nft: Nft) -> None:
+        self.table = table
+        self._twin = f"{table}_wanted"
+        self._nft = nft
+        self._wanted: dict[str, Listing] = {}
+
+    def put(self, body: str) -> None:
+        """Put the table with `body` in place of the former one, whole, and read it back.
+
+        Raises FirewallError; the kernel then holds the former table, or `body`, or has been
+        changed by somebody else meanwhile.
+        """
+        text = transaction(self.table, body)
+        if body in self._wanted:
+            self._nft.load(text)
+        else:
+            self._load_with_twin(text, body)
+        if problems := self.differences(body):
+            raise FirewallError(f"table {self.table} is not what was put", "; ".join(problems))
+
+    def differences(self, body: str) -> tuple[str, ...]:
+        """Compare the kernel's table with `body`: one line for each difference.
+
+        Raises FirewallError when the kernel cannot be read.
+        """
+        if body not in self._wanted:
+            self._load_with_twin("", body)
+        try:
+            held = parse(self._nft.listing(self.table), self.table)
+        except FirewallError:
+            if self._nft.has(self.table):
+                raise
+            return (f"table {self.table} is not there",)
+        return tuple(map(without_marks, compare(self._wanted[body], held)))
+
+    def remove(self) -> None:
+        """Remove the table, which need not be there. Raises FirewallError."""
+        self._nft.load(f"add table {self.table}\ndelete table {self.table}\n")
+
+    def _load_with_twin(self, text: str, body: str) -> None:
+        """Load `text`, and learn in the same go how the kernel lists `body`."""
+        self._nft.load(text + transaction(self._twin, f"\tflags dormant;\n{body}"))
+        try:
+            listing = parse(self._nft.listing(self._twin), self._twin)
+        finally:
+            self._nft.load(f"delete table {self._twin}\n")
+        if len(self._wanted) == REMEMBERED:
+            del self._wanted[next(iter(self._wanted))]
+        self._wanted[body] = listing
+
+
+def without_marks(message: str) -> str:
+    """Return `message` without the values of marks: the egress guard's is a secret.
+
+    Whoever reads logs or health could otherwise send what the guard lets pass. It is also why
+    errors of nft, which quote the rules, are not kept as the cause of ours.
+    """
+    return _MARK.sub(r"\1 (a mark)", message)
+
+
+_MARK = re.compile(r"\b(mark(?: set)?) 0x[0-9a-fA-F]+")

@@ -1,0 +1,93 @@
+"""The nftables firewall: one table for both families, replaced whole in one transaction.
+
+Other tables are left alone: Docker's resolver keeps one of its own in the same namespace.
+"""
+
+from gateway.errors import MissingError
+from gateway.firewall.nf_tables import kernel_has_nf_tables
+from gateway.firewall.nft import HeldTable, Nft
+from gateway.firewall.render_nftables import TABLE, render_chains, transaction
+from gateway.policy.rules import (
+    Accept,
+    Chain,
+    CtDirection,
+    CtState,
+    Family,
+    Reject,
+    Rule,
+    Ruleset,
+    SetConnmark,
+    Transport,
+)
+
+_MODULES = (
+    "load the modules nf_tables, nft_ct and nft_reject_inet on the host,"
+    " or use FIREWALL_BACKEND=iptables"
+)
+
+
+class NftablesFirewall:
+    """The table `inet portcullis`; the only writer of it."""
+
+    name = "nftables"
+
+    def __init__(self, nft: Nft | None = None) -> None:
+        self._table = HeldTable(TABLE, nft or Nft())
+
+    @classmethod
+    def find(cls, nft: Nft | None = None) -> "NftablesFirewall":
+        """Return the firewall of this kernel; what it has is tried without loading anything.
+
+        Raises MissingError when program or kernel cannot carry a ruleset, or when there is no
+        telling without CAP_NET_ADMIN.
+        """
+        nft = nft or Nft()
+        if not kernel_has_nf_tables():
+            raise MissingError("the kernel has no nftables", _MODULES)
+        if not nft.accepts(transaction(f"{TABLE}_trial", render_chains(_TRIAL))):
+            raise MissingError("the kernel's nftables lacks a part that the rules need", _MODULES)
+        return cls(nft)
+
+    def apply(self, ruleset: Ruleset) -> None:
+        """Put `ruleset` into force for both families in one transaction, and read it back.
+
+        Raises FirewallError.
+        """
+        self._table.put(render_chains(ruleset))
+
+    def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
+        """Compare the kernel with `ruleset`: one line for each difference.
+
+        Raises FirewallError when the kernel cannot be read.
+        """
+        return self._table.differences(render_chains(ruleset))
+
+
+def remove_leftover(nft: Nft | None = None) -> None:
+    """Remove the table of an earlier run, when there is one. Raises FirewallError."""
+    if kernel_has_nf_tables():
+        HeldTable(TABLE, nft or Nft()).remove()
+
+
+def _trial() -> Ruleset:
+    """Return rules that use everything that any ruleset may ask of the kernel."""
+    refuse = (
+        Rule(why="trial", verdict=Reject(tcp_reset=True), protocol=Transport.TCP),
+        Rule(
+            why="trial",
+            verdict=Accept(),
+            mark=1,
+            connmark=1,
+            ct_states=frozenset({CtState.ESTABLISHED}),
+            ct_direction=CtDirection.REPLY,
+        ),
+        Rule(why="trial", verdict=Reject()),
+    )
+    chains = {
+        Chain.OUTPUT: refuse,
+        Chain.PREROUTING: (Rule(why="trial", verdict=SetConnmark(1)),),
+    }
+    return Ruleset(**{family.name.lower(): chains for family in Family})
+
+
+_TRIAL = _trial()

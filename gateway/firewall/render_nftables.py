@@ -1,0 +1,182 @@
+"""A ruleset in the words of nft(8): one table for both families, as an operator would type it.
+
+Every rule names its family (`meta nfproto`), so the rules of both families stand in one chain
+without touching each other. Refusing rules carry a counter, as every iptables rule does.
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
+
+from gateway.errors import FirewallError
+from gateway.policy.rules import (
+    Accept,
+    Chain,
+    Drop,
+    Family,
+    Ports,
+    Reject,
+    Rule,
+    Ruleset,
+    SetConnmark,
+    SetMark,
+    Verdict,
+)
+
+TABLE = "inet portcullis"
+"""Family and name of the table that holds the whole ruleset."""
+
+CHAINS = {
+    Chain.PREROUTING: ("prerouting", "filter hook prerouting priority mangle; policy accept;"),
+    Chain.INPUT: ("input", "filter hook input priority filter; policy drop;"),
+    Chain.FORWARD: ("forward", "filter hook forward priority filter; policy drop;"),
+    Chain.OUTPUT_MARK: ("output_mark", "route hook output priority mangle; policy accept;"),
+    Chain.OUTPUT: ("output", "filter hook output priority filter; policy drop;"),
+    Chain.POSTROUTING: ("postrouting", "filter hook postrouting priority mangle; policy accept;"),
+}
+"""Name, type, hook, priority and policy of each chain.
+
+Priority mangle (-150) comes after connection tracking (-200) and before filter (0), as in
+iptables; type route makes the kernel look up the route again when the mark has changed.
+"""
+
+
+def render(ruleset: Ruleset) -> str:
+    """Return what `nft -f` puts into force for `ruleset`, in one transaction.
+
+    Raises FirewallError for a name or reason that nft's language cannot carry.
+    """
+    return transaction(TABLE, render_chains(ruleset))
+
+
+def transaction(table: str, body: str) -> str:
+    """Return the text that puts `table` with `body` in place of any former table of that name.
+
+    The first `add` makes the `delete` possible when there is no such table yet.
+    """
+    return f"add table {table}\ndelete table {table}\ntable {table} {{\n{body}}}\n"
+
+
+def render_chains(ruleset: Ruleset) -> str:
+    """Return the chains of `ruleset`: what stands between the braces of the table."""
+    return "\n".join(
+        render_chain(
+            name,
+            head,
+            tuple(
+                render_rule(rule, family)
+                for family in Family
+                for rule in ruleset.of(family).get(chain, ())
+            ),
+        )
+        for chain, (name, head) in CHAINS.items()
+    )
+
+
+def render_chain(name: str, head: str, rules: tuple[str, ...]) -> str:
+    """Return the base chain `name` with what follows the word `type`, and with its rules."""
+    lines = (f"type {head}", *rules)
+    return f"\tchain {name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
+
+
+def render_rule(rule: Rule, family: Family) -> str:
+    """Return one line: what `rule` matches in `family`, its verdict and its reason."""
+    words = (
+        f"meta nfproto {_NFPROTO[family]}",
+        *_interfaces(rule),
+        *render_headers(rule, family),
+        *_tracking(rule),
+        *(() if rule.mark is None else (f"meta mark {rule.mark:#x}",)),
+        _verdict(rule.verdict, family),
+        f"comment {quoted(rule.why)}",
+    )
+    return " ".join(words)
+
+
+def render_headers(rule: Rule, family: Family) -> tuple[str, ...]:
+    """Return what `rule` matches in the packet itself: its addresses, protocol and ports."""
+    return (
+        *_address(rule.source, "saddr", family),
+        *_address(rule.destination, "daddr", family),
+        *_protocol(rule),
+    )
+
+
+def quoted(text: str) -> str:
+    """Return `text` as a string of nft's language, which has no escape for its quotes.
+
+    Raises FirewallError when `text` would not stand for itself.
+    """
+    if not (text.isascii() and text.isprintable()) or '"' in text:
+        raise FirewallError("not expressible in nftables", repr(text))
+    return f'"{text}"'
+
+
+def device(name: str) -> str:
+    """Return the interface `name` as a string that matches nothing but itself.
+
+    Raises FirewallError for a name with `*` or a backslash, which nft takes for a pattern.
+    """
+    if "*" in name or "\\" in name:
+        raise FirewallError("not expressible in nftables", repr(name))
+    return quoted(name)
+
+
+_NFPROTO = {Family.IPV4: "ipv4", Family.IPV6: "ipv6"}
+_IP = {Family.IPV4: "ip", Family.IPV6: "ip6"}
+_ICMP = {Family.IPV4: "icmp", Family.IPV6: "icmpv6"}
+
+
+def _interfaces(rule: Rule) -> Iterator[str]:
+    if rule.in_interface is not None:
+        yield f"iifname {device(rule.in_interface)}"
+    if rule.out_interface is not None:
+        yield f"oifname {device(rule.out_interface)}"
+
+
+def _address(
+    network: IPv4Network | IPv6Network | None, field: str, family: Family
+) -> Iterator[str]:
+    """Yield the match of an address; nft refuses to load one of the other family."""
+    if network is not None and network.prefixlen:
+        yield f"{_IP[family]} {field} {network}"
+
+
+def _protocol(rule: Rule) -> Iterator[str]:
+    if rule.icmp_type is not None:
+        yield f"icmpv6 type {rule.icmp_type}"
+    elif rule.source_ports is not None or rule.destination_ports is not None:
+        if rule.source_ports is not None:
+            yield f"{rule.protocol} sport {_ports(rule.source_ports)}"
+        if rule.destination_ports is not None:
+            yield f"{rule.protocol} dport {_ports(rule.destination_ports)}"
+    elif rule.protocol is not None:
+        yield f"meta l4proto {rule.protocol}"
+
+
+def _ports(ports: Ports) -> str:
+    return str(ports.first) if ports.first == ports.last else f"{ports.first}-{ports.last}"
+
+
+def _tracking(rule: Rule) -> Iterator[str]:
+    if rule.ct_states:
+        yield f"ct state {','.join(sorted(state.lower() for state in rule.ct_states))}"
+    if rule.ct_direction is not None:
+        yield f"ct direction {rule.ct_direction.lower()}"
+    if rule.connmark is not None:
+        yield f"ct mark {rule.connmark:#x}"
+
+
+def _verdict(verdict: Verdict, family: Family) -> str:
+    match verdict:
+        case Accept():
+            return "accept"
+        case Drop():
+            return "counter drop"
+        case Reject(tcp_reset=True):
+            return "counter reject with tcp reset"
+        case Reject():
+            return f"counter reject with {_ICMP[family]} admin-prohibited"
+        case SetMark(value):
+            return f"meta mark set {value:#x}"
+        case SetConnmark(value):
+            return f"ct mark set {value:#x}"
