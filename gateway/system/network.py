@@ -121,6 +121,10 @@ class Network:
         """Return what the kernel has otherwise than `wanted`, in the words of ip(8)."""
         return routes.drift(self._rtnl, wanted)
 
+    def is_up(self, name: str) -> bool:
+        """Say whether there is a link `name` and it is set up."""
+        return self.index(name) is not None and bool(self._link(name)["flags"] & IFF_UP)
+
     def index(self, name: str) -> int | None:
         """Return the kernel's index of the link `name`, or None when there is none."""
         try:

@@ -23,6 +23,7 @@ from gateway.policy.routing import (
     TABLE_UPLINKS,
     Routing,
 )
+from gateway.system.kernel import has_ipv6
 from gateway.system.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, message
 
 RTM_NEWROUTE = 24
@@ -164,7 +165,7 @@ def _add_routes(rtnl: Netlink, routes: set[KernelRoute], present: set[KernelRout
 def _wanted(wanted: Routing) -> tuple[set[KernelRoute], set[KernelRule]]:
     """Translate `wanted` into what the kernel should tell, less IPv6 where there is none."""
     indexes = {name: index for index, name in socket.if_nameindex()}
-    versions = {4, 6} if _has_ipv6() else {4}
+    versions = {4, 6} if has_ipv6() else {4}
     routes = {
         KernelRoute(
             route.destination,
@@ -191,16 +192,6 @@ def _wanted(wanted: Routing) -> tuple[set[KernelRoute], set[KernelRule]]:
         if rule.family in versions
     }
     return routes, rules
-
-
-def _has_ipv6() -> bool:
-    try:
-        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
-    except OSError as err:
-        if err.errno != errno.EAFNOSUPPORT:
-            raise NetworkError("ask for IPv6", "", err.errno) from err
-        return False
-    return True
 
 
 def _owned_routes(rtnl: Netlink, wanted: Routing) -> dict[KernelRoute, Any]:
