@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.errors import FirewallError, MissingError
-from gateway.firewall import Firewall
 from gateway.firewall.render_iptables import (
     POLICIES,
     PROTOCOL_NUMBERS,
@@ -134,17 +133,14 @@ class _Table:
             yield parse(self.family, blob, verdict, _SIZES)
             entry = kernel.next_rule(entry)
 
-    def commit(self, chains: _Chains, policy: str | None = None) -> None:
-        """Replace everything in the table by `chains`, in one step of the kernel.
-
-        The chains get `policy`, or else the one that the table always has. Raises FirewallError.
-        """
+    def commit(self, chains: _Chains) -> None:
+        """Replace everything in the table by `chains`, in one step of the kernel."""
         for attempt in range(1, COMMIT_ATTEMPTS + 1):
             try:
                 with self._opened() as kernel:
                     kernel.flush()
                     for hook in TABLES[self.name]:
-                        kernel.set_policy(hook, policy or POLICIES[self.name])
+                        kernel.set_policy(hook, POLICIES[self.name])
                         for built in chains.get(hook, ()):
                             kernel.append_entry(hook, built.buffer)
                     kernel.commit()
@@ -228,26 +224,6 @@ class IptablesFirewall:
 
     def _each_table(self) -> list[_Table]:
         return [table for pair in self._tables.values() for table in pair]
-
-
-def remove_leftover(holder: Firewall, locked: Ruleset) -> None:
-    """Take the lock out of the legacy tables, once `holder` has `locked` in force.
-
-    For when another backend carries the rules: the namespace was locked here first, or by an
-    earlier run, and what either refuses is refused. A table that holds anything else than `locked`
-    is left alone. Raises FirewallError when `holder` does not hold it.
-    """
-    if lines := holder.verify(locked):
-        raise FirewallError(f"{holder.name} does not hold the lock", "; ".join(lines))
-    for family in Family:
-        table = _Table(family, "filter")
-        try:
-            table.find()
-        except MissingError:
-            continue
-        with xtables_lock():
-            if not table.differences(table.build(locked)):
-                table.commit({}, policy="ACCEPT")
 
 
 def _built(chain: Chain, rule: Rule, family: Family) -> _Built:

@@ -1,0 +1,35 @@
+"""PID 1: close the namespace, then hand over to the command line."""
+
+import sys
+
+from gateway import lockdown
+
+HARMLESS = frozenset({"check", "status", "verify", "help", "-h", "--help", "--version"})
+"""The commands that do not lock. All others do, misspelt ones too: a wrong command line is a wrong
+configuration, and leaves the namespace closed."""
+
+
+def main() -> int:
+    """Run the command that the arguments name, `run` without any; return the exit code.
+
+    Nothing that goes wrong here opens anything: the rules stay as they are.
+    """
+    argv = sys.argv[1:]
+    harmless = not HARMLESS.isdisjoint(argv[:1]) or not {"-h", "--help"}.isdisjoint(argv)
+    try:
+        if not harmless:
+            lockdown.lock()
+        from gateway import cli  # noqa: PLC0415 - imports everything, so after the lock
+
+        return cli.main(argv)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001 - the end of the program: told, and an exit code
+        from gateway.last_resort import tell  # noqa: PLC0415 - slow, and seldom needed
+
+        tell(error)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,136 @@
+"""The first kernel act: refuse everything but loopback, before anything heavy is imported.
+
+The rules are text that is known beforehand, loaded by the kernel's own tools, because starting
+them takes 3 ms and importing python-iptables 30 to 200. Both families at once, since a family that
+waits is open. Where the legacy tables do not lock, nftables does; where nothing does, every link
+but the loopback goes down. Nothing here accepts anything but loopback, needs configuration, or
+takes rules away: whatever fails leaves the namespace as closed as it was.
+
+At the top only modules that the interpreter has loaded anyway; `-X importtime` tells.
+"""
+
+import os
+import sys
+import time
+
+from gateway.lock_rules import IPV4, IPV6, NFTABLES
+
+DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/local/sbin")
+"""Where the tools are looked for; never by PATH."""
+
+LOCK_FILES = ("/run/xtables.lock", "/dev/null")
+"""What the tools of iptables lock: their own file, and one that is there on a read-only system."""
+
+TOOL_SECONDS = 3.0
+"""How long a tool may take; it waits for the lock file for one second of it."""
+
+Job = tuple[str, tuple[str, ...], str]
+"""A tool, its arguments, its input."""
+
+
+def lock() -> str:
+    """Close the namespace and return the name of the firewall that holds it closed.
+
+    Raises MissingError when no firewall did; then every link is down that could be set down.
+    """
+    complaints: list[str] = []
+    try:
+        if _by_iptables(complaints):
+            _lead_python_iptables()
+            return "iptables"
+        if _run([("nft", ("-f", "-"), NFTABLES)], {}, complaints) == [True]:
+            return "nftables"
+    except BaseException:
+        _last_resort(complaints)
+        raise
+    raise _last_resort(complaints)
+
+
+def _by_iptables(complaints: list[str]) -> bool:
+    """Load the legacy tables of both families; say whether both are closed."""
+    open_ = [("iptables-legacy-restore", IPV4), ("ip6tables-legacy-restore", IPV6)]
+    for lock_file in LOCK_FILES:
+        jobs: list[Job] = [(tool, ("-w", "1"), text) for tool, text in open_]
+        loaded = _run(jobs, {"XTABLES_LOCKFILE": lock_file}, complaints)
+        open_ = [job for job, done in zip(open_, loaded, strict=True) if not done]
+        if not open_:
+            return True
+    return open_ == [("ip6tables-legacy-restore", IPV6)] and not _has_ipv6()
+
+
+def _run(jobs: list[Job], env: dict[str, str], complaints: list[str]) -> list[bool]:
+    """Run tools with their texts as input, all at the same time; say which succeeded."""
+    children = [_start(tool, arguments, text, env) for tool, arguments, text in jobs]
+    deadline = time.monotonic() + TOOL_SECONDS
+    return [child is not None and _succeeded(*child, deadline, complaints) for child in children]
+
+
+def _start(
+    tool: str, arguments: tuple[str, ...], text: str, env: dict[str, str]
+) -> tuple[int, int] | None:
+    """Start a tool with nothing of our environment; return its pid and its complaints' pipe."""
+    reader, writer = os.pipe()
+    listener, speaker = os.pipe()
+    os.write(writer, text.encode())  # fits into the pipe: nobody reads yet
+    os.close(writer)
+    actions = [(os.POSIX_SPAWN_DUP2, reader, 0)]
+    actions += [(os.POSIX_SPAWN_DUP2, speaker, target) for target in (1, 2)]
+    try:
+        for directory in DIRECTORIES:
+            path = f"{directory}/{tool}"
+            try:
+                pid = os.posix_spawn(path, (tool, *arguments), env, file_actions=actions)
+            except OSError:
+                continue
+            return pid, listener
+    finally:
+        os.close(reader)
+        os.close(speaker)
+    os.close(listener)
+    return None
+
+
+def _succeeded(pid: int, listener: int, deadline: float, complaints: list[str]) -> bool:
+    """Wait for a tool until `deadline`, then end it; keep what it said if it failed."""
+    done, status = os.waitpid(pid, os.WNOHANG)
+    while not done and time.monotonic() < deadline:
+        time.sleep(0.0002)
+        done, status = os.waitpid(pid, os.WNOHANG)
+    if not done:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        status = 9
+    if status:
+        os.set_blocking(listener, False)
+        try:
+            complaints.append(os.read(listener, 4096).decode(errors="replace").strip())
+        except BlockingIOError:  # ended without a word, or by us
+            complaints.append(f"status {status}")
+    os.close(listener)
+    return not status
+
+
+def _lead_python_iptables() -> None:
+    """Tell python-iptables where its libraries are, which it else asks ldconfig, gcc and ld.
+
+    The library takes these from the environment alone (iptc/util.py, iptc/xtables.py). What the
+    operator has set stays.
+    """
+    system = f"/usr/lib/{os.uname().machine}-linux-gnu"
+    if os.access(f"{system}/xtables", os.X_OK):
+        os.environ.setdefault("XTABLES_LIBDIR", f"{system}/xtables")
+    for directory in sys.path:
+        if os.access(f"{directory}/iptc", os.X_OK):
+            os.environ.setdefault("IPTABLES_LIBDIR", f"{directory}:{system}")
+
+
+def _has_ipv6() -> bool:
+    from gateway.system.kernel import has_ipv6  # noqa: PLC0415 - slow, and seldom needed
+
+    return has_ipv6()
+
+
+def _last_resort(complaints: list[str]) -> Exception:
+    from gateway.last_resort import close_links  # noqa: PLC0415 - slow, and seldom needed
+
+    return close_links(complaints)
