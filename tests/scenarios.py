@@ -1,0 +1,79 @@
+"""Configurations, namespaces and states that tests of the policy share, each with a name."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+from gateway.model import (
+    EVERYTHING,
+    Config,
+    Endpoint,
+    Facts,
+    Peer,
+    PortRange,
+    Protocol,
+    Route,
+    Secret,
+    Tunnel,
+    Uplink,
+)
+from gateway.policy.machine import Connected, Connecting, Locked, Pulse, Reason, State, Stopping
+
+GUARD_MARK = 0x1234ABCD
+
+SERVER4 = Endpoint(ip_address("198.51.100.10"), 51820)
+SERVER6 = Endpoint(ip_address("2001:db8:100::10"), 443)
+
+ETH0 = Uplink("eth0", 2, 1500, (ip_interface("172.18.0.2/16"), ip_interface("fd18::2/64")))
+ETH1 = Uplink("eth1", 3, 1400, (ip_interface("172.19.0.2/16"),))
+ROUTES0 = (
+    Route(ip_network("0.0.0.0/0"), "eth0", ip_address("172.18.0.1")),
+    Route(ip_network("172.18.0.0/16"), "eth0"),
+    Route(ip_network("::/0"), "eth0", ip_address("fd18::1"), metric=1024),
+    Route(ip_network("fd18::/64"), "eth0", metric=256),
+)
+ROUTES1 = (Route(ip_network("172.19.0.0/16"), "eth1"),)
+ONE_UPLINK = Facts((ETH0,), ROUTES0)
+TWO_UPLINKS = Facts((ETH0, ETH1), ROUTES0 + ROUTES1)
+GUARDED = replace(ONE_UPLINK, guard_mark=GUARD_MARK)
+
+PEER = Peer("cHVibGlj", SERVER4, EVERYTHING)
+IPV4_ONLY = Tunnel(Secret("cHJpdmF0ZQ"), (ip_interface("10.2.0.2/32"),), (PEER,))
+DUAL = replace(
+    IPV4_ONLY,
+    addresses=(ip_interface("10.2.0.2/32"), ip_interface("fd02::2/128")),
+    peers=(replace(PEER, endpoint=SERVER6),),
+)
+HOLES = Config(
+    (IPV4_ONLY,),
+    dns=(ip_address("10.2.0.1"), ip_address("192.168.1.53")),
+    outbound_subnets=(ip_network("192.168.1.0/24"), ip_network("fd77::/64")),
+    input_ports=(PortRange(Protocol.TCP, 8080, 8080),),
+    vpn_input_ports=(
+        PortRange(Protocol.TCP, 6881, 6889),
+        PortRange(Protocol.UDP, 6881, 6889),
+    ),
+)
+
+
+def connecting(tunnel: Tunnel) -> Connecting:
+    """Return the state in which the interface of `tunnel` waits for its first handshake."""
+    return Connecting(tunnel, Reason.NO_HANDSHAKE, since=0.0, retry_at=0.0, built=True)
+
+
+def connected(tunnel: Tunnel) -> Connected:
+    """Return the state in which `tunnel` carries traffic."""
+    return Connected(tunnel, since=0.0, pulse=Pulse())
+
+
+SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
+    "locked": (Locked(), HOLES, ONE_UPLINK),
+    "stopping": (Stopping(), HOLES, GUARDED),
+    "connecting": (connecting(IPV4_ONLY), HOLES, ONE_UPLINK),
+    "connecting-ipv6-endpoint": (connecting(DUAL), Config((DUAL,)), ONE_UPLINK),
+    "connecting-no-uplink": (connecting(IPV4_ONLY), HOLES, Facts()),
+    "connected": (connected(IPV4_ONLY), Config((IPV4_ONLY,)), ONE_UPLINK),
+    "connected-ipv6-endpoint": (connected(DUAL), Config((DUAL,)), ONE_UPLINK),
+    "connected-holes": (connected(IPV4_ONLY), HOLES, ONE_UPLINK),
+    "connected-holes-two-uplinks": (connected(DUAL), HOLES, TWO_UPLINKS),
+    "connected-guarded": (connected(IPV4_ONLY), HOLES, GUARDED),
+}
