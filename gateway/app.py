@@ -1,0 +1,139 @@
+"""The composition root: picks the parts that this kernel has, and runs the supervisor with them."""
+
+import asyncio
+import secrets
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from gateway.errors import MissingError, NetworkError
+from gateway.firewall import Firewall
+from gateway.firewall.choose import choose, take_over
+from gateway.firewall.guard import Guard, guard_for
+from gateway.health import Board, HealthServer
+from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
+from gateway.policy.firewall import closed
+from gateway.policy.routing import LOCKED
+from gateway.policy.rules import Ruleset
+from gateway.supervisor import Parts, Supervisor
+from gateway.system import conntrack, process, resolv
+from gateway.system.events import watch
+from gateway.system.namespace import Namespace
+from gateway.system.network import Network
+from gateway.tunnel.choose import choose as choose_tunnel
+
+RESOLVER_FILE = Path("/etc/resolv.conf")
+
+BIND_AGAIN = 5.0
+"""Seconds until the health server tries an address again that was taken."""
+
+
+@dataclass(frozen=True)
+class Secured:
+    """The namespace after the lock: closed by `firewall`, and what this kernel cannot do."""
+
+    firewall: Firewall
+    guard: Guard | None
+    namespace: Namespace
+    mark: int
+    limits: tuple[str, ...]
+
+
+class UplinkGuard:
+    """The egress guard in the terms of the supervisor."""
+
+    def __init__(self, guard: Guard, mark: int) -> None:
+        self._guard = guard
+        self._mark = mark
+
+    def apply(self, ruleset: Ruleset, facts: Facts) -> None:
+        """Let nothing leave by the uplinks of `facts` but what `ruleset` accepted."""
+        self._guard.apply(guard_for(ruleset, facts.uplinks, self._mark))
+
+    def verify(self, ruleset: Ruleset, facts: Facts) -> tuple[str, ...]:
+        """Return what the kernel has otherwise."""
+        return self._guard.verify(guard_for(ruleset, facts.uplinks, self._mark))
+
+
+def secure() -> Secured:
+    """Close the namespace completely and read that back; needs no configuration.
+
+    The kernel's own tool has closed it before (gateway.lockdown). Here the rules go in through the
+    backend that will hold them, older flows are forgotten, the routes of the second barrier stand,
+    and packet sockets are shut out. Raises MissingError or KernelError; what is closed stays so.
+    """
+    firewall = choose(Backend.AUTO)
+    take_over(firewall, closed())
+    network, limits = Network(INTERFACE), []
+    mark = secrets.randbelow(2**32 - 1) + 1
+    guard = None
+    try:
+        guard = Guard.find()
+        guard.apply(guard_for(closed(), network.facts().uplinks, mark))
+    except MissingError as err:
+        limits.append(f"packet sockets are not stopped: {err}")
+    network.apply_routing(LOCKED)
+    try:
+        conntrack.flush()
+    except MissingError as err:
+        limits.append(f"flows older than the gateway are not forgotten: {err}")
+    namespace = Namespace(network, mark if guard else None)
+    return Secured(firewall, guard, namespace, mark, tuple(limits))
+
+
+async def serve(config: Config, secured: Secured) -> None:
+    """Run the gateway with `config` until SIGTERM or SIGINT; the namespace ends closed.
+
+    Raises MissingError when this machine lacks something, KernelError when the kernel cannot be
+    brought to refuse.
+    """
+    log = structlog.get_logger()
+    firewall = secured.firewall
+    if config.firewall not in {Backend.AUTO, firewall.name}:
+        firewall = choose(config.firewall)
+        take_over(firewall, closed())
+    board = Board(time.monotonic)
+    process.reap_orphans()
+    tunnel = choose_tunnel(config.implementation)
+    for limit in secured.limits:
+        log.warning("this machine cannot keep every promise", limit=limit)
+    supervisor = Supervisor(
+        config,
+        Parts(
+            firewall=firewall,
+            guard=UplinkGuard(secured.guard, secured.mark) if secured.guard else None,
+            tunnel=tunnel,
+            network=secured.namespace,
+            write_resolver=lambda text: resolv.write(RESOLVER_FILE, text),
+            forget_flows=conntrack.flush,
+            publish=board.publish,
+            clock=time.monotonic,
+            limits=secured.limits,
+        ),
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.stop)
+    listening = asyncio.ensure_future(_listen(HealthServer(board), config.health_server))
+    watching = asyncio.ensure_future(watch(supervisor.kernel_changed))
+    try:
+        await supervisor.run()
+    finally:
+        listening.cancel()
+        watching.cancel()
+
+
+async def _listen(server: HealthServer, address: HostPort) -> None:
+    """Start the health server, however long its address is taken by somebody else."""
+    log = structlog.get_logger()
+    while True:
+        try:
+            server.start(address)
+        except NetworkError as err:
+            log.error("health is not served", problem=str(err), variable="HEALTH_SERVER_ADDRESS")
+            await asyncio.sleep(BIND_AGAIN)
+        else:
+            return

@@ -1,0 +1,52 @@
+"""The namespace as the supervisor sees it: one place for links, routes and settings."""
+
+from dataclasses import replace
+
+from gateway.model import Facts
+from gateway.policy.routing import Routing
+from gateway.system.links import links_down
+from gateway.system.network import DeviceSetting, Network, ipv6_usable
+
+UPLINK_SETTINGS = {
+    DeviceSetting.SRC_VALID_MARK: 1,
+    DeviceSetting.ARP_IGNORE: 1,
+    DeviceSetting.ARP_ANNOUNCE: 2,
+    DeviceSetting.ACCEPT_REDIRECTS: 0,
+}
+"""What the promises need of an uplink (kernel documentation, networking/ip-sysctl).
+
+The mark counts in reverse-path filtering, so that marked packets pass it where it is strict. ARP
+neither answers for the tunnel's address nor asks in its name. Nobody on the link may change routes.
+"""
+
+
+class Namespace:
+    """The namespace that the process is in; `guard_mark` is the egress guard's mark, if any."""
+
+    def __init__(self, network: Network, guard_mark: int | None) -> None:
+        self._network = network
+        self._guard_mark = guard_mark
+
+    def facts(self) -> Facts:
+        """Return what the namespace looks like now."""
+        return replace(self._network.facts(), ipv6=ipv6_usable(), guard_mark=self._guard_mark)
+
+    def is_up(self, name: str) -> bool:
+        """Say whether there is a link `name` and it is set up."""
+        return self._network.is_up(name)
+
+    def prepare(self, uplink: str) -> None:
+        """Give `uplink` the per-device settings that the promises need."""
+        self._network.set_device(uplink, UPLINK_SETTINGS)
+
+    def apply_routing(self, wanted: Routing) -> None:
+        """Make the gateway's tables and policy rules hold exactly `wanted`."""
+        self._network.apply_routing(wanted)
+
+    def routing_drift(self, wanted: Routing) -> tuple[str, ...]:
+        """Return what the kernel has otherwise than `wanted`."""
+        return self._network.routing_drift(wanted)
+
+    def shut(self) -> None:
+        """Set every link but loopback down."""
+        links_down()
