@@ -132,9 +132,18 @@ def neighbours(family: Family, uplink: Uplink) -> Iterator[Entry]:
 
 
 def guard_marks(facts: Facts) -> Iterator[Entry]:
-    """Yield what marks packets that passed, for the egress guard to know them by (P14)."""
+    """Yield what marks packets that passed, for the egress guard to know them by (P14).
+
+    The guard takes the mark off as a packet leaves. But the kernel also hands the sender's own
+    multicast back to it, from behind the last chain (net/ipv6/ip6_output.c, ip6_finish_output2),
+    and a raw socket may read the mark of what it receives (SO_RCVMARK, Linux 5.19).
+    """
     if facts.guard_mark is None:
         return
+    yield (
+        Chain.PREROUTING,
+        Rule(why="P14 the mark is not shown", verdict=SetMark(0), mark=facts.guard_mark),
+    )
     for uplink in facts.uplinks:
         yield (
             Chain.POSTROUTING,
