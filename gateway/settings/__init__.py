@@ -7,18 +7,33 @@ sources -> variables (pydantic-settings) -> tunnels, with quickfiles -> checks -
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, TypeVar
 
 from gateway.errors import ConfigError
 from gateway.model import Backend, Config, HostPort, Implementation
 from gateway.settings import checks, compat, quickfiles, tunnels
 from gateway.settings.findings import Findings, Notice, Weight
 from gateway.settings.sources import SECRETFILE, Variables, read_variables
-from gateway.settings.variables import FIELDS, LOG_FORMATS, LOG_LEVELS
+from gateway.settings.values import listen_address
+from gateway.settings.variables import FIELDS, log_format, log_level
 
-__all__ = ["Loaded", "LogSettings", "Notice", "Weight", "environment", "load", "log_settings"]
+__all__ = [
+    "Loaded",
+    "LogSettings",
+    "Notice",
+    "Weight",
+    "environment",
+    "health_address",
+    "load",
+    "log_settings",
+]
+
+T = TypeVar("T")
+
+DEFAULT_HEALTH_SERVER: Final = HostPort("127.0.0.1", 9999)
 
 
 @dataclass(frozen=True)
@@ -50,12 +65,22 @@ def environment() -> Mapping[str, str]:
 
 def log_settings(environ: Mapping[str, str]) -> LogSettings:
     """Return how to log; what is wrong about it counts as not set, and `load` tells it."""
-    level = environ.get("LOG_LEVEL", "").strip().lower().replace("warn", "warning", 1)
-    level = level.replace("warninging", "warning")
-    form = environ.get("LOG_FORMAT", "").strip().lower()
     return LogSettings(
-        level if level in LOG_LEVELS else "info", form if form in LOG_FORMATS else "auto"
+        _plain(environ, "LOG_LEVEL", log_level, "info"),
+        _plain(environ, "LOG_FORMAT", log_format, "auto"),
     )
+
+
+def health_address(environ: Mapping[str, str]) -> HostPort:
+    """Return where the health server listens; what is wrong about it counts as not set."""
+    return _plain(environ, "HEALTH_SERVER_ADDRESS", listen_address, DEFAULT_HEALTH_SERVER)
+
+
+def _plain(environ: Mapping[str, str], name: str, parse: Callable[[str], T], default: T) -> T:
+    try:
+        return parse(environ.get(name, "").strip())
+    except ValueError:
+        return default
 
 
 def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
@@ -66,10 +91,7 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     findings = Findings()
     compat.check_names(environ, _known_names(), findings)
     variables = read_variables(environ, root, findings)
-    paths = quickfiles.find(root, variables.values.wireguard_conf_secretfile, findings)
-    read = [quickfiles.read(root, path, findings) for path in paths]
-    files = [file for file in read if file]
-    drafts = tunnels.build(variables, files, findings) if files or not paths else ()
+    drafts = _drafts(variables, root, findings)
     config = _config(variables, drafts, findings)
     if findings.problems or config is None:
         raise ConfigError(tuple(findings.problems))
@@ -82,6 +104,17 @@ def _known_names() -> frozenset[str]:
     current = {field.upper() for field in FIELDS} | set(compat.OLDER_NAMES)
     files = {name + SECRETFILE for name in current if not name.endswith(SECRETFILE)}
     return frozenset(current | files)
+
+
+def _drafts(variables: Variables, root: Path, findings: Findings) -> tuple[tunnels.Draft, ...]:
+    """Return the candidates that variables and files make; none when a file cannot be read."""
+    named = variables.values.wireguard_conf_secretfile
+    paths = quickfiles.find(root, named, findings)
+    where = "WIREGUARD_CONF_SECRETFILE" if named in paths else ""
+    read = [quickfiles.read(root, path, findings, where) for path in paths]
+    if None in read or "wireguard_conf_secretfile" in variables.unreadable:
+        return ()
+    return tunnels.build(variables, [file for file in read if file], findings)
 
 
 def _config(
@@ -106,13 +139,19 @@ def _config(
         )
     if not drafts:
         return None
+    if not drafts[0].dns and "dns_address" not in variables.unreadable:
+        findings.warn(
+            "DNS_ADDRESS",
+            "is not set, so that no name resolves; write your provider's resolver, often shown as "
+            "DNS in its WireGuard file. None is chosen for you: it would see every name",
+        )
     return Config(
         tunnels=tuple(draft.tunnel for draft in drafts),
         dns=drafts[0].dns,
         outbound_subnets=subnets,
         input_ports=input_ports,
         vpn_input_ports=vpn_input_ports,
-        health_server=settings.health_server_address or HostPort("127.0.0.1", 9999),
+        health_server=settings.health_server_address or DEFAULT_HEALTH_SERVER,
         implementation=settings.wireguard_implementation or Implementation.AUTO,
         firewall=settings.firewall_backend or Backend.AUTO,
     )

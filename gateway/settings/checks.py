@@ -1,21 +1,86 @@
-"""What has to fit together across the whole configuration: subnets, ports, resolvers, servers."""
+"""What has to fit together: within one tunnel, and across subnets, resolvers and servers."""
 
 from collections.abc import Sequence
 from ipaddress import ip_interface, ip_network
+from itertools import combinations
+from typing import Final
 
 from gateway.model import Address, Network, PortRange, Tunnel
 from gateway.settings.findings import Findings, joined
-from gateway.settings.networks import simplified
+from gateway.settings.networks import covers_family, simplified
+from gateway.settings.picking import Picker
 from gateway.settings.sources import Variables
 
-_SUBNETS = "firewall_outbound_subnets"
+_SUBNETS: Final = "firewall_outbound_subnets"
+_FIRST_IPV6_MTU: Final = 1280
+
+
+def check_tunnel(tunnel: Tunnel, pick: Picker) -> None:
+    """Refuse what contradicts itself within one tunnel; tell what it does not carry."""
+    findings = pick.findings
+    if tunnel.has_family(6) and tunnel.mtu is not None and tunnel.mtu < _FIRST_IPV6_MTU:
+        findings.wrong(
+            pick.place("WIREGUARD_MTU"),
+            f"an MTU of {tunnel.mtu} is too small for the tunnel's IPv6 address; write at least "
+            f"{_FIRST_IPV6_MTU}, or leave the IPv6 address out",
+        )
+    own = {address.ip for address in tunnel.addresses}
+    for peer in tunnel.peers:
+        if peer.endpoint.address in own:
+            findings.wrong(
+                pick.place("WIREGUARD_ENDPOINT_IP"),
+                f"the server's address {peer.endpoint.address} is the tunnel's own; write the "
+                "address at which the internet reaches the server",
+            )
+        if peer.public_key == tunnel.private_key.reveal():
+            findings.wrong(
+                pick.place("WIREGUARD_PUBLIC_KEY"),
+                "the public key is your private key; write the server's public key",
+            )
+    _check_peers(tunnel, pick)
+    _tell_coverage(tunnel, pick)
+
+
+def _check_peers(tunnel: Tunnel, pick: Picker) -> None:
+    """Refuse peers of one tunnel that want the same traffic."""
+    where = pick.place("WIREGUARD_ALLOWED_IPS")
+    for one, other in combinations(tunnel.peers, 2):
+        if one.public_key == other.public_key:
+            pick.findings.wrong(where, "two peers have the same PublicKey; make them one [Peer]")
+        for mine in one.allowed_ips:
+            for its in other.allowed_ips:
+                if mine.overlaps(its):
+                    pick.findings.wrong(
+                        where,
+                        f"AllowedIPs {mine} and {its} of two peers overlap; several peers are one "
+                        "tunnel only when each has destinations of its own. If they are servers "
+                        "to choose from, make a file of each",
+                    )
+
+
+def _tell_coverage(tunnel: Tunnel, pick: Picker) -> None:
+    """Tell which destinations do not go into the tunnel, and are refused for it."""
+    allowed = tuple(network for peer in tunnel.peers for network in peer.allowed_ips)
+    for version in (4, 6):
+        if not tunnel.has_family(version):
+            pick.findings.tell(
+                pick.place("WIREGUARD_ADDRESSES"),
+                f"the tunnel has no IPv{version} address, so that IPv{version} is refused",
+            )
+        elif not covers_family(allowed, version):
+            of_family = [network for network in allowed if network.version == version]
+            pick.findings.warn(
+                pick.place("WIREGUARD_ALLOWED_IPS"),
+                f"of IPv{version} only {joined(of_family) or 'nothing'} goes into the tunnel "
+                "(AllowedIPs); everything else is refused",
+            )
 
 
 def outbound_subnets(variables: Variables, findings: Findings) -> tuple[Network, ...]:
     """Return the subnets outside the tunnel, merged and told where they overlap."""
     where = variables.where(_SUBNETS)
     networks = variables.values.firewall_outbound_subnets or ()
-    if _SUBNETS in variables.given:
+    if networks:
         for entry in variables.given[_SUBNETS].text.reveal().split(","):
             _tell_host_bits(entry.strip(), where, findings)
     return simplified(networks, where, findings)
@@ -23,12 +88,9 @@ def outbound_subnets(variables: Variables, findings: Findings) -> tuple[Network,
 
 def _tell_host_bits(entry: str, where: str, findings: Findings) -> None:
     if "/" in entry:
-        try:
-            written, network = ip_interface(entry).ip, ip_network(entry, strict=False)
-        except ValueError:
-            return
+        written, network = ip_interface(entry).ip, ip_network(entry, strict=False)
         if written != network.network_address:
-            findings.tell(where, f"{written}/{network.prefixlen} is read as {network}")
+            findings.tell(where, f"{entry} is read as {network}")
 
 
 def ports(name: str, variables: Variables, findings: Findings) -> tuple[PortRange, ...]:
@@ -49,20 +111,27 @@ def ports(name: str, variables: Variables, findings: Findings) -> tuple[PortRang
 def lan_against_tunnel(
     subnets: Sequence[Network], tunnel: Tunnel, where: str, findings: Findings
 ) -> None:
-    """Refuse a subnet outside with an address of the tunnel in it; tell of a server in one."""
+    """Refuse a subnet outside with an address of the tunnel in it; tell what else is in both."""
+    allowed = [one for peer in tunnel.peers for one in peer.allowed_ips if one.prefixlen]
     for subnet in subnets:
         for address in tunnel.addresses:
             if address.ip in subnet:
                 findings.wrong(
                     where,
-                    f"{subnet} holds the tunnel's own address {address.ip}; traffic of the tunnel "
-                    "would go outside it: list narrower subnets",
+                    f"{subnet} holds the tunnel's own address {address.ip}, and traffic of the "
+                    "tunnel would go outside it; list narrower subnets",
                 )
         for endpoint in tunnel.endpoints:
             if endpoint.address in subnet:
                 findings.tell(
                     where, f"the server {endpoint} stands in {subnet}, outside the tunnel; fine"
                 )
+        both = [network for network in allowed if network.overlaps(subnet)]
+        if both:
+            findings.warn(
+                where,
+                f"{subnet} is in AllowedIPs too ({joined(both)}); it is reached outside the tunnel",
+            )
 
 
 def resolvers(
@@ -98,18 +167,8 @@ def resolvers(
         elif not server.is_loopback and not tunnel.has_family(server.version):
             findings.warn(
                 where,
-                f"the resolver {server} cannot be reached: the tunnel has no IPv{server.version} "
-                "address; name one of the other family",
+                f"the resolver {server} cannot be reached, because the tunnel has no "
+                f"IPv{server.version} address; name one of the other family",
             )
         elif not server.is_loopback and not any(server in network for network in allowed):
-            findings.warn(
-                where,
-                f"the resolver {server} cannot be reached: it is not in AllowedIPs "
-                f"({joined(allowed)}); add it there",
-            )
-    if not dns:
-        findings.warn(
-            "DNS_ADDRESS",
-            "is not set, so that no name resolves; write your provider's resolver, often shown as "
-            "DNS in its WireGuard file. None is chosen for you: it would see every name",
-        )
+            findings.warn(where, f"the resolver {server} cannot be reached; add it to AllowedIPs")

@@ -1,7 +1,7 @@
 """Reading secret files: small regular files, with a word about who else can read them."""
 
 from pathlib import Path, PurePosixPath
-from stat import S_IMODE, S_IROTH, S_ISREG, S_IXOTH
+from stat import S_IROTH, S_ISDIR, S_ISREG, S_IXOTH
 from typing import Final
 
 from gateway.settings import wgquick
@@ -34,30 +34,33 @@ def read(
 
     With `secret`, a file that every user of the machine can read is told.
     """
-    file = inside(root, path)
     try:
-        status = file.stat()
-        if not S_ISREG(status.st_mode):
-            findings.wrong(
-                where, f"{shown(str(path))} is no file; mount one there, not a directory"
-            )
-            return None
-        if status.st_size > _LARGEST:
-            findings.wrong(where, f"{shown(str(path))} is far too large for what belongs there")
-            return None
-        with file.open("rb") as stream:
-            text = wgquick.decode(stream.read(_LARGEST))
-        readable = status.st_mode & S_IROTH and file.parent.stat().st_mode & S_IXOTH
+        text, open_to_all = _contents(inside(root, path))
     except OSError as err:
-        reason = err.strerror or "cannot be read"
-        findings.wrong(
-            where, f"{shown(str(path))}: {reason}; mount the file there, or correct this"
-        )
-        return None
+        reason = f"cannot be read ({err.strerror or 'no reason given'}); mount the file there"
     except ValueError as err:
-        findings.wrong(where, f"{shown(str(path))} {err}")
-        return None
-    if secret and readable:
-        mode = S_IMODE(status.st_mode)
-        findings.warn(where, f"{path} can be read by everybody (mode {mode:o}); chmod 600 it")
-    return text
+        reason = str(err)
+    else:
+        if secret and open_to_all:
+            findings.warn(where, f"{path} can be read by every user of the machine; chmod 600 it")
+        return text
+    findings.wrong(where, reason if where == str(path) else f"{shown(str(path))} {reason}")
+    return None
+
+
+def _contents(file: Path) -> tuple[str, bool]:
+    """Return the text of a file, and whether every user of the machine can read it."""
+    status = file.stat()
+    if S_ISDIR(status.st_mode):
+        raise ValueError(
+            "is a directory; Docker makes one where the file to mount does not exist on the host: "
+            "remove it, correct the path of the mount, and start again"
+        )
+    if not S_ISREG(status.st_mode):
+        raise ValueError("is no regular file; mount a file there")
+    if status.st_size > _LARGEST:
+        raise ValueError("is far too large for what belongs there; mount another file")
+    with file.open("rb") as stream:
+        text = wgquick.decode(stream.read(_LARGEST))
+    folder = file.parent.stat().st_mode
+    return text, bool(status.st_mode & S_IROTH and folder & S_IXOTH)

@@ -1,13 +1,10 @@
 """What reading the configuration finds out beside its values: problems, notices, origins."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeVar
 
 from gateway.errors import Problem
-
-T = TypeVar("T")
 
 
 class Weight(StrEnum):
@@ -47,23 +44,17 @@ class Findings:
 
     def tell(self, where: str, message: str) -> None:
         """Add a notice of interest."""
-        self._add(Notice(Weight.INFO, where, message))
+        self.add(Weight.INFO, where, message)
 
     def warn(self, where: str, message: str) -> None:
         """Add a notice that asks for something to be done."""
-        self._add(Notice(Weight.WARNING, where, message))
+        self.add(Weight.WARNING, where, message)
 
-    def _add(self, notice: Notice) -> None:
+    def add(self, weight: Weight, where: str, message: str) -> None:
+        """Add a notice of some weight."""
+        notice = Notice(weight, where, message)
         if notice not in self.notices:
             self.notices.append(notice)
-
-    def read(self, where: str, parse: Callable[[str], T], text: str) -> T | None:
-        """Return `parse(text)`, or None and a problem at `where`."""
-        try:
-            return parse(text)
-        except ValueError as err:
-            self.wrong(where, str(err))
-            return None
 
 
 def joined(items: Iterable[object]) -> str:

@@ -70,7 +70,7 @@ def _at(root: Path, place: PurePosixPath) -> Iterator[PurePosixPath]:
         return
     folder = files.inside(root, place.parent)
     try:
-        names = [found.name for found in folder.glob(place.name) if not found.is_dir()]
+        names = [found.name for found in folder.glob(place.name)]
     except OSError:
         names = []
     yield from (
@@ -78,9 +78,12 @@ def _at(root: Path, place: PurePosixPath) -> Iterator[PurePosixPath]:
     )
 
 
-def read(root: Path, path: PurePosixPath, findings: Findings) -> ReadFile | None:
-    """Read one wg-quick file; what is wrong with it becomes problems with the line."""
-    text = files.read(root, path, str(path), findings, secret=True)
+def read(root: Path, path: PurePosixPath, findings: Findings, where: str = "") -> ReadFile | None:
+    """Read one wg-quick file; what is wrong with it becomes problems with the line.
+
+    `where` names the file in a message when it cannot be read at all, its path by default.
+    """
+    text = files.read(root, path, where or str(path), findings, secret=True)
     if text is None:
         return None
     form = wgquick.parse(text)
@@ -126,8 +129,7 @@ class _Reader:
                 section, "PersistentKeepalive", values.keepalive
             ),
         }
-        found = {name: value for name, value in part.items() if value is not None}
-        return {"": Value(None, f"{self.path} line {section.line}"), **found}
+        return {name: value for name, value in part.items() if value is not None}
 
     def _last(
         self, section: wgquick.Section, name: str, parse: Callable[[str], Any]

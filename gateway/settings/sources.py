@@ -25,6 +25,10 @@ from gateway.settings.variables import FIELDS, SECRETS, Settings
 SECRETFILE: Final = "_SECRETFILE"
 SECRETS_FOLDER: Final = PurePosixPath("/run/secrets")
 ENVIRONMENT: Final = "environment"
+PLAIN_ONLY: Final = frozenset(
+    {"wireguard_conf_secretfile", "health_server_address", "log_level", "log_format", "tz"}
+)
+"""Fields that are read as variables only: others read them too, or before any file."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def read_variables(environ: Mapping[str, str], root: Path, findings: Findings) -
     """Read every variable from all its sources; what cannot be read is left out and told."""
     ranks = [
         _gather(_named_files(environ, root, findings)),
-        _gather(_conventional_files(environ, root, findings)),
+        _gather(_conventional_files(root, findings)),
         _gather(_plain(environ, findings)),
         _gather(_older(environ, findings)),
     ]
@@ -137,7 +141,7 @@ def _gather(found: Iterator[tuple[str, Given]]) -> dict[str, Given]:
 def _names() -> Iterator[tuple[str, str]]:
     """Yield every variable that may also come as a file, with its field; older names last."""
     for field in FIELDS:
-        if field != "wireguard_conf_secretfile":
+        if field not in PLAIN_ONLY:
             yield field.upper(), field
     yield from ((name, current.lower()) for name, current in OLDER_NAMES.items())
 
@@ -157,10 +161,7 @@ def _named_files(
             yield from _from_file(root, path, field, variable, findings)
 
 
-def _conventional_files(
-    environ: Mapping[str, str], root: Path, findings: Findings
-) -> Iterator[tuple[str, Given]]:
-    del environ
+def _conventional_files(root: Path, findings: Findings) -> Iterator[tuple[str, Given]]:
     if not files.exists(root, SECRETS_FOLDER):
         return
     for name, field in _names():
@@ -174,35 +175,37 @@ def _from_file(
 ) -> Iterator[tuple[str, Given]]:
     text = files.read(root, path, where, findings, secret=field in SECRETS)
     if text is not None:
-        # A list may stand one entry a line in a file.
+        # A list may stand in a file with one entry a line.
         clean = ",".join(filter(None, map(str.strip, text.splitlines())))
-        origin = shown(str(path)).strip("'")
-        yield field, Given(Secret(clean), origin, where, in_file=True)
+        if not clean:
+            findings.warn(where, f"{shown(str(path))} is empty and counts as not there")
+        yield field, Given(Secret(clean), str(path), where, in_file=True)
 
 
 def _plain(environ: Mapping[str, str], findings: Findings) -> Iterator[tuple[str, Given]]:
     for field in FIELDS:
         name = field.upper()
         if name in environ:
-            text = _unquoted(environ[name], name, findings)
+            text = environ[name].strip()
+            if field not in PLAIN_ONLY:
+                text = _unquoted(text, name, findings)
             yield field, Given(Secret(text), ENVIRONMENT, name)
 
 
 def _older(environ: Mapping[str, str], findings: Findings) -> Iterator[tuple[str, Given]]:
     for name, current in OLDER_NAMES.items():
         if environ.get(name, "").strip():
-            text = _unquoted(environ[name], name, findings)
+            text = _unquoted(environ[name].strip(), name, findings)
             findings.tell(name, f"is the older name of {current}; both work")
             yield current.lower(), Given(Secret(text), f"{ENVIRONMENT}, as {name}", name)
 
 
 def _unquoted(text: str, name: str, findings: Findings) -> str:
-    """Strip blanks, and the quotes that a compose list or an env file leaves in the value."""
-    bare = text.strip()
-    if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'":
+    """Strip the quotes that a compose list or an env file leaves around a value."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         findings.tell(name, "the quotes around the value do not count")
-        bare = bare[1:-1].strip()
-    return bare
+        return text[1:-1].strip()
+    return text
 
 
 def _warn_of_plain_key(given: Mapping[str, Given], findings: Findings) -> None:

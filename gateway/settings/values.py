@@ -296,13 +296,15 @@ def listen_address(text: str) -> HostPort:
     host, colon, number_text = text.rpartition(":")
     if not colon:
         raise ValueError(f"{shown(text)} has no port; write address:port such as 127.0.0.1:9999")
-    bare = host.removeprefix("[").removesuffix("]")
-    if bare and bare != "localhost":
-        bare = str(address(bare))
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{shown(text)} is ambiguous; write IPv6 as [address]:port")
+    bare = host.removeprefix("[").removesuffix("]") if ":" in host else host
+    if bare == "localhost":
+        bare = "127.0.0.1"
     try:
-        return HostPort("127.0.0.1" if bare == "localhost" else bare, port(number_text))
+        return HostPort(str(address(bare)) if bare else "", port(number_text))
     except ValueError as err:
-        raise ValueError(f"the port {err}") from None
+        raise ValueError(f"{err}; write address:port such as 127.0.0.1:9999") from None
 
 
 def choice(text: str, choices: Iterable[str]) -> str:

@@ -76,8 +76,14 @@ def _vpn_type(text: str) -> str:
     return "wireguard"
 
 
-def _level(text: str) -> str:
+def log_level(text: str) -> str:
+    """Read the least level to log."""
     return "warning" if text.lower() == "warn" else values.choice(text, LOG_LEVELS)
+
+
+def log_format(text: str) -> str:
+    """Read the form of the log."""
+    return values.choice(text, LOG_FORMATS)
 
 
 def _endpoint_ip(text: str) -> Address:
@@ -246,17 +252,15 @@ class Settings(BaseSettings):
         "Reachable from outside only with its port in `FIREWALL_INPUT_PORTS`.",
         unset="`127.0.0.1:9999`",
     )
-    log_level: Annotated[str | None, read_with(_level)] = _variable(
+    log_level: Annotated[str | None, read_with(log_level)] = _variable(
         "Log",
         "The least that is logged: `debug`, `info`, `warning` or `error`.",
         unset="`info`",
     )
-    log_format: Annotated[str | None, read_with(lambda text: values.choice(text, LOG_FORMATS))] = (
-        _variable(
-            "Log",
-            "`json`, `console`, or `auto`: console on a terminal.",
-            unset="`auto`",
-        )
+    log_format: Annotated[str | None, read_with(log_format)] = _variable(
+        "Log",
+        "`json`, `console`, or `auto`: console on a terminal.",
+        unset="`auto`",
     )
     tz: Annotated[str | None, read_with(str)] = _variable(
         "Log",

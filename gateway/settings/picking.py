@@ -1,0 +1,123 @@
+"""Which source a value of a tunnel is taken from, where variables and a wg-quick file both say it.
+
+Who you are and whom you talk to (keys, addresses, endpoint) come from the file where it says them,
+unless a secret file of its own says otherwise: a key of one and an endpoint of another source are
+nearly always a mistake, and gluetun reads them in this order. How to talk (allowed IPs, MTU,
+keepalive, resolvers) comes from the variable where it is set, because that is what people set to
+correct a file they were given.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from gateway.settings.findings import Findings, Weight
+from gateway.settings.quickfiles import Part, ReadFile, Value
+from gateway.settings.sources import Variables
+
+ENDPOINT: Final = "endpoint"
+"""The name of an endpoint as a whole: one line of a file, two variables."""
+
+PEER_FIELDS: Final = (
+    "wireguard_public_key",
+    "wireguard_preshared_key",
+    "wireguard_endpoint_ip",
+    "wireguard_endpoint_port",
+    "wireguard_endpoints",
+    "wireguard_allowed_ips",
+)
+"""Variables that are about one peer."""
+
+_MISSING: Final = {
+    "wireguard_private_key": (
+        "is not set; put the key into a file mounted at /run/secrets/wireguard_private_key, or "
+        "mount a whole wg-quick file at /config/wg0.conf"
+    ),
+    "wireguard_addresses": (
+        "is not set; write the tunnel's address as your provider gives it, such as 10.64.0.2/32"
+    ),
+    "wireguard_public_key": "is not set; write the public key of the server",
+    "wireguard_endpoint_ip": "is not set; write the address of the server",
+    "wireguard_endpoint_port": "is not set; write the UDP port of the server, often 51820",
+}
+_MISSING_IN_FILE: Final = {
+    "wireguard_private_key": ("PrivateKey", "has no PrivateKey in [Interface]; download it again"),
+    "wireguard_addresses": ("Address", "has no Address in [Interface]; add the one you were given"),
+    "wireguard_public_key": ("PublicKey", "has a [Peer] without PublicKey; add the server's"),
+    ENDPOINT: (
+        "Endpoint",
+        (
+            "has a [Peer] without Endpoint; the gateway is a client and needs the address of its "
+            "server: add it, or use the file that the server made for this client"
+        ),
+    ),
+}
+
+
+@dataclass
+class Picker:
+    """Chooses between the variables and one file, remembers what it chose and what it missed."""
+
+    variables: Variables
+    file: ReadFile | None
+    findings: Findings
+    origins: dict[str, str] = field(default_factory=dict)
+    lacks: bool = False
+
+    def without_peer_variables(self) -> "Picker":
+        """Return a picker that leaves out the variables which are about one peer."""
+        values = self.variables.values.model_copy(update=dict.fromkeys(PEER_FIELDS))
+        return replace(self, variables=replace(self.variables, values=values), origins={})
+
+    def place(self, variable: str) -> str:
+        """Return what to name in a message: the file, or without one the variable."""
+        return self.file.path if self.file else variable
+
+    def variable(self, name: str) -> Value | None:
+        """Return the value of a variable, or None when it is not set."""
+        value = getattr(self.variables.values, name)
+        return None if value in (None, ()) else Value(value, self.variables.origin(name))
+
+    def identity(self, name: str, part: Part) -> Any:
+        """Pick who you are or whom you talk to: the file's, unless a secret file says otherwise."""
+        variable, in_file = self.variable(name), part.get(name)
+        given = self.variables.given.get(name)
+        if given and given.in_file:
+            return self.first(name, variable, in_file)
+        return self.first(name, in_file, variable)
+
+    def tuning(self, name: str, part: Part) -> Any:
+        """Pick how to talk: the variable's, else the file's."""
+        return self.first(name, self.variable(name), part.get(name), Weight.INFO)
+
+    def first(
+        self,
+        name: str,
+        strong: Value | None,
+        weak: Value | None,
+        weight: Weight = Weight.WARNING,
+    ) -> Any:
+        """Pick the stronger of two values, and tell it when they are not the same."""
+        chosen = strong or weak
+        if strong and weak and strong.value != weak.value:
+            told = "WIREGUARD_ENDPOINT_IP" if name == ENDPOINT else name.upper()
+            self.findings.add(
+                weight,
+                told,
+                f"taken from {strong.where}; {weak.where} says something else and is not used",
+            )
+        if chosen:
+            self.origins[name] = chosen.where
+        return chosen.value if chosen else None
+
+    def require(self, name: str, value: object) -> None:
+        """Tell that a value is missing, unless it is there but could not be read."""
+        if value is not None:
+            return
+        self.lacks = True
+        if not self.file:
+            if name not in self.variables.unreadable:
+                self.findings.wrong(name.upper(), _MISSING[name])
+        else:
+            key, message = _MISSING_IN_FILE[name]
+            if key not in self.file.unreadable and name not in self.variables.unreadable:
+                self.findings.wrong(self.file.path, message)
