@@ -1,0 +1,33 @@
+"""The choice between the implementations of WireGuard."""
+
+from gateway.errors import MissingError
+from gateway.model import INTERFACE, Implementation
+from gateway.system.network import Network
+from gateway.tunnel import TunnelBackend, kernel, userspace
+
+
+def choose(wanted: Implementation, network: Network | None = None) -> TunnelBackend:
+    """Return the implementation that is `wanted`; for `auto` the kernel's if it has one.
+
+    Only its absence leads from one to the other. Raises MissingError with the remedy when there is
+    none, and TunnelError when the kernel cannot be asked.
+    """
+    network = network or Network(INTERFACE)
+    if wanted is not Implementation.USERSPACE and kernel.available():
+        return kernel.Kernel(network)
+    if wanted is Implementation.KERNELSPACE:
+        raise MissingError(
+            "the kernel has no WireGuard",
+            "load its module on the host (modprobe wireguard), or set "
+            "WIREGUARD_IMPLEMENTATION=auto",
+        )
+    try:
+        userspace.check()
+    except MissingError as err:
+        if wanted is Implementation.USERSPACE:
+            raise
+        raise MissingError(
+            f"the kernel has no WireGuard, and {err.missing}",
+            f"{err.remedy}; or load the module on the host: modprobe wireguard",
+        ) from err
+    return userspace.Userspace(network)

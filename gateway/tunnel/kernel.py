@@ -1,0 +1,247 @@
+"""WireGuard in the kernel, over generic netlink.
+
+pyroute2 knows the messages (uapi/linux/wireguard.h); its `WireGuard.set` takes one peer a call and
+never replaces the others, so the message is put together here: all of it in one request, which the
+kernel handles under one lock (drivers/net/wireguard/netlink.c, wg_set_device).
+"""
+
+import base64
+import errno
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from pyroute2.netlink import ctrlmsg
+from pyroute2.netlink.generic.wireguard import wgmsg
+
+from gateway.errors import KernelError, NetworkError, TunnelError, TunnelGone
+from gateway.model import (
+    INTERFACE,
+    Endpoint,
+    Implementation,
+    Peer,
+    Secret,
+    Tunnel,
+    TunnelStatus,
+)
+from gateway.system.netlink import Netlink, message
+from gateway.system.network import Network
+from gateway.tunnel.device import (
+    KEY_LENGTH,
+    Device,
+    DevicePeer,
+    require_none,
+    start_keepalive,
+    without_keepalive,
+)
+
+NETLINK_GENERIC = 16
+GENL_ID_CTRL = 16
+CTRL_CMD_GETFAMILY = 3
+FAMILY = "wireguard"
+VERSION = 1
+GET_DEVICE = 0
+SET_DEVICE = 1
+REPLACE_PEERS = 1
+UPDATE_ONLY = 4
+REPLACE_ALLOWED_IPS = 2
+"""WGDEVICE_F_* and WGPEER_F_* of uapi/linux/wireguard.h."""
+NO_KEY = base64.b64encode(bytes(KEY_LENGTH))
+FAMILIES = {4: 2, 6: 10}
+"""AF_INET and AF_INET6 by IP version."""
+
+
+def available() -> bool:
+    """Say whether the kernel has WireGuard, and make it load its module if it can.
+
+    Asks for the generic netlink family, for which the kernel loads the module by itself
+    (net/netlink/genetlink.c, ctrl_getfamily), and which leaves nothing behind. Raises TunnelError
+    when that cannot be found out.
+    """
+    return _family() is not None
+
+
+class Kernel:
+    """The interface as the kernel carries it."""
+
+    name = Implementation.KERNELSPACE.value
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._genl = Netlink(NETLINK_GENERIC, TunnelError)
+        self._index: int | None = None
+
+    async def up(self, tunnel: Tunnel, mtu: int) -> None:
+        """Make the interface anew; see `TunnelBackend.up`."""
+        try:
+            await self.down()
+            self._network.add_link(INTERFACE, FAMILY)
+            self._set(_whole_device(tunnel))
+            require_none(self._device().differences(tunnel))
+            self._network.set_mtu(INTERFACE, mtu)
+            self._network.add_addresses(INTERFACE, tunnel.addresses)
+            self._network.set_up(INTERFACE)  # EADDRINUSE: the listen port is taken
+            self._index = self._network.index(INTERFACE)
+            self._take_back_keepalive(tunnel)
+        except NetworkError as err:
+            await self.down()
+            raise TunnelError(err.what, err.subject, err.errno) from err
+        except BaseException:
+            await self.down()
+            raise
+
+    async def configure(self, tunnel: Tunnel) -> None:
+        """Replace the peers; see `TunnelBackend.configure`."""
+        self._require_interface()
+        self._set(_all_peers(tunnel.peers))
+        require_none(self._device().peer_differences(tunnel))
+        self._take_back_keepalive(tunnel)
+
+    async def status(self) -> TunnelStatus:
+        """Return what the kernel knows; see `TunnelBackend.status`."""
+        self._require_interface()
+        return self._device().status
+
+    async def down(self) -> None:
+        """Remove the interface; see `TunnelBackend.down`."""
+        self._index = None
+        try:
+            self._network.delete_link(INTERFACE)
+        except NetworkError as err:
+            raise TunnelError(err.what, err.subject, err.errno) from err
+
+    def _require_interface(self) -> None:
+        if self._index is None or self._network.index(INTERFACE) != self._index:
+            raise TunnelGone("there is no such interface", INTERFACE, errno.ENODEV)
+
+    def _take_back_keepalive(self, tunnel: Tunnel) -> None:
+        quiet = without_keepalive(tunnel)
+        if quiet:
+            attributes = [
+                [
+                    ("WGPEER_A_PUBLIC_KEY", p.public_key),
+                    ("WGPEER_A_FLAGS", UPDATE_ONLY),
+                    ("WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL", 0),
+                ]
+                for p in quiet
+            ]
+            self._set([("WGDEVICE_A_PEERS", [{"attrs": a} for a in attributes])])
+
+    def _set(self, attributes: list[tuple[str, Any]]) -> None:
+        request = message(
+            wgmsg,
+            {"cmd": SET_DEVICE, "version": VERSION},
+            [("WGDEVICE_A_IFNAME", INTERFACE), *attributes],
+        )
+        self._genl.change("set WireGuard device", INTERFACE, request, self._message_type())
+
+    def _device(self) -> Device:
+        request = message(
+            wgmsg, {"cmd": GET_DEVICE, "version": VERSION}, [("WGDEVICE_A_IFNAME", INTERFACE)]
+        )
+        try:
+            parts = self._genl.dump("read WireGuard device", request, self._message_type())
+        except TunnelError as err:
+            if err.errno in {errno.ENODEV, errno.EOPNOTSUPP}:  # gone, or another kind of link
+                raise TunnelGone(err.what, INTERFACE, err.errno) from err
+            raise
+        return _parse(parts)
+
+    @staticmethod
+    def _message_type() -> int:
+        family = _family()
+        if family is None:
+            raise TunnelGone("the kernel has no WireGuard any more", INTERFACE, errno.ENOENT)
+        return family
+
+
+def _family() -> int | None:
+    """Return the message type of the family, which changes when its module is loaded again."""
+    request = message(
+        ctrlmsg, {"cmd": CTRL_CMD_GETFAMILY, "version": 1}, [("CTRL_ATTR_FAMILY_NAME", FAMILY)]
+    )
+    genl = Netlink(NETLINK_GENERIC, TunnelError)
+    try:
+        answer = genl.get("ask for the kernel's WireGuard", FAMILY, request, GENL_ID_CTRL)
+    except KernelError as err:
+        if err.errno == errno.ENOENT:
+            return None
+        raise
+    family: int = answer.get_attr("CTRL_ATTR_FAMILY_ID")
+    return family
+
+
+def _whole_device(tunnel: Tunnel) -> list[tuple[str, Any]]:
+    return [
+        ("WGDEVICE_A_PRIVATE_KEY", tunnel.private_key.reveal()),
+        ("WGDEVICE_A_LISTEN_PORT", tunnel.listen_port),
+        ("WGDEVICE_A_FWMARK", tunnel.fwmark),
+        *_all_peers(tunnel.peers),
+    ]
+
+
+def _all_peers(peers: tuple[Peer, ...]) -> list[tuple[str, Any]]:
+    return [
+        ("WGDEVICE_A_FLAGS", REPLACE_PEERS),
+        ("WGDEVICE_A_PEERS", [{"attrs": _peer_attributes(peer)} for peer in peers]),
+    ]
+
+
+def _peer_attributes(peer: Peer) -> list[tuple[str, Any]]:
+    address = peer.endpoint.address
+    attributes: list[tuple[str, Any]] = [
+        ("WGPEER_A_PUBLIC_KEY", peer.public_key),
+        ("WGPEER_A_FLAGS", REPLACE_ALLOWED_IPS),
+        ("WGPEER_A_ENDPOINT", {"addr": str(address), "port": peer.endpoint.port}),
+        ("WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL", start_keepalive(peer)),
+    ]
+    if peer.preshared_key:
+        attributes.append(("WGPEER_A_PRESHARED_KEY", peer.preshared_key.reveal()))
+    allowed = [
+        {
+            "attrs": [
+                ("WGALLOWEDIP_A_FAMILY", FAMILIES[network.version]),
+                ("WGALLOWEDIP_A_IPADDR", network.network_address.packed),
+                ("WGALLOWEDIP_A_CIDR_MASK", network.prefixlen),
+            ]
+        }
+        for network in peer.allowed_ips
+    ]
+    return [*attributes, ("WGPEER_A_ALLOWEDIPS", allowed)]
+
+
+def _parse(parts: list[Any]) -> Device:
+    """Put the parts of one dump together; a peer that spans two of them is in both."""
+    peers: dict[str, DevicePeer] = {}
+    for part in parts:
+        for entry in part.get_attr("WGDEVICE_A_PEERS") or ():
+            key = entry.get_attr("WGPEER_A_PUBLIC_KEY").decode()
+            peer = peers.get(key) or _peer(key, entry)
+            allowed = {ip_network(a["addr"]) for a in entry.get_attr("WGPEER_A_ALLOWEDIPS") or ()}
+            peers[key] = replace(peer, allowed_ips=peer.allowed_ips | allowed)
+    device = parts[0]
+    return Device(
+        _secret(device.get_attr("WGDEVICE_A_PRIVATE_KEY")),
+        device.get_attr("WGDEVICE_A_LISTEN_PORT"),
+        device.get_attr("WGDEVICE_A_FWMARK"),
+        tuple(peers.values()),
+    )
+
+
+def _peer(key: str, entry: Any) -> DevicePeer:
+    endpoint = entry.get_attr("WGPEER_A_ENDPOINT")
+    handshake = entry.get_attr("WGPEER_A_LAST_HANDSHAKE_TIME")
+    return DevicePeer(
+        public_key=key,
+        endpoint=endpoint and Endpoint(ip_address(endpoint["addr"]), endpoint["port"]),
+        preshared_key=_secret(entry.get_attr("WGPEER_A_PRESHARED_KEY")),
+        persistent_keepalive=entry.get_attr("WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL") or 0,
+        handshake=(handshake["tv_sec"] + handshake["tv_nsec"] / 1e9) or None,
+        received=entry.get_attr("WGPEER_A_RX_BYTES"),
+        sent=entry.get_attr("WGPEER_A_TX_BYTES"),
+    )
+
+
+def _secret(key: bytes | None) -> Secret | None:
+    """Return the base64 `key`, or None for the all-zero one that stands for none."""
+    return None if key in {None, NO_KEY} else Secret(key.decode())

@@ -1,0 +1,243 @@
+"""WireGuard in userspace: a wireguard-go child, and its socket.
+
+The gateway makes the listening socket and hands it to the child, which the child's own daemon mode
+does in the same way (wireguard-go main.go, WG_UAPI_FD): so there is no moment to wait for until the
+socket exists, its permissions are ours, and a directory that cannot be written is told by the
+system call that failed. The child makes the interface; when either goes, so does the other.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from gateway.errors import GatewayError, MissingError, NetworkError, TunnelError, TunnelGone
+from gateway.model import INTERFACE, Implementation, Tunnel, TunnelStatus
+from gateway.system import process
+from gateway.system.network import Network
+from gateway.system.sockets import sockets_of, udp_sockets
+from gateway.tunnel import uapi
+from gateway.tunnel.device import Device, require_none, without_keepalive
+
+PROGRAM = "wireguard-go"
+TUN_DEVICE = Path("/dev/net/tun")
+SOCKETS = Path("/var/run/wireguard")
+"""Where wireguard-go watches its socket (ipc/uapi_unix.go): it ends when the socket is removed."""
+
+HUNG_UP = {errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ENOENT}
+"""How a socket says that nobody is at its other end any more."""
+
+ANSWER_TIME = 3.0
+"""Seconds that the process may take to answer, its start included."""
+OPEN_TIME = 2.0
+"""Seconds after the link went up within which the process has its UDP sockets open."""
+SEND_TIME = 0.2
+"""Seconds that the first handshake message may take; one that cannot be sent is tried again."""
+POLL = 0.002
+"""Seconds between two looks at what cannot be waited for otherwise."""
+
+
+def check() -> None:
+    """Raise MissingError unless wireguard-go can work here."""
+    process.find_program(PROGRAM)
+    try:
+        os.close(os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as err:
+        raise MissingError(
+            f"{TUN_DEVICE} cannot be opened ({err.strerror})",
+            f"give the container the device: `devices: [{TUN_DEVICE}]` in compose, "
+            f"`--device {TUN_DEVICE}` for docker run",
+        ) from err
+
+
+class Userspace:
+    """The interface as a wireguard-go process carries it."""
+
+    name = Implementation.USERSPACE.value
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._log = structlog.get_logger()
+        self._child: process.Child | None = None
+        self._index: int | None = None
+        self._said: deque[str] = deque(maxlen=3)
+
+    async def up(self, tunnel: Tunnel, mtu: int) -> None:
+        """Make the interface anew; see `TunnelBackend.up`."""
+        check()
+        try:
+            await self.down()
+            self._refuse_taken_port(tunnel.listen_port)
+            self._start()
+            await self._set(uapi.set_device(tunnel))
+            require_none((await self._device()).differences(tunnel))
+            self._network.set_mtu(INTERFACE, mtu)
+            self._network.add_addresses(INTERFACE, tunnel.addresses)
+            self._network.set_up(INTERFACE)
+            self._index = self._network.index(INTERFACE)
+            await self._sockets_open(tunnel.listen_port)
+            await self._take_back_keepalive(tunnel)
+        except NetworkError as err:
+            await self.down()
+            raise TunnelError(err.what, err.subject, err.errno) from err
+        except BaseException:
+            await self.down()
+            raise
+
+    async def configure(self, tunnel: Tunnel) -> None:
+        """Replace the peers; see `TunnelBackend.configure`."""
+        self._require_interface()
+        await self._set(uapi.set_peers(tunnel))
+        require_none((await self._device()).peer_differences(tunnel))
+        await self._take_back_keepalive(tunnel)
+
+    async def status(self) -> TunnelStatus:
+        """Return what the process knows; see `TunnelBackend.status`."""
+        self._require_interface()
+        return (await self._device()).status
+
+    async def down(self) -> None:
+        """End the process, and remove what a former one may have left behind."""
+        self._index = None
+        try:
+            if self._child:
+                await self._child.stop()
+            self._child = None
+            self._network.delete_link(INTERFACE)
+            self._socket_path.unlink(missing_ok=True)
+        except GatewayError as err:
+            number = err.errno if isinstance(err, NetworkError) else None
+            raise TunnelError(f"not removed: {err}", INTERFACE, number) from err
+        except OSError as err:
+            raise TunnelError(
+                f"not removed: {err.strerror}", str(self._socket_path), err.errno
+            ) from err
+
+    @property
+    def _socket_path(self) -> Path:
+        return SOCKETS / f"{INTERFACE}.sock"
+
+    def _start(self) -> None:
+        """Start the process with a listening socket that only root can connect to."""
+        self._said.clear()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            try:
+                SOCKETS.mkdir(mode=0o755, parents=True, exist_ok=True)
+                listener.bind(str(self._socket_path))
+                self._socket_path.chmod(0o600)
+                listener.listen()
+            except OSError as err:
+                raise TunnelError(
+                    f"make the socket: {err.strerror}", str(self._socket_path), err.errno
+                ) from err
+            self._child = process.start(
+                [PROGRAM, "-f", INTERFACE],
+                on_line=self._heard,
+                env={"LOG_LEVEL": "verbose", "WG_UAPI_FD": "3", "WG_PROCESS_FOREGROUND": "1"},
+                descriptors={3: listener.fileno()},
+            )
+
+    def _heard(self, line: str) -> None:
+        self._said.append(line)
+        self._log.debug("wireguard-go says", line=line)
+
+    def _require_interface(self) -> None:
+        if self._child is None or self._index is None:
+            raise TunnelGone("there is no such interface", INTERFACE, errno.ENODEV)
+        if not self._child.running:
+            end = process.ending(self._child.exited.result())
+            raise TunnelGone(f"wireguard-go ended ({end})", INTERFACE, errno.ENODEV)
+        if self._network.index(INTERFACE) != self._index:
+            raise TunnelGone("the interface was removed or renamed", INTERFACE, errno.ENODEV)
+
+    @staticmethod
+    def _refuse_taken_port(port: int) -> None:
+        """Raise before wireguard-go finds out, which may only log it (device.go, upLocked)."""
+        if udp_sockets(port):
+            raise TunnelError(f"UDP port {port} is taken", INTERFACE, errno.EADDRINUSE)
+
+    async def _sockets_open(self, port: int) -> None:
+        """Wait until the process has acted on the link that went up: its sockets are bound."""
+        deadline = asyncio.get_running_loop().time() + OPEN_TIME
+        while True:
+            self._require_interface()
+            owners = udp_sockets(port)
+            if self._child and owners & sockets_of(self._child.pid):
+                return
+            if owners:
+                raise TunnelError(f"UDP port {port} is taken", INTERFACE, errno.EADDRINUSE)
+            if asyncio.get_running_loop().time() > deadline:
+                raise TunnelError("wireguard-go opens no socket", INTERFACE, errno.ETIMEDOUT)
+            await asyncio.sleep(POLL)
+
+    async def _take_back_keepalive(self, tunnel: Tunnel) -> None:
+        """Give the peers without a keepalive what they want, once they have sent something."""
+        quiet = without_keepalive(tunnel)
+        if not quiet:
+            return
+        keys = {peer.public_key for peer in quiet}
+        deadline = asyncio.get_running_loop().time() + SEND_TIME
+        while asyncio.get_running_loop().time() < deadline:
+            if all(peer.sent for peer in (await self._device()).peers if peer.public_key in keys):
+                break
+            await asyncio.sleep(POLL)
+        await self._set(uapi.set_keepalive(quiet))
+
+    async def _set(self, request: str) -> None:
+        uapi.parse(await self._ask(request))
+
+    async def _device(self) -> Device:
+        return uapi.parse(await self._ask(uapi.GET))
+
+    async def _ask(self, request: str) -> str:
+        """Return the process's answer, or raise: TunnelGone when it ends meanwhile."""
+        child = self._child
+        if child is None:
+            raise TunnelGone("there is no such interface", INTERFACE, errno.ENODEV)
+        asking = asyncio.ensure_future(self._exchange(request))
+        try:
+            await asyncio.wait(
+                (asking, child.exited), timeout=ANSWER_TIME, return_when=asyncio.FIRST_COMPLETED
+            )
+            if child.exited.done():
+                end = process.ending(child.exited.result())
+                said = "; ".join(self._said) or "nothing"
+                raise TunnelGone(f"wireguard-go ended ({end}) and said: {said}", INTERFACE)
+            if not asking.done():
+                raise TunnelError("wireguard-go does not answer", INTERFACE, errno.ETIMEDOUT)
+            return asking.result()
+        except EOFError as err:
+            raise TunnelGone("wireguard-go hung up", INTERFACE, errno.ECONNRESET) from err
+        except OSError as err:
+            kind = TunnelGone if err.errno in HUNG_UP else TunnelError
+            raise kind(
+                f"ask wireguard-go: {err.strerror}", str(self._socket_path), err.errno
+            ) from err
+        finally:
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError, EOFError):
+                await asking
+
+    async def _exchange(self, request: str) -> str:
+        async with self._connection() as (reader, writer):
+            writer.write(request.encode("ascii"))
+            await writer.drain()
+            answer = await reader.readuntil(uapi.END.encode())
+            return answer.decode("ascii")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_unix_connection(self._socket_path, limit=1 << 22)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
