@@ -39,14 +39,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         skip_or_fail(reason)
 
 
-@pytest.fixture(scope="session")
-def _swept() -> None:
-    """Remove what a killed test run left behind, once, before the first lab."""
-    sweep()
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remove what a killed run left behind, once, before the first lab."""
+    if any(item.get_closest_marker("lab") for item in session.items) and lab_obstacle() is None:
+        sweep()
 
 
 @pytest.fixture
-def make_lab(_swept: None) -> Iterator[Callable[..., Lab]]:
+def make_lab() -> Iterator[Callable[..., Lab]]:
     """Return a function that builds a lab with the options of `Lab`; it ends with the test."""
     with ExitStack() as stack:
 

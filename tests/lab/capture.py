@@ -4,13 +4,15 @@ import bisect
 import json
 import sys
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from time import monotonic
 
 from tests.lab import recorder
 from tests.lab.errors import LabError
 from tests.lab.frames import Frame, Judgement, leaks, parse
-from tests.lab.process import Child, eventually
+from tests.lab.process import Household, eventually
+
+BUFFER = 512 << 20
+"""Octets that may wait for the recorder; a limit, not an allocation."""
 
 
 class Capture:
@@ -24,24 +26,26 @@ class Capture:
     def __init__(
         self,
         link: str,
-        directory: Path,
+        household: Household,
         *,
         enter: Callable[[Sequence[str]], list[str]] = list,
         neighbours: Judgement | None = None,
+        buffer: int = BUFFER,
     ) -> None:
         """Start recording on `link`.
 
         `enter` turns an argument list into one that runs where the link is (the `command` of a
-        Namespace); `neighbours` tells which ARP and neighbour discovery frames belong there.
+        Namespace); `neighbours` tells which ARP and neighbour discovery frames belong there;
+        `buffer` is in octets.
         """
         self.link = link
         self._neighbours = neighbours
-        self._path = directory / f"{link}.frames"
+        self._path = household.file(f"{link}.frames")
         self._offset = 0
         self._synced = 0
         self._frames: list[Frame] = []
-        script = [sys.executable, "-I", "-S", recorder.__file__, link, str(self._path)]
-        self._child = Child(enter(script), directory / f"{link}.recorder.log")
+        script = [sys.executable, "-I", "-S", recorder.__file__, link, str(self._path), str(buffer)]
+        self._child = household.start(enter(script), f"{link}.recorder")
         self._child.wait_for("ready")
 
     def frames(self, since: float = 0.0, until: float | None = None) -> list[Frame]:

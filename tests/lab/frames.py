@@ -24,6 +24,8 @@ _IPV6_FRAGMENT = 44
 _IPV6_AH = 51
 
 NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 135, 136
+_IGMP = 2
+_MLD = {131, 132, 143}
 _LINK_LOCAL = ip_network("fe80::/10")
 _SOLICITED_NODE = ip_network("ff02::1:ff00:0/104")
 
@@ -199,6 +201,15 @@ def is_neighbour_discovery(
 
 def _within(address: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
     return bool(address) and any(ip_address(address) in network for network in networks)
+
+
+def is_multicast_report(frame: Frame) -> bool:
+    """Tell whether the kernel itself told the link which multicast groups the host is in.
+
+    IGMP, and MLD (ICMPv6 131, 132 and 143). An open namespace sends these when a link comes up and
+    for some seconds after; a locked one must not.
+    """
+    return frame.protocol == _IGMP or (frame.protocol == ICMPV6 and frame.icmp_type in _MLD)
 
 
 def is_wireguard(frame: Frame, address: str, port: int) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.lab.errors import LabError
 from tests.lab.namespace import Namespace
-from tests.lab.process import PATIENCE, Child, eventually, run
+from tests.lab.process import PATIENCE, Child, Household, eventually, run
 from tests.lab.server import CLIENT, INSIDE, Keys, Server
 from tests.lab.workload import DOCKER_CAPABILITIES, Workload, with_capabilities
 
@@ -35,6 +35,7 @@ resolv=$(readlink -m /etc/resolv.conf)
 mkdir -p "$(dirname "$resolv")"
 [ -e "$resolv" ] || : > "$resolv"
 mount --bind "$1" "$resolv"
+eval "$2"
 echo ready
 exec sleep infinity
 """
@@ -61,7 +62,7 @@ class Gateway:
     def __init__(
         self,
         namespace: Namespace,
-        directory: Path,
+        household: Household,
         server: Server,
         client: Keys,
         *,
@@ -74,12 +75,13 @@ class Gateway:
     ) -> None:
         """Make the container's mounts; `start` starts the process.
 
-        `pid_namespace` makes the process PID 1 of a namespace that dies with it;
+        `pid_namespace` makes the process PID 1 of a namespace that dies with it (killed, its
+        exit code is then 1, because unshare cannot die of SIGKILL by itself);
         `read_only_proc_sys` and `without_tun` take away what Docker takes away;
         `capabilities` None leaves all of them.
         """
         self.namespace = namespace
-        self.directory = directory
+        self._household = household
         self.server = server
         self.client = client
         self.argv = list(argv)
@@ -87,18 +89,19 @@ class Gateway:
         self.started_at = 0.0
         self._capabilities = capabilities
         self._pid_namespace = pid_namespace
-        self._mounts = [
+        self._read_only_proc_sys = read_only_proc_sys
+        self._log = household.file("gateway.log")
+        self._log_start = 0
+        self._child: Child | None = None
+        resolver = household.file("resolv.conf")
+        resolver.write_text(resolv_conf, encoding="utf-8")
+        taken_away = [
             *([_READ_ONLY_PROC_SYS] if read_only_proc_sys else []),
             *([_WITHOUT_TUN] if without_tun else []),
         ]
-        self._log = directory / f"gateway{id(self):x}.log"
-        self._log_start = 0
-        self._child: Child | None = None
-        resolver = directory / f"resolv{id(self):x}.conf"
-        resolver.write_text(resolv_conf, encoding="utf-8")
         hold = ["unshare", "--mount", "--propagation", "slave", "--", "sh", "-c", _HOLD, "hold"]
-        self._holder = Child(
-            namespace.command([*hold, str(resolver)]), directory / f"holder{id(self):x}.log"
+        self._holder = household.start(
+            namespace.command([*hold, str(resolver), " && ".join(taken_away)]), "holder"
         )
         self._holder.wait_for("ready")
         self.root = Path(f"/proc/{self._holder.pid}/root")
@@ -179,7 +182,9 @@ class Gateway:
         self._log.touch()
         self._log_start = self._log.stat().st_size
         self.started_at = time.monotonic()
-        self._child = Child(self._command(), self._log, env=self.environment)
+        self._child = self._household.start(
+            self._command(), "gateway", env=self.environment, log=self._log
+        )
         return self
 
     @property
@@ -243,13 +248,10 @@ class Gateway:
 
     def _command(self) -> list[str]:
         argv = [*with_capabilities(self._capabilities), *self.argv]
-        if self._mounts:
-            script = " && ".join([*self._mounts, 'exec "$@"'])
-            argv = ["sh", "-c", script, "sh", *argv]
         if self._pid_namespace:
+            if self._read_only_proc_sys:  # --mount-proc brings a writable one
+                argv = ["sh", "-c", f'{_READ_ONLY_PROC_SYS} && exec "$@"', "sh", *argv]
             argv = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *argv]
-        elif self._mounts:
-            argv = ["unshare", "--mount", "--propagation", "slave", "--", *argv]
         return self._entered(argv)
 
     def _entered(self, argv: Sequence[str]) -> list[str]:
@@ -328,9 +330,11 @@ class Gateway:
 
     def execute(self, *argv: str, stdin: str = "") -> tuple[int, str]:
         """Run a command in the container, as `docker exec`; return exit code and all output."""
-        pid_namespace = [f"--pid=/proc/{self.pid}/ns/pid"] if self._pid_namespace else []
         command = self._entered([*with_capabilities(self._capabilities), *argv])
-        command[1:1] = pid_namespace
+        if self._pid_namespace:
+            own = f"/proc/{self.pid}/ns"
+            command = [word for word in command if not word.startswith("--mount=")]
+            command[1:1] = [f"--pid={own}/pid", f"--mount={own}/mnt"]
         done = subprocess.run(
             command,
             input=stdin,
@@ -346,4 +350,4 @@ class Gateway:
     def workload(self, **options: Any) -> Workload:
         """Return a workload that shares the container's resolv.conf, as an attached one does."""
         mounts = Path(f"/proc/{self._holder.pid}/ns/mnt")
-        return Workload(self.namespace, self.directory, mounts=mounts, **options)
+        return Workload(self.namespace, self._household, mounts=mounts, **options)

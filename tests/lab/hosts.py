@@ -4,12 +4,11 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tests.lab import services
 from tests.lab.namespace import Namespace
-from tests.lab.process import Child
+from tests.lab.process import Household
 
 ECHO_PORT = 7
 HTTP_PORT = 80
@@ -47,11 +46,11 @@ class Services:
     """One process that serves a list of services inside a namespace."""
 
     def __init__(
-        self, namespace: Namespace, listed: Sequence[dict[str, Any]], directory: Path, name: str
+        self, namespace: Namespace, listed: Sequence[dict[str, Any]], household: Household
     ) -> None:
         """Start serving; `wait` before the first use."""
         argv = [sys.executable, "-I", "-S", services.__file__, json.dumps(listed)]
-        self._child = Child(namespace.command(argv), directory / f"{name}.services.log")
+        self._child = household.start(namespace.command(argv), f"{namespace.name}.services")
 
     def wait(self) -> "Services":
         """Wait until every service listens."""

@@ -32,7 +32,8 @@ class Namespace:
     def create(self) -> None:
         """Make the namespace with loopback up and without duplicate address detection.
 
-        Detection would keep every IPv6 address unusable for a second.
+        Detection would keep every IPv6 address unusable for a second. Even without it an address
+        stays tentative until a work queue has run, hence the `nodad` wherever one is added.
         """
         run(["ip", "netns", "add", self.name])
         for name, value in {

@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -124,3 +127,40 @@ class Child:
             # A child that left early breaks the pipe; there is nothing more to tell it.
             with contextlib.suppress(BrokenPipeError):
                 self._popen.stdin.close()
+
+
+class Household:
+    """The directory and all child processes of one lab, ended together."""
+
+    def __init__(self, name: str) -> None:
+        """Make the directory; its name begins with `name`."""
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        self._children: list[Child] = []
+        self._lock = threading.Lock()
+        self._files = 0
+
+    def file(self, name: str) -> Path:
+        """Return a path in the directory that nobody else has been given."""
+        with self._lock:
+            self._files += 1
+            return self.directory / f"{self._files:03}-{name}"
+
+    def start(
+        self,
+        argv: Sequence[str],
+        name: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ) -> Child:
+        """Start a child whose log bears `name`, or is appended to `log`."""
+        child = Child(argv, log or self.file(f"{name}.log"), env=env)
+        with self._lock:
+            self._children.append(child)
+        return child
+
+    def close(self) -> None:
+        """End every child, the youngest first, and remove the directory."""
+        for child in reversed(self._children):
+            child.close()
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,6 +1,6 @@
 """Record every frame that a link receives into a file, until standard input closes.
 
-    python recorder.py LINK FILE
+    python recorder.py LINK FILE BUFFER
 
 A program of its own, standard library only: it runs in a namespace, in a guest or beside a
 container, and no lock of the test's interpreter can make it lose frames. The buffer takes what
@@ -28,7 +28,6 @@ SO_TIMESTAMPNS = 35
 RECORD = struct.Struct("!QQI")
 """Monotonic and wall clock in nanoseconds, length of the frame that follows."""
 
-_BUFFER = 512 << 20  # a limit, not an allocation: the kernel charges what waits
 _LONGEST_FRAME = 1 << 18
 _BATCH = 256
 _QUIET = 0.01
@@ -38,7 +37,7 @@ _TIMESPEC = struct.Struct("@ll")
 class Recorder:
     """The socket, the file and the counters."""
 
-    def __init__(self, link: str, output: BinaryIO) -> None:
+    def __init__(self, link: str, output: BinaryIO, buffer: int) -> None:
         """Open the packet socket on `link`; frames are written to `output`."""
         self.output = output
         self.frames = 0
@@ -46,7 +45,7 @@ class Recorder:
         self.last = 0
         self.view = memoryview(bytearray(_LONGEST_FRAME))
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer)
         self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
         self.socket.setblocking(False)
@@ -89,9 +88,9 @@ class Recorder:
 
 def main() -> None:
     """Record until standard input ends."""
-    link, path = sys.argv[1:]
+    link, path, buffer = sys.argv[1:]
     with open(path, "wb", buffering=1 << 20) as output:  # noqa: PTH123 - as a script of its own
-        recorder = Recorder(link, output)
+        recorder = Recorder(link, output, int(buffer))
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         poll = select.poll()

@@ -1,6 +1,7 @@
 """A WireGuard server with an exit of its own, and the ways in which a server fails."""
 
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from tests.lab.errors import LabError
 from tests.lab.hosts import Address, Services, dns, echo, http
 from tests.lab.namespace import Namespace
-from tests.lab.process import Child, eventually, run
+from tests.lab.process import Child, Household, eventually, run
 
 PORT = 51820
 CLIENT = Address("10.64.0.2", "fd64::2")
@@ -41,6 +42,21 @@ def kernel_has_wireguard(namespace: Namespace) -> bool:
     return made
 
 
+def wait_for_socket(interface: str) -> None:
+    """Wait until the wireguard-go of `interface` takes connections.
+
+    That its socket exists is not enough: a `wg` that comes before the daemon listens takes the
+    socket for a leftover and removes it (wireguard-tools, ipc-uapi-unix.h).
+    """
+    path = f"/var/run/wireguard/{interface}.sock"
+
+    def listening() -> bool:
+        with socket.socket(socket.AF_UNIX) as outlet:
+            return outlet.connect_ex(path) == 0
+
+    eventually(listening, timeout=5, what=path, interval=0.003)
+
+
 class Server:
     """One server in its own namespace: endpoint, exit and resolver.
 
@@ -49,7 +65,7 @@ class Server:
     """
 
     def __init__(
-        self, namespace: Namespace, number: int, directory: Path, interface: str, client: Keys
+        self, namespace: Namespace, number: int, household: Household, interface: str, client: Keys
     ) -> None:
         """Describe server `number`; `up` starts it.
 
@@ -58,7 +74,7 @@ class Server:
         self.namespace = namespace
         self.number = number
         self.interface = interface
-        self.directory = directory
+        self._household = household
         self.client = client
         self.keys = Keys.generate()
         self.preshared_key = run(["wg", "genpsk"]).strip()
@@ -74,17 +90,21 @@ class Server:
     def up(self, implementation: str) -> None:
         """Configure the namespace (its eth0 exists), and start WireGuard and the resolver."""
         self.implementation = implementation
-        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        for name in (
+            "ipv4/ip_forward",
+            "ipv6/conf/all/forwarding",
+            "ipv4/conf/all/promote_secondaries",  # `move` takes the first address away
+        ):
             self.namespace.sysctl(name, 1)
         for name in ("ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter"):
             self.namespace.sysctl(name, 0)
         self.namespace.ip(
+            "link set eth0 up",
             *(f"addr add {a}/27 dev eth0" for a in (self.endpoint.ipv4, self.exit.ipv4)),
-            *(f"addr add {a}/64 dev eth0" for a in (self.endpoint.ipv6, self.exit.ipv6)),
+            *(f"addr add {a}/64 dev eth0 nodad" for a in (self.endpoint.ipv6, self.exit.ipv6)),
             # On loopback, so that the resolver outlives the tunnel's interface.
             f"addr add {INSIDE.ipv4}/32 dev lo",
-            f"addr add {INSIDE.ipv6}/128 dev lo",
-            "link set eth0 up",
+            f"addr add {INSIDE.ipv6}/128 dev lo nodad",
             f"route add default via {self.router.ipv4} src {self.endpoint.ipv4}",
             f"route add default via {self.router.ipv6} src {self.endpoint.ipv6}",
         )
@@ -99,8 +119,7 @@ class Server:
                     http(address),
                 )
             ],
-            self.directory,
-            f"server{self.number}",
+            self._household,
         )
         self._load_rules()
         self.start()
@@ -143,7 +162,7 @@ class Server:
         self.start()
 
     def cut(self, direction: str = "both") -> None:
-        """Drop the encrypted flow silently: both ways, `in`to the server, or `out` of it."""
+        """Drop the encrypted flow silently: `both` ways, only towards it (in) or from it (out)."""
         self._fault({"both": ("in", "out")}.get(direction, (direction,)), "drop")
 
     def lossy(self, percent: int) -> None:
@@ -157,14 +176,21 @@ class Server:
     def cut_exit(self) -> None:
         """Drop what leaves or enters the tunnel while handshakes go on: a server without exit."""
         self.namespace.nft(
-            "add table inet exit_fault; delete table inet exit_fault; table inet exit_fault {"
-            f' chain in {{ type filter hook prerouting priority -300; iifname "{self.interface}"'
-            " drop; } }"
+            f"""
+            add table inet exit_fault
+            delete table inet exit_fault
+            table inet exit_fault {{
+                chain arrival {{
+                    type filter hook prerouting priority -300;
+                    iifname "{self.interface}" drop
+                }}
+            }}
+            """
         )
 
     def restore_exit(self) -> None:
         """End `cut_exit`."""
-        self.namespace.nft("add table inet exit_fault; delete table inet exit_fault")
+        self.namespace.nft("add table inet exit_fault\ndelete table inet exit_fault\n")
 
     def move(self, host: int) -> Address:
         """Give the endpoint another last number (below 32) and return the new addresses."""
@@ -172,7 +198,7 @@ class Server:
         new = Address(f"192.0.2.{base + host}", f"2001:db8:{self.number + 1}::{host}")
         self.namespace.ip(
             f"addr add {new.ipv4}/27 dev eth0",
-            f"addr add {new.ipv6}/64 dev eth0",
+            f"addr add {new.ipv6}/64 dev eth0 nodad",
             f"route replace default via {self.router.ipv4} src {new.ipv4}",
             f"route replace default via {self.router.ipv6} src {new.ipv6}",
             f"addr del {self.endpoint.ipv4}/27 dev eth0",
@@ -205,21 +231,17 @@ class Server:
         }
 
     def close(self) -> None:
-        """Stop WireGuard and the resolver."""
-        if self._services is not None:
-            self._services.close()
+        """Stop WireGuard; wireguard-go then takes its socket away."""
         if self._daemon is not None:
             self._daemon.close()
-            Path(f"/var/run/wireguard/{self.interface}.sock").unlink(missing_ok=True)
 
     def _start_daemon(self) -> None:
-        path = Path(f"/var/run/wireguard/{self.interface}.sock")
-        self._daemon = Child(
+        self._daemon = self._household.start(
             self.namespace.command(["wireguard-go", "-f", self.interface]),
-            self.directory / f"server{self.number}.wireguard.log",
+            f"wireguard{self.number}",
             env={"PATH": os.environ["PATH"], "LOG_LEVEL": "error"},
         )
-        eventually(path.exists, timeout=5, what=str(path), interval=0.003)
+        wait_for_socket(self.interface)
 
     def _load_rules(self, forwarded_port: int | None = None) -> None:
         forward = ""

@@ -3,8 +3,6 @@
 import itertools
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,6 +16,7 @@ from tests.lab.frames import Frame, Judgement, is_neighbour_discovery, wireguard
 from tests.lab.gateway import Gateway
 from tests.lab.hosts import Address, Services, dns, echo, http
 from tests.lab.namespace import NETNS_DIRECTORY, Namespace, connect
+from tests.lab.process import Household
 from tests.lab.server import PORT, Keys, Server, kernel_has_wireguard
 from tests.lab.workload import Workload
 
@@ -84,8 +83,10 @@ class Lab:
         `implementation` is the servers': auto (the kernel's WireGuard where there is one),
         kernelspace or userspace.
         """
+        self._stack = ExitStack()
         self.prefix = f"{_PREFIX}{os.getpid()}x{next(_numbers)}"
-        self.directory = Path(tempfile.mkdtemp(prefix=f"{self.prefix}-"))
+        self.household = Household(self.prefix)
+        self._stack.callback(self.household.close)
         self.gateway_namespace = Namespace(f"{self.prefix}-gateway")
         self.internet_namespace = Namespace(f"{self.prefix}-internet")
         self.lan_namespace = Namespace(f"{self.prefix}-lan")
@@ -94,7 +95,7 @@ class Lab:
             Server(
                 Namespace(f"{self.prefix}-server{number}"),
                 number,
-                self.directory,
+                self.household,
                 f"{self.prefix}s{number}",
                 self.client,
             )
@@ -104,7 +105,6 @@ class Lab:
         self._wanted_uplinks = uplinks
         self._implementation = implementation
         self._services: dict[str, Services] = {}
-        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         """Build everything; what was built is removed again when a step fails."""
@@ -131,7 +131,6 @@ class Lab:
         finally:
             for namespace in self._namespaces():
                 namespace.delete()
-            shutil.rmtree(self.directory, ignore_errors=True)
 
     @property
     def server(self) -> Server:
@@ -151,26 +150,26 @@ class Lab:
     @property
     def workload(self) -> Workload:
         """A workload in the gateway's namespace with Docker's default capabilities."""
-        return Workload(self.gateway_namespace, self.directory)
+        return Workload(self.gateway_namespace, self.household)
 
     @property
     def operator(self) -> Workload:
         """A process in the gateway's namespace with all capabilities: foreign hands."""
-        return Workload(self.gateway_namespace, self.directory, capabilities=None)
+        return Workload(self.gateway_namespace, self.household, capabilities=None)
 
     @property
     def internet(self) -> Workload:
         """A place to ask from: the internet, the router and the uplinks' neighbour."""
-        return Workload(self.internet_namespace, self.directory, capabilities=None)
+        return Workload(self.internet_namespace, self.household, capabilities=None)
 
     @property
     def lan(self) -> Workload:
         """A place to ask from: the LAN host."""
-        return Workload(self.lan_namespace, self.directory, capabilities=None)
+        return Workload(self.lan_namespace, self.household, capabilities=None)
 
     def gateway(self, **options: Any) -> Gateway:
         """Return a gateway to start in the gateway's namespace; options as in Gateway."""
-        made = Gateway(self.gateway_namespace, self.directory, self.server, self.client, **options)
+        made = Gateway(self.gateway_namespace, self.household, self.server, self.client, **options)
         self._stack.callback(made.close)
         return made
 
@@ -216,20 +215,19 @@ class Lab:
         self.internet_namespace.ip(
             f"link set {far_end} address 02:00:00:00:{number:02x}:01 up",
             f"addr add {router.ipv4}/24 dev {far_end}",
-            f"addr add {router.ipv6}/64 dev {far_end}",
+            f"addr add {router.ipv6}/64 dev {far_end} nodad",
         )
         capture = Capture(
             far_end,
-            self.directory,
+            self.household,
             enter=self.internet_namespace.command,
             neighbours=neighbours,
         )
-        self._stack.callback(capture.close)
         self.gateway_namespace.ip(
             f"link set {name} address 02:00:00:00:{number:02x}:02",
             f"addr add {gateway.ipv4}/24 brd + dev {name}",
             f"link set {name} up",
-            f"addr add {gateway.ipv6}/64 dev {name}",
+            f"addr add {gateway.ipv6}/64 dev {name} nodad",
             *(
                 [f"route add default via {router.ipv4}", f"route add default via {router.ipv6}"]
                 if number == 0
@@ -257,15 +255,13 @@ class Lab:
         services = Services(
             self.gateway_namespace,
             [dns("127.0.0.11", port, A="198.51.100.10", AAAA="2001:db8:100::10")],
-            self.directory,
-            "docker",
+            self.household,
         )
-        self._stack.callback(services.close)
         self.gateway_namespace.nft(
             f"""
             table ip nat {{
                 chain OUTPUT {{
-                    type nat hook output priority dstnat; policy accept;
+                    type nat hook output priority -100; policy accept;
                     ip daddr 127.0.0.11 meta l4proto {{ tcp, udp }} th dport 53 \
                         dnat to 127.0.0.11:{port}
                 }}
@@ -302,7 +298,7 @@ class Lab:
             connect(self.internet_namespace, f"srv{server.number}", server.namespace, "eth0")
             self.internet_namespace.ip(
                 f"addr add {server.router.ipv4}/27 dev srv{server.number}",
-                f"addr add {server.router.ipv6}/64 dev srv{server.number}",
+                f"addr add {server.router.ipv6}/64 dev srv{server.number} nodad",
                 f"link set srv{server.number} up",
             )
         for _ in range(self._wanted_uplinks):
@@ -329,22 +325,22 @@ class Lab:
         hosts = (*INTERNET, OUTSIDER)
         self.internet_namespace.ip(
             *(f"addr add {host.ipv4}/32 dev lo" for host in hosts),
-            *(f"addr add {host.ipv6}/128 dev lo" for host in hosts),
+            *(f"addr add {host.ipv6}/128 dev lo nodad" for host in hosts),
         )
 
     def _build_lan(self) -> None:
         connect(self.internet_namespace, "lan0", self.lan_namespace, "eth0")
         self.internet_namespace.ip(
             f"addr add {LAN_ROUTER.ipv4}/24 dev lan0",
-            f"addr add {LAN_ROUTER.ipv6}/64 dev lan0",
+            f"addr add {LAN_ROUTER.ipv6}/64 dev lan0 nodad",
             "link set lan0 up",
             f"route add {OTHER_LAN_HOST.ipv4}/32 via {LAN_HOST.ipv4}",
         )
         self.lan_namespace.ip(
             f"addr add {LAN_HOST.ipv4}/24 dev eth0",
-            f"addr add {LAN_HOST.ipv6}/64 dev eth0",
+            f"addr add {LAN_HOST.ipv6}/64 dev eth0 nodad",
             f"addr add {OTHER_LAN_HOST.ipv4}/32 dev lo",
-            f"addr add {OTHER_LAN_HOST.ipv6}/128 dev lo",
+            f"addr add {OTHER_LAN_HOST.ipv6}/128 dev lo nodad",
             "link set eth0 up",
             f"route add default via {LAN_ROUTER.ipv4}",
             f"route add default via {LAN_ROUTER.ipv6}",
@@ -388,8 +384,7 @@ class Lab:
             ("internet", self.internet_namespace, internet + router),
             ("lan", self.lan_namespace, lan),
         ):
-            self._services[name] = Services(namespace, listed, self.directory, name)
-            self._stack.callback(self._services[name].close)
+            self._services[name] = Services(namespace, listed, self.household)
 
 
 def sweep() -> list[str]:

@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import probes  # type: ignore[import-not-found]  # found beside this file, wherever that was copied to
 
-DEFAULTS = {
+FLOOD = {
     "kinds": "udp4,udp6",
     "host4": "198.51.100.10",
     "host6": "2001:db8:100::10",
@@ -38,11 +38,16 @@ DEFAULTS = {
     "router_mac": "02:00:00:00:00:01",
     "source4": "172.30.0.2",
     "source6": "fd30::2",
+}
+STREAM = {
     "host": "198.51.100.10",
+    "port": "7",
+    "marker": "stream-marker",
     "protocol": "tcp",
     "interval": "0.05",
     "source": "",
     "source_port": "0",
+    "device": "",
     "timeout": "1",
 }
 EXPERIMENT = 253  # RFC 3692: a protocol number for experiments
@@ -51,13 +56,8 @@ TICK = 0.001
 Sender = Callable[[bytes], None]
 
 
-class Stopped(Exception):  # noqa: N818 - a request, not an error
-    """SIGTERM has arrived."""
-
-
-def stop(*_: object) -> None:
-    """Leave whatever is being done."""
-    raise Stopped
+stopped: list[int] = []
+"""The signals that have asked for the end."""
 
 
 def sender(kind: str, given: dict[str, str]) -> Sender:
@@ -116,24 +116,22 @@ def flood(given: dict[str, str]) -> dict[str, Any]:
     senders: dict[str, Sender] = {}
     announce()
     started, number = time.monotonic(), 0
-    try:
-        while True:
-            for kind in kinds:
-                try:
-                    # A socket that cannot be made now (no such device) is tried again.
-                    send = senders.get(kind) or senders.setdefault(kind, sender(kind, given))
-                    send(f"{marker} {kind} {number} {time.monotonic_ns()}".encode())
-                    sent[kind] += 1
-                except OSError as err:
-                    errors[errno.errorcode.get(err.errno or 0, str(err))] += 1
-            number += 1
-            ahead = number / rate - (time.monotonic() - started) if rate else 0
-            if ahead > TICK:
-                time.sleep(ahead)
-            elif ahead < -1:  # suspended or starved: no burst to catch up
-                started = time.monotonic() - number / rate
-    except Stopped:
-        return {"sent": sum(sent.values()), "kinds": sent, "errors": errors, "number": number}
+    while not stopped:
+        for kind in kinds:
+            try:
+                # A socket that cannot be made now (no such device) is tried again.
+                send = senders.get(kind) or senders.setdefault(kind, sender(kind, given))
+                send(f"{marker} {kind} {number} {time.monotonic_ns()}".encode())
+                sent[kind] += 1
+            except OSError as err:
+                errors[errno.errorcode.get(err.errno or 0, str(err))] += 1
+        number += 1
+        ahead = number / rate - (time.monotonic() - started) if rate else 0
+        if ahead > TICK:
+            time.sleep(ahead)
+        elif ahead < -1:  # suspended or starved: no burst to catch up
+            started = time.monotonic() - number / rate
+    return {"sent": sum(sent.values()), "kinds": sent, "errors": errors, "number": number}
 
 
 def stream(given: dict[str, str]) -> dict[str, Any]:
@@ -143,31 +141,29 @@ def stream(given: dict[str, str]) -> dict[str, Any]:
     number = 0
     outlet = probes.open_socket(
         given["host"], kind, source=given["source"], source_port=int(given["source_port"]),
-        device=given.get("bind_device", ""), mark=0, timeout=float(given["timeout"]),
+        device=given["device"], mark=0, timeout=float(given["timeout"]),
     )  # fmt: skip
-    try:
-        outlet.connect((given["host"], int(given["port"])))
-        if given["protocol"] == "tcp":
-            void(outlet.recv(256))
-        announce()
-        while True:
-            number += 1
-            event: dict[str, Any] = {"number": number, "at": time.monotonic()}
-            try:
-                payload = f"{given['marker']} {number} ".encode()
-                outlet.sendall(payload)
-                while not (answer := outlet.recv(4096)).endswith(payload):
-                    if not answer:
-                        raise ConnectionResetError(errno.ECONNRESET, "closed by the far end")
-                event |= {"result": "answered", "errno": None}
-            except OSError as err:
-                event |= probes.outcome(err)
-            outcomes[event["result"]] += 1
-            sys.stdout.write(json.dumps(event) + "\n")
-            sys.stdout.flush()
-            time.sleep(float(given["interval"]))
-    except Stopped:
-        return {"sent": number, "kinds": outcomes, "errors": {}}
+    outlet.connect((given["host"], int(given["port"])))
+    if given["protocol"] == "tcp":
+        void(outlet.recv(256))
+    announce()
+    while not stopped:
+        number += 1
+        event: dict[str, Any] = {"number": number, "at": time.monotonic()}
+        try:
+            payload = f"{given['marker']} {number} ".encode()
+            outlet.sendall(payload)
+            while not (answer := outlet.recv(4096)).endswith(payload):
+                if not answer:
+                    raise ConnectionResetError(errno.ECONNRESET, "closed by the far end")
+            event |= {"result": "answered", "errno": None}
+        except OSError as err:
+            event |= probes.outcome(err)
+        outcomes[event["result"]] += 1
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+        time.sleep(float(given["interval"]))
+    return {"sent": number, "kinds": outcomes, "errors": {}}
 
 
 def announce() -> None:
@@ -178,10 +174,10 @@ def announce() -> None:
 
 def main() -> None:
     """Run the named traffic until SIGTERM."""
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
     name, *words = sys.argv[1:]
-    given = DEFAULTS | dict(word.split("=", 1) for word in words)
-    counters = {"flood": flood, "stream": stream}[name](given)
+    traffic, defaults = {"flood": (flood, FLOOD), "stream": (stream, STREAM)}[name]
+    counters = traffic(defaults | dict(word.split("=", 1) for word in words))
     sys.stdout.write(json.dumps(counters) + "\n")
 
 

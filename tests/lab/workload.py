@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.lab.hosts import Services
 from tests.lab.namespace import Namespace
-from tests.lab.process import PATIENCE, Child, run
+from tests.lab.process import PATIENCE, Child, Household, run
 
 PROBES = str(Path(__file__).with_name("probes.py"))
 TRAFFIC = str(Path(__file__).with_name("traffic.py"))
@@ -71,7 +71,7 @@ class Workload:
     def __init__(
         self,
         namespace: Namespace,
-        directory: Path,
+        household: Household,
         *,
         mounts: Path | None = None,
         capabilities: Sequence[str] | None = DOCKER_CAPABILITIES,
@@ -82,10 +82,9 @@ class Workload:
         containers; `capabilities` are the default ones of Docker, None means all.
         """
         self.namespace = namespace
-        self._directory = directory
+        self._household = household
         self._mounts = mounts
         self._capabilities = capabilities
-        self._started = 0
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """Return the argument list that runs `argv` as this workload."""
@@ -100,7 +99,7 @@ class Workload:
         """Run a short command and return its output."""
         return run(self.command(argv), stdin=stdin, check=check)
 
-    def probe(self, name: str, **arguments: object) -> Probe:
+    def probe(self, name: str, /, **arguments: object) -> Probe:
         """Run one probe of probes.py, such as `probe("tcp", host="198.51.100.10")`."""
         script = [sys.executable, "-I", "-S", PROBES, name]
         given = {"timeout": PROBE_TIMEOUT * PATIENCE} | arguments
@@ -112,10 +111,7 @@ class Workload:
 
     def serve(self, *listed: dict[str, Any]) -> Services:
         """Start services (echo, http, dns of hosts.py) and return them, listening."""
-        self._started += 1
-        name = f"workload{id(self):x}-{self._started}"
-        namespace = self.namespace
-        return Services(namespace, listed, self._directory, name).wait()
+        return Services(self.namespace, listed, self._household).wait()
 
     def flood(self, *kinds: str, marker: str = "flood-marker", **arguments: object) -> "Traffic":
         """Send without end; kinds and arguments as in traffic.py. The marker is in each payload."""
@@ -126,11 +122,9 @@ class Workload:
         return self._traffic("stream", host=host, **arguments)
 
     def _traffic(self, name: str, **arguments: object) -> "Traffic":
-        self._started += 1
-        log = self._directory / f"{name}{id(self):x}-{self._started}.log"
         script = [sys.executable, "-I", "-S", TRAFFIC, name]
         argv = self.command([*script, *(f"{key}={value}" for key, value in arguments.items())])
-        child = Child(argv, log)
+        child = self._household.start(argv, name)
         child.wait_for("ready")
         return Traffic(child)
 
