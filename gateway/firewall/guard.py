@@ -8,11 +8,12 @@ and fits one of the firewall's own accepting rules, and takes the mark off again
 socket that listens can filter by it (SKF_AD_MARK, linux/filter.h) behind this hook.
 
 ARP has no such sign. It passes while IPv4 has any business on the uplink, and only as the
-kernel itself sends it: request or reply, 42 bytes, from one of the uplink's own addresses.
+kernel itself sends it: request or reply, 42 bytes, from one of the uplink's own addresses to its
+network or a gateway. The tunnel's address, for one, is never told.
 """
 
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from gateway.errors import FirewallError, MissingError
 from gateway.firewall.nf_tables import kernel_has_nf_tables
@@ -24,7 +25,7 @@ from gateway.firewall.render_nftables import (
     render_headers,
     transaction,
 )
-from gateway.model import Uplink
+from gateway.model import Route, Uplink
 from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset
 
 TABLE = "netdev portcullis_guard"
@@ -42,11 +43,11 @@ ARP_LENGTH = 42
 
 @dataclass(frozen=True)
 class DeviceGuard:
-    """What passes the egress hook of `device`: `rules` with the mark, ARP from `arp_sources`."""
+    """What passes the egress hook of `device`: `rules` with the mark, `arp` from and to whom."""
 
     device: str
     rules: tuple[tuple[Family, Rule], ...] = ()
-    arp_sources: tuple[IPv4Address, ...] = ()
+    arp: tuple[tuple[IPv4Address, IPv4Network], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,20 @@ class GuardRules:
     devices: tuple[DeviceGuard, ...] = ()
 
 
-def guard_for(ruleset: Ruleset, uplinks: tuple[Uplink, ...], mark: int) -> GuardRules:
+def guard_for(
+    ruleset: Ruleset, uplinks: tuple[Uplink, ...], mark: int, routes: tuple[Route, ...] = ()
+) -> GuardRules:
     """Return the guard that goes with `ruleset` on `uplinks`; `mark` is the sign of having passed.
+
+    `routes` name the gateways that may be asked for by ARP though they are in no network of
+    their uplink's addresses.
 
     The accepting rules of the OUTPUT chain are reduced to what the egress hook can see: the
     packet's own headers. Refusing rules are left out: what they caught has no mark.
     """
     if not 0 < mark < 1 << 32:
         raise FirewallError("the guard needs a mark that no packet has by itself", hex(mark))
-    return GuardRules(mark, tuple(_device_guard(ruleset, uplink) for uplink in uplinks))
+    return GuardRules(mark, tuple(_device_guard(ruleset, uplink, routes) for uplink in uplinks))
 
 
 def render_guard(rules: GuardRules) -> str:
@@ -80,7 +86,7 @@ def render_devices(rules: GuardRules) -> str:
             f"egress_{number}",
             f"filter hook egress device {device(guarded.device)} priority filter; policy drop;",
             (
-                *(_arp(source) for source in guarded.arp_sources),
+                *(_arp_rule(source, target) for source, target in guarded.arp),
                 *(_marked(rule, family, rules.mark) for family, rule in guarded.rules),
                 f"counter comment {quoted(REFUSED)}",
             ),
@@ -150,7 +156,7 @@ def _trial(name: str) -> str:
     return transaction(f"{TABLE}_trial", render_chain("egress", head, ()))
 
 
-def _device_guard(ruleset: Ruleset, uplink: Uplink) -> DeviceGuard:
+def _device_guard(ruleset: Ruleset, uplink: Uplink, routes: tuple[Route, ...]) -> DeviceGuard:
     rules = tuple(
         dict.fromkeys(
             (family, _reduced(rule))
@@ -159,9 +165,24 @@ def _device_guard(ruleset: Ruleset, uplink: Uplink) -> DeviceGuard:
             if isinstance(rule.verdict, Accept) and rule.out_interface in {None, uplink.name}
         )
     )
-    sources = tuple(a.ip for a in uplink.addresses if isinstance(a.ip, IPv4Address))
     has_ipv4 = any(family is Family.IPV4 for family, _ in rules)
-    return DeviceGuard(uplink.name, rules, sources if has_ipv4 else ())
+    return DeviceGuard(uplink.name, rules, _arp(uplink, routes) if has_ipv4 else ())
+
+
+def _arp(uplink: Uplink, routes: tuple[Route, ...]) -> tuple[tuple[IPv4Address, IPv4Network], ...]:
+    """Return who on `uplink` may ask for whom."""
+    own = [address for address in uplink.addresses if isinstance(address, IPv4Interface)]
+    gateways = [
+        IPv4Network(route.gateway)
+        for route in routes
+        if route.interface == uplink.name and isinstance(route.gateway, IPv4Address)
+    ]
+    beyond = [g for g in gateways if not any(g.subnet_of(address.network) for address in own)]
+    return tuple(
+        dict.fromkeys(
+            (address.ip, target) for address in own for target in (address.network, *beyond)
+        )
+    )
 
 
 def _reduced(rule: Rule) -> Rule:
@@ -188,8 +209,8 @@ def _marked(rule: Rule, family: Family, mark: int) -> str:
     return " ".join(words)
 
 
-def _arp(source: IPv4Address) -> str:
-    """Return the rule for ARP from `source`.
+def _arp_rule(source: IPv4Address, target: IPv4Network) -> str:
+    """Return the rule for ARP from `source` about `target`.
 
     The type in the frame is asked for beside the socket buffer's, because a packet socket sets the
     two apart; raw (`@ll`), because `ether type` asks for the device's type first, which there
@@ -197,6 +218,6 @@ def _arp(source: IPv4Address) -> str:
     """
     return (
         "meta protocol arp @ll,96,16 0x0806 arp htype 1 arp ptype ip arp hlen 6 arp plen 4"
-        f" arp operation 1-2 arp saddr ip {source} meta length {ARP_LENGTH}"
-        f" accept comment {quoted('ARP as the kernel sends it')}"
+        f" arp operation 1-2 arp saddr ip {source} arp daddr ip {target}"
+        f" meta length {ARP_LENGTH} accept comment {quoted('ARP as the kernel sends it')}"
     )

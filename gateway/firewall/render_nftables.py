@@ -4,6 +4,7 @@ Every rule names its family (`meta nfproto`), so the rules of both families stan
 without touching each other. Refusing rules carry a counter, as every iptables rule does.
 """
 
+import re
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 
@@ -19,6 +20,7 @@ from gateway.policy.rules import (
     Ruleset,
     SetConnmark,
     SetMark,
+    Transport,
     Verdict,
 )
 
@@ -97,30 +99,32 @@ def render_headers(rule: Rule, family: Family) -> tuple[str, ...]:
     return (
         *_address(rule.source, "saddr", family),
         *_address(rule.destination, "daddr", family),
-        *_protocol(rule),
+        *_protocol(rule, family),
     )
 
 
 def quoted(text: str) -> str:
     """Return `text` as a string of nft's language, which has no escape for its quotes.
 
-    Raises FirewallError when `text` would not stand for itself.
+    Raises FirewallError when `text` would not stand for itself, or is too long for a comment.
     """
-    if not (text.isascii() and text.isprintable()) or '"' in text:
-        raise FirewallError("not expressible in nftables", repr(text))
+    if not _TEXT.fullmatch(text):
+        raise FirewallError("not a comment for nftables", repr(text))
     return f'"{text}"'
 
 
 def device(name: str) -> str:
-    """Return the interface `name` as a string that matches nothing but itself.
+    """Return the interface `name` as a string that matches nothing else: `eth*` is a pattern.
 
-    Raises FirewallError for a name with `*` or a backslash, which nft takes for a pattern.
+    Raises FirewallError for such a name.
     """
-    if "*" in name or "\\" in name:
-        raise FirewallError("not expressible in nftables", repr(name))
-    return quoted(name)
+    if not _DEVICE.fullmatch(name):
+        raise FirewallError("not the name of one interface", repr(name))
+    return f'"{name}"'
 
 
+_TEXT = re.compile(r"[ !#-~]{1,128}")
+_DEVICE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 _NFPROTO = {Family.IPV4: "ipv4", Family.IPV6: "ipv6"}
 _IP = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 _ICMP = {Family.IPV4: "icmp", Family.IPV6: "icmpv6"}
@@ -136,19 +140,23 @@ def _interfaces(rule: Rule) -> Iterator[str]:
 def _address(
     network: IPv4Network | IPv6Network | None, field: str, family: Family
 ) -> Iterator[str]:
-    """Yield the match of an address; nft refuses to load one of the other family."""
+    if network is not None and network.version != family.value:
+        raise FirewallError("an address of the other family in a rule", str(network))
     if network is not None and network.prefixlen:
         yield f"{_IP[family]} {field} {network}"
 
 
-def _protocol(rule: Rule) -> Iterator[str]:
+def _protocol(rule: Rule, family: Family) -> Iterator[str]:
+    ports = {"sport": rule.source_ports, "dport": rule.destination_ports}
+    matched = [f"{rule.protocol} {name} {_ports(p)}" for name, p in ports.items() if p is not None]
+    if matched and rule.protocol not in {Transport.TCP, Transport.UDP}:
+        raise FirewallError("ports need TCP or UDP", rule.why)
     if rule.icmp_type is not None:
+        if rule.protocol is not Transport.ICMPV6 or family is not Family.IPV6:
+            raise FirewallError("an ICMPv6 type needs the protocol", rule.why)
         yield f"icmpv6 type {rule.icmp_type}"
-    elif rule.source_ports is not None or rule.destination_ports is not None:
-        if rule.source_ports is not None:
-            yield f"{rule.protocol} sport {_ports(rule.source_ports)}"
-        if rule.destination_ports is not None:
-            yield f"{rule.protocol} dport {_ports(rule.destination_ports)}"
+    elif matched:
+        yield from matched
     elif rule.protocol is not None:
         yield f"meta l4proto {rule.protocol}"
 

@@ -1,0 +1,126 @@
+"""What the egress guard lets pass, derived from the firewall's rules."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+
+from gateway.errors import FirewallError
+from gateway.firewall.guard import GuardRules, guard_for, render_guard
+from gateway.model import Route, Uplink
+from gateway.policy.firewall import closed, ruleset_for
+from gateway.policy.rules import Accept, Chain, Reject, Rule, Ruleset
+from tests.scenarios import ETH0, ETH1, GUARD_MARK, SCENARIOS
+
+ARP = (
+    "meta protocol arp @ll,96,16 0x0806 arp htype 1 arp ptype ip arp hlen 6 arp plen 4"
+    " arp operation 1-2 arp saddr ip {} arp daddr ip {} meta length 42"
+    ' accept comment "ARP as the kernel sends it"'
+)
+NEVER = 'counter comment "never passed the firewall"'
+
+
+def chains(rules: GuardRules) -> dict[str, list[str]]:
+    """Return the lines of each device's chain, without what begins every chain."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in map(str.strip, render_guard(rules).splitlines()):
+        if "hook egress" in line:
+            name = line.split('"')[1]
+            assert line.endswith("policy drop;")
+            found[name] = []
+        elif line.endswith('"'):
+            found[name].append(line)
+    return found
+
+
+def test_a_closed_firewall_lets_nothing_pass_not_even_arp() -> None:
+    """Loopback is no uplink, so nothing is left of the closed rules."""
+    assert chains(guard_for(closed(), (ETH0, ETH1), GUARD_MARK)) == {
+        "eth0": [NEVER],
+        "eth1": [NEVER],
+    }
+
+
+def test_the_encrypted_flow_passes_with_the_mark_and_loses_it() -> None:
+    """The mark stands for the firewall's own mark and is taken off, so that nobody sees it."""
+    ruleset = ruleset_for(*SCENARIOS["connecting"])
+    assert chains(guard_for(ruleset, (ETH0, ETH1), GUARD_MARK)) == {
+        "eth0": [
+            ARP.format("172.18.0.2", "172.18.0.0/16"),
+            (
+                "meta mark 0x1234abcd meta protocol ip ip daddr 198.51.100.10/32"
+                " udp sport 51820 udp dport 51820 meta mark set 0x0 accept"
+                ' comment "P3 the encrypted flow"'
+            ),
+            NEVER,
+        ],
+        "eth1": [NEVER],
+    }
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_each_uplink_passes_what_its_accepting_rules_accept_and_nothing_else(name: str) -> None:
+    """One line for each accepting rule of the uplink, each with the mark."""
+    state, config, facts = SCENARIOS[name]
+    ruleset = ruleset_for(state, config, facts)
+    for uplink, lines in chains(guard_for(ruleset, facts.uplinks, GUARD_MARK)).items():
+        accepted = {
+            rule.why
+            for rules in (ruleset.ipv4, ruleset.ipv6)
+            for rule in rules.get(Chain.OUTPUT, ())
+            if isinstance(rule.verdict, Accept) and rule.out_interface == uplink
+        }
+        marked = [line for line in lines if line.startswith("meta mark 0x1234abcd")]
+        assert {line.split('"')[1] for line in marked} == accepted
+        others = [line for line in lines if line not in marked]
+        assert others[-1] == NEVER
+        assert all(line.startswith("meta protocol arp") for line in others[:-1])
+
+
+def test_an_uplink_with_ipv6_alone_has_no_arp() -> None:
+    """Where IPv4 has no business, nobody asks for an IPv4 neighbour."""
+    state, config, facts = SCENARIOS["connecting-ipv6-endpoint"]
+    lines = chains(guard_for(ruleset_for(state, config, facts), facts.uplinks, GUARD_MARK))
+    assert not [line for line in lines["eth0"] if "arp" in line]
+
+
+def test_arp_asks_for_the_uplinks_network_and_for_gateways_beyond_it() -> None:
+    """A host with a /32 has its gateway outside of its network."""
+    uplink = Uplink("eth0", 2, 1500, (ip_interface("203.0.113.9/32"),))
+    routes = (
+        Route(ip_network("0.0.0.0/0"), "eth0", ip_address("192.0.2.1")),
+        Route(ip_network("10.0.0.0/8"), "eth1", ip_address("192.0.2.99")),
+        Route(ip_network("192.0.2.1/32"), "eth0"),
+    )
+    anything = (Rule(why="any", verdict=Accept(), out_interface="eth0"),)
+    ruleset = Ruleset(ipv4={Chain.OUTPUT: anything})
+    lines = chains(guard_for(ruleset, (uplink,), GUARD_MARK, routes))["eth0"]
+    assert lines[:2] == [
+        ARP.format("203.0.113.9", "203.0.113.9/32"),
+        ARP.format("203.0.113.9", "192.0.2.1/32"),
+    ]
+    assert len(lines) == 4
+
+
+def test_rules_that_differ_in_what_the_hook_cannot_see_become_one() -> None:
+    """Marks and connection tracking are what the guard's own mark stands for."""
+    rule = Rule(why="hole", verdict=Accept(), out_interface="eth0", mark=1)
+    rules = (
+        rule,
+        replace(rule, mark=2),
+        replace(rule, connmark=3),
+        replace(rule, verdict=Reject()),
+    )
+    lines = chains(guard_for(Ruleset(ipv6={Chain.OUTPUT: rules}), (ETH0,), GUARD_MARK))["eth0"]
+    assert lines == [
+        'meta mark 0x1234abcd meta protocol ip6 meta mark set 0x0 accept comment "hole"',
+        NEVER,
+    ]
+
+
+@pytest.mark.parametrize("mark", [0, -1, 1 << 32])
+def test_a_mark_that_packets_have_anyway_is_refused(mark: int) -> None:
+    """Zero is the mark of every packet that nobody marked."""
+    with pytest.raises(FirewallError):
+        guard_for(closed(), (ETH0,), mark)
