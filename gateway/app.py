@@ -37,6 +37,7 @@ class Secured:
 
     firewall: Firewall
     guard: Guard | None
+    network: Network
     namespace: Namespace
     mark: int
     limits: tuple[str, ...]
@@ -81,7 +82,7 @@ def secure() -> Secured:
     except MissingError as err:
         limits.append(f"flows older than the gateway are not forgotten: {err}")
     namespace = Namespace(network, mark if guard else None)
-    return Secured(firewall, guard, namespace, mark, tuple(limits))
+    return Secured(firewall, guard, network, namespace, mark, tuple(limits))
 
 
 async def serve(config: Config, secured: Secured) -> None:
@@ -97,7 +98,7 @@ async def serve(config: Config, secured: Secured) -> None:
         take_over(firewall, closed())
     board = Board(time.monotonic)
     process.reap_orphans()
-    tunnel = choose_tunnel(config.implementation)
+    tunnel = choose_tunnel(config.implementation, secured.network)
     for limit in secured.limits:
         log.warning("this machine cannot keep every promise", limit=limit)
     supervisor = Supervisor(

@@ -35,7 +35,15 @@ from gateway.policy.machine import (
     Stopping,
     step,
 )
-from gateway.policy.routing import LOCKED, Routing, fitted, routing_for, tunnel_mtu, uplink_to
+from gateway.policy.routing import (
+    LOCKED,
+    Routing,
+    fitted,
+    routing_for,
+    tunnel_mtu,
+    uplink_to,
+    without_interface,
+)
 from gateway.policy.rules import Ruleset
 from gateway.policy.telling import detail, name, reason, status_of
 from gateway.tunnel import TunnelBackend
@@ -224,9 +232,10 @@ class Supervisor:
         for endpoint in tunnel.endpoints:
             if uplink_to(endpoint.address, self._facts) is None:
                 raise NetworkError("no uplink has a route to the endpoint", str(endpoint))
-        self._route(LOCKED)
+        routing = routing_for(tunnel, self._config, self._facts)
+        self._route(without_interface(routing))
         await self._parts.tunnel.up(tunnel, tunnel_mtu(tunnel, self._facts))
-        self._route(routing_for(tunnel, self._config, self._facts))
+        self._route(routing)
         self._write_resolver()
 
     def _write_resolver(self) -> None:

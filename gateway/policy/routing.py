@@ -173,6 +173,15 @@ def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
     )
 
 
+def without_interface(routing: Routing) -> Routing:
+    """Return what of `routing` can stand before the tunnel's interface does.
+
+    The way to the endpoint is part of it: WireGuard sends its first handshake as the link goes up.
+    """
+    routes = tuple(route for route in routing.routes if route.interface != INTERFACE)
+    return replace(routing, routes=routes)
+
+
 def _reply_routes(uplink: Uplink, facts: Facts) -> tuple[TableRoute, ...]:
     """Return the table that takes replies back by `uplink`: its share of the main table."""
     return tuple(
