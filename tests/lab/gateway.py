@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,34 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.lab.container import Container
 from tests.lab.errors import LabError
 from tests.lab.namespace import Namespace
-from tests.lab.process import PATIENCE, Child, Household, eventually, run
+from tests.lab.process import PATIENCE, Child, Household, eventually
 from tests.lab.server import CLIENT, INSIDE, Keys, Server
-from tests.lab.workload import DOCKER_CAPABILITIES, Workload, with_capabilities
+from tests.lab.workload import Workload
 
 PROJECT = Path(__file__).resolve().parents[2]
 HEALTH = ("127.0.0.1", 9999)
-GATEWAY_CAPABILITIES = (*DOCKER_CAPABILITIES, "net_admin")
-"""Docker's default set with `cap_add: NET_ADMIN`."""
-
-# The mounts of a container: a /run and a resolv.conf of its own, and a /sys of its namespace.
-# They outlive the process, because a container that restarts in place keeps them too.
-_HOLD = """
-set -e
-mount -t sysfs -o ro sysfs /sys
-mount -t tmpfs tmpfs /run
-mkdir -p /run/wireguard /run/secrets
-resolv=$(readlink -m /etc/resolv.conf)
-mkdir -p "$(dirname "$resolv")"
-[ -e "$resolv" ] || : > "$resolv"
-mount --bind "$1" "$resolv"
-eval "$2"
-echo ready
-exec sleep infinity
-"""
-_READ_ONLY_PROC_SYS = "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys"
-_WITHOUT_TUN = "mount -t tmpfs tmpfs /dev/net"
 
 
 @dataclass(frozen=True)
@@ -57,7 +37,7 @@ class Health:
 
 
 class Gateway:
-    """One gateway container: a mount namespace that stays, and a process that comes and goes."""
+    """The gateway's container and its main process, which comes and goes."""
 
     def __init__(
         self,
@@ -67,44 +47,20 @@ class Gateway:
         client: Keys,
         *,
         argv: Sequence[str] = (sys.executable, "-m", "gateway"),
-        capabilities: Sequence[str] | None = GATEWAY_CAPABILITIES,
-        pid_namespace: bool = False,
-        read_only_proc_sys: bool = False,
-        without_tun: bool = False,
-        resolv_conf: str = "search example.test\nnameserver 127.0.0.11\noptions ndots:0\n",
+        **options: Any,
     ) -> None:
-        """Make the container's mounts; `start` starts the process.
-
-        `pid_namespace` makes the process PID 1 of a namespace that dies with it (killed, its
-        exit code is then 1, because unshare cannot die of SIGKILL by itself);
-        `read_only_proc_sys` and `without_tun` take away what Docker takes away;
-        `capabilities` None leaves all of them.
-        """
+        """Make the container with `options` as in Container; `start` starts the process."""
+        self.container = Container(namespace, household, **options)
         self.namespace = namespace
-        self._household = household
         self.server = server
         self.client = client
         self.argv = list(argv)
         self.environment: dict[str, str] = {}
         self.started_at = 0.0
-        self._capabilities = capabilities
-        self._pid_namespace = pid_namespace
-        self._read_only_proc_sys = read_only_proc_sys
+        self._household = household
         self._log = household.file("gateway.log")
         self._log_start = 0
         self._child: Child | None = None
-        resolver = household.file("resolv.conf")
-        resolver.write_text(resolv_conf, encoding="utf-8")
-        taken_away = [
-            *([_READ_ONLY_PROC_SYS] if read_only_proc_sys else []),
-            *([_WITHOUT_TUN] if without_tun else []),
-        ]
-        hold = ["unshare", "--mount", "--propagation", "slave", "--", "sh", "-c", _HOLD, "hold"]
-        self._holder = household.start(
-            namespace.command([*hold, str(resolver), " && ".join(taken_away)]), "holder"
-        )
-        self._holder.wait_for("ready")
-        self.root = Path(f"/proc/{self._holder.pid}/root")
 
     # -- environment ---------------------------------------------------------------------------
 
@@ -147,25 +103,6 @@ class Gateway:
             "PersistentKeepalive = 25\n"
         )
 
-    # -- files ---------------------------------------------------------------------------------
-
-    def write(self, path: str, text: str, mode: int = 0o600) -> None:
-        """Write a file under /run/secrets or /config of the container."""
-        if path.startswith("/config/") and not self._has_config():
-            Path("/config").mkdir(exist_ok=True)  # the only thing left behind: a mount point
-            self._enter("mount", "-t", "tmpfs", "tmpfs", "/config")
-        file = self.root / path.lstrip("/")
-        file.write_text(text, encoding="utf-8")
-        file.chmod(mode)
-
-    def resolv_conf(self) -> str:
-        """Return the container's resolv.conf, which its workloads share."""
-        return (self.root / "etc/resolv.conf").read_text(encoding="utf-8")
-
-    def _has_config(self) -> bool:
-        mounts = Path(f"/proc/{self._holder.pid}/mounts").read_text(encoding="utf-8")
-        return " /config " in mounts
-
     # -- the process ---------------------------------------------------------------------------
 
     def start(self, environment: Mapping[str, str] | None = None) -> "Gateway":
@@ -183,7 +120,7 @@ class Gateway:
         self._log_start = self._log.stat().st_size
         self.started_at = time.monotonic()
         self._child = self._household.start(
-            self._command(), "gateway", env=self.environment, log=self._log
+            self.container.command(self.argv), "gateway", env=self.environment, log=self._log
         )
         return self
 
@@ -197,7 +134,7 @@ class Gateway:
         """Process id of the gateway itself, as the machine sees it."""
         if self._child is None:
             raise LabError("the gateway has not been started")
-        if not self._pid_namespace:
+        if not self.container.pid_namespace:
             return self._child.pid
         parent = self._child.pid
         children = Path(f"/proc/{parent}/task/{parent}/children")
@@ -214,7 +151,10 @@ class Gateway:
         os.kill(self.pid, number)
 
     def wait(self, timeout: float = 10) -> int:
-        """Wait until the process ends by itself and return its exit code."""
+        """Wait until the process ends by itself and return its exit code.
+
+        A PID 1 that was killed leaves 1: unshare cannot die of SIGKILL by itself.
+        """
         if self._child is None:
             raise LabError("the gateway has not been started")
         return self._child.wait(timeout)
@@ -240,26 +180,11 @@ class Gateway:
         if self.running:
             self.signal(signal.SIGKILL)
         self._reap()
-        self._holder.close()
+        self.container.close()
 
     def _reap(self) -> None:
         if self._child is not None:
             self._child.close()
-
-    def _command(self) -> list[str]:
-        argv = [*with_capabilities(self._capabilities), *self.argv]
-        if self._pid_namespace:
-            if self._read_only_proc_sys:  # --mount-proc brings a writable one
-                argv = ["sh", "-c", f'{_READ_ONLY_PROC_SYS} && exec "$@"', "sh", *argv]
-            argv = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *argv]
-        return self._entered(argv)
-
-    def _entered(self, argv: Sequence[str]) -> list[str]:
-        mounts = f"--mount=/proc/{self._holder.pid}/ns/mnt"
-        return ["nsenter", f"--net={self.namespace.path}", mounts, "--", *argv]
-
-    def _enter(self, *argv: str) -> str:
-        return run(self._entered(argv))
 
     # -- what it says --------------------------------------------------------------------------
 
@@ -330,24 +255,17 @@ class Gateway:
 
     def execute(self, *argv: str, stdin: str = "") -> tuple[int, str]:
         """Run a command in the container, as `docker exec`; return exit code and all output."""
-        command = self._entered([*with_capabilities(self._capabilities), *argv])
-        if self._pid_namespace:
-            own = f"/proc/{self.pid}/ns"
-            command = [word for word in command if not word.startswith("--mount=")]
-            command[1:1] = [f"--pid={own}/pid", f"--mount={own}/mnt"]
-        done = subprocess.run(
-            command,
-            input=stdin,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=60 * PATIENCE,
-        )
-        return done.returncode, done.stdout
+        main = self.pid if self.container.pid_namespace else 0
+        return self.container.execute(argv, main=main, env=self.environment, stdin=stdin)
+
+    def write(self, path: str, text: str, mode: int = 0o600) -> None:
+        """Write a file under /run/secrets or /config of the container."""
+        self.container.write(path, text, mode)
+
+    def resolv_conf(self) -> str:
+        """Return the container's resolv.conf, which its workloads share."""
+        return self.container.resolv_conf()
 
     def workload(self, **options: Any) -> Workload:
         """Return a workload that shares the container's resolv.conf, as an attached one does."""
-        mounts = Path(f"/proc/{self._holder.pid}/ns/mnt")
-        return Workload(self.namespace, self._household, mounts=mounts, **options)
+        return self.container.workload(**options)

@@ -3,65 +3,27 @@
 import itertools
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tests.lab.capture import Capture
-from tests.lab.frames import Frame, Judgement, is_neighbour_discovery, wireguard_to
+from tests.lab.frames import Frame, Judgement, wireguard_to
 from tests.lab.gateway import Gateway
-from tests.lab.hosts import Address, Services, dns, echo, http
+from tests.lab.hosts import Address, Services, dns
+from tests.lab.internet import Uplink, build_internet, build_lan, build_uplink, serve
 from tests.lab.namespace import NETNS_DIRECTORY, Namespace, connect
 from tests.lab.process import Household
 from tests.lab.server import PORT, Keys, Server, kernel_has_wireguard
 from tests.lab.workload import Workload
 
-INTERNET = (
-    Address("198.51.100.10", "2001:db8:100::10"),
-    Address("203.0.113.10", "2001:db8:113::10"),
-)
-"""Hosts with echo (7), http (80) and dns (53)."""
-OUTSIDER = Address("203.0.113.66", "2001:db8:113::66")
-"""A client whose address stands in no list; bind probes of `lab.internet` to it."""
-LAN_HOST = Address("192.168.77.10", "fd77::10")
-"""A host with echo (7), http (80) and dns (53 and 853)."""
-LAN_SUBNETS = Address("192.168.77.0/24", "fd77::/64")
-LAN_ROUTER = Address("192.168.77.1", "fd77::1")
-OTHER_LAN_HOST = Address("192.168.78.10", "fd78::10")
-"""A private host outside LAN_SUBNETS, reached through the LAN's router, with the same services."""
-
 _PREFIX = "pcl"
-_MOST_UPLINKS = 4
 _numbers = itertools.count(1)
-
-
-def router_address(number: int) -> Address:
-    """Return the router's address on uplink `number`."""
-    return Address(f"172.{30 + number}.0.1", f"fd{30 + number}::1")
-
-
-@dataclass(frozen=True)
-class Uplink:
-    """One network that the gateway's namespace is attached to; the router is its .1."""
-
-    name: str
-    """Interface in the gateway's namespace."""
-    number: int
-    gateway: Address
-    router: Address
-    networks: tuple[str, str]
-    gateway_mac: str
-    router_mac: str
-    capture: Capture
-
-    @property
-    def far_end(self) -> str:
-        """Interface of the router's side of the link."""
-        return f"up{self.number}"
 
 
 class Lab:
@@ -202,44 +164,11 @@ class Lab:
 
         The capture records before the new link is up. Only the first network gives default routes.
         """
-        number = len(self.uplinks)
-        name, far_end = f"eth{number}", f"up{number}"
-        gateway = Address(f"172.{30 + number}.0.2", f"fd{30 + number}::2")
-        router = router_address(number)
-        connect(self.internet_namespace, far_end, self.gateway_namespace, name)
-        networks = (f"172.{30 + number}.0.0/24", f"fd{30 + number}::/64")
-
-        def neighbours(frame: Frame) -> bool:
-            return is_neighbour_discovery(frame, set(gateway), networks)
-
-        self.internet_namespace.ip(
-            f"link set {far_end} address 02:00:00:00:{number:02x}:01 up",
-            f"addr add {router.ipv4}/24 dev {far_end}",
-            f"addr add {router.ipv6}/64 dev {far_end} nodad",
+        made = build_uplink(
+            self.internet_namespace, self.gateway_namespace, len(self.uplinks), self.household
         )
-        capture = Capture(
-            far_end,
-            self.household,
-            enter=self.internet_namespace.command,
-            neighbours=neighbours,
-        )
-        self.gateway_namespace.ip(
-            f"link set {name} address 02:00:00:00:{number:02x}:02",
-            f"addr add {gateway.ipv4}/24 brd + dev {name}",
-            f"link set {name} up",
-            f"addr add {gateway.ipv6}/64 dev {name} nodad",
-            *(
-                [f"route add default via {router.ipv4}", f"route add default via {router.ipv6}"]
-                if number == 0
-                else []
-            ),
-        )
-        uplink = Uplink(
-            name, number, gateway, router, networks,
-            f"02:00:00:00:{number:02x}:02", f"02:00:00:00:{number:02x}:01", capture,
-        )  # fmt: skip
-        self.uplinks.append(uplink)
-        return uplink
+        self.uplinks.append(made)
+        return made
 
     def detach_uplink(self, uplink: Uplink) -> None:
         """Take a network away, as `docker network disconnect` does."""
@@ -287,9 +216,9 @@ class Lab:
         with ThreadPoolExecutor() as pool:
             list(pool.map(Namespace.create, self._namespaces()))
         self.gateway_namespace.sysctl("ipv4/ping_group_range", "0 2147483647")  # as Docker does
-        self._build_internet()
-        self._build_lan()
-        self._serve()
+        build_internet(self.internet_namespace)
+        build_lan(self.internet_namespace, self.lan_namespace)
+        self._services = serve(self.internet_namespace, self.lan_namespace, self.household)
         if self._implementation == "auto":
             available = kernel_has_wireguard(self.internet_namespace)
             self._implementation = "kernelspace" if available else "userspace"
@@ -308,92 +237,20 @@ class Lab:
         for services in self._services.values():
             services.wait()
 
-    def _build_internet(self) -> None:
-        for name, value in {
-            "ipv4/ip_forward": 1,
-            "ipv6/conf/all/forwarding": 1,
-            "ipv4/conf/all/rp_filter": 0,
-            "ipv4/conf/default/rp_filter": 0,
-            "ipv4/conf/all/send_redirects": 0,
-            "ipv4/conf/default/send_redirects": 0,
-            "ipv4/icmp_ratelimit": 0,
-            # Services listen on the router's addresses before their links exist.
-            "ipv4/ip_nonlocal_bind": 1,
-            "ipv6/ip_nonlocal_bind": 1,
-        }.items():
-            self.internet_namespace.sysctl(name, value)
-        hosts = (*INTERNET, OUTSIDER)
-        self.internet_namespace.ip(
-            *(f"addr add {host.ipv4}/32 dev lo" for host in hosts),
-            *(f"addr add {host.ipv6}/128 dev lo nodad" for host in hosts),
-        )
-
-    def _build_lan(self) -> None:
-        connect(self.internet_namespace, "lan0", self.lan_namespace, "eth0")
-        self.internet_namespace.ip(
-            f"addr add {LAN_ROUTER.ipv4}/24 dev lan0",
-            f"addr add {LAN_ROUTER.ipv6}/64 dev lan0 nodad",
-            "link set lan0 up",
-            f"route add {OTHER_LAN_HOST.ipv4}/32 via {LAN_HOST.ipv4}",
-        )
-        self.lan_namespace.ip(
-            f"addr add {LAN_HOST.ipv4}/24 dev eth0",
-            f"addr add {LAN_HOST.ipv6}/64 dev eth0 nodad",
-            f"addr add {OTHER_LAN_HOST.ipv4}/32 dev lo",
-            f"addr add {OTHER_LAN_HOST.ipv6}/128 dev lo nodad",
-            "link set eth0 up",
-            f"route add default via {LAN_ROUTER.ipv4}",
-            f"route add default via {LAN_ROUTER.ipv6}",
-        )
-        self.internet_namespace.ip(f"route add {OTHER_LAN_HOST.ipv6}/128 via {LAN_HOST.ipv6}")
-
-    def _serve(self) -> None:
-        internet = [
-            service
-            for host in INTERNET
-            for address in host
-            for service in (
-                echo(address),
-                http(address),
-                dns(address, A=INTERNET[0].ipv4, AAAA=INTERNET[0].ipv6),
-            )
-        ]
-        # The router's own: a neighbour on each uplink, with a resolver.
-        router = [
-            service
-            for number in range(_MOST_UPLINKS)
-            for address in router_address(number)
-            for service in (
-                echo(address),
-                http(address),
-                dns(address, A=INTERNET[1].ipv4, AAAA=INTERNET[1].ipv6),
-            )
-        ]
-        lan = [
-            service
-            for host in (LAN_HOST, OTHER_LAN_HOST)
-            for address in host
-            for service in (
-                echo(address),
-                http(address),
-                dns(address, A=LAN_HOST.ipv4, AAAA=LAN_HOST.ipv6),
-                dns(address, 853, A=LAN_HOST.ipv4, AAAA=LAN_HOST.ipv6),
-            )
-        ]
-        for name, namespace, listed in (
-            ("internet", self.internet_namespace, internet + router),
-            ("lan", self.lan_namespace, lan),
-        ):
-            self._services[name] = Services(namespace, listed, self.household)
-
 
 def sweep() -> list[str]:
-    """Remove what labs of processes that are gone have left behind, and return its names."""
+    """Remove what labs of processes that are gone have left behind; return their namespaces."""
+    places = [NETNS_DIRECTORY, Path(tempfile.gettempdir()), Path("/var/run/wireguard")]
     removed = []
-    directory = NETNS_DIRECTORY
-    for path in directory.glob(f"{_PREFIX}*") if directory.exists() else ():
-        found = re.match(rf"{_PREFIX}(\d+)x\d+-", path.name)
-        if found and not Path("/proc", found[1]).exists():
+    for path in [path for place in places for path in place.glob(f"{_PREFIX}*")]:
+        found = re.match(rf"{_PREFIX}(\d+)x\d+", path.name)
+        if not found or Path("/proc", found[1]).exists():
+            continue
+        if path.parent == NETNS_DIRECTORY:
             Namespace(path.name).delete()
             removed.append(path.name)
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
     return removed

@@ -18,10 +18,11 @@ from tests.lab.capture import Capture
 from tests.lab.errors import LabError
 from tests.lab.frames import Frame, addressed_to, is_multicast_report
 from tests.lab.hosts import echo
+from tests.lab.internet import INTERNET, LAN_HOST, OTHER_LAN_HOST, OUTSIDER
 from tests.lab.namespace import NETNS_DIRECTORY, Namespace
 from tests.lab.process import PATIENCE, eventually, run
 from tests.lab.server import CLIENT, INSIDE, RESOLVED, Server, wait_for_socket
-from tests.lab.topology import INTERNET, LAN_HOST, OTHER_LAN_HOST, OUTSIDER, Lab, sweep
+from tests.lab.topology import Lab, sweep
 
 pytestmark = pytest.mark.lab
 
