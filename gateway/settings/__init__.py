@@ -18,7 +18,7 @@ from gateway.settings import checks, compat, quickfiles, tunnels
 from gateway.settings.findings import Findings, Notice, Weight
 from gateway.settings.sources import SECRETFILE, Variables, read_variables
 from gateway.settings.values import listen_address
-from gateway.settings.variables import FIELDS, log_format, log_level
+from gateway.settings.variables import FIELDS, read_log_format, read_log_level
 
 __all__ = [
     "Loaded",
@@ -66,8 +66,8 @@ def environment() -> Mapping[str, str]:
 def log_settings(environ: Mapping[str, str]) -> LogSettings:
     """Return how to log; what is wrong about it counts as not set, and `load` tells it."""
     return LogSettings(
-        _plain(environ, "LOG_LEVEL", log_level, "info"),
-        _plain(environ, "LOG_FORMAT", log_format, "auto"),
+        _plain(environ, "LOG_LEVEL", read_log_level, "info"),
+        _plain(environ, "LOG_FORMAT", read_log_format, "auto"),
     )
 
 

@@ -76,12 +76,12 @@ def _vpn_type(text: str) -> str:
     return "wireguard"
 
 
-def log_level(text: str) -> str:
+def read_log_level(text: str) -> str:
     """Read the least level to log."""
     return "warning" if text.lower() == "warn" else values.choice(text, LOG_LEVELS)
 
 
-def log_format(text: str) -> str:
+def read_log_format(text: str) -> str:
     """Read the form of the log."""
     return values.choice(text, LOG_FORMATS)
 
@@ -252,12 +252,12 @@ class Settings(BaseSettings):
         "Reachable from outside only with its port in `FIREWALL_INPUT_PORTS`.",
         unset="`127.0.0.1:9999`",
     )
-    log_level: Annotated[str | None, read_with(log_level)] = _variable(
+    log_level: Annotated[str | None, read_with(read_log_level)] = _variable(
         "Log",
         "The least that is logged: `debug`, `info`, `warning` or `error`.",
         unset="`info`",
     )
-    log_format: Annotated[str | None, read_with(log_format)] = _variable(
+    log_format: Annotated[str | None, read_with(read_log_format)] = _variable(
         "Log",
         "`json`, `console`, or `auto`: console on a terminal.",
         unset="`auto`",
