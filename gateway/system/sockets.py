@@ -13,7 +13,7 @@ def udp_sockets(port: int, proc: Path = PROC) -> frozenset[int]:
     inodes = set()
     for table in ("udp", "udp6"):
         try:
-            lines = (proc / "self/net" / table).read_text("ascii").splitlines()[1:]
+            lines = (proc / "thread-self/net" / table).read_text("ascii").splitlines()[1:]
         except FileNotFoundError:  # a kernel without IPv6
             continue
         for line in lines:

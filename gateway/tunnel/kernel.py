@@ -236,9 +236,9 @@ def _peer(key: str, entry: Any) -> DevicePeer:
         endpoint=endpoint and Endpoint(ip_address(endpoint["addr"]), endpoint["port"]),
         preshared_key=_secret(entry.get_attr("WGPEER_A_PRESHARED_KEY")),
         persistent_keepalive=entry.get_attr("WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL") or 0,
-        handshake=(handshake["tv_sec"] + handshake["tv_nsec"] / 1e9) or None,
-        received=entry.get_attr("WGPEER_A_RX_BYTES"),
-        sent=entry.get_attr("WGPEER_A_TX_BYTES"),
+        handshake=(handshake and handshake["tv_sec"] + handshake["tv_nsec"] / 1e9) or None,
+        received=entry.get_attr("WGPEER_A_RX_BYTES") or 0,
+        sent=entry.get_attr("WGPEER_A_TX_BYTES") or 0,
     )
 
 
