@@ -114,7 +114,8 @@ class Tunnel:
     """One complete WireGuard configuration that the gateway can connect with.
 
     `addresses` are those of the tunnel interface; `mtu` is None when it follows from the uplink;
-    `listen_port` and `fwmark` identify the encrypted flow.
+    `listen_port` and `fwmark` identify the encrypted flow; `dns` are the resolvers that go with
+    this tunnel, where candidates differ in them (else `Config.dns` holds for all).
     """
 
     private_key: Secret
@@ -123,6 +124,7 @@ class Tunnel:
     listen_port: int = 51820
     fwmark: int = 0xCA6C
     mtu: int | None = None
+    dns: tuple[Address, ...] = ()
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

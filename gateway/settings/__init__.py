@@ -8,15 +8,21 @@ sources -> variables (pydantic-settings) -> tunnels, with quickfiles -> checks -
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.errors import ConfigError
-from gateway.model import Backend, Config, HostPort, Implementation
+from gateway.model import Backend, Config, HostPort, Implementation, Tunnel
 from gateway.settings import checks, compat, quickfiles, tunnels
 from gateway.settings.findings import Findings, Notice, Weight
-from gateway.settings.sources import SECRETFILE, Variables, read_variables
+from gateway.settings.sources import (
+    FILE_VARIABLES,
+    PLAIN_ONLY,
+    SECRETFILE,
+    Variables,
+    read_variables,
+)
 from gateway.settings.values import listen_address
 from gateway.settings.variables import FIELDS, read_log_format, read_log_level
 
@@ -101,9 +107,8 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
 
 
 def _known_names() -> frozenset[str]:
-    current = {field.upper() for field in FIELDS} | set(compat.OLDER_NAMES)
-    files = {name + SECRETFILE for name in current if not name.endswith(SECRETFILE)}
-    return frozenset(current | files)
+    plain = {field.upper() for field in PLAIN_ONLY}
+    return frozenset(plain | set(FILE_VARIABLES) | {name + SECRETFILE for name in FILE_VARIABLES})
 
 
 def _drafts(variables: Variables, root: Path, findings: Findings) -> tuple[tunnels.Draft, ...]:
@@ -146,7 +151,7 @@ def _config(
             "DNS in its WireGuard file. None is chosen for you: it would see every name",
         )
     return Config(
-        tunnels=tuple(draft.tunnel for draft in drafts),
+        tunnels=_tunnels(drafts),
         dns=drafts[0].dns,
         outbound_subnets=subnets,
         input_ports=input_ports,
@@ -155,6 +160,13 @@ def _config(
         implementation=settings.wireguard_implementation or Implementation.AUTO,
         firewall=settings.firewall_backend or Backend.AUTO,
     )
+
+
+def _tunnels(drafts: tuple[tunnels.Draft, ...]) -> tuple[Tunnel, ...]:
+    """Return the candidates, each with its own resolvers where they are not the same for all."""
+    if all(draft.dns == drafts[0].dns for draft in drafts):
+        return tuple(draft.tunnel for draft in drafts)
+    return tuple(replace(draft.tunnel, dns=draft.dns) for draft in drafts)
 
 
 def _origins(variables: Variables, drafts: tuple[tunnels.Draft, ...]) -> dict[str, str]:

@@ -1,9 +1,14 @@
-"""Reading `WIREGUARD_ENDPOINTS`: servers in order of preference, some with a key of their own."""
+"""Reading servers: `Endpoint` lines, and `WIREGUARD_ENDPOINTS` with a key for some of them."""
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.model import Endpoint
 from gateway.settings import values
+
+_LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE)
+_LONGEST_NAME: Final = 253
 
 
 @dataclass(frozen=True)
@@ -12,6 +17,32 @@ class EndpointChoice:
 
     endpoint: Endpoint
     public_key: str | None = None
+
+
+@dataclass(frozen=True)
+class NamedEndpoint:
+    """A server by its name, which nothing looks up yet."""
+
+    name: str
+    port: int
+
+
+def server(text: str) -> Endpoint | NamedEndpoint:
+    """Read `address:port`, `[IPv6 address]:port` or `name:port` (wg(8), Endpoint)."""
+    host, colon, port = text.rpartition(":")
+    if colon and _is_name(host):
+        return NamedEndpoint(host, values.port(port))
+    return values.endpoint(text)
+
+
+def _is_name(text: str) -> bool:
+    """Say whether `text` is a host name (RFC 1123) and not an attempt at an IPv4 address."""
+    labels = text.removesuffix(".").split(".")
+    return (
+        len(text) <= _LONGEST_NAME
+        and all(map(_LABEL.fullmatch, labels))
+        and not labels[-1].isdigit()
+    )
 
 
 def endpoint_choices(text: str) -> tuple[EndpointChoice, ...]:

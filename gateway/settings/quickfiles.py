@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from gateway.model import Address
 from gateway.settings import files, values, wgquick
+from gateway.settings.candidates import server
 from gateway.settings.findings import Findings, joined
 
 PLACES: Final = (
@@ -124,7 +125,7 @@ class _Reader:
             "wireguard_public_key": self._last(section, "PublicKey", values.used_key),
             "wireguard_preshared_key": self._last(section, "PresharedKey", values.preshared_key),
             "wireguard_allowed_ips": self._many(section, "AllowedIPs", values.networks),
-            "endpoint": self._last(section, "Endpoint", values.endpoint),
+            "endpoint": self._last(section, "Endpoint", server),
             "wireguard_persistent_keepalive_interval": self._last(
                 section, "PersistentKeepalive", values.keepalive
             ),

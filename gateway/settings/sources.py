@@ -30,6 +30,12 @@ PLAIN_ONLY: Final = frozenset(
 )
 """Fields that are read as variables only: others read them too, or before any file."""
 
+FILE_VARIABLES: Final[Mapping[str, str]] = {
+    **{field.upper(): field for field in FIELDS if field not in PLAIN_ONLY},
+    **{name: current.lower() for name, current in OLDER_NAMES.items()},
+}
+"""Variables that may come as a file too, with their fields; older names last."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -138,18 +144,10 @@ def _gather(found: Iterator[tuple[str, Given]]) -> dict[str, Given]:
     return result
 
 
-def _names() -> Iterator[tuple[str, str]]:
-    """Yield every variable that may also come as a file, with its field; older names last."""
-    for field in FIELDS:
-        if field not in PLAIN_ONLY:
-            yield field.upper(), field
-    yield from ((name, current.lower()) for name, current in OLDER_NAMES.items())
-
-
 def _named_files(
     environ: Mapping[str, str], root: Path, findings: Findings
 ) -> Iterator[tuple[str, Given]]:
-    for name, field in _names():
+    for name, field in FILE_VARIABLES.items():
         variable = name + SECRETFILE
         written = environ.get(variable, "").strip()
         if not written:
@@ -164,7 +162,7 @@ def _named_files(
 def _conventional_files(root: Path, findings: Findings) -> Iterator[tuple[str, Given]]:
     if not files.exists(root, SECRETS_FOLDER):
         return
-    for name, field in _names():
+    for name, field in FILE_VARIABLES.items():
         path = SECRETS_FOLDER / name.lower()
         if files.exists(root, path):
             yield from _from_file(root, path, field, str(path), findings)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gateway.model import EVERYTHING, Address, Endpoint, Interface, Network, Peer, Secret, Tunnel
+from gateway.settings.candidates import NamedEndpoint
 from gateway.settings.checks import check_tunnel
 from gateway.settings.findings import Findings, joined
 from gateway.settings.networks import simplified
@@ -29,26 +30,28 @@ class Draft:
 def build(variables: Variables, files: Sequence[ReadFile], findings: Findings) -> tuple[Draft, ...]:
     """Return the candidates in order of preference; what is wrong becomes problems."""
     if variables.values.wireguard_endpoints:
-        _check_endpoints_alone(variables, files, findings)
+        _check_endpoints_alone(variables, findings)
+    if len(files) > 1:
+        _refuse_peer_variables(variables, f"{len(files)} wg-quick files", findings)
     pickers = [Picker(variables, file, findings) for file in files or (None,)]
     drafts = [draft for picker in pickers if (draft := _draft(picker))]
     return tuple(each for draft in drafts for each in _with_endpoints(draft, variables))
 
 
-def _check_endpoints_alone(
-    variables: Variables, files: Sequence[ReadFile], findings: Findings
-) -> None:
+def _check_endpoints_alone(variables: Variables, findings: Findings) -> None:
     for name in ("wireguard_endpoint_ip", "wireguard_endpoint_port"):
         if name in variables.given:
             findings.wrong(
                 variables.where(name), "is set beside WIREGUARD_ENDPOINTS; remove one of them"
             )
-    if len(files) > 1:
-        findings.wrong(
-            "WIREGUARD_ENDPOINTS",
-            f"is set beside {len(files)} wg-quick files, which are a list of servers already; "
-            "remove one of them",
-        )
+
+
+def _refuse_peer_variables(variables: Variables, several: str, findings: Findings) -> None:
+    for name in PEER_FIELDS:
+        if name in variables.given:
+            findings.wrong(
+                variables.where(name), f"does not say which of the {several} it is for; remove it"
+            )
 
 
 def _draft(pick: Picker) -> Draft | None:
@@ -106,12 +109,7 @@ def _peers(pick: Picker, parts: Sequence[Part]) -> tuple[Peer, ...]:
     if len(parts) == 1:
         peers = [_peer(pick, parts[0], alone=True)]
     else:
-        for name in PEER_FIELDS:
-            if name in pick.variables.given:
-                pick.findings.wrong(
-                    pick.variables.where(name),
-                    f"does not say which of the {len(parts)} peers it is for; remove it",
-                )
+        _refuse_peer_variables(pick.variables, f"{len(parts)} peers", pick.findings)
         each = pick.without_peer_variables()
         peers = [_peer(each, part, alone=False) for part in parts]
         pick.lacks = pick.lacks or each.lacks
@@ -167,10 +165,11 @@ def _endpoint(pick: Picker, part: Part) -> Any:
         first = Value(choices.value[0].endpoint, choices.where)
         return pick.first(ENDPOINT, first, part.get(ENDPOINT))
     ip, port = pick.variable("wireguard_endpoint_ip"), pick.variable("wireguard_endpoint_port")
+    if ENDPOINT in part and isinstance(part[ENDPOINT].value, NamedEndpoint):
+        return _address_of_name(pick, part[ENDPOINT], ip, port)
     if ENDPOINT in part:
         return pick.first(ENDPOINT, part[ENDPOINT], _written_beside(part[ENDPOINT].value, ip, port))
     if ip and port:
-        pick.origins[ENDPOINT] = ip.where
         return Endpoint(ip.value, port.value)
     pick.lacks = True
     if "wireguard_endpoints" in pick.variables.unreadable:
@@ -182,6 +181,27 @@ def _endpoint(pick: Picker, part: Part) -> Any:
         without_file.require("wireguard_endpoint_ip", ip)
         without_file.require("wireguard_endpoint_port", port)
     return None
+
+
+def _address_of_name(
+    pick: Picker, named: Value, ip: Value | None, port: Value | None
+) -> Endpoint | None:
+    """Return the endpoint that a file names, at the address that a variable says."""
+    shown_name = shown(named.value.name)
+    if ip is None:
+        pick.lacks = True
+        pick.findings.wrong(
+            named.where,
+            f"Endpoint {shown_name} is a name; names are not looked up, because that would ask "
+            "outside the tunnel: set WIREGUARD_ENDPOINT_IP to the address that `getent ahosts "
+            "NAME` prints, or write it here",
+        )
+        return None
+    pick.findings.tell(
+        named.where,
+        f"Endpoint {shown_name} is reached at {ip.value}, as WIREGUARD_ENDPOINT_IP says",
+    )
+    return Endpoint(ip.value, port.value if port else named.value.port)
 
 
 def _written_beside(in_file: Endpoint, ip: Value | None, port: Value | None) -> Value | None:

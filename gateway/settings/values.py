@@ -7,7 +7,7 @@ repeats a key: it shows what was written only through `shown`.
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
-from ipaddress import IPv6Address, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 from typing import Final, TypeVar
 
 from gateway.model import (
@@ -189,6 +189,12 @@ def _plain(value: Address, text: str) -> Address:
     return value
 
 
+def _is_a_host(value: Address) -> bool:
+    """Say whether one host can have the address: RFC 1122 (0.0.0.0, class E), RFC 4291."""
+    classless = isinstance(value, IPv4Address) and value.is_reserved
+    return not (value.is_unspecified or value.is_multicast or classless)
+
+
 def interface(text: str) -> Interface:
     """Read an address of the tunnel with its prefix length; without one it is a host address."""
     _check_mask(text)
@@ -199,7 +205,7 @@ def interface(text: str) -> Interface:
             f"{shown(text)} is no address; write it as your provider does, such as 10.64.0.2/32"
         ) from None
     _plain(value.ip, text)
-    if value.ip.is_unspecified or value.ip.is_multicast or value.ip.is_loopback:
+    if value.ip.is_loopback or not _is_a_host(value.ip):
         raise ValueError(f"{shown(text)} cannot be an address of the tunnel")
     return value
 
@@ -228,7 +234,9 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 def _check_mask(text: str) -> None:
-    """Refuse masks such as 255.255.255.0 or 0.0.0.255, which `ipaddress` would accept both."""
+    """Refuse what `ipaddress` would accept: masks such as 255.255.255.0 or 0.0.0.255, zones."""
+    if "%" in text:
+        raise ValueError(f"{shown(text)} has a zone; write the address without %...")
     _, slash, mask = text.partition("/")
     if slash and not (mask.isascii() and mask.isdigit()):
         raise ValueError(f"{shown(text)} has no prefix length; write a number after the /")
@@ -239,7 +247,7 @@ def resolver(text: str) -> Address:
     value = address(text)
     if str(value) in _FOREIGN_RESOLVERS:
         raise ValueError(f"{value} {_FOREIGN_RESOLVERS[str(value)]}")
-    if value.is_unspecified or value.is_multicast or value.is_link_local or value.is_reserved:
+    if value.is_link_local or not _is_a_host(value):
         raise ValueError(f"{value} cannot be a DNS server; write your provider's resolver")
     return value
 
@@ -266,7 +274,7 @@ def server_address(text: str) -> Address:
     except ValueError:
         raise ValueError(f"{shown(text)} is no IP address; {_NAME_REMEDY}") from None
     _plain(value, text)
-    if value.is_unspecified or value.is_multicast or value.is_loopback:
+    if value.is_loopback or not _is_a_host(value):
         raise ValueError(f"{value} cannot be reached as a server; {_NAME_REMEDY}")
     return value
 
