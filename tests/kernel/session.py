@@ -1,0 +1,103 @@
+"""What the guest has told so far, test by test, and why there will be no more."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+Report = dict[str, Any]
+"""A pytest report as plain data (pytest_report_to_serializable)."""
+
+
+class Guest(Protocol):
+    """What a session needs of the machine."""
+
+    def event(self, timeout: float) -> dict[str, Any] | None:
+        """Return the next event, or None: the guest has ended, or `timeout` seconds are over."""
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether the guest is off."""
+
+
+class NoReport(Exception):  # noqa: N818 - not an error of the program but a test's outcome
+    """A test of which the guest did not tell the outcome; the text says why."""
+
+
+class Session:
+    """The stream of one guest's events, sorted by run and test."""
+
+    def __init__(
+        self,
+        guest: Guest,
+        *,
+        silence: float,
+        total: float,
+        tell: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Listen to `guest`; `silence` and `total` limit one wait and the whole, in seconds."""
+        self._guest = guest
+        self._silence = silence
+        self._clock = clock
+        self._began = clock()
+        self._deadline = self._began + total
+        self._tell = tell
+        self._reports: dict[tuple[str, str], list[Report]] = defaultdict(list)
+        self._finished: set[tuple[str, str]] = set()
+        self._ended_runs: dict[str, int] = {}
+        self._over: str | None = None
+
+    def reports(self, run: str, test: str) -> Sequence[Report]:
+        """Wait for the test's teardown and return its reports in order.
+
+        Raises NoReport when the run or the guest ends before, or time is up.
+        """
+        while (run, test) not in self._finished:
+            if run in self._ended_runs:
+                raise NoReport(self._missing(run, test))
+            if self._over is not None:
+                raise NoReport(self._over)
+            self._listen()
+        return self._reports[run, test]
+
+    def _listen(self) -> None:
+        """Take in one event, or find out why none comes."""
+        patience = min(self._silence, self._deadline - self._clock())
+        event = self._guest.event(patience) if patience > 0 else None
+        if event is not None:
+            self._take(event)
+        elif self._guest.ended:
+            self._over = "the guest ended early"
+        elif self._clock() >= self._deadline:
+            total = self._deadline - self._began
+            self._over = f"the guest's {total:.0f} s are over"
+        else:
+            self._over = f"the guest has been silent for {self._silence:.0f} s"
+
+    def _take(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "report":
+                report = event["report"]
+                key = (event["run"], report["nodeid"])
+                self._reports[key].append(report)
+                if report.get("when") == "teardown":
+                    self._finished.add(key)
+            case "ended":
+                self._ended_runs[event["run"]] = event["status"]
+                self._tell(f"{event['run']} ended after {self._clock() - self._began:.0f} s")
+            case "booted":
+                seconds = self._clock() - self._began
+                self._tell(f"the guest runs Linux {event['kernel']} after {seconds:.0f} s")
+            case _:  # "collected" is for the host's collection
+                return
+
+    def _missing(self, run: str, test: str) -> str:
+        """Say why a run that has ended holds no report of this test."""
+        status = self._ended_runs[run]
+        text = f"the guest's pytest ended with exit code {status} and did not report this test"
+        for (of_run, node), reports in self._reports.items():
+            collected = (of_run, node) not in self._finished and test.startswith(node)
+            if of_run == run and collected:
+                text += "".join(f"\n{report['longrepr']}" for report in reports)
+        return text
