@@ -1,0 +1,124 @@
+"""What the gateway does, shown step by step in the lab: see scripts/demo."""
+
+import sys
+import time
+from contextlib import suppress
+
+from tests.lab.frames import is_multicast_report, is_wireguard
+from tests.lab.gateway import Gateway
+from tests.lab.internet import INTERNET
+from tests.lab.process import eventually
+from tests.lab.topology import Lab
+from tests.lab.workload import Probe
+
+HOST = INTERNET[0]
+BOLD, DIM, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
+
+
+def title(text: str) -> None:
+    """Begin a step."""
+    print(f"\n{BOLD}{text}{PLAIN}", flush=True)
+
+
+def tell(label: str, text: str) -> None:
+    """Say one thing about the step."""
+    print(f"  {label:<26}{text}", flush=True)
+
+
+def ask(lab: Lab, address: str) -> Probe:
+    """Have the workload connect to a host on the internet, which answers who it sees."""
+    return lab.workload.probe("tcp", host=address)
+
+
+def outcome(probe: Probe) -> str:
+    """Say what became of a connection."""
+    if probe.result == "connected":
+        return f"is seen outside as {BOLD}{probe.seen}{PLAIN}"
+    return f"{BOLD}{probe.result}{PLAIN} after {probe.seconds * 1000:.1f} ms"
+
+
+def show_workload(lab: Lab) -> None:
+    """Show what the workload gets, in both families."""
+    tell("workload over IPv4", outcome(ask(lab, HOST.ipv4)))
+    tell("workload over IPv6", outcome(ask(lab, HOST.ipv6)))
+
+
+def show_outside(lab: Lab, since: float) -> int:
+    """Show what a capture outside the namespace has seen; return how much should not be there."""
+    frames = lab.capture.frames(since)
+    server = lab.server.endpoint
+    encrypted = sum(is_wireguard(f, a, lab.server.port) for f in frames for a in server)
+    leaks = len(lab.leaks(since, allowed=[is_multicast_report]))
+    tell("capture outside", f"{encrypted} encrypted packets, {BOLD}{leaks} others{PLAIN}")
+    return leaks
+
+
+def show_health(gateway: Gateway) -> None:
+    """Show what the health endpoint says."""
+    health = gateway.status()
+    tell("health", f"{health.code} {health.state}: {health.body.get('reason', '')}")
+
+
+def demonstrate(lab: Lab) -> int:
+    """Go through the life of a gateway; return the number of packets that leaked."""
+    title("Before: a workload in a container's network, no gateway yet")
+    show_workload(lab)
+
+    title("The gateway starts, its VPN server does not answer: closed")
+    lab.server.cut()
+    gateway = lab.gateway().start()
+    gateway.wait_for_state("connecting")
+    since = time.monotonic()
+    show_workload(lab)
+    show_health(gateway)
+    leaks = show_outside(lab, since)
+
+    title("The server answers: connected")
+    lab.server.restore()
+    gateway.wait_healthy(30)
+    show_workload(lab)
+    show_health(gateway)
+    leaks += show_outside(lab, since)
+
+    title("The tunnel is cut, the workload goes on asking")
+    since = time.monotonic()
+    lab.server.cut()
+    flood = lab.workload.flood("udp4", "udp6", rate=50)
+    gateway.wait_unhealthy(40)
+    tell("noticed", f"after {time.monotonic() - since:.0f} s without an answer")
+    show_workload(lab)
+    show_health(gateway)
+    leaks += show_outside(lab, since)
+
+    title("The server is back: the same process, the same namespace, no restart")
+    since = time.monotonic()
+    lab.server.restore()
+    gateway.wait_healthy(40)
+    tell("connected", f"after {time.monotonic() - since:.1f} s")
+    show_workload(lab)
+    leaks += show_outside(lab, since)
+
+    title("The gateway is killed; the workload is still there")
+    since = time.monotonic()
+    gateway.kill()
+    eventually(lambda: ask(lab, HOST.ipv4).failed_fast, timeout=10, what="the end of the tunnel")
+    show_workload(lab)
+    flood.stop()
+    return leaks + show_outside(lab, since)
+
+
+def main() -> int:
+    """Run the demonstration in a lab that leaves nothing behind."""
+    started = time.monotonic()
+    with suppress(KeyboardInterrupt), Lab() as lab:
+        leaks = demonstrate(lab)
+        verdict = "nothing leaked" if not leaks else f"{leaks} PACKETS LEAKED"
+        title(f"In {time.monotonic() - started:.0f} s: {verdict}.")
+        print(f"{DIM}All namespaces are removed again. To use the gateway: README.md.{PLAIN}")
+        return 1 if leaks else 0
+    print("\nStopped; all namespaces are removed again.")
+    return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
