@@ -34,7 +34,9 @@ RTM_DELRULE = 33
 RTM_GETRULE = 34
 RTN_UNICAST = 1
 RTN_UNREACHABLE = 7
-RTPROT_STATIC = 4
+RTPROT_PORTCULLIS = 0x70
+"""The origin that our routes and rules bear; nobody else uses it (iproute2, rt_protos)."""
+ROUNDS = 3
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RTNH_F_ONLINK = 4
@@ -112,36 +114,55 @@ class KernelRule:
 
 
 def main_table(rtnl: Netlink, names: Mapping[int, str]) -> tuple[Route, ...]:
-    """Return the unicast routes of the main table that leave by the links in `names`."""
-    return tuple(
-        Route(route.destination, names[route.index], route.gateway, route.metric)
-        for route, _ in _routes(rtnl)
-        if route.table == TABLE_MAIN
-        and route.kind == RTN_UNICAST
-        and route.index is not None
-        and route.index in names
-    )
+    """Return the unicast routes of the main table that leave by the links in `names`.
+
+    Of several gateways on one link that share a route, only the first is told.
+    """
+    found: dict[tuple[Network, str, int], Route] = {}
+    for route, _ in _routes(rtnl):
+        name = names.get(route.index or 0)
+        if name and route.table == TABLE_MAIN and route.kind == RTN_UNICAST:
+            told = Route(route.destination, name, route.gateway, route.metric)
+            found.setdefault((told.destination, name, told.metric), told)
+    return tuple(found.values())
 
 
 def apply(rtnl: Netlink, wanted: Routing) -> None:
-    """Make the owned tables and the band of priorities hold exactly `wanted`, and read back."""
+    """Make the owned tables and the band of priorities hold exactly `wanted`, and read back.
+
+    Deleting a rule of others may hit one of ours that says more, because the kernel takes what a
+    request leaves out for "any" (net/core/fib_rules.c, rule_find); the next round adds it again,
+    behind the other, which is then the one that is hit.
+    """
+    left: tuple[str, ...] = ()
+    for _ in range(ROUNDS):
+        _add_missing(rtnl, wanted)
+        _delete_surplus(rtnl, wanted)
+        left = drift(rtnl, wanted)
+        if not left:
+            return
+    raise NetworkError("set routing: " + "; ".join(left))
+
+
+def _add_missing(rtnl: Netlink, wanted: Routing) -> None:
     routes, rules = _wanted(wanted)
     ends = {route for route in routes if route.kind == RTN_UNREACHABLE}
     present = set(_owned_routes(rtnl, wanted))
     _add_routes(rtnl, ends - present, present)
-    for rule in sorted(rules - set(_owned_rules(rtnl)), key=lambda r: -r.priority):
-        flags = NLM_F_CREATE | NLM_F_EXCL
-        rtnl.change("add rule", str(rule), _rule_message(rule), RTM_NEWRULE, flags)
+    for rule in sorted(rules - set(_owned_rules(rtnl)), key=lambda r: (-r.priority, str(r))):
+        # Without NLM_F_EXCL: the kernel would take a rule that says more for the same.
+        rtnl.change("add rule", str(rule), _rule_message(rule), RTM_NEWRULE, NLM_F_CREATE)
     _add_routes(rtnl, routes - ends - present, present)
+
+
+def _delete_surplus(rtnl: Netlink, wanted: Routing) -> None:
+    routes, rules = _wanted(wanted)
     for rule, entry in _owned_rules(rtnl).items():
         if rule not in rules:
             rtnl.repeat("delete rule", str(rule), entry, RTM_DELRULE)
     for route, entry in _owned_routes(rtnl, wanted).items():
         if route not in routes:
             rtnl.repeat("delete route", str(route), entry, RTM_DELROUTE)
-    left = drift(rtnl, wanted)
-    if left:
-        raise NetworkError("set routing: " + "; ".join(left))
 
 
 def drift(rtnl: Netlink, wanted: Routing) -> tuple[str, ...]:
@@ -291,7 +312,7 @@ def _route_message(route: KernelRoute) -> Any:
         "family": family,
         "dst_len": route.destination.prefixlen,
         "table": RT_TABLE_COMPAT,
-        "proto": RTPROT_STATIC,
+        "proto": RTPROT_PORTCULLIS,
         "scope": RT_SCOPE_LINK if on_link else RT_SCOPE_UNIVERSE,
         "type": route.kind,
         # Otherwise the kernel looks the gateway up by the policy rules, which lead into the tunnel.
@@ -304,7 +325,7 @@ def _rule_message(rule: KernelRule) -> Any:
     attributes: list[tuple[str, Any]] = [
         ("FRA_TABLE", rule.table),
         ("FRA_PRIORITY", rule.priority),
-        ("FRA_PROTOCOL", RTPROT_STATIC),
+        ("FRA_PROTOCOL", RTPROT_PORTCULLIS),
     ]
     if rule.mark:
         attributes += [("FRA_FWMARK", rule.mark[0]), ("FRA_FWMASK", rule.mark[1])]
