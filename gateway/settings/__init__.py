@@ -16,6 +16,7 @@ from gateway.errors import ConfigError
 from gateway.model import Backend, Config, HostPort, Implementation, Tunnel
 from gateway.settings import checks, compat, quickfiles, tunnels
 from gateway.settings.findings import Findings, Notice, Weight
+from gateway.settings.picking import ENDPOINT
 from gateway.settings.sources import (
     FILE_VARIABLES,
     PLAIN_ONLY,
@@ -55,13 +56,19 @@ class Loaded:
     """The configuration, what to tell about it, and where each value came from.
 
     `origins` has an entry for each variable in capitals: a path with its line, `environment`, or
-    `default`.
+    `default`; `tunnel_origins` has the same for each of `config.tunnels`, the first of which is
+    `origins`.
     """
 
     config: Config
     notices: tuple[Notice, ...]
-    origins: Mapping[str, str]
+    tunnel_origins: tuple[Mapping[str, str], ...]
     log: LogSettings
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Where each value came from, with the tunnel that is tried first."""
+        return self.tunnel_origins[0]
 
 
 def environment() -> Mapping[str, str]:
@@ -101,9 +108,8 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     config = _config(variables, drafts, findings)
     if findings.problems or config is None:
         raise ConfigError(tuple(findings.problems))
-    return Loaded(
-        config, tuple(findings.notices), _origins(variables, drafts), log_settings(environ)
-    )
+    origins = tuple(_origins(variables, draft.origins) for draft in drafts)
+    return Loaded(config, tuple(findings.notices), origins, log_settings(environ))
 
 
 def _known_names() -> frozenset[str]:
@@ -169,12 +175,12 @@ def _tunnels(drafts: tuple[tunnels.Draft, ...]) -> tuple[Tunnel, ...]:
     return tuple(replace(draft.tunnel, dns=draft.dns) for draft in drafts)
 
 
-def _origins(variables: Variables, drafts: tuple[tunnels.Draft, ...]) -> dict[str, str]:
-    """Return where each value came from, by variable, for the tunnel that is tried first."""
-    origins = {field.upper(): variables.origin(field) for field in FIELDS}
-    for name, origin in drafts[0].origins.items():
-        if name == "endpoint":
-            origins["WIREGUARD_ENDPOINT_IP"] = origins["WIREGUARD_ENDPOINT_PORT"] = origin
+def _origins(variables: Variables, origins: Mapping[str, str]) -> dict[str, str]:
+    """Return where each value came from, by variable, given what was picked for one tunnel."""
+    found = {field.upper(): variables.origin(field) for field in FIELDS}
+    for name, origin in origins.items():
+        if name == ENDPOINT:
+            found["WIREGUARD_ENDPOINT_IP"] = found["WIREGUARD_ENDPOINT_PORT"] = origin
         else:
-            origins[name.upper()] = origin
-    return origins
+            found[name.upper()] = origin
+    return found

@@ -71,8 +71,8 @@ def _tell_coverage(tunnel: Tunnel, pick: Picker) -> None:
             of_family = [network for network in allowed if network.version == version]
             pick.findings.warn(
                 pick.place("WIREGUARD_ALLOWED_IPS"),
-                f"of IPv{version} only {joined(of_family) or 'nothing'} goes into the tunnel "
-                "(AllowedIPs); everything else is refused",
+                f"AllowedIPs: of IPv{version}, {joined(of_family) or 'nothing'} goes into the "
+                "tunnel; everything else is refused",
             )
 
 

@@ -97,11 +97,13 @@ def _without_search_domains(interface: Part, findings: Findings) -> Part:
 
 
 def _distinct(addresses: tuple[Interface, ...], pick: Picker) -> tuple[Interface, ...]:
-    by_address = {address.ip: address for address in reversed(addresses)}
+    by_address: dict[Address, Interface] = {}
+    for address in addresses:
+        by_address.setdefault(address.ip, address)
     if len(by_address) < len(addresses):
         where = pick.place("WIREGUARD_ADDRESSES")
         pick.findings.tell(where, "an address stands twice; once is enough")
-    return tuple(by_address.values())[::-1]
+    return tuple(by_address.values())
 
 
 def _peers(pick: Picker, parts: Sequence[Part]) -> tuple[Peer, ...]:
@@ -201,6 +203,8 @@ def _address_of_name(
         named.where,
         f"Endpoint {shown_name} is reached at {ip.value}, as WIREGUARD_ENDPOINT_IP says",
     )
+    pick.origins["wireguard_endpoint_ip"] = ip.where
+    pick.origins["wireguard_endpoint_port"] = port.where if port else named.where
     return Endpoint(ip.value, port.value if port else named.value.port)
 
 

@@ -1,0 +1,222 @@
+"""What may pass outside the tunnel: subnets, ports, resolvers and servers that fit together."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway import settings
+from tests.configurations import COMPLETE, QUICK, problems, put, told
+
+
+@pytest.mark.parametrize(
+    "subnet",
+    [
+        "10.0.0.0/16",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "192.168.1.5",
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "fd00:1::/64",
+        "fe80::/64",
+    ],
+)
+def test_private_shared_and_link_local_subnets_may_be_outside(tmp_path: Path, subnet: str) -> None:
+    """RFC 1918, RFC 6598, RFC 3927, RFC 4193 and RFC 4291 ranges, and hosts in them."""
+    loaded = settings.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": subnet}, tmp_path)
+    assert len(loaded.config.outbound_subnets) == 1
+
+
+@pytest.mark.parametrize(
+    ("subnet", "reason"),
+    [
+        ("0.0.0.0/0", "is everything"),
+        ("::/0", "is everything"),
+        ("0.0.0.0/1", "reaches beyond the private range 10.0.0.0/8"),
+        ("10.0.0.0/7", "reaches beyond the private range 10.0.0.0/8"),
+        ("172.16.0.0/11", "reaches beyond the private range 172.16.0.0/12"),
+        ("192.168.0.0/8", "192.0.0.0/8 reaches beyond"),
+        ("f000::/4", "reaches beyond"),
+        ("8.8.8.8", "8.8.8.8/32 has public addresses"),
+        ("203.0.113.0/24", "has public addresses"),
+        ("2001:db8::/32", "has public addresses"),
+        ("127.0.0.0/8", "loopback"),
+        ("127.0.0.11", "loopback"),
+        ("::1", "loopback"),
+        ("224.0.0.0/4", "multicast"),
+        ("239.255.255.250", "multicast"),
+        ("ff02::/16", "multicast"),
+        ("255.255.255.255", "broadcast"),
+        ("0.0.0.0", "no destination"),
+        ("::ffff:192.168.1.0/120", "IPv4"),
+    ],
+)
+def test_everything_else_outside_is_refused_with_the_reason(
+    tmp_path: Path, subnet: str, reason: str
+) -> None:
+    """The default route, public ranges, loopback, multicast, broadcast."""
+    environ = {**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": f"192.168.1.0/24,{subnet}"}
+    (problem,) = problems(environ, tmp_path)
+    assert problem.startswith("FIREWALL_OUTBOUND_SUBNETS: ")
+    assert reason in problem
+
+
+@pytest.mark.parametrize("subnet", ["10.0.0.0/8", "10.64.1.2", "fd7d::/64"])
+def test_the_tunnels_own_address_outside_is_refused(tmp_path: Path, subnet: str) -> None:
+    """Answers to the tunnel's own traffic would take the wrong way."""
+    environ = {**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": subnet}
+    (problem,) = problems(environ, tmp_path)
+    assert "holds the tunnel's own address" in problem
+
+
+def test_the_files_resolver_outside_is_refused(tmp_path: Path) -> None:
+    """The provider's resolver would be asked, and seen, outside the tunnel."""
+    put(tmp_path, "/config/wg0.conf", QUICK.replace("DNS = 10.2.0.1", "DNS = 10.2.9.1"))
+    (problem,) = problems({"FIREWALL_OUTBOUND_SUBNETS": "10.2.9.0/24"}, tmp_path)
+    assert "holds the tunnel's resolver 10.2.9.1" in problem
+
+
+def test_a_resolver_in_the_tunnels_network_outside_is_refused(tmp_path: Path) -> None:
+    """Even when a variable names it: it belongs to the tunnel."""
+    environ = {
+        **COMPLETE,
+        "WIREGUARD_ADDRESSES": "10.64.1.2/24",
+        "DNS_ADDRESS": "10.64.1.129",
+        "FIREWALL_OUTBOUND_SUBNETS": "10.64.1.128/25",
+    }
+    (problem,) = problems(environ, tmp_path)
+    assert "holds the tunnel's resolver 10.64.1.129" in problem
+
+
+def test_a_resolver_at_home_is_fine_and_told(tmp_path: Path) -> None:
+    """When a variable names it, it is meant; what it sees is said."""
+    home = {"DNS_ADDRESS": "192.168.1.53", "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24"}
+    loaded = settings.load({**COMPLETE, **home}, tmp_path)
+    assert "DNS_ADDRESS: the resolver 192.168.1.53 stands in 192.168.1.0/24, outside" in told(
+        loaded
+    )
+
+
+def test_a_server_at_home_is_fine_and_told(tmp_path: Path) -> None:
+    """The encrypted flow has its own rule; the subnet is a hole beside it."""
+    home = {"WIREGUARD_ENDPOINT_IP": "192.168.1.2", "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24"}
+    loaded = settings.load({**COMPLETE, **home}, tmp_path)
+    assert (
+        "the server 192.168.1.2:51820 stands in 192.168.1.0/24, outside the tunnel; fine"
+        in told(loaded)
+    )
+
+
+def test_overlapping_and_duplicate_subnets_are_merged_and_told(tmp_path: Path) -> None:
+    """The widest entry stays, in the user's order; host bits are cleared."""
+    written = "192.168.1.7/24,192.168.1.0/25,192.168.5.5,192.168.5.5/32"
+    loaded = settings.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": written}, tmp_path)
+    assert [str(one) for one in loaded.config.outbound_subnets] == [
+        "192.168.1.0/24",
+        "192.168.5.5/32",
+    ]
+    for line in (
+        "192.168.1.7/24 is read as 192.168.1.0/24",
+        "192.168.1.0/25 is a part of 192.168.1.0/24 and merged into it",
+        "192.168.5.5/32 stands twice; once is enough",
+    ):
+        assert f"FIREWALL_OUTBOUND_SUBNETS: {line}" in told(loaded)
+
+
+@pytest.mark.parametrize("name", ["FIREWALL_INPUT_PORTS", "FIREWALL_VPN_INPUT_PORTS"])
+def test_overlapping_ports_are_merged_and_told(tmp_path: Path, name: str) -> None:
+    """Of one protocol only; neighbours stay apart as written."""
+    loaded = settings.load({**COMPLETE, name: "80/tcp,70-90/tcp,91/tcp,80/udp,80/udp"}, tmp_path)
+    ports = loaded.config.input_ports + loaded.config.vpn_input_ports
+    assert [str(port) for port in ports] == ["70-90/tcp", "91/tcp", "80/udp"]
+    assert f"{name}: 70-90/tcp and 80/tcp overlap; read as 70-90/tcp" in told(loaded)
+    assert f"{name}: 80/udp and 80/udp overlap; read as 80/udp" in told(loaded)
+
+
+def test_narrow_allowed_ips_are_told(tmp_path: Path) -> None:
+    """Only those destinations go into the tunnel, and the rest goes nowhere."""
+    loaded = settings.load(
+        {**COMPLETE, "WIREGUARD_ALLOWED_IPS": "10.0.0.0/8,10.64.0.0/10"}, tmp_path
+    )
+    (tunnel,) = loaded.config.tunnels
+    assert [str(one) for one in tunnel.peers[0].allowed_ips] == ["10.0.0.0/8"]
+    assert "of IPv4, 10.0.0.0/8 goes into the tunnel; everything else is refused" in told(loaded)
+    assert "of IPv6, nothing goes into the tunnel" in told(loaded)
+
+
+def test_two_halves_are_everything(tmp_path: Path) -> None:
+    """The old trick to leave the default route alone means the default route."""
+    halves = "0.0.0.0/1,128.0.0.0/1,::/1,8000::/1"
+    loaded = settings.load({**COMPLETE, "WIREGUARD_ALLOWED_IPS": halves}, tmp_path)
+    assert {str(one) for one in loaded.config.tunnels[0].peers[0].allowed_ips} == {
+        "0.0.0.0/0",
+        "::/0",
+    }
+    assert "AllowedIPs" not in told(loaded)
+
+
+def test_a_tunnel_without_ipv6_says_so(tmp_path: Path) -> None:
+    """IPv6 is refused then, which may surprise."""
+    loaded = settings.load({**COMPLETE, "WIREGUARD_ADDRESSES": "10.64.1.2"}, tmp_path)
+    assert "the tunnel has no IPv6 address, so that IPv6 is refused" in told(loaded)
+
+
+@pytest.mark.parametrize(
+    ("resolver", "allowed", "remedy"),
+    [
+        ("fd7d::1", "0.0.0.0/0,::/0", "name one of the other family"),
+        ("9.9.9.9", "10.0.0.0/8", "add it to AllowedIPs"),
+    ],
+)
+def test_a_resolver_out_of_reach_is_told(
+    tmp_path: Path, resolver: str, allowed: str, remedy: str
+) -> None:
+    """Names would fail, and nobody would know why."""
+    environ = {
+        **COMPLETE,
+        "WIREGUARD_ADDRESSES": "10.64.1.2/32",
+        "DNS_ADDRESS": resolver,
+        "WIREGUARD_ALLOWED_IPS": allowed,
+    }
+    loaded = settings.load(environ, tmp_path)
+    assert f"DNS_ADDRESS: the resolver {resolver} cannot be reached" in told(loaded)
+    assert remedy in told(loaded)
+
+
+def test_a_subnet_in_the_tunnel_and_outside_is_told(tmp_path: Path) -> None:
+    """It is reached outside; with AllowedIPs of everything that is what the list is for."""
+    narrow = {"WIREGUARD_ALLOWED_IPS": "10.0.0.0/8", "FIREWALL_OUTBOUND_SUBNETS": "10.9.0.0/16"}
+    assert "10.9.0.0/16 is in AllowedIPs too (10.0.0.0/8)" in told(
+        settings.load({**COMPLETE, **narrow}, tmp_path)
+    )
+    wide = {"FIREWALL_OUTBOUND_SUBNETS": "10.9.0.0/16"}
+    assert "AllowedIPs too" not in told(settings.load({**COMPLETE, **wide}, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "reason"),
+    [
+        ({"WIREGUARD_MTU": "1279"}, "WIREGUARD_MTU", "too small for the tunnel's IPv6 address"),
+        ({"WIREGUARD_ENDPOINT_IP": "10.64.1.2"}, "WIREGUARD_ENDPOINT_IP", "is the tunnel's own"),
+        (
+            {"WIREGUARD_PUBLIC_KEY": COMPLETE["WIREGUARD_PRIVATE_KEY"]},
+            "WIREGUARD_PUBLIC_KEY",
+            "the public key is your private key",
+        ),
+    ],
+)
+def test_a_tunnel_that_contradicts_itself_is_refused(
+    tmp_path: Path, changes: dict[str, str], name: str, reason: str
+) -> None:
+    """Each value is fine alone; together they cannot work."""
+    (problem,) = problems({**COMPLETE, **changes}, tmp_path)
+    assert problem.startswith(f"{name}: ")
+    assert reason in problem
+
+
+def test_an_address_that_stands_twice_is_used_once(tmp_path: Path) -> None:
+    """The kernel would refuse the second."""
+    twice = {"WIREGUARD_ADDRESSES": "10.64.1.2/32,10.64.1.3/32,10.64.1.2/24"}
+    loaded = settings.load({**COMPLETE, **twice}, tmp_path)
+    assert [str(one.ip) for one in loaded.config.tunnels[0].addresses] == ["10.64.1.2", "10.64.1.3"]
+    assert "an address stands twice" in told(loaded)

@@ -1,0 +1,102 @@
+"""Names of variables: ours, misspelt ones, and those of other images."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway import settings
+from gateway.settings.compat import ELSEWHERE, OLDER_NAMES
+from gateway.settings.variables import FIELDS
+from tests.configurations import COMPLETE, problems, told
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("WIREGUARD_ENDPIONT_IP", "WIREGUARD_ENDPOINT_IP"),
+        ("WIREGUARD_PRIVATEKEY", "WIREGUARD_PRIVATE_KEY"),
+        ("WIREGUARD_PRIVATE_KEY_SECRET_FILE", "WIREGUARD_PRIVATE_KEY_SECRETFILE"),
+        ("WIREGUARD_ALLOWEDIPS", "WIREGUARD_ALLOWED_IPS"),
+        ("FIREWALL_OUTBOUND_SUBNET", "FIREWALL_OUTBOUND_SUBNETS"),
+        ("FIREWALL_INPUT_PORT", "FIREWALL_INPUT_PORTS"),
+        ("DNS_ADDRESSES", "DNS_ADDRESS"),
+        ("HEALTH_SERVER_ADDRES", "HEALTH_SERVER_ADDRESS"),
+        ("LOG_LEVLE", "LOG_LEVEL"),
+        ("VPN_SERVICE_PROVDER", "VPN_SERVICE_PROVIDER"),
+        ("WIREGAURD_PRIVATE_KEY", "WIREGUARD_PRIVATE_KEY"),
+    ],
+)
+def test_a_misspelt_name_is_refused_with_the_nearest_one(
+    tmp_path: Path, written: str, meant: str
+) -> None:
+    """Also where the prefix itself is misspelt, as long as it is near enough."""
+    assert problems({**COMPLETE, written: "x"}, tmp_path) == [
+        f"{written}: unknown; did you mean {meant}?"
+    ]
+
+
+def test_small_letters_are_refused_with_the_right_name(tmp_path: Path) -> None:
+    """The environment tells capitals from small letters."""
+    (problem,) = problems({**COMPLETE, "wireguard_mtu": "1400"}, tmp_path)
+    assert problem == "wireguard_mtu: unknown; variables are written in capitals: WIREGUARD_MTU"
+
+
+def test_an_unknown_name_with_our_prefix_is_refused_even_without_a_near_one(tmp_path: Path) -> None:
+    """It was meant for us, and would have been without effect."""
+    (problem,) = problems({**COMPLETE, "GATEWAY_QZX": "1"}, tmp_path)
+    assert problem == "GATEWAY_QZX: unknown; docs/configuration.md lists all variables"
+
+
+def test_other_variables_of_a_container_are_nobodys_business(tmp_path: Path) -> None:
+    """What images, shells, systemd and Kubernetes put there."""
+    surroundings = {
+        "PATH": "/usr/bin",
+        "HOME": "/root",
+        "HOSTNAME": "gateway",
+        "TERM": "xterm",
+        "LANG": "C.UTF-8",
+        "LOGNAME": "root",
+        "PYTHON_VERSION": "3.13",
+        "INVOCATION_ID": "0",
+        "container": "podman",
+        "KUBERNETES_SERVICE_HOST": "10.96.0.1",
+        "GATEWAY_SERVICE_HOST": "10.96.0.7",
+        "GATEWAY_SERVICE_PORT_HTTP": "9999",
+        "GATEWAY_PORT": "tcp://10.96.0.7:9999",
+        "VPN_PORT_9999_TCP_ADDR": "10.96.0.7",
+        "IPTABLES_LIBDIR": "/opt",
+    }
+    loaded = settings.load({**COMPLETE, **surroundings}, tmp_path)
+    assert not any(notice.where in surroundings for notice in loaded.notices)
+
+
+@pytest.mark.parametrize("pattern", sorted(ELSEWHERE))
+def test_each_variable_of_another_image_is_told_once_and_stops_nothing(
+    tmp_path: Path, pattern: str
+) -> None:
+    """With one line: not needed because, or not supported: use."""
+    name = pattern.replace("[0-9CM]", "C").replace("[SHI]", "S").replace("[1-5]", "1")
+    name = name.replace("*", "X") if pattern.endswith("_*") else name.replace("*", "")
+    loaded = settings.load({**COMPLETE, name: "something"}, tmp_path)
+    lines = [notice.message for notice in loaded.notices if notice.where == name]
+    assert lines == [ELSEWHERE[pattern]]
+    assert lines[0].startswith(("not needed: ", "not supported: use "))
+
+
+def test_names_of_other_images_do_not_hide_our_own() -> None:
+    """A pattern that matched a variable of ours would switch it off."""
+    ours = {field.upper() for field in FIELDS} | set(OLDER_NAMES)
+    assert not ours & set(ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    "name", ["FIREWALL", "FIREWALL_ENABLED_DISABLING_IT_SHOOTS_YOU_IN_YOUR_FOOT"]
+)
+def test_the_firewall_cannot_be_switched_off(tmp_path: Path, name: str) -> None:
+    """`on` is what it is; `off` is an error, not a silent no."""
+    assert f"{name}: not needed: the firewall is always on" in told(
+        settings.load({**COMPLETE, name: "on"}, tmp_path)
+    )
+    (problem,) = problems({**COMPLETE, name: "off"}, tmp_path)
+    assert "cannot be switched off" in problem
+    settings.load({**COMPLETE, name: ""}, tmp_path)

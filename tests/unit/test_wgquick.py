@@ -1,0 +1,225 @@
+"""wg-quick files as providers' generators write them, and as people leave them.
+
+Each file in tests/golden/wgquick has the form of one published generator, with made-up keys and
+addresses; the text beside it is what `gateway check` makes of it.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway import settings
+from gateway.model import Secret
+from gateway.settings import wgquick
+from gateway.settings.explain import explain
+from tests.configurations import OTHER_PRIVATE, QUICK, made_up_key, problems, put, told
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "wgquick"
+FILES = sorted(GOLDEN.glob("*.conf"))
+
+BY_NAME = {"windscribe.conf", "surfshark.conf", "cloudflare-wgcf.conf"}
+"""Files whose generators write the server's name; its address comes from a variable."""
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_files_of_providers_mean_what_they_say(tmp_path: Path, file: Path) -> None:
+    """Compare with the golden text; GOLDEN=write writes it anew, for a review of the difference."""
+    put(tmp_path, "/config/wg0.conf", file.read_bytes())
+    environ = {"WIREGUARD_ENDPOINT_IP": "203.0.113.200"} if file.name in BY_NAME else {}
+    text = explain(settings.load(environ, tmp_path))
+    golden = file.with_suffix(".txt")
+    if os.environ.get("GOLDEN") == "write":
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def test_there_are_files_of_at_least_six_providers() -> None:
+    """And no golden text without its file."""
+    assert len(FILES) >= 6
+    assert {file.stem for file in FILES} == {file.stem for file in GOLDEN.glob("*.txt")}
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_a_server_by_name_is_refused_with_the_remedy(tmp_path: Path, name: str) -> None:
+    """Looking the name up would ask outside the tunnel."""
+    put(tmp_path, "/config/wg0.conf", (GOLDEN / name).read_bytes())
+    (problem,) = problems({}, tmp_path)
+    assert problem.startswith("/config/wg0.conf line ")
+    assert "is a name" in problem
+    assert "set WIREGUARD_ENDPOINT_IP" in problem
+
+
+def load(tmp_path: Path, text: str | bytes) -> settings.Loaded:
+    """Load a file as /config/wg0.conf, with nothing in the environment."""
+    put(tmp_path, "/config/wg0.conf", text)
+    return settings.load({}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        QUICK.replace("\n", "\r\n").encode(),
+        QUICK.replace("\n", "\r").encode(),
+        QUICK.encode("utf-8-sig"),
+        QUICK.encode("utf-16"),
+        QUICK.replace("PrivateKey", "privatekey").replace("[Peer]", "[PEER]").encode(),
+        QUICK.replace(" = ", "=").encode(),
+        QUICK.replace("= ", "=\t ").encode(),
+        b"# made by hand\n\n" + QUICK.replace("\n", "   # and so on\n").encode(),
+        QUICK.rstrip().encode() + b"\0\n",
+    ],
+    ids=["crlf", "cr", "bom", "utf-16", "case", "tight", "tabs", "comments", "nul"],
+)
+def test_the_form_of_a_file_does_not_change_what_it_means(tmp_path: Path, raw: bytes) -> None:
+    """Line ends, byte order marks, blanks, comments and capitals do not matter."""
+    plain = load(tmp_path / "plain", QUICK).config
+    assert load(tmp_path / "odd", raw).config == plain
+
+
+def test_commands_are_named_and_never_run(tmp_path: Path) -> None:
+    """The warning says which ones, and what to use instead."""
+    hooks = "PostUp = touch /x\nPreDown = touch /y\nPostUp = touch /z\n"
+    loaded = load(tmp_path, QUICK.replace("[Peer]", f"{hooks}[Peer]"))
+    assert "/config/wg0.conf line 6: PostUp, PreDown: commands in wg-quick files are never run" in (
+        told(loaded)
+    )
+    assert "touch" not in told(loaded)
+
+
+def test_of_repeated_keys_lists_add_up_and_others_are_the_last(tmp_path: Path) -> None:
+    """As wg-quick(8) does it; told where one value hides another."""
+    text = QUICK.replace("Address", "MTU = 1400\nMTU = 1300\nAddress = 10.2.0.3\nAddress")
+    loaded = load(tmp_path, text)
+    (tunnel,) = loaded.config.tunnels
+    assert [str(address) for address in tunnel.addresses] == ["10.2.0.3/32", "10.2.0.2/32"]
+    assert tunnel.mtu == 1300
+    assert "/config/wg0.conf line 4: MTU stands several times; the last one counts" in told(loaded)
+
+
+def test_table_and_saveconfig_are_told_and_port_and_mark_are_used(tmp_path: Path) -> None:
+    """What identifies the encrypted flow is the file's where the file says it."""
+    extra = "Table = 1234\nSaveConfig = true\nListenPort = 40000\nFwMark = 0x1234\n"
+    loaded = load(tmp_path, QUICK.replace("[Peer]", f"{extra}[Peer]"))
+    (tunnel,) = loaded.config.tunnels
+    assert (tunnel.listen_port, tunnel.fwmark) == (40000, 0x1234)
+    assert "line 6: Table is not used" in told(loaded)
+    assert "line 7: SaveConfig is not used" in told(loaded)
+
+
+def test_the_preshared_key_of_zeros_is_none(tmp_path: Path) -> None:
+    """wg(8) takes it for none, and some generators write it."""
+    text = QUICK + "PresharedKey = " + "A" * 43 + "=\n"
+    assert load(tmp_path, text).config.tunnels[0].peers[0].preshared_key is None
+
+
+def test_a_peer_without_allowed_ips_gets_everything(tmp_path: Path) -> None:
+    """With a single server there is nothing else that it could mean."""
+    loaded = load(tmp_path, QUICK.replace("AllowedIPs = 0.0.0.0/0", "AllowedIPs ="))
+    assert len(loaded.config.tunnels[0].peers[0].allowed_ips) == 2
+
+
+SECOND_PEER = """
+[Peer]
+PublicKey = {key}
+AllowedIPs = {allowed}
+Endpoint = 198.51.100.10:51820
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("0.0.0.0/0", "10.0.0.0/8", "AllowedIPs 0.0.0.0/0 and 10.0.0.0/8 of two peers overlap"),
+        ("0.0.0.0/0", "0.0.0.0/0", "make a file of each"),
+        ("10.0.0.0/9", "", "has a [Peer] without AllowedIPs"),
+    ],
+)
+def test_peers_that_want_the_same_traffic_are_refused(
+    tmp_path: Path, first: str, second: str, message: str
+) -> None:
+    """Several peers are one tunnel only when each has destinations of its own."""
+    text = QUICK.replace("0.0.0.0/0", first)
+    text += SECOND_PEER.format(key=made_up_key(60), allowed=second)
+    put(tmp_path, "/config/wg0.conf", text)
+    assert any(message in problem for problem in problems({}, tmp_path))
+
+
+def test_variables_of_one_peer_do_not_fit_several(tmp_path: Path) -> None:
+    """Nobody can know which peer they mean."""
+    put(tmp_path, "/config/wg0.conf", (GOLDEN / "two-sites.conf").read_bytes())
+    found = problems(
+        {"WIREGUARD_ENDPOINT_PORT": "1", "WIREGUARD_ALLOWED_IPS": "10.0.0.0/8"}, tmp_path
+    )
+    assert found == [
+        "WIREGUARD_ENDPOINT_PORT: does not say which of the 2 peers it is for; remove it",
+        "WIREGUARD_ALLOWED_IPS: does not say which of the 2 peers it is for; remove it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[Peer]", "[Pear]", "line 6: is an unknown section"),
+        ("Address = ", "Adress = ", "line 3: has an unknown key; did you mean Address?"),
+        ("DNS = 10.2.0.1", "Jc = 4", "line 4: jc belongs to AmneziaWG"),
+        ("DNS = 10.2.0.1", "Endpoint = 1.2.3.4:5", "line 4: endpoint belongs into [Peer]"),
+        ("DNS = 10.2.0.1", "nothing", "line 4: is not of the form Key = Value"),
+        ("[Interface]\n", "", "line 1: stands before the first section"),
+        ("DNS = 10.2.0.1", "DNS = 127.0.0.11", "line 4: DNS 127.0.0.11 is Docker's resolver"),
+        ("DNS = 10.2.0.1", "DNS = 10.2.0", "line 4: DNS '10.2.0' is no IP address"),
+        ("0.0.0.0/0", "all", "line 8: AllowedIPs 'all' is no subnet"),
+        (":51820", "", "line 9: Endpoint '198.51.100.9' has no port"),
+        (f"PrivateKey = {OTHER_PRIVATE}", "PrivateKey = ", "has no PrivateKey in [Interface]"),
+        (
+            f"PrivateKey = {OTHER_PRIVATE}",
+            "PrivateKey = AAAA",
+            "line 2: PrivateKey is no WireGuard key",
+        ),
+        ("Address = 10.2.0.2/32", "", "/config/wg0.conf: has no Address in [Interface]"),
+        ("Endpoint = 198.51.100.9:51820", "", "the gateway is a client and needs the address"),
+    ],
+)
+def test_a_faulty_file_is_refused_with_the_line(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    """Path and line, what is wrong, what to do."""
+    assert old in QUICK
+    put(tmp_path, "/config/wg0.conf", QUICK.replace(old, new))
+    assert any(expected in problem for problem in problems({}, tmp_path))
+
+
+def test_a_servers_own_file_is_refused(tmp_path: Path) -> None:
+    """Its peers have no Endpoint: the file belongs on the other end."""
+    server = QUICK.replace("Endpoint = 198.51.100.9:51820", "").replace(
+        "DNS", "ListenPort = 51820\nDNS"
+    )
+    put(tmp_path, "/config/wg0.conf", server)
+    (problem,) = problems({}, tmp_path)
+    assert "has a [Peer] without Endpoint" in problem
+
+
+def test_a_file_without_peers_is_refused(tmp_path: Path) -> None:
+    """There would be nobody to talk to."""
+    put(tmp_path, "/config/wg0.conf", QUICK.partition("[Peer]")[0])
+    (problem,) = problems({}, tmp_path)
+    assert "has no [Peer]" in problem
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xff\xfe", b"\x80\x81", b"\0" * 70000, b"PK\x03\x04\xff"])
+def test_what_is_no_wg_quick_file_is_refused(tmp_path: Path, raw: bytes) -> None:
+    """Empty, binary, far too large: a problem, never a traceback."""
+    put(tmp_path, "/config/wg0.conf", raw)
+    assert all(problem.startswith("/config/wg0.conf") for problem in problems({}, tmp_path))
+
+
+def test_parsing_collects_faults_and_raises_nothing() -> None:
+    """The pure parser returns what it could read beside what it could not."""
+    form = wgquick.parse("[Interface]\nMTU = 1400\nwhat\n[Peer]\nnonsense = 1\n")
+    assert [entry.value for entry in form.interface.all("MTU")] == ["1400"]
+    assert form.faults == ((3, "is not of the form Key = Value"), (5, "has an unknown key"))
+
+
+def test_a_key_that_belongs_to_nobody_else_reads_the_same(tmp_path: Path) -> None:
+    """The private key arrives as it was written."""
+    assert load(tmp_path, QUICK).config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
