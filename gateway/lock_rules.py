@@ -73,12 +73,14 @@ comment "P10 no names by Docker"
 		meta nfproto ipv4 counter drop comment "P1 nothing else enters"
 		meta nfproto ipv6 iifname "lo" accept comment "loopback"
 		meta nfproto ipv6 counter drop comment "P1 nothing else enters"
+		drop comment "the rest"
 	}
 
 	chain forward {
 		type filter hook forward priority filter; policy drop;
 		meta nfproto ipv4 counter drop comment "P11 nothing is forwarded"
 		meta nfproto ipv6 counter drop comment "P11 nothing is forwarded"
+		drop comment "the rest"
 	}
 
 	chain output_mark {
@@ -101,6 +103,7 @@ comment "P1 nothing else leaves"
 comment "P1 nothing else leaves"
 		meta nfproto ipv6 counter reject with icmpv6 admin-prohibited \
 comment "P1 nothing else leaves"
+		drop comment "the rest"
 	}
 
 	chain postrouting {

@@ -88,7 +88,8 @@ def render_devices(rules: GuardRules) -> str:
             (
                 *(_arp_rule(source, target) for source, target in guarded.arp),
                 *(_marked(rule, family, rules.mark) for family, rule in guarded.rules),
-                f"counter comment {quoted(REFUSED)}",
+                # Not left to the policy, which a transaction suspends: see render_nftables.REST.
+                f"counter drop comment {quoted(REFUSED)}",
             ),
         )
         for number, guarded in enumerate(rules.devices)

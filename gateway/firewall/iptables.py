@@ -12,17 +12,20 @@ Reading and writing avoid what is unsafe in the library for a process like ours:
 
 Order. The filter table accepts by marks that the mangle table sets, and the kernel commits one
 table at a time. So where the marks change, the filter table is closed first (policy DROP, no
-rules), then mangle changes, then the filter table gets its rules. Where the marks stay, the filter
-table changes in one commit. Either way nothing passes that neither ruleset accepts, and a process
-that dies in between leaves the filter closed. The families share no packet, so their order is
-free; every rule of both is built before the first commit.
+rules), then mangle changes, then we wait for packets that still wear former marks, and only then
+the filter table gets its rules. Where the marks stay, that table changes in one commit. Either way
+nothing passes that neither ruleset accepts, and a process that dies in between leaves the filter
+closed. The families share no packet, so their order is free; every rule of both is built
+before the first commit.
 """
 
 import ctypes
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from gateway.errors import FirewallError, MissingError
@@ -37,18 +40,21 @@ from gateway.firewall.render_iptables import (
     target_of,
 )
 from gateway.firewall.xt_entry import EXTENSION, Entry, differences, is_standard, parse
+from gateway.firewall.xt_options import entry_size, lookup_by
 from gateway.firewall.xtables_lock import xtables_lock
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
 from gateway.system.capabilities import missing_capabilities
-from gateway.system.kernel import has_ipv6
+from gateway.system.kernel import has_ipv6, wait_for_packets_in_flight
 
 try:
     import iptc
-    from iptc.xtables import XTablesError
+    from iptc.xtables import XTablesError, xt_option_entry, xtables
 except (ImportError, AttributeError, OSError) as err:  # a library of iptables is not installed
     raise MissingError(
         f"python-iptables does not load ({err})", "install libip4tc2, libip6tc2 and libxtables12"
     ) from err
+
+_MARK = re.compile(r"\b0x[0-9a-f]+(/0x[0-9a-f]+)?")
 
 COMMIT_ATTEMPTS = 10
 """How often a table is built again because somebody else changed it before our commit."""
@@ -79,7 +85,10 @@ _PROGRAM = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 
 @dataclass(frozen=True)
 class _Built:
-    """A rule ready to be appended: the bytes for libiptc, and what the kernel should then hold."""
+    """A rule ready to be appended: the bytes for libiptc, and what the kernel should then hold.
+
+    `text` is for people; marks are left out of it, because the egress guard's is a secret.
+    """
 
     text: str
     buffer: Any
@@ -208,10 +217,17 @@ class IptablesFirewall:
         """Put `ruleset` into force for every family and read it back; see `Firewall.apply`."""
         with xtables_lock():
             built = {table: table.build(ruleset) for table in self._each_table()}
-            for marks, accepts in self._tables.values():
-                if marks.differences(built[marks]):
-                    accepts.commit({})
-                    marks.commit(built[marks])
+            changing = [
+                (marks, accepts)
+                for marks, accepts in self._tables.values()
+                if marks.differences(built[marks])
+            ]
+            for marks, accepts in changing:
+                accepts.commit({})
+                marks.commit(built[marks])
+            if changing:
+                wait_for_packets_in_flight()
+            for _marks, accepts in self._tables.values():
                 accepts.commit(built[accepts])
             remaining = [line for table in built for line in table.differences(built[table])]
         if remaining:
@@ -228,6 +244,7 @@ class IptablesFirewall:
 
 def _built(chain: Chain, rule: Rule, family: Family) -> _Built:
     """Make one rule with the library."""
+    _find_all_options()
     made = _LIBRARY_RULE[family]()
     ip = made.get_ip()
     if rule.source is not None and rule.source.prefixlen:
@@ -248,7 +265,15 @@ def _built(chain: Chain, rule: Rule, family: Family) -> _Built:
         _SIZES[header.name.decode(), header.revision] = part.usersize - EXTENSION.size
     verdict = "" if target.parameters else target.name
     entry = parse(family, bytes(made.rule), verdict, _SIZES)
-    return _Built(render_rule(chain, rule, family), made.rule, entry)
+    text = _MARK.sub("(a mark)", render_rule(chain, rule, family))
+    return _Built(text, made.rule, entry)
+
+
+@cache
+def _find_all_options() -> None:
+    """Let the library find every option of an extension, whatever its iptables; once."""
+    options = iptc.Rule().create_match("conntrack")._module.x6_options  # noqa: SLF001 - no other way
+    xtables._option_lookup = lookup_by(entry_size(options), xt_option_entry)  # noqa: SLF001
 
 
 def _filled(extension: Any, wanted: Extension) -> Any:

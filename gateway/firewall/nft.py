@@ -90,6 +90,10 @@ class HeldTable:
         if problems := self.differences(body):
             raise FirewallError(f"table {self.table} is not what was put", "; ".join(problems))
 
+    def put_unread(self, body: str) -> None:
+        """Put the table with `body` for a moment, as `put` does, but without reading it back."""
+        self._nft.load(transaction(self.table, body))
+
     def differences(self, body: str) -> tuple[str, ...]:
         """Compare the kernel's table with `body`: one line for each difference.
 

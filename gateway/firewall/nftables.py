@@ -1,6 +1,10 @@
 """The nftables firewall: one table for both families, replaced whole in one transaction.
 
 Other tables are left alone: Docker's resolver keeps one of its own in the same namespace.
+
+A transaction changes all chains at once, but a packet passes them one after the other: marked by a
+former chain, it can meet a new one that accepts the mark. So where the marks change, the new ones
+come with chains that accept nothing first, and the rest when those packets are gone.
 """
 
 from gateway.errors import MissingError
@@ -19,6 +23,7 @@ from gateway.policy.rules import (
     SetConnmark,
     Transport,
 )
+from gateway.system.kernel import wait_for_packets_in_flight
 
 _MODULES = (
     "load the modules nf_tables, nft_ct and nft_reject_inet on the host,"
@@ -33,6 +38,7 @@ class NftablesFirewall:
 
     def __init__(self, nft: Nft | None = None) -> None:
         self._table = HeldTable(TABLE, nft or Nft())
+        self._marks: Ruleset | None = None
 
     @classmethod
     def find(cls, nft: Nft | None = None) -> "NftablesFirewall":
@@ -49,11 +55,14 @@ class NftablesFirewall:
         return cls(nft)
 
     def apply(self, ruleset: Ruleset) -> None:
-        """Put `ruleset` into force for both families in one transaction, and read it back.
-
-        Raises FirewallError.
-        """
-        self._table.put(render_chains(ruleset))
+        """Put `ruleset` into force for both families, and read it back; see `Firewall.apply`."""
+        marks, body = _marks_of(ruleset), render_chains(ruleset)
+        if marks != self._marks:
+            self._marks = None
+            self._table.put_unread(render_chains(marks))
+            wait_for_packets_in_flight()
+            self._marks = marks
+        self._table.put(body)
 
     def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
         """Compare the kernel with `ruleset`: one line for each difference.
@@ -61,6 +70,15 @@ class NftablesFirewall:
         Raises FirewallError when the kernel cannot be read.
         """
         return self._table.differences(render_chains(ruleset))
+
+
+def _marks_of(ruleset: Ruleset) -> Ruleset:
+    """Return `ruleset` without the rules that decide, which leaves every packet refused."""
+    ipv4, ipv6 = (
+        {chain: rules for chain, rules in ruleset.of(family).items() if chain.table == "mangle"}
+        for family in Family
+    )
+    return Ruleset(ipv4, ipv6)
 
 
 def remove_leftover(nft: Nft | None = None) -> None:

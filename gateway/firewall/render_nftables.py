@@ -41,6 +41,11 @@ Priority mangle (-150) comes after connection tracking (-200) and before filter 
 iptables; type route makes the kernel look up the route again when the mark has changed.
 """
 
+REST = 'drop comment "the rest"'
+"""What ends every filter chain. The policy says the same, but not all the time: a transaction takes
+the former chain away some microseconds before it gives the new one its policy, which until then is
+accept (net/netfilter/nf_tables_api.c, nf_tables_commit, nft_chain_commit_drop_policy)."""
+
 
 def render(ruleset: Ruleset) -> str:
     """Return what `nft -f` puts into force for `ruleset`, in one transaction.
@@ -64,10 +69,13 @@ def render_chains(ruleset: Ruleset) -> str:
         render_chain(
             name,
             head,
-            tuple(
-                render_rule(rule, family)
-                for family in Family
-                for rule in ruleset.of(family).get(chain, ())
+            (
+                *(
+                    render_rule(rule, family)
+                    for family in Family
+                    for rule in ruleset.of(family).get(chain, ())
+                ),
+                *((REST,) if chain.table == "filter" else ()),
             ),
         )
         for chain, (name, head) in CHAINS.items()

@@ -17,7 +17,7 @@ ARP = (
     " arp operation 1-2 arp saddr ip {} arp daddr ip {} meta length 42"
     ' accept comment "ARP as the kernel sends it"'
 )
-NEVER = 'counter comment "never passed the firewall"'
+NEVER = 'counter drop comment "never passed the firewall"'
 
 
 def chains(rules: GuardRules) -> dict[str, list[str]]:

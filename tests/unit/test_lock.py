@@ -1,0 +1,38 @@
+"""The lock before everything else: what it says, and what it costs to import."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from gateway import lock_rules
+from gateway.firewall import render_iptables, render_nftables
+from gateway.policy.firewall import closed
+from gateway.policy.rules import Family
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+IMPORTED = """
+import sys
+before = set(sys.modules)
+import gateway.__main__
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_the_static_rules_are_the_locked_state_of_the_policy() -> None:
+    """The lock and the policy cannot drift apart, in any of the three languages."""
+    assert render_iptables.render(closed(), Family.IPV4) == lock_rules.IPV4
+    assert render_iptables.render(closed(), Family.IPV6) == lock_rules.IPV6
+    assert render_nftables.render(closed()) == lock_rules.NFTABLES
+
+
+def test_nothing_is_imported_before_the_lock_but_the_lock() -> None:
+    """Each millisecond before the lock is open; os, sys and time are there anyway."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(PROJECT)!r}){IMPORTED}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = ["gateway", "gateway.__main__", "gateway.lock_rules", "gateway.lockdown"]
+    assert done.stdout.split() == expected
