@@ -53,8 +53,9 @@ class Given:
 class Layer(PydanticBaseSettingsSource):
     """All values of one rank, as a source of pydantic-settings."""
 
-    def __init__(self, given: Mapping[str, Given]) -> None:
+    def __init__(self, name: str, given: Mapping[str, Given]) -> None:
         super().__init__(Settings)
+        self.__name__ = name  # how pydantic-settings calls the source
         self.given = given
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
@@ -87,14 +88,14 @@ class Variables:
 
 def read_variables(environ: Mapping[str, str], root: Path, findings: Findings) -> Variables:
     """Read every variable from all its sources; what cannot be read is left out and told."""
-    ranks = [
-        _gather(_named_files(environ, root, findings)),
-        _gather(_conventional_files(root, findings)),
-        _gather(_plain(environ, findings)),
-        _gather(_older(environ, findings)),
-    ]
+    ranks = {
+        "named files": _gather(_named_files(environ, root, findings)),
+        "files in /run/secrets": _gather(_conventional_files(root, findings)),
+        "variables": _gather(_plain(environ, findings)),
+        "older names": _gather(_older(environ, findings)),
+    }
     given: dict[str, Given] = {}
-    for rank in ranks:
+    for rank in ranks.values():
         for field, candidate in rank.items():
             winner = given.setdefault(field, candidate)
             if winner.text != candidate.text:
@@ -104,7 +105,7 @@ def read_variables(environ: Mapping[str, str], root: Path, findings: Findings) -
                     "not used: remove one of them",
                 )
     _warn_of_plain_key(given, findings)
-    layers = [Layer(rank) for rank in ranks]
+    layers = [Layer(name, rank) for name, rank in ranks.items()]
     settings, unreadable = _settings(layers, given, findings)
     return Variables(settings, given, unreadable)
 
@@ -124,7 +125,10 @@ def _settings(
         message = str(fault.get("ctx", {}).get("error", "cannot be read"))
         findings.wrong(given[field].where, message)
     readable = [
-        Layer({name: one for name, one in layer.given.items() if name not in wrong})
+        Layer(
+            layer.__name__,
+            {name: one for name, one in layer.given.items() if name not in wrong},
+        )
         for layer in layers
     ]
     return _build(readable), frozenset(wrong)
