@@ -1,0 +1,199 @@
+"""The lock: whatever this machine can do, the namespace is closed, or the links are down."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway import lock_rules
+from tests.lab.namespace import Namespace, connect
+from tests.lab.process import PATIENCE
+from tests.lab.workload import DOCKER_CAPABILITIES, with_capabilities
+
+pytestmark = pytest.mark.lab
+
+PROJECT = Path(__file__).resolve().parents[2]
+LOCK = (sys.executable, "-c", "from gateway import lockdown; print(lockdown.lock())")
+GATEWAY = (sys.executable, "-m", "gateway")
+TOOLS = ("iptables-legacy-restore", "ip6tables-legacy-restore", "nft")
+
+KEEP_ONLY = """
+mount -t tmpfs tmpfs /run
+mkdir /run/former
+mount --bind /usr/sbin /run/former
+mount -t tmpfs tmpfs /usr/sbin
+for tool in $KEPT; do ln -s /run/former/$tool /usr/sbin/$tool; done
+exec "$@"
+"""
+"""Leaves of the kernel's tools those named in KEPT, in a mount namespace of its own."""
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """Return an open namespace with a link that is up."""
+    own, far = Namespace(f"pclock{os.getpid()}"), Namespace(f"pclock{os.getpid()}far")
+    own.create()
+    far.create()
+    connect(own, "eth0", far, "far")
+    own.ip("link set eth0 up")
+    far.ip("link set far up")
+    yield own
+    own.delete()
+    far.delete()
+
+
+def locked(
+    namespace: Namespace,
+    argv: Sequence[str] = LOCK,
+    *,
+    kept: Sequence[str] = TOOLS,
+    setup: str = KEEP_ONLY,
+    capabilities: Sequence[str] | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    """Run `argv` in the namespace with what is left of the machine."""
+    command = with_capabilities(capabilities)
+    return subprocess.run(
+        namespace.command(
+            ["unshare", "--mount", "sh", "-ec", setup, "sh", *command, *argv],
+        ),
+        env={
+            "PATH": "/nowhere:/usr/sbin:/usr/bin:/sbin:/bin",
+            "KEPT": " ".join(kept),
+            "PYTHONPATH": str(PROJECT),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def legacy(namespace: Namespace) -> tuple[bool, bool]:
+    """Say of IPv4 and IPv6 whether the legacy tables hold the lock."""
+    held = []
+    for program, rules in (("iptables", lock_rules.IPV4), ("ip6tables", lock_rules.IPV6)):
+        text = namespace.run(f"{program}-legacy-save", "-t", "filter")
+        wanted = [line for line in rules.splitlines() if line.startswith("-A")]
+        held.append([line for line in text.splitlines() if line.startswith("-A")] == wanted)
+    return held[0], held[1]
+
+
+def by_nft(namespace: Namespace) -> bool:
+    """Say whether the table of nftables is there."""
+    return "table inet portcullis" in namespace.run("nft", "list", "tables")
+
+
+def links_up(namespace: Namespace) -> bool:
+    """Say whether any link but the loopback is up."""
+    return bool(namespace.run("ip", "-br", "link", "show", "up", "type", "veth").strip())
+
+
+def test_both_families_are_closed_by_the_legacy_tables(namespace: Namespace) -> None:
+    """Control: before the lock nothing is closed."""
+    assert legacy(namespace) == (False, False)
+    done = locked(namespace)
+    assert (done.stdout.strip(), done.stderr) == ("iptables", "")
+    assert legacy(namespace) == (True, True)
+    assert not by_nft(namespace)
+    assert links_up(namespace)
+
+
+@pytest.mark.parametrize("missing", TOOLS[:2])
+def test_nftables_locks_where_one_family_has_no_legacy_tables(
+    namespace: Namespace, missing: str
+) -> None:
+    """Half a lock is none; the half that holds stays."""
+    done = locked(namespace, kept=[tool for tool in TOOLS if tool != missing])
+    assert (done.stdout.strip(), done.stderr) == ("nftables", "")
+    assert by_nft(namespace)
+    assert legacy(namespace) == (missing != TOOLS[0], missing != TOOLS[1])
+
+
+def test_nftables_locks_without_the_capability_for_raw_sockets(namespace: Namespace) -> None:
+    """The legacy tables need NET_RAW beside NET_ADMIN."""
+    capabilities = ("net_admin", *(c for c in DOCKER_CAPABILITIES if c != "net_raw"))
+    done = locked(namespace, capabilities=capabilities)
+    assert (done.stdout.strip(), done.stderr) == ("nftables", "")
+    assert by_nft(namespace)
+
+
+@pytest.mark.parametrize("kept", [(), TOOLS[:1], TOOLS[1:2]], ids=["none", "IPv4", "IPv6"])
+def test_without_a_lock_every_link_goes_down(namespace: Namespace, kept: Sequence[str]) -> None:
+    """No firewall for both families: the links go down, one line says so, and the exit is not 0."""
+    assert links_up(namespace), "control"
+    done = locked(namespace, GATEWAY, kept=kept)
+    assert done.returncode == 1
+    assert "every link is down" in done.stderr
+    assert "modprobe" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not links_up(namespace)
+
+
+def test_a_missing_capability_is_named_with_the_remedy(namespace: Namespace) -> None:
+    """Without NET_ADMIN nothing can be closed, and that is said as well."""
+    done = locked(namespace, GATEWAY, capabilities=DOCKER_CAPABILITIES)
+    assert done.returncode == 1
+    assert "CAP_NET_ADMIN" in done.stderr
+    assert "cap_add" in done.stderr
+    assert "still up: eth0" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_read_only_system_can_be_locked(namespace: Namespace) -> None:
+    """The lock file of the tools cannot be made there, and must not be needed."""
+    read_only = 'mount -t tmpfs -o ro tmpfs /run && exec "$@"'
+    done = locked(namespace, setup=read_only)
+    assert (done.stdout.strip(), done.stderr) == ("iptables", "")
+    assert legacy(namespace) == (True, True)
+
+
+def test_nobody_can_hold_up_the_lock(namespace: Namespace) -> None:
+    """Whoever keeps the lock file of the tools costs a second, and not more."""
+    held = """\
+mount -t tmpfs tmpfs /run
+flock /run/xtables.lock sleep 20 </dev/null >/dev/null 2>&1 &
+sleep 0.2
+exec "$@"
+"""
+    begin = time.monotonic()
+    done = locked(namespace, setup=held)
+    assert done.stdout.strip() == "iptables"
+    assert legacy(namespace) == (True, True)
+    assert 1 < time.monotonic() - begin < 1.2 + 3 * PATIENCE
+
+
+@pytest.mark.parametrize("argument", ["check", "status", "--help"])
+def test_commands_that_only_look_do_not_lock(namespace: Namespace, argument: str) -> None:
+    """They run beside a gateway that works, by `docker exec`."""
+    locked(namespace, (*GATEWAY, argument))
+    assert legacy(namespace) == (False, False)
+    assert not by_nft(namespace)
+
+
+@pytest.mark.parametrize("arguments", [("run",), ("stauts",), ("--verbose",), ("run", "check")])
+def test_everything_else_locks(namespace: Namespace, arguments: Sequence[str]) -> None:
+    """A command line that nobody understands leaves the namespace closed."""
+    done = locked(namespace, (*GATEWAY, *arguments))
+    assert done.returncode
+    assert legacy(namespace) == (True, True)
+
+
+def test_a_crash_keeps_the_rules_and_shows_nothing(namespace: Namespace) -> None:
+    """An error that nobody expected ends with one line and without its own words."""
+    crash = (
+        "import sys, types; cli = types.ModuleType('gateway.cli')\n"
+        "def main(_): raise ValueError('canary-key')\n"
+        "cli.main = main; sys.modules['gateway.cli'] = cli\n"
+        "import gateway; gateway.cli = cli; sys.argv = ['gateway']\n"
+        "from gateway.__main__ import main\nraise SystemExit(main())"
+    )
+    done = locked(namespace, (sys.executable, "-c", crash))
+    assert done.returncode == 1
+    assert "unexpected ValueError" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "canary" not in done.stderr + done.stdout
+    assert legacy(namespace) == (True, True)
