@@ -57,7 +57,7 @@ COMMIT
 
 NFTABLES = """\
 add table inet portcullis
-delete table inet portcullis
+flush table inet portcullis
 table inet portcullis {
 	chain prerouting {
 		type filter hook prerouting priority mangle; policy accept;

@@ -83,16 +83,16 @@ def render_devices(rules: GuardRules) -> str:
     """Return one chain for each device: what stands between the braces of the table."""
     return "\n".join(
         render_chain(
-            f"egress_{number}",
+            f"egress-{guarded.device.translate(_IN_CHAIN_NAME)}",
             f"filter hook egress device {device(guarded.device)} priority filter; policy drop;",
             (
                 *(_arp_rule(source, target) for source, target in guarded.arp),
                 *(_marked(rule, family, rules.mark) for family, rule in guarded.rules),
-                # Not left to the policy, which a transaction suspends: see render_nftables.REST.
+                # Not left to the policy, which a new chain has late: see render_nftables.REST.
                 f"counter drop comment {quoted(REFUSED)}",
             ),
         )
-        for number, guarded in enumerate(rules.devices)
+        for guarded in rules.devices
     )
 
 
@@ -146,6 +146,7 @@ class Guard:
         return replace(rules, devices=(*rules.devices, *future))
 
 
+_IN_CHAIN_NAME = str.maketrans({":": "/c", "@": "/a"})  # no device has a slash in its name
 _NO_DEVICE = "portcullis-none"
 _REMEDY = "give workloads `cap_drop: [NET_RAW]`, so that they have no packet sockets"
 _PROTOCOL = {Family.IPV4: "ip", Family.IPV6: "ip6"}

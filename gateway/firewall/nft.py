@@ -14,7 +14,7 @@ from typing import Protocol
 
 from gateway.errors import FirewallError, MissingError, ProcessError
 from gateway.firewall.listing import Listing, compare, parse
-from gateway.firewall.render_nftables import transaction
+from gateway.firewall.render_nftables import replacement, transaction
 from gateway.system import process
 
 TIMEOUT = 10.0
@@ -77,52 +77,66 @@ class HeldTable:
         self._wanted: dict[str, Listing] = {}
 
     def put(self, body: str) -> None:
-        """Put the table with `body` in place of the former one, whole, and read it back.
+        """Fill the table with `body` in place of what it holds, in one step, and read it back.
 
-        Raises FirewallError; the kernel then holds the former table, or `body`, or has been
+        Raises FirewallError; the kernel then holds the former rules, or `body`, or has been
         changed by somebody else meanwhile.
         """
-        text = transaction(self.table, body)
-        if body in self._wanted:
-            self._nft.load(text)
-        else:
-            self._load_with_twin(text, body)
-        if problems := self.differences(body):
-            raise FirewallError(f"table {self.table} is not what was put", "; ".join(problems))
+        self.put_unread(body)
+        wanted, held = self._listing_of(body), self._held()
+        if foreign := held.words.keys() - wanted.words.keys() - {""}:
+            self._nft.load("".join(f"delete {_named(it, self.table)}\n" for it in sorted(foreign)))
+            held = self._held()
+        if problems := "; ".join(map(without_marks, compare(wanted, held))):
+            raise FirewallError(f"table {self.table} is not what was put", problems)
 
     def put_unread(self, body: str) -> None:
-        """Put the table with `body` for a moment, as `put` does, but without reading it back."""
-        self._nft.load(transaction(self.table, body))
+        """Fill the table with `body`, as `put` does, but without reading it back."""
+        try:
+            self._nft.load(transaction(self.table, body))
+        except FirewallError:
+            # Somebody else has made a chain of ours anew, for another hook or without any.
+            self._nft.load(replacement(self.table, body))
 
     def differences(self, body: str) -> tuple[str, ...]:
         """Compare the kernel's table with `body`: one line for each difference.
 
         Raises FirewallError when the kernel cannot be read.
         """
-        if body not in self._wanted:
-            self._load_with_twin("", body)
+        wanted = self._listing_of(body)
         try:
-            held = parse(self._nft.listing(self.table), self.table)
+            held = self._held()
         except FirewallError:
             if self._nft.has(self.table):
                 raise
             return (f"table {self.table} is not there",)
-        return tuple(map(without_marks, compare(self._wanted[body], held)))
+        return tuple(map(without_marks, compare(wanted, held)))
 
     def remove(self) -> None:
         """Remove the table, which need not be there. Raises FirewallError."""
         self._nft.load(f"add table {self.table}\ndelete table {self.table}\n")
 
-    def _load_with_twin(self, text: str, body: str) -> None:
-        """Load `text`, and learn in the same go how the kernel lists `body`."""
-        self._nft.load(text + transaction(self._twin, f"\tflags dormant;\n{body}"))
-        try:
-            listing = parse(self._nft.listing(self._twin), self._twin)
-        finally:
-            self._nft.load(f"delete table {self._twin}\n")
-        if len(self._wanted) == REMEMBERED:
-            del self._wanted[next(iter(self._wanted))]
-        self._wanted[body] = listing
+    def _held(self) -> Listing:
+        return parse(self._nft.listing(self.table), self.table)
+
+    def _listing_of(self, body: str) -> Listing:
+        """Return how the kernel lists `body`, by means of the dormant twin."""
+        if body not in self._wanted:
+            self._nft.load(replacement(self._twin, f"\tflags dormant;\n{body}"))
+            try:
+                listing = parse(self._nft.listing(self._twin), self._twin)
+            finally:
+                self._nft.load(f"delete table {self._twin}\n")
+            if len(self._wanted) == REMEMBERED:
+                del self._wanted[next(iter(self._wanted))]
+            self._wanted[body] = listing
+        return self._wanted[body]
+
+
+def _named(block: str, table: str) -> str:
+    """Return the words that name a listed block (`chain output`) of `table`."""
+    kind, name = block.split()
+    return f"{kind} {table} {name}"
 
 
 def without_marks(message: str) -> str:

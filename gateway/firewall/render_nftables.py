@@ -42,9 +42,9 @@ iptables; type route makes the kernel look up the route again when the mark has 
 """
 
 REST = 'drop comment "the rest"'
-"""What ends every filter chain. The policy says the same, but not all the time: a transaction takes
-the former chain away some microseconds before it gives the new one its policy, which until then is
-accept (net/netfilter/nf_tables_api.c, nf_tables_commit, nft_chain_commit_drop_policy)."""
+"""What ends every filter chain. The policy says the same, but not from the first moment: a new
+chain accepts until the transaction that made it gives it its policy, some microseconds after its
+rules (net/netfilter/nf_tables_api.c, nf_tables_commit, nft_chain_commit_drop_policy)."""
 
 
 def render(ruleset: Ruleset) -> str:
@@ -56,11 +56,24 @@ def render(ruleset: Ruleset) -> str:
 
 
 def transaction(table: str, body: str) -> str:
-    """Return the text that puts `table` with `body` in place of any former table of that name.
+    """Return the text that fills `table` with `body` instead of the rules that it holds.
 
-    The first `add` makes the `delete` possible when there is no such table yet.
+    Its chains stay on their hooks and change their rules. To delete and make them anew in one
+    transaction can let packets out: a chain that is taken off its hook accepts what is on its way
+    there (net/netfilter/core.c, nf_remove_net_hook), and such a packet never meets the new one.
+    The `add` makes the table if there is none, and wakes up a dormant one.
     """
-    return f"add table {table}\ndelete table {table}\ntable {table} {{\n{body}}}\n"
+    return f"add table {table}\nflush table {table}\n{block(table, body)}"
+
+
+def replacement(table: str, body: str) -> str:
+    """Return the text that puts `table` with `body` in place of any former table of that name."""
+    return f"add table {table}\ndelete table {table}\n{block(table, body)}"
+
+
+def block(table: str, body: str) -> str:
+    """Return `body` between the braces of `table`."""
+    return f"table {table} {{\n{body}}}\n"
 
 
 def render_chains(ruleset: Ruleset) -> str:

@@ -128,15 +128,15 @@ def test_an_empty_ruleset_is_closed() -> None:
     ]
 
 
-def test_the_table_is_replaced_in_one_transaction_and_no_other_is_touched() -> None:
+def test_the_table_is_filled_in_one_transaction_and_no_other_is_touched() -> None:
     """The first line makes the second possible; Docker's own table is not named at all."""
     lines = render(Ruleset()).splitlines()
     assert lines[:3] == [
         "add table inet portcullis",
-        "delete table inet portcullis",
+        "flush table inet portcullis",
         "table inet portcullis {",
     ]
-    assert "flush" not in render(Ruleset())
+    assert "flush ruleset" not in render(Ruleset())
 
 
 def test_both_families_stand_in_one_chain_in_their_order() -> None:
