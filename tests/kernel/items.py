@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,12 +29,21 @@ REPORTER = "tests.kernel.guest.reporter"
 SILENCE = 300.0
 """Longest time without a report in seconds; the guest's own limit of a test is shorter."""
 TOTAL = 600.0
-"""Longest time of the whole guest in seconds, unless everything is asked for."""
+"""Longest time of the whole guest in seconds."""
 
-_KEY = pytest.StashKey["Session | str"]()
-_MACHINE = pytest.StashKey[Machine]()
+TOTAL_OF_EVERYTHING = 7200.0
+
+_GUESTS = pytest.StashKey["dict[str, Guest] | str"]()
 
 Location = tuple[str, int | None, str]
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A machine and what it tells."""
+
+    machine: Machine
+    session: Session
 
 
 class GuestList(pytest.File):
@@ -40,38 +51,40 @@ class GuestList(pytest.File):
 
     def collect(self) -> Iterator["GuestRun"]:
         """Yield the runs."""
-        for name, table in tomllib.loads(self.path.read_text(encoding="utf-8"))["runs"].items():
+        listed = tomllib.loads(self.path.read_text(encoding="utf-8"))
+        chosen = None if _everything() else listed.get("chosen")
+        for name, table in listed["runs"].items():
             environment = ENVIRONMENT | table.get("environment", {})
             if "CI" in os.environ:
                 environment["CI"] = os.environ["CI"]
-            yield GuestRun.make(self, name, table["tests"], environment)
+            run = Run(name, table["tests"], environment, table.get("modules", ()))
+            yield GuestRun.make(self, run, chosen and tuple(chosen))
 
 
 class GuestRun(pytest.Collector):
     """One pytest session in the guest, collected on the host."""
 
-    tests: Sequence[str]
-    environment: Mapping[str, str]
+    run: Run
+    chosen: tuple[str, ...] | None
 
     @classmethod
-    def make(
-        cls,
-        parent: GuestList,
-        name: str,
-        tests: Sequence[str],
-        environment: Mapping[str, str],
-    ) -> Self:
-        """Make the node."""
-        node: Self = cls.from_parent(parent, name=name)
-        node.tests = tests
-        node.environment = environment
+    def make(cls, parent: GuestList, run: Run, chosen: tuple[str, ...] | None) -> Self:
+        """Make the node for `run`, with the tests whose node id begins as in `chosen`, or all."""
+        node: Self = cls.from_parent(parent, name=run.name)
+        node.run = run
+        node.chosen = chosen
         return node
 
     def collect(self) -> Iterator["GuestModule"]:
         """Ask pytest which tests there are, with the run's environment."""
         modules: dict[str, list[tuple[str, Location]]] = {}
-        for test, location in collected(self.tests, self.environment):
-            modules.setdefault(test.partition("::")[0], []).append((test, location))
+        found = collected(self.run.tests, self.run.environment)
+        for start in self.chosen or ():
+            if not any(test.startswith(start) for test, _ in found):
+                raise self.CollectError(f"no test begins with {start}")
+        for test, location in found:
+            if self.chosen is None or test.startswith(self.chosen):
+                modules.setdefault(test.partition("::")[0], []).append((test, location))
         for name, tests in modules.items():
             yield GuestModule.make(self, name, tests)
 
@@ -100,7 +113,7 @@ class GuestItem(pytest.Item):
     test: str
     """Node id as the guest's pytest knows it."""
     where: Location
-    run: GuestRun
+    run: Run
 
     @classmethod
     def make(cls, parent: GuestModule, test: str, where: Location) -> Self:
@@ -111,7 +124,7 @@ class GuestItem(pytest.Item):
         run = parent.parent
         if not isinstance(run, GuestRun):
             raise TypeError(run)
-        node.run = run
+        node.run = run.run
         node.add_marker("kernel")
         node.add_marker(pytest.mark.timeout(0))  # the first one waits for the image and the boot
         return node
@@ -129,15 +142,16 @@ class GuestItem(pytest.Item):
         if (reason := image.obstacle()) is not None:
             yield self._skipped(f"tests/kernel cannot run here: {reason}")
             return
-        session = _session(self)
-        if isinstance(session, str):
-            yield self._failed(session)
+        guests = _guests(self.session)
+        if isinstance(guests, str):
+            yield self._failed(guests)
             return
+        guest = guests[self.run.name]
         try:
-            for report in session.reports(self.run.name, self.test):
+            for report in guest.session.reports(self.test):
                 yield self._translated(report)
         except NoReport as err:
-            yield self._failed(str(err), self.session.stash[_MACHINE].console())
+            yield self._failed(str(err), guest.machine.console())
 
     def _translated(self, plain: Report) -> pytest.TestReport:
         """Return a report of the guest under this item's name."""
@@ -198,44 +212,56 @@ def collected(tests: Sequence[str], environment: Mapping[str, str]) -> list[tupl
 
 
 def end(session: pytest.Session) -> None:
-    """Switch the guest off, if there is one."""
-    machine = session.stash.get(_MACHINE, None)
-    if machine is not None:
-        machine.close()
+    """Switch all guests off."""
+    guests = session.stash.get(_GUESTS, "")
+    if not isinstance(guests, str):
+        for guest in guests.values():
+            guest.machine.close()
 
 
-def _session(item: GuestItem) -> Session | str:
-    """Return the guest's session, started for the first item, or why it could not start."""
-    stash = item.session.stash
-    if _KEY not in stash:
+def _guests(session: pytest.Session) -> "dict[str, Guest] | str":
+    """Return the guests by their runs' names, started for the first item, or why they are not."""
+    if _GUESTS not in session.stash:
         try:
-            stash[_KEY] = _start(item.session)
+            session.stash[_GUESTS] = _start(session)
         except (LabError, OSError) as err:
-            stash[_KEY] = f"the guest could not be started: {err}"
-    return stash[_KEY]
+            session.stash[_GUESTS] = f"the guest could not be started: {err}"
+    return session.stash[_GUESTS]
 
 
-def _start(session: pytest.Session) -> Session:
-    tell = _teller(session.config)
-    built = image.image(tell)
-    chosen: dict[GuestRun, list[str]] = {}
+def _start(session: pytest.Session) -> "dict[str, Guest]":
+    """Start a guest for each run of which there are items, all at once."""
+    built = image.image(_teller(session.config, "image"))
+    runs: dict[str, Run] = {}
     for item in session.items:
         if isinstance(item, GuestItem):
-            chosen.setdefault(item.run, []).append(item.test)
-    runs = [Run(run.name, tests, run.environment) for run, tests in chosen.items()]
-    session.stash[_MACHINE] = machine = Machine(built, runs)
-    return Session(machine, silence=SILENCE, total=TOTAL, tell=tell)
+            run = runs.get(item.run.name) or replace(item.run, tests=())
+            runs[run.name] = replace(run, tests=(*run.tests, item.test))
+    total = TOTAL_OF_EVERYTHING if _everything() else TOTAL
+    with ExitStack() as stack:
+        guests = {}
+        for name, run in runs.items():
+            machine = Machine(built, run)
+            stack.callback(machine.close)
+            tell = _teller(session.config, name)
+            guests[name] = Guest(machine, Session(machine, silence=SILENCE, total=total, tell=tell))
+        stack.pop_all()
+    return guests
 
 
-def _teller(config: pytest.Config) -> Callable[[str], None]:
+def _teller(config: pytest.Config, name: str) -> Callable[[str], None]:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
 
     def tell(line: str) -> None:
         if reporter is not None:
             reporter.ensure_newline()
-            reporter.write_line(f"kernel guest: {line}")
+            reporter.write_line(f"kernel guest {name}: {line}")
 
     return tell
+
+
+def _everything() -> bool:
+    return os.environ.get("KERNEL_ALL") == "1"
 
 
 def _in_ci() -> bool:

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ _INTERVAL = 0.1  # seconds between looks at the results
 
 
 class Machine:
-    """A booted guest that works through its runs and then switches itself off."""
+    """A booted guest that works through its tests and then switches itself off."""
 
-    def __init__(self, image: Image, runs: Sequence[Run]) -> None:
+    def __init__(self, image: Image, run: Run) -> None:
         """Write the second disk and start the machine; raises LabError or OSError."""
         # Not the directory for temporary files: that may be memory.
         self._directory = Path(tempfile.mkdtemp(prefix="portcullis-guest-", dir="/var/tmp"))
@@ -34,7 +33,7 @@ class Machine:
             disk = self._directory / "project.ext4"
             workshop = self._directory / "workshop"
             workshop.mkdir()
-            write_disk(disk, image, runs, workshop)
+            write_disk(disk, image, run, workshop)
             shutil.rmtree(workshop)
             self._console = self._directory / "console"
             results = self._directory / "results"

@@ -19,15 +19,17 @@ _ROOM = 32  # MiB
 
 @dataclass(frozen=True)
 class Run:
-    """One pytest session in the guest."""
+    """One pytest session in a guest of its own."""
 
     name: str
     tests: Sequence[str]
     """Node ids, as the guest's pytest knows them."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    modules: Sequence[str] = ()
+    """Kernel modules to load before."""
 
 
-def write_disk(path: Path, image: Image, runs: Sequence[Run], workshop: Path) -> None:
+def write_disk(path: Path, image: Image, run: Run, workshop: Path) -> None:
     """Write the disk to `path`, an ext4 file; `workshop` is an empty directory to work in.
 
     The project is installed in the guest as a user installs it, from its wheel, so the disk has
@@ -39,12 +41,12 @@ def write_disk(path: Path, image: Image, runs: Sequence[Run], workshop: Path) ->
     shutil.copytree(ROOT / _TESTS, project / _TESTS, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", project)
     shutil.copy(Path(__file__).parent / "guest" / "init", tree)
-    for number, run in enumerate(runs):
-        directory = tree / "runs" / f"{number}-{run.name}"
-        directory.mkdir(parents=True)
-        lines = [f"{name}={shlex.quote(value)}\n" for name, value in run.environment.items()]
-        (directory / "environment").write_text("".join(lines), encoding="utf-8")
-        (directory / "tests").write_text("\n".join(run.tests) + "\n", encoding="utf-8")
+    for name, lines in (
+        ("environment", [f"{k}={shlex.quote(v)}" for k, v in run.environment.items()]),
+        ("modules", run.modules),
+        ("tests", run.tests),
+    ):
+        (tree / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     _build_wheel(image.build_tools, workshop / "source", tree)
     size = sum(file.stat().st_size for file in tree.rglob("*") if file.is_file())
     room = f"{(size >> 20) + _ROOM}M"
@@ -57,8 +59,7 @@ def _build_wheel(tools: Path, source: Path, target: Path) -> None:
     A build leaves files beside its source, and other test runs may be at it.
     """
     source.mkdir()
-    (source / "README.md").touch()  # TEMPORARY
-    for name in filter(lambda n: (ROOT / n).exists(), _WHEEL_SOURCES):  # TEMPORARY
+    for name in _WHEEL_SOURCES:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, source / name)
         else:

@@ -25,7 +25,7 @@ class NoReport(Exception):  # noqa: N818 - not an error of the program but a tes
 
 
 class Session:
-    """The stream of one guest's events, sorted by run and test."""
+    """The stream of one guest's events, sorted by test."""
 
     def __init__(
         self,
@@ -43,23 +43,23 @@ class Session:
         self._began = clock()
         self._deadline = self._began + total
         self._tell = tell
-        self._reports: dict[tuple[str, str], list[Report]] = defaultdict(list)
-        self._finished: set[tuple[str, str]] = set()
-        self._ended_runs: dict[str, int] = {}
+        self._reports: dict[str, list[Report]] = defaultdict(list)
+        self._finished: set[str] = set()
+        self._status: int | None = None
         self._over: str | None = None
 
-    def reports(self, run: str, test: str) -> Sequence[Report]:
+    def reports(self, test: str) -> Sequence[Report]:
         """Wait for the test's teardown and return its reports in order.
 
-        Raises NoReport when the run or the guest ends before, or time is up.
+        Raises NoReport when the guest's pytest or the guest ends before, or time is up.
         """
-        while (run, test) not in self._finished:
-            if run in self._ended_runs:
-                raise NoReport(self._missing(run, test))
+        while test not in self._finished:
+            if self._status is not None:
+                raise NoReport(self._missing(test, self._status))
             if self._over is not None:
                 raise NoReport(self._over)
             self._listen()
-        return self._reports[run, test]
+        return self._reports[test]
 
     def _listen(self) -> None:
         """Take in one event, or find out why none comes."""
@@ -79,25 +79,22 @@ class Session:
         match event["event"]:
             case "report":
                 report = event["report"]
-                key = (event["run"], report["nodeid"])
-                self._reports[key].append(report)
+                self._reports[report["nodeid"]].append(report)
                 if report.get("when") == "teardown":
-                    self._finished.add(key)
+                    self._finished.add(report["nodeid"])
             case "ended":
-                self._ended_runs[event["run"]] = event["status"]
-                self._tell(f"{event['run']} ended after {self._clock() - self._began:.0f} s")
+                self._status = event["status"]
+                self._tell(f"ended after {self._clock() - self._began:.0f} s")
             case "booted":
                 seconds = self._clock() - self._began
-                self._tell(f"the guest runs Linux {event['kernel']} after {seconds:.0f} s")
+                self._tell(f"runs Linux {event['kernel']} after {seconds:.0f} s")
             case _:  # "collected" is for the host's collection
                 return
 
-    def _missing(self, run: str, test: str) -> str:
-        """Say why a run that has ended holds no report of this test."""
-        status = self._ended_runs[run]
+    def _missing(self, test: str, status: int) -> str:
+        """Say why a pytest that has ended holds no report of this test."""
         text = f"the guest's pytest ended with exit code {status} and did not report this test"
-        for (of_run, node), reports in self._reports.items():
-            collected = (of_run, node) not in self._finished and test.startswith(node)
-            if of_run == run and collected:
+        for node, reports in self._reports.items():
+            if node not in self._finished and test.startswith(node):
                 text += "".join(f"\n{report['longrepr']}" for report in reports)
         return text

@@ -34,9 +34,9 @@ class ScriptedGuest:
         return self.ends and not self.events
 
 
-def report(test: str, when: str, run: str = "one", **fields: Any) -> dict[str, Any]:
+def report(test: str, when: str, **fields: Any) -> dict[str, Any]:
     """Return a report as the guest tells it."""
-    return {"event": "report", "run": run, "report": {"nodeid": test, "when": when, **fields}}
+    return {"event": "report", "report": {"nodeid": test, "when": when, **fields}}
 
 
 def listen(guest: ScriptedGuest, silence: float = 10, total: float = 100) -> Session:
@@ -46,24 +46,23 @@ def listen(guest: ScriptedGuest, silence: float = 10, total: float = 100) -> Ses
     )
 
 
-def test_reports_are_sorted_by_run_and_test() -> None:
+def test_reports_are_sorted_by_test() -> None:
     """Each test gets its own reports, whatever came in between and in whatever order."""
-    told = [(test, when) for test in "ab" for when in ("setup", "call", "teardown")]
-    events = [report(test, when, run) for run in ("one", "two") for test, when in told]
-    session = listen(ScriptedGuest(events))
-    for run, test in (("two", "a"), ("one", "b"), ("one", "a"), ("two", "b")):
-        assert [r["when"] for r in session.reports(run, test)] == ["setup", "call", "teardown"]
+    told = [(test, when) for when in ("setup", "call", "teardown") for test in "ab"]
+    session = listen(ScriptedGuest([report(test, when) for test, when in told]))
+    for test in "ba":
+        assert [r["when"] for r in session.reports(test)] == ["setup", "call", "teardown"]
 
 
-def test_test_that_the_run_did_not_report_has_no_report_but_a_reason() -> None:
-    """A run that ends without a test says so, with the guest's error for its file."""
+def test_test_that_was_not_reported_has_a_reason_instead() -> None:
+    """A pytest that ends without the test says so, with its error for the file."""
     events = [
         report("f.py", "collect", longrepr="SyntaxError: here"),
-        {"event": "ended", "run": "one", "status": 2},
+        {"event": "ended", "status": 2},
     ]
     session = listen(ScriptedGuest(events, ends=False))
     with pytest.raises(NoReport, match=r"(?s)exit code 2.*SyntaxError: here"):
-        session.reports("one", "f.py::a")
+        session.reports("f.py::a")
 
 
 def test_guest_that_ends_fails_the_tests_that_it_owes() -> None:
@@ -71,22 +70,22 @@ def test_guest_that_ends_fails_the_tests_that_it_owes() -> None:
     session = listen(ScriptedGuest([report("a", "teardown"), report("b", "setup")]))
     for test in "bc":
         with pytest.raises(NoReport, match="ended early"):
-            session.reports("one", test)
-    assert session.reports("one", "a")
+            session.reports(test)
+    assert session.reports("a")
 
 
 def test_silent_guest_is_given_up() -> None:
     """No word for too long ends the wait."""
     session = listen(ScriptedGuest([report("a", "setup")], ends=False))
     with pytest.raises(NoReport, match="silent for 10 s"):
-        session.reports("one", "a")
+        session.reports("a")
 
 
 def test_guest_that_goes_on_and_on_is_given_up() -> None:
     """The limit of the whole counts also while the guest talks."""
     guest = ScriptedGuest([report(str(number), "teardown") for number in range(1000)])
     with pytest.raises(NoReport, match="100 s are over"):
-        listen(guest).reports("one", "500")
+        listen(guest).reports("500")
 
 
 def test_guest_gets_the_test_tools_of_the_lock_with_their_hashes() -> None:

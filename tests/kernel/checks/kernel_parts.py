@@ -1,4 +1,4 @@
-"""What the guest is for: this kernel has WireGuard, both firewalls and the egress hook.
+"""What the guest is for: its kernel has WireGuard, nftables and the egress hook.
 
 Runs in the guest before everything else: without the lab and without the gateway, so that a failure
 here is one of the guest.
@@ -75,14 +75,6 @@ def test_kernel_wireguard_carries_a_datagram_between_two_namespaces(
         receiver.settimeout(30)
         sender.sendto(b"through", ("10.8.0.2", 9))
         assert receiver.recvfrom(100)[0] == b"through"
-
-
-@pytest.mark.parametrize("program", ["iptables-legacy", "ip6tables-legacy"])
-def test_legacy_tables_take_a_rule(program: str) -> None:
-    """The legacy filter table of each family takes a rule with a match of its own module."""
-    run([program, "-A", "FORWARD", "-m", "conntrack", "--ctstate", "NEW", "-j", "REJECT"])
-    assert "--ctstate NEW -j REJECT" in run([program, "-S", "FORWARD"])
-    run([program, "-F", "FORWARD"])
 
 
 def test_nftables_take_an_egress_chain() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 DESCRIPTOR = int(os.environ["REPORT_DESCRIPTOR"])
-RUN = os.environ.get("REPORT_RUN", "")
 
 
 class Reporter:
@@ -42,7 +41,7 @@ class Reporter:
         return plain
 
     def _tell(self, event: str, **fields: Any) -> None:
-        line = json.dumps({"event": event, "run": RUN, **fields}, default=str) + "\n"
+        line = json.dumps({"event": event, **fields}, default=str) + "\n"
         rest = line.encode()
         while rest:
             rest = rest[os.write(DESCRIPTOR, rest) :]
