@@ -76,7 +76,7 @@ class Kernel:
         try:
             await self.down()
             self._network.add_link(INTERFACE, FAMILY)
-            self._set(_whole_device(tunnel))
+            self._set(whole_device(tunnel))
             require_none(self._device().differences(tunnel))
             self._network.set_mtu(INTERFACE, mtu)
             self._network.add_addresses(INTERFACE, tunnel.addresses)
@@ -145,7 +145,7 @@ class Kernel:
             if err.errno in {errno.ENODEV, errno.EOPNOTSUPP}:  # gone, or another kind of link
                 raise TunnelGone(err.what, INTERFACE, err.errno) from err
             raise
-        return _parse(parts)
+        return parse(parts)
 
     @staticmethod
     def _message_type() -> int:
@@ -171,7 +171,8 @@ def _family() -> int | None:
     return family
 
 
-def _whole_device(tunnel: Tunnel) -> list[tuple[str, Any]]:
+def whole_device(tunnel: Tunnel) -> list[tuple[str, Any]]:
+    """Return the attributes that make a device exactly `tunnel`."""
     return [
         ("WGDEVICE_A_PRIVATE_KEY", tunnel.private_key.reveal()),
         ("WGDEVICE_A_LISTEN_PORT", tunnel.listen_port),
@@ -210,8 +211,8 @@ def _peer_attributes(peer: Peer) -> list[tuple[str, Any]]:
     return [*attributes, ("WGPEER_A_ALLOWEDIPS", allowed)]
 
 
-def _parse(parts: list[Any]) -> Device:
-    """Put the parts of one dump together; a peer that spans two of them is in both."""
+def parse(parts: list[Any]) -> Device:
+    """Put the parts of one answer together; a peer that spans two of them is in both."""
     peers: dict[str, DevicePeer] = {}
     for part in parts:
         for entry in part.get_attr("WGDEVICE_A_PEERS") or ():

@@ -36,6 +36,8 @@ HUNG_UP = {errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ENOENT}
 
 ANSWER_TIME = 3.0
 """Seconds that the process may take to answer, its start included."""
+END_TIME = 1.0
+"""Seconds that the process of a former gateway may take to end after its interface went."""
 OPEN_TIME = 2.0
 """Seconds after the link went up within which the process has its UDP sockets open."""
 SEND_TIME = 0.2
@@ -111,6 +113,7 @@ class Userspace:
                 await self._child.stop()
             self._child = None
             self._network.delete_link(INTERFACE)
+            await self._former_process_ended()
             self._socket_path.unlink(missing_ok=True)
         except GatewayError as err:
             number = err.errno if isinstance(err, NetworkError) else None
@@ -123,6 +126,19 @@ class Userspace:
     @property
     def _socket_path(self) -> Path:
         return SOCKETS / f"{INTERFACE}.sock"
+
+    async def _former_process_ended(self) -> None:
+        """Wait until nobody listens at the socket's path, as long as that is worth it.
+
+        A wireguard-go of a former gateway ends when its interface goes, and removes the file by
+        this name as its last act, which must not be ours.
+        """
+        deadline = asyncio.get_running_loop().time() + END_TIME
+        while asyncio.get_running_loop().time() < deadline:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+                if probe.connect_ex(str(self._socket_path)) in HUNG_UP:
+                    return
+            await asyncio.sleep(POLL)
 
     def _start(self) -> None:
         """Start the process with a listening socket that only root can connect to."""
