@@ -96,6 +96,13 @@ def clamped(key: Secret) -> bytes:
     return bytes(raw)
 
 
+def endpoint_of(peer: Peer) -> Endpoint:
+    """Return the endpoint of `peer`; a name that has not been looked up is a TunnelError."""
+    if not isinstance(peer.endpoint, Endpoint):
+        raise TunnelError(f"the endpoint {peer.endpoint} has no address yet", INTERFACE)
+    return peer.endpoint
+
+
 def start_keepalive(peer: Peer) -> int:
     """Return the keepalive in seconds that makes `peer` start a handshake at once.
 

@@ -30,6 +30,7 @@ from gateway.tunnel.device import (
     KEY_LENGTH,
     Device,
     DevicePeer,
+    endpoint_of,
     require_none,
     start_keepalive,
     without_keepalive,
@@ -189,11 +190,11 @@ def _all_peers(peers: tuple[Peer, ...]) -> list[tuple[str, Any]]:
 
 
 def _peer_attributes(peer: Peer) -> list[tuple[str, Any]]:
-    address = peer.endpoint.address
+    endpoint = endpoint_of(peer)
     attributes: list[tuple[str, Any]] = [
         ("WGPEER_A_PUBLIC_KEY", peer.public_key),
         ("WGPEER_A_FLAGS", REPLACE_ALLOWED_IPS),
-        ("WGPEER_A_ENDPOINT", {"addr": str(address), "port": peer.endpoint.port}),
+        ("WGPEER_A_ENDPOINT", {"addr": str(endpoint.address), "port": endpoint.port}),
         ("WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL", start_keepalive(peer)),
     ]
     if peer.preshared_key:

@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_network
 
 from gateway.errors import TunnelError
 from gateway.model import INTERFACE, Endpoint, Peer, Secret, Tunnel
-from gateway.tunnel.device import KEY_LENGTH, Device, DevicePeer, start_keepalive
+from gateway.tunnel.device import KEY_LENGTH, Device, DevicePeer, endpoint_of, start_keepalive
 
 GET = "get=1\n\n"
 END = "\n\n"
@@ -97,7 +97,7 @@ def _peers(peers: tuple[Peer, ...]) -> Iterator[str]:
         yield f"public_key={_hexadecimal(peer.public_key)}"
         if peer.preshared_key:
             yield f"preshared_key={_hexadecimal(peer.preshared_key.reveal())}"
-        yield f"endpoint={peer.endpoint}"
+        yield f"endpoint={endpoint_of(peer)}"
         yield f"persistent_keepalive_interval={start_keepalive(peer)}"
         yield "replace_allowed_ips=true"
         for network in peer.allowed_ips:
