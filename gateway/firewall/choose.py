@@ -6,8 +6,9 @@ either kind. So the one that is chosen has to make the other let go, and this is
 where anything is ever taken away from a firewall. It is safe by its order:
 
 1. The chosen firewall refuses everything but loopback, and that has been read back, twice.
-2. Only then the other one is emptied. From here on the first alone decides, and it is closed.
-3. Every error in between ends the hand-over with the other one still in force, or with both. What
+2. Packets that were on their way before it stood have gone through the other one.
+3. Only then the other one is emptied. From here on the first alone decides, and it is closed.
+4. Every error in between ends the hand-over with the other one still in force, or with both. What
    is not emptied can only refuse more.
 
 Nothing foreign is lost: the lock has already replaced the legacy tables whole, and the table of
@@ -22,6 +23,7 @@ from gateway.firewall.nftables import NftablesFirewall, remove_leftover
 from gateway.model import Backend
 from gateway.policy.rules import Family, Ruleset
 from gateway.system import process
+from gateway.system.kernel import wait_for_packets_in_flight
 
 TIMEOUT = 10.0
 """Seconds that emptying the legacy tables of one family may take; it takes a few ms."""
@@ -37,8 +39,8 @@ NO_LOCK_FILE = {"XTABLES_LOCKFILE": "/dev/null"}
 is replaced whole, and the kernel refuses that if somebody else has changed it meanwhile."""
 
 IN_USE = {
-    Family.IPV4: Path("/proc/net/ip_tables_names"),
-    Family.IPV6: Path("/proc/net/ip6_tables_names"),
+    Family.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
+    Family.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
 }
 """Where the kernel lists the legacy tables of this namespace that anybody has ever opened."""
 
@@ -75,6 +77,7 @@ def take_over(firewall: Firewall, closed: Ruleset) -> None:
     firewall.apply(closed)
     if problems := firewall.verify(closed):
         raise FirewallError("taking over", "; ".join(problems))
+    wait_for_packets_in_flight()
     if firewall.name == NftablesFirewall.name:
         for family in Family:
             _empty_legacy_tables(family)

@@ -23,6 +23,7 @@ from gateway.policy.rules import (
     SetConnmark,
     Transport,
 )
+from gateway.system import process
 from gateway.system.kernel import wait_for_packets_in_flight
 
 _MODULES = (
@@ -81,10 +82,17 @@ def _marks_of(ruleset: Ruleset) -> Ruleset:
     return Ruleset(ipv4, ipv6)
 
 
-def remove_leftover(nft: Nft | None = None) -> None:
-    """Remove the table of an earlier run, when there is one. Raises FirewallError."""
+def remove_leftover() -> None:
+    """Remove the table of an earlier run, when there is one. Raises FirewallError.
+
+    Without the program there is nothing to be done; what is left over can only refuse.
+    """
+    try:
+        process.find_program("nft")
+    except MissingError:
+        return
     if kernel_has_nf_tables():
-        HeldTable(TABLE, nft or Nft()).remove()
+        HeldTable(TABLE, Nft()).remove()
 
 
 def _trial() -> Ruleset:
