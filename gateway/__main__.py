@@ -19,6 +19,7 @@ def main() -> int:
     try:
         if not harmless:
             lockdown.lock()
+            _keep_signals_waiting()
         from gateway import cli  # noqa: PLC0415 - imports everything, so after the lock
 
         return cli.main(argv)
@@ -29,6 +30,17 @@ def main() -> int:
 
         tell(error)
         return 1
+
+
+def _keep_signals_waiting() -> None:
+    """Let the signals that stop the gateway wait until its loop can answer them (app.serve).
+
+    Process 1 would lose them: without a handler they have no effect on it, unless they are blocked
+    (signal(7)). Anybody else would end in the middle of something.
+    """
+    import signal  # noqa: PLC0415 - slow, so after the lock
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ from gateway.tunnel.choose import choose as choose_tunnel
 
 RESOLVER_FILE = Path("/etc/resolv.conf")
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""They wait, blocked since the lock (gateway.__main__), until the loop can answer them."""
+
 BIND_AGAIN = 5.0
 """Seconds until the health server tries an address again that was taken."""
 
@@ -116,8 +119,9 @@ async def serve(config: Config, secured: Secured) -> None:
         ),
     )
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, supervisor.stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     listening = asyncio.ensure_future(_listen(HealthServer(board), config.health_server))
     watching = asyncio.ensure_future(watch(supervisor.kernel_changed))
     try:

@@ -5,7 +5,6 @@ Only here errors become exit codes: 0 well, 1 failed or unhealthy, 2 wrong confi
 
 import asyncio
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
@@ -56,9 +55,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def run() -> int:
     """Be the gateway until told to stop: close the namespace, read the configuration, serve."""
-    # Until the loop has handlers of its own, a signal ends the process where it is: closed. Process
-    # 1 would not even notice SIGTERM without a handler.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     environ = settings.environment()
     wanted = settings.log_settings(environ)
     log.configure(wanted.level, wanted.format)
@@ -79,8 +75,6 @@ def run() -> int:
     except GatewayError as err:
         logger.error("the gateway ends; closed", problem=str(err))
         return FAILED
-    except KeyboardInterrupt:
-        pass
     logger.info("stopped; closed")
     return OK
 
