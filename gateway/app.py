@@ -15,14 +15,18 @@ from gateway.firewall.choose import choose, take_over
 from gateway.firewall.guard import Guard, guard_for
 from gateway.health import Board, HealthServer
 from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
+from gateway.policy.dns import resolvers_in
 from gateway.policy.firewall import closed
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
 from gateway.supervisor import Parts, Supervisor
 from gateway.system import conntrack, process, resolv
 from gateway.system.events import watch
+from gateway.system.hooks import Hooks
+from gateway.system.lookup import EndpointLookup
 from gateway.system.namespace import Namespace
 from gateway.system.network import Network
+from gateway.system.probe import probe
 from gateway.tunnel.choose import choose as choose_tunnel
 
 RESOLVER_FILE = Path("/etc/resolv.conf")
@@ -99,11 +103,12 @@ async def serve(config: Config, secured: Secured) -> None:
     if config.firewall not in {Backend.AUTO, firewall.name}:
         firewall = choose(config.firewall)
         take_over(firewall, closed())
-    board = Board(time.monotonic)
+    board = Board(_clock)
     process.reap_orphans()
     tunnel = choose_tunnel(config.implementation, secured.network)
     for limit in secured.limits:
         log.warning("this machine cannot keep every promise", limit=limit)
+    found = resolvers_in(resolv.read(RESOLVER_FILE))
     supervisor = Supervisor(
         config,
         Parts(
@@ -111,11 +116,15 @@ async def serve(config: Config, secured: Secured) -> None:
             guard=UplinkGuard(secured.guard, secured.mark) if secured.guard else None,
             tunnel=tunnel,
             network=secured.namespace,
+            resolver=EndpointLookup(config.endpoint_resolver or next(iter(found), None)),
+            hooks=Hooks(config.up_command, config.down_command),
+            probe=probe,
             write_resolver=lambda text: resolv.write(RESOLVER_FILE, text),
             forget_flows=conntrack.flush,
             publish=board.publish,
-            clock=time.monotonic,
+            clock=_clock,
             limits=secured.limits,
+            found_resolvers=found,
         ),
     )
     loop = asyncio.get_running_loop()
@@ -129,6 +138,11 @@ async def serve(config: Config, secured: Secured) -> None:
     finally:
         listening.cancel()
         watching.cancel()
+
+
+def _clock() -> float:
+    """Return seconds that go on while the machine is suspended, as a server's patience does."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 async def _listen(server: HealthServer, address: HostPort) -> None:

@@ -65,6 +65,23 @@ class Backend(StrEnum):
     NFTABLES = "nftables"
 
 
+class ProbeKind(StrEnum):
+    """How the tunnel is probed from inside: `auto` asks its resolver, if it has one."""
+
+    AUTO = "auto"
+    DNS = "dns"
+    ICMP = "icmp"
+    OFF = "off"
+
+
+@dataclass(frozen=True)
+class HealthProbe:
+    """How the tunnel is probed; `address` is whom to ping, None for the tunnel's resolver."""
+
+    kind: ProbeKind = ProbeKind.AUTO
+    address: Address | None = None
+
+
 class Protocol(StrEnum):
     """The transport protocols that ports belong to."""
 
@@ -99,11 +116,22 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class NamedEndpoint:
+    """Where a WireGuard server listens, by a name that has yet to be looked up."""
+
+    name: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.port}"
+
+
+@dataclass(frozen=True)
 class Peer:
     """One WireGuard peer. Keys are base64 of 32 bytes; the keepalive is in seconds, 0 for none."""
 
     public_key: str
-    endpoint: Endpoint
+    endpoint: Endpoint | NamedEndpoint
     allowed_ips: tuple[Network, ...]
     preshared_key: Secret | None = None
     persistent_keepalive: int = 25
@@ -128,8 +156,15 @@ class Tunnel:
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """The endpoints of all peers, in order."""
-        return tuple(peer.endpoint for peer in self.peers)
+        """The endpoints of all peers that are addresses, in order, each once."""
+        found = (peer.endpoint for peer in self.peers)
+        return tuple(dict.fromkeys(e for e in found if isinstance(e, Endpoint)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that are to be looked up before the tunnel can be used, in order."""
+        found = (peer.endpoint for peer in self.peers)
+        return tuple(dict.fromkeys(e.name for e in found if isinstance(e, NamedEndpoint)))
 
     def has_family(self, version: int) -> bool:
         """Say whether the tunnel carries IP `version` (4 or 6): it has an address of it."""
@@ -149,7 +184,9 @@ class Config:
     """The whole configuration, checked; see docs/configuration.md for each variable.
 
     `tunnels` are the candidates to connect with, in order of preference; there is at least one.
-    `dns` are the resolvers that go into resolv.conf, in order.
+    `dns` are the resolvers that go into resolv.conf, in order. `endpoint_resolver` is asked for the
+    endpoint's name, outside of the tunnel; None for the one that the container was given. The
+    commands are argument lists, empty for none.
     """
 
     tunnels: tuple[Tunnel, ...]
@@ -160,6 +197,10 @@ class Config:
     health_server: HostPort = field(default_factory=lambda: HostPort("127.0.0.1", 9999))
     implementation: Implementation = Implementation.AUTO
     firewall: Backend = Backend.AUTO
+    health_probe: HealthProbe = field(default_factory=HealthProbe)
+    endpoint_resolver: Address | None = None
+    up_command: tuple[str, ...] = ()
+    down_command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -262,4 +303,6 @@ class Status:
     firewall: str = ""
     tunnel: str = ""
     drift: int = 0
+    reconnects: tuple[tuple[str, int], ...] = ()
+    switches: int = 0
     limits: tuple[str, ...] = ()

@@ -1,25 +1,30 @@
-"""The one loop: wait for an event, ask the machine what it means, apply that, tell it.
-
-A new state is applied firewall first. When its rules cannot be put into force, the closed ones are
-tried in their place; when not even that is possible, the uplinks go down and the process ends.
-Nothing here accepts, restores or flushes on the way out of an error.
-"""
+"""The one loop: wait for an event, ask the machine what it means, enforce that, tell it."""
 
 import asyncio
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
+from gateway.enforcement import Enforcement, Guard, Network
 from gateway.errors import FirewallError, GatewayError, KernelError, NetworkError, TunnelError
 from gateway.firewall import Firewall
-from gateway.model import INTERFACE, Config, Facts, Status, Tunnel
-from gateway.policy.dns import resolv_conf
-from gateway.policy.firewall import closed, ruleset_for
-from gateway.policy.machine import (
+from gateway.model import INTERFACE, Address, Config, Status, Tunnel
+from gateway.policy.dns import resolv_conf, resolved, resolvers_of
+from gateway.policy.machine import step
+from gateway.policy.probing import Probe, probe_for
+from gateway.policy.routing import (
+    fitted,
+    routing_for,
+    tunnel_mtu,
+    uplink_to,
+    without_interface,
+)
+from gateway.policy.states import (
+    Asking,
     Begin,
     Built,
     Connected,
@@ -28,23 +33,16 @@ from gateway.policy.machine import (
     Failed,
     Locked,
     Lost,
+    Probed,
+    Query,
     Refused,
+    Resolved,
+    Resolving,
     Sampled,
     State,
     Stop,
     Stopping,
-    step,
 )
-from gateway.policy.routing import (
-    LOCKED,
-    Routing,
-    fitted,
-    routing_for,
-    tunnel_mtu,
-    uplink_to,
-    without_interface,
-)
-from gateway.policy.rules import Ruleset
 from gateway.policy.telling import detail, name, reason, status_of
 from gateway.tunnel import TunnelBackend
 
@@ -58,6 +56,9 @@ EAGER_FOR = 2.0
 VERIFY_EVERY = 3.0
 """Seconds between two comparisons of the kernel's rules and routes with those wanted."""
 
+PROBE_EVERY = 20.0
+"""Seconds between two probes inside the tunnel."""
+
 SETTLE = 0.02
 """Seconds that kernel events get to come together before the namespace is looked at again."""
 
@@ -68,36 +69,27 @@ DYNAMIC_PORTS = range(49152, 65536)
 """Where another listen port is taken from (RFC 6335, section 6)."""
 
 
-class Network(Protocol):
-    """What the supervisor needs of the namespace's links and routes."""
+class Resolver(Protocol):
+    """Asks for the addresses of endpoints, from a socket of its own."""
 
-    def facts(self) -> Facts:
-        """Return what the namespace looks like now."""
+    def open(self) -> Query:
+        """Make the socket, and say what tells its packets from others. Raises GatewayError."""
 
-    def is_up(self, name: str) -> bool:
-        """Say whether there is a link `name` and it is set up."""
+    async def ask(self, names: tuple[str, ...]) -> dict[str, tuple[Address, ...]]:
+        """Return the addresses of `names`, the last known ones where nobody answers.
 
-    def prepare(self, uplink: str) -> None:
-        """Give `uplink` the per-device settings that the promises need."""
-
-    def apply_routing(self, wanted: Routing) -> None:
-        """Make the gateway's tables and policy rules hold exactly `wanted`."""
-
-    def routing_drift(self, wanted: Routing) -> tuple[str, ...]:
-        """Return what the kernel has otherwise than `wanted`."""
-
-    def shut(self) -> None:
-        """Set every link but loopback down."""
+        Closes the socket. Raises GatewayError for a name that never had an answer.
+        """
 
 
-class Guard(Protocol):
-    """The egress guard, kept in step with the rules."""
+class Hooks(Protocol):
+    """The user's commands."""
 
-    def apply(self, ruleset: Ruleset, facts: Facts) -> None:
-        """Let nothing leave by the uplinks of `facts` but what `ruleset` accepted."""
+    def up(self) -> None:
+        """Start the command for a tunnel that carries traffic."""
 
-    def verify(self, ruleset: Ruleset, facts: Facts) -> tuple[str, ...]:
-        """Return what the kernel has otherwise."""
+    def down(self) -> None:
+        """Start the command for one that no longer does."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +100,15 @@ class Parts:
     guard: Guard | None
     tunnel: TunnelBackend
     network: Network
+    resolver: Resolver
+    hooks: Hooks
+    probe: Callable[[Probe], Coroutine[Any, Any, bool]]
     write_resolver: Callable[[str], None]
     forget_flows: Callable[[], None]
     publish: Callable[[Status], None]
     clock: Callable[[], float]
     limits: tuple[str, ...] = ()
+    found_resolvers: tuple[Address, ...] = ()
 
 
 class Supervisor:
@@ -122,22 +118,24 @@ class Supervisor:
         self._config = config
         self._parts = parts
         self._log = structlog.get_logger()
-        self._events: asyncio.Queue[Stop | None] = asyncio.Queue()
-        self._building: asyncio.Future[None] | None = None
+        self._kernel = Enforcement(config, parts.firewall, parts.guard, parts.network)
+        self._events: asyncio.Queue[Stop | Probed | None] = asyncio.Queue()
+        self._work: asyncio.Future[Event] | None = None
+        self._probing: asyncio.Future[None] | None = None
         self._state: State = Locked(since=parts.clock())
-        self._facts = Facts()
-        self._rules = closed()
-        self._routing = LOCKED
-        self._verify_at = 0.0
+        self._standing: Tunnel | None = None
         self._built_at = 0.0
-        self._drift = 0
-        self._no_resolver = ""
+        self._verify_at = 0.0
+        self._probe_at = 0.0
+        self._names_problem = ""
+        self._reconnects: dict[str, int] = {}
+        self._switches = 0
 
     def stop(self) -> None:
         """Ask the loop to end; to be called on the loop."""
         self._events.put_nowait(Stop())
-        if self._building is not None:
-            self._building.cancel()
+        if self._work is not None:
+            self._work.cancel()
 
     def kernel_changed(self) -> None:
         """Say that links, addresses, routes or rules may have changed; to be called on the loop."""
@@ -146,31 +144,34 @@ class Supervisor:
     async def run(self) -> None:
         """Connect, stay connected, and return once stopped and closed.
 
-        Raises KernelError when not even the closed ruleset could be put into force; every link but
-        loopback is down then.
+        Raises FirewallError when not even the closed ruleset could be put into force; every link
+        but loopback is down then.
         """
         while not isinstance(self._state, Stopping):
             self._publish()
             try:
-                event = await self._next_event()
-                self._enter(step(self._state, event, self._now()) if event else self._state)
-                self._put_back_drift()
+                self._meet(await self._next_event())
+                self._keep()
             except FirewallError as err:
                 self._close(err)
             except KernelError as err:
-                self._enter(step(self._state, Lost(str(err)), self._now()))
+                self._close_for(Lost(str(err)))
         self._publish()
         await self._clear_away()
+
+    # What happens next
 
     async def _next_event(self) -> Event | None:
         """Wait for what happens next; None when time has passed and nothing else."""
         state, now = self._state, self._now()
         match state:
             case Locked() if now >= state.retry_at:
-                self._look_around()
-                return Begin(fitted(self._config.tunnels[0], self._facts))
+                self._kernel.look_around()
+                return Begin(tuple(fitted(t, self._kernel.facts) for t in self._config.tunnels))
+            case Resolving() if now >= state.retry_at:
+                return await self._look_up(state)
             case Connecting() if not state.built and now >= state.retry_at:
-                return await self._build(state.tunnel)
+                return await self._interruptible(self._build(state.tunnel))
             case Connecting() if state.built and now - self._built_at < EAGER_FOR:
                 pause = EAGER
             case _:
@@ -182,7 +183,7 @@ class Supervisor:
             return await self._sample()
         if event is None:
             await self._settle()
-            self._look_around()
+            self._kernel.look_around()
             return await self._sample()
         return event
 
@@ -190,8 +191,9 @@ class Supervisor:
         """Wait until kernel events have come together, and take those that say the same."""
         await asyncio.sleep(SETTLE)
         waiting = [self._events.get_nowait() for _ in range(self._events.qsize())]
-        for event in filter(None, waiting):
-            self._events.put_nowait(event)
+        for event in waiting:
+            if event is not None:
+                self._events.put_nowait(event)
 
     async def _sample(self) -> Event | None:
         """Ask WireGuard what it knows, where there should be an interface."""
@@ -205,149 +207,169 @@ class Supervisor:
             return Lost(f"{INTERFACE} was set down")
         return Sampled(status)
 
-    async def _build(self, tunnel: Tunnel) -> Event:
-        """Build the interface for `tunnel`; a `stop` meanwhile is answered at once."""
-        self._building = asyncio.ensure_future(self._build_interface(tunnel))
+    async def _interruptible(self, work: Coroutine[Any, Any, Event]) -> Event:
+        """Do `work` within its time; a `stop` meanwhile is answered at once."""
+        self._work = asyncio.ensure_future(work)
         try:
             async with asyncio.timeout(BUILD_TIME):
-                await self._building
+                return await self._work
+        except TimeoutError:
+            return Failed(f"not done after {BUILD_TIME:g} s")
         except asyncio.CancelledError:
             return Stop()
-        except TimeoutError:
-            return Failed(f"not done after {BUILD_TIME:g} s", tunnel)
         except FirewallError:
             raise
         except GatewayError as err:
             taken = isinstance(err, TunnelError) and err.errno == errno.EADDRINUSE
-            # What the port is matters to nobody but the rules, and those follow.
-            port = random.choice(DYNAMIC_PORTS) if taken else tunnel.listen_port  # noqa: S311
-            return Failed(str(err), replace(tunnel, listen_port=port))
+            # Which port it is matters to nobody but the rules, and those follow.
+            return Failed(str(err), random.choice(DYNAMIC_PORTS) if taken else None)  # noqa: S311
         finally:
-            self._building = None
+            self._work = None
+
+    async def _look_up(self, state: Resolving) -> Event:
+        """Have the names of the candidate's endpoints looked up, through a hole of their own."""
+        try:
+            query = self._parts.resolver.open()
+        except GatewayError as err:
+            return Failed(str(err))
+        self._meet(Asking(query))
+        return await self._interruptible(self._ask(state.turn.candidate))
+
+    async def _ask(self, candidate: Tunnel) -> Event:
+        answers = await self._parts.resolver.ask(candidate.names)
+        tunnels = resolved(candidate, answers, self._kernel.facts)
+        return Resolved(tunnels) if tunnels else Failed("no address that an uplink has a route to")
+
+    async def _build(self, tunnel: Tunnel) -> Event:
+        """Make the interface for `tunnel`, or only replace its peers where that is enough."""
+        self._kernel.look_around()
+        for endpoint in tunnel.endpoints:
+            if uplink_to(endpoint.address, self._kernel.facts) is None:
+                raise NetworkError("no uplink has a route to the endpoint", str(endpoint))
+        routing = routing_for(tunnel, self._config, self._kernel.facts)
+        self._kernel.route(without_interface(routing))
+        if not await self._took_other_peers(tunnel):
+            self._standing = None
+            await self._parts.tunnel.up(tunnel, tunnel_mtu(tunnel, self._kernel.facts))
+        self._standing = tunnel
+        self._write_resolver(tunnel)
         self._built_at = self._now()
         return Built()
 
-    async def _build_interface(self, tunnel: Tunnel) -> None:
-        self._look_around()
-        for endpoint in tunnel.endpoints:
-            if uplink_to(endpoint.address, self._facts) is None:
-                raise NetworkError("no uplink has a route to the endpoint", str(endpoint))
-        routing = routing_for(tunnel, self._config, self._facts)
-        self._route(without_interface(routing))
-        await self._parts.tunnel.up(tunnel, tunnel_mtu(tunnel, self._facts))
-        self._route(routing)
-        self._write_resolver()
-
-    def _write_resolver(self) -> None:
-        """Write the resolver file; without it names do not resolve, but nothing leaks."""
+    async def _took_other_peers(self, tunnel: Tunnel) -> bool:
+        """Give the standing interface the peers of `tunnel`, if nothing else tells them apart."""
+        former = self._standing
+        if former is None or replace(former, peers=()) != replace(tunnel, peers=()):
+            return False
+        if not self._parts.network.is_up(INTERFACE):
+            return False
         try:
-            self._parts.write_resolver(resolv_conf(self._config.dns))
-        except KernelError as err:
-            if not self._no_resolver:
-                self._log.warning("names will not resolve", problem=str(err))
-            self._no_resolver = f"names do not resolve: {err}"
-        else:
-            self._no_resolver = ""
+            await self._parts.tunnel.configure(tunnel)
+        except TunnelError:
+            return False
+        return True
 
-    def _look_around(self) -> None:
-        """Find out what the namespace looks like, and bring rules and routes into step."""
-        facts = self._parts.network.facts()
-        if facts == self._facts:
+    # What it means
+
+    def _meet(self, event: Event | None) -> None:
+        """Let the machine say what `event` leads to, and make that the state."""
+        if event is None:
             return
-        known = {uplink.name for uplink in self._facts.uplinks}
-        self._facts = facts
-        self._log.debug("namespace changed", uplinks=[uplink.name for uplink in facts.uplinks])
-        self._put_in_force(force=True)
-        for uplink in facts.uplinks:
-            if uplink.name not in known:
-                self._parts.network.prepare(uplink.name)
-        if self._routing is not LOCKED and isinstance(self._state, Connecting | Connected):
-            self._route(routing_for(self._state.tunnel, self._config, facts))
-
-    def _enter(self, state: State) -> None:
-        """Make `state` the state: its rules first, then the word about it."""
-        before, self._state = self._state, state
-        self._put_in_force()
-        if not _stands(state) and self._routing is not LOCKED:
-            self._route(LOCKED)
-        if name(before) == name(state) and reason(before) == reason(state):
-            return
-        self._log.info(
-            "state changed",
-            old=name(before),
-            new=name(state),
-            reason=reason(state),
-            detail=detail(state),
-            after=round(self._now() - before.since, 3),
-        )
-
-    def _put_in_force(self, *, force: bool = False) -> None:
-        """Put the rules of the state into force, where they are not already."""
-        rules = ruleset_for(self._state, self._config, self._facts)
-        if rules != self._rules:
-            self._parts.firewall.apply(rules)
-        if self._parts.guard and (force or rules != self._rules):
-            self._parts.guard.apply(rules, self._facts)
-        self._rules = rules
+        before = self._state
+        after = step(before, event, self._now(), random.random())  # noqa: S311 - spreads attempts
+        self._state = after
+        self._kernel.enter(after)
+        if name(before) != name(after) or reason(before) != reason(after):
+            self._tell(before, after)
 
     def _close(self, refusal: FirewallError) -> None:
-        """Put the closed ruleset into force because the one of the state was refused."""
+        """Close because the rules of the state were refused."""
         self._log.error("rules refused, closing", problem=str(refusal))
+        self._kernel.close()
+        self._close_for(Refused(str(refusal)))
+
+    def _close_for(self, event: Event) -> None:
+        """Enter the stricter state that follows from a failure, and survive another one."""
         try:
-            self._parts.firewall.apply(closed())
-            if self._parts.guard:
-                self._parts.guard.apply(closed(), self._facts)
-        except FirewallError:
-            self._parts.network.shut()
-            raise
-        self._rules = closed()
-        self._enter(step(self._state, Refused(str(refusal)), self._now()))
+            self._meet(event)
+        except FirewallError as err:
+            self._log.error("rules refused, closing", problem=str(err))
+            self._kernel.close()
+        except KernelError as err:
+            self._log.warning("not everything is in step", problem=str(err))
 
-    def _route(self, routing: Routing) -> None:
-        self._parts.network.apply_routing(routing)
-        self._routing = routing
+    def _keep(self) -> None:
+        """Do what is due now and then: compare with the kernel, probe the tunnel."""
+        now = self._now()
+        if now >= self._verify_at:
+            self._verify_at = now + VERIFY_EVERY
+            self._kernel.put_back_drift()
+        if isinstance(self._state, Connected) and now >= self._probe_at:
+            self._probe_at = now + PROBE_EVERY
+            probe = probe_for(self._state.tunnel, self._config)
+            if probe is not None and (self._probing is None or self._probing.done()):
+                self._probing = asyncio.ensure_future(self._probe(probe))
 
-    def _put_back_drift(self) -> None:
-        """Compare the kernel with what was put there, now and then, and put back what is not."""
-        if self._now() < self._verify_at:
-            return
-        self._verify_at = self._now() + VERIFY_EVERY
-        parts = self._parts
-        found = parts.firewall.verify(self._rules)
-        if found:
-            parts.firewall.apply(self._rules)
-        guarded = parts.guard.verify(self._rules, self._facts) if parts.guard else ()
-        if parts.guard and guarded:
-            parts.guard.apply(self._rules, self._facts)
-        routed = parts.network.routing_drift(self._routing)
-        if routed:
-            parts.network.apply_routing(self._routing)
-        drift = (*found, *guarded, *routed)
-        self._drift += len(drift)
-        if drift:
-            self._log.warning("put back what somebody else changed", drift=list(drift))
+    async def _probe(self, probe: Probe) -> None:
+        answered = await self._parts.probe(probe)
+        if probe.is_question:
+            self._events.put_nowait(Probed(answered))
+
+    def _write_resolver(self, tunnel: Tunnel) -> None:
+        """Write the resolver file; without it names do not resolve, but nothing leaks."""
+        text = resolv_conf(resolvers_of(tunnel, self._config), self._parts.found_resolvers)
+        try:
+            self._parts.write_resolver(text)
+        except KernelError as err:
+            if not self._names_problem:
+                self._log.warning("names will not resolve", problem=str(err))
+            self._names_problem = f"names do not resolve: {err}"
+        else:
+            self._names_problem = ""
 
     async def _clear_away(self) -> None:
         """Remove the interface and its key; the closed rules stay, whatever happens here."""
         try:
             await self._parts.tunnel.down()
-            self._route(LOCKED)
             self._parts.forget_flows()
         except GatewayError as err:
             self._log.error("not everything was cleared away", problem=str(err))
 
+    # What is told
+
+    def _tell(self, before: State, after: State) -> None:
+        """Log a change of state, count it, and start the user's command for it."""
+        self._log.info(
+            "state changed",
+            old=name(before),
+            new=name(after),
+            reason=reason(after),
+            detail=detail(after),
+            after=round(self._now() - before.since, 3),
+        )
+        if isinstance(after, Connected) and not isinstance(before, Connected):
+            self._probe_at = self._now() + PROBE_EVERY
+            self._parts.hooks.up()
+        if isinstance(before, Connected) and not isinstance(after, Connected):
+            self._reconnects[reason(after)] = self._reconnects.get(reason(after), 0) + 1
+            self._parts.hooks.down()
+            if isinstance(after, Connecting | Resolving) and after.turn.position != (
+                before.turn.position
+            ):
+                self._switches += 1
+
     def _publish(self) -> None:
         """Tell the health server how things are."""
-        parts, now = self._parts, self._now()
-        status = status_of(self._state, now)
-        limits = (*parts.limits, *filter(None, [self._no_resolver]))
+        parts = self._parts
         parts.publish(
             replace(
-                status,
+                status_of(self._state, self._now()),
                 firewall=parts.firewall.name,
                 tunnel=parts.tunnel.name,
-                drift=self._drift,
-                limits=limits,
+                drift=self._kernel.drift,
+                reconnects=tuple(self._reconnects.items()),
+                switches=self._switches,
+                limits=(*parts.limits, *filter(None, [self._names_problem])),
             )
         )
 

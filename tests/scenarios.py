@@ -8,6 +8,7 @@ from gateway.model import (
     Config,
     Endpoint,
     Facts,
+    NamedEndpoint,
     Peer,
     PortRange,
     Protocol,
@@ -16,7 +17,18 @@ from gateway.model import (
     Tunnel,
     Uplink,
 )
-from gateway.policy.machine import Connected, Connecting, Locked, Pulse, Reason, State, Stopping
+from gateway.policy.pulse import Pulse
+from gateway.policy.states import (
+    Connected,
+    Connecting,
+    Locked,
+    Query,
+    Reason,
+    Resolving,
+    State,
+    Stopping,
+    Turn,
+)
 
 GUARD_MARK = 0x1234ABCD
 
@@ -57,17 +69,29 @@ HOLES = Config(
 
 def connecting(tunnel: Tunnel) -> Connecting:
     """Return the state in which the interface of `tunnel` waits for its first handshake."""
-    return Connecting(tunnel, Reason.NO_HANDSHAKE, since=0.0, retry_at=0.0, built=True)
+    turn = Turn((tunnel,))
+    return Connecting(turn, tunnel, Reason.NO_HANDSHAKE, since=0.0, retry_at=0.0, built=True)
 
 
 def connected(tunnel: Tunnel) -> Connected:
     """Return the state in which `tunnel` carries traffic."""
-    return Connected(tunnel, since=0.0, pulse=Pulse())
+    return Connected(Turn((tunnel,)), tunnel, since=0.0, pulse=Pulse())
+
+
+def resolving(resolver: str | None) -> Resolving:
+    """Return the state in which `resolver` is asked for the endpoint's name, or nobody yet."""
+    named = replace(IPV4_ONLY, peers=(replace(PEER, endpoint=NamedEndpoint("vpn.example", 51820)),))
+    query = Query(ip_address(resolver), 40000, 0x5EC4E7) if resolver else None
+    return Resolving(Turn((named,)), Reason.STARTING, since=0.0, retry_at=0.0, query=query)
 
 
 SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "locked": (Locked(), HOLES, ONE_UPLINK),
     "stopping": (Stopping(), HOLES, GUARDED),
+    "resolving": (resolving("192.168.1.53"), HOLES, GUARDED),
+    "resolving-by-docker": (resolving("127.0.0.11"), HOLES, ONE_UPLINK),
+    "resolving-ipv6": (resolving("fd18::53"), HOLES, ONE_UPLINK),
+    "resolving-not-yet": (resolving(None), HOLES, ONE_UPLINK),
     "connecting": (connecting(IPV4_ONLY), HOLES, ONE_UPLINK),
     "connecting-ipv6-endpoint": (connecting(DUAL), Config((DUAL,)), ONE_UPLINK),
     "connecting-no-uplink": (connecting(IPV4_ONLY), HOLES, Facts()),

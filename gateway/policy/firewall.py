@@ -12,9 +12,15 @@ from ipaddress import IPv4Network
 from types import MappingProxyType
 
 from gateway.model import Config, Facts, Network, Tunnel
-from gateway.policy.flows import encrypted_flow, guard_marks, in_tunnel, neighbours
+from gateway.policy.dns import resolvers_of
+from gateway.policy.flows import (
+    encrypted_flow,
+    guard_marks,
+    in_tunnel,
+    neighbours,
+    question,
+)
 from gateway.policy.holes import holes
-from gateway.policy.machine import Connected, Connecting, Locked, State, Stopping
 from gateway.policy.routing import uplink_to
 from gateway.policy.rules import (
     Accept,
@@ -27,6 +33,7 @@ from gateway.policy.rules import (
     Ruleset,
     Transport,
 )
+from gateway.policy.states import Connected, Connecting, Locked, Query, Resolving, State, Stopping
 
 LOOPBACK = "lo"
 
@@ -39,6 +46,8 @@ def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
     match state:
         case Locked() | Stopping():
             return closed()
+        case Resolving():
+            return _resolving(state.query, facts)
         case Connecting():
             return _both(lambda family: _connecting(family, state.tunnel, facts))
         case Connected():
@@ -47,17 +56,26 @@ def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
 
 def closed() -> Ruleset:
     """Return the ruleset that refuses everything but loopback; it needs no configuration."""
-    return _both(lambda _family: iter(()))
+    return _both(_nothing)
 
 
-def _both(entries: Callable[[Family], Iterator[Entry]]) -> Ruleset:
-    """Return the ruleset of `entries` for each family, framed by what every chain has."""
-    return Ruleset(
-        **{
-            f"ipv{family.value}": MappingProxyType(_by_chain(_framed(family, entries(family))))
-            for family in Family
-        }
-    )
+Entries = Callable[[Family], Iterable[Entry]]
+
+
+def _nothing(_family: Family) -> Iterable[Entry]:
+    return ()
+
+
+def _both(entries: Entries, first: Entries = _nothing) -> Ruleset:
+    """Return the ruleset of `entries` for each family, framed by what every chain has.
+
+    `first` stands even before the frame.
+    """
+    chains = {
+        f"ipv{family.value}": _by_chain((*first(family), *_framed(family, entries(family))))
+        for family in Family
+    }
+    return Ruleset(**{name: MappingProxyType(rules) for name, rules in chains.items()})
 
 
 def _by_chain(entries: Iterable[Entry]) -> dict[Chain, tuple[Rule, ...]]:
@@ -65,7 +83,7 @@ def _by_chain(entries: Iterable[Entry]) -> dict[Chain, tuple[Rule, ...]]:
     return {chain: tuple(rule for where, rule in listed if where is chain) for chain in Chain}
 
 
-def _framed(family: Family, entries: Iterator[Entry]) -> Iterator[Entry]:
+def _framed(family: Family, entries: Iterable[Entry]) -> Iterator[Entry]:
     """Yield what begins every chain, then `entries`, then what ends every chain."""
     if family is Family.IPV4:
         for chain in (Chain.INPUT, Chain.OUTPUT):
@@ -82,6 +100,24 @@ def _refused(chain: Chain, why: str, destination: Network | None = None) -> Iter
     """Yield the rules that refuse at once, so that applications do not wait (P12)."""
     for protocol, verdict in ((Transport.TCP, Reject(tcp_reset=True)), (None, Reject())):
         yield chain, Rule(why=why, verdict=verdict, protocol=protocol, destination=destination)
+
+
+def _resolving(query: Query | None, facts: Facts) -> Ruleset:
+    """Return what lets our one question for the endpoint's name pass, while it is under way."""
+    if query is None:
+        return closed()
+    if query.resolver.is_loopback:
+        return _both(_nothing, lambda family: question(family, LOOPBACK, query))
+    uplink = uplink_to(query.resolver, facts)
+    if uplink is None:
+        return closed()
+    return _both(
+        lambda family: (
+            *question(family, uplink.name, query),
+            *neighbours(family, uplink),
+            *guard_marks(facts),
+        )
+    )
 
 
 def _connecting(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[Entry]:
@@ -101,4 +137,4 @@ def _connected(family: Family, tunnel: Tunnel, config: Config, facts: Facts) -> 
         if family.has(address):
             yield from in_tunnel(address, config.vpn_input_ports)
     for uplink in facts.uplinks:
-        yield from holes(family, uplink, config)
+        yield from holes(family, uplink, config, resolvers_of(tunnel, config))

@@ -16,6 +16,9 @@ from gateway.policy.rules import (
     SetMark,
     Transport,
 )
+from gateway.policy.states import Query
+
+DNS = Ports.one(53)
 
 NEW = frozenset({CtState.NEW})
 ANSWERS = frozenset({CtState.ESTABLISHED, CtState.RELATED})
@@ -64,6 +67,45 @@ def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterat
             source_ports=here,
             destination_ports=there,
             mark=tunnel.fwmark,
+        ),
+    )
+
+
+def question(family: Family, interface: str, query: Query) -> Iterator[Entry]:
+    """Yield what lets our question for the endpoint's name pass by `interface` (P10).
+
+    The source port is taken by our own socket. Against a raw socket that forges it stands the
+    mark: random for each question, and not to be read without CAP_NET_ADMIN, since no routing rule
+    names it. On loopback the question has to come in again, and its port is left open, because
+    Docker's address translation has replaced it before any filter sees the packet.
+    """
+    if not family.has(query.resolver):
+        return
+    here, resolver = Ports.one(query.source_port), ip_network(query.resolver)
+    outward = Rule(
+        why="P10 the name of the endpoint",
+        verdict=Accept(),
+        out_interface=interface,
+        destination=resolver,
+        protocol=Transport.UDP,
+        source_ports=here,
+        mark=query.mark,
+    )
+    if query.resolver.is_loopback:
+        yield Chain.OUTPUT, outward
+        yield Chain.INPUT, replace(outward, in_interface=interface, out_interface=None)
+        return
+    yield Chain.OUTPUT, replace(outward, destination_ports=DNS)
+    yield (
+        Chain.INPUT,
+        Rule(
+            why="P10 the address of the endpoint",
+            verdict=Accept(),
+            in_interface=interface,
+            source=resolver,
+            protocol=Transport.UDP,
+            source_ports=DNS,
+            destination_ports=here,
         ),
     )
 

@@ -1,6 +1,6 @@
 """Firewall rules for the holes that the configuration lists: LAN subnets and input ports."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 from itertools import product
@@ -31,12 +31,17 @@ DNS = tuple(product((Transport.UDP, Transport.TCP), (Ports.one(53), Ports.one(85
 """DNS over UDP and TCP, and over QUIC and TLS (RFC 9250, RFC 7858)."""
 
 
-def holes(family: Family, uplink: Uplink, config: Config) -> Iterator[Entry]:
-    """Yield the listed holes of `family` by `uplink`, at each of its addresses."""
+def holes(
+    family: Family, uplink: Uplink, config: Config, resolvers: Iterable[Address]
+) -> Iterator[Entry]:
+    """Yield the listed holes of `family` by `uplink`, at each of its addresses.
+
+    `resolvers` are those that workloads are told to ask.
+    """
     addresses = [address for address in uplink.addresses if family.has(address)]
     subnets = [subnet for subnet in config.outbound_subnets if family.has(subnet)]
     for subnet in subnets:
-        yield from _names(uplink, subnet, [r for r in config.dns if r in subnet])
+        yield from _names(uplink, subnet, [r for r in resolvers if r in subnet])
         for address in addresses:
             yield from _lan(uplink, address, subnet)
     for address, ports in product(addresses, config.input_ports):

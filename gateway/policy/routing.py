@@ -173,6 +173,17 @@ def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
     )
 
 
+def routing_for_question(resolver: Address) -> Routing:
+    """Return the routing while `resolver` is asked for the endpoint's name.
+
+    The rule has no mark, which would be there for all to read: the firewall asks for it.
+    """
+    if resolver.is_loopback:
+        return LOCKED
+    asking = _to_main([ip_network(resolver)], PRIORITY_ENCRYPTED, "the name of the endpoint")
+    return replace(LOCKED, rules=(*asking, *LOCKED.rules))
+
+
 def without_interface(routing: Routing) -> Routing:
     """Return what of `routing` can stand before the tunnel's interface does.
 
@@ -231,7 +242,7 @@ def _encrypted(tunnel: Tunnel) -> tuple[PolicyRule, ...]:
             fwmark=tunnel.fwmark,
             destination=ip_network(endpoint.address),
         )
-        for endpoint in dict.fromkeys(tunnel.endpoints)
+        for endpoint in tunnel.endpoints
     )
 
 

@@ -1,7 +1,11 @@
 """What a state is called, and what is told of it."""
 
-from gateway.model import Status
-from gateway.policy.machine import Connected, Connecting, Locked, Pulse, State, Stopping
+from gateway.model import Status, Tunnel
+from gateway.policy.pulse import Pulse
+from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
+
+ANSWERS = "the server answers"
+RESOLVER_SILENT = "the server answers, but the resolver in the tunnel is silent"
 
 
 def name(state: State) -> str:
@@ -13,30 +17,49 @@ def reason(state: State) -> str:
     """Return why the tunnel carries traffic in `state`, or why not."""
     match state:
         case Connected():
-            return "the server answers"
+            return RESOLVER_SILENT if state.resolver_is_silent else ANSWERS
         case Stopping():
             return "stopping"
-        case Locked() | Connecting():
+        case Locked() | Resolving() | Connecting():
             return state.reason
 
 
 def detail(state: State) -> str:
     """Return what a person may want to know beyond the reason."""
-    return state.detail if isinstance(state, Locked | Connecting) else ""
+    return state.detail if isinstance(state, Locked | Resolving | Connecting) else ""
+
+
+def is_healthy(state: State) -> bool:
+    """Say whether workloads can use the network in `state`."""
+    return isinstance(state, Connected) and not state.resolver_is_silent
+
+
+def endpoint(state: State) -> str:
+    """Return the endpoints that `state` is about, as people write them."""
+    match state:
+        case Connecting() | Connected():
+            return _endpoints(state.tunnel)
+        case Resolving():
+            return _endpoints(state.turn.candidate)
+        case Locked() | Stopping():
+            return ""
+
+
+def _endpoints(tunnel: Tunnel) -> str:
+    return ", ".join(dict.fromkeys(str(peer.endpoint) for peer in tunnel.peers))
 
 
 def status_of(state: State, now: float) -> Status:
     """Return what `state` tells of itself at `now`."""
     pulse = state.pulse if isinstance(state, Connecting | Connected) else Pulse()
-    endpoints = state.tunnel.endpoints if isinstance(state, Connecting | Connected) else ()
     return Status(
         at=now,
         state=name(state),
-        healthy=isinstance(state, Connected),
+        healthy=is_healthy(state),
         reason=reason(state),
         since=state.since,
         detail=detail(state),
-        endpoint=", ".join(map(str, endpoints)),
+        endpoint=endpoint(state),
         handshake_age=None if pulse.handshake_at is None else now - pulse.handshake_at,
         received=pulse.received,
         sent=pulse.sent,

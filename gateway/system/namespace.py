@@ -39,6 +39,15 @@ class Namespace:
         """Give `uplink` the per-device settings that the promises need."""
         self._network.set_device(uplink, UPLINK_SETTINGS)
 
+    def device_drift(self, uplink: str) -> tuple[str, ...]:
+        """Return the per-device settings of `uplink` that are not as `prepare` set them."""
+        found = self._network.device(uplink)
+        return tuple(
+            f"{uplink}: {setting.name.lower()} is {found[setting]}, not {wanted}"
+            for setting, wanted in UPLINK_SETTINGS.items()
+            if found[setting] != wanted
+        )
+
     def apply_routing(self, wanted: Routing) -> None:
         """Make the gateway's tables and policy rules hold exactly `wanted`."""
         self._network.apply_routing(wanted)

@@ -5,6 +5,14 @@ from pathlib import Path
 from gateway.errors import NetworkError
 
 
+def read(path: Path) -> str:
+    """Return the text of `path`, empty where it cannot be read."""
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def write(path: Path, text: str) -> None:
     """Make `path` hold `text` and read it back; raise NetworkError with errno and the path.
 

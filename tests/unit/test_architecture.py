@@ -16,7 +16,8 @@ MAY_IMPORT = {
     "last_resort": SHARED | {"system", "settings", "log"},
     "cli": SHARED | {"app", "settings", "log", "policy", "firewall"},
     "app": SHARED | {"firewall", "health", "policy", "supervisor", "system", "tunnel", "log"},
-    "supervisor": SHARED | {"firewall", "policy", "tunnel"},
+    "supervisor": SHARED | {"enforcement", "firewall", "policy", "tunnel"},
+    "enforcement": SHARED | {"firewall", "policy"},
     "health": SHARED,
     "log": set(),
     "model": set(),
@@ -34,6 +35,8 @@ ONLY_IMPORTER = {
     "subprocess": {"gateway/system/process.py"},
     "structlog": {
         "gateway/app.py",
+        "gateway/enforcement.py",
+        "gateway/system/hooks.py",
         "gateway/cli.py",
         "gateway/last_resort.py",
         "gateway/log.py",

@@ -5,12 +5,21 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
-from gateway.model import EVERYTHING, Endpoint, Peer, PeerStatus, Secret, Tunnel, TunnelStatus
-from gateway.policy.machine import (
-    BACKOFF_LAST,
-    HANDSHAKE_EXPIRES,
-    KEEPALIVE_SIZE,
-    SILENT_AFTER,
+from gateway.model import (
+    EVERYTHING,
+    Endpoint,
+    NamedEndpoint,
+    Peer,
+    PeerStatus,
+    Secret,
+    Tunnel,
+    TunnelStatus,
+)
+from gateway.policy.machine import BACKOFF_LAST, PATIENCE, RETURN_AFTER, backoff, step
+from gateway.policy.pulse import HANDSHAKE_EXPIRES, KEEPALIVE_SIZE, SILENT_AFTER, Pulse
+from gateway.policy.states import (
+    RESOLVER_FAILURES,
+    Asking,
     Begin,
     Built,
     Connected,
@@ -19,21 +28,27 @@ from gateway.policy.machine import (
     Failed,
     Locked,
     Lost,
-    Pulse,
+    Probed,
+    Query,
     Reason,
     Refused,
+    Resolved,
+    Resolving,
     Sampled,
     State,
     Stop,
     Stopping,
-    backoff,
-    step,
+    Turn,
 )
+from gateway.policy.telling import is_healthy
 
 NOW = 1000.0
 PEER = Peer("public", Endpoint(ip_address("198.51.100.1"), 51820), EVERYTHING)
 TUNNEL = Tunnel(Secret("private"), (ip_interface("10.0.0.2/32"),), (PEER,))
-OTHER_PORT = replace(TUNNEL, listen_port=50000)
+SECOND = replace(TUNNEL, peers=(replace(PEER, endpoint=Endpoint(ip_address("::2"), 1)),))
+NAMED = replace(TUNNEL, peers=(replace(PEER, endpoint=NamedEndpoint("vpn.example", 51820)),))
+QUERY = Query(ip_address("192.0.2.53"), 40000, 7)
+ONE, TWO = Turn((TUNNEL,)), Turn((TUNNEL, SECOND))
 
 
 def status(handshake: float | None = None, received: int = 0, sent: int = 0) -> TunnelStatus:
@@ -45,49 +60,49 @@ def status(handshake: float | None = None, received: int = 0, sent: int = 0) -> 
 ALIVE = Pulse(handshake=5.0, handshake_at=NOW - 10, received=100, sent=100)
 STATES: dict[str, State] = {
     "locked": Locked(since=1.0),
-    "unbuilt": Connecting(TUNNEL, Reason.STARTING, since=NOW, retry_at=NOW),
-    "built": Connecting(TUNNEL, Reason.NO_HANDSHAKE, since=NOW, retry_at=NOW, built=True),
-    "connected": Connected(TUNNEL, since=NOW, pulse=ALIVE),
+    "resolving": Resolving(Turn((NAMED,)), Reason.STARTING, since=NOW, retry_at=NOW),
+    "unbuilt": Connecting(ONE, TUNNEL, Reason.STARTING, since=NOW, retry_at=NOW),
+    "built": Connecting(
+        ONE,
+        TUNNEL,
+        Reason.NO_HANDSHAKE,
+        since=NOW,
+        retry_at=NOW,
+        built=True,
+        give_up_at=NOW + PATIENCE,
+    ),
+    "connected": Connected(ONE, TUNNEL, since=NOW, pulse=ALIVE),
     "stopping": Stopping(since=1.0),
 }
 EVENTS: dict[str, Event] = {
-    "begin": Begin(TUNNEL),
+    "begin": Begin((TUNNEL,)),
+    "asking": Asking(QUERY),
+    "resolved": Resolved((TUNNEL,)),
     "built": Built(),
-    "failed": Failed("no", OTHER_PORT),
+    "failed": Failed("no"),
     "lost": Lost("gone"),
     "refused": Refused("no rules"),
     "handshake": Sampled(status(handshake=9.0, received=92, sent=148)),
+    "probed": Probed(answered=True),
     "stop": Stop(),
 }
 SAME = "same"
-TABLE = {
+LEADS_ON = {
     ("locked", "begin"): "unbuilt",
-    ("locked", "built"): SAME,
-    ("locked", "failed"): SAME,
-    ("locked", "lost"): SAME,
-    ("locked", "refused"): "locked",
-    ("locked", "handshake"): SAME,
-    ("unbuilt", "begin"): SAME,
+    ("resolving", "asking"): "resolving",
+    ("resolving", "resolved"): "unbuilt",
+    ("resolving", "failed"): "resolving",
     ("unbuilt", "built"): "built",
     ("unbuilt", "failed"): "unbuilt",
     ("unbuilt", "lost"): "unbuilt",
-    ("unbuilt", "refused"): "locked",
-    ("unbuilt", "handshake"): SAME,
-    ("built", "begin"): SAME,
-    ("built", "built"): SAME,
-    ("built", "failed"): "unbuilt",
     ("built", "lost"): "unbuilt",
-    ("built", "refused"): "locked",
     ("built", "handshake"): "connected",
-    ("connected", "begin"): SAME,
-    ("connected", "built"): SAME,
-    ("connected", "failed"): SAME,
     ("connected", "lost"): "unbuilt",
-    ("connected", "refused"): "locked",
     ("connected", "handshake"): "connected",
-    **{("stopping", event): SAME for event in EVENTS if event != "stop"},
+    **{(state, "refused"): "locked" for state in STATES if state != "stopping"},
     **{(state, "stop"): "stopping" for state in STATES},
 }
+"""Where an event means something; every other pair leaves the state as it is."""
 
 
 def kind(state: State) -> str:
@@ -100,18 +115,17 @@ def kind(state: State) -> str:
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("event", EVENTS)
 def test_every_event_in_every_state_leads_where_the_table_says(state: str, event: str) -> None:
-    """The table has a row for each pair, so a new state or event needs its rows."""
+    """What the table does not name changes nothing at all."""
     after = step(STATES[state], EVENTS[event], NOW)
-    if TABLE[state, event] == SAME:
-        assert after == STATES[state]
+    if (state, event) in LEADS_ON:
+        assert kind(after) == LEADS_ON[state, event]
     else:
-        assert kind(after) == TABLE[state, event]
+        assert after == STATES[state]
 
 
-def test_only_a_new_handshake_connects() -> None:
-    """Bytes and an old handshake do not open the tunnel."""
-    old = replace(STATES["built"], pulse=Pulse(handshake=9.0, handshake_at=1.0))
-    after = step(old, Sampled(status(handshake=9.0, received=500, sent=500)), NOW)
+def test_only_a_handshake_on_the_new_interface_connects() -> None:
+    """Bytes alone do not open the tunnel."""
+    after = step(STATES["built"], Sampled(status(received=500, sent=500)), NOW)
     assert kind(after) == "built"
     assert kind(step(after, Sampled(status(handshake=10.0)), NOW)) == "connected"
 
@@ -123,7 +137,7 @@ def test_unanswered_data_means_silence_after_its_time() -> None:
     late = step(early, Sampled(status(5.0, 100, 3000)), NOW + SILENT_AFTER)
     assert kind(early) == "connected"
     assert isinstance(late, Connecting)
-    assert (late.built, late.reason) == (True, Reason.SILENT)
+    assert (late.built, late.reason, late.retry_at) == (False, Reason.SILENT, NOW + SILENT_AFTER)
 
 
 def test_an_answer_in_time_starts_the_count_again() -> None:
@@ -146,9 +160,9 @@ def test_keepalives_alone_prove_nothing() -> None:
 def test_an_expired_handshake_means_silence_only_with_keepalive() -> None:
     """Without keepalive an idle tunnel has no handshakes, and nothing is wrong with it."""
     quiet_peer = replace(PEER, persistent_keepalive=0)
-    quiet = Connected(replace(TUNNEL, peers=(quiet_peer,)), since=NOW, pulse=ALIVE)
+    quiet = Connected(ONE, replace(TUNNEL, peers=(quiet_peer,)), since=NOW, pulse=ALIVE)
     later = NOW + HANDSHAKE_EXPIRES
-    assert kind(step(STATES["connected"], Sampled(status(5.0, 100, 100)), later)) == "built"
+    assert kind(step(STATES["connected"], Sampled(status(5.0, 100, 100)), later)) == "unbuilt"
     assert kind(step(quiet, Sampled(status(5.0, 100, 100)), later)) == "connected"
 
 
@@ -159,28 +173,100 @@ def test_a_wall_clock_that_jumps_changes_nothing() -> None:
     assert after.pulse.handshake_at == NOW
 
 
-def test_failures_wait_longer_each_time_up_to_a_limit() -> None:
+def test_failures_wait_longer_each_round_up_to_a_limit() -> None:
     """Attempts are spaced from one second, doubling, to a minute."""
     state: State = STATES["unbuilt"]
     waits = []
     for _ in range(9):
-        state = step(state, Failed("no", TUNNEL), NOW)
+        state = step(state, Failed("no"), NOW)
         assert isinstance(state, Connecting)
         waits.append(state.retry_at - NOW)
     assert waits[:4] == [1.0, 2.0, 4.0, 8.0]
-    assert waits[-1] == BACKOFF_LAST == backoff(10_000)
+    assert waits[-1] == BACKOFF_LAST == backoff(10_000, 0.5)
+
+
+def test_chance_spreads_attempts_by_a_quarter() -> None:
+    """Gateways that lost the same server do not come back in step."""
+    assert backoff(1, 0.0) == 0.75
+    assert backoff(1, 0.999) == pytest.approx(1.25, abs=0.001)
 
 
 def test_attempts_are_counted_on_through_the_lock() -> None:
     """Rules that the kernel refuses again and again are not tried ever faster."""
     first = step(STATES["unbuilt"], Refused("no"), NOW)
-    again = step(step(first, Begin(TUNNEL), NOW), Refused("no"), NOW)
+    again = step(step(first, Begin((TUNNEL,)), NOW), Refused("no"), NOW)
     assert isinstance(again, Locked)
     assert again.attempt == 2
 
 
 def test_a_busy_port_is_given_up_for_the_one_that_comes_with_the_failure() -> None:
-    """The next attempt uses the tunnel that the failure brought."""
-    after = step(STATES["unbuilt"], EVENTS["failed"], NOW)
+    """The next attempt uses the port that the failure brought."""
+    after = step(STATES["unbuilt"], Failed("taken", port=50000), NOW)
     assert isinstance(after, Connecting)
-    assert after.tunnel.listen_port == OTHER_PORT.listen_port
+    assert after.tunnel.listen_port == 50000
+
+
+def test_a_candidate_without_handshake_gives_way_to_the_next_at_once() -> None:
+    """Within a round nobody waits longer than the patience for one handshake."""
+    built = step(Connecting(TWO, TUNNEL, Reason.STARTING, NOW, NOW), Built(), NOW)
+    assert kind(step(built, Sampled(status()), NOW + PATIENCE - 0.1)) == "built"
+    after = step(built, Sampled(status()), NOW + PATIENCE)
+    assert isinstance(after, Connecting)
+    assert (after.tunnel, after.retry_at, after.since) == (SECOND, NOW + PATIENCE, NOW)
+
+
+def test_the_last_candidate_of_a_round_keeps_trying_while_the_gateway_waits() -> None:
+    """After a whole round the pause grows; WireGuard itself goes on in it."""
+    last = Connecting(TWO.next(), SECOND, Reason.NO_HANDSHAKE, NOW, NOW)
+    built = step(last, Built(), NOW)
+    assert isinstance(built, Connecting)
+    assert built.give_up_at == NOW + PATIENCE + 1.0
+    again = step(built, Sampled(status()), built.give_up_at)
+    assert isinstance(again, Connecting)
+    assert (again.tunnel, again.turn.attempt) == (TUNNEL, 2)
+
+
+def test_a_silent_server_is_left_for_the_next_without_waiting() -> None:
+    """The dead one does not get another chance first."""
+    state = Connected(TWO, TUNNEL, NOW, replace(ALIVE, unanswered_at=NOW))
+    after = step(state, Sampled(status(5.0, 100, 500)), NOW + SILENT_AFTER)
+    assert isinstance(after, Connecting)
+    assert (after.tunnel, after.retry_at) == (SECOND, NOW + SILENT_AFTER)
+
+
+def test_the_first_candidate_gets_another_chance_after_a_while() -> None:
+    """A gateway does not stay for ever with the server that was meant as a spare."""
+    spare = Connected(TWO.next(), SECOND, NOW, replace(ALIVE, handshake_at=NOW + RETURN_AFTER))
+    seen = Sampled(status(5.0, 101, 100))
+    assert kind(step(spare, seen, NOW + RETURN_AFTER - 1)) == "connected"
+    after = step(spare, seen, NOW + RETURN_AFTER)
+    assert isinstance(after, Connecting)
+    assert (after.tunnel, after.reason) == (TUNNEL, Reason.RETURNING)
+    first = Connected(TWO, TUNNEL, NOW, replace(ALIVE, handshake_at=NOW + RETURN_AFTER))
+    assert kind(step(first, seen, NOW + RETURN_AFTER)) == "connected"
+
+
+def test_the_addresses_of_a_name_take_turns() -> None:
+    """A name is looked up again for each attempt, and its next address is tried."""
+    state: State = STATES["resolving"]
+    tried = []
+    for _ in range(3):
+        connecting = step(state, Resolved((TUNNEL, SECOND)), NOW)
+        assert isinstance(connecting, Connecting)
+        tried.append(connecting.tunnel)
+        built = step(connecting, Built(), NOW)
+        assert isinstance(built, Connecting)
+        state = step(built, Sampled(status()), built.give_up_at)
+        assert isinstance(state, Resolving)
+    assert tried == [TUNNEL, SECOND, TUNNEL]
+
+
+def test_a_resolver_that_stays_silent_is_told_and_the_tunnel_stays_open() -> None:
+    """One lost probe is nothing; several in a row mean that names do not resolve."""
+    state: State = STATES["connected"]
+    for _ in range(RESOLVER_FAILURES):
+        assert is_healthy(state)
+        state = step(state, Probed(answered=False), NOW)
+    assert isinstance(state, Connected)
+    assert not is_healthy(state)
+    assert is_healthy(step(state, Probed(answered=True), NOW))

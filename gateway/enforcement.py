@@ -1,0 +1,172 @@
+"""What the kernel has to hold for a state, put there and kept there: rules, guard, routes.
+
+Always the rules first. When the rules of a state are refused, the closed ones are tried in their
+place; when not even those can be put into force, the links go down. Nothing here accepts, restores
+or flushes on the way out of an error.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from gateway.errors import FirewallError
+from gateway.firewall import Firewall
+from gateway.model import Config, Facts
+from gateway.policy.firewall import closed, ruleset_for
+from gateway.policy.routing import LOCKED, Routing, routing_for, routing_for_question
+from gateway.policy.rules import Ruleset
+from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
+
+
+class Network(Protocol):
+    """What is needed of the namespace's links and routes."""
+
+    def facts(self) -> Facts:
+        """Return what the namespace looks like now."""
+
+    def is_up(self, name: str) -> bool:
+        """Say whether there is a link `name` and it is set up."""
+
+    def prepare(self, uplink: str) -> None:
+        """Give `uplink` the per-device settings that the promises need."""
+
+    def apply_routing(self, wanted: Routing) -> None:
+        """Make the gateway's tables and policy rules hold exactly `wanted`."""
+
+    def routing_drift(self, wanted: Routing) -> tuple[str, ...]:
+        """Return what the kernel has otherwise than `wanted`."""
+
+    def device_drift(self, uplink: str) -> tuple[str, ...]:
+        """Return the per-device settings of `uplink` that are not as `prepare` set them."""
+
+    def shut(self) -> None:
+        """Set every link but loopback down."""
+
+
+class Guard(Protocol):
+    """The egress guard, kept in step with the rules."""
+
+    def apply(self, ruleset: Ruleset, facts: Facts) -> None:
+        """Let nothing leave by the uplinks of `facts` but what `ruleset` accepted."""
+
+    def verify(self, ruleset: Ruleset, facts: Facts) -> tuple[str, ...]:
+        """Return what the kernel has otherwise."""
+
+
+class Enforcement:
+    """Keeps the kernel in step with a state and with what the namespace looks like."""
+
+    def __init__(
+        self, config: Config, firewall: Firewall, guard: Guard | None, network: Network
+    ) -> None:
+        """Take over a namespace that is closed and has the locked routing."""
+        self._config = config
+        self._firewall = firewall
+        self._guard = guard
+        self._network = network
+        self._log = structlog.get_logger()
+        self._state: State = Locked()
+        self._rules = closed()
+        self._routing = LOCKED
+        self.facts = Facts()
+        self.drift = 0
+
+    def enter(self, state: State) -> None:
+        """Put what `state` needs into force: rules, then routes. Raises KernelError."""
+        self._state = state
+        self._put_rules()
+        routing = self._wanted_routing()
+        if routing != self._routing:
+            self.route(routing)
+
+    def close(self) -> None:
+        """Put the closed ruleset into force, whatever the state; set the links down if it fails.
+
+        Raises FirewallError then.
+        """
+        try:
+            self._firewall.apply(closed())
+            if self._guard:
+                self._guard.apply(closed(), self.facts)
+        except FirewallError:
+            self._network.shut()
+            raise
+        self._rules = closed()
+
+    def route(self, routing: Routing) -> None:
+        """Make the kernel's tables and policy rules hold `routing`; raises NetworkError."""
+        self._network.apply_routing(routing)
+        self._routing = routing
+
+    def look_around(self) -> None:
+        """Find out what the namespace looks like, and bring everything into step with it."""
+        facts = self._network.facts()
+        if facts == self.facts:
+            return
+        known = {uplink.index for uplink in self.facts.uplinks}
+        self.facts = facts
+        self._log.debug("namespace changed", uplinks=[uplink.name for uplink in facts.uplinks])
+        self._put_rules(guard=True)
+        for uplink in facts.uplinks:
+            if uplink.index not in known:
+                self._network.prepare(uplink.name)
+        self.route(self._wanted_routing())
+
+    def put_back_drift(self) -> None:
+        """Compare the kernel with what was put there, and put back what is not. Counts and logs."""
+        drift = [
+            *self._mend(
+                lambda: self._firewall.verify(self._rules),
+                lambda: self._firewall.apply(self._rules),
+            ),
+            *(self._mended_guard(self._guard) if self._guard else ()),
+            *self._mend(
+                lambda: self._network.routing_drift(self._routing),
+                lambda: self._network.apply_routing(self._routing),
+            ),
+        ]
+        for uplink in self.facts.uplinks:
+            drift += self._mended_settings(uplink.name)
+        self.drift += len(drift)
+        if drift:
+            self._log.warning("put back what somebody else changed", drift=drift)
+
+    def _mended_guard(self, guard: Guard) -> tuple[str, ...]:
+        return self._mend(
+            lambda: guard.verify(self._rules, self.facts),
+            lambda: guard.apply(self._rules, self.facts),
+        )
+
+    def _mended_settings(self, uplink: str) -> tuple[str, ...]:
+        return self._mend(
+            lambda: self._network.device_drift(uplink), lambda: self._network.prepare(uplink)
+        )
+
+    @staticmethod
+    def _mend(find: Callable[[], tuple[str, ...]], put: Callable[[], None]) -> tuple[str, ...]:
+        found = find()
+        if found:
+            put()
+        return found
+
+    def _put_rules(self, *, guard: bool = False) -> None:
+        """Put the rules of the state into force, where they are not already."""
+        rules = ruleset_for(self._state, self._config, self.facts)
+        changed = rules != self._rules
+        if changed:
+            self._firewall.apply(rules)
+        if self._guard and (guard or changed):
+            self._guard.apply(rules, self.facts)
+        self._rules = rules
+
+    def _wanted_routing(self) -> Routing:
+        match self._state:
+            case Resolving() if self._state.query is not None:
+                return routing_for_question(self._state.query.resolver)
+            case Connecting() if self._state.built:
+                return routing_for(self._state.tunnel, self._config, self.facts)
+            case Connected():
+                return routing_for(self._state.tunnel, self._config, self.facts)
+            case Locked() | Resolving() | Connecting() | Stopping():
+                return LOCKED

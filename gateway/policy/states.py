@@ -1,0 +1,212 @@
+"""The states of the gateway, and the events that it meets; see `machine` for what they mean."""
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from gateway.model import Address, Tunnel, TunnelStatus
+from gateway.policy.pulse import Pulse
+
+RESOLVER_FAILURES = 3
+"""Probes in a row that the tunnel's resolver leaves unanswered before it counts as silent."""
+
+
+class Reason(StrEnum):
+    """Why the tunnel is not carrying traffic."""
+
+    STARTING = "starting"
+    NO_HANDSHAKE = "no handshake"
+    SILENT = "handshake but nothing received"
+    INTERFACE_LOST = "the tunnel's interface was lost"
+    NOT_BUILT = "the tunnel could not be set up"
+    NOT_RESOLVED = "the endpoint's name could not be resolved"
+    RETURNING = "trying the first server again"
+    FIREWALL = "the firewall rules could not be put into force"
+
+
+@dataclass(frozen=True)
+class Locked:
+    """Nothing passes but loopback, until the rules can be put into force at `retry_at`."""
+
+    reason: Reason = Reason.STARTING
+    since: float = 0.0
+    retry_at: float = 0.0
+    attempt: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Whose turn it is: the candidate at `position`, after `attempt` attempts that failed.
+
+    `candidates` are never empty. Endpoints may still be names.
+    """
+
+    candidates: tuple[Tunnel, ...]
+    position: int = 0
+    attempt: int = 0
+
+    @property
+    def candidate(self) -> Tunnel:
+        """The candidate whose turn it is."""
+        return self.candidates[self.position]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the round ends with this candidate."""
+        return self.position == len(self.candidates) - 1
+
+    @property
+    def rounds(self) -> int:
+        """How many whole rounds will have failed if this candidate fails too."""
+        return self.attempt // len(self.candidates) + 1
+
+    def next(self) -> "Turn":
+        """Return the turn after this one has failed."""
+        following = (self.position + 1) % len(self.candidates)
+        return replace(self, position=following, attempt=self.attempt + 1)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What tells our question to `resolver` from other packets: its source port and its mark."""
+
+    resolver: Address
+    source_port: int
+    mark: int
+
+
+@dataclass(frozen=True)
+class Resolving:
+    """The name of the candidate's endpoint is to be looked up at `retry_at`.
+
+    While `query` is under way it passes, and nothing else.
+    """
+
+    turn: Turn
+    reason: Reason
+    since: float
+    retry_at: float
+    detail: str = ""
+    query: Query | None = None
+
+
+@dataclass(frozen=True)
+class Connecting:
+    """The encrypted flow passes, and nothing else: the tunnel has yet to prove itself.
+
+    `tunnel` is the candidate with addresses for names. `built` says whether the interface stands
+    for it; until then it is to be built at `retry_at`, and from then on it has until `give_up_at`.
+    `pulse` is what has been seen since it stands.
+    """
+
+    turn: Turn
+    tunnel: Tunnel
+    reason: Reason
+    since: float
+    retry_at: float
+    built: bool = False
+    give_up_at: float = 0.0
+    detail: str = ""
+    pulse: Pulse = field(default_factory=Pulse)
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The tunnel has had a handshake: it and the listed holes are open.
+
+    `resolver_failures` counts the probes in a row that the tunnel's resolver did not answer.
+    """
+
+    turn: Turn
+    tunnel: Tunnel
+    since: float
+    pulse: Pulse
+    resolver_failures: int = 0
+
+    @property
+    def resolver_is_silent(self) -> bool:
+        """Whether names cannot be resolved, as far as probes tell."""
+        return self.resolver_failures >= RESOLVER_FAILURES
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """The process is about to end: nothing passes any more, ever."""
+
+    since: float = 0.0
+
+
+State = Locked | Resolving | Connecting | Connected | Stopping
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The configuration is read: connect with one of `candidates`, the first ones preferred."""
+
+    candidates: tuple[Tunnel, ...]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The socket for `query` is open, and the question ready to be sent."""
+
+    query: Query
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The endpoint's name has addresses: `tunnels` is the candidate with each of them."""
+
+    tunnels: tuple[Tunnel, ...]
+
+
+@dataclass(frozen=True)
+class Built:
+    """The interface stands."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A name could not be resolved or the interface not be built, and why.
+
+    `port` is the listen port to take the next time, where the one that was wanted is taken.
+    """
+
+    detail: str
+    port: int | None = None
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The interface is gone, down or renamed, and how that was noticed."""
+
+    detail: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The kernel did not take the rules of the state, and why; the closed ones are in force."""
+
+    detail: str
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """WireGuard was asked what it knows."""
+
+    status: TunnelStatus
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The tunnel's resolver was asked something, and whether it answered."""
+
+    answered: bool
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Somebody wants the process to end."""
+
+
+Event = Begin | Asking | Resolved | Built | Failed | Lost | Refused | Sampled | Probed | Stop
