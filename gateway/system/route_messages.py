@@ -1,0 +1,204 @@
+"""Routes and policy rules as rtnetlink tells them and wants to be told; see rtnetlink(7)."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from gateway.model import Address, Network
+from gateway.policy.routing import DEFAULTS
+from gateway.system.netlink import message
+
+RTN_UNICAST = 1
+RTN_UNREACHABLE = 7
+RTPROT_PORTCULLIS = 0x70
+"""The origin that our routes and rules bear; nobody else uses it (iproute2, rt_protos)."""
+RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_LINK = 253
+RTNH_F_ONLINK = 4
+RTM_F_CLONED = 0x200
+RT_TABLE_COMPAT = 252
+"""What the one-byte table field says when the number is in the attribute (rtnetlink.h)."""
+FR_ACT_TO_TBL = 1
+NO_SUPPRESSION = 0xFFFFFFFF
+
+KNOWN_ROUTE_ATTRIBUTES = {
+    *("RTA_TABLE", "RTA_PRIORITY", "RTA_DST", "RTA_OIF", "RTA_GATEWAY", "RTA_VIA"),
+    *("RTA_CACHEINFO", "RTA_PREF"),
+}
+KNOWN_RULE_ATTRIBUTES = {
+    *("FRA_TABLE", "FRA_PRIORITY", "FRA_PROTOCOL", "FRA_FWMARK", "FRA_FWMASK", "FRA_SRC"),
+    *("FRA_DST", "FRA_SUPPRESS_PREFIXLEN"),
+}
+"""What the gateway sets or the kernel adds to everything; more makes it another route or rule."""
+
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+VERSIONS = {socket.AF_INET: 4, socket.AF_INET6: 6}
+
+
+@dataclass(frozen=True)
+class KernelRoute:
+    """A route as the kernel tells it; `extra` names whatever the gateway never sets."""
+
+    destination: Network
+    table: int
+    metric: int
+    kind: int
+    index: int | None
+    gateway: Address | None
+    extra: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[Network, int, int]:
+        """What the kernel keeps apart: two routes that share it replace each other."""
+        return (self.destination, self.table, self.metric)
+
+    def __str__(self) -> str:
+        words = ["unreachable" if self.kind == RTN_UNREACHABLE else "", str(self.destination)]
+        words += [f"via {self.gateway}" if self.gateway else ""]
+        words += [f"dev {_name(self.index)}" if self.index else ""]
+        words += [f"table {self.table} metric {self.metric}", *self.extra]
+        return f"-{self.destination.version} route " + " ".join(filter(None, words))
+
+
+@dataclass(frozen=True)
+class KernelRule:
+    """A policy rule as the kernel tells it; `extra` names whatever the gateway never sets."""
+
+    version: int
+    priority: int
+    table: int
+    mark: tuple[int, int] | None
+    source: Network
+    destination: Network
+    extra: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        words = [f"-{self.version} rule priority {self.priority} from {self.source}"]
+        words += [f"to {self.destination}" if self.destination.prefixlen else ""]
+        words += [f"fwmark {self.mark[0]:#x}/{self.mark[1]:#x}" if self.mark else ""]
+        words += [f"table {self.table}", *self.extra]
+        return " ".join(filter(None, words))
+
+
+def routes_in(entry: Any) -> Iterator[KernelRoute]:
+    """Yield the routes that one message tells: one for each next hop, none if it is not ours."""
+    if entry["family"] not in VERSIONS or entry["flags"] & RTM_F_CLONED:
+        return
+    rest = {slot[0] for slot in entry["attrs"]} - KNOWN_ROUTE_ATTRIBUTES
+    rest |= {f"{field} {entry[field]}" for field in ("tos", "src_len") if entry[field]}
+    unreachable = entry["type"] == RTN_UNREACHABLE
+    for index, gateway in _hops(entry):
+        yield KernelRoute(
+            _network(entry, "RTA_DST", "dst_len"),
+            entry.get_attr("RTA_TABLE") or entry["table"],
+            entry.get_attr("RTA_PRIORITY") or 0,
+            entry["type"],
+            None if unreachable else index,
+            gateway,
+            tuple(sorted(rest)),
+        )
+
+
+def rules_in(entry: Any) -> Iterator[KernelRule]:
+    """Yield the policy rule that a message tells, or none if it is of another family."""
+    if entry["family"] not in VERSIONS:
+        return
+    rest = {slot[0] for slot in entry["attrs"]} - KNOWN_RULE_ATTRIBUTES
+    rest |= {f"{field} {entry[field]}" for field in ("tos", "flags") if entry[field]}
+    if entry["action"] != FR_ACT_TO_TBL:
+        rest.add(f"action {entry['action']}")
+    if entry.get_attr("FRA_SUPPRESS_PREFIXLEN") not in {None, NO_SUPPRESSION}:
+        rest.add("suppress_prefixlength")
+    mark = entry.get_attr("FRA_FWMARK")
+    yield KernelRule(
+        VERSIONS[entry["family"]],
+        entry.get_attr("FRA_PRIORITY") or 0,
+        entry.get_attr("FRA_TABLE") or entry["table"],
+        None if mark is None else (mark, entry.get_attr("FRA_FWMASK")),
+        _network(entry, "FRA_SRC", "src_len"),
+        _network(entry, "FRA_DST", "dst_len"),
+        tuple(sorted(rest)),
+    )
+
+
+def route_message(route: KernelRoute) -> Any:
+    """Return the message that adds `route`."""
+    attributes: list[tuple[str, Any]] = [("RTA_TABLE", route.table), ("RTA_PRIORITY", route.metric)]
+    if route.destination.prefixlen:
+        attributes.append(("RTA_DST", str(route.destination.network_address)))
+    if route.index is not None:
+        attributes.append(("RTA_OIF", route.index))
+    family = FAMILIES[route.destination.version]
+    if route.gateway and FAMILIES[route.gateway.version] == family:
+        attributes.append(("RTA_GATEWAY", str(route.gateway)))
+    elif route.gateway:
+        via = {"family": FAMILIES[route.gateway.version], "addr": str(route.gateway)}
+        attributes.append(("RTA_VIA", via))
+    on_link = family == socket.AF_INET and route.kind == RTN_UNICAST and not route.gateway
+    fields = {
+        "family": family,
+        "dst_len": route.destination.prefixlen,
+        "table": RT_TABLE_COMPAT,
+        "proto": RTPROT_PORTCULLIS,
+        "scope": RT_SCOPE_LINK if on_link else RT_SCOPE_UNIVERSE,
+        "type": route.kind,
+        # Otherwise the kernel looks the gateway up by the policy rules, which lead into the tunnel.
+        "flags": RTNH_F_ONLINK if route.gateway else 0,
+    }
+    return message(rtmsg, fields, attributes)
+
+
+def rule_message(rule: KernelRule) -> Any:
+    """Return the message that adds `rule`."""
+    attributes: list[tuple[str, Any]] = [
+        ("FRA_TABLE", rule.table),
+        ("FRA_PRIORITY", rule.priority),
+        ("FRA_PROTOCOL", RTPROT_PORTCULLIS),
+    ]
+    if rule.mark:
+        attributes += [("FRA_FWMARK", rule.mark[0]), ("FRA_FWMASK", rule.mark[1])]
+    if rule.source.prefixlen:
+        attributes.append(("FRA_SRC", str(rule.source.network_address)))
+    if rule.destination.prefixlen:
+        attributes.append(("FRA_DST", str(rule.destination.network_address)))
+    fields = {
+        "family": FAMILIES[rule.version],
+        "src_len": rule.source.prefixlen,
+        "dst_len": rule.destination.prefixlen,
+        "table": RT_TABLE_COMPAT,
+        "action": FR_ACT_TO_TBL,
+    }
+    return message(fibmsg, fields, attributes)
+
+
+def _hops(entry: Any) -> list[tuple[int | None, Address | None]]:
+    """Return link and gateway of each next hop; most routes have one."""
+    hops = entry.get_attr("RTA_MULTIPATH")
+    if hops:
+        return [(hop["oif"], _gateway(hop)) for hop in hops]
+    return [(entry.get_attr("RTA_OIF"), _gateway(entry))]
+
+
+def _gateway(hop: Any) -> Address | None:
+    other_family = hop.get_attr("RTA_VIA")
+    text = other_family["addr"] if other_family else hop.get_attr("RTA_GATEWAY")
+    return ip_address(text) if text else None
+
+
+def _network(entry: Any, attribute: str, length: str) -> Network:
+    address = entry.get_attr(attribute)
+    if not address:
+        return DEFAULTS[VERSIONS[entry["family"]]]
+    return ip_network(f"{address}/{entry[length]}")
+
+
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return "(no such link)"
