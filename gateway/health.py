@@ -26,9 +26,10 @@ TIME_LIMIT = 5.0
 MOST_CONNECTIONS = 200
 LARGEST_REQUEST = 8192
 
-PATHS = ("/", "/healthz")
 JSON_TYPE = "application/json"
 TEXT_TYPE = "text/plain; charset=utf-8"
+
+OK, UNAVAILABLE = 200, 503
 
 Answer = tuple[int, str, bytes]
 
@@ -38,22 +39,40 @@ class Board:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._status: Status | None = None
+        self._status = Status(0.0, "starting", healthy=False, reason="starting", since=clock())
 
     def publish(self, status: Status) -> None:
         """Put `status` in place of the former one."""
         self._status = status
 
-    def answer(self) -> Answer:
-        """Return HTTP status, content type and body for the health as it is now."""
-        now, status = self._clock(), self._status
-        if status is None:
-            return 503, JSON_TYPE, _json({"state": "starting", "reason": "starting"})
-        told = describe(status, now)
-        if now - status.at > STALE_AFTER:
-            reason = f"the gateway has told nothing new for {now - status.at:.0f} s"
-            return 503, JSON_TYPE, _json(told | {"healthy": False, "reason": reason})
-        return (200 if status.healthy else 503), JSON_TYPE, _json(told)
+    def health(self) -> Answer:
+        """Say whether workloads can use the network, and why not."""
+        told = self._told()
+        return (OK if told["healthy"] else UNAVAILABLE), JSON_TYPE, _json(told)
+
+    def liveness(self) -> Answer:
+        """Say whether the supervisor works; the tunnel may be down."""
+        return (UNAVAILABLE if self._is_stale() else OK), JSON_TYPE, _json(self._told())
+
+    def metrics(self) -> Answer:
+        """Return everything that is counted, for Prometheus."""
+        from gateway import metrics  # noqa: PLC0415 - many are never scraped; it costs 7 MB
+
+        healthy = bool(self._told()["healthy"])
+        text = metrics.exposition(self._status, self._clock(), healthy=healthy)
+        return OK, metrics.CONTENT_TYPE, text
+
+    def _told(self) -> dict[str, object]:
+        told = describe(self._status, self._clock())
+        if self._is_stale():
+            silence = self._clock() - self._status.at
+            reason = f"the gateway has told nothing new for {silence:.0f} s"
+            return told | {"healthy": False, "reason": reason}
+        return told
+
+    def _is_stale(self) -> bool:
+        """Say whether the supervisor has been silent for too long, once it has begun to speak."""
+        return 0.0 < self._status.at < self._clock() - STALE_AFTER
 
 
 def describe(status: Status, now: float) -> dict[str, object]:
@@ -63,8 +82,19 @@ def describe(status: Status, now: float) -> dict[str, object]:
     later = now - told.pop("at")
     told["handshake_age"] = None if age is None else round(age + later, 1)
     told["state_age"] = round(now - since, 1)
+    told["reconnects"] = dict(status.reconnects)
+    told["refused"] = {f"{family} {way}": packets for family, way, packets in status.refused}
     told["limits"] = list(status.limits)
     return told
+
+
+PATHS: dict[str, Callable[[Board], Answer]] = {
+    "/": Board.health,
+    "/healthz": Board.health,
+    "/readyz": Board.health,
+    "/livez": Board.liveness,
+    "/metrics": Board.metrics,
+}
 
 
 class HealthServer:
@@ -155,9 +185,8 @@ def respond(method: bytes, target: bytes, board: Board) -> Answer:
     """Return the answer to a request; only GET and HEAD are known, and nothing changes anything."""
     if method not in (b"GET", b"HEAD"):
         return 405, TEXT_TYPE, b"only GET and HEAD\n"
-    if target.partition(b"?")[0].decode("ascii", "replace") not in PATHS:
-        return 404, TEXT_TYPE, b"not found\n"
-    return board.answer()
+    answer = PATHS.get(target.partition(b"?")[0].decode("ascii", "replace"))
+    return answer(board) if answer else (404, TEXT_TYPE, b"not found\n")
 
 
 def _json(told: dict[str, object]) -> bytes:

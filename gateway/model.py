@@ -286,8 +286,10 @@ EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 class Status:
     """What the gateway tells of itself; nothing in it is secret.
 
-    `at` is when it was told. `limits` are the promises that this kernel or container cannot keep,
-    with the remedy.
+    `at` is when it was told. `reconnects` counts lost tunnels by reason, `switches` changes to
+    another server, `refused` packets by family (`ipv4`, `ipv6`) and direction (`in`, `out`,
+    `forward`), `drift` changes by others that were put back. `limits` are the promises that this
+    kernel or container cannot keep, with the remedy.
     """
 
     at: float
@@ -305,4 +307,5 @@ class Status:
     drift: int = 0
     reconnects: tuple[tuple[str, int], ...] = ()
     switches: int = 0
+    refused: tuple[tuple[str, str, int], ...] = ()
     limits: tuple[str, ...] = ()

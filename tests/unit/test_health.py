@@ -1,0 +1,148 @@
+"""What the health server answers, from the last status and the clock it is given."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from gateway.health import STALE_AFTER, Board, respond
+from gateway.model import Status
+
+HEALTHY = Status(
+    at=100.0,
+    state="connected",
+    healthy=True,
+    reason="the server answers",
+    since=40.0,
+    endpoint="198.51.100.1:51820",
+    handshake_age=12.0,
+    received=1000,
+    sent=2000,
+    firewall="iptables",
+    tunnel="kernelspace",
+    reconnects=(("no handshake", 2),),
+    refused=(("ipv4", "out", 7),),
+    limits=("packet sockets are not stopped",),
+)
+
+
+class Clock:
+    """A clock that stands still until it is told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return a clock at the time of the status."""
+    return Clock()
+
+
+@pytest.fixture
+def board(clock: Clock) -> Board:
+    """Return a board with a healthy status."""
+    board = Board(clock)
+    board.publish(HEALTHY)
+    return board
+
+
+def body(answer: tuple[int, str, bytes]) -> dict[str, object]:
+    """Return the JSON body of an answer."""
+    told = json.loads(answer[2])
+    assert isinstance(told, dict)
+    return told
+
+
+@pytest.mark.parametrize("path", [b"/", b"/healthz", b"/readyz", b"/healthz?verbose"])
+def test_health_says_200_and_everything_that_is_promised(board: Board, path: bytes) -> None:
+    """State, reason, endpoint, handshake, bytes, backends and limits are in the body."""
+    answer = respond(b"GET", path, board)
+    assert answer[0] == 200
+    assert body(answer) == {
+        "state": "connected",
+        "healthy": True,
+        "reason": "the server answers",
+        "detail": "",
+        "endpoint": "198.51.100.1:51820",
+        "handshake_age": 12.0,
+        "received": 1000,
+        "sent": 2000,
+        "firewall": "iptables",
+        "tunnel": "kernelspace",
+        "drift": 0,
+        "reconnects": {"no handshake": 2},
+        "switches": 0,
+        "refused": {"ipv4 out": 7},
+        "limits": ["packet sockets are not stopped"],
+        "state_age": 60.0,
+    }
+
+
+def test_ages_go_on_between_two_statuses(board: Board, clock: Clock) -> None:
+    """What is told is true when it is asked for, not when it was written."""
+    clock.now += 2.5
+    told = body(respond(b"GET", b"/healthz", board))
+    assert (told["handshake_age"], told["state_age"]) == (14.5, 62.5)
+
+
+def test_a_status_that_is_not_renewed_is_not_believed(board: Board, clock: Clock) -> None:
+    """A supervisor that hangs is neither healthy nor alive, whatever it said last."""
+    clock.now += STALE_AFTER + 0.1
+    answer = respond(b"GET", b"/healthz", board)
+    assert answer[0] == 503
+    assert "nothing new for 10 s" in str(body(answer)["reason"])
+    assert respond(b"GET", b"/livez", board)[0] == 503
+
+
+def test_a_gateway_without_tunnel_is_alive_and_not_ready(board: Board) -> None:
+    """Kubernetes must not kill what time can cure."""
+    board.publish(replace(HEALTHY, healthy=False, state="connecting"))
+    assert respond(b"GET", b"/livez", board)[0] == 200
+    assert respond(b"GET", b"/readyz", board)[0] == 503
+
+
+def test_before_the_first_status_it_is_starting(clock: Clock) -> None:
+    """The server may be asked before the supervisor has said anything."""
+    answer = respond(b"GET", b"/", Board(clock))
+    assert answer[0] == 503
+    assert body(answer)["reason"] == "starting"
+
+
+def test_metrics_say_the_same_for_prometheus(board: Board, clock: Clock) -> None:
+    """Every figure of the body is there under a name of its own."""
+    clock.now += 1
+    code, kind, text = respond(b"GET", b"/metrics", board)
+    assert (code, kind.split(";")[0]) == (200, "text/plain")
+    lines = text.decode().splitlines()
+    for line in (
+        "portcullis_healthy 1.0",
+        'portcullis_state{state="connected"} 1.0',
+        'portcullis_state{state="connecting"} 0.0',
+        "portcullis_state_age_seconds 61.0",
+        "portcullis_handshake_age_seconds 13.0",
+        "portcullis_limits 1.0",
+        "portcullis_received_bytes_total 1000.0",
+        "portcullis_sent_bytes_total 2000.0",
+        'portcullis_reconnects_total{reason="no handshake"} 2.0',
+        "portcullis_endpoint_switches_total 0.0",
+        "portcullis_drift_total 0.0",
+        'portcullis_refused_packets_total{direction="out",family="ipv4"} 7.0',
+    ):
+        assert line in lines
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"OPTIONS", b"BREW"])
+def test_only_get_and_head_are_known(board: Board, method: bytes) -> None:
+    """Nothing that a client sends changes anything."""
+    assert respond(method, b"/healthz", board)[0] == 405
+
+
+def test_other_paths_are_not_there(board: Board) -> None:
+    """Also those that are no text."""
+    assert respond(b"GET", b"/secrets", board)[0] == 404
+    assert respond(b"GET", b"/\xff", board)[0] == 404
