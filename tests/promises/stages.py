@@ -1,0 +1,80 @@
+"""A gateway that several tests share, and how to take its tunnel away and give it back."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.lab.frames import Frame
+from tests.lab.gateway import Gateway
+from tests.lab.process import PATIENCE
+from tests.lab.server import CLIENT
+from tests.lab.topology import Lab
+from tests.lab.workload import Workload
+
+INTERFACE = "wg0"
+
+OWN4, OWN6 = "172.30.0.2", "fd30::2"
+"""The gateway's addresses on eth0."""
+
+
+@contextmanager
+def connecting(lab: Lab, gateway: Gateway) -> Iterator[None]:
+    """Hold the gateway in `connecting`: its interface is lost and its server silent.
+
+    Afterwards the server answers, and the gateway is connected again.
+    """
+    lab.server.cut()
+    lose_tunnel(lab)
+    gateway.wait_for_state("connecting")
+    try:
+        yield
+    finally:
+        lab.server.restore()
+        lose_tunnel(lab)  # the next handshake is tried at once, and not after five seconds
+        gateway.wait_healthy()
+
+
+def lose_tunnel(lab: Lab) -> None:
+    """Delete the tunnel's interface, where there is one."""
+    lab.operator.run("ip", "link", "del", INTERFACE, check=False)
+
+
+INWARD = 7
+"""A mark of the server's: packets that wear it go into the tunnel, wherever they are addressed."""
+
+
+def in_tunnel(lab: Lab) -> Workload:
+    """Return a place to ask from: the server, where what is marked INWARD enters the tunnel."""
+    for family in ("-4", "-6"):
+        for what in (
+            ["route", "replace", "default", "dev", lab.server.interface, "table", "7"],
+            ["rule", "add", "priority", "7", "fwmark", "7", "table", "7"],
+        ):
+            lab.server.namespace.run("ip", family, *what, check=False)
+    return Workload(lab.server.namespace, lab.household, capabilities=None)
+
+
+def from_tunnel_address(frame: Frame) -> bool:
+    """Say whether the frame, ARP and neighbour discovery included, bears the tunnel's address."""
+    return bool({frame.source, frame.target} & set(CLIENT))
+
+
+def frames_to(lab: Lab, address: str, since: float) -> list[Frame]:
+    """Return the frames to `address` that came out by any uplink from `since` on."""
+    found = [frame for uplink in lab.uplinks for frame in uplink.capture.frames(since)]
+    return [frame for frame in found if frame.destination == address]
+
+
+def unique(name: str) -> str:
+    """Return a marker that no other probe has."""
+    return f"{name}-{time.monotonic_ns()}"
+
+
+def got_through(workload: Workload, kind: str, **arguments: object) -> bool:
+    """Probe, and say whether anybody answered.
+
+    A refused TCP socket that is bound to a device waits: the refusal reaches it by loopback, and
+    it hears its device alone. So bound probes do not wait long.
+    """
+    wait = {"timeout": 0.3 * PATIENCE} if "device" in arguments else {}
+    return workload.probe(kind, **(arguments | wait)).result in {"answered", "connected"}
