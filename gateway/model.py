@@ -186,7 +186,7 @@ class Config:
     `tunnels` are the candidates to connect with, in order of preference; there is at least one.
     `dns` are the resolvers that go into resolv.conf, in order. `endpoint_resolver` is asked for the
     endpoint's name, outside of the tunnel; None for the one that the container was given. The
-    commands are argument lists, empty for none.
+    commands are argument lists, empty for none; an argument may be a secret.
     """
 
     tunnels: tuple[Tunnel, ...]
@@ -199,8 +199,8 @@ class Config:
     firewall: Backend = Backend.AUTO
     health_probe: HealthProbe = field(default_factory=HealthProbe)
     endpoint_resolver: Address | None = None
-    up_command: tuple[str, ...] = ()
-    down_command: tuple[str, ...] = ()
+    up_command: tuple[str, ...] = field(default=(), repr=False)
+    down_command: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.errors import ConfigError
-from gateway.model import Backend, Config, HostPort, Implementation, Tunnel
+from gateway.model import Backend, Config, HealthProbe, HostPort, Implementation, Tunnel
 from gateway.settings import checks, compat, quickfiles, tunnels
 from gateway.settings.findings import Findings, Notice, Weight
 from gateway.settings.picking import ENDPOINT
@@ -148,6 +148,7 @@ def _config(
             where=origin if draft.dns_from_file else "DNS_ADDRESS",
             from_file=draft.dns_from_file,
         )
+    checks.probe(settings.health_probe, subnets, findings)
     if not drafts:
         return None
     if not drafts[0].dns and "dns_address" not in variables.unreadable:
@@ -165,6 +166,10 @@ def _config(
         health_server=settings.health_server_address or DEFAULT_HEALTH_SERVER,
         implementation=settings.wireguard_implementation or Implementation.AUTO,
         firewall=settings.firewall_backend or Backend.AUTO,
+        health_probe=settings.health_probe or HealthProbe(),
+        endpoint_resolver=settings.wireguard_endpoint_resolver,
+        up_command=settings.vpn_up_command or (),
+        down_command=settings.vpn_down_command or (),
     )
 
 

@@ -5,7 +5,7 @@ from ipaddress import ip_interface, ip_network
 from itertools import combinations
 from typing import Final
 
-from gateway.model import Address, Network, PortRange, Tunnel
+from gateway.model import Address, HealthProbe, Network, PortRange, Tunnel
 from gateway.settings.findings import Findings, joined
 from gateway.settings.networks import covers_family, simplified
 from gateway.settings.picking import Picker
@@ -25,13 +25,14 @@ def check_tunnel(tunnel: Tunnel, pick: Picker) -> None:
             f"{_FIRST_IPV6_MTU}, or leave the IPv6 address out",
         )
     own = {address.ip for address in tunnel.addresses}
-    for peer in tunnel.peers:
-        if peer.endpoint.address in own:
+    for endpoint in tunnel.endpoints:
+        if endpoint.address in own:
             findings.wrong(
                 pick.place("WIREGUARD_ENDPOINT_IP"),
-                f"the server's address {peer.endpoint.address} is the tunnel's own; write the "
-                "address at which the internet reaches the server",
+                f"the server's address {endpoint.address} is the tunnel's own; write the address "
+                "at which the internet reaches the server",
             )
+    for peer in tunnel.peers:
         if peer.public_key == tunnel.private_key.reveal():
             findings.wrong(
                 pick.place("WIREGUARD_PUBLIC_KEY"),
@@ -172,3 +173,14 @@ def resolvers(
             )
         elif not server.is_loopback and not any(server in network for network in allowed):
             findings.warn(where, f"the resolver {server} cannot be reached; add it to AllowedIPs")
+
+
+def probe(wanted: HealthProbe | None, subnets: Sequence[Network], findings: Findings) -> None:
+    """Refuse to ask somebody outside the tunnel whether the tunnel is alive."""
+    address = wanted.address if wanted else None
+    if address and any(address in subnet for subnet in subnets):
+        findings.wrong(
+            "HEALTH_PROBE",
+            f"{address} is in FIREWALL_OUTBOUND_SUBNETS, outside the tunnel, and says nothing of "
+            "it; name somebody inside",
+        )

@@ -45,7 +45,6 @@ _SERVER: Final = "not supported: use another image for a WireGuard server; this 
 _USER: Final = "not needed: the gateway writes no files that another user could own"
 _PUBLIC_IP: Final = "not needed: no third party is asked for the public address"
 _AMNEZIA: Final = "not supported: use a server that speaks plain WireGuard"
-_COMMAND: Final = "not supported: use depends_on with condition: service_healthy on workloads"
 
 ELSEWHERE: Final = {
     # Of gluetun, the tunnel.
@@ -55,8 +54,6 @@ ELSEWHERE: Final = {
     "PORT_FORWARDING*": _FORWARDING,
     "PORT_FORWARD_ONLY": _PROVIDER,
     "PRIVATE_INTERNET_ACCESS_VPN_PORT_FORWARDING*": _FORWARDING,
-    "VPN_UP_COMMAND": _COMMAND,
-    "VPN_DOWN_COMMAND": _COMMAND,
     "WIREGUARD_J[0-9CM]*": _AMNEZIA,
     "WIREGUARD_[SHI][1-5]": _AMNEZIA,
     "WIREGUARD_ITIME": _AMNEZIA,

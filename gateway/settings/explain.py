@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from gateway.model import HostPort, Peer, Tunnel
+from gateway.model import HealthProbe, HostPort, Peer, Tunnel
 from gateway.settings import Loaded
+from gateway.settings.candidates import host_of
 
 _NAME_WIDTH: Final = 40
 _VALUE_WIDTH: Final = 44
@@ -52,7 +53,7 @@ def _tunnel(tunnel: Tunnel, origins: Mapping[str, str]) -> Iterator[Line]:
 def _peer(peer: Peer) -> Iterator[tuple[str, str]]:
     yield "WIREGUARD_PUBLIC_KEY", peer.public_key
     yield "WIREGUARD_PRESHARED_KEY", "set" if peer.preshared_key else "none"
-    yield "WIREGUARD_ENDPOINT_IP", str(peer.endpoint.address)
+    yield "WIREGUARD_ENDPOINT_IP", str(host_of(peer.endpoint))
     yield "WIREGUARD_ENDPOINT_PORT", str(peer.endpoint.port)
     yield "WIREGUARD_ALLOWED_IPS", _list(peer.allowed_ips)
     keepalive = f"{peer.persistent_keepalive}s" if peer.persistent_keepalive else "off"
@@ -68,7 +69,11 @@ def _common(loaded: Loaded) -> Iterator[Line]:
         ("FIREWALL_INPUT_PORTS", _list(config.input_ports)),
         ("FIREWALL_VPN_INPUT_PORTS", _list(config.vpn_input_ports)),
         ("DNS_ADDRESS", _list(config.dns)),
+        ("WIREGUARD_ENDPOINT_RESOLVER", str(config.endpoint_resolver or "the container's")),
+        ("VPN_UP_COMMAND", "set" if config.up_command else "none"),
+        ("VPN_DOWN_COMMAND", "set" if config.down_command else "none"),
         ("HEALTH_SERVER_ADDRESS", _listens(config.health_server)),
+        ("HEALTH_PROBE", _probe(config.health_probe)),
         ("LOG_LEVEL", loaded.log.level),
         ("LOG_FORMAT", loaded.log.format),
     ):
@@ -78,6 +83,10 @@ def _common(loaded: Loaded) -> Iterator[Line]:
 def _listens(server: HostPort) -> str:
     host = f"[{server.host}]" if ":" in server.host else server.host
     return f"{host}:{server.port}"
+
+
+def _probe(probe: HealthProbe) -> str:
+    return f"{probe.kind}:{probe.address}" if probe.address else probe.kind.value
 
 
 def _list(values: Iterable[object]) -> str:

@@ -62,5 +62,5 @@ def _contents(file: Path) -> tuple[str, bool]:
         raise ValueError("is far too large for what belongs there; mount another file")
     with file.open("rb") as stream:
         text = wgquick.decode(stream.read(_LARGEST))
-    folder = file.parent.stat().st_mode
+    folder = file.resolve().parent.stat().st_mode
     return text, bool(status.st_mode & S_IROTH and folder & S_IXOTH)

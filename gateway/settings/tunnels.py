@@ -4,14 +4,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from gateway.model import EVERYTHING, Address, Endpoint, Interface, Network, Peer, Secret, Tunnel
-from gateway.settings.candidates import NamedEndpoint
+from gateway.model import (
+    EVERYTHING,
+    Address,
+    Endpoint,
+    Interface,
+    NamedEndpoint,
+    Network,
+    Peer,
+    Secret,
+    Tunnel,
+)
+from gateway.settings.candidates import at, host_of
 from gateway.settings.checks import check_tunnel
 from gateway.settings.findings import Findings, joined
 from gateway.settings.networks import simplified
 from gateway.settings.picking import ENDPOINT, PEER_FIELDS, Picker
 from gateway.settings.quickfiles import Part, ReadFile, Value
-from gateway.settings.sources import Variables
+from gateway.settings.sources import ENVIRONMENT, Variables
 from gateway.settings.values import shown
 
 DEFAULT_KEEPALIVE: Final = 25
@@ -35,7 +45,9 @@ def build(variables: Variables, files: Sequence[ReadFile], findings: Findings) -
         _refuse_peer_variables(variables, f"{len(files)} wg-quick files", findings)
     pickers = [Picker(variables, file, findings) for file in files or (None,)]
     drafts = [draft for picker in pickers if (draft := _draft(picker))]
-    return tuple(each for draft in drafts for each in _with_endpoints(draft, variables))
+    candidates = tuple(each for draft in drafts for each in _with_endpoints(draft, variables))
+    _tell_names(candidates, findings)
+    return candidates
 
 
 def _check_endpoints_alone(variables: Variables, findings: Findings) -> None:
@@ -43,6 +55,17 @@ def _check_endpoints_alone(variables: Variables, findings: Findings) -> None:
         if name in variables.given:
             findings.wrong(
                 variables.where(name), "is set beside WIREGUARD_ENDPOINTS; remove one of them"
+            )
+
+
+def _tell_names(candidates: Sequence[Draft], findings: Findings) -> None:
+    for candidate in candidates:
+        where = candidate.origins.get(ENDPOINT, ENVIRONMENT)
+        for name in candidate.tunnel.names:
+            findings.tell(
+                "WIREGUARD_ENDPOINT_IP" if where == ENVIRONMENT else where,
+                f"the server's name {shown(name)} is looked up outside the tunnel, where whoever "
+                "answers sees it; write its address to avoid that",
             )
 
 
@@ -122,7 +145,7 @@ def _peers(pick: Picker, parts: Sequence[Part]) -> tuple[Peer, ...]:
 def _peer(pick: Picker, part: Part, *, alone: bool) -> Peer | None:
     public_key = pick.identity("wireguard_public_key", part) or _key_of_first_endpoint(pick)
     preshared_key: Secret | None = pick.identity("wireguard_preshared_key", part)
-    endpoint: Endpoint | None = _endpoint(pick, part)
+    endpoint: Endpoint | NamedEndpoint | None = _endpoint(pick, part)
     keepalive = pick.tuning("wireguard_persistent_keepalive_interval", part)
     allowed = _allowed_ips(pick, part, alone=alone)
     pick.require("wireguard_public_key", public_key)
@@ -166,55 +189,40 @@ def _endpoint(pick: Picker, part: Part) -> Any:
     if choices:
         first = Value(choices.value[0].endpoint, choices.where)
         return pick.first(ENDPOINT, first, part.get(ENDPOINT))
-    ip, port = pick.variable("wireguard_endpoint_ip"), pick.variable("wireguard_endpoint_port")
-    if ENDPOINT in part and isinstance(part[ENDPOINT].value, NamedEndpoint):
-        return _address_of_name(pick, part[ENDPOINT], ip, port)
+    place, port = pick.variable("wireguard_endpoint_ip"), pick.variable("wireguard_endpoint_port")
     if ENDPOINT in part:
-        return pick.first(ENDPOINT, part[ENDPOINT], _written_beside(part[ENDPOINT].value, ip, port))
-    if ip and port:
-        return Endpoint(ip.value, port.value)
+        return _files_endpoint(pick, part[ENDPOINT], place, port)
+    if place and port:
+        return at(place.value, port.value)
     pick.lacks = True
     if "wireguard_endpoints" in pick.variables.unreadable:
         return None
-    if pick.file and not ip and not port:
+    if pick.file and not place and not port:
         pick.require(ENDPOINT, None)
     else:
         without_file = replace(pick, file=None)
-        without_file.require("wireguard_endpoint_ip", ip)
+        without_file.require("wireguard_endpoint_ip", place)
         without_file.require("wireguard_endpoint_port", port)
     return None
 
 
-def _address_of_name(
-    pick: Picker, named: Value, ip: Value | None, port: Value | None
-) -> Endpoint | None:
-    """Return the endpoint that a file names, at the address that a variable says."""
-    shown_name = shown(named.value.name)
-    if ip is None:
-        pick.lacks = True
-        pick.findings.wrong(
-            named.where,
-            f"Endpoint {shown_name} is a name; names are not looked up, because that would ask "
-            "outside the tunnel: set WIREGUARD_ENDPOINT_IP to the address that `getent ahosts "
-            "NAME` prints, or write it here",
-        )
-        return None
-    pick.findings.tell(
-        named.where,
-        f"Endpoint {shown_name} is reached at {ip.value}, as WIREGUARD_ENDPOINT_IP says",
+def _files_endpoint(pick: Picker, in_file: Value, place: Value | None, port: Value | None) -> Any:
+    """Return a file's endpoint; where it is a name, the address that a variable says for it."""
+    if not place and not port:
+        return pick.first(ENDPOINT, in_file, None)
+    written = at(
+        place.value if place else host_of(in_file.value),
+        port.value if port else in_file.value.port,
     )
-    pick.origins["wireguard_endpoint_ip"] = ip.where
-    pick.origins["wireguard_endpoint_port"] = port.where if port else named.where
-    return Endpoint(ip.value, port.value if port else named.value.port)
-
-
-def _written_beside(in_file: Endpoint, ip: Value | None, port: Value | None) -> Value | None:
-    """Return the endpoint that variables say, as far as they do, to compare it with the file's."""
-    if not ip and not port:
-        return None
-    address = ip.value if ip else in_file.address
-    number = port.value if port else in_file.port
-    return Value(Endpoint(address, number), ip.where if ip else port.where if port else "")
+    if not isinstance(in_file.value, NamedEndpoint) or isinstance(written, NamedEndpoint):
+        variable = Value(written, (place or port or in_file).where)
+        return pick.first(ENDPOINT, in_file, variable)
+    pick.findings.tell(
+        in_file.where, f"Endpoint {in_file.value} is reached at {written}, as the variables say"
+    )
+    pick.origins["wireguard_endpoint_ip"] = (place or in_file).where
+    pick.origins["wireguard_endpoint_port"] = (port or in_file).where
+    return written
 
 
 def _with_endpoints(draft: Draft, variables: Variables) -> tuple[Draft, ...]:

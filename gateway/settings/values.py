@@ -34,6 +34,11 @@ _FWMARK: Final = re.compile(r"0[xX][0-9a-fA-F]{1,8}|0|[1-9][0-9]{0,9}")
 _DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
 
 
+def may_be_secret(text: str) -> bool:
+    """Say whether a part of `text` looks like a key."""
+    return any(_hide_key(match) != match.group() for match in _BASE64_RUN.finditer(text))
+
+
 def shown(text: str) -> str:
     """Return `text` fit for a message: in quotes, short, printable, and without key material."""
     hidden = _BASE64_RUN.sub(_hide_key, text)
@@ -272,17 +277,13 @@ def server_address(text: str) -> Address:
     try:
         value = ip_address(text.removeprefix("[").removesuffix("]"))
     except ValueError:
-        raise ValueError(f"{shown(text)} is no IP address; {_NAME_REMEDY}") from None
+        raise ValueError(
+            f"{shown(text)} is neither an IP address nor a name; write the server's"
+        ) from None
     _plain(value, text)
     if value.is_loopback or not _is_a_host(value):
-        raise ValueError(f"{value} cannot be reached as a server; {_NAME_REMEDY}")
+        raise ValueError(f"{value} cannot be reached as a server; write the server's own address")
     return value
-
-
-_NAME_REMEDY: Final = (
-    "names are not looked up, because that would ask outside the tunnel; write the address that "
-    "`getent ahosts NAME` prints"
-)
 
 
 def endpoint(text: str) -> Endpoint:

@@ -4,6 +4,7 @@ docs/configuration.md is made from this model. Parsers come from `values`; what 
 variables is checked after reading, in `tunnels` and `checks`.
 """
 
+import shlex
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, TypeVar
@@ -14,15 +15,17 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from gateway.model import (
     Address,
     Backend,
+    HealthProbe,
     HostPort,
     Implementation,
     Interface,
     Network,
     PortRange,
+    ProbeKind,
     Secret,
 )
 from gateway.settings import values
-from gateway.settings.candidates import EndpointChoice, endpoint_choices
+from gateway.settings.candidates import EndpointChoice, endpoint_choices, host
 from gateway.settings.networks import lan_subnets
 
 T = TypeVar("T")
@@ -86,12 +89,34 @@ def read_log_format(text: str) -> str:
     return values.choice(text, LOG_FORMATS)
 
 
-def _endpoint_ip(text: str) -> Address:
+def _asked_outside(text: str) -> Address:
+    address = values.address(text)
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(f"{address} cannot be a DNS server; write one that this network has")
+    return address
+
+
+def _command(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError:
+        raise ValueError("has a quote without its other half; close it") from None
+
+
+def _probe(text: str) -> HealthProbe:
+    kind, colon, address = text.partition(":")
+    if colon and kind.lower() != ProbeKind.ICMP:
+        raise ValueError(f"{values.shown(text)} has an address, which goes with icmp alone")
+    word = values.choice(kind, ProbeKind)
+    return HealthProbe(ProbeKind(word), values.address(address) if colon else None)
+
+
+def _endpoint_ip(text: str) -> Address | str:
     if text.count(":") == 1:
         raise ValueError(
             f"{values.shown(text)} has a port; that belongs into WIREGUARD_ENDPOINT_PORT"
         )
-    return values.server_address(text)
+    return host(text)
 
 
 class Settings(BaseSettings):
@@ -133,9 +158,10 @@ class Settings(BaseSettings):
         "none. Better as a secret file.",
         unset="none",
     )
-    wireguard_endpoint_ip: Annotated[Address | None, read_with(_endpoint_ip)] = _variable(
+    wireguard_endpoint_ip: Annotated[Address | str | None, read_with(_endpoint_ip)] = _variable(
         "Tunnel",
-        "The server's address. A name is refused: looking it up would ask outside the tunnel.",
+        "The server's address. A name works too: it is looked up outside the tunnel, by one "
+        "question to one resolver, which learns the name.",
         unset="required without a wg-quick file",
         example="203.0.113.7",
     )
@@ -150,10 +176,18 @@ class Settings(BaseSettings):
     ] = _variable(
         "Tunnel",
         "Several servers by comma, in order of preference, instead of "
-        "`WIREGUARD_ENDPOINT_IP` and `WIREGUARD_ENDPOINT_PORT`: each `address:port`, with "
+        "`WIREGUARD_ENDPOINT_IP` and `WIREGUARD_ENDPOINT_PORT`: each `address:port` or "
+        "`name:port`, with "
         "`@publickey` where it differs from `WIREGUARD_PUBLIC_KEY`.",
         unset="none",
         example="203.0.113.7:51820,[2001:db8::7]:51820",
+    )
+    wireguard_endpoint_resolver: Annotated[Address | None, read_with(_asked_outside)] = _variable(
+        "Tunnel",
+        "The resolver that is asked for the server's name, outside the tunnel. Nobody else may "
+        "ask it.",
+        unset="the one that the container was given",
+        example="192.168.1.1",
     )
     wireguard_allowed_ips: Annotated[tuple[Network, ...] | None, read_with(values.networks)] = (
         _variable(
@@ -203,6 +237,18 @@ class Settings(BaseSettings):
         "Only `wireguard`.",
         unset="`wireguard`",
     )
+    vpn_up_command: Annotated[tuple[str, ...] | None, read_with(_command)] = _variable(
+        "Tunnel",
+        "A program with its arguments that runs when the tunnel carries traffic. No shell; it "
+        "has 30 seconds, and its failure is logged.",
+        unset="none",
+        example="/config/up.sh --quiet",
+    )
+    vpn_down_command: Annotated[tuple[str, ...] | None, read_with(_command)] = _variable(
+        "Tunnel",
+        "The same for a tunnel that no longer carries traffic.",
+        unset="none",
+    )
     firewall_outbound_subnets: Annotated[tuple[Network, ...] | None, read_with(lan_subnets)] = (
         _variable(
             "Firewall",
@@ -251,6 +297,14 @@ class Settings(BaseSettings):
         "Where the health server listens, `address:port`; `:port` for every address. "
         "Reachable from outside only with its port in `FIREWALL_INPUT_PORTS`.",
         unset="`127.0.0.1:9999`",
+    )
+    health_probe: Annotated[HealthProbe | None, read_with(_probe)] = _variable(
+        "Health",
+        "What is asked inside the tunnel when the evidence is in doubt: `dns` the tunnel's "
+        "resolver, `icmp` an echo from it, `icmp:ADDRESS` an echo from somebody else, `off` "
+        "nothing, `auto` the resolver if there is one.",
+        unset="`auto`",
+        example="icmp:10.64.0.1",
     )
     log_level: Annotated[str | None, read_with(read_log_level)] = _variable(
         "Log",

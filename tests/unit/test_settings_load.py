@@ -11,10 +11,13 @@ from gateway.model import (
     Backend,
     Config,
     Endpoint,
+    HealthProbe,
     HostPort,
     Implementation,
+    NamedEndpoint,
     Peer,
     PortRange,
+    ProbeKind,
     Protocol,
     Secret,
     Tunnel,
@@ -66,6 +69,10 @@ def test_every_variable_reaches_its_place(tmp_path: Path) -> None:
             "FIREWALL_VPN_INPUT_PORTS": "6881-6889/udp",
             "FIREWALL_BACKEND": "nftables",
             "HEALTH_SERVER_ADDRESS": ":9998",
+            "HEALTH_PROBE": "icmp:fd7d::1",
+            "WIREGUARD_ENDPOINT_RESOLVER": "127.0.0.11",
+            "VPN_UP_COMMAND": "/bin/say 'two words'",
+            "VPN_DOWN_COMMAND": "/bin/true",
             "VPN_SERVICE_PROVIDER": "custom",
             "VPN_TYPE": "wireguard",
             "TZ": "Europe/Berlin",
@@ -82,6 +89,10 @@ def test_every_variable_reaches_its_place(tmp_path: Path) -> None:
     assert config.input_ports == (PortRange(Protocol.TCP, 8080, 8080),)
     assert config.vpn_input_ports == (PortRange(Protocol.UDP, 6881, 6889),)
     assert config.health_server == HostPort("", 9998)
+    assert config.health_probe == HealthProbe(ProbeKind.ICMP, ip_address("fd7d::1"))
+    assert config.endpoint_resolver == ip_address("127.0.0.11")
+    assert config.up_command == ("/bin/say", "two words")
+    assert config.down_command == ("/bin/true",)
     assert (config.implementation, config.firewall) == (
         Implementation.USERSPACE,
         Backend.NFTABLES,
@@ -122,7 +133,12 @@ FAULTS = [
     ("WIREGUARD_ADDRESSES", "10.0.0.300/32", "'10.0.0.300/32' is no address"),
     ("WIREGUARD_PUBLIC_KEY", "short", "44"),
     ("WIREGUARD_PRESHARED_KEY", "short", "44"),
-    ("WIREGUARD_ENDPOINT_IP", "vpn.example.com", "'vpn.example.com' is no IP address; names"),
+    ("WIREGUARD_ENDPOINT_IP", "10.0.0", "'10.0.0' is neither an IP address nor a name"),
+    ("WIREGUARD_ENDPOINT_RESOLVER", "dns.example", "'dns.example' is no IP address"),
+    ("VPN_UP_COMMAND", "say 'hello", "has a quote without its other half"),
+    ("VPN_DOWN_COMMAND", 'say "hello', "has a quote without its other half"),
+    ("HEALTH_PROBE", "http", "must be auto or dns or icmp or off, got 'http'"),
+    ("HEALTH_PROBE", "dns:10.0.0.1", "has an address, which goes with icmp alone"),
     ("WIREGUARD_ENDPOINT_IP", "203.0.113.7:51820", "WIREGUARD_ENDPOINT_PORT"),
     ("WIREGUARD_ENDPOINT_PORT", "99999", "must be 1 to 65535, got '99999'"),
     ("WIREGUARD_ENDPOINTS", "203.0.113.7", "has no port"),
@@ -421,3 +437,22 @@ def test_without_a_resolver_the_remedy_is_told(tmp_path: Path) -> None:
     loaded = settings.load(environ, tmp_path)
     assert loaded.config.dns == ()
     assert "DNS_ADDRESS: is not set, so that no name resolves" in told(loaded)
+
+
+def test_a_server_may_have_a_name_which_is_told(tmp_path: Path) -> None:
+    """In each of the variables; who answers the question for it learns it."""
+    named = {**COMPLETE, "WIREGUARD_ENDPOINT_IP": "vpn.example.com"}
+    loaded = settings.load(named, tmp_path)
+    assert loaded.config.tunnels[0].peers[0].endpoint == NamedEndpoint("vpn.example.com", 51820)
+    assert "the server's name 'vpn.example.com' is looked up outside the tunnel" in told(loaded)
+    several = {name: text for name, text in COMPLETE.items() if "ENDPOINT" not in name}
+    several["WIREGUARD_ENDPOINTS"] = "a.example.com:1,203.0.113.1:2"
+    names = [tunnel.names for tunnel in settings.load(several, tmp_path).config.tunnels]
+    assert names == [("a.example.com",), ()]
+
+
+def test_a_probe_outside_the_tunnel_is_refused(tmp_path: Path) -> None:
+    """Its answer would say nothing of the tunnel."""
+    environ = {"HEALTH_PROBE": "icmp:192.168.1.1", "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24"}
+    (problem,) = problems({**COMPLETE, **environ}, tmp_path)
+    assert problem.startswith("HEALTH_PROBE: 192.168.1.1 is in FIREWALL_OUTBOUND_SUBNETS")

@@ -5,9 +5,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from gateway.model import Endpoint, HostPort, PortRange, Protocol
+from gateway.model import Endpoint, HostPort, NamedEndpoint, PortRange, Protocol
 from gateway.settings import values
-from gateway.settings.candidates import EndpointChoice, NamedEndpoint, endpoint_choices, server
+from gateway.settings.candidates import EndpointChoice, endpoint_choices, server
 from tests.configurations import PRIVATE, PUBLIC
 
 

@@ -41,13 +41,12 @@ def test_there_are_files_of_at_least_six_providers() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
-def test_a_server_by_name_is_refused_with_the_remedy(tmp_path: Path, name: str) -> None:
-    """Looking the name up would ask outside the tunnel."""
+def test_a_server_by_name_is_looked_up_and_told(tmp_path: Path, name: str) -> None:
+    """Without the variable that says its address."""
     put(tmp_path, "/config/wg0.conf", (GOLDEN / name).read_bytes())
-    (problem,) = problems({}, tmp_path)
-    assert problem.startswith("/config/wg0.conf line ")
-    assert "is a name" in problem
-    assert "set WIREGUARD_ENDPOINT_IP" in problem
+    loaded = settings.load({}, tmp_path)
+    assert len(loaded.config.tunnels[0].names) == 1
+    assert "is looked up outside the tunnel" in told(loaded)
 
 
 def load(tmp_path: Path, text: str | bytes) -> settings.Loaded:

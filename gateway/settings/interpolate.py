@@ -1,0 +1,78 @@
+"""Variables in compose files: `$NAME`, `${NAME:-default}` and the like, as Compose replaces them.
+
+The rules are those of the Compose specification, "Interpolation": `:-` and `-` give a default, `:?`
+and `?` demand a value, `:+` and `+` replace a value that is set; with the colon an empty value
+counts as not set; `$$` is a dollar sign. Defaults may hold variables themselves.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPERATOR: Final = re.compile(r":?[-?+]")
+_DEEPEST: Final = 10
+
+
+def interpolated(text: str, environ: Mapping[str, str], depth: int = 0) -> str:
+    """Replace the variables in `text`.
+
+    Raises ValueError, which never repeats the text, for what Compose would refuse.
+    """
+    if depth > _DEEPEST:
+        raise ValueError("has variables in variables in variables; write it plainly")
+    done: list[str] = []
+    at = 0
+    while (dollar := text.find("$", at)) >= 0:
+        done.append(text[at:dollar])
+        following = text[dollar + 1 : dollar + 2]
+        if following == "$":
+            done.append("$")
+            at = dollar + 2
+        elif following == "{":
+            end = _closing(text, dollar + 2)
+            done.append(_braced(text[dollar + 2 : end], environ, depth))
+            at = end + 1
+        elif name := _NAME.match(text, dollar + 1):
+            done.append(environ.get(name.group(), ""))
+            at = name.end()
+        else:
+            raise ValueError("has a $ that begins no variable; write $$ for a dollar sign")
+    return "".join(done) + text[at:]
+
+
+def _closing(text: str, start: int) -> int:
+    """Return the position of the brace that closes the one before `start`."""
+    depth = 1
+    for at in range(start, len(text)):
+        if text.startswith("${", at):
+            depth += 1
+        elif text[at] == "}":
+            depth -= 1
+            if not depth:
+                return at
+    raise ValueError("has a ${ without its }; close it")
+
+
+def _braced(inside: str, environ: Mapping[str, str], depth: int) -> str:
+    """Return the value of what stands between `${` and `}`."""
+    name = _NAME.match(inside)
+    if not name:
+        raise ValueError("has a ${ that begins no variable; write $$ for a dollar sign")
+    value = environ.get(name.group())
+    if name.end() == len(inside):
+        return value or ""
+    operator = _OPERATOR.match(inside, name.end())
+    if not operator:
+        raise ValueError(f"uses {name.group()} in a way that Compose does not know")
+    there = bool(value) if operator.group().startswith(":") else value is not None
+    rest = inside[operator.end() :]
+    match operator.group()[-1], there:
+        case ("-", True) | ("?", True):
+            return value or ""
+        case ("+", False):
+            return ""
+        case ("?", _):
+            raise ValueError(f"demands {name.group()}, which is not set; set it")
+        case _:
+            return interpolated(rest, environ, depth + 1)

@@ -1,0 +1,276 @@
+"""Checking compose and env files before anything is started."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import ConfigError
+from gateway.model import Secret
+from gateway.settings import Loaded
+from gateway.settings.envfile import read_env_file
+from gateway.settings.explain import explain
+from gateway.settings.interpolate import interpolated
+from gateway.settings.trial import load_service
+from tests.configurations import OTHER_PRIVATE, PRIVATE, PUBLIC, QUICK, put, told
+
+SERVICE = f"""\
+x-vpn: &vpn
+  WIREGUARD_PRIVATE_KEY: {PRIVATE}
+  WIREGUARD_PUBLIC_KEY: {PUBLIC}
+services:
+  gateway:
+    image: portcullis
+    cap_add: [NET_ADMIN]
+    environment:
+      <<: *vpn
+      WIREGUARD_ADDRESSES: 10.64.1.2/32
+      WIREGUARD_ENDPOINT_IP: ${{SERVER:-203.0.113.7}}
+      WIREGUARD_ENDPOINT_PORT: 51820
+      DNS_ADDRESS: "10.64.0.1"
+  app:
+    network_mode: service:gateway
+"""
+
+
+def load(folder: Path, text: str, shell: dict[str, str] | None = None) -> Loaded:
+    """Check the service `gateway` of a compose file."""
+    put(folder, "compose.yml", text)
+    return load_service(folder / "compose.yml", "gateway", shell or {})
+
+
+def problems(folder: Path, text: str, service: str = "gateway") -> list[str]:
+    """Return the problems of a compose file that must be refused."""
+    put(folder, "compose.yml", text)
+    with pytest.raises(ConfigError) as caught:
+        load_service(folder / "compose.yml", service, {})
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_service_is_read_as_compose_would(tmp_path: Path) -> None:
+    """Anchors and merge keys, numbers as they are written, variables with defaults."""
+    loaded = load(tmp_path, SERVICE)
+    (tunnel,) = loaded.config.tunnels
+    assert tunnel.private_key == Secret(PRIVATE)
+    assert str(tunnel.endpoints[0]) == "203.0.113.7:51820"
+    shell = load(tmp_path, SERVICE, {"SERVER": "203.0.113.8"})
+    assert str(shell.config.tunnels[0].endpoints[0]) == "203.0.113.8:51820"
+
+
+def test_the_shell_wins_over_the_env_file_beside_the_compose_file(tmp_path: Path) -> None:
+    """As Compose does it."""
+    put(tmp_path, ".env", "SERVER=203.0.113.9\n")
+    assert "203.0.113.9" in explain(load(tmp_path, SERVICE))
+    assert "203.0.113.8" in explain(load(tmp_path, SERVICE, {"SERVER": "203.0.113.8"}))
+
+
+def test_words_that_yaml_takes_for_truth_stay_words(tmp_path: Path) -> None:
+    """`off` is off, not False; octal and sexagesimal numbers are texts."""
+    for word in ("off", "no"):
+        (problem,) = problems(
+            tmp_path, SERVICE.replace("DNS_ADDRESS", f"FIREWALL: {word}\n      DNS_ADDRESS")
+        )
+        assert problem.startswith("FIREWALL: the firewall cannot be switched off")
+
+
+def test_a_list_takes_variables_from_the_shell(tmp_path: Path) -> None:
+    """`- NAME` without a value; quotes in a list stay in the value and do not count."""
+    text = SERVICE.partition("    environment:")[0] + "\n".join(
+        [
+            "    environment:",
+            "      - WIREGUARD_PRIVATE_KEY",
+            f'      - WIREGUARD_PUBLIC_KEY="{PUBLIC}"',
+            "      - WIREGUARD_ADDRESSES=10.64.1.2/32",
+            "      - WIREGUARD_ENDPOINT_IP=203.0.113.7",
+            "      - WIREGUARD_ENDPOINT_PORT=51820",
+        ]
+    )
+    loaded = load(tmp_path, text, {"WIREGUARD_PRIVATE_KEY": OTHER_PRIVATE})
+    assert loaded.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
+
+
+def test_env_files_stand_under_the_services_own_variables(tmp_path: Path) -> None:
+    """Several, in order; optional ones may be missing."""
+    put(tmp_path, "one.env", 'export DNS_ADDRESS=10.64.0.9 # mine\nLOG_LEVEL="debug"\n')
+    put(tmp_path, "two.env", "LOG_LEVEL=error\nFIREWALL_OUTBOUND_SUBNETS=${NET:-10.1}.0.0/16\n")
+    text = SERVICE.replace(
+        "    environment:",
+        "    env_file:\n      - one.env\n      - path: two.env\n      - path: none.env\n"
+        "        required: false\n    environment:",
+    )
+    loaded = load(tmp_path, text)
+    assert loaded.log.level == "error"
+    assert [str(one) for one in loaded.config.dns] == ["10.64.0.1"]
+    assert [str(one) for one in loaded.config.outbound_subnets] == ["10.1.0.0/16"]
+    (problem, *_) = problems(
+        tmp_path, SERVICE.replace("    environment:", "    env_file: none\n    environment:")
+    )
+    assert "none: cannot be read" in problem
+
+
+MOUNTS = {
+    "a file": "volumes: ['./vpn/wg0.conf:/config/wg0.conf:ro']",
+    "a folder": "volumes: ['./vpn:/config']",
+    "a file in a folder": "volumes: ['./empty:/config', './vpn/wg0.conf:/config/wg0.conf']",
+    "long form": "volumes: [{type: bind, source: ./vpn, target: /config/wg_confs}]",
+    "gluetun's place": "volumes: ['./vpn/wg0.conf:/gluetun/wireguard/wg0.conf']",
+    "a secret": "secrets: [wg0.conf]",
+    "a secret under another name": "secrets: [{source: other, target: wg0.conf}]",
+    "a config": "configs: [{source: plain, target: /config/wg0.conf}]",
+}
+TOP = """
+secrets:
+  wg0.conf: {file: ./vpn/wg0.conf}
+  other: {file: ./vpn/wg0.conf}
+configs:
+  plain: {file: ./vpn/wg0.conf}
+"""
+
+
+@pytest.mark.parametrize("mount", MOUNTS)
+def test_mounted_files_are_read_where_the_container_has_them(tmp_path: Path, mount: str) -> None:
+    """Binds, secrets and configs, in short and long form, one inside the other."""
+    put(tmp_path, "vpn/wg0.conf", QUICK)
+    (tmp_path / "empty").mkdir()
+    text = f"services:\n  gateway:\n    cap_add: [NET_ADMIN]\n    {MOUNTS[mount]}\n{TOP}"
+    loaded = load(tmp_path, text)
+    assert loaded.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert [path.name for path in (tmp_path / "vpn").iterdir()] == ["wg0.conf"]
+
+
+@pytest.mark.parametrize(
+    "mounts",
+    [
+        "volumes: ['./wg0.conf:/config/wg0.conf']",
+        "volumes: ['./gone:/config']",
+        "secrets: [wg0.conf]",
+    ],
+)
+def test_a_mounted_file_that_is_not_there_is_told(tmp_path: Path, mounts: str) -> None:
+    """Docker would make a directory of it."""
+    found = problems(tmp_path, f"services:\n  gateway:\n    {mounts}\n{TOP}")
+    assert any("and it is not there; correct the path" in problem for problem in found)
+
+
+def test_what_cannot_be_looked_into_is_told(tmp_path: Path) -> None:
+    """Named volumes and secrets of a swarm hold files that nobody sees from here."""
+    text = SERVICE.replace(
+        "    environment:", "    volumes: ['data:/config']\n    secrets: [far]\n    environment:"
+    )
+    lines = told(load(tmp_path, text + "secrets:\n  far: {external: true}\n"))
+    assert "the volume 'data' at /config cannot be looked into" in lines
+    assert "'far' at /run/secrets/far is no file here and is not checked" in lines
+
+
+def test_nothing_is_laid_out_outside_the_folder_made_for_it(tmp_path: Path) -> None:
+    """A target that climbs is left out."""
+    put(tmp_path, "vpn/wg0.conf", QUICK)
+    climbing = "volumes: ['./vpn/wg0.conf:/config/../../../tmp/portcullis-climbed']"
+    text = SERVICE.replace("    environment:", f"    {climbing}\n    environment:")
+    load(tmp_path, text)
+    assert not Path("/tmp/portcullis-climbed").is_symlink()  # noqa: S108 - must not be there
+
+
+def test_published_ports_that_stay_closed_are_told(tmp_path: Path) -> None:
+    """The one thing that everybody forgets when moving over."""
+    ports = "ports: ['8080:80', '127.0.0.1:53:53/udp', {target: 90, published: 91}, '1-5:1-5']"
+    text = SERVICE.replace("    environment:", f"    {ports}\n    environment:")
+    text = text.replace(
+        "      DNS_ADDRESS", "      FIREWALL_INPUT_PORTS: 80/tcp\n      DNS_ADDRESS"
+    )
+    lines = told(load(tmp_path, text))
+    assert "port 80/tcp" not in lines
+    for port in ("53/udp", "90/tcp"):
+        assert f"port {port} is published, and closed until FIREWALL_INPUT_PORTS lists it" in lines
+
+
+def test_a_missing_capability_is_told(tmp_path: Path) -> None:
+    """Without NET_ADMIN the gateway can do nothing but say so."""
+    assert "cap_add has no NET_ADMIN" in told(load(tmp_path, SERVICE.replace("[NET_ADMIN]", "[]")))
+    assert "cap_add" not in told(load(tmp_path, SERVICE))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("services: [", "is no YAML"),
+        ("- a\n- b\n", "is no compose file"),
+        ("", "is no compose file"),
+        ("services:\n  other: {}\n", "has no service 'gateway'; its services are: other"),
+        (
+            "services:\n  gateway: {extends: {service: other}}\n",
+            "uses extends, which check does not",
+        ),
+        (
+            "include: [a.yml]\nservices:\n  gateway: {}\n",
+            "uses include, which check does not follow",
+        ),
+        ("services:\n  gateway: {environment: ['A=${']}\n", "has a ${ without its }"),
+        (
+            "services:\n  gateway: {environment: ['A=${B:?secret message}']}\n",
+            "demands B, which is not set",
+        ),
+        ("a: !!python/object/apply:os.system ['true']\n", "is no YAML"),
+    ],
+)
+def test_what_is_wrong_with_the_file_itself_is_told(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    """With the file, and without repeating what is in it."""
+    found = problems(tmp_path, text)
+    assert any(expected in problem for problem in found)
+    assert "secret message" not in "".join(found)
+
+
+def test_a_compose_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """Not a traceback."""
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_service(tmp_path / "none.yml", "gateway", {})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_env_file(tmp_path / "none.env")
+
+
+def test_env_files_are_read_as_people_write_them(tmp_path: Path) -> None:
+    """Comments, export, quotes, empty lines, a byte order mark."""
+    put(tmp_path, "a.env", '\ufeff# mine\nexport A=1\n\nB="two words" # said\nC=\nD=${A}x\r\n')
+    assert read_env_file(tmp_path / "a.env") == {"A": "1", "B": "two words", "C": "", "D": "1x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", "plain"),
+        ("$SET and ${SET}", "value and value"),
+        ("$$SET", "$SET"),
+        ("${NONE}", ""),
+        ("${NONE:-a}${NONE-b}${EMPTY:-c}${EMPTY-d}", "abc"),
+        ("${SET:-a}${SET-b}", "valuevalue"),
+        ("${SET:+a}${EMPTY:+b}${EMPTY+c}${NONE+d}", "ac"),
+        ("${NONE:-${SET}}", "value"),
+        ("${NONE:-${NONE:-deep}}!", "deep!"),
+        ("${SET:?must be}", "value"),
+        ("100%", "100%"),
+    ],
+)
+def test_variables_are_replaced_as_compose_does(text: str, expected: str) -> None:
+    """The Compose specification, Interpolation."""
+    assert interpolated(text, {"SET": "value", "EMPTY": ""}) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["$", "${", "${SET", "$1", "${1}", "${SET!x}", "${NONE?x}", "${EMPTY:?x}"]
+)
+def test_what_compose_would_refuse_is_refused(text: str) -> None:
+    """In words, without the text."""
+    with pytest.raises(ValueError, match=r"\$|demands|uses"):
+        interpolated(text, {"SET": "value", "EMPTY": ""})
+
+
+@given(st.text(alphabet="${}:-?+AB_1 ", max_size=30))
+def test_no_text_makes_another_error(text: str) -> None:
+    """Only ValueError, whatever is written."""
+    with suppress(ValueError):
+        interpolated(text, {"A": "x"})
