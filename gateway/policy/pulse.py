@@ -4,7 +4,9 @@ WireGuard has no connection that could be up or down: there is a handshake in th
 and there are bytes. A live server answers every packet of data within ten seconds, if only by a
 passive keepalive (WireGuard paper, section 6.5, KEEPALIVE_TIMEOUT). So data that was sent and
 stays unanswered for SILENT_AFTER seconds means that the server is gone. Keepalives of our own
-are answered by nobody and prove nothing; they are known by their size. The time of a handshake is
+are answered by nobody and prove nothing; they are known by their size. So are the handshakes that
+a server begins which hears nothing of us: where the way there is cut and the way back is not, they
+arrive every five seconds, and answer nothing. The time of a handshake is
 told by the wall clock, which may jump: it is compared for change only, and its age counts from the
 moment the change was seen.
 """
@@ -27,6 +29,10 @@ KEEPALIVE_SIZE = 32
 """Bytes of a keepalive on the wire: a transport message without data (WireGuard paper, 5.4.6)."""
 
 
+INITIATION_SIZE = 148
+"""Bytes of a message that begins a handshake (WireGuard paper, 5.4.2); no data adds up to it."""
+
+
 @dataclass(frozen=True)
 class Pulse:
     """What has been seen of the tunnel so far; every `_at` is the time at which it was seen."""
@@ -43,7 +49,8 @@ class Pulse:
         latest = max(handshakes, default=None)
         is_new = latest is not None and latest != self.handshake
         data = status.sent - self.sent > KEEPALIVE_SIZE * len(status.peers)
-        answered = status.received != self.received
+        grown = status.received - self.received
+        answered = grown > INITIATION_SIZE * len(status.peers) or grown % INITIATION_SIZE != 0
         return Pulse(
             handshake=latest,
             handshake_at=now if is_new else self.handshake_at,
