@@ -1,0 +1,137 @@
+"""The images of the tests: a Debian base made on this machine, the project's own, the lab's.
+
+No image can be pulled where the tests run. The base is what debootstrap makes of Debian's packages,
+trimmed like the published `debian:trixie-slim`, under whose name it is imported, so that the
+project's Dockerfile is built as it is.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.docker.engine import Engine, call
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = "debian:trixie-slim"
+PROJECT = "portcullis"
+LAB = "portcullis-lab"
+"""The project's image with a server's tools beside it: whatever is not the gateway runs it."""
+
+_KEEP = 7 * 24 * 3600  # seconds; then Debian has updates
+_EXCLUDED = ("doc", "groff", "info", "linda", "lintian", "locale", "man")
+_PIP_SETTINGS = ("cert", "index-url", "extra-index-url", "trusted-host")
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+_CA_BUNDLE = "/opt/machine/ca-certificates.crt"
+
+
+def build_all(engine: Engine) -> dict[str, float]:
+    """Build every image on an engine with the machine's network; returns seconds by step."""
+    seconds: dict[str, float] = {}
+
+    def timed(step: str, began: float) -> float:
+        seconds[step] = time.monotonic() - began
+        return time.monotonic()
+
+    clock = time.monotonic()
+    archive = base_archive()
+    clock = timed("base file system", clock)
+    import_base(engine, archive)
+    clock = timed("base image", clock)
+    engine.docker("build", "--network=host", *_proxies(), "-t", PROJECT, str(ROOT), timeout=600)
+    clock = timed("project image", clock)
+    lab = f"""
+        FROM {PROJECT}
+        RUN apt-get update && apt-get install -y --no-install-recommends iproute2 wireguard-tools
+        HEALTHCHECK NONE
+        ENTRYPOINT []
+    """
+    engine.docker("build", "--network=host", *_proxies(), "-t", LAB, "-", stdin=lab, timeout=300)
+    timed("lab image", clock)
+    return seconds
+
+
+def base_archive() -> Path:
+    """Return the tar archive of the base's file system, made now unless there is a recent one.
+
+    It is kept by what it was made of: this recipe, debootstrap's version, the architecture.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "portcullis"
+    cache.mkdir(parents=True, exist_ok=True)
+    recipe = Path(__file__).read_bytes() + call(["debootstrap", "--version"]).encode()
+    key = hashlib.sha256(recipe + os.uname().machine.encode()).hexdigest()[:16]
+    archive = cache / f"debian-trixie-{key}.tar"
+    if archive.exists() and time.time() - archive.stat().st_mtime < _KEEP:
+        return archive
+    for former in cache.glob("debian-trixie-*.tar"):
+        former.unlink()
+    with tempfile.TemporaryDirectory(prefix="portcullis-base-", dir="/var/tmp") as directory:
+        root = Path(directory) / "root"
+        call(["debootstrap", "--variant=minbase", "trixie", str(root)], timeout=600)
+        _trim(root)
+        partial = archive.with_suffix(f".{os.getpid()}")
+        call(["tar", "-C", str(root), "--numeric-owner", "-cf", str(partial), "."], timeout=120)
+        partial.rename(archive)
+    return archive
+
+
+def _trim(root: Path) -> None:
+    """Leave out what the published slim image leaves out, now and when packages are installed."""
+    rules = [f"path-exclude /usr/share/{name}/*" for name in _EXCLUDED]
+    rules.append("path-include /usr/share/doc/*/copyright")
+    (root / "etc/dpkg/dpkg.cfg.d/docker").write_text("\n".join(rules) + "\n", encoding="ascii")
+    for name in _EXCLUDED:
+        for path in (root / "usr/share" / name).rglob("*"):
+            if not path.is_dir() and path.name != "copyright":
+                path.unlink()
+    for name in ("var/cache/apt/archives", "var/lib/apt/lists", "var/log"):
+        for path in (root / name).iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def import_base(engine: Engine, archive: Path) -> None:
+    """Import the base, with this machine's way to the package index in it if it has one."""
+    engine.docker("import", str(archive), BASE, timeout=120)
+    settings = _pip_settings()
+    if not settings:
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        context = Path(directory)
+        instructions = [f"FROM {BASE}", "COPY pip.conf /etc/pip.conf"]
+        if "cert" in settings:
+            # At a path of its own: the usual one is written anew when ca-certificates is installed.
+            shutil.copy(settings["cert"], context / "ca-certificates.crt")
+            instructions.append(f"COPY ca-certificates.crt {_CA_BUNDLE}")
+            settings["cert"] = _CA_BUNDLE
+        lines = ["[global]", *(f"{name} = {value}" for name, value in settings.items())]
+        (context / "pip.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (context / "Dockerfile").write_text("\n".join(instructions) + "\n", encoding="utf-8")
+        engine.docker("build", "-t", BASE, str(context))
+
+
+def _pip_settings() -> dict[str, str]:
+    """Return this machine's settings of pip that a build elsewhere on it needs too."""
+    listing = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    settings = {}
+    for line in listing.splitlines():
+        name, _, value = line.partition("=")
+        short = name.rpartition(".")[2]
+        if short in _PIP_SETTINGS:
+            settings[short] = value.strip("'\"")
+    return settings
+
+
+def _proxies() -> list[str]:
+    return [f"--build-arg={name}={os.environ[name]}" for name in _PROXIES if os.environ.get(name)]
