@@ -10,13 +10,10 @@ Reading and writing avoid what is unsafe in the library for a process like ours:
   that "lo" would also match "tun0" (iptc/ip6tc.py, set_in_interface).
 - Targets are never looked up as names of chains, because that opens every table of the kernel.
 
-Order. The filter table accepts by marks that the mangle table sets, and the kernel commits one
-table at a time. So where the marks change, the filter table is closed first (policy DROP, no
-rules), then mangle changes, then we wait for packets that still wear former marks, and only then
-the filter table gets its rules. Where the marks stay, that table changes in one commit. Either way
-nothing passes that neither ruleset accepts, and a process that dies in between leaves the filter
-closed. The families share no packet, so their order is free; every rule of both is built
-before the first commit.
+Order. The kernel commits one table at a time, and the filter table decides by marks that the mangle
+table sets: `gateway.firewall.transition`. A process that dies in between leaves the stricter rules.
+The families share no packet, so their order is free. Every rule of both is built before the first
+commit.
 """
 
 import ctypes
@@ -39,6 +36,7 @@ from gateway.firewall.render_iptables import (
     render_rule,
     target_of,
 )
+from gateway.firewall.transition import interim
 from gateway.firewall.xt_entry import EXTENSION, Entry, differences, is_standard, parse
 from gateway.firewall.xt_options import entry_size, lookup_by
 from gateway.firewall.xtables_lock import xtables_lock
@@ -118,19 +116,34 @@ class _Table:
 
     def differences(self, chains: _Chains) -> list[str]:
         """Read the table and return a line for each thing that is not as `chains` says."""
-        lines = []
+        return [line for lines in self._compared(chains).values() for line in lines]
+
+    def changed(self, chains: _Chains) -> frozenset[Chain]:
+        """Read the table and return the chains of the gateway that are not as `chains` says.
+
+        A chain that is not the gateway's may do to a packet what any of them does, so a change
+        there counts as one of all.
+        """
+        ours = {chain.hook: chain for chain in Chain if chain.table == self.name}
+        changed = {name for name, lines in self._compared(chains).items() if lines}
+        return frozenset(ours[name] for name in (changed if changed <= ours.keys() else ours))
+
+    def _compared(self, chains: _Chains) -> dict[str, list[str]]:
+        """Return the differences of each chain in the kernel."""
+        compared: dict[str, list[str]] = {}
         with self._opened() as kernel:
             for chain in kernel.chains:
                 where = f"{self._where} {chain.name}"
                 if chain.name not in TABLES[self.name]:
-                    lines.append(f"{where}: foreign chain")
+                    compared[chain.name] = [f"{where}: foreign chain"]
                     continue
+                wanted = [(built.text, built.entry) for built in chains.get(chain.name, ())]
+                held = list(self._held(kernel, chain.name))
+                compared[chain.name] = list(differences(where, wanted, held))
                 policy = kernel.get_policy(chain.name)[0].name
                 if policy != POLICIES[self.name]:
-                    lines.append(f"{where}: the policy is {policy}")
-                wanted = [(built.text, built.entry) for built in chains.get(chain.name, ())]
-                lines += differences(where, wanted, list(self._held(kernel, chain.name)))
-        return lines
+                    compared[chain.name].append(f"{where}: the policy is {policy}")
+        return compared
 
     def _held(self, kernel: Any, chain: str) -> Iterator[Entry]:
         entry = kernel.first_rule(chain)
@@ -217,18 +230,18 @@ class IptablesFirewall:
         """Put `ruleset` into force for every family and read it back; see `Firewall.apply`."""
         with xtables_lock():
             built = {table: table.build(ruleset) for table in self._each_table()}
-            changing = [
-                (marks, accepts)
-                for marks, accepts in self._tables.values()
-                if marks.differences(built[marks])
-            ]
-            for marks, accepts in changing:
-                accepts.commit({})
-                marks.commit(built[marks])
-            if changing:
+            changed = {family: frozenset[Chain]() for family in Family}
+            for family, (marks, _decides) in self._tables.items():
+                changed[family] = marks.changed(built[marks])
+            between = interim(ruleset, changed)
+            for family, (marks, decides) in self._tables.items():
+                if changed[family]:
+                    decides.commit(decides.build(between))
+                    marks.commit(built[marks])
+            if between != ruleset:
                 wait_for_packets_in_flight()
-            for _marks, accepts in self._tables.values():
-                accepts.commit(built[accepts])
+            for _marks, decides in self._tables.values():
+                decides.commit(built[decides])
             remaining = [line for table in built for line in table.differences(built[table])]
         if remaining:
             raise FirewallError("the kernel does not hold the rules", "; ".join(remaining))

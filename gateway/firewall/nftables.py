@@ -2,15 +2,15 @@
 
 Other tables are left alone: Docker's resolver keeps one of its own in the same namespace.
 
-A transaction changes all chains at once, but a packet passes them one after the other: marked by a
-former chain, it can meet a new one that accepts the mark. So where the marks change, the new ones
-come with chains that accept nothing first, and the rest when those packets are gone.
+A transaction changes all chains at once, but a packet passes them one after the other, so where
+marks change it takes two: `gateway.firewall.transition`.
 """
 
 from gateway.errors import MissingError
 from gateway.firewall.nf_tables import kernel_has_nf_tables
 from gateway.firewall.nft import HeldTable, Nft
 from gateway.firewall.render_nftables import TABLE, render_chains, transaction
+from gateway.firewall.transition import interim
 from gateway.policy.rules import (
     Accept,
     Chain,
@@ -39,7 +39,7 @@ class NftablesFirewall:
 
     def __init__(self, nft: Nft | None = None) -> None:
         self._table = HeldTable(TABLE, nft or Nft())
-        self._marks: Ruleset | None = None
+        self._former: Ruleset | None = None
 
     @classmethod
     def find(cls, nft: Nft | None = None) -> "NftablesFirewall":
@@ -57,13 +57,29 @@ class NftablesFirewall:
 
     def apply(self, ruleset: Ruleset) -> None:
         """Put `ruleset` into force for both families, and read it back; see `Firewall.apply`."""
-        marks, body = _marks_of(ruleset), render_chains(ruleset)
-        if marks != self._marks:
-            self._marks = None
-            self._table.put_unread(render_chains(marks))
+        between = interim(ruleset, self._changed(ruleset))
+        if between != ruleset:
+            self._table.put_unread(render_chains(between))
             wait_for_packets_in_flight()
-            self._marks = marks
-        self._table.put(body)
+        self._former = None
+        self._table.put(render_chains(ruleset))
+        self._former = ruleset
+
+    def _changed(self, ruleset: Ruleset) -> dict[Family, list[Chain]]:
+        """Return the marking chains that may not be in force as `ruleset` has them."""
+        former = self._former
+        return {
+            family: [
+                chain
+                for chain in Chain
+                if chain.table == "mangle"
+                and (
+                    former is None
+                    or former.of(family).get(chain, ()) != ruleset.of(family).get(chain, ())
+                )
+            ]
+            for family in Family
+        }
 
     def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
         """Compare the kernel with `ruleset`: one line for each difference.
@@ -71,15 +87,6 @@ class NftablesFirewall:
         Raises FirewallError when the kernel cannot be read.
         """
         return self._table.differences(render_chains(ruleset))
-
-
-def _marks_of(ruleset: Ruleset) -> Ruleset:
-    """Return `ruleset` without the rules that decide, which leaves every packet refused."""
-    ipv4, ipv6 = (
-        {chain: rules for chain, rules in ruleset.of(family).items() if chain.table == "mangle"}
-        for family in Family
-    )
-    return Ruleset(ipv4, ipv6)
 
 
 def remove_leftover() -> None:

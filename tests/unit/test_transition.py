@@ -1,0 +1,78 @@
+"""What of a ruleset may be in force while the marks change that it decides by."""
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.firewall.transition import interim
+from gateway.policy.firewall import closed, ruleset_for
+from gateway.policy.rules import Accept, Chain, Drop, Family, Rule, Ruleset, SetMark
+from tests.scenarios import SCENARIOS
+
+MARKING = (Chain.PREROUTING, Chain.OUTPUT_MARK, Chain.POSTROUTING)
+EVERYTHING = dict.fromkeys(Family, MARKING)
+NOTHING: dict[Family, tuple[Chain, ...]] = dict.fromkeys(Family, ())
+
+PLAIN = Rule(why="plain", verdict=Accept(), in_interface="lo")
+BY_MARK = replace(PLAIN, mark=1)
+BY_CONNMARK = replace(PLAIN, connmark=1)
+
+
+def both(chain: Chain, *rules: Rule) -> Ruleset:
+    """Return a ruleset with one chain in both families."""
+    return Ruleset({chain: rules}, {chain: rules})
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_where_no_mark_changes_the_rules_come_at_once(name: str) -> None:
+    """Nothing is interrupted without need."""
+    ruleset = ruleset_for(*SCENARIOS[name])
+    assert interim(ruleset, NOTHING) == ruleset
+
+
+def test_what_decides_by_no_mark_goes_on() -> None:
+    """The locked rules know no marks, so that they are in force in one step."""
+    assert interim(closed(), EVERYTHING) == closed()
+
+
+@pytest.mark.parametrize("rule", [BY_MARK, BY_CONNMARK])
+def test_what_accepts_by_a_doubtful_mark_waits(rule: Rule) -> None:
+    """A packet with the former meaning of the mark may be on its way."""
+    ruleset = both(Chain.INPUT, PLAIN, rule)
+    assert interim(ruleset, EVERYTHING) == both(Chain.INPUT, PLAIN)
+
+
+def test_what_refuses_by_a_doubtful_mark_refuses_without_it() -> None:
+    """Else an accepting rule behind it would pass what it should have caught."""
+    refusing = replace(BY_MARK, verdict=Drop())
+    ruleset = both(Chain.OUTPUT, refusing, PLAIN)
+    assert interim(ruleset, EVERYTHING) == both(Chain.OUTPUT, replace(refusing, mark=None), PLAIN)
+
+
+def test_what_starts_here_wears_no_mark_of_an_arriving_packet() -> None:
+    """The encrypted flow is not interrupted when only the marks of arriving packets change."""
+    ruleset = both(Chain.OUTPUT, BY_MARK)
+    arriving = dict.fromkeys(Family, (Chain.PREROUTING, Chain.POSTROUTING))
+    assert interim(ruleset, arriving) == ruleset
+    leaving = dict.fromkeys(Family, (Chain.OUTPUT_MARK,))
+    assert interim(ruleset, leaving) == both(Chain.OUTPUT)
+
+
+def test_the_mark_of_a_flow_may_be_any_chains() -> None:
+    """It is set in one direction and met in the other."""
+    for chain in MARKING:
+        doubtful = dict.fromkeys(Family, (chain,))
+        assert interim(both(Chain.OUTPUT, BY_CONNMARK), doubtful) == both(Chain.OUTPUT)
+
+
+def test_the_families_do_not_touch_each_other() -> None:
+    """Marks of IPv4 change, IPv6 goes on."""
+    ruleset = both(Chain.INPUT, BY_MARK)
+    doubtful = {Family.IPV4: MARKING, Family.IPV6: ()}
+    assert interim(ruleset, doubtful) == Ruleset({Chain.INPUT: ()}, {Chain.INPUT: (BY_MARK,)})
+
+
+def test_the_marking_chains_are_the_new_ones() -> None:
+    """They change in the same step or the next, and not a third time."""
+    marking = Rule(why="mark", verdict=SetMark(1), connmark=7)
+    assert interim(both(Chain.PREROUTING, marking), EVERYTHING) == both(Chain.PREROUTING, marking)
