@@ -7,6 +7,8 @@ what foreign hands would type to change what it holds.
 import itertools
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
@@ -31,7 +33,7 @@ from gateway.policy.rules import (
     Transport,
 )
 from tests.lab.namespace import Namespace
-from tests.lab.process import Household, run
+from tests.lab.process import PATIENCE, Household, run
 from tests.scenarios import SCENARIOS
 from tests.vocabulary import EVERY_WORD
 
@@ -328,6 +330,36 @@ def test_no_moment_passes_what_neither_ruleset_does(bench: Bench, family: Family
     bench.far.run("sleep", "0.1")
     assert drained(listener) > 100, "control: the flood was there all the time"
     flood.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_loopback_goes_on_while_the_rules_change(bench: Bench, address: str) -> None:
+    """A connection attempt that is lost is tried again a second later: a health check would fail.
+
+    Limitations: as many moments as one client meets in 20 changes.
+    """
+    kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+    stopped = threading.Event()
+    seconds: list[float] = []
+
+    def connect_again_and_again() -> None:
+        with socket.create_server((address, 7002), family=kind) as server:
+            while not stopped.is_set():
+                begin = time.monotonic()
+                with socket.create_connection((address, 7002), timeout=5 * PATIENCE):
+                    server.accept()[0].close()
+                seconds.append(time.monotonic() - begin)
+
+    states = [ruleset_for(*SCENARIOS[name]) for name in ("connecting", "connected-guarded")]
+    bench.apply(states[0])
+    client = threading.Thread(target=bench.own.inside, args=(connect_again_and_again,))
+    client.start()
+    for ruleset in states * 10:
+        bench.apply(ruleset)
+    stopped.set()
+    client.join()
+    assert len(seconds) > 100, "control: it was tried all the time"
+    assert max(seconds) < 0.9 * PATIENCE
 
 
 FLOOD = """exec python3 -I -S -c '
