@@ -1,0 +1,90 @@
+"""docs/migrating.md: what it says to write is tried for real."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.model import Secret
+from gateway.settings import Loaded
+from gateway.settings.trial import load_service
+from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, QUICK, put, told
+
+PAGE = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text()
+BLOCKS = dict(re.findall(r"<!-- (.+?) -->\n```yaml\n(.*?)```", PAGE, re.DOTALL))
+
+HOOKS = "PostUp = iptables -I OUTPUT -d 192.168.1.0/24 -j ACCEPT\nPreDown = true\n"
+
+
+def load(folder: Path, name: str, *, image: str | None = None) -> Loaded:
+    """Check a block of the page, with the files that it mounts beside it."""
+    text = BLOCKS[name].replace("/etc/wireguard/", "./")
+    if image:
+        text = re.sub(r"image: \S+", f"image: {image}", text, count=1)
+    put(folder, "compose.yml", text)
+    put(folder, "wg0.conf", QUICK)
+    put(folder, "config/wg0.conf", QUICK.replace("[Peer]", f"{HOOKS}[Peer]"))
+    put(folder, "secrets/wireguard_private_key", PRIVATE)
+    put(folder, "secrets/wireguard_preshared_key", PRESHARED)
+    service = re.findall(r"^  (\w+):", text, re.MULTILINE)[0]
+    return load_service(folder / "compose.yml", service, {})
+
+
+@pytest.mark.parametrize("name", [name for name in BLOCKS if name.endswith("after")])
+def test_what_the_page_says_to_write_works(tmp_path: Path, name: str) -> None:
+    """Each after loads, and nothing but what the page says is left to be told."""
+    loaded = load(tmp_path, name)
+    expected = (
+        "no IPv6 address, so that IPv6 is refused",
+        "commands in wg-quick files are never run",
+    )
+    for notice in loaded.notices:
+        assert notice.message.endswith(expected[0]) or expected[1] in notice.message
+
+
+def test_there_is_an_after_for_each_image() -> None:
+    """And a before where there is a compose file before."""
+    assert set(BLOCKS) == {
+        "gluetun: before",
+        "gluetun: after",
+        "gluetun with a file: after",
+        "linuxserver: before",
+        "linuxserver: after",
+        "wg-quick: after",
+    }
+
+
+def test_a_gluetun_file_works_by_changing_the_image(tmp_path: Path) -> None:
+    """The same tunnel; what has no meaning and what stays closed is told."""
+    before = load(tmp_path, "gluetun: before", image="portcullis")
+    after = load(tmp_path, "gluetun: after")
+    assert before.config.tunnels == after.config.tunnels
+    assert before.config.tunnels[0].private_key == Secret(PRIVATE)
+    assert before.config.dns == after.config.dns
+    assert before.config.outbound_subnets == after.config.outbound_subnets
+    assert before.config.vpn_input_ports == after.config.vpn_input_ports
+    for line in (
+        "VPN_ENDPOINT_IP: is the older name of WIREGUARD_ENDPOINT_IP",
+        "DNS_PLAINTEXT_ADDRESS: is the older name of DNS_ADDRESS",
+        "UPDATER_PERIOD: not needed: ",
+        "HTTPPROXY: not supported: use a proxy container",
+        "WIREGUARD_PRIVATE_KEY: the private key stands in the environment",
+        "port 8080/tcp is published, and closed until FIREWALL_INPUT_PORTS lists it",
+        "port 6881/udp is published, and closed",
+    ):
+        assert line in told(before)
+
+
+def test_a_linuxserver_file_works_by_changing_the_image(tmp_path: Path) -> None:
+    """The same tunnel; the commands in its file are named, its variables are not needed."""
+    before = load(tmp_path, "linuxserver: before", image="portcullis")
+    after = load(tmp_path, "linuxserver: after")
+    assert before.config.tunnels == after.config.tunnels
+    assert before.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
+    for line in (
+        "PostUp, PreDown: commands in wg-quick files are never run",
+        "PUID: not needed: ",
+        "LOG_CONFS: not needed: ",
+        "port 8080/tcp is published, and closed",
+    ):
+        assert line in told(before)
