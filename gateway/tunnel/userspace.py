@@ -150,8 +150,9 @@ class Userspace:
                 self._socket_path.chmod(0o600)
                 listener.listen()
             except OSError as err:
-                raise TunnelError(
-                    f"make the socket: {err.strerror}", str(self._socket_path), err.errno
+                raise MissingError(
+                    f"{SOCKETS} cannot be written ({err.strerror})",
+                    "mount something there that can: `tmpfs: [/run/wireguard]` in compose",
                 ) from err
             self._child = process.start(
                 [PROGRAM, "-f", INTERFACE],

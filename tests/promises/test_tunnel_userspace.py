@@ -97,6 +97,16 @@ def test_without_its_device_the_remedy_is_told(real: Real, wanted: str) -> None:
         real.call("up", real.tunnel, MTU)
 
 
+def test_where_its_socket_cannot_be_made_the_remedy_is_told(real: Real) -> None:
+    """A read-only root file system: the error names what to mount."""
+    real.call_tool("mount", "-o", "remount,ro", "/run")
+    with pytest.raises(MissingError, match="tmpfs: "):
+        real.call("up", real.tunnel, MTU)
+    assert not interface_is_there(real)
+    real.call_tool("mount", "-o", "remount,rw", "/run")
+    real.call("up", real.tunnel, MTU)
+
+
 def test_a_kernel_without_wireguard_says_so(real: Real) -> None:
     """Asking for the kernel's leaves nothing behind, whatever the answer is."""
     before = real.own.run("ip", "link")
