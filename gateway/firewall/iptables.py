@@ -19,6 +19,7 @@ commit.
 import ctypes
 import errno
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ from gateway.policy.rules import Chain, Family, Rule, Ruleset
 from gateway.system.capabilities import missing_capabilities
 from gateway.system.kernel import has_ipv6, wait_for_packets_in_flight
 
+# Without distutils the library asks sysconfig, as it does since Python 3.12 (iptc/util.py). The
+# distutils of setuptools, where that is installed, takes 100 ms to import.
+_hide_distutils = "distutils" not in sys.modules
+if _hide_distutils:
+    sys.modules["distutils"] = None  # type: ignore[assignment]
 try:
     import iptc
     from iptc.xtables import XTablesError, xt_option_entry, xtables
@@ -51,6 +57,9 @@ except (ImportError, AttributeError, OSError) as err:  # a library of iptables i
     raise MissingError(
         f"python-iptables does not load ({err})", "install libip4tc2, libip6tc2 and libxtables12"
     ) from err
+finally:
+    if _hide_distutils:
+        del sys.modules["distutils"]
 
 _MARK = re.compile(r"\b0x[0-9a-f]+(/0x[0-9a-f]+)?")
 
