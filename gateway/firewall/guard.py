@@ -41,6 +41,11 @@ ARP_LENGTH = 42
 """Bytes of an ARP frame for IPv4 on Ethernet, as the kernel makes it (RFC 826)."""
 
 
+NEIGHBOUR_LENGTH = 86
+"""Bytes of the longest frame of neighbour discovery that the kernel sends: one link-layer address
+or nonce after the fixed part (RFC 4861, section 4.3 and 4.4)."""
+
+
 @dataclass(frozen=True)
 class DeviceGuard:
     """What passes the egress hook of `device`: `rules` with the mark, `arp` from and to whom."""
@@ -204,6 +209,7 @@ def _marked(rule: Rule, family: Family, mark: int) -> str:
         f"meta mark {mark:#x}",
         f"meta protocol {_PROTOCOL[family]}",
         *render_headers(rule, family),
+        *(("meta length", f"<= {NEIGHBOUR_LENGTH}") if rule.icmp_type is not None else ()),
         "meta mark set 0x0",
         "accept",
         f"comment {quoted(rule.why)}",

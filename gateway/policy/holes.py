@@ -41,7 +41,10 @@ def holes(
     addresses = [address for address in uplink.addresses if family.has(address)]
     subnets = [subnet for subnet in config.outbound_subnets if family.has(subnet)]
     for subnet in subnets:
-        yield from _names(uplink, subnet, [r for r in resolvers if r in subnet])
+        asked = [r for r in resolvers if r in subnet]
+        for address, resolver in product(addresses, asked):
+            yield from _resolver(uplink, address, resolver)
+        yield from _no_names(uplink, subnet)
         for address in addresses:
             yield from _lan(uplink, address, subnet)
     for address, ports in product(addresses, config.input_ports):
@@ -54,30 +57,36 @@ def holes(
             yield from _errors(family, uplink, address)
 
 
-def _outward(uplink: Uplink, destination: Network) -> Rule:
-    """Return what accepts flows to `destination` in the direction in which they began."""
+def _outward(uplink: Uplink, address: Interface, destination: Network) -> Rule:
+    """Return what accepts flows from `address` in the direction in which they began."""
     return Rule(
         why="P7 a listed LAN subnet",
         verdict=Accept(),
         out_interface=uplink.name,
+        source=ip_network(address.ip),
         destination=destination,
         ct_states=NEW_OR_KNOWN,
         ct_direction=CtDirection.ORIGINAL,
     )
 
 
-def _names(uplink: Uplink, subnet: Network, resolvers: list[Address]) -> Iterator[Entry]:
-    """Yield what refuses DNS in a listed `subnet`, but to the configured `resolvers` (P10)."""
-    for resolver, (protocol, port) in product(resolvers, DNS):
+def _resolver(uplink: Uplink, address: Interface, resolver: Address) -> Iterator[Entry]:
+    """Yield what lets a configured `resolver` in a listed subnet be asked (P10)."""
+    outward = _outward(uplink, address, ip_network(resolver))
+    for protocol, port in DNS:
         yield (
             Chain.OUTPUT,
             replace(
-                _outward(uplink, ip_network(resolver)),
+                outward,
                 why="P10 the configured resolver",
                 protocol=protocol,
                 destination_ports=port,
             ),
         )
+
+
+def _no_names(uplink: Uplink, subnet: Network) -> Iterator[Entry]:
+    """Yield what refuses DNS in a listed `subnet` (P10)."""
     for protocol, port in DNS:
         yield (
             Chain.OUTPUT,
@@ -98,7 +107,7 @@ def _lan(uplink: Uplink, address: Interface, subnet: Network) -> Iterator[Entry]
     Only the direction in which the flow began passes, from the uplink's own address: the answers
     to a flow that came in by the tunnel have neither.
     """
-    yield Chain.OUTPUT, replace(_outward(uplink, subnet), source=ip_network(address.ip))
+    yield Chain.OUTPUT, _outward(uplink, address, subnet)
     yield (
         Chain.INPUT,
         Rule(

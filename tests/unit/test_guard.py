@@ -119,6 +119,15 @@ def test_rules_that_differ_in_what_the_hook_cannot_see_become_one() -> None:
     ]
 
 
+def test_neighbour_discovery_carries_nothing_but_an_address() -> None:
+    """A raw socket could hang a message on it, which the firewall does not see."""
+    ruleset = ruleset_for(*SCENARIOS["connecting-ipv6-endpoint"])
+    lines = chains(guard_for(ruleset, (ETH0,), GUARD_MARK))["eth0"]
+    discovery = [line for line in lines if "icmpv6" in line]
+    assert len(discovery) == 6
+    assert all(" meta length <= 86 meta mark set 0x0 accept " in line for line in discovery)
+
+
 @pytest.mark.parametrize("mark", [0, -1, 1 << 32])
 def test_a_mark_that_packets_have_anyway_is_refused(mark: int) -> None:
     """Zero is the mark of every packet that nobody marked."""

@@ -1,0 +1,144 @@
+"""The language of iptables-save, read into the model; a word it does not know is an error."""
+
+import shlex
+from collections.abc import Callable
+from functools import cache
+from ipaddress import ip_network
+
+from gateway.policy.rules import Chain, Family
+from tests.model.packets import (
+    ACCEPT,
+    DROP,
+    ICMP,
+    ICMPV6,
+    PROHIBITED,
+    RESET,
+    TCP,
+    UDP,
+    Condition,
+    Effect,
+    Firewall,
+    TextChain,
+    TextRule,
+)
+
+PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "ipv6-icmp": ICMPV6}
+POLICIES = {"ACCEPT": ACCEPT, "DROP": DROP}
+REJECTIONS = {
+    "tcp-reset": RESET,
+    "icmp-admin-prohibited": PROHIBITED,
+    "icmp6-adm-prohibited": PROHIBITED,
+}
+
+
+@cache
+def read(text: str, family: Family) -> Firewall:
+    """Return the chains of `family` as `text` says them."""
+    policies: dict[Chain, str] = {}
+    rules: dict[Chain, list[TextRule]] = {chain: [] for chain in Chain}
+    table = ""
+    for line in text.splitlines():
+        words = shlex.split(line)
+        match words:
+            case [word] if word.startswith("*"):
+                table = word[1:]
+            case [name, policy, _] if name.startswith(":"):
+                if (table, name[1:]) in {chain.value for chain in Chain}:
+                    policies[Chain((table, name[1:]))] = POLICIES[policy]
+            case ["-A", name, *rest]:
+                rules[Chain((table, name))].append(_rule(line, rest))
+            case ["COMMIT"]:
+                table = ""
+            case _:
+                raise ValueError(line)
+    return {(family, chain): TextChain(policies[chain], tuple(rules[chain])) for chain in Chain}
+
+
+def _rule(text: str, words: list[str]) -> TextRule:
+    left = iter(words)
+    conditions: list[Condition] = []
+    module = ""
+    for word in left:
+        if word == "-m":
+            module = next(left)
+        elif word == "-j":
+            return TextRule(text, tuple(conditions), _effect(list(left)))
+        elif word == "--comment":
+            next(left)
+        else:
+            conditions.append(
+                _CONDITIONS[module if word.startswith("--") else "", word](next(left))
+            )
+    raise ValueError(f"no target: {text}")
+
+
+def _effect(words: list[str]) -> Effect:
+    match words:
+        case ["ACCEPT"]:
+            return Effect(ACCEPT)
+        case ["DROP"]:
+            return Effect(DROP)
+        case ["REJECT", "--reject-with", kind]:
+            return Effect(REJECTIONS[kind])
+        case ["MARK", "--set-xmark", value]:
+            return Effect(mark=_whole_mark(value))
+        case ["CONNMARK", "--set-xmark", value]:
+            return Effect(connmark=_whole_mark(value))
+    raise ValueError(words)
+
+
+def _whole_mark(text: str) -> int:
+    value, _, mask = text.partition("/")
+    if int(mask, 16) != 0xFFFFFFFF:
+        raise ValueError(text)
+    return int(value, 16)
+
+
+def _network(field: str) -> Callable[[str], Condition]:
+    def condition(text: str) -> Condition:
+        network = ip_network(text)
+        return lambda packet: getattr(packet, field) in network
+
+    return condition
+
+
+def _ports(protocol: int, field: str) -> Callable[[str], Condition]:
+    def condition(text: str) -> Condition:
+        first, _, last = text.partition(":")
+        allowed = range(int(first), int(last or first) + 1)
+        return lambda packet: packet.has_ports(protocol) and getattr(packet, field) in allowed
+
+    return condition
+
+
+def _equal(field: str, convert: Callable[[str], object]) -> Callable[[str], Condition]:
+    return lambda text: lambda packet: getattr(packet, field) == convert(text)
+
+
+def _hexadecimal(text: str) -> int:
+    return int(text, 16)
+
+
+_CONDITIONS: dict[tuple[str, str], Callable[[str], Condition]] = {
+    ("", "-s"): _network("source"),
+    ("", "-d"): _network("destination"),
+    ("", "-i"): _equal("in_interface", str),
+    ("", "-o"): _equal("out_interface", str),
+    ("", "-p"): _equal("protocol", PROTOCOLS.__getitem__),
+    ("tcp", "--sport"): _ports(TCP, "source_port"),
+    ("tcp", "--dport"): _ports(TCP, "destination_port"),
+    ("udp", "--sport"): _ports(UDP, "source_port"),
+    ("udp", "--dport"): _ports(UDP, "destination_port"),
+    ("icmp6", "--icmpv6-type"): lambda text: (
+        lambda packet: packet.has_ports(ICMPV6) and packet.icmp_type == int(text)
+    ),
+    ("mark", "--mark"): _equal("mark", _hexadecimal),
+    ("connmark", "--mark"): lambda text: (
+        lambda packet: packet.has_flow and packet.connmark == int(text, 16)
+    ),
+    ("conntrack", "--ctstate"): lambda text: lambda packet: packet.state in text.split(","),
+    ("conntrack", "--ctdir"): lambda text: (
+        lambda packet: packet.has_flow and packet.direction == text
+    ),
+}
+"""What each option means, by the extension that it belongs to and its name."""

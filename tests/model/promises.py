@@ -1,0 +1,187 @@
+"""The promises about packets, written a second time: which packet may pass, and by which promise.
+
+Written from docs/security.md and not from the rules, so that the two can disagree. `excuse` tells
+the promise that lets a packet pass; a packet that passes without one is a leak.
+"""
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+from gateway.model import INTERFACE, Config, Facts, Network, Tunnel, Uplink
+from gateway.policy.routing import reply_mark
+from gateway.policy.rules import Family
+from gateway.policy.states import Connected, Connecting, Resolving, State
+from tests.model.packets import ICMP, ICMPV6, TCP, UDP, Packet
+
+LOOPBACK = "lo"
+DOCKER_RESOLVER = ip_address("127.0.0.11")
+LINK_LOCAL = ip_network("fe80::/10")
+SOLICITED_NODES = ip_network("ff02::1:ff00:0/104")
+NAMES = {53, 853}
+NUMBERS = {"tcp": TCP, "udp": UDP}
+
+
+def excuse_out(state: State, config: Config, facts: Facts, packet: Packet) -> str | None:
+    """Return the promise by which `packet` may leave by its `out_interface`, or None."""
+    if packet.out_interface == LOOPBACK:
+        return _on_loopback(state, packet)
+    if packet.out_interface == INTERFACE:
+        own = isinstance(state, Connected) and packet.source in _own(state.tunnel)
+        return "P4" if own else None
+    for uplink in facts.uplinks:
+        if uplink.name == packet.out_interface:
+            return next(_by_uplink_out(state, config, facts, uplink, packet), None)
+    return None
+
+
+def excuse_in(state: State, config: Config, facts: Facts, packet: Packet) -> str | None:
+    """Return the promise by which `packet` may come in by its `in_interface`, or None."""
+    if packet.in_interface == LOOPBACK:
+        return _on_loopback(state, packet)
+    if packet.in_interface == INTERFACE:
+        return _in_tunnel(state, config, packet)
+    for uplink in facts.uplinks:
+        if uplink.name == packet.in_interface:
+            return next(_by_uplink_in(state, config, uplink, packet), None)
+    return None
+
+
+def _own(tunnel: Tunnel) -> set[object]:
+    return {address.ip for address in tunnel.addresses}
+
+
+def _on_loopback(state: State, packet: Packet) -> str | None:
+    if packet.destination != DOCKER_RESOLVER:
+        return "loopback"
+    query = state.query if isinstance(state, Resolving) else None
+    asked = query is not None and (
+        (packet.destination, packet.mark) == (query.resolver, query.mark)
+        and packet.has_ports(UDP)
+        and packet.source_port == query.source_port
+    )
+    return "P10" if asked else None
+
+
+def _in_tunnel(state: State, config: Config, packet: Packet) -> str | None:
+    if not isinstance(state, Connected) or packet.destination not in _own(state.tunnel):
+        return None
+    if packet.state in {"ESTABLISHED", "RELATED"}:
+        return "P4"
+    listed = any(
+        packet.has_ports(NUMBERS[ports.protocol])
+        and ports.first <= packet.destination_port <= ports.last
+        for ports in config.vpn_input_ports
+    )
+    return "P9" if listed and packet.state == "NEW" else None
+
+
+def _by_uplink_out(
+    state: State, config: Config, facts: Facts, uplink: Uplink, packet: Packet
+) -> Iterator[str]:
+    addresses = {address.ip for address in uplink.addresses}
+    if isinstance(state, Connecting | Connected):
+        for endpoint in state.tunnel.endpoints:
+            if (
+                packet.destination == endpoint.address
+                and packet.has_ports(UDP)
+                and packet.destination_port == endpoint.port
+                and packet.source_port == state.tunnel.listen_port
+                and packet.mark == state.tunnel.fwmark
+                and _leads(facts, endpoint.address) == uplink.name
+            ):
+                yield "P3"
+    if isinstance(state, Resolving) and state.query is not None:
+        query = state.query
+        if (
+            packet.destination == query.resolver
+            and packet.has_ports(UDP)
+            and (packet.source_port, packet.destination_port) == (query.source_port, 53)
+            and packet.mark == query.mark
+        ):
+            yield "P10"
+    if _speaks(state) and packet.has_ports(ICMPV6) and packet.icmp_type in {135, 136}:
+        near: list[Network] = [LINK_LOCAL, SOLICITED_NODES]
+        near += [address.network for address in uplink.addresses]
+        if any(packet.destination in network for network in near):
+            yield "P5"
+    if isinstance(state, Connected):
+        yield from _hole_out(state, config, uplink, packet) if packet.source in addresses else ()
+
+
+def _speaks(state: State) -> bool:
+    """Say whether anything may pass on an uplink in this state."""
+    if isinstance(state, Resolving):
+        return state.query is not None
+    return isinstance(state, Connecting | Connected)
+
+
+def _hole_out(state: Connected, config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
+    """Yield the holes that a packet from one of the uplink's own addresses may take."""
+    onward = packet.state in {"NEW", "ESTABLISHED"} and packet.direction == "ORIGINAL"
+    listed = any(packet.destination in subnet for subnet in config.outbound_subnets)
+    names = (packet.has_ports(UDP) or packet.has_ports(TCP)) and packet.destination_port in NAMES
+    resolvers = state.tunnel.dns or config.dns
+    if onward and listed and (not names or packet.destination in resolvers):
+        yield "P7"
+    for ports in config.input_ports:
+        if (
+            packet.has_ports(NUMBERS[ports.protocol])
+            and ports.first <= packet.source_port <= ports.last
+            and (packet.state, packet.direction) == ("ESTABLISHED", "REPLY")
+            and packet.connmark == reply_mark(uplink)
+        ):
+            yield "P8"
+
+
+def _by_uplink_in(state: State, config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
+    if isinstance(state, Connecting | Connected):
+        for endpoint in state.tunnel.endpoints:
+            if (
+                packet.source == endpoint.address
+                and packet.has_ports(UDP)
+                and packet.source_port == endpoint.port
+                and packet.destination_port == state.tunnel.listen_port
+            ):
+                yield "P3"
+    if isinstance(state, Resolving) and state.query is not None:
+        query = state.query
+        if (
+            packet.source == query.resolver
+            and packet.has_ports(UDP)
+            and (packet.source_port, packet.destination_port) == (53, query.source_port)
+        ):
+            yield "P10"
+    if _speaks(state) and packet.has_ports(ICMPV6):
+        if packet.icmp_type in {135, 136}:
+            yield "P5"
+        if packet.icmp_type == 134 and packet.source in LINK_LOCAL:
+            yield "P5"
+    if isinstance(state, Connected) and packet.destination in {a.ip for a in uplink.addresses}:
+        yield from _hole_in(config, packet)
+
+
+def _hole_in(config: Config, packet: Packet) -> Iterator[str]:
+    """Yield the holes that a packet to one of the uplink's own addresses may take."""
+    if (packet.state, packet.direction) == ("ESTABLISHED", "REPLY") and any(
+        packet.source in subnet for subnet in config.outbound_subnets
+    ):
+        yield "P7"
+    for ports in config.input_ports:
+        if (
+            packet.has_ports(NUMBERS[ports.protocol])
+            and ports.first <= packet.destination_port <= ports.last
+            and packet.state in {"NEW", "ESTABLISHED"}
+            and packet.direction == "ORIGINAL"
+        ):
+            yield "P8"
+    protocol = ICMP if packet.family is Family.IPV4 else ICMPV6
+    open_ = config.outbound_subnets or config.input_ports
+    if open_ and packet.state == "RELATED" and packet.protocol == protocol:
+        yield "P12"
+
+
+def _leads(facts: Facts, address: object) -> str | None:
+    """Return the interface that the main table leads `address` to: longest prefix, then metric."""
+    fitting = [route for route in facts.routes if address in route.destination]
+    fitting.sort(key=lambda route: (-route.destination.prefixlen, route.metric))
+    return fitting[0].interface if fitting else None
