@@ -46,6 +46,40 @@ Endpoint = 198.51.100.9:51820
 """The least that connects and resolves names, as a wg-quick file."""
 
 
+FAULTS = [
+    ("WIREGUARD_PRIVATE_KEY", "short", "44"),
+    ("WIREGUARD_ADDRESSES", "10.0.0.300/32", "'10.0.0.300/32' is no address"),
+    ("WIREGUARD_PUBLIC_KEY", "short", "44"),
+    ("WIREGUARD_PRESHARED_KEY", "short", "44"),
+    ("WIREGUARD_ENDPOINT_IP", "10.0.0", "'10.0.0' is neither an IP address nor a name"),
+    ("WIREGUARD_ENDPOINT_RESOLVER", "dns.example", "'dns.example' is no IP address"),
+    ("VPN_UP_COMMAND", "say 'hello", "has a quote without its other half"),
+    ("VPN_DOWN_COMMAND", 'say "hello', "has a quote without its other half"),
+    ("HEALTH_PROBE", "http", "must be auto or dns or icmp or off, got 'http'"),
+    ("HEALTH_PROBE", "dns:10.0.0.1", "has an address, which goes with icmp alone"),
+    ("WIREGUARD_ENDPOINT_IP", "203.0.113.7:51820", "WIREGUARD_ENDPOINT_PORT"),
+    ("WIREGUARD_ENDPOINT_PORT", "99999", "must be 1 to 65535, got '99999'"),
+    ("WIREGUARD_ENDPOINTS", "203.0.113.7", "has no port"),
+    ("WIREGUARD_ALLOWED_IPS", "everything", "'everything' is no subnet"),
+    ("WIREGUARD_MTU", "9", "must be 576 to 65535 bytes, got '9'"),
+    ("WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL", "often", "duration in whole seconds such as 25s"),
+    ("WIREGUARD_IMPLEMENTATION", "amneziawg", "must be auto or kernelspace or userspace"),
+    ("WIREGUARD_CONF_SECRETFILE", "wg0.conf", "must be an absolute path"),
+    ("WIREGUARD_CONF_SECRETFILE", "/there/is/none.conf", "mount the file there"),
+    ("VPN_SERVICE_PROVIDER", "mullvad", "set custom"),
+    ("VPN_TYPE", "openvpn", "must be wireguard, got 'openvpn'"),
+    ("FIREWALL_OUTBOUND_SUBNETS", "0.0.0.0/0", "0.0.0.0/0 is everything"),
+    ("FIREWALL_INPUT_PORTS", "http", "'http' is no port"),
+    ("FIREWALL_VPN_INPUT_PORTS", "9-1", "write 1-9"),
+    ("FIREWALL_BACKEND", "pf", "must be auto or iptables or nftables, got 'pf'"),
+    ("DNS_ADDRESS", "127.0.0.11", "Docker's resolver"),
+    ("HEALTH_SERVER_ADDRESS", "9999", "has no port"),
+    ("LOG_LEVEL", "loud", "must be debug or info or warning or error, got 'loud'"),
+    ("LOG_FORMAT", "xml", "must be auto or json or console, got 'xml'"),
+]
+"""(variable, wrong value, what the refusal says): at least one for every variable."""
+
+
 def put(root: Path, path: str, text: str | bytes, mode: int = 0o600) -> None:
     """Write a file at the container's `path` below `root`."""
     file = root / path.lstrip("/")

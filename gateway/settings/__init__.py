@@ -14,7 +14,8 @@ from typing import Final, TypeVar
 
 from gateway.errors import ConfigError
 from gateway.model import Backend, Config, HealthProbe, HostPort, Implementation, Tunnel
-from gateway.settings import checks, compat, quickfiles, tunnels
+from gateway.settings import checks, compat, quickfiles, readers, tunnels
+from gateway.settings.addresses import listen_address
 from gateway.settings.findings import Findings, Notice, Weight
 from gateway.settings.picking import ENDPOINT
 from gateway.settings.sources import (
@@ -24,8 +25,7 @@ from gateway.settings.sources import (
     Variables,
     read_variables,
 )
-from gateway.settings.values import listen_address
-from gateway.settings.variables import FIELDS, read_log_format, read_log_level
+from gateway.settings.variables import FIELDS
 
 __all__ = [
     "Loaded",
@@ -79,8 +79,8 @@ def environment() -> Mapping[str, str]:
 def log_settings(environ: Mapping[str, str]) -> LogSettings:
     """Return how to log; what is wrong about it counts as not set, and `load` tells it."""
     return LogSettings(
-        _plain(environ, "LOG_LEVEL", read_log_level, "info"),
-        _plain(environ, "LOG_FORMAT", read_log_format, "auto"),
+        _plain(environ, "LOG_LEVEL", readers.log_level, "info"),
+        _plain(environ, "LOG_FORMAT", readers.log_format, "auto"),
     )
 
 

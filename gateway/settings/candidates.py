@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.model import Address, Endpoint, NamedEndpoint
-from gateway.settings import values
+from gateway.settings import addresses, values
 
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _LONGEST_NAME: Final = 253
@@ -21,7 +21,7 @@ class EndpointChoice:
 
 def host(text: str) -> Address | str:
     """Read the address or the name of a server."""
-    return text if _is_name(text) else values.server_address(text)
+    return text if _is_name(text) else addresses.server_address(text)
 
 
 def server(text: str) -> Endpoint | NamedEndpoint:
@@ -32,7 +32,7 @@ def server(text: str) -> Endpoint | NamedEndpoint:
             return NamedEndpoint(name, values.port(port))
         except ValueError as err:
             raise ValueError(f"the port {err}") from None
-    return values.endpoint(text)
+    return addresses.endpoint(text)
 
 
 def at(place: Address | str, port: int) -> Endpoint | NamedEndpoint:

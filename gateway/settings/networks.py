@@ -5,7 +5,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Final
 
 from gateway.model import EVERYTHING, Network
-from gateway.settings import values
+from gateway.settings import addresses, values
 from gateway.settings.findings import Findings
 
 LOCAL: Final[tuple[Network, ...]] = tuple(
@@ -78,7 +78,7 @@ def lan_subnets(text: str) -> tuple[Network, ...]:
 
 
 def _lan_subnet(text: str) -> Network:
-    network = values.network(text)
+    network = addresses.network(text)
     reason = why_no_lan(network)
     if reason:
         raise ValueError(f"{network} {reason}")

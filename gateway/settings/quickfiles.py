@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from gateway.model import Address
-from gateway.settings import files, values, wgquick
+from gateway.settings import addresses, files, values, wgquick
 from gateway.settings.candidates import server
 from gateway.settings.findings import Findings, joined
 
@@ -111,7 +111,7 @@ class _Reader:
     def interface(self, section: wgquick.Section) -> Part:
         part = {
             "wireguard_private_key": self._last(section, "PrivateKey", values.secret_key),
-            "wireguard_addresses": self._many(section, "Address", values.interfaces),
+            "wireguard_addresses": self._many(section, "Address", addresses.interfaces),
             "dns_address": self._many(section, "DNS", _resolver_or_domain),
             "wireguard_mtu": self._last(section, "MTU", values.mtu),
             "listen_port": self._last(section, "ListenPort", _listen_port),
@@ -124,7 +124,7 @@ class _Reader:
         part = {
             "wireguard_public_key": self._last(section, "PublicKey", values.used_key),
             "wireguard_preshared_key": self._last(section, "PresharedKey", values.preshared_key),
-            "wireguard_allowed_ips": self._many(section, "AllowedIPs", values.networks),
+            "wireguard_allowed_ips": self._many(section, "AllowedIPs", addresses.networks),
             "endpoint": self._last(section, "Endpoint", server),
             "wireguard_persistent_keepalive_interval": self._last(
                 section, "PersistentKeepalive", values.keepalive
@@ -192,12 +192,12 @@ def _resolver_or_domain(text: str) -> tuple[Address | str, ...]:
 
 def _resolver_entry(text: str) -> Address | str:
     try:
-        values.address(text)
+        addresses.address(text)
     except ValueError:
         if ":" in text or "%" in text or text.replace(".", "").isdigit():
             raise
         return text
-    return values.resolver(text)
+    return addresses.resolver(text)
 
 
 def _listen_port(text: str) -> int | None:

@@ -1,10 +1,9 @@
 """Every variable of the gateway: its name, what it means, how its text is read.
 
-docs/configuration.md is made from this model. Parsers come from `values`; what depends on several
-variables is checked after reading, in `tunnels` and `checks`.
+docs/configuration.md is made from this model. Each field is read by a function of `values`,
+`addresses` or `readers`; what depends on several variables is checked after reading, in `checks`.
 """
 
-import shlex
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, TypeVar
@@ -21,17 +20,13 @@ from gateway.model import (
     Interface,
     Network,
     PortRange,
-    ProbeKind,
     Secret,
 )
-from gateway.settings import values
-from gateway.settings.candidates import EndpointChoice, endpoint_choices, host
+from gateway.settings import addresses, readers, values
+from gateway.settings.candidates import EndpointChoice, endpoint_choices
 from gateway.settings.networks import lan_subnets
 
 T = TypeVar("T")
-
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-LOG_FORMATS: Final = ("auto", "json", "console")
 
 
 def read_with(parse: Callable[[str], T]) -> Any:
@@ -53,72 +48,6 @@ def _variable(group: str, description: str, *, unset: str, example: str = "") ->
     )
 
 
-def _path(text: str) -> PurePosixPath:
-    path = PurePosixPath(text)
-    if not path.is_absolute():
-        raise ValueError(f"must be an absolute path in the container, got {values.shown(text)}")
-    return path
-
-
-def _provider(text: str) -> str:
-    if text.lower() != "custom":
-        raise ValueError(
-            f"must be custom, got {values.shown(text)}; server lists of providers are not built "
-            "in: let the provider generate a WireGuard file, mount it at /config/wg0.conf and set "
-            "custom"
-        )
-    return "custom"
-
-
-def _vpn_type(text: str) -> str:
-    if text.lower() != "wireguard":
-        raise ValueError(
-            f"must be wireguard, got {values.shown(text)}; this gateway speaks nothing else: let "
-            "your provider generate a WireGuard file and mount it at /config/wg0.conf"
-        )
-    return "wireguard"
-
-
-def read_log_level(text: str) -> str:
-    """Read the least level to log."""
-    return "warning" if text.lower() == "warn" else values.choice(text, LOG_LEVELS)
-
-
-def read_log_format(text: str) -> str:
-    """Read the form of the log."""
-    return values.choice(text, LOG_FORMATS)
-
-
-def _asked_outside(text: str) -> Address:
-    address = values.address(text)
-    if address.is_unspecified or address.is_multicast:
-        raise ValueError(f"{address} cannot be a DNS server; write one that this network has")
-    return address
-
-
-def _command(text: str) -> tuple[str, ...]:
-    try:
-        return tuple(shlex.split(text))
-    except ValueError:
-        raise ValueError("has a quote without its other half; close it") from None
-
-
-def _probe(text: str) -> HealthProbe:
-    kind, colon, address = text.partition(":")
-    if colon and kind.lower() != ProbeKind.ICMP:
-        raise ValueError(f"{values.shown(text)} has an address, which goes with icmp alone")
-    word = values.choice(kind, ProbeKind)
-    return HealthProbe(ProbeKind(word), values.address(address) if colon else None)
-
-
-def _endpoint_ip(text: str) -> Address | str:
-    if text.count(":") == 1:
-        raise ValueError(
-            f"{values.shown(text)} has a port; that belongs into WIREGUARD_ENDPOINT_PORT"
-        )
-    return host(text)
-
-
 class Settings(BaseSettings):
     """The variables, each None when it is not set.
 
@@ -138,14 +67,14 @@ class Settings(BaseSettings):
         "The gateway's private key, base64 of 32 bytes. Better as a secret file.",
         unset="required without a wg-quick file",
     )
-    wireguard_addresses: Annotated[tuple[Interface, ...] | None, read_with(values.interfaces)] = (
-        _variable(
-            "Tunnel",
-            "The tunnel's addresses by comma, of either family. One without a prefix length is "
-            "a host address. Without an IPv6 address, IPv6 is refused altogether.",
-            unset="required without a wg-quick file",
-            example="10.64.222.21/32,fd7d::2/128",
-        )
+    wireguard_addresses: Annotated[
+        tuple[Interface, ...] | None, read_with(addresses.interfaces)
+    ] = _variable(
+        "Tunnel",
+        "The tunnel's addresses by comma, of either family. One without a prefix length is "
+        "a host address. Without an IPv6 address, IPv6 is refused altogether.",
+        unset="required without a wg-quick file",
+        example="10.64.222.21/32,fd7d::2/128",
     )
     wireguard_public_key: Annotated[str | None, read_with(values.used_key)] = _variable(
         "Tunnel",
@@ -158,12 +87,14 @@ class Settings(BaseSettings):
         "none. Better as a secret file.",
         unset="none",
     )
-    wireguard_endpoint_ip: Annotated[Address | str | None, read_with(_endpoint_ip)] = _variable(
-        "Tunnel",
-        "The server's address. A name works too: it is looked up outside the tunnel, by one "
-        "question to one resolver, which learns the name.",
-        unset="required without a wg-quick file",
-        example="203.0.113.7",
+    wireguard_endpoint_ip: Annotated[Address | str | None, read_with(readers.endpoint_ip)] = (
+        _variable(
+            "Tunnel",
+            "The server's address. A name works too: it is looked up outside the tunnel, by one "
+            "question to one resolver, which learns the name.",
+            unset="required without a wg-quick file",
+            example="203.0.113.7",
+        )
     )
     wireguard_endpoint_port: Annotated[int | None, read_with(values.port)] = _variable(
         "Tunnel",
@@ -182,14 +113,16 @@ class Settings(BaseSettings):
         unset="none",
         example="203.0.113.7:51820,[2001:db8::7]:51820",
     )
-    wireguard_endpoint_resolver: Annotated[Address | None, read_with(_asked_outside)] = _variable(
-        "Tunnel",
-        "The resolver that is asked for the server's name, outside the tunnel. Nobody else may "
-        "ask it.",
-        unset="the one that the container was given",
-        example="192.168.1.1",
+    wireguard_endpoint_resolver: Annotated[Address | None, read_with(readers.endpoint_resolver)] = (
+        _variable(
+            "Tunnel",
+            "The resolver that is asked for the server's name, outside the tunnel. Nobody else may "
+            "ask it.",
+            unset="the one that the container was given",
+            example="192.168.1.1",
+        )
     )
-    wireguard_allowed_ips: Annotated[tuple[Network, ...] | None, read_with(values.networks)] = (
+    wireguard_allowed_ips: Annotated[tuple[Network, ...] | None, read_with(addresses.networks)] = (
         _variable(
             "Tunnel",
             "The destinations that go into the tunnel, by comma. With less than everything, the "
@@ -215,36 +148,36 @@ class Settings(BaseSettings):
     )
     wireguard_implementation: Annotated[
         Implementation | None,
-        read_with(lambda text: Implementation(values.choice(text, Implementation))),
+        read_with(readers.implementation),
     ] = _variable(
         "Tunnel",
         "Where WireGuard runs: `kernelspace`, `userspace` (wireguard-go, needs "
         "`/dev/net/tun`), or `auto`: the kernel where it can, else userspace.",
         unset="`auto`",
     )
-    wireguard_conf_secretfile: Annotated[PurePosixPath | None, read_with(_path)] = _variable(
+    wireguard_conf_secretfile: Annotated[PurePosixPath | None, read_with(readers.path)] = _variable(
         "Tunnel",
         "The path of a wg-quick file that says all of the above.",
         unset="the paths listed below",
     )
-    vpn_service_provider: Annotated[str | None, read_with(_provider)] = _variable(
+    vpn_service_provider: Annotated[str | None, read_with(readers.provider)] = _variable(
         "Tunnel",
         "Only `custom`: there are no built-in server lists.",
         unset="`custom`",
     )
-    vpn_type: Annotated[str | None, read_with(_vpn_type)] = _variable(
+    vpn_type: Annotated[str | None, read_with(readers.vpn_type)] = _variable(
         "Tunnel",
         "Only `wireguard`.",
         unset="`wireguard`",
     )
-    vpn_up_command: Annotated[tuple[str, ...] | None, read_with(_command)] = _variable(
+    vpn_up_command: Annotated[tuple[str, ...] | None, read_with(readers.command)] = _variable(
         "Tunnel",
         "A program with its arguments that runs when the tunnel carries traffic. No shell; it "
         "has 30 seconds, and its failure is logged.",
         unset="none",
         example="/config/up.sh --quiet",
     )
-    vpn_down_command: Annotated[tuple[str, ...] | None, read_with(_command)] = _variable(
+    vpn_down_command: Annotated[tuple[str, ...] | None, read_with(readers.command)] = _variable(
         "Tunnel",
         "The same for a tunnel that no longer carries traffic.",
         unset="none",
@@ -276,15 +209,13 @@ class Settings(BaseSettings):
             example="6881",
         )
     )
-    firewall_backend: Annotated[
-        Backend | None, read_with(lambda text: Backend(values.choice(text, Backend)))
-    ] = _variable(
+    firewall_backend: Annotated[Backend | None, read_with(readers.backend)] = _variable(
         "Firewall",
         "Which kernel firewall carries the rules: `iptables`, `nftables`, or `auto`: the "
         "first that works for both families.",
         unset="`auto`",
     )
-    dns_address: Annotated[tuple[Address, ...] | None, read_with(values.resolvers)] = _variable(
+    dns_address: Annotated[tuple[Address, ...] | None, read_with(addresses.resolvers)] = _variable(
         "Names",
         "Resolvers by comma, written into `/etc/resolv.conf` and asked through the tunnel, "
         "or in a subnet of `FIREWALL_OUTBOUND_SUBNETS`. `127.0.0.1` is a resolver that you "
@@ -292,13 +223,15 @@ class Settings(BaseSettings):
         unset="`DNS` of the wg-quick file, else none: no name resolves",
         example="10.64.0.1",
     )
-    health_server_address: Annotated[HostPort | None, read_with(values.listen_address)] = _variable(
-        "Health",
-        "Where the health server listens, `address:port`; `:port` for every address. "
-        "Reachable from outside only with its port in `FIREWALL_INPUT_PORTS`.",
-        unset="`127.0.0.1:9999`",
+    health_server_address: Annotated[HostPort | None, read_with(addresses.listen_address)] = (
+        _variable(
+            "Health",
+            "Where the health server listens, `address:port`; `:port` for every address. "
+            "Reachable from outside only with its port in `FIREWALL_INPUT_PORTS`.",
+            unset="`127.0.0.1:9999`",
+        )
     )
-    health_probe: Annotated[HealthProbe | None, read_with(_probe)] = _variable(
+    health_probe: Annotated[HealthProbe | None, read_with(readers.probe)] = _variable(
         "Health",
         "What is asked inside the tunnel when the evidence is in doubt: `dns` the tunnel's "
         "resolver, `icmp` an echo from it, `icmp:ADDRESS` an echo from somebody else, `off` "
@@ -306,21 +239,20 @@ class Settings(BaseSettings):
         unset="`auto`",
         example="icmp:10.64.0.1",
     )
-    log_level: Annotated[str | None, read_with(read_log_level)] = _variable(
+    log_level: Annotated[str | None, read_with(readers.log_level)] = _variable(
         "Log",
         "The least that is logged: `debug`, `info`, `warning` or `error`.",
         unset="`info`",
     )
-    log_format: Annotated[str | None, read_with(read_log_format)] = _variable(
+    log_format: Annotated[str | None, read_with(readers.log_format)] = _variable(
         "Log",
         "`json`, `console`, or `auto`: console on a terminal.",
         unset="`auto`",
     )
     tz: Annotated[str | None, read_with(str)] = _variable(
         "Log",
-        "The time zone of local times, as the C library reads it.",
-        unset="UTC",
-        example="Europe/Berlin",
+        "Accepted because compose files have it. The times in the log are UTC.",
+        unset="no difference",
     )
 
     @classmethod

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from gateway.model import Endpoint, HostPort, NamedEndpoint, PortRange, Protocol
-from gateway.settings import values
+from gateway.settings import addresses, values
 from gateway.settings.candidates import EndpointChoice, endpoint_choices, server
 from tests.configurations import PRIVATE, PUBLIC
 
@@ -78,10 +78,10 @@ def test_keepalive_may_be_off_and_has_a_limit() -> None:
 
 def test_an_address_without_a_mask_is_a_host_address() -> None:
     """In either family, for the tunnel and for subnets."""
-    assert values.interface("10.0.0.2") == ip_interface("10.0.0.2/32")
-    assert values.interface("fd00::2") == ip_interface("fd00::2/128")
-    assert values.network("192.168.1.5") == ip_network("192.168.1.5/32")
-    assert values.network("fd00::5") == ip_network("fd00::5/128")
+    assert addresses.interface("10.0.0.2") == ip_interface("10.0.0.2/32")
+    assert addresses.interface("fd00::2") == ip_interface("fd00::2/128")
+    assert addresses.network("192.168.1.5") == ip_network("192.168.1.5/32")
+    assert addresses.network("fd00::5") == ip_network("fd00::5/128")
 
 
 @pytest.mark.parametrize(
@@ -101,28 +101,28 @@ def test_an_address_without_a_mask_is_a_host_address() -> None:
 def test_subnets_have_a_prefix_length_and_nothing_else(text: str) -> None:
     """Netmasks, host masks, zones, names and IPv4 inside IPv6 are refused."""
     with pytest.raises(ValueError, match="write"):
-        values.network(text)
+        addresses.network(text)
 
 
 @pytest.mark.parametrize("text", ["0.0.0.0", "127.0.0.1/8", "224.0.0.1", "::1", "ff02::1"])
 def test_addresses_that_no_tunnel_can_have_are_refused(text: str) -> None:
     """Unspecified, loopback and multicast are not addresses of a tunnel."""
     with pytest.raises(ValueError, match="cannot be an address of the tunnel"):
-        values.interface(text)
+        addresses.interface(text)
 
 
 def test_all_wrong_entries_of_a_list_are_told_at_once() -> None:
     """A list is not read up to its first fault."""
     with pytest.raises(ValueError, match=r"(?s)'a'.*'b'"):
-        values.networks("a,10.0.0.0/8,b")
+        addresses.networks("a,10.0.0.0/8,b")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.11", "127.0.0.53", "127.0.0.54"])
 def test_resolvers_of_docker_and_of_the_host_are_refused_with_the_reason(address: str) -> None:
     """They ask outside the tunnel, or are not there; a resolver of one's own is allowed."""
     with pytest.raises(ValueError, match="resolver"):
-        values.resolver(address)
-    assert values.resolvers("127.0.0.1, ::1") == (ip_address("127.0.0.1"), ip_address("::1"))
+        addresses.resolver(address)
+    assert addresses.resolvers("127.0.0.1, ::1") == (ip_address("127.0.0.1"), ip_address("::1"))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_resolvers_of_docker_and_of_the_host_are_refused_with_the_reason(address
 def test_what_cannot_be_a_resolver_is_refused(text: str) -> None:
     """Unspecified, multicast, link-local, broadcast addresses and names are refused."""
     with pytest.raises(ValueError, match=r"cannot be|is no IP address"):
-        values.resolver(text)
+        addresses.resolver(text)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_what_cannot_be_a_resolver_is_refused(text: str) -> None:
 )
 def test_endpoints_have_a_port_and_ipv6_has_brackets(text: str, expected: str) -> None:
     """Both families, as wg(8) writes them."""
-    assert str(values.endpoint(text)) == expected
+    assert str(addresses.endpoint(text)) == expected
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_endpoint_lists_may_carry_a_key_for_each() -> None:
 )
 def test_listening_addresses(text: str, expected: HostPort) -> None:
     """`address:port`, with an empty address for every one."""
-    assert values.listen_address(text) == expected
+    assert addresses.listen_address(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_listening_addresses(text: str, expected: HostPort) -> None:
 def test_what_is_no_listening_address_is_refused(text: str) -> None:
     """Names and bare IPv6 are refused, as the health check would refuse them."""
     with pytest.raises(ValueError, match="write"):
-        values.listen_address(text)
+        addresses.listen_address(text)
 
 
 def test_mtu_zero_means_by_the_uplink() -> None:

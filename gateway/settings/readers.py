@@ -1,0 +1,96 @@
+"""Reading what a single variable is particular about.
+
+As in `values`, a ValueError says what to write and shows what was written only through `shown`.
+"""
+
+import shlex
+from pathlib import PurePosixPath
+from typing import Final
+
+from gateway.model import Address, Backend, HealthProbe, Implementation, ProbeKind
+from gateway.settings import addresses, values
+from gateway.settings.candidates import host
+from gateway.settings.values import shown
+
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_LOG_FORMATS: Final = ("auto", "json", "console")
+
+
+def path(text: str) -> PurePosixPath:
+    """Read the path of a file in the container."""
+    value = PurePosixPath(text)
+    if not value.is_absolute():
+        raise ValueError(f"must be an absolute path in the container, got {shown(text)}")
+    return value
+
+
+def provider(text: str) -> str:
+    """Read the provider, of which there is one."""
+    if text.lower() != "custom":
+        raise ValueError(
+            f"must be custom, got {shown(text)}; server lists of providers are not built in: let "
+            "the provider generate a WireGuard file, mount it at /config/wg0.conf and set custom"
+        )
+    return "custom"
+
+
+def vpn_type(text: str) -> str:
+    """Read the protocol, of which there is one."""
+    if text.lower() != "wireguard":
+        raise ValueError(
+            f"must be wireguard, got {shown(text)}; this gateway speaks nothing else: let your "
+            "provider generate a WireGuard file and mount it at /config/wg0.conf"
+        )
+    return "wireguard"
+
+
+def implementation(text: str) -> Implementation:
+    """Read where WireGuard runs."""
+    return Implementation(values.choice(text, Implementation))
+
+
+def backend(text: str) -> Backend:
+    """Read which firewall carries the rules."""
+    return Backend(values.choice(text, Backend))
+
+
+def log_level(text: str) -> str:
+    """Read the least level to log; `warn` is an older word for `warning`."""
+    return "warning" if text.lower() == "warn" else values.choice(text, _LOG_LEVELS)
+
+
+def log_format(text: str) -> str:
+    """Read the form of the log."""
+    return values.choice(text, _LOG_FORMATS)
+
+
+def endpoint_ip(text: str) -> Address | str:
+    """Read a server's address or name; its port has a variable of its own."""
+    if text.count(":") == 1:
+        raise ValueError(f"{shown(text)} has a port; that belongs into WIREGUARD_ENDPOINT_PORT")
+    return host(text)
+
+
+def endpoint_resolver(text: str) -> Address:
+    """Read a resolver outside the tunnel: Docker's at 127.0.0.11 is one."""
+    value = addresses.address(text)
+    if value.is_unspecified or value.is_multicast:
+        raise ValueError(f"{value} cannot be a DNS server; write one that this network has")
+    return value
+
+
+def command(text: str) -> tuple[str, ...]:
+    """Read a program with its arguments, quoted as in a shell; the message never shows them."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError:
+        raise ValueError("has a quote without its other half; close it") from None
+
+
+def probe(text: str) -> HealthProbe:
+    """Read how the tunnel is probed: a word, with an address after `icmp:`."""
+    kind, colon, address = text.partition(":")
+    if colon and kind.lower() != ProbeKind.ICMP:
+        raise ValueError(f"{shown(text)} has an address, which goes with icmp alone")
+    word = values.choice(kind, ProbeKind)
+    return HealthProbe(ProbeKind(word), addresses.address(address) if colon else None)
