@@ -190,7 +190,8 @@ own = socket.inet_pton(socket.AF_INET6, sys.argv[1])
 out = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
 out.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("eth0"))
 group = bytes.fromhex("ff0200000000000000000001ff") + own[-3:]
-out.sendto(struct.pack("!BBHI", 135, 0, 0, 0) + own, (socket.inet_ntop(socket.AF_INET6, group), 0))
+body = struct.pack("!BBHI", 135, 0, 0, 0) + own + bytes.fromhex(*sys.argv[2:] or [""])
+out.sendto(body, (socket.inet_ntop(socket.AF_INET6, group), 0))
 """
 
 
@@ -208,6 +209,25 @@ def test_arp_passes_as_the_kernel_sends_it_and_in_no_other_form(guarded: Guarded
     disguised = echo_frame(Family.IPV4)
     assert not guarded.passes(disguised, kind=0x0806)
     assert guarded.passes(arp(OWN4, ROUTER4)), "control: what the kernel sends"
+
+
+def test_neighbour_discovery_carries_no_message(guarded: Guarded) -> None:
+    """The firewall accepts a solicitation of any length from a raw socket; the guard does not."""
+    assert solicited(guarded, b"message" * 10), "control: without the guard"
+    guarded.on()
+    assert not solicited(guarded, b"message" * 10)
+    assert solicited(guarded, b""), "control: what the kernel sends"
+
+
+def solicited(guarded: Guarded, message: bytes) -> bool:
+    """Ask for our own address with a message behind the question; say whether it got out."""
+    since = time.monotonic()
+    argv = (sys.executable, "-I", "-S", "-c", SOLICIT, OWN6, message.hex())
+    guarded.lab.workload.run(*argv, check=False)  # the guard makes it fail: ENOBUFS
+    return any(
+        frame.icmp_type == 135 and frame.target == OWN6 and frame.raw.endswith(message)
+        for frame in guarded.lab.capture.frames(since)
+    )
 
 
 def test_a_closed_firewall_lets_not_even_arp_out(guarded: Guarded) -> None:
