@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -186,22 +187,21 @@ class GuestItem(pytest.Item):
 
 def collected(tests: Sequence[str], environment: Mapping[str, str]) -> list[tuple[str, Location]]:
     """Return node id and location of each test that pytest finds, as the guest will find them."""
-    reading, writing = os.pipe()
-    with os.fdopen(reading, encoding="utf-8") as results:
-        process = subprocess.Popen(
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as results:
+        done = subprocess.run(
             [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", REPORTER, *tests],
             cwd=image.ROOT,
-            env=os.environ | environment | {"REPORT_DESCRIPTOR": str(writing)},
-            pass_fds=(writing,),
+            env=os.environ | environment | {"REPORT_DESCRIPTOR": str(results.fileno())},
+            pass_fds=(results.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            check=False,
         )
-        os.close(writing)
-        output = process.communicate()[0]
-        if process.returncode:
-            raise pytest.Collector.CollectError(output)
+        if done.returncode:
+            raise pytest.Collector.CollectError(done.stdout)
+        results.seek(0)
         events = [json.loads(line) for line in results]
     return [
         (test, tuple(location))
