@@ -148,6 +148,8 @@ def _config(
             where=origin if draft.dns_from_file else "DNS_ADDRESS",
             from_file=draft.dns_from_file,
         )
+    health_server = settings.health_server_address or DEFAULT_HEALTH_SERVER
+    checks.health_server(health_server, input_ports, findings)
     checks.probe(settings.health_probe, subnets, findings)
     if not drafts:
         return None
@@ -163,7 +165,7 @@ def _config(
         outbound_subnets=subnets,
         input_ports=input_ports,
         vpn_input_ports=vpn_input_ports,
-        health_server=settings.health_server_address or DEFAULT_HEALTH_SERVER,
+        health_server=health_server,
         implementation=settings.wireguard_implementation or Implementation.AUTO,
         firewall=settings.firewall_backend or Backend.AUTO,
         health_probe=settings.health_probe or HealthProbe(),

@@ -21,13 +21,13 @@ class EndpointChoice:
 
 def host(text: str) -> Address | str:
     """Read the address or the name of a server."""
-    return text if _is_name(text) else addresses.server_address(text)
+    return text if is_name(text) else addresses.server_address(text)
 
 
 def server(text: str) -> Endpoint | NamedEndpoint:
     """Read `address:port`, `[IPv6 address]:port` or `name:port` (wg(8), Endpoint)."""
     name, colon, port = text.rpartition(":")
-    if colon and _is_name(name):
+    if colon and is_name(name):
         try:
             return NamedEndpoint(name, values.port(port))
         except ValueError as err:
@@ -45,7 +45,7 @@ def host_of(endpoint: Endpoint | NamedEndpoint) -> Address | str:
     return endpoint.name if isinstance(endpoint, NamedEndpoint) else endpoint.address
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
     """Say whether `text` is a host name (RFC 1123), and neither half an address nor like a key."""
     labels = text.removesuffix(".").split(".")
     return (

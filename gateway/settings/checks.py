@@ -5,7 +5,7 @@ from ipaddress import ip_interface, ip_network
 from itertools import combinations
 from typing import Final
 
-from gateway.model import Address, HealthProbe, Network, PortRange, Tunnel
+from gateway.model import Address, HealthProbe, HostPort, Network, PortRange, Protocol, Tunnel
 from gateway.settings.findings import Findings, joined
 from gateway.settings.networks import covers_family, simplified
 from gateway.settings.picking import Picker
@@ -13,6 +13,7 @@ from gateway.settings.sources import Variables
 
 _SUBNETS: Final = "firewall_outbound_subnets"
 _FIRST_IPV6_MTU: Final = 1280
+_ASKED_RESOLVERS: Final = 3  # MAXNS, resolv.conf(5)
 
 
 def check_tunnel(tunnel: Tunnel, pick: Picker) -> None:
@@ -150,6 +151,8 @@ def resolvers(
     one in the tunnel's own network, belongs to the tunnel.
     """
     allowed = [network for peer in tunnel.peers for network in peer.allowed_ips]
+    if len(dns) > _ASKED_RESOLVERS:
+        findings.tell(where, f"only the first {_ASKED_RESOLVERS} resolvers are asked")
     for server in dns:
         subnet = next((one for one in subnets if server in one), None)
         inside = any(server in address.network for address in tunnel.addresses)
@@ -173,6 +176,21 @@ def resolvers(
             )
         elif not server.is_loopback and not any(server in network for network in allowed):
             findings.warn(where, f"the resolver {server} cannot be reached; add it to AllowedIPs")
+
+
+def health_server(server: HostPort, input_ports: Sequence[PortRange], findings: Findings) -> None:
+    """Tell when the health server listens for others, and no rule lets them in."""
+    local = server.host.startswith("127.") or server.host == "::1"
+    listed = any(
+        entry.protocol is Protocol.TCP and entry.first <= server.port <= entry.last
+        for entry in input_ports
+    )
+    if not local and not listed:
+        findings.tell(
+            "HEALTH_SERVER_ADDRESS",
+            f"port {server.port} answers in this namespace only, until FIREWALL_INPUT_PORTS lists "
+            f"{server.port}/tcp",
+        )
 
 
 def probe(wanted: HealthProbe | None, subnets: Sequence[Network], findings: Findings) -> None:

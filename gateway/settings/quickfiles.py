@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from gateway.model import Address
 from gateway.settings import addresses, files, values, wgquick
-from gateway.settings.candidates import server
+from gateway.settings.candidates import is_name, server
 from gateway.settings.findings import Findings, joined
 
 PLACES: Final = (
@@ -111,8 +111,8 @@ class _Reader:
     def interface(self, section: wgquick.Section) -> Part:
         part = {
             "wireguard_private_key": self._last(section, "PrivateKey", values.secret_key),
-            "wireguard_addresses": self._many(section, "Address", addresses.interfaces),
-            "dns_address": self._many(section, "DNS", _resolver_or_domain),
+            "wireguard_addresses": self._many(section, "Address", _by_blanks(addresses.interfaces)),
+            "dns_address": self._many(section, "DNS", _by_blanks(_resolver_or_domain)),
             "wireguard_mtu": self._last(section, "MTU", values.mtu),
             "listen_port": self._last(section, "ListenPort", _listen_port),
             "fwmark": self._last(section, "FwMark", values.fwmark),
@@ -185,6 +185,11 @@ class _Reader:
             )
 
 
+def _by_blanks(parse: Callable[[str], tuple[Any, ...]]) -> Callable[[str], tuple[Any, ...]]:
+    """Let blanks separate entries, too: wg-quick(8) does so for its own keys, wg(8) does not."""
+    return lambda text: parse(",".join(text.split()))
+
+
 def _resolver_or_domain(text: str) -> tuple[Address | str, ...]:
     """Read a `DNS` line: what is no address is a search domain (wg-quick(8))."""
     return values.listed(text, _resolver_entry)
@@ -194,9 +199,9 @@ def _resolver_entry(text: str) -> Address | str:
     try:
         addresses.address(text)
     except ValueError:
-        if ":" in text or "%" in text or text.replace(".", "").isdigit():
-            raise
-        return text
+        if is_name(text):
+            return text
+        raise
     return addresses.resolver(text)
 
 

@@ -51,7 +51,8 @@ def listed(text: str, read: Callable[[str], T]) -> tuple[T, ...]:
         try:
             values.append(read(entry))
         except ValueError as err:
-            wrong.append(str(err))
+            blanks = len(entry.split()) > 1
+            wrong.append(f"{shown(entry)} has blanks; write commas between" if blanks else str(err))
     if wrong:
         raise ValueError("; ".join(wrong))
     return tuple(values)

@@ -220,3 +220,30 @@ def test_an_address_that_stands_twice_is_used_once(tmp_path: Path) -> None:
     loaded = settings.load({**COMPLETE, **twice}, tmp_path)
     assert [str(one.ip) for one in loaded.config.tunnels[0].addresses] == ["10.64.1.2", "10.64.1.3"]
     assert "an address stands twice" in told(loaded)
+
+
+def test_a_health_server_for_others_is_told_until_its_port_is_listed(tmp_path: Path) -> None:
+    """Listening is not enough: the rules let nobody in by themselves."""
+    for address in (":9999", "0.0.0.0:9999", "[::]:9999"):
+        open_to_others = {**COMPLETE, "HEALTH_SERVER_ADDRESS": address}
+        assert "until FIREWALL_INPUT_PORTS lists 9999/tcp" in told(
+            settings.load(open_to_others, tmp_path)
+        )
+        listed = {**open_to_others, "FIREWALL_INPUT_PORTS": "9000-9999/tcp"}
+        assert "HEALTH_SERVER_ADDRESS" not in told(settings.load(listed, tmp_path))
+    assert "HEALTH_SERVER_ADDRESS" not in told(settings.load(COMPLETE, tmp_path))
+
+
+def test_more_resolvers_than_are_asked_are_told(tmp_path: Path) -> None:
+    """The C library asks three (resolv.conf(5), MAXNS)."""
+    several = {"DNS_ADDRESS": "10.64.0.1,10.64.0.2,10.64.0.3,10.64.0.4"}
+    assert "only the first 3 resolvers are asked" in told(
+        settings.load({**COMPLETE, **several}, tmp_path)
+    )
+
+
+def test_blanks_instead_of_commas_are_explained(tmp_path: Path) -> None:
+    """Otherwise the message would be about half of the entry."""
+    environ = {**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24 192.168.2.0/24"}
+    (problem,) = problems(environ, tmp_path)
+    assert "has blanks; write commas between" in problem

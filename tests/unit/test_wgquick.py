@@ -86,6 +86,19 @@ def test_commands_are_named_and_never_run(tmp_path: Path) -> None:
     assert "touch" not in told(loaded)
 
 
+def test_blanks_separate_addresses_and_resolvers_too(tmp_path: Path) -> None:
+    """As in wg-quick(8); what is neither an address nor a domain is refused."""
+    text = QUICK.replace("10.2.0.2/32", "10.2.0.2/32 10.2.0.3").replace(
+        "10.2.0.1", "10.2.0.1 10.2.0.9"
+    )
+    config = load(tmp_path, text).config
+    assert [str(address.ip) for address in config.tunnels[0].addresses] == ["10.2.0.2", "10.2.0.3"]
+    assert [str(address) for address in config.dns] == ["10.2.0.1", "10.2.0.9"]
+    put(tmp_path, "/config/wg0.conf", QUICK.replace("10.2.0.1", "10.2.0.1;10.2.0.9"))
+    (problem,) = problems({}, tmp_path)
+    assert "line 4: DNS '10.2.0.1;10.2.0.9' is no IP address" in problem
+
+
 def test_of_repeated_keys_lists_add_up_and_others_are_the_last(tmp_path: Path) -> None:
     """As wg-quick(8) does it; told where one value hides another."""
     text = QUICK.replace("Address", "MTU = 1400\nMTU = 1300\nAddress = 10.2.0.3\nAddress")
