@@ -117,23 +117,31 @@ def locked(gateway: Gateway) -> float:
 # -- foreign hands ----------------------------------------------------------------------------
 
 
+OPEN_FIREWALL = """
+for tool in iptables-legacy ip6tables-legacy; do
+    for chain in INPUT FORWARD OUTPUT; do $tool -w 2 -P $chain ACCEPT; done
+    for table in filter mangle; do $tool -w 2 -t $table -F; done
+done
+nft flush ruleset
+"""
+
+OPEN_ROUTES = """
+for family in -4 -6; do
+    for priority in $(ip $family rule | sed -n 's/^\\(1[0-9][0-9]\\):.*/\\1/p'); do
+        ip $family rule del priority $priority
+    done
+done
+"""
+
+
 def open_firewall(lab: Lab) -> None:
     """Take every firewall rule away and accept everything: what no gateway ever does."""
-    for tool in ("iptables-legacy", "ip6tables-legacy"):
-        for chain in ("INPUT", "FORWARD", "OUTPUT"):
-            lab.operator.run(tool, "-w", "2", "-P", chain, "ACCEPT", check=False)
-        for table in ("filter", "mangle"):
-            lab.operator.run(tool, "-w", "2", "-t", table, "-F", check=False)
-    lab.operator.run("nft", "flush", "ruleset")
+    lab.operator.run("sh", "-c", OPEN_FIREWALL, check=False)
 
 
 def open_routes(lab: Lab) -> None:
     """Take the gateway's policy rules away, so that the main table decides."""
-    for family in ("-4", "-6"):
-        for line in lab.operator.run("ip", family, "rule").splitlines():
-            priority = line.partition(":")[0]
-            if 100 <= int(priority) < 200:
-                lab.operator.run("ip", family, "rule", "del", "priority", priority)
+    lab.operator.run("sh", "-c", OPEN_ROUTES)
 
 
 def open_everything(lab: Lab) -> None:
