@@ -52,20 +52,21 @@ LABEL org.opencontainers.image.title="Portcullis" \
       org.opencontainers.image.documentation="docs/image.md"
 
 # iptables brings the legacy tools that close the namespace before anything else is loaded, nftables
-# serves kernels without the legacy tables, wireguard-go serves kernels without WireGuard.
+# serves kernels without the legacy tables, wireguard-go serves kernels without WireGuard. That one
+# keeps its socket in /run/wireguard, which leads to /dev/shm: there a file can be made also where
+# the root file system is read-only.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends iptables nftables python3 wireguard-go \
     && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
-    && mkdir -p /config /run/wireguard
+    && mkdir /config \
+    && ln -s /dev/shm /run/wireguard
 
 COPY --from=builder /opt/portcullis /opt/portcullis
 
-# XTABLES_LOCKFILE: /dev/shm can be written also where the root file system cannot.
 ENV PATH=/opt/portcullis/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     IPTABLES_LIBDIR=/opt/portcullis/iptables \
     XTABLES_LIBDIR=/opt/portcullis/iptables/xtables \
-    PYTHON_IPTABLES_XTABLES_VERSION=12 \
-    XTABLES_LOCKFILE=/dev/shm/portcullis-xtables.lock
+    PYTHON_IPTABLES_XTABLES_VERSION=12
 
 # Root, with the few capabilities that Docker leaves it: netfilter and netlink ask for NET_ADMIN, and
 # Docker gives a user other than root none of the capabilities that it is told to add.

@@ -1,0 +1,202 @@
+"""A workload with Docker's default capabilities tries to get a frame out around the tunnel.
+
+Every way is tried twice: by a container that shares the gateway's namespace, with a capture on the
+host's end of the gateway's link, and, as its control, by an ordinary container on the same network
+with a capture on the host's end of that one's link.
+
+Limitations: what is tried is what a process can ask the kernel for without NET_ADMIN. AF_XDP is not
+among it; see docs/known-issues.md.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import monotonic
+
+import pytest
+
+from tests.docker.box import LAB_VOLUME, Box
+from tests.docker.project import NUMBER, Project
+from tests.docker.site import (
+    HOST,
+    SERVER,
+    UPLINK,
+    Site,
+    encrypted,
+    gateway_address,
+    tunnel_address,
+)
+from tests.lab.capture import Capture
+from tests.lab.frames import Frame
+
+pytestmark = pytest.mark.docker
+
+MARK = "0xca6c"
+ORDINARY = gateway_address(9)
+"""Where the ordinary container lives: an address like a gateway's, that no gateway has."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way out: a probe of the lab with its arguments.
+
+    `{own4}` and `{own6}` stand for the container's addresses on the uplink, `{router}` for the
+    hardware address of the bridge.
+    """
+
+    name: str
+    probe: str
+    arguments: dict[str, object] = field(default_factory=dict)
+
+
+def both(name: str, probe: str, **arguments: object) -> list[Way]:
+    """Return the same way in either family; a dictionary has the argument for 4 and for 6."""
+    return [
+        Way(
+            f"{name}-ipv{version}",
+            probe,
+            {"host": host}
+            | {
+                key: value[version] if isinstance(value, dict) else value
+                for key, value in arguments.items()
+            },
+        )
+        for version, host in ((4, HOST.ipv4), (6, HOST.ipv6))
+    ]
+
+
+OWN = {4: "{own4}", 6: "{own6}"}
+WAYS = [
+    *both("bound-device", "udp", device="eth0"),
+    *both("bound-device-tcp", "tcp", device="eth0"),
+    *both("bound-source", "udp", source=OWN),
+    *both("forged-mark", "udp", mark=MARK),
+    *both("forged-mark-and-device", "udp", mark=MARK, device="eth0"),
+    *both("forged-mark-tcp", "tcp", mark=MARK, device="eth0"),
+    *both("ping", "ping", device="eth0"),
+    *both("raw-gre", "raw", protocol=47, device="eth0", mark=MARK),
+    *both("raw-udp", "forged", source=OWN, device="eth0", mark=MARK),
+    *both("raw-udp-as-the-encrypted-flow", "forged", source=OWN, source_port=51820, port=51820,
+          device="eth0", mark=MARK),
+    *both("fragments", "fragments", source=OWN, device="eth0", mark=MARK),
+    *both("packet-socket", "packet", source=OWN, router_mac="{router}"),
+    *both("packet-socket-bypass", "packet", source=OWN, router_mac="{router}", bypass=1),
+    Way("endpoint-forged-mark", "udp", {"host": SERVER.ipv4, "port": 51820, "mark": MARK}),
+    Way("broadcast", "broadcast", {"device": "eth0"}),
+    Way("multicast-ipv4", "multicast", {"host": "224.0.0.251"}),
+    Way("multicast-ipv6", "multicast", {"host": "ff02::fb"}),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def intruder(project: Project) -> Iterator[tuple[Box, Capture]]:
+    """Yield a container in the gateway's namespace, and a capture of the gateway's link."""
+    site = project.site
+    box = site.run(
+        *("intruder", "-v", LAB_VOLUME, "--network", f"container:{project.gateway.name}"),
+        command=["sleep", "infinity"],
+    )
+    yield box, site.capture_of(project.gateway, NUMBER)
+    box.remove()
+
+
+@pytest.fixture(scope="module")
+def ordinary(site: Site) -> Iterator[tuple[Box, Capture]]:
+    """Yield a container of its own on the uplink, and a capture of its link."""
+    box = site.run(
+        *("ordinary", "-v", LAB_VOLUME, "--network", UPLINK),
+        *("--ip", ORDINARY.ipv4, "--ip6", ORDINARY.ipv6),
+        command=["sleep", "infinity"],
+    )
+    yield box, site.capture_of(box, 9)
+    box.remove()
+
+
+@pytest.fixture(scope="module")
+def router(site: Site) -> str:
+    """Return the hardware address of the uplink's bridge."""
+    told = site.machine_namespace.run("ip", "-o", "link", "show", site.bridge(UPLINK))
+    return told.partition("link/ether ")[2].split()[0]
+
+
+def filled(way: Way, number: int, router: str, marker: str) -> dict[str, object]:
+    """Return the arguments of a way for the container that has address `number`."""
+    own = gateway_address(number)
+    known = {"own4": own.ipv4, "own6": own.ipv6, "router": router}
+    arguments = {
+        key: value.format(**known) if isinstance(value, str) else value
+        for key, value in way.arguments.items()
+    }
+    if way.probe != "tcp":  # its connection attempt has no room for a text
+        arguments["marker"] = marker
+    return arguments | {"timeout": 0.5}
+
+
+def sent(capture: Capture, way: Way, marker: str, since: float) -> list[Frame]:
+    """Return the frames of one try: those with its marker, or its connection attempts."""
+    if way.probe == "tcp":
+        return [frame for frame in capture.frames(since) if frame.tcp_flags is not None]
+    return capture.containing(marker, since)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_nothing_gets_out_around_the_tunnel(
+    project: Project,
+    intruder: tuple[Box, Capture],
+    ordinary: tuple[Box, Capture],
+    router: str,
+    way: Way,
+) -> None:
+    """No frame of the workload is on the gateway's link; the ordinary container's is on its own."""
+    box, capture = ordinary
+    since = monotonic()
+    marker = f"control-{way.name}"
+    box.probe(way.probe, **filled(way, 9, router, marker))
+    assert sent(capture, way, marker, since), "the control was not seen: nothing is proven"
+
+    box, capture = intruder
+    since = monotonic()
+    marker = f"escape-{way.name}"
+    tried = box.probe(way.probe, **filled(way, NUMBER, router, marker))
+    assert sent(capture, way, marker, since) == [], tried
+    assert capture.leaks(encrypted(), since) == [], tried
+    assert project.gateway.health == "healthy"
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_dockers_resolver_carries_nothing_out(
+    project: Project, intruder: tuple[Box, Capture], ordinary: tuple[Box, Capture], transport: str
+) -> None:
+    """127.0.0.11 refuses a workload with every capability of Docker's default set."""
+    site = project.site
+    name = f"control-{transport}.test"
+    assert ordinary[0].probe("dns", name=name, transport=transport).result == "answered"
+    assert site.resolver.events(name=name)
+    box, capture = intruder
+    since = monotonic()
+    tried = box.probe("dns", name="escape.test", transport=transport)
+    assert tried.failed_fast, tried
+    assert site.resolver.events(name="escape.test") == []
+    assert capture.leaks(encrypted(), since) == []
+
+
+def test_the_tunnels_address_is_dead_on_the_uplink(
+    project: Project, intruder: tuple[Box, Capture], ordinary: tuple[Box, Capture]
+) -> None:
+    """A neighbour that sends to the address inside the tunnel gets no answer, nor by ARP.
+
+    Control: the same neighbour gets ARP answers for the gateway's own address.
+    """
+    box, _ = ordinary
+    own, inside = gateway_address(NUMBER).ipv4, tunnel_address(NUMBER).ipv4
+    capture = intruder[1]
+    since = monotonic()
+    box.engine.docker(
+        *("run", "--rm", "--network", f"container:{box.name}", "--cap-add", "NET_ADMIN"),
+        *("portcullis-lab", "ip", "route", "replace", f"{inside}/32", "dev", "eth0"),
+    )
+    box.probe("udp", host=inside, port=80, timeout=0.5)
+    box.probe("udp", host=own, port=80, timeout=0.5)
+    answers = [frame.source for frame in capture.frames(since) if frame.ethertype == 0x0806]
+    assert own in answers
+    assert inside not in answers
+    assert project.gateway.health == "healthy"
