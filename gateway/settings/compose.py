@@ -192,7 +192,8 @@ class _Reader:
             )
 
     def _host_path(self, text: str) -> Path:
-        return (self.file.parent / Path(text).expanduser()).absolute()
+        home = text == "~" or text.startswith("~/")
+        return (self.file.parent / (Path(text).expanduser() if home else text)).absolute()
 
     def tell_missing(self, mounts: Mounts, variables: Mapping[str, str]) -> None:
         """Tell mounted files that the configuration would be read from, and that are not there."""

@@ -8,7 +8,7 @@ compared at the end: capabilities, published ports.
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gateway.errors import ConfigError
@@ -16,6 +16,7 @@ from gateway.model import Config, Protocol
 from gateway.settings import Loaded, load
 from gateway.settings.compose import Mounts, Service, read_service
 from gateway.settings.findings import Findings
+from gateway.settings.values import shown
 
 
 def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded:
@@ -27,7 +28,7 @@ def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded
     findings = Findings()
     found = read_service(file, service, environ, findings)
     with tempfile.TemporaryDirectory(prefix="gateway-check-") as folder:
-        _lay_out(found.mounts, Path(folder))
+        _lay_out(found.mounts, Path(folder), str(file), findings)
         try:
             loaded = load(found.variables, Path(folder))
         except ConfigError as err:
@@ -38,20 +39,28 @@ def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded
     return replace(loaded, notices=(*findings.notices, *loaded.notices))
 
 
-def _lay_out(mounts: Mounts, root: Path) -> None:
-    """Link the mounted files below `root`; a mount inside a mounted folder opens that folder up."""
+def _lay_out(mounts: Mounts, root: Path, where: str, findings: Findings) -> None:
+    """Link the mounted files below `root`, those in other mounts after them."""
     for target, source in sorted(mounts.items(), key=lambda mount: len(mount[0].parts)):
-        place = root
-        for part in target.parts[1:-1]:
-            place /= part
-            if place.is_symlink():
-                _open_up(place)
-            place.mkdir(exist_ok=True)
-        link = root.joinpath(*target.parts[1:])
-        if link.is_symlink():
-            link.unlink()
-        if not link.exists():
-            link.symlink_to(source)
+        try:
+            _link(root, target, source)
+        except (OSError, ValueError):
+            findings.wrong(where, f"mounts something at {shown(str(target))}, which is no path")
+
+
+def _link(root: Path, target: PurePosixPath, source: Path) -> None:
+    """Link `source` to its place below `root`; a mounted folder in the way is opened up."""
+    place = root
+    for part in target.parts[1:-1]:
+        place /= part
+        if place.is_symlink():
+            _open_up(place)
+        place.mkdir(exist_ok=True)
+    link = root.joinpath(*target.parts[1:])
+    if link.is_symlink():
+        link.unlink()
+    if not link.exists():
+        link.symlink_to(source)
 
 
 def _open_up(link: Path) -> None:

@@ -4,7 +4,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gateway.errors import ConfigError
@@ -274,3 +276,64 @@ def test_no_text_makes_another_error(text: str) -> None:
     """Only ValueError, whatever is written."""
     with suppress(ValueError):
         interpolated(text, {"A": "x"})
+
+
+STRANGE = [
+    *(
+        "",
+        "/config",
+        "./x:/config/wg0.conf",
+        "~nobody-at-all/x:/config",
+        "~/x:/config",
+        "a\0b",
+        "/",
+    ),
+    *("/a\0b:/config", "/a:/b\0c", "..", "$", "${A", "/x:/", "/x:/config/../../y", "x" * 300),
+    *("/run/secrets:/run/secrets", "80:80", "A=1", "WIREGUARD_MTU=1", f"/x:/{'y' * 5000}"),
+]
+"""Texts that are paths, ports or variables, or nearly."""
+
+
+def documents() -> st.SearchStrategy[object]:
+    """Return services that are nearly right: known keys, any values."""
+    texts = st.sampled_from(STRANGE)
+    leaves = st.none() | st.booleans() | st.integers() | texts
+    names = st.sampled_from(["source", "target", "type", "path", "file", "required", "A"]) | texts
+    values = st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    )
+    values = values | st.lists(texts, min_size=1, max_size=3)
+    keys = st.sampled_from(
+        ["environment", "env_file", "volumes", "secrets", "configs", "ports", "cap_add", "extends"]
+    )
+    services = st.fixed_dictionaries({"gateway": st.dictionaries(keys, values, max_size=4)})
+    return st.fixed_dictionaries(
+        {"services": services}, optional={"secrets": values, "configs": values, "x-more": values}
+    )
+
+
+@hypothesis_settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(document=documents())
+def test_no_document_makes_a_traceback(tmp_path: Path, document: object) -> None:
+    """A configuration, or problems in words."""
+    put(tmp_path, "compose.yml", yaml.safe_dump(document))
+    with suppress(ConfigError):
+        load_service(tmp_path / "compose.yml", "gateway", {})
+
+
+@hypothesis_settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    raw=st.text(alphabet="services:gateway\n -{}[]&*<>!?|'\"#%@`\t\0a1,", max_size=60) | st.binary()
+)
+def test_no_bytes_make_a_traceback(tmp_path: Path, raw: str | bytes) -> None:
+    """Neither as a compose file nor as an env file."""
+    put(tmp_path, "compose.yml", raw)
+    with suppress(ConfigError):
+        load_service(tmp_path / "compose.yml", "gateway", {})
+    with suppress(ConfigError):
+        read_env_file(tmp_path / "compose.yml")
