@@ -5,7 +5,6 @@ import secrets
 import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
@@ -28,8 +27,6 @@ from gateway.system.namespace import Namespace
 from gateway.system.network import Network
 from gateway.system.probe import probe
 from gateway.tunnel.choose import choose as choose_tunnel
-
-RESOLVER_FILE = Path("/etc/resolv.conf")
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """They wait, blocked since the lock (gateway.__main__), until the loop can answer them."""
@@ -108,7 +105,7 @@ async def serve(config: Config, secured: Secured) -> None:
     tunnel = choose_tunnel(config.implementation, secured.network)
     for limit in secured.limits:
         log.warning("this machine cannot keep every promise", limit=limit)
-    found = resolvers_in(resolv.read(RESOLVER_FILE))
+    found = resolvers_in(resolv.read(resolv.FILE))
     supervisor = Supervisor(
         config,
         Parts(
@@ -119,7 +116,7 @@ async def serve(config: Config, secured: Secured) -> None:
             resolver=EndpointLookup(config.endpoint_resolver or next(iter(found), None)),
             hooks=Hooks(config.up_command, config.down_command),
             probe=probe,
-            write_resolver=lambda text: resolv.write(RESOLVER_FILE, text),
+            write_resolver=lambda text: resolv.write(resolv.FILE, text),
             forget_flows=conntrack.flush,
             publish=board.publish,
             clock=_clock,

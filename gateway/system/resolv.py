@@ -4,6 +4,8 @@ from pathlib import Path
 
 from gateway.errors import NetworkError
 
+FILE = Path("/etc/resolv.conf")
+
 
 def read(path: Path) -> str:
     """Return the text of `path`, empty where it cannot be read."""

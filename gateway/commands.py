@@ -1,0 +1,204 @@
+"""The commands beside `run`: they ask, read or try, and change nothing but by `verify --cut`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from http.client import HTTPConnection, HTTPException
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+
+from gateway import __version__, settings
+from gateway.errors import ConfigError, GatewayError, NetworkError
+from gateway.model import Config, Facts, HostPort, Route, Uplink
+
+OK = 0
+FAILED = 1
+USAGE = 2
+
+ANSWER_TIME = 3.0
+"""Seconds that the running gateway may take to answer."""
+
+ASK_INSTEAD = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked, not bound
+"""Where to ask a server that listens on every address."""
+
+EXAMPLE = Facts(
+    uplinks=(Uplink("eth0", 2, 1500, (ip_interface("172.17.0.2/16"),)),),
+    routes=(
+        Route(ip_network("0.0.0.0/0"), "eth0", ip_address("172.17.0.1")),
+        Route(ip_network("172.17.0.0/16"), "eth0"),
+    ),
+)
+"""A namespace as Docker makes it, for rules that are shown without looking at one."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command that `arguments` name and return its exit code."""
+    asked = _parser().parse_args(arguments)
+    match asked.command:
+        case "check":
+            return check(asked)
+        case "status":
+            return status(as_json=asked.json)
+        case "verify":
+            return verify(asked)
+        case _:
+            _parser().print_help(sys.stderr)
+            return USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gateway",
+        description="A fail-closed WireGuard gateway. Without a command it is the gateway: it "
+        "closes the network namespace that it is started in, connects, and stays.",
+        epilog="The configuration is read from the environment: docs/configuration.md.",
+    )
+    parser.add_argument("--version", action="version", version=f"portcullis {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("run", help="be the gateway (the default)")
+    told = commands.add_parser("status", help="ask the running gateway how it is")
+    told.add_argument("--json", action="store_true", help="for a program")
+    checked = commands.add_parser(
+        "check", help="read the configuration as it stands and show what it means; touches nothing"
+    )
+    source = checked.add_mutually_exclusive_group()
+    source.add_argument("--env-file", type=Path, metavar="FILE", help="variables, one a line")
+    source.add_argument("--compose", type=Path, metavar="FILE", help="a compose file")
+    checked.add_argument("--service", default="gateway", help="the service in the compose file")
+    checked.add_argument(
+        "--rules", choices=["iptables", "nftables"], help="show the rules of each state"
+    )
+    tried = commands.add_parser(
+        "verify", help="try every way around the tunnel, live and without harm"
+    )
+    tried.add_argument("--json", action="store_true", help="for a program")
+    tried.add_argument("--cut", action="store_true", help="also take the tunnel away for a moment")
+    tried.add_argument(
+        "--echo", default="", metavar="URL", help="an address echo to ask through the tunnel"
+    )
+    return parser
+
+
+def check(asked: argparse.Namespace) -> int:
+    """Print what the configuration means, or every problem with it."""
+    try:
+        loaded = _load(asked)
+    except ConfigError as err:
+        for problem in err.problems:
+            print(problem, file=sys.stderr)
+        return USAGE
+    from gateway.settings.explain import explain  # noqa: PLC0415 - no other command needs it
+
+    print(explain(loaded))
+    if asked.rules:
+        print(_rules(loaded.config, asked.rules))
+    return OK
+
+
+def _load(asked: argparse.Namespace) -> settings.Loaded:
+    # Each reader is imported where it is wanted: YAML is not installed in the image.
+    environ = settings.environment()
+    if asked.compose:
+        from gateway.settings.trial import load_service  # noqa: PLC0415
+
+        return load_service(asked.compose, asked.service, environ)
+    if asked.env_file:
+        from gateway.settings.envfile import read_env_file  # noqa: PLC0415
+
+        return settings.load(read_env_file(asked.env_file))
+    return settings.load(environ)
+
+
+def _rules(config: Config, syntax: str) -> str:
+    """Return the rules of each state as they would be in a container on Docker's own network."""
+    from gateway.firewall import render_iptables, render_nftables  # noqa: PLC0415
+    from gateway.policy.examples import each_state  # noqa: PLC0415
+    from gateway.policy.firewall import ruleset_for  # noqa: PLC0415
+    from gateway.policy.rules import Family  # noqa: PLC0415
+
+    parts = ["The rules of each state, in a container with the address 172.17.0.2 on eth0."]
+    for title, state in each_state(config):
+        ruleset = ruleset_for(state, config, EXAMPLE)
+        parts.append(f"\n# {title}")
+        if syntax == "nftables":
+            parts.append(render_nftables.render(ruleset))
+        else:
+            parts += [
+                f"# IPv{family.value}\n{render_iptables.render(ruleset, family)}"
+                for family in Family
+            ]
+    return "\n".join(parts)
+
+
+def status(*, as_json: bool) -> int:
+    """Print what the running gateway tells of itself; the exit code says whether it is healthy."""
+    try:
+        told = _ask(settings.health_address(settings.environment()))
+    except NetworkError as err:
+        print(err, file=sys.stderr)
+        return FAILED
+    if as_json:
+        print(json.dumps(told))
+    else:
+        for name, value in told.items():
+            print(f"{name.replace('_', ' '):14} {_for_people(value)}")
+    return OK if told.get("healthy") else FAILED
+
+
+def _ask(address: HostPort) -> dict[str, object]:
+    """Return what the gateway at `address` tells. Raises NetworkError when it does not answer."""
+    host = ASK_INSTEAD.get(address.host, address.host)
+    connection = HTTPConnection(host, address.port, timeout=ANSWER_TIME)
+    try:
+        connection.request("GET", "/healthz")
+        told = json.loads(connection.getresponse().read())
+    except (OSError, HTTPException, ValueError) as err:
+        raise NetworkError(f"no answer from the gateway ({err})", f"{host}:{address.port}") from err
+    finally:
+        connection.close()
+    if not isinstance(told, dict):
+        raise NetworkError("that is not the gateway", f"{host}:{address.port}")
+    return told
+
+
+def _for_people(value: object) -> str:
+    match value:
+        case None | "" | [] | {}:
+            return "-"
+        case dict():
+            return ", ".join(f"{name}: {number}" for name, number in value.items())
+        case list():
+            return "\n               ".join(map(str, value))
+        case _:
+            return str(value)
+
+
+def verify(asked: argparse.Namespace) -> int:
+    """Try every way around the tunnel and print what happened; the exit code sums it up."""
+    from gateway.policy.dns import resolvers_in  # noqa: PLC0415 - as in _rules
+    from gateway.system.resolv import FILE, read  # noqa: PLC0415
+    from gateway.verification.report import Verification  # noqa: PLC0415
+
+    environ = settings.environment()
+    address = settings.health_address(environ)
+    try:
+        tunnel = settings.load(environ).config.tunnels[0]
+        trial = Verification(lambda: _ask(address), tunnel, resolvers_in(read(FILE)))
+        lines = trial.run(echo=asked.echo, cut=asked.cut)
+    except ConfigError as err:
+        print("\n".join(map(str, err.problems)), file=sys.stderr)
+        return USAGE
+    except GatewayError as err:
+        print(err, file=sys.stderr)
+        return FAILED
+    ok = all(line.ok for line in lines)
+    if asked.json:
+        print(json.dumps({"ok": ok, "trials": [asdict(line) for line in lines]}))
+        return OK if ok else FAILED
+    width = max(len(line.tried) for line in lines)
+    for line in lines:
+        print(f"{'ok  ' if line.ok else 'FAIL'}  {line.tried:{width}}  {line.happened}")
+    print("\nAs promised." if ok else "\nNOT as promised: see the lines with FAIL.")
+    return OK if ok else FAILED
