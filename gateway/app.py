@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import signal
+import socket
 import time
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from gateway.policy.firewall import closed
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
 from gateway.supervisor import Parts, Supervisor
-from gateway.system import conntrack, process, resolv
+from gateway.system import conntrack, process, resolv, sole
 from gateway.system.events import watch
 from gateway.system.hooks import Hooks
 from gateway.system.lookup import EndpointLookup
@@ -37,8 +38,12 @@ BIND_AGAIN = 5.0
 
 @dataclass(frozen=True)
 class Secured:
-    """The namespace after the lock: closed by `firewall`, and what this kernel cannot do."""
+    """The namespace after the lock: closed by `firewall`, and what this kernel cannot do.
 
+    It is ours while `claim` is open.
+    """
+
+    claim: socket.socket
     firewall: Firewall
     guard: Guard | None
     network: Network
@@ -70,6 +75,7 @@ def secure() -> Secured:
     backend that will hold them, older flows are forgotten, the routes of the second barrier stand,
     and packet sockets are shut out. Raises MissingError or KernelError; what is closed stays so.
     """
+    claim = sole.claim()
     firewall = choose(Backend.AUTO)
     take_over(firewall, closed())
     network, limits = Network(INTERFACE), []
@@ -86,7 +92,7 @@ def secure() -> Secured:
     except MissingError as err:
         limits.append(f"flows older than the gateway are not forgotten: {err}")
     namespace = Namespace(network, mark if guard else None)
-    return Secured(firewall, guard, network, namespace, mark, tuple(limits))
+    return Secured(claim, firewall, guard, network, namespace, mark, tuple(limits))
 
 
 async def serve(config: Config, secured: Secured) -> None:

@@ -1,0 +1,50 @@
+"""One gateway for one network namespace."""
+
+import errno
+import socket
+import struct
+
+from gateway.errors import MissingError, NetworkError
+
+NAME = "\0portcullis"
+"""An abstract address: it belongs to the network namespace and ends with its holder (unix(7))."""
+
+CREDENTIALS = struct.Struct("3i")
+"""struct ucred: pid, uid, gid."""
+
+
+def claim() -> socket.socket:
+    """Take the namespace for this process, as long as the returned socket is open.
+
+    Raises MissingError when another gateway of this container has it. A holder from elsewhere is a
+    workload that wants to keep the gateway out, and is passed over: the kernel shows the process
+    id of a peer only within one process namespace, 0 otherwise (SO_PEERCRED).
+    """
+    mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        mine.bind(NAME)
+        mine.listen(1)
+    except OSError as err:
+        if err.errno != errno.EADDRINUSE:
+            mine.close()
+            raise NetworkError(f"claim the namespace: {err.strerror}", "", err.errno) from err
+        holder = _holder()
+        if holder:
+            mine.close()
+            raise MissingError(
+                f"process {holder} is the gateway of this network namespace already",
+                "ask it with `gateway status`; its rules are back within seconds",
+            ) from err
+    return mine
+
+
+def _holder() -> int:
+    """Return the process id of whoever has the name, 0 for nobody that we can see."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
+        try:
+            asking.connect(NAME)
+            told = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        except OSError:
+            return 0
+    pid: int = CREDENTIALS.unpack(told)[0]
+    return pid
