@@ -23,10 +23,10 @@ def close_links(complaints: Iterable[str]) -> MissingError:
         state = f"the links are as they were: {err}"
     if missing := missing_capabilities("NET_ADMIN", "NET_RAW"):
         names = " and ".join(f"CAP_{name}" for name in missing)
-        return MissingError(
-            f"cannot lock the namespace without {names} ({state})",
-            f"add {' and '.join(missing)} to cap_add",
-        )
+        remedy = f"add {' and '.join(missing)} to cap_add"
+        if os.geteuid() != 0:
+            remedy = "run as root: the capabilities that Docker adds reach no other user"
+        return MissingError(f"cannot lock the namespace without {names} ({state})", remedy)
     said = "; ".join(dict.fromkeys(complaints)) or "no tool found"
     return MissingError(
         "cannot lock the namespace: neither iptables nor nftables works for both IPv4 and IPv6"

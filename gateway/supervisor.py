@@ -46,6 +46,9 @@ from gateway.policy.states import (
 from gateway.policy.telling import detail, name, reason, status_of
 from gateway.tunnel import TunnelBackend
 
+OWN_RESOLVER = "mount a file of your own at /etc/resolv.conf, here and in the workloads"
+"""What helps where the resolver file cannot be written: Docker's with a read-only root is one."""
+
 HEARTBEAT = 1.0
 """Seconds that the loop waits at most: how often a connected tunnel is looked at, and told of."""
 
@@ -322,7 +325,7 @@ class Supervisor:
             self._parts.write_resolver(text)
         except KernelError as err:
             if not self._names_problem:
-                self._log.warning("names will not resolve", problem=str(err))
+                self._log.warning("names will not resolve", problem=str(err), remedy=OWN_RESOLVER)
             self._names_problem = f"names do not resolve: {err}"
         else:
             self._names_problem = ""
