@@ -11,15 +11,12 @@ from tests.docker.site import (
     SERVER,
     UPLINK,
     Site,
-    encrypted,
     gateway_address,
     gateway_mac,
     temporary,
     tunnel_address,
 )
-from tests.lab.capture import Capture
 from tests.lab.errors import LabError
-from tests.lab.frames import Frame
 from tests.lab.hosts import echo
 
 NUMBER = 0
@@ -67,7 +64,7 @@ class Project:
 
     def down(self) -> None:
         """Remove both."""
-        self._compose("down", "-t", "3")
+        self._compose("down", "-t", "2")
 
     def heal(self) -> None:
         """Make sure that gateway and workload run in one namespace, and the tunnel works."""
@@ -76,10 +73,6 @@ class Project:
             self.site.engine.docker("start", self.gateway.name)
         self.gateway.wait_for_health("healthy")
         self.site.engine.docker("restart", "-t", "0", self.workload.name)
-
-    def leaks(self, capture: Capture) -> list[Frame]:
-        """Return what the gateway's own link carried beside the encrypted flow."""
-        return capture.leaks(encrypted())
 
     def _compose(self, *words: str, timeout: float = 120) -> None:
         self.site.engine.compose(

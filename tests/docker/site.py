@@ -119,6 +119,10 @@ class Site:
         """Record what the machine receives from gateway `number` at the far end of its link."""
         return self.capture(self.link_name(box.far_end(link)), neighbour(number))
 
+    def leaks(self, capture: Capture) -> list[Frame]:
+        """Return what a gateway's own link carried beside the encrypted flow."""
+        return capture.leaks(encrypted())
+
     def link_name(self, index: int) -> str:
         """Return the name of an interface of the machine by its index."""
         for line in self.machine_namespace.run("ip", "-o", "link").splitlines():

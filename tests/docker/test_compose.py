@@ -81,7 +81,7 @@ def test_the_address_seen_outside_is_the_servers_exit(project: Project, host: st
     for probe in ("tcp", "udp"):
         seen = project.workload.probe(probe, host=host).seen
         assert seen == (EXIT.ipv6 if ":" in host else EXIT.ipv4)
-    assert project.leaks(capture) == []
+    assert project.site.leaks(capture) == []
 
 
 def test_names_resolve_in_the_tunnel_and_dockers_resolver_is_refused(
@@ -114,7 +114,7 @@ def test_a_listed_subnet_is_reached_around_the_tunnel_and_nothing_else_is(
     capture = project.site.capture_of(project.gateway, NUMBER)
     neighbour = project.workload.probe("tcp", host=SERVER.ipv4, port=80)
     assert neighbour.failed_fast, neighbour
-    assert project.leaks(capture) == []
+    assert project.site.leaks(capture) == []
 
 
 def test_a_published_port_answers_the_machine_and_other_networks(
@@ -172,7 +172,7 @@ def test_the_tunnel_dies_and_comes_back_under_the_same_workload(project: Project
     assert project.workload.probe("tcp", host=HOST.ipv4).seen == EXIT.ipv4
     assert project.workload.inspect("{{.State.StartedAt}}") == started
     assert capture.containing(MARKER) == []
-    assert project.leaks(capture) == []
+    assert project.site.leaks(capture) == []
 
 
 def test_an_ordinary_container_is_seen_on_the_uplink(site: Site) -> None:
