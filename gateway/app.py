@@ -61,11 +61,11 @@ class UplinkGuard:
 
     def apply(self, ruleset: Ruleset, facts: Facts) -> None:
         """Let nothing leave by the uplinks of `facts` but what `ruleset` accepted."""
-        self._guard.apply(guard_for(ruleset, facts.uplinks, self._mark))
+        self._guard.apply(guard_for(ruleset, facts.uplinks, self._mark, facts.routes))
 
     def verify(self, ruleset: Ruleset, facts: Facts) -> tuple[str, ...]:
         """Return what the kernel has otherwise."""
-        return self._guard.verify(guard_for(ruleset, facts.uplinks, self._mark))
+        return self._guard.verify(guard_for(ruleset, facts.uplinks, self._mark, facts.routes))
 
 
 def secure() -> Secured:
