@@ -21,6 +21,8 @@ from tests.lab.hosts import echo
 
 NUMBER = 0
 """Which of the site's gateways the project is."""
+OFTEN = "--health-interval=1s"
+"""For `docker run` where the interval of the image is not what is tested."""
 PUBLISHED, UNLISTED = 8080, 8081
 """Ports of the machine: one leads to a listed input port, one to a port that is not listed."""
 

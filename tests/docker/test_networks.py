@@ -7,7 +7,7 @@ import pytest
 
 from tests.docker.box import LAB_VOLUME, PYTHON, Box
 from tests.docker.images import PROJECT
-from tests.docker.project import gateway_environment
+from tests.docker.project import OFTEN, gateway_environment
 from tests.docker.site import (
     EXIT,
     HOST,
@@ -40,7 +40,7 @@ class Pair:
         address = gateway_address(number)
         variables = gateway_environment(site, number)
         site.engine.docker(
-            *("create", "--name", self.gateway.name, "--network", UPLINK),
+            *("create", "--name", self.gateway.name, "--network", UPLINK, OFTEN),
             *("--ip", address.ipv4, "--ip6", address.ipv6, "--cap-add", "NET_ADMIN"),
             *("--device", "/dev/net/tun", "--sysctl", "net.ipv6.conf.all.disable_ipv6=0"),
             *("-v", f"{secret}:/run/secrets/wireguard_private_key:ro"),

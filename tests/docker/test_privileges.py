@@ -10,7 +10,7 @@ import pytest
 
 from tests.docker.box import LAB_VOLUME, Box
 from tests.docker.images import PROJECT
-from tests.docker.project import gateway_environment
+from tests.docker.project import OFTEN, gateway_environment
 from tests.docker.site import EXIT, HOST, UPLINK, Site, gateway_address, leaks_of, temporary
 
 pytestmark = pytest.mark.docker
@@ -39,7 +39,7 @@ def start(site: Site) -> Iterator[Start]:
         words = [word for pair in environment.items() for word in ("-e", "=".join(pair))]
         address = gateway_address(NUMBER)
         site.engine.docker(
-            *("run", "-d", "--name", box.name, "--network", UPLINK),
+            *("run", "-d", "--name", box.name, "--network", UPLINK, OFTEN),
             *("--ip", address.ipv4, "--ip6", address.ipv6),
             *("-v", f"{secret}:/run/secrets/wireguard_private_key:ro"),
             *(*options, *words, PROJECT),
