@@ -209,6 +209,7 @@ def sendable(packet: Packet, *, incoming: bool) -> Packet:
     """Return `packet` as the first of its flow, with what the kernel will make of it."""
     protocol = packet.protocol if packet.protocol in {TCP, UDP, ICMP, ICMPV6} else 253
     if protocol in {ICMP, ICMPV6}:
+        protocol = ICMP if packet.family is Family.IPV4 else ICMPV6
     # Connection tracking begins no flow with anything but an echo request
     # (net/netfilter/nf_conntrack_proto_icmpv6.c).
     tracked = protocol != ICMPV6 or packet.icmp_type == 128

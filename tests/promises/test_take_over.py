@@ -3,6 +3,7 @@
 The kernel can hold two at once, and what either drops is dropped.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -137,3 +138,23 @@ def test_each_backend_can_be_asked_for_and_iptables_comes_first(lab: Lab) -> Non
         Backend.NFTABLES: "nftables",
     }.items():
         assert lab.gateway_namespace.inside(lambda wanted=backend: choose(wanted)).name == name
+
+
+ASK = """
+from gateway.errors import MissingError
+from gateway.firewall.choose import choose
+from gateway.firewall.guard import Guard
+from gateway.model import Backend
+for ask in (lambda: choose(Backend.AUTO), lambda: choose(Backend.NFTABLES), Guard.find):
+    try:
+        ask()
+    except MissingError as err:
+        print(err.missing, "|", err.remedy)
+"""
+
+
+def test_without_the_capability_every_answer_names_it(lab: Lab) -> None:
+    """A workload has no NET_ADMIN: it can neither have a firewall nor find out about one."""
+    answers = lab.workload.run(sys.executable, "-c", ASK).splitlines()
+    assert len(answers) == 3
+    assert all("NET_ADMIN" in answer for answer in answers), answers
