@@ -8,18 +8,18 @@ narrow as it can be:
     110  the encrypted flow, by mark, to its endpoint          main
     120  the listed LAN subnets                                main
     130  what is on the same link as an uplink                 main
-    140  from an uplink's own address                          the stand-in table
+    140  from an uplink's own address                          the table of that uplink
     150  everything                                            the tunnel's table
 
 Rule 130 opens nothing (the firewall refuses what no list names). It is there because the kernel
 answers an ARP request, under strict reverse-path filtering, only when the asker is routed back by
 the interface it asked on (net/ipv4/arp.c arp_process, net/ipv4/fib_frontend.c).
 
-Rule 140 is there because the kernel looks a route up before it builds the answer to a client that
-came in by an uplink, and only then runs the rules that mark the answer (tcp_v4_send_synack): where
-the tunnel carries less than everything, that first look-up would end in `unreachable` and no answer
-were ever built. The stand-in table finds it a route into the tunnel, where the firewall refuses a
-packet with an uplink's source, and the mark moves it to the table of its uplink.
+Rule 140 stands only where there are input ports. The kernel looks a route up before it builds the
+answer to a client (tcp_v4_send_synack), and the chains for what leaves go by the interface found
+then: the mark that they set moves a packet to another interface behind their back (struct
+nf_hook_state keeps `out`, net/ipv4/netfilter.c ip_route_me_harder). So this look-up has to find the
+uplink already. The firewall refuses what comes from an uplink's address and is no such answer.
 """
 
 from collections.abc import Iterable
@@ -33,14 +33,13 @@ PRIORITY_REPLIES = 100
 PRIORITY_ENCRYPTED = 110
 PRIORITY_LAN = 120
 PRIORITY_ON_LINK = 130
-PRIORITY_STAND_IN = 140
+PRIORITY_OWN_ADDRESS = 140
 PRIORITY_TUNNEL = 150
 PRIORITY_LAST = 199
 """Every policy rule with a priority from PRIORITY_FIRST to PRIORITY_LAST belongs to the gateway."""
 
 TABLE_MAIN = 254
 TABLE_TUNNEL = 51820
-TABLE_STAND_IN = 51821
 TABLE_UPLINKS = 0x706C0000
 """The table, and the mark, of the uplink with index n is TABLE_UPLINKS + n."""
 
@@ -93,7 +92,7 @@ class Routing:
     @property
     def tables(self) -> tuple[int, ...]:
         """The tables that the gateway owns: they hold `routes` and nothing else."""
-        return tuple(sorted({TABLE_TUNNEL, TABLE_STAND_IN} | {r.table for r in self.routes}))
+        return tuple(sorted({TABLE_TUNNEL} | {r.table for r in self.routes}))
 
 
 LOCKED = Routing(
@@ -160,14 +159,13 @@ def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
             *LOCKED.routes,
             *dict.fromkeys(inward),
             *(route for uplink in replying for route in _reply_routes(uplink, facts)),
-            *(_stand_in_routes(facts) if replying else ()),
         ),
         rules=(
             *(rule for uplink in replying for rule in _reply_rules(uplink)),
             *_encrypted(tunnel),
             *_to_main(config.outbound_subnets, PRIORITY_LAN, "a listed LAN subnet"),
             *_to_main(_on_link(facts), PRIORITY_ON_LINK, "the same link as an uplink"),
-            *(rule for uplink in replying for rule in _stand_in_rules(uplink)),
+            *(rule for uplink in replying for rule in _own_address_rules(uplink)),
             *LOCKED.rules,
         ),
     )
@@ -211,19 +209,13 @@ def _reply_rules(uplink: Uplink) -> tuple[PolicyRule, ...]:
     )
 
 
-def _stand_in_routes(facts: Facts) -> tuple[TableRoute, ...]:
-    """Return the stand-in table: a default route into the tunnel, whatever the tunnel carries."""
-    versions = DEFAULTS if facts.ipv6 else (IPV4,)
-    return tuple(TableRoute(DEFAULTS[v], TABLE_STAND_IN, INTERFACE) for v in versions)
-
-
-def _stand_in_rules(uplink: Uplink) -> tuple[PolicyRule, ...]:
-    """Return the rules that lead answers being built for clients of `uplink` to the stand-in."""
+def _own_address_rules(uplink: Uplink) -> tuple[PolicyRule, ...]:
+    """Return the rules that lead answers being built for clients of `uplink` to its table."""
     return tuple(
         PolicyRule(
             address.version,
-            PRIORITY_STAND_IN,
-            TABLE_STAND_IN,
+            PRIORITY_OWN_ADDRESS,
+            reply_mark(uplink),
             f"answers being built, from {uplink.name}",
             source=ip_network(address.ip),
         )
