@@ -27,6 +27,8 @@ ENVIRONMENT = {
 }
 """Environment of every run in the guest; emulation is about ten times slower."""
 REPORTER = "tests.kernel.guest.reporter"
+COLLECTION = 120.0
+"""Longest time for collecting the tests of one run on the host in seconds."""
 SILENCE = 300.0
 """Longest time without a report in seconds; the guest's own limit of a test is shorter."""
 TOTAL = 600.0
@@ -53,39 +55,32 @@ class GuestList(pytest.File):
     def collect(self) -> Iterator["GuestRun"]:
         """Yield the runs."""
         listed = tomllib.loads(self.path.read_text(encoding="utf-8"))
-        chosen = None if _everything() else listed.get("chosen")
+        everything = listed.get("everything", ()) if _everything() else ()
         for name, table in listed["runs"].items():
             environment = ENVIRONMENT | table.get("environment", {})
             if "CI" in os.environ:
                 environment["CI"] = os.environ["CI"]
-            run = Run(name, table["tests"], environment, table.get("modules", ()))
-            yield GuestRun.make(self, run, chosen and tuple(chosen))
+            tests = [*table["tests"], *everything]
+            yield GuestRun.make(self, Run(name, tests, environment, table.get("modules", ())))
 
 
 class GuestRun(pytest.Collector):
     """One pytest session in the guest, collected on the host."""
 
     run: Run
-    chosen: tuple[str, ...] | None
 
     @classmethod
-    def make(cls, parent: GuestList, run: Run, chosen: tuple[str, ...] | None) -> Self:
-        """Make the node for `run`, with the tests whose node id begins as in `chosen`, or all."""
+    def make(cls, parent: GuestList, run: Run) -> Self:
+        """Make the node for `run`, whose tests are files or node ids."""
         node: Self = cls.from_parent(parent, name=run.name)
         node.run = run
-        node.chosen = chosen
         return node
 
     def collect(self) -> Iterator["GuestModule"]:
         """Ask pytest which tests there are, with the run's environment."""
-        modules: dict[str, list[tuple[str, Location]]] = {}
-        found = collected(self.run.tests, self.run.environment)
-        for start in self.chosen or ():
-            if not any(test.startswith(start) for test, _ in found):
-                raise self.CollectError(f"no test begins with {start}")
-        for test, location in found:
-            if self.chosen is None or test.startswith(self.chosen):
-                modules.setdefault(test.partition("::")[0], []).append((test, location))
+        modules: dict[str, dict[str, Location]] = {}
+        for test, location in collected(self.run.tests, self.run.environment):
+            modules.setdefault(test.partition("::")[0], {})[test] = location
         for name, tests in modules.items():
             yield GuestModule.make(self, name, tests)
 
@@ -93,10 +88,10 @@ class GuestRun(pytest.Collector):
 class GuestModule(pytest.Collector):
     """One file of tests."""
 
-    tests: Sequence[tuple[str, Location]]
+    tests: Mapping[str, Location]
 
     @classmethod
-    def make(cls, parent: GuestRun, name: str, tests: Sequence[tuple[str, Location]]) -> Self:
+    def make(cls, parent: GuestRun, name: str, tests: Mapping[str, Location]) -> Self:
         """Make the node."""
         node: Self = cls.from_parent(parent, name=name)
         node.tests = tests
@@ -104,7 +99,7 @@ class GuestModule(pytest.Collector):
 
     def collect(self) -> Iterator["GuestItem"]:
         """Yield the tests."""
-        for test, location in self.tests:
+        for test, location in self.tests.items():
             yield GuestItem.make(self, test, location)
 
 
@@ -198,6 +193,7 @@ def collected(tests: Sequence[str], environment: Mapping[str, str]) -> list[tupl
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
+            timeout=COLLECTION,
         )
         if done.returncode:
             raise pytest.Collector.CollectError(done.stdout)

@@ -20,6 +20,8 @@ _PROCESSOR = ("-accel", "tcg,thread=multi", "-cpu", "qemu64,-cx16", "-smp", "1")
 _KERNEL_LINE = "console=ttyS0 quiet root=/dev/vda rw init=/sbin/guest-init panic=-1"
 _CONSOLE_LINES = 60
 _INTERVAL = 0.1  # seconds between looks at the results
+_PLACE = "/var/tmp"  # noqa: S108 - names are made by mkdtemp, and /tmp may be memory
+_PREFIX = "portcullis-guest-"
 
 
 class Machine:
@@ -27,8 +29,8 @@ class Machine:
 
     def __init__(self, image: Image, run: Run) -> None:
         """Write the second disk and start the machine; raises LabError or OSError."""
-        # Not the directory for temporary files: that may be memory.
-        self._directory = Path(tempfile.mkdtemp(prefix="portcullis-guest-", dir="/var/tmp"))
+        _sweep()
+        self._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_PLACE))
         try:
             disk = self._directory / "project.ext4"
             workshop = self._directory / "workshop"
@@ -98,3 +100,11 @@ class Machine:
         self._process.wait()
         self._results.close()
         shutil.rmtree(self._directory)
+
+
+def _sweep() -> None:
+    """Remove the files of test runs that were killed; their machines ended with them."""
+    for directory in Path(_PLACE).glob(f"{_PREFIX}*-*"):
+        pid = directory.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            shutil.rmtree(directory, ignore_errors=True)

@@ -84,10 +84,9 @@ class Session:
                     self._finished.add(report["nodeid"])
             case "ended":
                 self._status = event["status"]
-                self._tell(f"ended after {self._clock() - self._began:.0f} s")
+                self._tell(f"ended after {event['after']:.0f} s")
             case "booted":
-                seconds = self._clock() - self._began
-                self._tell(f"runs Linux {event['kernel']} after {seconds:.0f} s")
+                self._tell(f"runs Linux {event['kernel']} after {event['after']:.0f} s")
             case _:  # "collected" is for the host's collection
                 return
 

@@ -58,7 +58,7 @@ def test_test_that_was_not_reported_has_a_reason_instead() -> None:
     """A pytest that ends without the test says so, with its error for the file."""
     events = [
         report("f.py", "collect", longrepr="SyntaxError: here"),
-        {"event": "ended", "status": 2},
+        {"event": "ended", "status": 2, "after": 9.0},
     ]
     session = listen(ScriptedGuest(events, ends=False))
     with pytest.raises(NoReport, match=r"(?s)exit code 2.*SyntaxError: here"):

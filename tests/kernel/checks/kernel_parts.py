@@ -1,80 +1,54 @@
 """What the guest is for: its kernel has WireGuard, nftables and the egress hook.
 
-Runs in the guest before everything else: without the lab and without the gateway, so that a failure
-here is one of the guest.
+Runs in the guest before everything else, without the gateway, so that a failure here is one of the
+guest.
 """
 
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
-from pyroute2 import IPRoute, NetNS, WireGuard, netns
 
+from tests.lab.namespace import Namespace, connect
 from tests.lab.process import run
-
-LEFT, RIGHT = "kpleft", "kpright"
+from tests.lab.server import Keys
 
 
 @pytest.fixture
-def namespaces() -> Iterator[tuple[str, str]]:
+def namespaces() -> Iterator[list[Namespace]]:
     """Make two namespaces joined by a pair of veth links, 10.9.0.1 and 10.9.0.2."""
-    with ExitStack() as stack:
-        for name in (LEFT, RIGHT):
-            netns.create(name)
-            stack.callback(netns.remove, name)
-        with IPRoute() as links:
-            links.link("add", ifname="kp1", kind="veth", peer={"ifname": "kp2"})
-            for link, name in (("kp1", LEFT), ("kp2", RIGHT)):
-                links.link("set", index=links.link_lookup(ifname=link)[0], net_ns_fd=name)
-        for link, name, address in (("kp1", LEFT, "10.9.0.1"), ("kp2", RIGHT, "10.9.0.2")):
-            with NetNS(name) as inside:
-                index = inside.link_lookup(ifname=link)[0]
-                inside.addr("add", index=index, address=address, prefixlen=24)
-                inside.link("set", index=index, state="up")
-        yield LEFT, RIGHT
+    made = [Namespace("parts1"), Namespace("parts2")]
+    try:
+        for namespace in made:
+            namespace.create()
+        connect(made[0], "eth0", made[1], "eth0")
+        for number, namespace in enumerate(made, 1):
+            namespace.ip(f"addr add 10.9.0.{number}/24 dev eth0", "link set eth0 up")
+        yield made
+    finally:
+        for namespace in made:
+            namespace.delete()
 
 
-def test_kernel_wireguard_carries_a_datagram_between_two_namespaces(
-    namespaces: tuple[str, str],
-) -> None:
-    """Two kernel interfaces set up through pyroute2 shake hands and carry UDP."""
-    private = [run(["wg", "genkey"]).strip() for _ in namespaces]
-    public = [run(["wg", "pubkey"], stdin=key).strip() for key in private]
-    for number, name in enumerate(namespaces):
-        other = 1 - number
-        with NetNS(name) as inside:
-            inside.link("add", ifname="wg0", kind="wireguard")
-            index = inside.link_lookup(ifname="wg0")[0]
-            inside.addr("add", index=index, address=f"10.8.0.{number + 1}", prefixlen=24)
-        netns.pushns(name)
-        with WireGuard() as wireguard:
-            wireguard.set(
-                "wg0",
-                private_key=private[number],
-                listen_port=51820,
-                peer={
-                    "public_key": public[other],
-                    "endpoint_addr": f"10.9.0.{other + 1}",
-                    "endpoint_port": 51820,
-                    "allowed_ips": ["10.8.0.0/24"],
-                },
-            )
-        netns.popns()
-        with NetNS(name) as inside:
-            inside.link("set", index=index, state="up")
-    sockets = []
-    for name in namespaces:
-        netns.pushns(name)
-        sockets.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        netns.popns()
-    sender, receiver = sockets
+def test_kernel_wireguard_carries_a_datagram(namespaces: list[Namespace]) -> None:
+    """Two interfaces of the kernel shake hands and carry UDP from one to the other."""
+    keys = [Keys.generate() for _ in namespaces]
+    for number, namespace in enumerate(namespaces, 1):
+        namespace.ip("link add wg0 type wireguard", f"addr add 10.8.0.{number}/24 dev wg0")
+        configuration = (
+            f"[Interface]\nPrivateKey = {keys[number - 1].private}\nListenPort = 51820\n"
+            f"[Peer]\nPublicKey = {keys[2 - number].public}\nAllowedIPs = 10.8.0.0/24\n"
+            f"Endpoint = 10.9.0.{3 - number}:51820\n"
+        )
+        namespace.run("wg", "setconf", "wg0", "/dev/stdin", stdin=configuration)
+        namespace.ip("link set wg0 up")
+    sender, receiver = (n.socket(socket.AF_INET, socket.SOCK_DGRAM) for n in namespaces)
     with sender, receiver:
         receiver.bind(("10.8.0.2", 9))
         receiver.settimeout(30)
         sender.sendto(b"through", ("10.8.0.2", 9))
-        assert receiver.recvfrom(100)[0] == b"through"
+        assert receiver.recv(100) == b"through"
 
 
 def test_nftables_take_an_egress_chain() -> None:
