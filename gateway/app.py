@@ -15,11 +15,12 @@ from gateway.firewall.choose import choose, take_over
 from gateway.firewall.guard import Guard, guard_for
 from gateway.health import Board, HealthServer
 from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
+from gateway.parts import Parts
 from gateway.policy.dns import resolvers_in
 from gateway.policy.firewall import closed
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
-from gateway.supervisor import Parts, Supervisor
+from gateway.supervisor import Supervisor
 from gateway.system import conntrack, process, resolv, sole
 from gateway.system.events import watch
 from gateway.system.hooks import Hooks

@@ -5,7 +5,9 @@ place; when not even those can be put into force, the links go down. Nothing her
 or flushes on the way out of an error.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -69,8 +71,17 @@ class Enforcement:
         self._state: State = Locked()
         self._rules = closed()
         self._routing = LOCKED
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self._refused_since_apply: Mapping[tuple[str, str], int] = {}
         self.facts = Facts()
         self.drift = 0
+        self.drifted: tuple[str, ...] = ()
+
+    @property
+    def refused(self) -> tuple[tuple[str, str, int], ...]:
+        """The packets refused so far, by family and direction, as they were last counted."""
+        total = self._refused + Counter(self._refused_since_apply)
+        return tuple((*where, packets) for where, packets in sorted(total.items()))
 
     def enter(self, state: State) -> None:
         """Put what `state` needs into force: rules, then routes. Raises KernelError."""
@@ -114,12 +125,13 @@ class Enforcement:
         self.route(self._wanted_routing())
 
     def put_back_drift(self) -> None:
-        """Compare the kernel with what was put there, and put back what is not. Counts and logs."""
+        """Compare the kernel with what was put there, and put back what is not. Counts and logs.
+
+        `drifted` says afterwards what was found. Refused packets are counted with it.
+        """
+        self.look_around()
         drift = [
-            *self._mend(
-                lambda: self._firewall.verify(self._rules),
-                lambda: self._firewall.apply(self._rules),
-            ),
+            *self._mend(self._rules_drift, lambda: self._apply(self._rules)),
             *(self._mended_guard(self._guard) if self._guard else ()),
             *self._mend(
                 lambda: self._network.routing_drift(self._routing),
@@ -129,6 +141,7 @@ class Enforcement:
         for uplink in self.facts.uplinks:
             drift += self._mended_settings(uplink.name)
         self.drift += len(drift)
+        self.drifted = tuple(drift)
         if drift:
             self._log.warning("put back what somebody else changed", drift=drift)
 
@@ -155,10 +168,23 @@ class Enforcement:
         rules = ruleset_for(self._state, self._config, self.facts)
         changed = rules != self._rules
         if changed:
-            self._firewall.apply(rules)
+            with suppress(FirewallError):  # the rules are more than their counts
+                self._refused_since_apply = self._firewall.refused()
+            self._apply(rules)
         if self._guard and (guard or changed):
             self._guard.apply(rules, self.facts)
         self._rules = rules
+
+    def _apply(self, rules: Ruleset) -> None:
+        """Put `rules` into force, whose counts begin anew."""
+        self._firewall.apply(rules)
+        self._refused.update(self._refused_since_apply)
+        self._refused_since_apply = {}
+
+    def _rules_drift(self) -> tuple[str, ...]:
+        found = self._firewall.verify(self._rules)
+        self._refused_since_apply = self._firewall.refused()
+        return found
 
     def _wanted_routing(self) -> Routing:
         match self._state:

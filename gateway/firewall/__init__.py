@@ -1,5 +1,6 @@
 """Putting a ruleset into the kernel's firewall, whichever it has."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from gateway.policy.rules import Ruleset
@@ -24,4 +25,12 @@ class Firewall(Protocol):
         """Compare the kernel with `ruleset`: one line for each difference, none when all is well.
 
         Raises FirewallError when the kernel cannot be read.
+        """
+
+    def refused(self) -> Mapping[tuple[str, str], int]:
+        """Return how many packets the rules have refused since they were put into force.
+
+        By family (`ipv4`, `ipv6`) and direction (`in`, `forward`, `out`). Right after `verify` it
+        is what `verify` has read, and costs nothing. Raises FirewallError when the kernel cannot
+        be read.
         """

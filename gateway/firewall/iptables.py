@@ -38,7 +38,7 @@ from gateway.firewall.render_iptables import (
     target_of,
 )
 from gateway.firewall.transition import interim
-from gateway.firewall.xt_entry import EXTENSION, Entry, differences, is_standard, parse
+from gateway.firewall.xt_entry import EXTENSION, Entry, differences, is_standard, packets, parse
 from gateway.firewall.xt_options import entry_size, lookup_by
 from gateway.firewall.xtables_lock import xtables_lock
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
@@ -62,6 +62,9 @@ finally:
         del sys.modules["distutils"]
 
 _MARK = re.compile(r"\b0x[0-9a-f]+(/0x[0-9a-f]+)?")
+
+DIRECTIONS = {"INPUT": "in", "FORWARD": "forward", "OUTPUT": "out"}
+"""The words for what each deciding chain refuses."""
 
 COMMIT_ATTEMPTS = 10
 """How often a table is built again because somebody else changed it before our commit."""
@@ -155,14 +158,31 @@ class _Table:
         return compared
 
     def _held(self, kernel: Any, chain: str) -> Iterator[Entry]:
+        for blob, verdict in self._entries(kernel, chain):
+            yield parse(self.family, blob, verdict, _SIZES)
+
+    def _entries(self, kernel: Any, chain: str) -> Iterator[tuple[bytes, str]]:
+        """Yield each rule's bytes and the verdict of its target, empty for an extension."""
         entry = kernel.first_rule(chain)
         while entry:
             blob = ctypes.string_at(ctypes.addressof(entry), entry.next_offset)
             verdict = ""
             if is_standard(self.family, blob):
                 verdict = (kernel.get_target(entry) or b"CONTINUE").decode()
-            yield parse(self.family, blob, verdict, _SIZES)
+            yield blob, verdict
             entry = kernel.next_rule(entry)
+
+    def refused(self) -> dict[str, int]:
+        """Return the packets that each chain has refused: those that it did not accept."""
+        with self._opened() as kernel:
+            return {
+                hook: sum(
+                    packets(self.family, blob)
+                    for blob, verdict in self._entries(kernel, hook)
+                    if verdict != "ACCEPT"
+                )
+                for hook in TABLES[self.name]
+            }
 
     def commit(self, chains: _Chains) -> None:
         """Replace everything in the table by `chains`, in one step of the kernel."""
@@ -259,6 +279,14 @@ class IptablesFirewall:
         """Return one line for each difference of the kernel; see `Firewall.verify`."""
         tables = self._each_table()
         return tuple(line for table in tables for line in table.differences(table.build(ruleset)))
+
+    def refused(self) -> dict[tuple[str, str], int]:
+        """Return the packets refused, by family and direction; see `Firewall.refused`."""
+        return {
+            (family.name.lower(), DIRECTIONS[hook]): count
+            for family, (_marks, decides) in self._tables.items()
+            for hook, count in decides.refused().items()
+        }
 
     def _each_table(self) -> list[_Table]:
         return [table for pair in self._tables.values() for table in pair]

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 _DORMANT = "flags dormant"
+_REFUSING = re.compile(
+    r"meta nfproto (ipv[46])\b.* counter packets (\d+) bytes \d+ (?:drop|reject)\b"
+)
 _COUNTS = re.compile(r"(counter) (?:packets|pkts) \d+ bytes \d+")
 
 
@@ -40,6 +43,19 @@ def parse(listing: str, table: str) -> Listing:
         else:
             words[block] = (*words.get(block, ()), line)
     return Listing(words, tuple(filter(None, code)))
+
+
+def refused(listing: str) -> dict[tuple[str, str], int]:
+    """Return the packets that refusing rules have met, by family and chain."""
+    found: dict[tuple[str, str], int] = {}
+    chain = ""
+    for line in map(str.strip, listing.splitlines()):
+        if line.startswith("chain ") and line.endswith("{"):
+            chain = line.split()[1]
+        elif counted := _REFUSING.match(line):
+            where = counted[1], chain
+            found[where] = found.get(where, 0) + int(counted[2])
+    return found
 
 
 def compare(wanted: Listing, held: Listing) -> Iterator[str]:

@@ -13,7 +13,7 @@ import re
 from typing import Protocol
 
 from gateway.errors import FirewallError, MissingError, ProcessError
-from gateway.firewall.listing import Listing, compare, parse
+from gateway.firewall.listing import Listing, compare, parse, refused
 from gateway.firewall.render_nftables import replacement, transaction
 from gateway.system import process
 
@@ -75,6 +75,7 @@ class HeldTable:
         self._twin = f"{table}_wanted"
         self._nft = nft
         self._wanted: dict[str, Listing] = {}
+        self._compared: str | None = None
 
     def put(self, body: str) -> None:
         """Fill the table with `body` in place of what it holds, in one step, and read it back.
@@ -105,12 +106,22 @@ class HeldTable:
         """
         wanted = self._listing_of(body)
         try:
-            held = self._held()
+            self._compared = self._nft.listing(self.table)
         except FirewallError:
             if self._nft.has(self.table):
                 raise
+            self._compared = ""
             return (f"table {self.table} is not there",)
+        held = parse(self._compared, self.table)
         return tuple(map(without_marks, compare(wanted, held)))
+
+    def refused(self) -> dict[tuple[str, str], int]:
+        """Return the packets that refusing rules have met, by family and chain.
+
+        Right after `differences` they are taken from its listing, so that no program is started.
+        """
+        listing, self._compared = self._compared, None
+        return refused(self._nft.listing(self.table) if listing is None else listing)
 
     def remove(self) -> None:
         """Remove the table, which need not be there. Raises FirewallError."""

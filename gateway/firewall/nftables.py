@@ -32,6 +32,10 @@ _MODULES = (
 )
 
 
+DIRECTIONS = {"input": "in", "forward": "forward", "output": "out"}
+"""The words for what each deciding chain refuses."""
+
+
 class NftablesFirewall:
     """The table `inet portcullis`; the only writer of it."""
 
@@ -87,6 +91,15 @@ class NftablesFirewall:
         Raises FirewallError when the kernel cannot be read.
         """
         return self._table.differences(render_chains(ruleset))
+
+    def refused(self) -> dict[tuple[str, str], int]:
+        """Return the packets refused, by family and direction; see `Firewall.refused`."""
+        counted = self._table.refused()
+        return {
+            (family, way): counted.get((family, chain), 0)
+            for family in ("ipv4", "ipv6")
+            for chain, way in DIRECTIONS.items()
+        }
 
 
 def remove_leftover() -> None:

@@ -25,6 +25,9 @@ HEADER_SIZE = {Family.IPV4: 84, Family.IPV6: 136}
 ENTRY_SIZE = {Family.IPV4: 112, Family.IPV6: 168}
 """The size of the entry before its first match."""
 
+COUNTERS = struct.Struct("=QQ")
+"""struct xt_counters, packets and bytes: what the entry has last before its first match."""
+
 Sizes = Mapping[tuple[str, int], int]
 """How many bytes of an extension's parameters are the user's, by its name and revision."""
 
@@ -71,6 +74,12 @@ def parse(family: Family, blob: bytes, verdict: str, sizes: Sizes) -> Entry:
             parts.append(Part(name, "", revision, blob[offset + EXTENSION.size : stop]))
         offset += max(size, EXTENSION.size)
     return Entry(blob[: HEADER_SIZE[family]], tuple(parts))
+
+
+def packets(family: Family, blob: bytes) -> int:
+    """Return how many packets an entry has met."""
+    count: int = COUNTERS.unpack_from(blob, ENTRY_SIZE[family] - COUNTERS.size)[0]
+    return count
 
 
 def differences(

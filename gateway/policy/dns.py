@@ -48,10 +48,12 @@ def resolved(
 ) -> tuple[Tunnel, ...]:
     """Return `tunnel` once for each way to replace its endpoints' names by addresses.
 
-    Addresses that no uplink has a route to are left out. Empty when a name has none left.
+    Addresses that no uplink has a route to are left out, and those that no server can have. Empty
+    when a name has none left.
     """
+    own = {address.ip for address in tunnel.addresses}
     usable = {
-        name: [address for address in answers.get(name, ()) if uplink_to(address, facts)]
+        name: [a for a in answers.get(name, ()) if a not in own and _can_be_reached(a, facts)]
         for name in tunnel.names
     }
     if not all(usable.values()):
@@ -61,6 +63,11 @@ def resolved(
         replace(tunnel, peers=tuple(_with_address(peer, usable, turn) for peer in tunnel.peers))
         for turn in range(most)
     )
+
+
+def _can_be_reached(address: Address, facts: Facts) -> bool:
+    odd = address.is_loopback or address.is_multicast or address.is_unspecified
+    return not odd and uplink_to(address, facts) is not None
 
 
 def _with_address(peer: Peer, usable: Mapping[str, list[Address]], turn: int) -> Peer:

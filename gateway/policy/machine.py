@@ -19,8 +19,13 @@ closes before anything is repaired.
 Candidates. The configuration lists one or more tunnels. They are tried in order, each with
 PATIENCE; after the last one the gateway waits, longer each time, while WireGuard itself goes on
 trying, and begins with the first. A name is looked up again each time its turn comes, and its
-addresses take turns. RETURN_AFTER a candidate other than the first has connected, the first gets
-another chance.
+addresses take turns, round by round. RETURN_AFTER a candidate other than the first has connected,
+the first gets another chance.
+
+Politeness. An interface that is lost is built again at once, but never twice in PAUSE. Failures
+are forgotten only when a connection has lasted STABLE_AFTER, so that rules which are refused again
+and again are not answered by a flood of handshakes. When the way to a server changes, waiting has
+no more point: the next attempt begins at once.
 """
 
 from dataclasses import replace
@@ -37,6 +42,7 @@ from gateway.policy.states import (
     Failed,
     Locked,
     Lost,
+    Moved,
     Probed,
     Reason,
     Refused,
@@ -54,6 +60,12 @@ PATIENCE = 8.0
 
 RETURN_AFTER = 1800.0
 """Seconds after which the first candidate is tried again while another one is connected."""
+
+PAUSE = 1.0
+"""Seconds from one building of the interface to the next, at least."""
+
+STABLE_AFTER = 10.0
+"""Seconds of being connected after which the failures before are forgotten."""
 
 BACKOFF_FIRST = 1.0
 BACKOFF_LAST = 60.0
@@ -100,7 +112,7 @@ def _refused(state: State, event: Refused, now: float, chance: float) -> State:
     attempt = 1
     if isinstance(state, Locked):
         attempt = state.attempt + 1
-    elif isinstance(state, Resolving | Connecting):
+    elif isinstance(state, Resolving | Connecting | Connected):
         attempt = state.turn.attempt + 1
     return Locked(Reason.FIREWALL, now, now + backoff(attempt, chance), attempt, event.detail)
 
@@ -116,10 +128,13 @@ def _from_resolving(state: Resolving, event: Event, now: float, chance: float) -
         case Asking():
             return replace(state, query=event.query)
         case Resolved():
-            tunnel = event.tunnels[state.turn.attempt % len(event.tunnels)]
+            tunnel = event.tunnels[(state.turn.rounds - 1) % len(event.tunnels)]
             return Connecting(state.turn, tunnel, state.reason, state.since, retry_at=now)
         case Failed():
-            return _after_failure(state, Reason.NOT_RESOLVED, event, now + _wait(state, chance))
+            retry_at = now + _wait(state.turn, chance)
+            return _after_failure(state, Reason.NOT_RESOLVED, event, retry_at)
+        case Moved() if state.query is None:
+            return replace(state, retry_at=min(state.retry_at, now))
         case _:
             return state
 
@@ -128,23 +143,27 @@ def _from_connecting(state: Connecting, event: Event, now: float, chance: float)
     match event:
         case Built() if not state.built:
             reason = state.reason if state.reason is Reason.SILENT else Reason.NO_HANDSHAKE
-            give_up_at = now + PATIENCE + _wait(state, chance)
+            give_up_at = now + PATIENCE + _wait(state.turn, chance)
             return replace(
                 state, built=True, reason=reason, give_up_at=give_up_at, detail="", pulse=Pulse()
             )
-        case Failed() if not state.built:
-            return _after_failure(state, Reason.NOT_BUILT, event, now + _wait(state, chance))
+        case Failed():
+            retry_at = now + _wait(state.turn, chance)
+            return _after_failure(state, Reason.NOT_BUILT, event, retry_at)
         case Lost():
-            return _rebuilding(state, event, state.since, now)
+            return _rebuilding(state, event, now)
+        case Moved():
+            retry_at = max(now, state.retry_at + PAUSE) if state.built else min(state.retry_at, now)
+            return replace(state, built=False, retry_at=retry_at, detail=event.detail)
         case Sampled() if state.built:
             return _sampled_while_connecting(state, event.status, now)
         case _:
             return state
 
 
-def _wait(state: Resolving | Connecting, chance: float) -> float:
-    """Return the seconds to wait when the candidate of `state` fails: none within a round."""
-    return backoff(state.turn.rounds, chance) if state.turn.is_last else 0.0
+def _wait(turn: Turn, chance: float) -> float:
+    """Return the seconds to wait when the candidate of `turn` fails: none within a round."""
+    return backoff(turn.rounds, chance) if turn.is_last else 0.0
 
 
 def _after_failure(
@@ -160,8 +179,7 @@ def _after_failure(
 def _sampled_while_connecting(state: Connecting, status: TunnelStatus, now: float) -> State:
     pulse = state.pulse.after(status, now)
     if pulse.handshake_at is not None:
-        turn = replace(state.turn, attempt=0)
-        return Connected(turn, state.tunnel, now, replace(pulse, unanswered_at=None))
+        return Connected(state.turn, state.tunnel, now, replace(pulse, unanswered_at=None))
     if now >= state.give_up_at:
         return _take(state.turn.next(), Reason.NO_HANDSHAKE, state.since, now)
     return replace(state, pulse=pulse)
@@ -170,7 +188,12 @@ def _sampled_while_connecting(state: Connecting, status: TunnelStatus, now: floa
 def _from_connected(state: Connected, event: Event, now: float) -> State:
     match event:
         case Lost():
-            return _rebuilding(state, event, now, now)
+            return _rebuilding(state, event, now)
+        case Moved():
+            retry_at = max(now, state.since + PAUSE)
+            return Connecting(
+                state.turn, state.tunnel, Reason.MOVED, now, retry_at, detail=event.detail
+            )
         case Sampled():
             return _sampled_while_connected(state, event.status, now)
         case Probed():
@@ -182,16 +205,25 @@ def _from_connected(state: Connected, event: Event, now: float) -> State:
 
 def _sampled_while_connected(state: Connected, status: TunnelStatus, now: float) -> State:
     pulse = state.pulse.after(status, now)
+    turn = state.turn
+    if now - state.since >= STABLE_AFTER:
+        turn = replace(turn, attempt=0)
     keepalive = any(peer.persistent_keepalive for peer in state.tunnel.peers)
     if pulse.is_silent(now, keepalive=keepalive):
-        return _take(state.turn.next(), Reason.SILENT, now, now)
-    if state.turn.position and now - state.since >= RETURN_AFTER:
-        return _take(replace(state.turn, position=0), Reason.RETURNING, now, now)
-    return replace(state, pulse=pulse)
+        return _take(turn.next(), Reason.SILENT, now, now)
+    if turn.position and now - state.since >= RETURN_AFTER:
+        return _take(replace(turn, position=0), Reason.RETURNING, now, now)
+    return replace(state, turn=turn, pulse=pulse)
 
 
-def _rebuilding(state: Connecting | Connected, lost: Lost, since: float, now: float) -> Connecting:
-    """Return the state in which the interface for the same tunnel is built again, at once."""
+def _rebuilding(state: Connecting | Connected, lost: Lost, now: float) -> Connecting:
+    """Return the state in which the interface for the same tunnel is built again."""
+    before = state.retry_at if isinstance(state, Connecting) else state.since
     return Connecting(
-        state.turn, state.tunnel, Reason.INTERFACE_LOST, since, retry_at=now, detail=lost.detail
+        state.turn,
+        state.tunnel,
+        Reason.INTERFACE_LOST,
+        since=now if isinstance(state, Connected) else state.since,
+        retry_at=max(now, before + PAUSE),
+        detail=lost.detail,
     )

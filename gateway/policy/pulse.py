@@ -15,8 +15,15 @@ from dataclasses import dataclass
 
 from gateway.model import TunnelStatus
 
-SILENT_AFTER = 15.0
-"""Seconds that sent data may stay unanswered: WireGuard itself starts a new handshake then."""
+SILENT_AFTER = 16.0
+"""Seconds that sent data may stay unanswered.
+
+WireGuard itself starts a new handshake after 15; one more leaves time for the answer, which is all
+that a server needs which was started again and has forgotten us.
+"""
+
+DOUBT_AFTER = 3.0
+"""Seconds after which unanswered data is reason to ask something that will be answered."""
 
 HANDSHAKE_EXPIRES = 210.0
 """Seconds after which a tunnel with keepalive must have had a new handshake.
@@ -58,6 +65,10 @@ class Pulse:
             sent=status.sent,
             unanswered_at=None if answered else self.unanswered_at or (now if data else None),
         )
+
+    def is_in_doubt(self, now: float) -> bool:
+        """Say whether something that was sent has been without an answer for a while."""
+        return self.unanswered_at is not None and now - self.unanswered_at >= DOUBT_AFTER
 
     def is_silent(self, now: float, *, keepalive: bool) -> bool:
         """Say whether the server is gone, by what has been seen until `now`."""

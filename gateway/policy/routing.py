@@ -120,6 +120,19 @@ def uplink_to(address: Address, facts: Facts) -> Uplink | None:
     return next((u for u in facts.uplinks if route and u.name == route.interface), None)
 
 
+def ways(tunnel: Tunnel, facts: Facts) -> str:
+    """Return by which uplinks, gateways and own addresses the endpoints of `tunnel` are reached."""
+    return "; ".join(_way(endpoint.address, facts) for endpoint in tunnel.endpoints)
+
+
+def _way(address: Address, facts: Facts) -> str:
+    route, uplink = route_to(address, facts), uplink_to(address, facts)
+    if route is None or uplink is None:
+        return f"no way to {address}"
+    own = ", ".join(str(a.ip) for a in uplink.addresses if a.version == address.version)
+    return f"{address} by {uplink.name} via {route.gateway or 'the link'} from {own or 'nowhere'}"
+
+
 def reply_mark(uplink: Uplink) -> int:
     """Return the mark, which is also the table, of flows that came in by `uplink`."""
     return TABLE_UPLINKS + uplink.index

@@ -6,8 +6,12 @@ from enum import StrEnum
 from gateway.model import Address, Tunnel, TunnelStatus
 from gateway.policy.pulse import Pulse
 
-RESOLVER_FAILURES = 3
-"""Probes in a row that the tunnel's resolver leaves unanswered before it counts as silent."""
+RESOLVER_FAILURES = 5
+"""Probes in a row that the tunnel's resolver leaves unanswered before it counts as silent.
+
+Three questions go into a probe. Where every fifth packet is lost each way, one of 21 probes fails,
+and five in a row do so by chance once in four million.
+"""
 
 
 class Reason(StrEnum):
@@ -17,10 +21,12 @@ class Reason(StrEnum):
     NO_HANDSHAKE = "no handshake"
     SILENT = "handshake but nothing received"
     INTERFACE_LOST = "the tunnel's interface was lost"
+    MOVED = "the way to the server changed"
     NOT_BUILT = "the tunnel could not be set up"
     NOT_RESOLVED = "the endpoint's name could not be resolved"
     RETURNING = "trying the first server again"
     FIREWALL = "the firewall rules could not be put into force"
+    DRIFT = "firewall drift"
 
 
 @dataclass(frozen=True)
@@ -184,6 +190,13 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """The way to the server is another one: an uplink, its address or its route, and which."""
+
+    detail: str
+
+
+@dataclass(frozen=True)
 class Refused:
     """The kernel did not take the rules of the state, and why; the closed ones are in force."""
 
@@ -209,4 +222,6 @@ class Stop:
     """Somebody wants the process to end."""
 
 
-Event = Begin | Asking | Resolved | Built | Failed | Lost | Refused | Sampled | Probed | Stop
+Event = (
+    Begin | Asking | Resolved | Built | Failed | Lost | Moved | Refused | Sampled | Probed | Stop
+)

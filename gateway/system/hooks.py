@@ -10,34 +10,52 @@ from gateway.system import process
 TIME_LIMIT = 30.0
 """Seconds after which a command is ended."""
 
+LAST_TIME_LIMIT = 2.0
+"""Seconds that commands get when the gateway ends: who stops a container does not wait long."""
+
 
 class Hooks:
-    """Runs one command at a time, in order, without a shell; a failure is logged, no more."""
+    """Runs one command at a time, in order, without a shell; a failure is logged, no more.
+
+    While one runs, only the last word is remembered: a tunnel that comes and goes faster than its
+    commands end does not make a queue of them.
+    """
 
     def __init__(self, up: tuple[str, ...], down: tuple[str, ...]) -> None:
         """`up` and `down` are argument lists, empty for none."""
-        self._up = up
-        self._down = down
-        self._last: asyncio.Future[None] | None = None
+        self._commands = {"VPN_UP_COMMAND": up, "VPN_DOWN_COMMAND": down}
+        self._wanted: str | None = None
+        self._running: str | None = None
+        self._work: asyncio.Future[None] | None = None
         self._log = structlog.get_logger()
 
     def up(self) -> None:
         """Start the command for a tunnel that carries traffic; to be called on the loop."""
-        self._enqueue("VPN_UP_COMMAND", self._up)
+        self._want("VPN_UP_COMMAND")
 
     def down(self) -> None:
         """Start the command for a tunnel that no longer does; to be called on the loop."""
-        self._enqueue("VPN_DOWN_COMMAND", self._down)
+        self._want("VPN_DOWN_COMMAND")
 
-    def _enqueue(self, variable: str, argv: tuple[str, ...]) -> None:
-        if argv:
-            self._last = asyncio.ensure_future(self._run(variable, argv, self._last))
+    async def finish(self) -> None:
+        """Wait until all is done, but not for long; what still runs then ends with the process."""
+        if self._work is not None:
+            await asyncio.wait([self._work], timeout=LAST_TIME_LIMIT)
 
-    async def _run(
-        self, variable: str, argv: tuple[str, ...], before: "asyncio.Future[None] | None"
-    ) -> None:
-        if before is not None:
-            await asyncio.wait([before])
+    def _want(self, variable: str) -> None:
+        busy = self._work is not None and not self._work.done()
+        self._wanted = None if busy and variable == self._running else variable
+        if not busy:
+            self._work = asyncio.ensure_future(self._run_wanted())
+
+    async def _run_wanted(self) -> None:
+        while self._wanted is not None:
+            self._running, self._wanted = self._wanted, None
+            argv = self._commands[self._running]
+            if argv:
+                await self._run(self._running, argv)
+
+    async def _run(self, variable: str, argv: tuple[str, ...]) -> None:
         log = self._log.bind(variable=variable)
         try:
             child = process.start(argv, on_line=lambda line: log.info("command says", line=line))

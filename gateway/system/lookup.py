@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from dns.message import QueryMessage
 
 DNS_PORT = 53
+KINDS = ("A", "AAAA")
+
 TRIES = 3
-PATIENCE = 1.5
-"""Seconds that the resolver gets for each try."""
+INTERVAL = 1.0
+"""Seconds from one try to the next. All questions go out together, so that the hole is short."""
 
 LARGEST_ANSWER = 4096
+
+Question = tuple[str, str]
+"""A name and the kind of record that it is asked for."""
 
 
 class EndpointLookup:
@@ -68,56 +73,67 @@ class EndpointLookup:
 
         Raises NetworkError for a name that has never had one. The socket is closed in any case.
         """
+        failure: OSError | None = None
+        answers: dict[Question, list[Address]] = {}
         try:
-            for name in names:
-                found = [*await self._addresses(name, "A"), *await self._addresses(name, "AAAA")]
-                if found:
-                    self._known[name] = tuple(dict.fromkeys(found))
+            await self._collect([(name, kind) for name in names for kind in KINDS], answers)
+        except OSError as err:  # as good as no answer, if there was one before
+            failure = err
         finally:
             self._close()
+        for name in names:
+            found = [address for kind in KINDS for address in answers.get((name, kind), ())]
+            if found:
+                self._known[name] = tuple(dict.fromkeys(found))
         unknown = [name for name in names if name not in self._known]
         if unknown:
-            raise NetworkError(
-                f"the resolver {self._resolver} gives no address", ", ".join(unknown)
-            )
+            heard = f"cannot be asked ({failure.strerror})" if failure else "gives no address"
+            raise NetworkError(f"the resolver {self._resolver} {heard}", ", ".join(unknown))
         return {name: self._known[name] for name in names}
 
-    async def _addresses(self, name: str, kind: str) -> list[Address]:
-        import dns.exception  # noqa: PLC0415 - see the module's docstring
-        import dns.message  # noqa: PLC0415
+    async def _collect(
+        self, questions: list[Question], answers: dict[Question, list[Address]]
+    ) -> None:
+        """Ask all `questions` until each is in `answers` or the time is up. Raises OSError."""
+        import dns.message  # noqa: PLC0415 - see the module's docstring
 
-        try:
-            question = dns.message.make_query(name, kind)
-            for _ in range(TRIES):
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(PATIENCE):
-                        answer = await self._exchange(question.to_wire(), question)
-                        rrset = answer.resolve_chaining().answer
-                        return [ip_address(str(record)) for record in rrset or ()]
-        except dns.exception.DNSException:
-            return []
-        except OSError as err:
-            raise NetworkError(
-                f"ask for the endpoint's name: {err.strerror}", str(self._resolver), err.errno
-            ) from err
-        return []
-
-    async def _exchange(self, wire: bytes, question: "QueryMessage") -> "QueryMessage":
-        """Send the question, and wait for the answer to it; what is none is passed over."""
-        import dns.message  # noqa: PLC0415
-
-        loop = asyncio.get_running_loop()
+        waiting = {question: dns.message.make_query(*question) for question in questions}
         channel = self._socket
         if channel is None:
-            raise NetworkError("the socket for the endpoint's name is closed", str(self._resolver))
-        await loop.sock_sendto(channel, wire, (str(self._resolver), DNS_PORT))
-        while True:
-            data, _ = await loop.sock_recvfrom(channel, LARGEST_ANSWER)
-            answer = dns.message.from_wire(data)
-            if isinstance(answer, dns.message.QueryMessage) and question.is_response(answer):
-                return answer
+            return
+        # Connected, so that the kernel takes answers from nobody else, and tells refusals.
+        await asyncio.get_running_loop().sock_connect(channel, (str(self._resolver), DNS_PORT))
+        for _ in range(TRIES):
+            with suppress(TimeoutError, ConnectionRefusedError):
+                async with asyncio.timeout(INTERVAL):
+                    await _exchange(channel, waiting, answers)
+            if not waiting:
+                return
 
     def _close(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+async def _exchange(
+    channel: socket.socket,
+    waiting: "dict[Question, QueryMessage]",
+    answers: dict[Question, list[Address]],
+) -> None:
+    """Send what is `waiting`, and move it to `answers` as they come in; what is none is ignored."""
+    import dns.exception  # noqa: PLC0415 - see the module's docstring
+    import dns.message  # noqa: PLC0415
+
+    loop = asyncio.get_running_loop()
+    for message in waiting.values():
+        await loop.sock_sendall(channel, message.to_wire())
+    while waiting:
+        data = await loop.sock_recv(channel, LARGEST_ANSWER)
+        with suppress(dns.exception.DNSException):
+            answer = dns.message.from_wire(data)
+            for question in [q for q, asked in waiting.items() if asked.is_response(answer)]:
+                del waiting[question]
+                if isinstance(answer, dns.message.QueryMessage):
+                    found = answer.resolve_chaining().answer
+                    answers[question] = [ip_address(str(record)) for record in found or ()]

@@ -1,18 +1,21 @@
 """One packet into the tunnel, and whether somebody answers it."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
+from collections.abc import Callable
 
 from gateway.model import INTERFACE
 from gateway.policy.probing import Probe, Question
 
-PATIENCE = 3.0
-"""Seconds that an answer may take."""
+TRIES = 3
+INTERVAL = 1.0
+"""Seconds from one try to the next; an answer to any of them counts until the last is over."""
 
-TRIES = 2
 DNS_PORT = 53
+LARGEST_ANSWER = 4096
 
 ROOT_QUESTION = struct.pack("!5H", 0x0100, 1, 0, 0, 0) + b"\0" + struct.pack("!2H", 2, 1)
 """A DNS message behind its id: the name servers of the root, which every resolver knows.
@@ -31,42 +34,56 @@ async def probe(wanted: Probe) -> bool:
     Nothing but the tunnel's interface can carry it, whatever the routes say.
     """
     ask = _ask_resolver if wanted.question is Question.DNS else _ping
-    for _ in range(TRIES):
-        try:
-            async with asyncio.timeout(PATIENCE / TRIES):
-                return await ask(str(wanted.address), wanted.address.version)
-        except OSError:  # a time-out too
-            continue
-    return False
+    try:
+        return await ask(str(wanted.address), wanted.address.version)
+    except OSError:
+        return False
 
 
 async def _ask_resolver(address: str, version: int) -> bool:
-    loop = asyncio.get_running_loop()
     identity = os.urandom(2)
     with _socket(version, socket.SOCK_DGRAM) as channel:
-        await loop.sock_connect(channel, (address, DNS_PORT))
-        await loop.sock_sendall(channel, identity + ROOT_QUESTION)
-        while (await loop.sock_recv(channel, 4096))[:2] != identity:
-            continue
-    return True
+        return await _answered(
+            channel,
+            (address, DNS_PORT),
+            identity + ROOT_QUESTION,
+            lambda answer: answer[:2] == identity,
+        )
 
 
 async def _ping(address: str, version: int) -> bool:
     """Echo by a raw socket, since a ping socket may be closed to root (ping_group_range)."""
-    loop = asyncio.get_running_loop()
     protocol = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6  # noqa: PLR2004
     identity = os.urandom(4)
     head = struct.pack("!BBH", ECHO_REQUEST[version], 0, 0)
     message = struct.pack("!BBH", ECHO_REQUEST[version], 0, _checksum(head + identity)) + identity
+
+    def is_reply(answer: bytes) -> bool:
+        # A raw IPv4 socket gets the IP header too (raw(7)); its first byte tells the length.
+        body = answer[(answer[0] & 0xF) * 4 :] if version == 4 else answer  # noqa: PLR2004
+        return body[:1] == bytes([ECHO_REPLY[version]]) and body[4:8] == identity
+
     with _socket(version, socket.SOCK_RAW, protocol) as channel:
-        await loop.sock_connect(channel, (address, 0))
+        return await _answered(channel, (address, 0), message, is_reply)
+
+
+async def _answered(
+    channel: socket.socket,
+    address: tuple[str, int],
+    message: bytes,
+    is_answer: Callable[[bytes], bool],
+) -> bool:
+    """Send `message` up to TRIES times and say whether an answer came. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(channel, address)
+    for _ in range(TRIES):
         await loop.sock_sendall(channel, message)
-        while True:
-            answer = await loop.sock_recv(channel, 4096)
-            # A raw IPv4 socket gets the IP header too (raw(7)); its first byte tells the length.
-            body = answer[(answer[0] & 0xF) * 4 :] if version == 4 else answer  # noqa: PLR2004
-            if body[:1] == bytes([ECHO_REPLY[version]]) and body[4:8] == identity:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(INTERVAL):
+                while not is_answer(await loop.sock_recv(channel, LARGEST_ANSWER)):
+                    continue
                 return True
+    return False
 
 
 def _socket(version: int, kind: int, protocol: int = 0) -> socket.socket:

@@ -22,6 +22,7 @@ class FakeFirewall:
         self.policies: dict[tuple[Family, Chain], str] = {}
         self.applied: list[Ruleset] = []
         self.fails = False
+        self.counts: dict[tuple[str, str], int] = {}
 
     def apply(self, ruleset: Ruleset) -> None:
         """Hold `ruleset` instead of the former one; see `Firewall.apply`."""
@@ -38,6 +39,7 @@ class FakeFirewall:
                 self.rules[family, chain] = ruleset.of(family).get(chain, ())
                 self.policies[family, chain] = CLOSED[chain]
         self.applied.append(ruleset)
+        self.counts.clear()
 
     def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
         """Compare what is held with `ruleset`; see `Firewall.verify`."""
@@ -49,3 +51,7 @@ class FakeFirewall:
                 if self.policies.get((family, chain), OPEN[chain]) != CLOSED[chain]:
                     lines.append(f"{family.name} {chain.name}: another policy")
         return tuple(lines)
+
+    def refused(self) -> dict[tuple[str, str], int]:
+        """Return what a test says that was refused since the last `apply`."""
+        return dict(self.counts)

@@ -17,8 +17,11 @@ MAY_IMPORT = {
     "cli": SHARED | {"app", "commands", "settings", "log"},
     "commands": SHARED | {"settings", "policy", "firewall", "system", "verification"},
     "verification": SHARED | {"policy", "system"},
-    "app": SHARED | {"firewall", "health", "policy", "supervisor", "system", "tunnel", "log"},
-    "supervisor": SHARED | {"enforcement", "firewall", "policy", "tunnel"},
+    "app": SHARED
+    | {"firewall", "health", "parts", "policy", "supervisor", "system", "tunnel", "log"},
+    "supervisor": SHARED | {"connector", "enforcement", "parts", "policy"},
+    "connector": SHARED | {"enforcement", "parts", "policy"},
+    "parts": SHARED | {"enforcement", "firewall", "policy", "tunnel"},
     "enforcement": SHARED | {"firewall", "policy"},
     "health": SHARED | {"metrics"},
     "metrics": {"model"},
@@ -38,6 +41,7 @@ ONLY_IMPORTER = {
     "subprocess": {"gateway/system/process.py"},
     "structlog": {
         "gateway/app.py",
+        "gateway/connector.py",
         "gateway/enforcement.py",
         "gateway/system/hooks.py",
         "gateway/cli.py",

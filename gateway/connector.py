@@ -1,0 +1,119 @@
+"""What takes time on the way to a connection: looking names up, and building the interface.
+
+One thing at a time, each within its limit, and each can be cut off by a stop. What comes of it is
+an event for the machine; an error is one of them.
+"""
+
+import asyncio
+import errno
+import random
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from gateway.enforcement import Enforcement
+from gateway.errors import FirewallError, GatewayError, KernelError, NetworkError, TunnelError
+from gateway.model import INTERFACE, Config, Tunnel
+from gateway.parts import Parts
+from gateway.policy.dns import resolv_conf, resolved, resolvers_of
+from gateway.policy.routing import routing_for, tunnel_mtu, uplink_to, without_interface
+from gateway.policy.states import Built, Event, Failed, Resolved, Stop
+
+TIME_LIMIT = 8.0
+"""Seconds that anything here may take before it counts as failed; less than health waits for."""
+
+DYNAMIC_PORTS = range(49152, 65536)
+"""Where another listen port is taken from (RFC 6335, section 6)."""
+
+
+class Connector:
+    """Builds the interface for one tunnel after the other; `names_problem` is told with health."""
+
+    def __init__(self, config: Config, parts: Parts, kernel: Enforcement) -> None:
+        self._config = config
+        self._parts = parts
+        self._kernel = kernel
+        self._log = structlog.get_logger()
+        self._work: asyncio.Future[Event] | None = None
+        self._standing: Tunnel | None = None
+        self.built_at = 0.0
+        self.names_problem = ""
+
+    def stop(self) -> None:
+        """Cut off what is under way, if anything; to be called on the loop."""
+        if self._work is not None:
+            self._work.cancel()
+
+    async def look_up(self, candidate: Tunnel) -> Event:
+        """Have the names of the candidate's endpoints looked up; their hole is open."""
+        return await self._within_limit(self._look_up(candidate))
+
+    async def build(self, tunnel: Tunnel) -> Event:
+        """Make the interface for `tunnel`. Raises FirewallError."""
+        return await self._within_limit(self._build(tunnel))
+
+    async def _within_limit(self, work: Coroutine[Any, Any, Event]) -> Event:
+        self._work = asyncio.ensure_future(work)
+        try:
+            async with asyncio.timeout(TIME_LIMIT):
+                return await self._work
+        except TimeoutError:
+            return Failed(f"not done after {TIME_LIMIT:g} s")
+        except asyncio.CancelledError:
+            return Stop()
+        except FirewallError:
+            raise
+        except GatewayError as err:
+            taken = isinstance(err, TunnelError) and err.errno == errno.EADDRINUSE
+            # Which port it is matters to nobody but the rules, and those follow.
+            return Failed(str(err), random.choice(DYNAMIC_PORTS) if taken else None)  # noqa: S311
+        finally:
+            self._work = None
+
+    async def _look_up(self, candidate: Tunnel) -> Event:
+        answers = await self._parts.resolver.ask(candidate.names)
+        tunnels = resolved(candidate, answers, self._kernel.facts)
+        return Resolved(tunnels) if tunnels else Failed("no address that an uplink has a route to")
+
+    async def _build(self, tunnel: Tunnel) -> Event:
+        """Make the interface for `tunnel`, or only replace its peers where that is enough."""
+        self._kernel.look_around()
+        for endpoint in tunnel.endpoints:
+            if uplink_to(endpoint.address, self._kernel.facts) is None:
+                raise NetworkError("no uplink has a route to the endpoint", str(endpoint))
+        routing = routing_for(tunnel, self._config, self._kernel.facts)
+        self._kernel.route(without_interface(routing))
+        if not await self._took_other_peers(tunnel):
+            self._standing = None
+            await self._parts.tunnel.up(tunnel, tunnel_mtu(tunnel, self._kernel.facts))
+        self._standing = tunnel
+        self._write_resolver(tunnel)
+        self.built_at = self._parts.clock()
+        return Built()
+
+    async def _took_other_peers(self, tunnel: Tunnel) -> bool:
+        """Give the standing interface the peers of `tunnel`, if nothing else tells them apart."""
+        former = self._standing
+        if former is None or replace(former, peers=()) != replace(tunnel, peers=()):
+            return False
+        if not self._parts.network.is_up(INTERFACE):
+            return False
+        try:
+            await self._parts.tunnel.configure(tunnel)
+        except TunnelError:
+            return False
+        return True
+
+    def _write_resolver(self, tunnel: Tunnel) -> None:
+        """Write the resolver file; without it names do not resolve, but nothing leaks."""
+        text = resolv_conf(resolvers_of(tunnel, self._config), self._parts.found_resolvers)
+        try:
+            self._parts.write_resolver(text)
+        except KernelError as err:
+            if not self.names_problem:
+                self._log.warning("names will not resolve", problem=str(err))
+            self.names_problem = f"names do not resolve: {err}"
+        else:
+            self.names_problem = ""

@@ -1,0 +1,57 @@
+"""The machine as the supervisor sees it: what the composition root has to put together."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.enforcement import Guard, Network
+from gateway.firewall import Firewall
+from gateway.model import Address, Status
+from gateway.policy.probing import Probe
+from gateway.policy.states import Query
+from gateway.tunnel import TunnelBackend
+
+
+class Resolver(Protocol):
+    """Asks for the addresses of endpoints, from a socket of its own."""
+
+    def open(self) -> Query:
+        """Make the socket, and say what tells its packets from others. Raises GatewayError."""
+
+    async def ask(self, names: tuple[str, ...]) -> dict[str, tuple[Address, ...]]:
+        """Return the addresses of `names`, the last known ones where nobody answers.
+
+        Closes the socket. Raises GatewayError for a name that never had an answer.
+        """
+
+
+class Hooks(Protocol):
+    """The user's commands."""
+
+    def up(self) -> None:
+        """Start the command for a tunnel that carries traffic."""
+
+    def down(self) -> None:
+        """Start the command for one that no longer does."""
+
+    async def finish(self) -> None:
+        """Wait until all is done, but not for long."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Every part; `publish` takes what is told, `clock` gives seconds, suspended ones too."""
+
+    firewall: Firewall
+    guard: Guard | None
+    tunnel: TunnelBackend
+    network: Network
+    resolver: Resolver
+    hooks: Hooks
+    probe: Callable[[Probe], Coroutine[Any, Any, bool]]
+    write_resolver: Callable[[str], None]
+    forget_flows: Callable[[], None]
+    publish: Callable[[Status], None]
+    clock: Callable[[], float]
+    limits: tuple[str, ...] = ()
+    found_resolvers: tuple[Address, ...] = ()
