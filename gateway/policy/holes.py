@@ -50,7 +50,7 @@ def holes(
     for address, ports in product(addresses, config.input_ports):
         yield from _input_port(uplink, address, ports)
     if config.input_ports:
-        yield from _reply_marks(uplink)
+        yield _arrival_mark(uplink)
     if subnets or config.input_ports:
         yield from neighbours(family, uplink)
         for address in addresses:
@@ -161,14 +161,21 @@ def _input_port(uplink: Uplink, address: Interface, ports: PortRange) -> Iterato
     )
 
 
-def _reply_marks(uplink: Uplink) -> Iterator[Entry]:
-    """Yield what gives packets of flows that began at `uplink` the mark that routes them back."""
+def _arrival_mark(uplink: Uplink) -> Entry:
+    """Return what marks packets of flows to an input port as they arrive.
+
+    Strict reverse-path filtering asks the routing rules with that mark, and so finds the client
+    behind the uplink that he came in by.
+    """
     mark = reply_mark(uplink)
-    rule = Rule(why="P8 back by the way it came", verdict=SetMark(mark), connmark=mark)
-    yield Chain.PREROUTING, replace(rule, in_interface=uplink.name)
-    yield (
-        Chain.OUTPUT_MARK,
-        replace(rule, ct_states=KNOWN, ct_direction=CtDirection.REPLY),
+    return (
+        Chain.PREROUTING,
+        Rule(
+            why="P8 arrived by this uplink",
+            verdict=SetMark(mark),
+            in_interface=uplink.name,
+            connmark=mark,
+        ),
     )
 
 

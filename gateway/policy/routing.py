@@ -4,36 +4,47 @@ The tunnel has a routing table of its own that ends in `unreachable`, and a rule
 everything there before the main table is ever asked. The exceptions stand in front of it, each as
 narrow as it can be:
 
-    100  marked replies to an input port      the table of the uplink they came in on
-    110  the encrypted flow, by mark, to its endpoint          main
-    120  the listed LAN subnets                                main
-    130  what is on the same link as an uplink                 main
-    140  from an uplink's own address                          the table of that uplink
-    150  everything                                            the tunnel's table
+    100  marked packets of flows to an input port   the table of the uplink they came in on
+    101  answers from an input port                 the table of the uplink whose address they bear
+    110  the encrypted flow, by mark, to its endpoint                main
+    120  the listed LAN subnets                                      main
+    130  what is on the same link as an uplink                       main
+    150  everything                                                  the tunnel's table
 
 Rule 130 opens nothing (the firewall refuses what no list names). It is there because the kernel
 answers an ARP request, under strict reverse-path filtering, only when the asker is routed back by
 the interface it asked on (net/ipv4/arp.c arp_process, net/ipv4/fib_frontend.c).
 
-Rule 140 stands only where there are input ports. The kernel looks a route up before it builds the
-answer to a client (tcp_v4_send_synack), and the chains for what leaves go by the interface found
-then: the mark that they set moves a packet to another interface behind their back (struct
-nf_hook_state keeps `out`, net/ipv4/netfilter.c ip_route_me_harder). So this look-up has to find the
-uplink already. The firewall refuses what comes from an uplink's address and is no such answer.
+Rule 100 is for packets that arrive: strict reverse-path filtering asks the rules with their mark.
+Rule 101 is for those that leave, by source address, transport and source port. A mark would come
+too late for them: the kernel looks a route up before it builds the answer to a client
+(tcp_v4_send_synack), and when a chain marks the packet and it is routed anew, the chains after that
+are still shown the interface of the first look-up (net/netfilter/core.c, nf_hook_slow).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
+from itertools import product
 
-from gateway.model import INTERFACE, Address, Config, Facts, Network, Route, Tunnel, Uplink
+from gateway.model import (
+    INTERFACE,
+    Address,
+    Config,
+    Facts,
+    Network,
+    PortRange,
+    Route,
+    Tunnel,
+    Uplink,
+)
 
 PRIORITY_FIRST = 100
-PRIORITY_REPLIES = 100
+PRIORITY_ARRIVED = 100
+PRIORITY_ANSWERS = 101
 PRIORITY_ENCRYPTED = 110
 PRIORITY_LAN = 120
 PRIORITY_ON_LINK = 130
-PRIORITY_OWN_ADDRESS = 140
 PRIORITY_TUNNEL = 150
 PRIORITY_LAST = 199
 """Every policy rule with a priority from PRIORITY_FIRST to PRIORITY_LAST belongs to the gateway."""
@@ -80,6 +91,7 @@ class PolicyRule:
     fwmark: int | None = None
     source: Network | None = None
     destination: Network | None = None
+    source_ports: PortRange | None = None
 
 
 @dataclass(frozen=True)
@@ -174,11 +186,11 @@ def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
             *(route for uplink in replying for route in _reply_routes(uplink, facts)),
         ),
         rules=(
-            *(rule for uplink in replying for rule in _reply_rules(uplink)),
+            *(rule for uplink in replying for rule in _arrived_rules(uplink)),
+            *(rule for uplink in replying for rule in _answer_rules(uplink, config)),
             *_encrypted(tunnel),
             *_to_main(config.outbound_subnets, PRIORITY_LAN, "a listed LAN subnet"),
             *_to_main(_on_link(facts), PRIORITY_ON_LINK, "the same link as an uplink"),
-            *(rule for uplink in replying for rule in _own_address_rules(uplink)),
             *LOCKED.rules,
         ),
     )
@@ -213,26 +225,31 @@ def _reply_routes(uplink: Uplink, facts: Facts) -> tuple[TableRoute, ...]:
     )
 
 
-def _reply_rules(uplink: Uplink) -> tuple[PolicyRule, ...]:
-    """Return the rules that lead marked replies to the table of `uplink`."""
+def _arrived_rules(uplink: Uplink) -> tuple[PolicyRule, ...]:
+    """Return the rules by which packets to an input port pass the reverse-path filter."""
     mark = reply_mark(uplink)
     return tuple(
-        PolicyRule(version, PRIORITY_REPLIES, mark, f"replies by {uplink.name}", fwmark=mark)
+        PolicyRule(version, PRIORITY_ARRIVED, mark, f"arrived by {uplink.name}", fwmark=mark)
         for version in sorted({address.version for address in uplink.addresses})
     )
 
 
-def _own_address_rules(uplink: Uplink) -> tuple[PolicyRule, ...]:
-    """Return the rules that lead answers being built for clients of `uplink` to its table."""
+def _answer_rules(uplink: Uplink, config: Config) -> tuple[PolicyRule, ...]:
+    """Return the rules that lead answers from input ports to the table of `uplink`.
+
+    Rules on ports are known to the kernel since Linux 4.17; an older one is told by what it
+    reads back.
+    """
     return tuple(
         PolicyRule(
             address.version,
-            PRIORITY_OWN_ADDRESS,
+            PRIORITY_ANSWERS,
             reply_mark(uplink),
-            f"answers being built, from {uplink.name}",
+            f"answers by {uplink.name}",
             source=ip_network(address.ip),
+            source_ports=ports,
         )
-        for address in uplink.addresses
+        for address, ports in product(uplink.addresses, config.input_ports)
     )
 
 

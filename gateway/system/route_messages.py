@@ -32,12 +32,21 @@ KNOWN_ROUTE_ATTRIBUTES = {
 }
 KNOWN_RULE_ATTRIBUTES = {
     *("FRA_TABLE", "FRA_PRIORITY", "FRA_PROTOCOL", "FRA_FWMARK", "FRA_FWMASK", "FRA_SRC"),
-    *("FRA_DST", "FRA_SUPPRESS_PREFIXLEN"),
+    *("FRA_DST", "FRA_SUPPRESS_PREFIXLEN", "FRA_IP_PROTO", "FRA_SPORT_RANGE", "FRA_SPORT_MASK"),
 }
 """What the gateway sets or the kernel adds to everything; more makes it another route or rule."""
 
+WHOLE_PORT = 0xFFFF
+"""The mask that the kernel tells of a range of one port (since Linux 6.15)."""
+
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 VERSIONS = {socket.AF_INET: 4, socket.AF_INET6: 6}
+
+
+class RuleMessage(fibmsg):  # type: ignore[misc]  # pyroute2 has no types
+    """A policy rule with the attribute of linux/fib_rules.h that pyroute2 does not know."""
+
+    nla_map = (*fibmsg.nla_map, (28, "FRA_SPORT_MASK", "uint16"))
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,10 @@ class KernelRoute:
 
 @dataclass(frozen=True)
 class KernelRule:
-    """A policy rule as the kernel tells it; `extra` names whatever the gateway never sets."""
+    """A policy rule as the kernel tells it; `extra` names whatever the gateway never sets.
+
+    `source_ports` is FIRST:LAST, as pyroute2 writes a range.
+    """
 
     version: int
     priority: int
@@ -75,12 +87,16 @@ class KernelRule:
     mark: tuple[int, int] | None
     source: Network
     destination: Network
+    protocol: int | None = None
+    source_ports: str | None = None
     extra: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         words = [f"-{self.version} rule priority {self.priority} from {self.source}"]
         words += [f"to {self.destination}" if self.destination.prefixlen else ""]
         words += [f"fwmark {self.mark[0]:#x}/{self.mark[1]:#x}" if self.mark else ""]
+        words += [f"ipproto {self.protocol}" if self.protocol else ""]
+        words += [f"sport {self.source_ports.replace(':', '-')}" if self.source_ports else ""]
         words += [f"table {self.table}", *self.extra]
         return " ".join(filter(None, words))
 
@@ -114,6 +130,8 @@ def rules_in(entry: Any) -> Iterator[KernelRule]:
         rest.add(f"action {entry['action']}")
     if entry.get_attr("FRA_SUPPRESS_PREFIXLEN") not in {None, NO_SUPPRESSION}:
         rest.add("suppress_prefixlength")
+    if entry.get_attr("FRA_SPORT_MASK") not in {None, WHOLE_PORT}:
+        rest.add("a part of the source port")
     mark = entry.get_attr("FRA_FWMARK")
     yield KernelRule(
         VERSIONS[entry["family"]],
@@ -122,6 +140,8 @@ def rules_in(entry: Any) -> Iterator[KernelRule]:
         None if mark is None else (mark, entry.get_attr("FRA_FWMASK")),
         _network(entry, "FRA_SRC", "src_len"),
         _network(entry, "FRA_DST", "dst_len"),
+        entry.get_attr("FRA_IP_PROTO"),
+        entry.get_attr("FRA_SPORT_RANGE"),
         tuple(sorted(rest)),
     )
 
@@ -166,6 +186,10 @@ def rule_message(rule: KernelRule) -> Any:
         attributes.append(("FRA_SRC", str(rule.source.network_address)))
     if rule.destination.prefixlen:
         attributes.append(("FRA_DST", str(rule.destination.network_address)))
+    if rule.protocol:
+        attributes.append(("FRA_IP_PROTO", rule.protocol))
+    if rule.source_ports:
+        attributes.append(("FRA_SPORT_RANGE", rule.source_ports))
     fields = {
         "family": FAMILIES[rule.version],
         "src_len": rule.source.prefixlen,
@@ -173,7 +197,7 @@ def rule_message(rule: KernelRule) -> Any:
         "table": RT_TABLE_COMPAT,
         "action": FR_ACT_TO_TBL,
     }
-    return message(fibmsg, fields, attributes)
+    return message(RuleMessage, fields, attributes)
 
 
 def _hops(entry: Any) -> list[tuple[int | None, Address | None]]:

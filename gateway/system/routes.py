@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from ipaddress import IPv6Network
 from typing import Any
 
-from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from gateway.errors import NetworkError
-from gateway.model import Network, Route
+from gateway.model import Network, Protocol, Route
 from gateway.policy.routing import (
     DEFAULTS,
     PRIORITY_FIRST,
@@ -30,6 +29,7 @@ from gateway.system.route_messages import (
     RTN_UNREACHABLE,
     KernelRoute,
     KernelRule,
+    RuleMessage,
     route_message,
     routes_in,
     rule_message,
@@ -43,6 +43,7 @@ RTM_NEWRULE = 32
 RTM_DELRULE = 33
 RTM_GETRULE = 34
 WHOLE_MARK = 0xFFFFFFFF
+PROTOCOLS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 IPV6_DEFAULT_METRIC = 1024
 """What the kernel makes of metric 0 for IPv6 (IP6_RT_PRIO_USER)."""
 NO_SUCH_LINK = 0x7FFFFFFF
@@ -147,6 +148,8 @@ def _wanted(wanted: Routing) -> tuple[set[KernelRoute], set[KernelRule]]:
             None if rule.fwmark is None else (rule.fwmark, WHOLE_MARK),
             rule.source or DEFAULTS[rule.family],
             rule.destination or DEFAULTS[rule.family],
+            PROTOCOLS[rule.source_ports.protocol] if rule.source_ports else None,
+            f"{rule.source_ports.first}:{rule.source_ports.last}" if rule.source_ports else None,
         )
         for rule in wanted.rules
         if rule.family in versions
@@ -171,7 +174,7 @@ def _routes(rtnl: Netlink) -> list[tuple[KernelRoute, Any]]:
 
 def _owned_rules(rtnl: Netlink) -> dict[KernelRule, Any]:
     """Return the policy rules of the gateway's band of priorities."""
-    everything = message(fibmsg, {"family": socket.AF_UNSPEC})
+    everything = message(RuleMessage, {"family": socket.AF_UNSPEC})
     entries = rtnl.dump("list rules", everything, RTM_GETRULE)
     rules = [(rule, entry) for entry in entries for rule in rules_in(entry)]
     return {r: entry for r, entry in rules if PRIORITY_FIRST <= r.priority <= PRIORITY_LAST}

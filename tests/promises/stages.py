@@ -1,8 +1,10 @@
 """A gateway that several tests share, and how to take its tunnel away and give it back."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 from tests.lab.frames import Frame
 from tests.lab.gateway import Gateway
@@ -10,6 +12,9 @@ from tests.lab.process import PATIENCE
 from tests.lab.server import CLIENT
 from tests.lab.topology import Lab
 from tests.lab.workload import Workload
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 INTERFACE = "wg0"
 
@@ -63,6 +68,13 @@ def frames_to(lab: Lab, address: str, since: float) -> list[Frame]:
     """Return the frames to `address` that came out by any uplink from `since` on."""
     found = [frame for uplink in lab.uplinks for frame in uplink.capture.frames(since)]
     return [frame for frame in found if frame.destination == address]
+
+
+def together(ask: Callable[[Asked], Answer], asked: Iterable[Asked]) -> dict[Asked, Answer]:
+    """Call `ask` with each of `asked`, side by side, because silence takes its time to hear."""
+    items = list(asked)
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(items, pool.map(ask, items), strict=True))
 
 
 def unique(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import NetworkError
-from gateway.model import INTERFACE, Route
+from gateway.model import INTERFACE, PortRange, Protocol, Route
 from gateway.policy.routing import LOCKED, PolicyRule, Routing, TableRoute, routing_for
 from gateway.system import conntrack
 from gateway.system.events import watch
@@ -132,9 +132,16 @@ def read(text: str) -> Routing:
                     int(given["fwmark"], 0) if "fwmark" in given else None,
                     ip_network(source) if source else None,
                     ip_network(destination) if destination else None,
+                    port_range(given) if "sport" in given else None,
                 )
             )
     return Routing(tuple(routes), tuple(rules))
+
+
+def port_range(given: dict[str, str]) -> PortRange:
+    """Return the source ports that a rule of a golden file names."""
+    first, _, last = given["sport"].partition("-")
+    return PortRange(Protocol(given["ipproto"]), int(first), int(last))
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -162,6 +169,7 @@ FOREIGN = (
     "rule add priority 150 not fwmark 1 lookup 51820",
     "-6 rule add priority 110 fwmark 0xca6c/0xff to 2001:db8:100::10 lookup main",
     "-6 rule add priority 199 unreachable",
+    "rule add priority 101 from 172.18.0.2 ipproto tcp sport 8000-9000 lookup main",
     "route del unreachable default table 51820 metric 1000000000",
     "route del default dev wg0 table 51820",
     "route replace default dev eth0 table 51820",

@@ -37,6 +37,7 @@ def words(thing: TableRoute | PolicyRule) -> str:
             f"from {thing.source}" if thing.source else "",
             f"to {thing.destination}" if thing.destination else "",
             f"fwmark {thing.fwmark:#x}" if thing.fwmark else "",
+            _from_ports(thing),
             f"lookup {thing.table}  # {thing.why}",
         ]
     else:
@@ -49,6 +50,12 @@ def words(thing: TableRoute | PolicyRule) -> str:
             f"metric {thing.metric}" if thing.metric else "",
         ]
     return " ".join(filter(None, parts))
+
+
+def _from_ports(rule: PolicyRule) -> str:
+    """Return the words for the source ports of a rule."""
+    ports = rule.source_ports
+    return f"ipproto {ports.protocol} sport {ports.first}-{ports.last}" if ports else ""
 
 
 def routing_text(routing: Routing) -> str:
