@@ -13,12 +13,16 @@ from gateway.policy.rules import (
     Family,
     Ports,
     Rule,
+    SetConnmark,
     SetMark,
     Transport,
 )
 from gateway.policy.states import Query
 
 DNS = Ports.one(53)
+
+QUESTION = 1
+"""The connection mark of the question for the endpoint's name on loopback."""
 
 NEW = frozenset({CtState.NEW})
 ANSWERS = frozenset({CtState.ESTABLISHED, CtState.RELATED})
@@ -76,8 +80,10 @@ def question(family: Family, interface: str, query: Query) -> Iterator[Entry]:
 
     The source port is taken by our own socket. Against a raw socket that forges it stands the
     mark: random for each question, and not to be read without CAP_NET_ADMIN, since no routing rule
-    names it. On loopback the question has to come in again, and its port is left open, because
-    Docker's address translation has replaced it before any filter sees the packet.
+    names it and the last chain takes it off, before a packet socket could be shown it
+    (SO_RCVMARK, Linux 5.19). On loopback the question comes in again: there its flow is known by
+    a connection mark that only the mark can give, and its port is left open, because Docker's
+    address translation has replaced it before any filter sees the packet.
     """
     if not family.has(query.resolver):
         return
@@ -91,9 +97,18 @@ def question(family: Family, interface: str, query: Query) -> Iterator[Entry]:
         source_ports=here,
         mark=query.mark,
     )
+    yield (
+        Chain.POSTROUTING,
+        Rule(why="P10 the mark is not shown", verdict=SetMark(0), mark=query.mark),
+    )
     if query.resolver.is_loopback:
+        yield (
+            Chain.OUTPUT_MARK,
+            replace(outward, verdict=SetConnmark(QUESTION), destination_ports=DNS),
+        )
         yield Chain.OUTPUT, outward
-        yield Chain.INPUT, replace(outward, in_interface=interface, out_interface=None)
+        inward = replace(outward, in_interface=interface, out_interface=None, mark=None)
+        yield Chain.INPUT, replace(inward, connmark=QUESTION)
         return
     yield Chain.OUTPUT, replace(outward, destination_ports=DNS)
     yield (

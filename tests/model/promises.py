@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from gateway.model import INTERFACE, Config, Facts, Network, Tunnel, Uplink
+from gateway.policy.flows import QUESTION
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import Family
 from gateway.policy.states import Connected, Connecting, Resolving, State
@@ -24,7 +25,8 @@ NUMBERS = {"tcp": TCP, "udp": UDP}
 def excuse_out(state: State, config: Config, facts: Facts, packet: Packet) -> str | None:
     """Return the promise by which `packet` may leave by its `out_interface`, or None."""
     if packet.out_interface == LOOPBACK:
-        return _on_loopback(state, packet)
+        query = state.query if isinstance(state, Resolving) else None
+        return _on_loopback(state, packet, ours=query is not None and packet.mark == query.mark)
     if packet.out_interface == INTERFACE:
         own = isinstance(state, Connected) and packet.source in _own(state.tunnel)
         return "P4" if own else None
@@ -37,7 +39,7 @@ def excuse_out(state: State, config: Config, facts: Facts, packet: Packet) -> st
 def excuse_in(state: State, config: Config, facts: Facts, packet: Packet) -> str | None:
     """Return the promise by which `packet` may come in by its `in_interface`, or None."""
     if packet.in_interface == LOOPBACK:
-        return _on_loopback(state, packet)
+        return _on_loopback(state, packet, ours=packet.connmark == QUESTION)
     if packet.in_interface == INTERFACE:
         return _in_tunnel(state, config, packet)
     for uplink in facts.uplinks:
@@ -50,12 +52,14 @@ def _own(tunnel: Tunnel) -> set[object]:
     return {address.ip for address in tunnel.addresses}
 
 
-def _on_loopback(state: State, packet: Packet) -> str | None:
+def _on_loopback(state: State, packet: Packet, *, ours: bool) -> str | None:
+    """`ours` is the sign of our own question: the mark on its way out, its flow's on the way in."""
     if packet.destination != DOCKER_RESOLVER:
         return "loopback"
     query = state.query if isinstance(state, Resolving) else None
     asked = query is not None and (
-        (packet.destination, packet.mark) == (query.resolver, query.mark)
+        ours
+        and packet.destination == query.resolver
         and packet.has_ports(UDP)
         and packet.source_port == query.source_port
     )
