@@ -69,7 +69,8 @@ def imports(path: Path) -> set[str]:
             module = str(node.module)
             found.add(module)
             if module == "gateway":
-                found |= {f"gateway.{alias.name}" for alias in node.names}
+                names = {alias.name for alias in node.names} - {"__version__"}
+                found |= {f"gateway.{name}" for name in names}
     return found
 
 
