@@ -7,9 +7,13 @@ from difflib import SequenceMatcher
 
 _DORMANT = "flags dormant"
 _REFUSING = re.compile(
-    r"meta nfproto (ipv[46])\b.* counter packets (\d+) bytes \d+ (?:drop|reject)\b"
+    r"(?:meta nfproto ipv|ip)([46]?) .*\bcounter packets (\d+) bytes \d+ (?:drop|reject)\b"
 )
 _COUNTS = re.compile(r"(counter) (?:packets|pkts) \d+ bytes \d+")
+
+
+HEAD = 2
+"""The lines of a base chain that say where it is: its name, and its hook with the policy."""
 
 
 @dataclass(frozen=True)
@@ -18,21 +22,39 @@ class Listing:
 
     `words` are the lines of each block between the table's braces by the block's first line
     (`chain input`); the lines outside any block stand under "". `code` is what the kernel
-    executes, rule by rule.
+    executes, rule by rule, by the name of the chain. The order of chains means nothing: it is the
+    order in which they were made.
     """
 
     words: dict[str, tuple[str, ...]]
-    code: tuple[str, ...]
+    code: dict[str, tuple[str, ...]]
 
 
 def parse(listing: str, table: str) -> Listing:
     """Read the listing of `table`."""
-    code: list[str] = []
-    words: dict[str, tuple[str, ...]] = {}
     before, _, inside = _COUNTS.sub(r"\1", listing).partition(f"table {table} {{")
-    for line in before.splitlines():
-        where = re.fullmatch(rf"{re.escape(table)} (\S+)[ \d]*", line.rstrip())
-        code.append(f"chain {where[1]}" if where else line.strip())
+    return Listing(parse_words(inside), parse_code(before, table))
+
+
+def parse_code(listing: str, table: str) -> dict[str, tuple[str, ...]]:
+    """Read the instructions of each chain of `table`, a line before those of each rule.
+
+    That line is the chain's, with handles in what the kernel holds, without in what it is given.
+    """
+    code: dict[str, tuple[str, ...]] = {}
+    chain = ""
+    for line in _COUNTS.sub(r"\1", listing).splitlines():
+        if where := re.fullmatch(rf"{re.escape(table)} (\S+)[ \d]*", line.rstrip()):
+            chain = where[1]
+            code[chain] = (*code.get(chain, ()), "rule")
+        elif line.startswith(" "):
+            code[chain] = (*code.get(chain, ()), line.strip())
+    return code
+
+
+def parse_words(inside: str) -> dict[str, tuple[str, ...]]:
+    """Read what stands between the braces of a table, in a listing or in the text for it."""
+    words: dict[str, tuple[str, ...]] = {}
     block = ""
     for line in filter(None, map(str.strip, inside.splitlines())):
         if line.endswith("{") and not block:
@@ -42,18 +64,21 @@ def parse(listing: str, table: str) -> Listing:
             block = ""
         else:
             words[block] = (*words.get(block, ()), line)
-    return Listing(words, tuple(filter(None, code)))
+    return words
 
 
 def refused(listing: str) -> dict[tuple[str, str], int]:
-    """Return the packets that refusing rules have met, by family and chain."""
+    """Return the packets that refusing rules have met, by family and chain.
+
+    A rule for addresses is listed without the family, which they imply.
+    """
     found: dict[tuple[str, str], int] = {}
     chain = ""
     for line in map(str.strip, listing.splitlines()):
         if line.startswith("chain ") and line.endswith("{"):
             chain = line.split()[1]
         elif counted := _REFUSING.match(line):
-            where = counted[1], chain
+            where = f"ipv{counted[1] or 4}", chain
             found[where] = found.get(where, 0) + int(counted[2])
     return found
 

@@ -2,18 +2,23 @@
 
 How to compare? What nft lists is neither what it was given (`51820` comes back `0xca6c`) nor all
 that the kernel executes: `meta nfproto ipv6 meta l4proto ipv6-icmp` is listed without its first
-half, and the JSON form leaves out the device of a netdev chain. And each version of nft has its
-own habits. So the table that is wanted is shown to the kernel as well, under a name of its own and
-dormant, which means that no packet meets it; both are listed with the instructions that the kernel
-holds (`--debug=netlink`), and the two listings have to be the same, line by line. The dormant
-twin is removed at once and its listing remembered, so that it is seldom made.
+half, and the JSON form leaves out the device of a netdev chain. So the instructions are compared
+that the kernel executes: those that nft makes of the text that is wanted (`--check
+--debug=netlink`) with those that it reads back. Where they are the same, and the chains are on
+their hooks, all is well.
+
+Where they are not, something has changed, or this version of nft shows the two in different ways.
+Then the table that is wanted is shown to the kernel as well, under a name of its own and dormant,
+which means that no packet meets it; both are listed, and the difference of the two listings is
+the answer. The dormant twin is removed at once and its listing remembered.
 """
 
 import re
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
 from gateway.errors import FirewallError, MissingError, ProcessError
-from gateway.firewall.listing import Listing, compare, parse, refused
+from gateway.firewall.listing import HEAD, Listing, compare, parse, parse_code, parse_words, refused
 from gateway.firewall.render_nftables import replacement, transaction
 from gateway.system import process
 
@@ -21,7 +26,7 @@ TIMEOUT = 10.0
 """Seconds that one call of nft may take; it takes 5 to 25 ms."""
 
 REMEMBERED = 8
-"""How many bodies' listings are remembered; a gateway goes to and fro between a few."""
+"""How many bodies are remembered; a gateway goes to and fro between a few."""
 
 
 class Run(Protocol):
@@ -52,6 +57,10 @@ class Nft:
             return False
         return True
 
+    def instructions(self, text: str) -> str:
+        """Return the instructions that nft makes of `text`; nothing is changed."""
+        return self._call("reading", "-c", "--debug=netlink", "-f", "-", stdin=text)
+
     def listing(self, table: str) -> str:
         """Return `table` as the kernel holds it: its instructions, then the words for them."""
         return self._call("reading", "--debug=netlink", "list", "table", *table.split())
@@ -74,6 +83,7 @@ class HeldTable:
         self.table = table
         self._twin = f"{table}_wanted"
         self._nft = nft
+        self._asked: dict[str, Mapping[str, tuple[str, ...]]] = {}
         self._wanted: dict[str, Listing] = {}
         self._compared: str | None = None
 
@@ -84,11 +94,11 @@ class HeldTable:
         changed by somebody else meanwhile.
         """
         self.put_unread(body)
-        wanted, held = self._listing_of(body), self._held()
-        if foreign := held.words.keys() - wanted.words.keys() - {""}:
+        held = self._held()
+        if foreign := held.words.keys() - parse_words(body).keys() - {""}:
             self._nft.load("".join(f"delete {_named(it, self.table)}\n" for it in sorted(foreign)))
             held = self._held()
-        if problems := "; ".join(map(without_marks, compare(wanted, held))):
+        if problems := "; ".join(self._compared_with(body, held)):
             raise FirewallError(f"table {self.table} is not what was put", problems)
 
     def put_unread(self, body: str) -> None:
@@ -104,7 +114,6 @@ class HeldTable:
 
         Raises FirewallError when the kernel cannot be read.
         """
-        wanted = self._listing_of(body)
         try:
             self._compared = self._nft.listing(self.table)
         except FirewallError:
@@ -112,8 +121,7 @@ class HeldTable:
                 raise
             self._compared = ""
             return (f"table {self.table} is not there",)
-        held = parse(self._compared, self.table)
-        return tuple(map(without_marks, compare(wanted, held)))
+        return self._compared_with(body, parse(self._compared, self.table))
 
     def refused(self) -> dict[tuple[str, str], int]:
         """Return the packets that refusing rules have met, by family and chain.
@@ -130,6 +138,20 @@ class HeldTable:
     def _held(self) -> Listing:
         return parse(self._nft.listing(self.table), self.table)
 
+    def _compared_with(self, body: str, held: Listing) -> tuple[str, ...]:
+        """Return what is different in the kernel's table from `body`."""
+        asked, places = self._instructions_of(body), parse_words(body)
+        in_place = {block: lines[:HEAD] for block, lines in places.items()}
+        if held.code == asked and in_place == {b: w[:HEAD] for b, w in held.words.items()}:
+            return ()
+        return tuple(map(without_marks, compare(self._listing_of(body), held)))
+
+    def _instructions_of(self, body: str) -> Mapping[str, tuple[str, ...]]:
+        if body not in self._asked:
+            text = transaction(self.table, body)
+            _remember(self._asked, body, parse_code(self._nft.instructions(text), self.table))
+        return self._asked[body]
+
     def _listing_of(self, body: str) -> Listing:
         """Return how the kernel lists `body`, by means of the dormant twin."""
         if body not in self._wanted:
@@ -138,10 +160,18 @@ class HeldTable:
                 listing = parse(self._nft.listing(self._twin), self._twin)
             finally:
                 self._nft.load(f"delete table {self._twin}\n")
-            if len(self._wanted) == REMEMBERED:
-                del self._wanted[next(iter(self._wanted))]
-            self._wanted[body] = listing
+            _remember(self._wanted, body, listing)
         return self._wanted[body]
+
+
+T = TypeVar("T")
+
+
+def _remember(known: dict[str, T], body: str, value: T) -> None:
+    """Keep `value` for `body`, and forget the oldest one for it if there are many."""
+    if len(known) == REMEMBERED:
+        del known[next(iter(known))]
+    known[body] = value
 
 
 def _named(block: str, table: str) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.errors import FirewallError, MissingError, ProcessError
-from gateway.firewall.listing import compare, parse
+from gateway.firewall.listing import compare, parse, refused
 from gateway.firewall.nft import HeldTable, Nft, without_marks
 
 # As nft 1.0.6 printed it, shortened.
@@ -112,6 +112,35 @@ def test_rules_in_another_order_are_a_difference() -> None:
     )
     swapped = LISTED.replace(first + second, second + first)
     assert len(list(compare(WANTED, parse(swapped, "inet t")))) == 2
+
+
+def test_the_order_of_chains_means_nothing() -> None:
+    """It is the order in which they were made; a chain that was made anew is the last."""
+    code, words = LISTED.split("table inet t {\n")
+    first, second = words.removesuffix("}\n").split("\n\n")
+    swapped = f"{code}table inet t {{\n{second}\n{first}\n}}\n"
+    assert list(compare(WANTED, parse(swapped, "inet t"))) == []
+
+
+def test_refused_packets_are_counted_by_family_and_chain() -> None:
+    """An address implies the family; what passes is not counted, nor is what rules do not name."""
+    listing = """
+        chain input {
+            meta nfproto ipv4 iifname "lo" accept comment "loopback"
+            ip daddr 127.0.0.11 counter packets 2 bytes 9 reject with icmp admin-prohibited
+            meta nfproto ipv4 counter packets 3 bytes 9 drop comment "P1"
+            ip6 saddr fd00::/8 meta l4proto tcp counter packets 4 bytes 9 reject with tcp reset
+            drop comment "the rest"
+        }
+        chain output {
+            meta nfproto ipv6 counter packets 5 bytes 9 drop comment "P1"
+        }
+    """
+    assert refused(listing) == {
+        ("ipv4", "input"): 5,
+        ("ipv6", "input"): 4,
+        ("ipv6", "output"): 5,
+    }
 
 
 def test_no_message_shows_a_mark() -> None:
