@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import skip_or_fail
-from tests.docker.engine import Engine, missing, sweep
+from tests.docker import engine as engines
+from tests.docker import site as sites
+from tests.docker.engine import Engine, left_behind, missing
 from tests.docker.images import build_all
 from tests.docker.project import Project
 from tests.docker.site import Site
@@ -52,7 +54,8 @@ def report(pytestconfig: pytest.Config) -> list[str]:
 @pytest.fixture(scope="session")
 def engine(report: list[str]) -> Iterator[Engine]:
     """Yield an engine that has built all images, stopped; it is gone at the end."""
-    sweep()
+    engines.sweep()
+    sites.sweep()
     engine = Engine()
     try:
         engine.start(None)
@@ -62,6 +65,7 @@ def engine(report: list[str]) -> Iterator[Engine]:
         yield engine
     finally:
         engine.close()
+    assert left_behind(engine.directory.name) == []
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ own mount and process namespaces: what dockerd mounts or leaves running ends wit
 test run is killed.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -109,6 +110,7 @@ class Engine:
             options = ("--iptables=false", "--ip6tables=false", *options)
         directory = str(self.directory)
         argv = [
+            *("setpriv", "--pdeathsig", "KILL"),
             *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
             *("--propagation=private", "sh", "-c", _ENTER, "sh", directory),
             *("dockerd", f"--config-file={directory}/daemon.json"),
@@ -128,8 +130,9 @@ class Engine:
         if containers := self.docker("ps", "-aq", check=False).split():
             self.docker("rm", "-f", *containers, check=False, timeout=120)
         # unshare holds the daemon, its child and the first process of its namespace.
-        for child in _children(self._daemon.pid):
-            os.kill(child, signal.SIGTERM)
+        if self._daemon.exit_code is None:
+            for child in _children(self._daemon.pid):
+                os.kill(child, signal.SIGTERM)
         try:
             self._daemon.wait(30)
         finally:
@@ -159,7 +162,8 @@ class Engine:
 
     def _answers(self) -> bool:
         if self._daemon is None or self._daemon.exit_code is not None:
-            raise LabError(f"dockerd has ended:\n{self._daemon.output() if self._daemon else ''}")
+            said = self._daemon.output()[-_MOST_TOLD:] if self._daemon else ""
+            raise LabError(f"dockerd has ended:\n{said}")
         answer = self.docker("version", "--format", "{{.Server.Version}}", check=False)
         return "Cannot connect" not in answer and answer[:1].isdigit()
 
@@ -187,11 +191,31 @@ def sweep() -> None:
             _remove_cgroups(directory.name)
 
 
+def left_behind(name: str) -> list[str]:
+    """Return what still bears the name of an engine that was closed: files, groups, mounts."""
+    places = [_PARENT / name, CGROUPS / name, *CGROUPS.glob(f"*/{name}")]
+    found = [str(place) for place in places if place.exists()]
+    for path in (*Path("/proc").glob("[0-9]*/cmdline"), Path("/proc/self/mountinfo")):
+        with contextlib.suppress(OSError):  # a process that has ended in the meantime
+            if name.encode() in path.read_bytes():
+                found.append(str(path))
+    return found
+
+
 def missing() -> list[str]:
     """Return what this machine lacks to run a Docker Engine, in words for a person."""
     lacks = [
         f"the program {program}"
-        for program in ("dockerd", "docker", "debootstrap", "unshare", "nsenter", "iptables", "ip")
+        for program in (
+            "dockerd",
+            "docker",
+            "debootstrap",
+            "unshare",
+            "setpriv",
+            "nsenter",
+            "iptables",
+            "ip",
+        )
         if shutil.which(program) is None
     ]
     if not shutil.which("docker-compose") and "compose" not in call(

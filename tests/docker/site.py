@@ -10,6 +10,8 @@ one of its networks into another; to the gateway's rules the server is as far as
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +39,7 @@ DOCKER_RESOLVER = "198.51.100.53"
 """Where Docker's embedded resolver sends what it cannot answer: an address of the machine."""
 PORT = 51820
 _PREFIX = "pcd"
+_TEMPORARY = Path(tempfile.gettempdir())
 
 
 def gateway_address(number: int) -> Address:
@@ -106,7 +109,8 @@ class Site:
         return Workload(self.lan_namespace, self.household, capabilities=None)
 
     def run(self, name: str, *options: str, image: str = LAB, command: Sequence[str] = ()) -> Box:
-        """Start a container in the background; `docker run` with these options."""
+        """Start a container in the background, in place of one of that name; see `docker run`."""
+        self.engine.docker("rm", "-f", name, check=False)
         self.engine.docker("run", "-d", "-i", "--name", name, *options, image, *command)
         return Box(self.engine, name)
 
@@ -148,10 +152,6 @@ class Site:
         self.server.exec("nft", "add table inet fault; delete table inet fault")
 
     def _build(self) -> None:
-        for left_behind in NETNS_DIRECTORY.glob(f"{_PREFIX}*"):
-            owner = left_behind.name.removeprefix(_PREFIX).partition("-")[0]
-            if not Path("/proc", owner).exists():
-                Namespace(left_behind.name).delete()
         for namespace in (self.machine_namespace, self.lan_namespace):
             namespace.create()
         self.machine_namespace.ip(f"addr add {DOCKER_RESOLVER}/32 dev lo")
@@ -210,6 +210,18 @@ class Site:
 
     def _serve(self, namespace: Namespace, *listed: dict[str, object]) -> Services:
         return Services(namespace, listed, self.household).wait()
+
+
+def sweep() -> None:
+    """Remove the namespaces and directories of sites whose test run was killed."""
+    for path in (*NETNS_DIRECTORY.glob(f"{_PREFIX}*"), *_TEMPORARY.glob(f"{_PREFIX}*")):
+        owner = path.name.removeprefix(_PREFIX).partition("-")[0]
+        if Path("/proc", owner).exists():
+            continue
+        if path.parent == NETNS_DIRECTORY:
+            Namespace(path.name).delete()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def leaks_of(

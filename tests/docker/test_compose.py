@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
@@ -29,12 +30,11 @@ MARKER = "must-not-leave"
 
 
 @pytest.fixture
-def ordinary(site: Site) -> Box:
-    """Return a container on the gateway's network that has nothing to do with the gateway."""
-    site.engine.docker("rm", "-f", "ordinary", check=False)
-    return site.run(
-        "ordinary", "-v", LAB_VOLUME, "--network", UPLINK, command=["sleep", "infinity"]
-    )
+def ordinary(site: Site) -> Iterator[Box]:
+    """Yield a container on the gateway's network that has nothing to do with the gateway."""
+    box = site.run("ordinary", "-v", LAB_VOLUME, "--network", UPLINK, command=["sleep", "infinity"])
+    yield box
+    box.remove()
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,6 @@ def healthy(project: Project) -> None:
 def flood(site: Site, name: str, network: str, *words: str) -> Box:
     """Start a container that sends marked packets until it is stopped."""
     argv = [f"host4={HOST.ipv4}", f"host6={HOST.ipv6}", f"marker={MARKER}", "rate=500", *words]
-    site.engine.docker("rm", "-f", name, check=False)
     return site.run(
         *(name, "-v", LAB_VOLUME, "--network", network),
         command=[*PYTHON, "/lab/traffic.py", "flood", *argv],
