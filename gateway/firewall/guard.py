@@ -3,9 +3,14 @@
 Frames from packet sockets never meet iptables or the `inet` hooks; they do meet the egress hook of
 the device (Linux 5.16), with PACKET_QDISC_BYPASS too. Connection tracking cannot be asked there,
 so the firewall leaves a sign: its last chain gives every packet that passed and leaves by an
-uplink a random mark, which nobody without CAP_NET_ADMIN can read. The guard passes what bears it
+uplink a random mark, which nobody without CAP_NET_ADMIN should know. The guard passes what bears it
 and fits one of the firewall's own accepting rules, and takes the mark off again, because a packet
 socket that listens can filter by it (SKF_AD_MARK, linux/filter.h) behind this hook.
+
+Whoever learns the mark all the same has nothing of it: a packet of the kernel's own has been routed
+and a frame of a packet socket has not, which the hook can see wherever the kernel knows realms. And
+the mark can be learned: multicast and broadcast come back to their sender behind the chain that
+gave it, and a group of packet sockets may choose among its members by it (PACKET_FANOUT_CBPF).
 
 ARP has no such sign. It passes while IPv4 has any business on the uplink, and only as the
 kernel itself sends it: request or reply, 42 bytes, from one of the uplink's own addresses to its
@@ -46,6 +51,12 @@ NEIGHBOUR_LENGTH = 86
 or nonce after the fixed part (RFC 4861, section 4.3 and 4.4)."""
 
 
+ROUTED = "meta rtclassid != 0xffffffff"
+"""Matches every packet that has been routed, and no other: the realm of the route is read, and
+without a route there is none to compare (net/netfilter/nft_meta.c, NFT_META_RTCLASSID; it takes
+IP_ROUTE_CLASSID in the kernel). No route has this realm."""
+
+
 @dataclass(frozen=True)
 class DeviceGuard:
     """What passes the egress hook of `device`: `rules` with the mark, `arp` from and to whom."""
@@ -57,10 +68,14 @@ class DeviceGuard:
 
 @dataclass(frozen=True)
 class GuardRules:
-    """Everything the guard should hold: the `mark` of packets that passed, and each device."""
+    """Everything the guard should hold: the `mark` of packets that passed, and each device.
+
+    `routed` says whether they must have been routed too, which not every kernel can tell.
+    """
 
     mark: int
     devices: tuple[DeviceGuard, ...] = ()
+    routed: bool = False
 
 
 def guard_for(
@@ -92,7 +107,7 @@ def render_devices(rules: GuardRules) -> str:
             f"filter hook egress device {device(guarded.device)} priority filter; policy drop;",
             (
                 *(_arp_rule(source, target) for source, target in guarded.arp),
-                *(_marked(rule, family, rules.mark) for family, rule in guarded.rules),
+                *(_marked(rule, family, rules) for family, rule in guarded.rules),
                 # Not left to the policy, which a new chain has late: see render_nftables.REST.
                 f"counter drop comment {quoted(REFUSED)}",
             ),
@@ -110,9 +125,10 @@ class Guard:
     later is closed from its first frame for packet sockets too.
     """
 
-    def __init__(self, nft: Nft, *, in_advance: bool) -> None:
+    def __init__(self, nft: Nft, *, in_advance: bool, routed: bool) -> None:
         self._table = HeldTable(TABLE, nft)
         self.in_advance = in_advance
+        self._routed = routed
 
     @classmethod
     def find(cls, nft: Nft | None = None) -> "Guard":
@@ -125,7 +141,11 @@ class Guard:
             raise MissingError(
                 "the kernel has no egress hook (Linux 5.16, NETFILTER_EGRESS)", _REMEDY
             )
-        return cls(nft, in_advance=nft.accepts(_trial(_NO_DEVICE)))
+        return cls(
+            nft,
+            in_advance=nft.accepts(_trial(_NO_DEVICE)),
+            routed=nft.accepts(_trial("lo", ROUTED)),
+        )
 
     def apply(self, rules: GuardRules) -> None:
         """Put `rules` into force in place of the former ones, in one step, and read them back.
@@ -143,7 +163,8 @@ class Guard:
         return self._table.differences(render_devices(self._complete(rules)))
 
     def _complete(self, rules: GuardRules) -> GuardRules:
-        """Return `rules` with the devices that are not there yet, where the kernel allows it."""
+        """Return `rules` with all that the kernel can: routes asked for, future devices guarded."""
+        rules = replace(rules, routed=self._routed)
         if not self.in_advance:
             return rules
         known = {guarded.device for guarded in rules.devices}
@@ -151,16 +172,16 @@ class Guard:
         return replace(rules, devices=(*rules.devices, *future))
 
 
-_IN_CHAIN_NAME = str.maketrans({":": "/c", "@": "/a"})  # no device has a slash in its name
+_IN_CHAIN_NAME = str.maketrans({"@": "/a"})  # no device has a slash in its name
 _NO_DEVICE = "portcullis-none"
 _REMEDY = "give workloads `cap_drop: [NET_RAW]`, so that they have no packet sockets"
 _PROTOCOL = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 
 
-def _trial(name: str) -> str:
-    """Return a transaction that needs the egress hook of the device `name`; it is never loaded."""
+def _trial(name: str, *rules: str) -> str:
+    """Return a transaction with `rules` for the egress hook of the device `name`; never loaded."""
     head = f"filter hook egress device {device(name)} priority filter; policy accept;"
-    return transaction(f"{TABLE}_trial", render_chain("egress", head, ()))
+    return transaction(f"{TABLE}_trial", render_chain("egress", head, rules))
 
 
 def _device_guard(ruleset: Ruleset, uplink: Uplink, routes: tuple[Route, ...]) -> DeviceGuard:
@@ -204,9 +225,10 @@ def _reduced(rule: Rule) -> Rule:
     )
 
 
-def _marked(rule: Rule, family: Family, mark: int) -> str:
+def _marked(rule: Rule, family: Family, rules: GuardRules) -> str:
     words = (
-        f"meta mark {mark:#x}",
+        f"meta mark {rules.mark:#x}",
+        *((ROUTED,) if rules.routed else ()),
         f"meta protocol {_PROTOCOL[family]}",
         *render_headers(rule, family),
         *(("meta length", f"<= {NEIGHBOUR_LENGTH}") if rule.icmp_type is not None else ()),

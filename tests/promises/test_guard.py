@@ -17,6 +17,7 @@ import pytest
 from gateway.firewall import Firewall
 from gateway.firewall.guard import Guard, guard_for
 from gateway.firewall.iptables import IptablesFirewall
+from gateway.firewall.nft import Nft
 from gateway.firewall.nftables import NftablesFirewall
 from gateway.model import Facts, Uplink
 from gateway.policy.firewall import closed
@@ -91,6 +92,11 @@ class Guarded:
         self.namespace.inside(lambda: self.guard.apply(rules))
         assert self.namespace.inside(lambda: self.guard.verify(rules)) == ()
 
+    def on_without_realms(self) -> None:
+        """Put the guard into force as on a kernel that cannot tell whether a frame was routed."""
+        self.guard = Guard(Nft(), in_advance=self.guard.in_advance, routed=False)
+        self.on()
+
     def send(self, frame: bytes, device: str = "eth0", **wishes: int) -> str:
         """Send a frame as a workload does; return what the kernel said."""
         words = (f"{name}={value}" for name, value in wishes.items())
@@ -152,8 +158,13 @@ def test_a_frame_from_a_packet_socket_leaves_only_while_there_is_no_guard(
 def test_a_forged_mark_helps_only_him_who_knows_the_guards(
     guarded: Guarded, family: Family, bypass: int
 ) -> None:
-    """WireGuard's mark and any guess fail; the right one passes what has a rule and no more."""
+    """The right one passes what has a rule and no more, where the kernel cannot tell routes.
+
+    Where it can, not even the right one helps.
+    """
     guarded.on()
+    assert not guarded.passes(echo_frame(family), mark=MARK, bypass=bypass)
+    guarded.on_without_realms()
     for guess in (0xCA6C, 1, MARK ^ 1, 0xFFFFFFFF):
         assert not guarded.passes(echo_frame(family), mark=guess, bypass=bypass)
     assert guarded.passes(echo_frame(family), mark=MARK, bypass=bypass), "control: the right mark"

@@ -119,6 +119,17 @@ def test_rules_that_differ_in_what_the_hook_cannot_see_become_one() -> None:
     ]
 
 
+def test_packets_must_have_been_routed_where_the_kernel_can_tell() -> None:
+    """Every accepting rule asks for it but ARP's, which has no route."""
+    rules = guard_for(ruleset_for(*SCENARIOS["connected-guarded"]), (ETH0,), GUARD_MARK)
+    lines = chains(replace(rules, routed=True))["eth0"]
+    asking = [line for line in lines if "meta mark 0x1234abcd meta rtclassid != 0xffffffff" in line]
+    assert asking
+    others = [line for line in lines if line not in asking]
+    assert others[-1] == NEVER
+    assert all(line.startswith("meta protocol arp") for line in others[:-1])
+
+
 def test_neighbour_discovery_carries_nothing_but_an_address() -> None:
     """A raw socket could hang a message on it, which the firewall does not see."""
     ruleset = ruleset_for(*SCENARIOS["connecting-ipv6-endpoint"])
