@@ -131,8 +131,8 @@ def _hole_out(state: Connected, config: Config, uplink: Uplink, packet: Packet) 
         if (
             packet.has_ports(NUMBERS[ports.protocol])
             and ports.first <= packet.source_port <= ports.last
-            and (packet.state, packet.direction) == ("ESTABLISHED", "REPLY")
-            and packet.connmark == reply_mark(uplink)
+            and packet.direction == "REPLY"
+            and _began_at(uplink, packet)
         ):
             yield "P8"
 
@@ -161,10 +161,10 @@ def _by_uplink_in(state: State, config: Config, uplink: Uplink, packet: Packet) 
         if packet.icmp_type == 134 and packet.source in LINK_LOCAL:
             yield "P5"
     if isinstance(state, Connected) and packet.destination in {a.ip for a in uplink.addresses}:
-        yield from _hole_in(config, packet)
+        yield from _hole_in(config, uplink, packet)
 
 
-def _hole_in(config: Config, packet: Packet) -> Iterator[str]:
+def _hole_in(config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
     """Yield the holes that a packet to one of the uplink's own addresses may take."""
     if (packet.state, packet.direction) == ("ESTABLISHED", "REPLY") and any(
         packet.source in subnet for subnet in config.outbound_subnets
@@ -174,14 +174,19 @@ def _hole_in(config: Config, packet: Packet) -> Iterator[str]:
         if (
             packet.has_ports(NUMBERS[ports.protocol])
             and ports.first <= packet.destination_port <= ports.last
-            and packet.state in {"NEW", "ESTABLISHED"}
             and packet.direction == "ORIGINAL"
+            and (packet.state == "NEW" or _began_at(uplink, packet))
         ):
             yield "P8"
     protocol = ICMP if packet.family is Family.IPV4 else ICMPV6
     open_ = config.outbound_subnets or config.input_ports
     if open_ and packet.state == "RELATED" and packet.protocol == protocol:
         yield "P12"
+
+
+def _began_at(uplink: Uplink, packet: Packet) -> bool:
+    """Say whether the packet belongs to a flow that began at `uplink`."""
+    return packet.state == "ESTABLISHED" and packet.connmark == reply_mark(uplink)
 
 
 def _leads(facts: Facts, address: object) -> str | None:

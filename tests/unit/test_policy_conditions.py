@@ -1,0 +1,140 @@
+"""Every condition of every accepting rule is there for a promise: without it, something leaks.
+
+It also shows that the promises in tests/model are sharp: they notice each rule that is looser.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any
+
+import pytest
+
+from gateway.firewall import render_nftables
+from gateway.policy.firewall import LOOPBACK, ruleset_for
+from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset
+from tests.model import nft_text
+from tests.model.packets import (
+    ACCEPT,
+    ICMP,
+    ICMPV6,
+    INCOMING,
+    INVALID,
+    OUTGOING,
+    TCP,
+    UDP,
+    Packet,
+    walk,
+)
+from tests.model.promises import excuse_in, excuse_out
+from tests.scenarios import SCENARIOS
+
+NUMBERS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "ipv6-icmp": ICMPV6}
+STRANGER = {Family.IPV4: ip_address("203.0.113.99"), Family.IPV6: ip_address("2001:db8:ffff::99")}
+LINKS = ("eth9", "eth0", "eth1", "wg0", LOOPBACK)
+STATES = ("NEW", "ESTABLISHED", "RELATED", INVALID)
+
+OTHERS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "in_interface": ("in_interface", LINKS),
+    "out_interface": ("out_interface", LINKS),
+    "source": ("source", ()),
+    "destination": ("destination", ()),
+    "protocol": ("protocol", (47,)),
+    "source_ports": ("source_port", (1,)),
+    "destination_ports": ("destination_port", (1,)),
+    "icmp_type": ("icmp_type", (200,)),
+    "mark": ("mark", (0xDEAD,)),
+    "connmark": ("connmark", (0xDEAD,)),
+    "ct_states": ("state", STATES),
+    "ct_direction": ("direction", ("ORIGINAL", "REPLY")),
+}
+"""What a packet may have instead, by the condition that a rule has lost."""
+
+
+def redundant(rule: Rule, condition: str) -> bool:
+    """Say whether another rule lets pass what `rule` would without `condition`.
+
+    A resolver in a listed subnet may be reached at its other ports as everybody else there.
+    """
+    return rule.why == "P10 the configured resolver" and condition == "destination_ports"
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_rule_without_one_of_its_conditions_lets_something_leak(name: str) -> None:
+    """Each accepting rule loses each of its conditions in turn, loopback's left out."""
+    situation = SCENARIOS[name]
+    ruleset = ruleset_for(*situation)
+    unnoticed = []
+    for chain, way, excuse in (
+        (Chain.OUTPUT, OUTGOING, excuse_out),
+        (Chain.INPUT, INCOMING, excuse_in),
+    ):
+        for family, rule, condition in accepting(ruleset, chain):
+            firewall = nft_text.read(
+                render_nftables.render(loosened(ruleset, family, chain, rule, condition))
+            )
+            if not any(
+                walk(firewall, way, packet).verdict == ACCEPT and not excuse(*situation, packet)
+                for packet in packets_without(rule, family, condition)
+            ):
+                unnoticed.append((family, chain, condition, rule))
+    assert unnoticed == []
+
+
+def accepting(ruleset: Ruleset, chain: Chain) -> Iterator[tuple[Family, Rule, str]]:
+    """Yield each accepting rule of `chain` with each of its conditions."""
+    for family in Family:
+        for rule in ruleset.of(family).get(chain, ()):
+            if not isinstance(rule.verdict, Accept):
+                continue
+            if LOOPBACK in {rule.in_interface, rule.out_interface}:
+                continue
+            for condition in OTHERS:
+                wanted = getattr(rule, condition) not in {None, frozenset()}
+                if wanted and not needed(rule, condition) and not redundant(rule, condition):
+                    yield family, rule, condition
+
+
+def needed(rule: Rule, condition: str) -> bool:
+    """Say whether a rule without `condition` cannot be written: ports need a protocol."""
+    ports = rule.source_ports or rule.destination_ports
+    return condition == "protocol" and (ports is not None or rule.icmp_type is not None)
+
+
+def loosened(ruleset: Ruleset, family: Family, chain: Chain, rule: Rule, condition: str) -> Ruleset:
+    """Return `ruleset` with `rule` without `condition`."""
+    looser = replace(rule, **{condition: frozenset() if condition == "ct_states" else None})
+    rules = tuple(looser if it == rule else it for it in ruleset.of(family)[chain])
+    changed = {**ruleset.of(family), chain: rules}
+    if family is Family.IPV4:
+        return replace(ruleset, ipv4=changed)
+    return replace(ruleset, ipv6=changed)
+
+
+def packets_without(rule: Rule, family: Family, condition: str) -> Iterator[Packet]:
+    """Yield packets that meet `rule` in everything but `condition`."""
+    packet = Packet(
+        family=family,
+        source=host(rule.source, family),
+        destination=host(rule.destination, family),
+        in_interface=rule.in_interface or "",
+        out_interface=rule.out_interface or "",
+        protocol=NUMBERS[rule.protocol] if rule.protocol else UDP,
+        source_port=rule.source_ports.first if rule.source_ports else 33000,
+        destination_port=rule.destination_ports.first if rule.destination_ports else 33001,
+        icmp_type=rule.icmp_type or 0,
+        mark=rule.mark or 0,
+        connmark=rule.connmark or 0,
+        state=min(rule.ct_states).value if rule.ct_states else "NEW",
+        direction=rule.ct_direction.value if rule.ct_direction else "ORIGINAL",
+    )
+    field, values = OTHERS[condition]
+    for value in values or (STRANGER[family],):
+        yield replace(packet, **{field: value})
+
+
+def host(network: IPv4Network | IPv6Network | None, family: Family) -> Any:
+    """Return an address of `network`, or a stranger's."""
+    if network is None:
+        return STRANGER[family] - 1
+    return network[min(5, network.num_addresses - 1)]
