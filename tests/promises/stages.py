@@ -1,9 +1,12 @@
 """A gateway that several tests share, and how to take its tunnel away and give it back."""
 
+import json
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from tests.lab.frames import Frame
@@ -34,9 +37,17 @@ def connecting(lab: Lab, gateway: Gateway) -> Iterator[None]:
     try:
         yield
     finally:
-        lab.server.restore()
-        lose_tunnel(lab)  # the next handshake is tried at once, and not after five seconds
-        gateway.wait_healthy()
+        answer_again(lab, gateway)
+
+
+def answer_again(lab: Lab, gateway: Gateway) -> None:
+    """Let the server answer again, and wait until the gateway is connected.
+
+    With a new interface the next handshake is tried at once, and not after five seconds.
+    """
+    lab.server.restore()
+    lose_tunnel(lab)
+    gateway.wait_healthy(20)
 
 
 def lose_tunnel(lab: Lab) -> None:
@@ -68,6 +79,15 @@ def frames_to(lab: Lab, address: str, since: float) -> list[Frame]:
     """Return the frames to `address` that came out by any uplink from `since` on."""
     found = [frame for uplink in lab.uplinks for frame in uplink.capture.frames(since)]
     return [frame for frame in found if frame.destination == address]
+
+
+SALVO = str(Path(__file__).parents[1] / "lab" / "salvo.py")
+
+
+def send_frames(workload: Workload, frames: Sequence[Mapping[str, object]]) -> list[str]:
+    """Send frames from packet sockets, as salvo.py describes them; return the kernel's answers."""
+    argv = (sys.executable, "-I", "-S", SALVO)
+    return list(json.loads(workload.run(*argv, stdin=json.dumps(list(frames)))))
 
 
 def together(ask: Callable[[Asked], Answer], asked: Iterable[Asked]) -> dict[Asked, Answer]:

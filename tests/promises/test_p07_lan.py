@@ -22,6 +22,7 @@ from tests.promises.stages import (
     INWARD,
     OWN4,
     OWN6,
+    answer_again,
     connecting,
     frames_to,
     from_tunnel_address,
@@ -109,8 +110,7 @@ def test_a_gateway_that_has_never_been_connected_reaches_no_lan(lab: Lab) -> Non
     since = time.monotonic()
     assert not_refused_at_once(ordinary(lab.workload, "meanwhile", LAN_HOST)) == {}
     assert lab.leaks(since) == []
-    lab.server.restore()
-    gateway.wait_healthy(20)
+    answer_again(lab, gateway)
     assert ordinary(lab.workload, "after", LAN_HOST)["udp 6"].seen == OWN6
 
 
