@@ -27,6 +27,9 @@ TIME_LIMIT = 8.0
 DYNAMIC_PORTS = range(49152, 65536)
 """Where another listen port is taken from (RFC 6335, section 6)."""
 
+OWN_RESOLVER = "mount a file of your own at /etc/resolv.conf, here and in the workloads"
+"""What helps where the resolver file cannot be written: Docker's with a read-only root is one."""
+
 
 class Connector:
     """Builds the interface for one tunnel after the other; `names_problem` is told with health."""
@@ -113,7 +116,7 @@ class Connector:
             self._parts.write_resolver(text)
         except KernelError as err:
             if not self.names_problem:
-                self._log.warning("names will not resolve", problem=str(err))
-            self.names_problem = f"names do not resolve: {err}"
+                self._log.warning("names will not resolve", problem=str(err), remedy=OWN_RESOLVER)
+            self.names_problem = f"names do not resolve: {err}; {OWN_RESOLVER}"
         else:
             self.names_problem = ""
