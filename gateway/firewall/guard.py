@@ -137,15 +137,13 @@ class Guard:
         Raises MissingError when there is no egress hook, or no telling without CAP_NET_ADMIN.
         """
         nft = nft or Nft()
-        if not kernel_has_nf_tables() or not nft.accepts(_trial("lo")):
+        has_nftables = kernel_has_nf_tables()
+        in_advance = has_nftables and nft.accepts(_trial(_NO_DEVICE))
+        if not in_advance and not (has_nftables and nft.accepts(_trial("lo"))):
             raise MissingError(
                 "the kernel has no egress hook (Linux 5.16, NETFILTER_EGRESS)", _REMEDY
             )
-        return cls(
-            nft,
-            in_advance=nft.accepts(_trial(_NO_DEVICE)),
-            routed=nft.accepts(_trial("lo", ROUTED)),
-        )
+        return cls(nft, in_advance=in_advance, routed=nft.accepts(_trial("lo", ROUTED)))
 
     def apply(self, rules: GuardRules) -> None:
         """Put `rules` into force in place of the former ones, in one step, and read them back.
