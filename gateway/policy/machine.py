@@ -198,7 +198,8 @@ def _from_connected(state: Connected, event: Event, now: float) -> State:
             return _sampled_while_connected(state, event.status, now)
         case Probed():
             failures = 0 if event.answered else state.resolver_failures + 1
-            return replace(state, resolver_failures=failures)
+            since = state.resolver_failing_at if failures > 1 else now * failures
+            return replace(state, resolver_failures=failures, resolver_failing_at=since)
         case _:
             return state
 

@@ -49,6 +49,7 @@ class Pulse:
     received: int = 0
     sent: int = 0
     unanswered_at: float | None = None
+    heard_at: float | None = None
 
     def after(self, status: TunnelStatus, now: float) -> "Pulse":
         """Return the pulse with `status`, read at `now`, taken into account."""
@@ -64,6 +65,7 @@ class Pulse:
             received=status.received,
             sent=status.sent,
             unanswered_at=None if answered else self.unanswered_at or (now if data else None),
+            heard_at=now if answered else self.heard_at,
         )
 
     def is_in_doubt(self, now: float) -> bool:

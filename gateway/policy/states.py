@@ -120,7 +120,8 @@ class Connecting:
 class Connected:
     """The tunnel has had a handshake: it and the listed holes are open.
 
-    `resolver_failures` counts the probes in a row that the tunnel's resolver did not answer.
+    `resolver_failures` counts the probes in a row that the tunnel's resolver did not answer, the
+    first of them at `resolver_failing_at`.
     """
 
     turn: Turn
@@ -128,11 +129,18 @@ class Connected:
     since: float
     pulse: Pulse
     resolver_failures: int = 0
+    resolver_failing_at: float = 0.0
 
     @property
     def resolver_is_silent(self) -> bool:
-        """Whether names cannot be resolved, as far as probes tell."""
-        return self.resolver_failures >= RESOLVER_FAILURES
+        """Whether names cannot be resolved, as far as probes tell.
+
+        While nothing at all is heard, it is the server that may be gone, and nothing is known of
+        the resolver behind it.
+        """
+        heard_at = self.pulse.heard_at
+        is_alone = heard_at is not None and heard_at > self.resolver_failing_at
+        return self.resolver_failures >= RESOLVER_FAILURES and is_alone
 
 
 @dataclass(frozen=True)

@@ -270,9 +270,50 @@ def test_the_addresses_of_a_name_take_turns() -> None:
 def test_a_resolver_that_stays_silent_is_told_and_the_tunnel_stays_open() -> None:
     """One lost probe is nothing; several in a row mean that names do not resolve."""
     state: State = STATES["connected"]
-    for _ in range(RESOLVER_FAILURES):
+    for second in range(RESOLVER_FAILURES):
         assert is_healthy(state)
-        state = step(state, Probed(answered=False), NOW)
+        state = step(state, Sampled(status(5.0, 200 + second, 100)), NOW + 2 * second)
+        state = step(state, Probed(answered=False), NOW + 2 * second + 1)
     assert isinstance(state, Connected)
     assert not is_healthy(state)
     assert is_healthy(step(state, Probed(answered=True), NOW))
+
+
+def test_of_a_resolver_behind_a_silent_server_nothing_is_said() -> None:
+    """Probes that fail while nothing else is heard either may as well mean the server."""
+    state: State = STATES["connected"]
+    for second in range(RESOLVER_FAILURES + 1):
+        state = step(state, Probed(answered=False), NOW + second)
+    assert is_healthy(state)
+    heard = step(state, Sampled(status(5.0, 132, 100)), NOW + 10)
+    assert not is_healthy(heard)
+
+
+def test_a_suspended_machine_does_not_trust_its_tunnel_when_it_wakes() -> None:
+    """The clock has gone on, and the handshake is from before."""
+    after = step(STATES["connected"], Sampled(status(5.0, 100, 100)), NOW + 8 * 3600)
+    assert isinstance(after, Connecting)
+    assert after.reason is Reason.SILENT
+
+
+def test_each_candidate_with_a_name_gets_all_its_addresses_in_turn() -> None:
+    """Two names with two addresses each: all four are tried in two rounds."""
+    state: State = Resolving(Turn((NAMED, NAMED)), Reason.STARTING, since=NOW, retry_at=NOW)
+    tried = []
+    for _ in range(4):
+        assert isinstance(state, Resolving)
+        connecting = step(state, Resolved((TUNNEL, SECOND)), NOW)
+        assert isinstance(connecting, Connecting)
+        tried.append((connecting.turn.position, connecting.tunnel))
+        state = step(connecting, Failed("no"), NOW)
+    assert tried == [(0, TUNNEL), (1, TUNNEL), (0, SECOND), (1, SECOND)]
+
+
+def test_an_interface_is_built_at_most_once_a_second() -> None:
+    """Whoever deletes it in a loop does not make a flood of handshakes."""
+    connected = STATES["connected"]
+    soon = step(connected, Lost("gone"), NOW + 0.1)
+    later = step(connected, Lost("gone"), NOW + 5)
+    assert isinstance(soon, Connecting)
+    assert isinstance(later, Connecting)
+    assert (soon.retry_at, later.retry_at) == (NOW + 1.0, NOW + 5)

@@ -1,0 +1,327 @@
+"""A machine in memory with a clock of its own, for tests of the supervisor: hours pass in no time.
+
+Every call to a part is a line in one transcript, in order, and any of them can be made to fail.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+from gateway.errors import NetworkError
+from gateway.model import (
+    Address,
+    Config,
+    Facts,
+    Interface,
+    PeerStatus,
+    Status,
+    Tunnel,
+    TunnelStatus,
+)
+from gateway.parts import Parts
+from gateway.policy.firewall import closed
+from gateway.policy.probing import Probe
+from gateway.policy.routing import Routing
+from gateway.policy.rules import Accept, Chain, Family, Ruleset
+from gateway.policy.states import Query
+from gateway.supervisor import Supervisor
+from tests.fakes.firewall import FakeFirewall
+from tests.fakes.tunnel import FakeTunnel
+from tests.scenarios import ONE_UPLINK
+
+REHANDSHAKE = 120.0
+PACKET = 128
+DNS_SERVER = ip_address("172.18.0.53")
+
+
+class Clock:
+    """Seconds that pass when everybody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+class _Selector(selectors.DefaultSelector):
+    """Does not wait, but lets the clock go on by as much."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        found = super().select(0)
+        if not found:
+            # The loop rounds what it waits for down to its resolution.
+            self._clock.now += max(timeout or 0.0, 1e-6)
+        return found
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop on the clock of the test."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(_Selector(clock))
+        self._test_clock = clock
+
+    def time(self) -> float:
+        return self._test_clock.now
+
+
+class World:
+    """What the supervisor meets, and what a test does to it.
+
+    `alive` are the servers that answer, by address; `fails` says what the next calls of a part
+    raise; `breaks_at` makes the call of that number fail. `transcript` has every call.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.clock = Clock()
+        self.alive = {str(e.address) for t in config.tunnels for e in t.endpoints}
+        self.facts = ONE_UPLINK
+        self.names: dict[str, tuple[Address, ...]] = {}
+        self.resolver_answers = True
+        self.traffic = True
+        self.fails: dict[str, list[BaseException | None]] = {}
+        self.breaks_at: int | None = None
+        self.calls = 0
+        self.transcript: list[str] = []
+        self.told: list[Status] = []
+        self.firewall = _Firewall(self)
+        self.tunnel = _Tunnel(self)
+        self.network = _Network(self)
+        self.supervisor: Supervisor
+
+    def note(self, what: str, detail: str = "") -> None:
+        """Note a call to what never raises."""
+        self.calls += 1
+        self.transcript.append(f"{what} {detail}".strip())
+
+    def call(self, what: str, detail: str = "") -> None:
+        """Note a call, and raise what it was told to raise."""
+        self.note(what, detail)
+        planned = self.fails.get(what)
+        if planned and (error := planned.pop(0)):
+            raise error
+        if self.calls == self.breaks_at:
+            raise NetworkError("broken on purpose", what)
+
+    def run(self, *steps: tuple[float, Callable[[], None]], until: float) -> None:
+        """Run the supervisor, do each of `steps` at its second, and stop it at `until`."""
+
+        async def live() -> None:
+            self.supervisor = Supervisor(self.config, self._parts())
+            loop = asyncio.get_running_loop()
+            for second, action in steps:
+                loop.call_later(second, action)
+            loop.call_later(until, self.supervisor.stop)
+            await self.supervisor.run()
+
+        with asyncio.Runner(loop_factory=lambda: _Loop(self.clock)) as runner:
+            runner.run(live())
+
+    def tunnel_lost(self) -> None:
+        """Do what `ip link del wg0` does."""
+        self.tunnel.standing = None
+        self.supervisor.kernel_changed()
+
+    def since(self, second: float) -> float:
+        """Return the time on the clock at `second` of the run."""
+        return 1000.0 + second
+
+    def at(self, second: float) -> Status:
+        """Return what was told last before `second` of the run."""
+        return [status for status in self.told if status.at <= self.since(second)][-1]
+
+    def _parts(self) -> Parts:
+        return Parts(
+            firewall=self.firewall,
+            guard=None,
+            tunnel=self.tunnel,
+            network=self.network,
+            resolver=_Resolver(self),
+            hooks=_Hooks(self),
+            probe=self._probe,
+            write_resolver=lambda text: self.call("resolv.conf", text.splitlines()[-1]),
+            forget_flows=lambda: self.call("forget flows"),
+            publish=self._publish,
+            clock=self.clock,
+        )
+
+    async def _probe(self, probe: Probe) -> bool:
+        self.note("probe", str(probe.address))
+        self.tunnel.probes += 1
+        await asyncio.sleep(0.05 if self.resolver_answers else 3)
+        return self.resolver_answers and self.tunnel.is_alive
+
+    def _publish(self, status: Status) -> None:
+        self.told.append(status)
+        is_open = self.firewall.summary.startswith("open")
+        assert not is_open or status.state in {"connected", "connecting"}, self.transcript[-5:]
+        assert not status.healthy or is_open
+
+
+def summary(ruleset: Ruleset) -> str:
+    """Return in a few words what the IPv4 rules let out: to whom, and whether by the tunnel."""
+    rules = [
+        rule
+        for rule in ruleset.of(Family.IPV4).get(Chain.OUTPUT, ())
+        if isinstance(rule.verdict, Accept) and rule.mark is not None
+    ]
+    holes = " ".join(str(rule.destination).removesuffix("/32") for rule in rules)
+    by_tunnel = any(r.out_interface == "wg0" for r in ruleset.of(Family.IPV4).get(Chain.OUTPUT, ()))
+    return f"open {holes}" if by_tunnel else f"only {holes}" if holes else "closed"
+
+
+class _Firewall(FakeFirewall):
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        super().apply(closed())
+        self._world = world
+        self.summary = "closed"
+
+    def apply(self, ruleset: Ruleset) -> None:
+        self._world.call("rules", summary(ruleset))
+        super().apply(ruleset)
+        self.summary = summary(ruleset)
+
+
+class _Network:
+    """Links and routes."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.drifted: tuple[str, ...] = ()
+
+    def facts(self) -> Facts:
+        self._world.call("facts")
+        return self._world.facts
+
+    def fault_of(self, name: str, addresses: Collection[Interface]) -> str:
+        del addresses
+        self._world.call("fault of", name)
+        return "" if self._world.tunnel.standing is not None else f"{name} was set down"
+
+    def prepare(self, uplink: str) -> None:
+        self._world.call("prepare", uplink)
+
+    def apply_routing(self, wanted: Routing) -> None:
+        by_tunnel = any(route.interface == "wg0" for route in wanted.routes)
+        self._world.call("routes", "by the tunnel" if by_tunnel else "nowhere")
+        self.drifted = ()
+
+    def routing_drift(self, wanted: Routing) -> tuple[str, ...]:
+        del wanted
+        self._world.call("routing drift")
+        return self.drifted
+
+    def device_drift(self, uplink: str) -> tuple[str, ...]:
+        del uplink
+        return ()
+
+    def shut(self) -> None:
+        self._world.call("links down")
+
+
+class _Tunnel(FakeTunnel):
+    """A tunnel with traffic in it, one packet a second each way while its server lives."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self._at = 0.0
+        self._handshake: float | None = None
+        self._sent = self._received = 0
+        self.probes = 0
+
+    @property
+    def is_alive(self) -> bool:
+        return self.standing is not None and any(
+            str(endpoint.address) in self._world.alive for endpoint in self.standing.endpoints
+        )
+
+    async def up(self, tunnel: Tunnel, mtu: int) -> None:
+        self._world.call("up", str(tunnel.endpoints[0]))
+        await asyncio.sleep(0.05)
+        await super().up(tunnel, mtu)
+
+    async def configure(self, tunnel: Tunnel) -> None:
+        self._world.call("configure", str(tunnel.endpoints[0]))
+        await super().configure(tunnel)
+
+    async def down(self) -> None:
+        self._world.call("down")
+        await super().down()
+
+    async def status(self) -> TunnelStatus:
+        self._world.call("status")
+        tunnel, now = self._require(), self._world.clock.now
+        packets = int(now) - int(self._at) if self._world.traffic else 0
+        packets, self.probes, self._at = packets + self.probes, 0, now
+        self._sent += packets * PACKET
+        if self.is_alive:
+            if self._handshake is None or now - self._handshake >= REHANDSHAKE:
+                self._handshake = now
+            self._received += packets * PACKET
+        peer = PeerStatus("", tunnel.endpoints[0], self._handshake, self._received, self._sent)
+        return TunnelStatus(tunnel.listen_port, tunnel.fwmark, (peer,))
+
+    def _begin(self, tunnel: Tunnel) -> None:
+        super()._begin(tunnel)
+        self._handshake, self._sent, self._received = None, 0, 0
+        self._at = self._world.clock.now
+
+
+class _Resolver:
+    """Answers from `names`, in half a second."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._known: dict[str, tuple[Address, ...]] = {}
+
+    def open(self) -> Query:
+        self._world.call("open")
+        return Query(DNS_SERVER, 40000, 7)
+
+    async def ask(self, names: tuple[str, ...]) -> dict[str, tuple[Address, ...]]:
+        self._world.call("ask", " ".join(names))
+        await asyncio.sleep(0.5)
+        self._known |= {
+            name: self._world.names[name] for name in names if name in self._world.names
+        }
+        if missing := [name for name in names if name not in self._known]:
+            raise NetworkError("no address", ", ".join(missing))
+        return {name: self._known[name] for name in names}
+
+
+class _Hooks:
+    """Notes the commands."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def up(self) -> None:
+        self._world.note("VPN_UP_COMMAND")
+
+    def down(self) -> None:
+        self._world.note("VPN_DOWN_COMMAND")
+
+    async def finish(self) -> None:
+        self._world.note("finish")
+
+
+def other_uplink(facts: Facts) -> Facts:
+    """Return `facts` with another address on the first uplink."""
+    first = facts.uplinks[0]
+    moved = replace(
+        first,
+        addresses=tuple(type(a)(f"{a.ip + 1}/{a.network.prefixlen}") for a in first.addresses),
+    )
+    return replace(facts, uplinks=(moved, *facts.uplinks[1:]))

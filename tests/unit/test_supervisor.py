@@ -1,0 +1,356 @@
+"""The supervisor on a machine in memory: firewall first, failures closed, no hurry.
+
+Times are seconds of a run on a clock that passes by itself.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from gateway.errors import FirewallError, NetworkError, TunnelError
+from gateway.model import EVERYTHING, Config, Endpoint, NamedEndpoint, Peer, Tunnel
+from gateway.policy.machine import RETURN_AFTER
+from gateway.policy.rules import Chain, Family
+from gateway.policy.states import Reason
+from tests.fakes.world import World, other_uplink
+from tests.scenarios import IPV4_ONLY, TWO_UPLINKS
+
+FIRST, SECOND = "198.51.100.10", "198.51.100.20"
+DNS = ip_address("10.2.0.1")
+
+
+def server(address: str) -> Tunnel:
+    """Return a candidate with this endpoint."""
+    peer = Peer("cHVibGlj", Endpoint(ip_address(address), 51820), EVERYTHING)
+    return replace(IPV4_ONLY, peers=(peer,))
+
+
+NAMED = replace(
+    IPV4_ONLY, peers=(Peer("cHVibGlj", NamedEndpoint("vpn.example", 51820), EVERYTHING),)
+)
+ONE = Config((server(FIRST),), dns=(DNS,))
+TWO = Config((server(FIRST), server(SECOND)), dns=(DNS,))
+BY_NAME = Config((NAMED,), dns=(DNS,))
+
+
+def kills(world: World, *addresses: str) -> Callable[[], None]:
+    """Return an action after which these servers are dead."""
+    return lambda: world.alive.difference_update(addresses)
+
+
+def revives(world: World, *addresses: str) -> Callable[[], None]:
+    """Return an action after which these servers live."""
+    return lambda: world.alive.update(addresses)
+
+
+def acts(world: World) -> list[str]:
+    """Return what changed the machine: rules, routes, interface and commands."""
+    changing = ("rules", "routes", "up", "configure", "down", "links", "VPN", "open", "ask")
+    return [line for line in world.transcript if line.startswith(changing)]
+
+
+def test_the_rules_come_first_on_the_way_up_and_on_the_way_down() -> None:
+    """Nothing else of a state is done before its rules are in force."""
+    world = World(ONE)
+    world.run(until=5)
+    assert acts(world)[1:] == [
+        f"rules only {FIRST}",
+        "routes nowhere",
+        f"up {FIRST}:51820",
+        "routes by the tunnel",
+        f"rules open {FIRST}",
+        "VPN_UP_COMMAND",
+        "rules closed",
+        "routes nowhere",
+        "VPN_DOWN_COMMAND",
+        "down",
+    ]
+
+
+def test_a_switch_replaces_the_hole_in_the_step_that_opens_the_next_one() -> None:
+    """One ruleset, and it comes before the interface gets the other server."""
+    world = World(TWO)
+    world.run((5, kills(world, FIRST)), until=40)
+    switch = acts(world).index(f"rules only {SECOND}")
+    assert acts(world)[switch : switch + 6] == [
+        f"rules only {SECOND}",
+        "routes nowhere",
+        "VPN_DOWN_COMMAND",
+        "routes nowhere",
+        f"configure {SECOND}:51820",
+        "routes by the tunnel",
+    ]
+    assert not [line for line in acts(world)[switch:] if FIRST in line]
+    assert (world.at(39).endpoint, world.at(39).switches) == (f"{SECOND}:51820", 1)
+
+
+def test_a_dead_server_is_red_within_20_seconds_under_traffic_and_45_idle() -> None:
+    """The probe is what finds it out when nobody sends anything."""
+    for traffic, limit in ((True, 20), (False, 45)):
+        for death in (30.0, 30.5, 37.3, 49.9):
+            world = World(ONE)
+            world.traffic = traffic
+            world.run((death, kills(world, FIRST)), until=death + 60)
+            red = next(s for s in world.told if s.at > world.since(5) and not s.healthy)
+            assert red.reason == Reason.SILENT
+            assert red.at - world.since(death) <= limit
+
+
+def test_an_idle_tunnel_stays_green_for_hours() -> None:
+    """Answered probes and renewed handshakes are enough."""
+    world = World(ONE)
+    world.traffic = False
+    world.run(until=7200)
+    assert world.at(7199).reconnects == ()
+    assert all(
+        status.healthy
+        for status in world.told
+        if status.at > world.since(1) and status.state != "stopping"
+    )
+
+
+def test_all_servers_dead_are_tried_for_ever_and_never_in_a_hurry() -> None:
+    """Each candidate gets its patience, and the pauses between rounds grow to a minute."""
+    world = World(TWO)
+    world.alive.clear()
+    world.run(until=3600)
+    attempts = [line for line in world.transcript if line.startswith(("up", "configure"))]
+    assert 80 < len(attempts) < 120
+    world = World(TWO)
+    world.alive.clear()
+    world.run((3000, revives(world, SECOND)), until=3100)
+    assert world.at(3099).healthy
+
+
+def test_the_first_server_is_tried_again_after_a_while() -> None:
+    """And when it is dead still, the second is back in seconds."""
+    for alive, endpoint in ((FIRST, FIRST), (SECOND, SECOND)):
+        world = World(TWO)
+        world.alive.discard(FIRST)
+        world.run((60, revives(world, alive)), until=RETURN_AFTER + 60)
+        assert world.at(RETURN_AFTER - 10).endpoint == f"{SECOND}:51820"
+        last = world.at(RETURN_AFTER + 59)
+        assert (last.endpoint, last.healthy) == (f"{endpoint}:51820", True)
+        assert dict(last.reconnects) == {Reason.RETURNING: 1}
+
+
+def test_a_stop_while_the_interface_is_built_ends_closed_at_once() -> None:
+    """Whatever the build waits for."""
+    world = World(ONE)
+
+    async def never(*_: object) -> None:
+        world.call("up")
+        await asyncio.sleep(3600)
+
+    world.tunnel.up = never  # type: ignore[method-assign]
+    world.run(until=3)
+    assert world.told[-1].state == "stopping"
+    assert world.clock.now < world.since(4)
+    assert world.firewall.summary == "closed"
+
+
+def test_what_is_lost_at_once_again_and_again_is_built_once_a_second() -> None:
+    """Somebody deletes the interface whenever it is there."""
+    world = World(ONE)
+    world.fails["status"] = [TunnelError("gone", "wg0")] * 1000
+    world.run(until=60)
+    built = [line for line in world.transcript if line.startswith(("up", "configure"))]
+    assert 50 <= len(built) <= 62
+
+
+@pytest.mark.parametrize("part", ["facts", "routes", "up", "fault of", "routing drift", "open"])
+def test_a_part_that_fails_for_ever_costs_no_hurry(part: str) -> None:
+    """Each failure is told, and nothing is tried more than a few times a second for it."""
+    world = World(BY_NAME)
+    world.names["vpn.example"] = (ip_address(FIRST),)
+    world.alive.add(FIRST)
+    world.fails[part] = [NetworkError("no", part)] * 100_000
+    world.run(until=600)
+    assert world.firewall.summary == "closed"
+    assert world.calls < 600 * 10
+    assert world.transcript.count(f"up {FIRST}:51820") < 400
+
+
+def test_each_single_failure_is_survived_closed_first() -> None:
+    """One call after the other is broken once; the gateway is healthy again, and ends closed.
+
+    Start, switch, loss, resolving and stop are in it. The world itself asserts, whenever anything
+    is told, that the rules are open only where the state says so.
+    """
+    config = replace(TWO, tunnels=(NAMED, server(SECOND)))
+
+    def story(world: World) -> None:
+        world.names["vpn.example"] = (ip_address(FIRST),)
+        world.alive.add(FIRST)
+        world.run(
+            (4, world.tunnel_lost),
+            (8, lambda: (kills(world, FIRST)(), world.supervisor.kernel_changed())),
+            until=100,
+        )
+
+    whole = World(config)
+    story(whole)
+    assert whole.at(99).healthy
+    times: Counter[str] = Counter()
+    for number, what in enumerate(whole.transcript, start=1):
+        times[what] += 1
+        if times[what] > 3:
+            continue
+        world = World(config)
+        world.breaks_at = number
+        story(world)
+        assert world.told[-1].state == "stopping", (number, what)
+        assert world.firewall.summary == "closed", (number, what)
+        assert world.at(99).healthy, (number, what, world.transcript[number - 3 : number + 30])
+
+
+def test_rules_that_are_refused_close_the_gateway_and_are_tried_again() -> None:
+    """With more and more time in between."""
+    world = World(ONE)
+    world.fails["rules"] = [FirewallError("no"), None] * 4
+    world.run(until=60)
+    assert acts(world)[1:3] == [f"rules only {FIRST}", "rules closed"]
+    assert world.at(0.5).reason == Reason.FIREWALL
+    assert world.at(59).healthy
+
+
+def test_rules_that_are_refused_while_connected_are_tried_ever_more_seldom() -> None:
+    """A handshake before each refusal makes no difference: the attempts are counted on."""
+    world = World(ONE)
+    world.fails["rules"] = [None, FirewallError("no"), None] * 1000
+    world.run(until=600)
+    assert len([line for line in acts(world) if line.startswith("up")]) < 20
+    assert world.firewall.summary == "closed"
+
+
+def test_when_not_even_the_closed_rules_are_taken_the_links_go_down_and_it_ends() -> None:
+    """An error says so."""
+    world = World(ONE)
+    world.fails["rules"] = [FirewallError("no")] * 10
+    with pytest.raises(FirewallError):
+        world.run(until=60)
+    assert "links down" in world.transcript
+
+
+def test_what_nobody_thought_of_ends_the_gateway_closed() -> None:
+    """A fault of ours in the middle of being connected."""
+    world = World(ONE)
+    world.fails["status"] = [*[None] * 50, RuntimeError("a fault")]
+    with pytest.raises(RuntimeError):
+        world.run(until=120)
+    assert f"rules open {FIRST}" in world.transcript
+    assert world.firewall.summary == "closed"
+
+
+def test_a_name_is_looked_up_through_a_hole_that_is_open_for_the_question_alone() -> None:
+    """Closed before and after; a resolver that is dead later does not keep the gateway down."""
+    world = World(BY_NAME)
+    world.names["vpn.example"] = (ip_address(SECOND), ip_address(FIRST))
+    world.alive.add(FIRST)
+    world.run(
+        (20, world.names.clear), (30, kills(world, FIRST)), (60, revives(world, FIRST)), until=120
+    )
+    assert acts(world)[1:6] == [
+        "open",
+        "rules only 172.18.0.53",
+        "routes nowhere",
+        "ask vpn.example",
+        f"rules only {SECOND}",
+    ]
+    assert world.at(19).endpoint == f"{FIRST}:51820", "the second address after the first was dead"
+    assert world.at(119).healthy, "the last good address"
+    assert world.transcript.count("ask vpn.example") > 3
+
+
+def test_a_name_that_was_never_answered_is_asked_for_again_with_growing_pauses() -> None:
+    """And the reason says what is missing."""
+    world = World(BY_NAME)
+    world.run(until=600)
+    assert world.at(599).reason == Reason.NOT_RESOLVED
+    assert 10 < world.transcript.count("ask vpn.example") < 20
+
+
+def test_an_uplink_with_another_address_means_a_new_handshake_by_the_new_way() -> None:
+    """At once, without building the interface anew."""
+    world = World(ONE)
+
+    def move() -> None:
+        world.facts = other_uplink(world.facts)
+        world.supervisor.kernel_changed()
+
+    world.run((10, move), until=12)
+    assert world.transcript.count(f"configure {FIRST}:51820") == 1
+    assert dict(world.at(11.5).reconnects) == {Reason.MOVED: 1}
+    assert world.at(11.5).healthy
+
+
+def test_an_uplink_that_comes_back_ends_the_waiting() -> None:
+    """However long the pause has become."""
+    world = World(ONE)
+
+    def lose() -> None:
+        world.facts = replace(world.facts, uplinks=(), routes=())
+        world.supervisor.kernel_changed()
+
+    def find() -> None:
+        world.facts = TWO_UPLINKS
+        world.supervisor.kernel_changed()
+
+    world.run((10, lose), (400, find), until=402)
+    assert not world.at(11).healthy
+    assert "no uplink has a route" in world.at(399).detail
+    assert world.at(401.5).healthy
+
+
+def test_drift_is_red_until_it_is_seen_to_be_gone() -> None:
+    """It is put back, counted, and named as the reason."""
+    world = World(ONE)
+
+    def drift() -> None:
+        world.firewall.rules[Family.IPV4, Chain.OUTPUT] = ()
+
+    world.run((10, drift), until=30)
+    red = [status for status in world.told if status.at > world.since(5) and not status.healthy]
+    assert {status.reason for status in red[:1]} == {Reason.DRIFT}
+    assert "OUTPUT" in red[0].detail
+    assert (world.at(29).healthy, world.at(29).drift) == (True, 1)
+    assert world.at(29).reconnects == ()
+
+
+def test_a_silent_resolver_is_a_reason_of_its_own_within_a_minute() -> None:
+    """The tunnel stays open, because addresses work; health is red, because names do not."""
+    world = World(ONE)
+
+    def fall_silent() -> None:
+        world.resolver_answers = False
+
+    def speak() -> None:
+        world.resolver_answers = True
+
+    world.run((30, fall_silent), (120, speak), until=180)
+    assert "resolver" in world.at(90).reason
+    assert (world.at(90).healthy, world.at(90).state) == (False, "connected")
+    assert world.at(179).healthy
+
+
+def test_refused_packets_are_counted_on_over_changes_of_rules() -> None:
+    """The kernel's counts begin anew with each ruleset."""
+    world = World(ONE)
+
+    def refuse() -> None:
+        world.firewall.counts["ipv4", "out"] = 5
+
+    world.run((10, refuse), (20, world.tunnel_lost), (30, refuse), until=40)
+    assert world.at(39).refused == (("ipv4", "out", 10),)
+
+
+def test_a_user_port_that_is_taken_is_replaced_and_the_rules_follow() -> None:
+    """WireGuard's own port is in the rules before the interface is made."""
+    world = World(ONE)
+    world.tunnel.taken.add(51820)
+    world.run(until=10)
+    assert world.at(9).healthy
