@@ -7,6 +7,7 @@ is looked up: most configurations have an address and need none of it.
 import asyncio
 import secrets
 import socket
+import sys
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -57,7 +58,9 @@ class EndpointLookup:
         family = socket.AF_INET6 if self._resolver.version == 6 else socket.AF_INET  # noqa: PLR2004
         try:
             self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            # As bytes: half of the marks do not fit into the signed number that Python would take.
+            wanted = mark.to_bytes(4, sys.byteorder)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, wanted)
             self._socket.bind(("", 0))
         except OSError as err:
             self._close()
