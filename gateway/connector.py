@@ -101,7 +101,7 @@ class Connector:
         former = self._standing
         if former is None or replace(former, peers=()) != replace(tunnel, peers=()):
             return False
-        if not self._parts.network.is_up(INTERFACE):
+        if self._parts.network.fault_of(INTERFACE, tunnel.addresses):
             return False
         try:
             await self._parts.tunnel.configure(tunnel)

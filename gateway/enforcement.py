@@ -6,15 +6,15 @@ or flushes on the way out of an error.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Protocol
 
 import structlog
 
-from gateway.errors import FirewallError, KernelError
+from gateway.errors import FirewallError
 from gateway.firewall import Firewall
-from gateway.model import Config, Facts
+from gateway.model import Config, Facts, Interface
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.routing import LOCKED, Routing, routing_for, routing_for_question
 from gateway.policy.rules import Ruleset
@@ -27,8 +27,8 @@ class Network(Protocol):
     def facts(self) -> Facts:
         """Return what the namespace looks like now."""
 
-    def is_up(self, name: str) -> bool:
-        """Say whether there is a link `name` and it is set up."""
+    def fault_of(self, name: str, addresses: Collection[Interface]) -> str:
+        """Say why the link `name` cannot carry what comes from `addresses`; empty if it can."""
 
     def prepare(self, uplink: str) -> None:
         """Give `uplink` the per-device settings that the promises need."""
@@ -94,29 +94,16 @@ class Enforcement:
     def close(self) -> None:
         """Put the closed ruleset into force, whatever the state; set the links down if it fails.
 
-        Raises KernelError then.
+        Raises FirewallError then.
         """
         try:
             self._firewall.apply(closed())
             if self._guard:
-                self._close_guard(self._guard)
-        except KernelError:
+                self._guard.apply(closed(), self.facts)
+        except FirewallError:
             self._network.shut()
             raise
         self._rules = closed()
-
-    def _close_guard(self, guard: Guard) -> None:
-        """Let nothing leave by any uplink.
-
-        One that went away unnoticed is no reason to give up, though the kernel then refuses the
-        guard of all (before Linux 6.16): those that are there now count, and everything is put into
-        step when the namespace is looked at next.
-        """
-        try:
-            guard.apply(closed(), self.facts)
-        except FirewallError:
-            self.facts = Facts()
-            guard.apply(closed(), self._network.facts())
 
     def route(self, routing: Routing) -> None:
         """Make the kernel's tables and policy rules hold `routing`; raises NetworkError."""

@@ -183,9 +183,8 @@ class Supervisor:
             status = await self._parts.tunnel.status()
         except TunnelError as err:
             return Lost(str(err))
-        if not self._parts.network.is_up(INTERFACE):
-            return Lost(f"{INTERFACE} was set down")
-        return Sampled(status)
+        fault = self._parts.network.fault_of(INTERFACE, state.tunnel.addresses)
+        return Lost(fault) if fault else Sampled(status)
 
     async def _look_up(self, state: Resolving) -> Event:
         """Have the names of the candidate's endpoints looked up, through a hole of their own."""

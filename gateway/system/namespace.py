@@ -1,8 +1,9 @@
 """The namespace as the supervisor sees it: one place for links, routes and settings."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
-from gateway.model import Facts
+from gateway.model import Facts, Interface
 from gateway.policy.routing import Routing
 from gateway.system.links import links_down
 from gateway.system.network import DeviceSetting, Network, ipv6_usable
@@ -31,9 +32,12 @@ class Namespace:
         """Return what the namespace looks like now."""
         return replace(self._network.facts(), ipv6=ipv6_usable(), guard_mark=self._guard_mark)
 
-    def is_up(self, name: str) -> bool:
-        """Say whether there is a link `name` and it is set up."""
-        return self._network.is_up(name)
+    def fault_of(self, name: str, addresses: Collection[Interface]) -> str:
+        """Say why the link `name` cannot carry what comes from `addresses`; empty if it can."""
+        if not self._network.is_up(name):
+            return f"{name} was set down"
+        missing = {address.ip for address in addresses} - self._network.addresses_of(name)
+        return f"{name} has lost {', '.join(map(str, sorted(missing, key=str)))}" if missing else ""
 
     def prepare(self, uplink: str) -> None:
         """Give `uplink` the per-device settings that the promises need."""

@@ -125,6 +125,11 @@ class Network:
         """Say whether there is a link `name` and it is set up."""
         return self.index(name) is not None and bool(self._link(name)["flags"] & IFF_UP)
 
+    def addresses_of(self, name: str) -> set[Address]:
+        """Return the addresses of the link `name`; none when there is no such link."""
+        index = self.index(name)
+        return {_interface(entry).ip for entry in self._addresses() if entry["index"] == index}
+
     def index(self, name: str) -> int | None:
         """Return the kernel's index of the link `name`, or None when there is none."""
         try:
