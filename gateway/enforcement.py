@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.errors import FirewallError
+from gateway.errors import FirewallError, KernelError
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Interface
 from gateway.policy.firewall import closed, ruleset_for
@@ -94,16 +94,29 @@ class Enforcement:
     def close(self) -> None:
         """Put the closed ruleset into force, whatever the state; set the links down if it fails.
 
-        Raises FirewallError then.
+        Raises KernelError then.
         """
         try:
             self._firewall.apply(closed())
             if self._guard:
-                self._guard.apply(closed(), self.facts)
-        except FirewallError:
+                self._close_guard(self._guard)
+        except KernelError:
             self._network.shut()
             raise
         self._rules = closed()
+
+    def _close_guard(self, guard: Guard) -> None:
+        """Let nothing leave by any uplink.
+
+        One that went away unnoticed is no reason to give up, though the kernel then refuses the
+        guard of all (before Linux 6.16): those that are there now count, and everything is put into
+        step when the namespace is looked at next.
+        """
+        try:
+            guard.apply(closed(), self.facts)
+        except FirewallError:
+            self.facts = Facts()
+            guard.apply(closed(), self._network.facts())
 
     def route(self, routing: Routing) -> None:
         """Make the kernel's tables and policy rules hold `routing`; raises NetworkError."""
