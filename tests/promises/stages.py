@@ -60,13 +60,17 @@ INWARD = 7
 
 
 def in_tunnel(lab: Lab) -> Workload:
-    """Return a place to ask from: the server, where what is marked INWARD enters the tunnel."""
+    """Return a place to ask from: the server, where what is marked INWARD enters the tunnel.
+
+    WireGuard there lets the gateway have every address, so that anything can be sent to it.
+    """
+    server, link = lab.server.namespace, lab.server.interface
+    server.run("wg", "set", link, "peer", lab.client.public, "allowed-ips", "0.0.0.0/0,::/0")
     for family in ("-4", "-6"):
-        for what in (
-            ["route", "replace", "default", "dev", lab.server.interface, "table", "7"],
-            ["rule", "add", "priority", "7", "fwmark", "7", "table", "7"],
-        ):
-            lab.server.namespace.run("ip", family, *what, check=False)
+        server.run("ip", family, "route", "replace", "default", "dev", link, "table", "7")
+        # The same rule a second time is an error, and no harm.
+        rule = ("priority", "7", "fwmark", str(INWARD), "table", "7")
+        server.run("ip", family, "rule", "add", *rule, check=False)
     return Workload(lab.server.namespace, lab.household, capabilities=None)
 
 

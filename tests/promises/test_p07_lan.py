@@ -269,6 +269,7 @@ def test_what_a_listed_host_refuses_fails_at_once(home: Home, family: int) -> No
 
 def test_nothing_with_the_tunnels_address_was_seen_through_it_all(home: Home) -> None:
     """The sum of what left: encrypted packets, and the LAN's from the uplink's own address."""
+    ordinary(home.lab.workload, hosts=LAN_HOST)
     seen = home.lab.capture.frames(home.gateway.started_at)
     assert [frame for frame in seen if from_tunnel_address(frame)] == []
     own = {*OWN, ""}
