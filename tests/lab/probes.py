@@ -11,11 +11,9 @@ to say: a capture outside does, by the marker in every payload.
 """
 
 import errno
-import inspect
 import ipaddress
 import json
 import os
-import random
 import socket
 import struct
 import sys
@@ -201,7 +199,7 @@ def fragments(
     """Send a UDP packet in two fragments that the kernel is asked not to put together."""
     filler = marker.encode().ljust(64, b".")
     datagram = udp_packet(source, host, 40001, port, filler + filler)
-    identity = random.getrandbits(16)
+    identity = int.from_bytes(os.urandom(2), "big")
     if version(host) == 6:
         inner = datagram[40:]
         packets = [
@@ -408,11 +406,11 @@ PROBES: dict[str, Callable[..., Outcome]] = {
 def run(name: str, words: dict[str, str]) -> Outcome:
     """Run one probe with its arguments as text and return its complete outcome."""
     probe = PROBES[name]
-    parameters = inspect.signature(probe).parameters
+    parameters = {name: kind for name, kind in probe.__annotations__.items() if name != "return"}
     arguments: dict[str, Any] = {}
     for key, text in words.items():
         if key in parameters:
-            wanted = parameters[key].annotation
+            wanted = parameters[key]
             arguments[key] = int(text, 0) if wanted is int else wanted(text)
         elif key != "timeout":  # given to all, used by those that wait
             raise TypeError(f"{name} has no argument {key}; it has {', '.join(parameters)}")
