@@ -18,6 +18,7 @@ from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
 from gateway.parts import Parts
 from gateway.policy.dns import resolvers_in
 from gateway.policy.firewall import closed
+from gateway.policy.marks import with_secret_mark
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
 from gateway.supervisor import Supervisor
@@ -114,7 +115,7 @@ async def serve(config: Config, secured: Secured) -> None:
         log.warning("this machine cannot keep every promise", limit=limit)
     found = resolvers_in(resolv.read(resolv.FILE))
     supervisor = Supervisor(
-        config,
+        with_secret_mark(config, secrets.randbits(31)),
         Parts(
             firewall=firewall,
             guard=UplinkGuard(secured.guard, secured.mark) if secured.guard else None,

@@ -25,6 +25,10 @@ INTERFACE = "wg0"
 """The name of the tunnel's interface."""
 
 
+FIREWALL_MARK = 0xCA6C
+"""The mark that WireGuard's packets customarily wear; here it stands for one that nobody chose."""
+
+
 class Secret:
     """A text that no log, error or representation may show; `reveal` is the only way to it."""
 
@@ -150,7 +154,7 @@ class Tunnel:
     addresses: tuple[Interface, ...]
     peers: tuple[Peer, ...]
     listen_port: int = 51820
-    fwmark: int = 0xCA6C
+    fwmark: int = FIREWALL_MARK
     mtu: int | None = None
     dns: tuple[Address, ...] = ()
 

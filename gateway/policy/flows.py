@@ -5,6 +5,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from gateway.model import INTERFACE, Endpoint, Facts, Interface, PortRange, Tunnel, Uplink
+from gateway.policy import marks
 from gateway.policy.rules import (
     Accept,
     Chain,
@@ -38,10 +39,9 @@ NEIGHBOUR_MULTICAST = ip_network("ff02::1:ff00:0/104")
 def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterator[Entry]:
     """Yield what admits the encrypted flow, by everything that tells it from other packets (P3).
 
-    The mark alone would not do: a workload with CAP_NET_RAW can set it (Linux 5.17,
-    net/core/sock.c sock_setsockopt). The source port is taken by WireGuard's own socket. The mark
-    that arriving packets get is for strict reverse-path filtering, which asks the routing rules
-    with the mark where src_valid_mark is set (net/ipv4/fib_frontend.c).
+    The source port is taken by WireGuard's own socket. Against a raw socket that forges it stands
+    the mark (`marks`). What arriving packets get of it is for strict reverse-path filtering, which
+    asks the routing rules with the mark where src_valid_mark is set (net/ipv4/fib_frontend.c).
     """
     why = "P3 the encrypted flow"
     server, there, here = (
@@ -58,7 +58,7 @@ def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterat
         source_ports=there,
         destination_ports=here,
     )
-    yield Chain.PREROUTING, replace(arriving, verdict=SetMark(tunnel.fwmark))
+    yield Chain.PREROUTING, replace(arriving, verdict=SetMark(marks.shown(tunnel.fwmark)))
     yield Chain.INPUT, arriving
     yield (
         Chain.OUTPUT,

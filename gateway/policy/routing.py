@@ -38,6 +38,7 @@ from gateway.model import (
     Tunnel,
     Uplink,
 )
+from gateway.policy import marks
 
 PRIORITY_FIRST = 100
 PRIORITY_ARRIVED = 100
@@ -82,13 +83,17 @@ class TableRoute:
 
 @dataclass(frozen=True)
 class PolicyRule:
-    """A policy rule of ip-rule(8): packets that match every field that is not None use `table`."""
+    """A policy rule of ip-rule(8): packets that match every field that is not None use `table`.
+
+    Of a mark the bits in `fwmask` count.
+    """
 
     family: int
     priority: int
     table: int
     why: str
     fwmark: int | None = None
+    fwmask: int = marks.WHOLE
     source: Network | None = None
     destination: Network | None = None
     source_ports: PortRange | None = None
@@ -261,7 +266,8 @@ def _encrypted(tunnel: Tunnel) -> tuple[PolicyRule, ...]:
             PRIORITY_ENCRYPTED,
             TABLE_MAIN,
             "the encrypted flow",
-            fwmark=tunnel.fwmark,
+            fwmark=marks.shown(tunnel.fwmark),
+            fwmask=marks.mask(tunnel.fwmark),
             destination=ip_network(endpoint.address),
         )
         for endpoint in tunnel.endpoints

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from gateway.model import HealthProbe, HostPort, Peer, Tunnel
+from gateway.model import FIREWALL_MARK, HealthProbe, HostPort, Peer, Tunnel
 from gateway.settings import Loaded
 from gateway.settings.candidates import host_of
 
@@ -40,7 +40,8 @@ def _tunnel(tunnel: Tunnel, origins: Mapping[str, str]) -> Iterator[Line]:
     yield line("WIREGUARD_ADDRESSES", _list(tunnel.addresses))
     yield line("WIREGUARD_MTU", "by the uplink" if tunnel.mtu is None else str(tunnel.mtu))
     yield "(ListenPort)", str(tunnel.listen_port), ""
-    yield "(FwMark)", hex(tunnel.fwmark), ""
+    drawn = tunnel.fwmark == FIREWALL_MARK
+    yield "(FwMark)", "drawn at each start" if drawn else hex(tunnel.fwmark), ""
     if tunnel.dns:
         yield line("DNS_ADDRESS", _list(tunnel.dns))
     for number, peer in enumerate(tunnel.peers, 1):

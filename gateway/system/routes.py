@@ -42,7 +42,6 @@ RTM_GETROUTE = 26
 RTM_NEWRULE = 32
 RTM_DELRULE = 33
 RTM_GETRULE = 34
-WHOLE_MARK = 0xFFFFFFFF
 PROTOCOLS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 IPV6_DEFAULT_METRIC = 1024
 """What the kernel makes of metric 0 for IPv6 (IP6_RT_PRIO_USER)."""
@@ -145,7 +144,7 @@ def _wanted(wanted: Routing) -> tuple[set[KernelRoute], set[KernelRule]]:
             rule.family,
             rule.priority,
             rule.table,
-            None if rule.fwmark is None else (rule.fwmark, WHOLE_MARK),
+            None if rule.fwmark is None else (rule.fwmark, rule.fwmask),
             rule.source or DEFAULTS[rule.family],
             rule.destination or DEFAULTS[rule.family],
             PROTOCOLS[rule.source_ports.protocol] if rule.source_ports else None,

@@ -5,7 +5,7 @@
 
 A program of its own, standard library only, for a workload of the lab. `send` prints "sent" or
 the name of the error. `listen` prints "ready", then one line for each mark other than zero that
-a packet socket or a raw ICMPv6 socket was shown: the socket's name and the mark.
+a packet socket or a raw ICMPv6 or UDP socket was shown: the socket's name and the mark.
 """
 
 import errno
@@ -42,6 +42,7 @@ def listen(seconds: float) -> None:
     sockets = {
         "packet": socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)),
         "icmpv6": socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6),
+        "udp": socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP),
     }
     names = {opened: name for name, opened in sockets.items()}
     for opened in names:

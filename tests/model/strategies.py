@@ -99,7 +99,7 @@ def tunnels(draw: st.DrawFn) -> Tunnel:
         tuple(draw(st.lists(st.sampled_from(TUNNEL_ADDRESSES), min_size=1, unique=True))),
         tuple(peers),
         listen_port=draw(st.sampled_from([51820, 40000])),
-        fwmark=draw(st.sampled_from([0xCA6C, 1])),
+        fwmark=draw(st.sampled_from([0xCA6C, 1, 0x8123_4567])),
         dns=tuple(draw(st.lists(st.sampled_from(RESOLVERS), max_size=1))),
     )
 
