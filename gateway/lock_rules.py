@@ -3,6 +3,20 @@
 Written out, because the lock comes before the policy is imported; a test keeps the two equal.
 """
 
+GUARD = """\
+add table netdev portcullis_guard
+flush table netdev portcullis_guard
+table netdev portcullis_guard {{
+{chains}}}
+"""
+
+GUARD_CHAIN = """\
+	chain egress-{name} {{
+		type filter hook egress device "{name}" priority filter; policy drop;
+		counter drop comment "never passed the firewall"
+	}}
+"""
+
 IPV4 = """\
 *filter
 :INPUT DROP [0:0]

@@ -13,10 +13,13 @@ import os
 import sys
 import time
 
-from gateway.lock_rules import IPV4, IPV6, NFTABLES
+from gateway.lock_rules import GUARD, GUARD_CHAIN, IPV4, IPV6, NFTABLES
 
 DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 """Where the tools are looked for; never by PATH."""
+
+UNGUARDED = ("lo", "wg0")
+"""The links that are no uplinks: loopback, and the tunnel that a former gateway may have left."""
 
 LOCK_FILES = ("/run/xtables.lock", "/dev/null")
 """What the tools of iptables lock: their own file, and one that is there on a read-only system."""
@@ -36,9 +39,11 @@ def lock() -> str:
     complaints: list[str] = []
     try:
         if _by_iptables(complaints):
+            _shut_out_packet_sockets()
             _lead_python_iptables()
             return "iptables"
         if _run([("nft", ("-f", "-"), NFTABLES)], {}, complaints) == [True]:
+            _shut_out_packet_sockets()
             return "nftables"
     except BaseException:
         _last_resort(complaints)
@@ -56,6 +61,23 @@ def _by_iptables(complaints: list[str]) -> bool:
         if not open_:
             return True
     return open_ == [("ip6tables-legacy-restore", IPV6)] and not _has_ipv6()
+
+
+def _shut_out_packet_sockets() -> None:
+    """Put the egress guard on every link, where this kernel has it.
+
+    So that whatever ends the gateway before `app.secure` leaves no way out for packet sockets
+    either. That it did not work is found out and told there.
+    """
+    with open("/proc/self/net/dev", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - not loaded yet
+        names = [line.partition(":")[0].strip() for line in file if ":" in line]
+    chains = [
+        GUARD_CHAIN.format(name=name)
+        for name in names
+        if name not in UNGUARDED and all(c.isalnum() or c in "_.-" for c in name)
+    ]
+    if chains:
+        _run([("nft", ("-f", "-"), GUARD.format(chains="\n".join(chains)))], {}, [])
 
 
 def _run(jobs: list[Job], env: dict[str, str], complaints: list[str]) -> list[bool]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gateway import lock_rules
 from gateway.firewall import render_iptables, render_nftables
+from gateway.firewall.guard import DeviceGuard, GuardRules, render_guard
 from gateway.policy.firewall import closed
 from gateway.policy.rules import Family
 
@@ -24,6 +25,14 @@ def test_the_static_rules_are_the_locked_state_of_the_policy() -> None:
     assert render_iptables.render(closed(), Family.IPV4) == lock_rules.IPV4
     assert render_iptables.render(closed(), Family.IPV6) == lock_rules.IPV6
     assert render_nftables.render(closed()) == lock_rules.NFTABLES
+
+
+def test_the_static_guard_is_the_guard_that_lets_nothing_pass() -> None:
+    """What `app.secure` puts later is the same table with the same chains."""
+    names = ("eth0", "net.1_a-b")
+    chains = "\n".join(lock_rules.GUARD_CHAIN.format(name=name) for name in names)
+    rules = GuardRules(1, tuple(map(DeviceGuard, names)))
+    assert lock_rules.GUARD.format(chains=chains) == render_guard(rules)
 
 
 def test_nothing_is_imported_before_the_lock_but_the_lock() -> None:
