@@ -21,6 +21,7 @@ from tests.docker.box import LAB_VOLUME, PYTHON, Box
 from tests.docker.engine import Engine
 from tests.docker.images import LAB, ROOT
 from tests.lab.capture import Capture
+from tests.lab.errors import LabError
 from tests.lab.frames import Frame, Judgement, is_neighbour_discovery, leaks, wireguard_to
 from tests.lab.hosts import Address, Services, dns, echo
 from tests.lab.namespace import NETNS_DIRECTORY, Namespace, connect
@@ -29,6 +30,7 @@ from tests.lab.server import Keys
 from tests.lab.workload import Workload
 
 UPLINK, UPLINK_NETWORKS = "uplink", ("172.31.10.0/24", "fd31:10::/64")
+UPLINK_ROUTER = "172.31.10.1"
 BEYOND, BEYOND_NETWORKS = "beyond", ("172.31.20.0/24", "fd31:20::/64")
 SERVER = Address("172.31.10.2", "fd31:10::2")
 EXIT = Address("172.31.20.2", "fd31:20::2")
@@ -119,13 +121,30 @@ class Site:
         enter = self.machine_namespace.command
         return Capture(link, self.household, enter=enter, neighbours=neighbours)
 
+    def capture_network(self, network: str) -> Capture:
+        """Record every frame on one of Docker's networks, also between two containers."""
+        bridge = self.bridge(network)
+        # Only then the bridge hands itself what it forwards from port to port.
+        self.machine_namespace.ip(f"link set {bridge} promisc on")
+        return self.capture(bridge)
+
     def capture_of(self, box: Box, number: int, link: str = "eth0") -> Capture:
         """Record what the machine receives from gateway `number` at the far end of its link."""
         return self.capture(self.link_name(box.far_end(link)), neighbour(number))
 
     def leaks(self, capture: Capture) -> list[Frame]:
-        """Return what a gateway's own link carried beside the encrypted flow."""
+        """Return what a gateway's own link carried beside the encrypted flow.
+
+        Raises LabError when not even that was seen: the capture would prove nothing.
+        """
+        seen_encrypted(capture.frames())
         return capture.leaks(encrypted())
+
+    def control(self, capture: Capture) -> None:
+        """Make sure that a capture of the uplink's bridge sees what a container sends there."""
+        self.server.probe("udp", host=UPLINK_ROUTER, marker="control", timeout=0.2)
+        if not capture.containing("control"):
+            raise LabError(f"the capture of {capture.link} does not see the control")
 
     def link_name(self, index: int) -> str:
         """Return the name of an interface of the machine by its index."""
@@ -229,11 +248,19 @@ def leaks_of(
 ) -> list[Frame]:
     """Return what a shared link carried from gateway `number` beside the encrypted flow.
 
-    For a capture that began before the gateway did: it sees its link come up.
+    For a capture that began before the gateway did: it sees its link come up. Raises LabError when
+    not even the encrypted flow was seen.
     """
     mac = gateway_mac(number)
     own = [frame for frame in capture.frames(since) if frame.source_mac == mac]
+    seen_encrypted(own)
     return leaks(own, [*encrypted(), neighbour(number), is_link_setup, *allowed])
+
+
+def seen_encrypted(frames: Sequence[Frame]) -> None:
+    """Raise LabError unless the encrypted flow is among the frames."""
+    if not any(judge(frame) for frame in frames for judge in encrypted()):
+        raise LabError("the capture did not even see the encrypted flow: it proves nothing")
 
 
 def neighbour(number: int) -> Judgement:

@@ -110,7 +110,7 @@ def test_a_gateway_on_two_networks_is_closed_on_both(site: Site, second: str) ->
     """The further network, there from the start, carries nothing; the tunnel works."""
     pair = Pair(site, 1, connect=second)
     try:
-        capture = site.capture(site.bridge(second))
+        capture = site.capture_network(second)
         sender = flood(site, f"container:{pair.gateway.name}")
         time.sleep(1)
         assert sender.state == "running"
@@ -129,7 +129,7 @@ def test_a_network_attached_to_a_running_gateway_is_closed_from_its_first_frame(
 
     Control: the same flood in an ordinary container is captured as soon as its link appears.
     """
-    capture = site.capture(site.bridge(second))
+    capture = site.capture_network(second)
     ordinary = site.run(
         "ordinary", "-v", LAB_VOLUME, "--network", UPLINK, command=["sleep", "infinity"]
     )

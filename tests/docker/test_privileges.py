@@ -11,7 +11,8 @@ import pytest
 from tests.docker.box import LAB_VOLUME, Box
 from tests.docker.images import PROJECT
 from tests.docker.project import OFTEN, gateway_environment
-from tests.docker.site import EXIT, HOST, UPLINK, Site, gateway_address, leaks_of, temporary
+from tests.docker.site import EXIT, HOST, UPLINK, Site, gateway_address, neighbour, temporary
+from tests.lab.frames import leaks
 
 pytestmark = pytest.mark.docker
 
@@ -85,15 +86,20 @@ def start(site: Site) -> Iterator[Start]:
 def test_what_is_missing_ends_it_with_the_remedy(
     site: Site, start: Start, options: tuple[str, ...], variables: dict[str, str], named: list[str]
 ) -> None:
-    """It exits non-zero, the log says what is missing and what to do, and nothing has left."""
-    capture = site.capture(site.bridge(UPLINK))
+    """It exits non-zero, the log says what is missing and what to do, and nothing has left.
+
+    Control: another container's packet is captured at the same place.
+    """
+    capture = site.capture_network(UPLINK)
     box = start(*options, **variables)
     assert box.wait_for_end() != 0
     logs = box.logs()
     assert "Traceback" not in logs
     assert [word for word in named if word not in logs] == [], logs
+    site.control(capture)
     own = set(gateway_address(NUMBER))
-    assert [frame for frame in leaks_of(capture, NUMBER) if frame.source in own] == []
+    sent = [frame for frame in capture.frames() if frame.source in own]
+    assert leaks(sent, [neighbour(NUMBER)]) == []
 
 
 @pytest.mark.parametrize(
@@ -115,7 +121,10 @@ def test_what_is_missing_ends_it_with_the_remedy(
 def test_it_works_with_little(
     site: Site, start: Start, options: tuple[str, ...], variables: dict[str, str], firewall: str
 ) -> None:
-    """Healthy, a workload's traffic leaves by the tunnel in both families, and by nothing else."""
+    """Healthy, a workload's traffic leaves by the tunnel in both families, and by nothing else.
+
+    Control: the capture sees the encrypted flow.
+    """
     box = start(*TUN, *options, **variables)
     box.wait_for_health("healthy")
     assert f'"firewall": "{firewall}"' in box.logs()
