@@ -1,0 +1,65 @@
+"""The resolver file that workloads share with the gateway: written in place, names inside only."""
+
+import pytest
+
+from tests.lab.server import INSIDE, RESOLVED
+from tests.lab.topology import Lab
+
+pytestmark = [pytest.mark.lab, pytest.mark.promise("P10")]
+
+
+def test_the_file_is_written_in_place_and_names_resolve_in_the_tunnel(lab: Lab) -> None:
+    """The same inode, because it is a mount; applications resolve by it, and nobody outside sees.
+
+    The control is an open namespace: the same question to a resolver outside is seen there.
+    """
+    gateway = lab.gateway(resolv_conf="search lan.example\nnameserver 198.51.100.10\n")
+    asked = gateway.workload().probe("resolve", name="before.example")
+    assert asked.result == "answered"
+    assert lab.capture.containing("before"), "control: a question outside is seen"
+    file = gateway.container.root / "etc/resolv.conf"
+    inode = file.stat().st_ino
+    gateway.start().wait_healthy()
+    assert file.stat().st_ino == inode
+    words = [line.split() for line in gateway.resolv_conf().splitlines() if line[:1] != "#"]
+    assert [word[1] for word in words if word[0] == "nameserver"] == [INSIDE.ipv4]
+    assert ["search", "lan.example"] not in words
+    answer = gateway.workload().probe("resolve", name="inside.example")
+    assert set(answer.fields["addresses"]) == set(RESOLVED)
+    assert lab.server.queries(name="inside.example")
+    assert not lab.capture.containing("inside")
+    assert lab.leaks(gateway.started_at + 1) == []
+
+
+def test_search_domains_are_gone_so_that_no_name_grows_a_tail(lab: Lab) -> None:
+    """A short name is asked for as it is, or not at all; the host's domain does not come in."""
+    gateway = lab.gateway(resolv_conf="search lan.example\nnameserver 127.0.0.11\n").start()
+    gateway.wait_healthy()
+    gateway.workload().probe("resolve", name="printer")
+    asked = {str(event["name"]) for event in lab.server.queries()}
+    assert asked <= {"printer", ""}, "the gateway's own probe asks for the root"
+    assert not lab.arrivals(kind="dns", name="printer.lan.example")
+
+
+def test_it_is_the_same_file_after_a_start_in_place_and_stays_after_a_stop(lab: Lab) -> None:
+    """No process writes the former resolvers back: names must not resolve outside."""
+    gateway = lab.gateway(resolv_conf="nameserver 198.51.100.10\n").start()
+    gateway.wait_healthy()
+    first = gateway.resolv_conf()
+    gateway.kill()
+    gateway.restart().wait_healthy()
+    assert gateway.resolv_conf() == first
+    assert gateway.stop() == 0
+    assert gateway.resolv_conf() == first
+
+
+def test_a_file_that_cannot_be_written_is_told_and_leaks_nothing(lab: Lab) -> None:
+    """Read-only mounts exist; the tunnel works, names do not, and health says so."""
+    gateway = lab.gateway()
+    gateway.workload(capabilities=None).run("mount", "-o", "remount,ro,bind", "/etc/resolv.conf")
+    gateway.start()
+    health = gateway.wait_healthy()
+    assert any("names do not resolve" in limit for limit in health.body["limits"])
+    before = gateway.workload().probe("resolve", name="a.example")
+    assert before.result == "error"
+    assert lab.leaks(gateway.started_at + 1) == []
