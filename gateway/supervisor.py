@@ -276,7 +276,7 @@ class Supervisor:
             "state changed",
             old=name(before),
             new=name(after),
-            reason=reason(after),
+            reason=str(reason(after)),
             detail=detail(after),
             endpoint=endpoint(after),
             seconds=round(self._now() - before.since, 3),

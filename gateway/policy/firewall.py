@@ -15,6 +15,7 @@ from gateway.model import Config, Facts, Network, Tunnel
 from gateway.policy.dns import resolvers_of
 from gateway.policy.flows import (
     encrypted_flow,
+    forged_answers,
     guard_marks,
     in_tunnel,
     neighbours,
@@ -116,7 +117,8 @@ def _resolving(query: Query | None, facts: Facts) -> Ruleset:
             *question(family, uplink.name, query),
             *neighbours(family, uplink),
             *guard_marks(facts),
-        )
+        ),
+        lambda family: forged_answers(family, query, LOOPBACK),
     )
 
 

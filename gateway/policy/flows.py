@@ -10,6 +10,7 @@ from gateway.policy.rules import (
     Accept,
     Chain,
     CtState,
+    Drop,
     Entry,
     Family,
     Ports,
@@ -123,6 +124,18 @@ def question(family: Family, interface: str, query: Query) -> Iterator[Entry]:
             destination_ports=here,
         ),
     )
+
+
+def forged_answers(family: Family, query: Query, loopback: str) -> Iterator[Entry]:
+    """Yield what keeps out answers to our question that only pretend to come from outside (P3).
+
+    Whoever chooses the endpoint's address sees where the gateway is. A workload with CAP_NET_RAW
+    could send itself packets in the resolver's name, which arrive by `loopback`.
+    """
+    if family.has(query.resolver) and not query.resolver.is_loopback:
+        source = ip_network(query.resolver)
+        why = "P3 a forged address of the endpoint"
+        yield Chain.INPUT, Rule(why=why, verdict=Drop(), in_interface=loopback, source=source)
 
 
 def in_tunnel(address: Interface, ports: Iterable[PortRange]) -> Iterator[Entry]:

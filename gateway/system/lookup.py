@@ -76,12 +76,12 @@ class EndpointLookup:
 
         Raises NetworkError for a name that has never had one. The socket is closed in any case.
         """
-        failure: OSError | None = None
+        failure: OSError | NetworkError | None = None
         answers: dict[Question, list[Address]] = {}
         try:
             await self._collect([(name, kind) for name in names for kind in KINDS], answers)
-        except OSError as err:  # as good as no answer, if there was one before
-            failure = err
+        except (OSError, NetworkError) as err:  # as good as no answer, if there was one before
+            failure, answers = err, {}
         finally:
             self._close()
         for name in names:
@@ -90,28 +90,30 @@ class EndpointLookup:
                 self._known[name] = tuple(dict.fromkeys(found))
         unknown = [name for name in names if name not in self._known]
         if unknown:
-            heard = f"cannot be asked ({failure.strerror})" if failure else "gives no address"
-            raise NetworkError(f"the resolver {self._resolver} {heard}", ", ".join(unknown))
+            problem = f" ({failure})" if failure else ""
+            raise NetworkError(
+                f"the resolver {self._resolver} gives no address{problem}", ", ".join(unknown)
+            )
         return {name: self._known[name] for name in names}
 
     async def _collect(
         self, questions: list[Question], answers: dict[Question, list[Address]]
     ) -> None:
-        """Ask all `questions` until each is in `answers` or the time is up. Raises OSError."""
+        """Ask all `questions` until each is in `answers` or the time is up.
+
+        Raises OSError, and NetworkError for an answer to something else.
+        """
         import dns.message  # noqa: PLC0415 - see the module's docstring
 
-        waiting = {question: dns.message.make_query(*question) for question in questions}
-        channel = self._socket
-        if channel is None:
+        asked = {question: dns.message.make_query(*question) for question in questions}
+        channel, resolver = self._socket, self._resolver
+        if channel is None or resolver is None:
             return
-        # Connected, so that the kernel takes answers from nobody else, and tells refusals.
-        await asyncio.get_running_loop().sock_connect(channel, (str(self._resolver), DNS_PORT))
         for _ in range(TRIES):
-            with suppress(TimeoutError, ConnectionRefusedError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL):
-                    await _exchange(channel, waiting, answers)
-            if not waiting:
-                return
+                    await _exchange(channel, resolver, asked, answers)
+                    return
 
     def _close(self) -> None:
         if self._socket is not None:
@@ -121,22 +123,43 @@ class EndpointLookup:
 
 async def _exchange(
     channel: socket.socket,
-    waiting: "dict[Question, QueryMessage]",
+    resolver: Address,
+    asked: "dict[Question, QueryMessage]",
     answers: dict[Question, list[Address]],
 ) -> None:
-    """Send what is `waiting`, and move it to `answers` as they come in; what is none is ignored."""
+    """Send what has no answer yet, and put the answers into `answers` until each has one.
+
+    The socket is not connected: forged packets of others would bring it refusals that are not its
+    own. What others send is passed over. What comes from the resolver and fits no question is a
+    guess: a workload with CAP_NET_RAW might make many, so the first one ends it. Raises
+    NetworkError then.
+    """
+    import dns.exception  # noqa: PLC0415 - see the module's docstring
+
+    loop = asyncio.get_running_loop()
+    for message in (message for question, message in asked.items() if question not in answers):
+        await loop.sock_sendto(channel, message.to_wire(), (str(resolver), DNS_PORT))
+    while len(answers) < len(asked):
+        data, sender = await loop.sock_recvfrom(channel, LARGEST_ANSWER)
+        if (ip_address(sender[0].partition("%")[0]), sender[1]) != (resolver, DNS_PORT):
+            continue
+        answer = _read(data)
+        fitting = [q for q, sent in asked.items() if answer and sent.is_response(answer)]
+        if answer is None or not fitting:
+            raise NetworkError("an answer for the endpoint's name does not fit", str(resolver))
+        answers[fitting[0]] = []
+        with suppress(dns.exception.DNSException):
+            found = answer.resolve_chaining().answer
+            answers[fitting[0]] = [ip_address(str(record)) for record in found or ()]
+
+
+def _read(data: bytes) -> "QueryMessage | None":
+    """Return the DNS message that `data` is, if it is one."""
     import dns.exception  # noqa: PLC0415 - see the module's docstring
     import dns.message  # noqa: PLC0415
 
-    loop = asyncio.get_running_loop()
-    for message in waiting.values():
-        await loop.sock_sendall(channel, message.to_wire())
-    while waiting:
-        data = await loop.sock_recv(channel, LARGEST_ANSWER)
-        with suppress(dns.exception.DNSException):
-            answer = dns.message.from_wire(data)
-            for question in [q for q, asked in waiting.items() if asked.is_response(answer)]:
-                del waiting[question]
-                if isinstance(answer, dns.message.QueryMessage):
-                    found = answer.resolve_chaining().answer
-                    answers[question] = [ip_address(str(record)) for record in found or ()]
+    with suppress(dns.exception.DNSException):
+        message = dns.message.from_wire(data)
+        if isinstance(message, dns.message.QueryMessage):
+            return message
+    return None

@@ -26,7 +26,7 @@ def http(address: str, port: int = HTTP_PORT) -> dict[str, Any]:
 
 
 def dns(address: str, port: int = DNS_PORT, **answers: str) -> dict[str, Any]:
-    """Describe a resolver on TCP and UDP; `answers` gives the address for A and for AAAA."""
+    """Describe a resolver on TCP and UDP; `answers` gives the addresses for A and for AAAA."""
     return {"kind": "dns", "address": address, "port": port, "answers": answers}
 
 

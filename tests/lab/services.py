@@ -3,14 +3,14 @@
     python services.py JSON
 
 JSON is a list of services, each an object with `kind` (echo, http or dns), `address`, `port`
-and, for dns, `answers` (record type to address). Every arrival is one JSON line on standard
-output, after the line "ready". A program of its own, standard library only, so that it also
-runs in a guest or a container. It ends when standard input closes.
+and, for dns, `answers` (record type to addresses, by comma). Every arrival is one JSON line on
+standard output, after the line "ready". A program of its own, standard library only, so that it
+also runs in a guest or a container. It ends when standard input closes.
 
 - echo, TCP: the first line is "ADDRESS PORT" of the client, then everything comes back.
 - echo, UDP: the answer is "ADDRESS PORT " and what was sent.
 - http: the body is the client's address and a line feed.
-- dns, UDP and TCP: answers every name with the address for the type asked, or with nothing.
+- dns, UDP and TCP: answers every name with the addresses for the type asked, or with nothing.
 """
 
 import asyncio
@@ -57,9 +57,10 @@ def dns_answer(query: bytes, answers: dict[str, str]) -> bytes:
     count = 0
     for number, name in ((1, "A"), (28, "AAAA")):
         if name in answers and kind in {name, "ANY"}:
-            data = ipaddress.ip_address(answers[name]).packed
-            records += struct.pack("!HHHIH", 0xC00C, number, 1, 1, len(data)) + data
-            count += 1
+            for address in answers[name].split(","):
+                data = ipaddress.ip_address(address).packed
+                records += struct.pack("!HHHIH", 0xC00C, number, 1, 1, len(data)) + data
+                count += 1
     # QR, RD copied as set, RA; no error. Additional records (EDNS) are not repeated.
     return query[:2] + struct.pack("!HHHHH", 0x8180, 1, count, 0, 0) + question + records
 

@@ -22,6 +22,7 @@ from tests.lab.process import Household
 from tests.lab.server import PORT, Keys, Server, kernel_has_wireguard
 from tests.lab.workload import Workload
 
+DOCKER_ANSWERS = {"A": "198.51.100.10", "AAAA": "2001:db8:100::10"}
 _PREFIX = "pcl"
 _numbers = itertools.count(1)
 
@@ -174,8 +175,10 @@ class Lab:
         """Take a network away, as `docker network disconnect` does."""
         self.internet_namespace.ip(f"link del {uplink.far_end}")
 
-    def docker_resolver(self) -> Services:
+    def docker_resolver(self, **answers: str) -> Services:
         """Stand in for Docker's embedded resolver: 127.0.0.11 in the gateway's namespace.
+
+        `answers` gives the addresses for A and for AAAA, by default those of an internet host.
 
         As Docker does it: the resolver listens on a high port, and an `ip nat` table of the
         namespace leads port 53 there, so that a filter sees the high port.
@@ -183,7 +186,7 @@ class Lab:
         port = 43211
         services = Services(
             self.gateway_namespace,
-            [dns("127.0.0.11", port, A="198.51.100.10", AAAA="2001:db8:100::10")],
+            [dns("127.0.0.11", port, **(answers or DOCKER_ANSWERS))],
             self.household,
         )
         self.gateway_namespace.nft(

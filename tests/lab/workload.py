@@ -13,6 +13,7 @@ from tests.lab.namespace import Namespace
 from tests.lab.process import PATIENCE, Child, Household, run
 
 PROBES = str(Path(__file__).with_name("probes.py"))
+RIDER = str(Path(__file__).with_name("rider.py"))
 TRAFFIC = str(Path(__file__).with_name("traffic.py"))
 PROBE_TIMEOUT = 2.0
 """Seconds that a probe waits for an answer, unless told otherwise."""
@@ -120,6 +121,13 @@ class Workload:
     def stream(self, host: str, **arguments: object) -> "Traffic":
         """Keep one TCP connection or UDP flow alive, an exchange every `interval` seconds."""
         return self._traffic("stream", host=host, **arguments)
+
+    def ride(self, resolver: str, device: str) -> Child:
+        """Try to ride along with the gateway's question to `resolver`; see rider.py."""
+        argv = self.command([sys.executable, "-I", "-S", RIDER, resolver, device])
+        child = self._household.start(argv, "rider")
+        child.wait_for("ready")
+        return child
 
     def _traffic(self, name: str, **arguments: object) -> "Traffic":
         script = [sys.executable, "-I", "-S", TRAFFIC, name]
