@@ -1,0 +1,35 @@
+"""Tests that wait rather than work, run at the same time, each in a lab of its own.
+
+A story is such a test's body. The first test of a module that asks for `stories` starts the stories
+of all tests of the module that are going to run; each test then takes the outcome of its own.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+Story = Callable[[], None]
+
+
+class Stories:
+    """The stories of one module, running."""
+
+    def __init__(self, running: dict[str, "Future[None]"]) -> None:
+        """Take the futures by the names of the tests that they belong to."""
+        self._running = running
+
+    def end_of(self, request: pytest.FixtureRequest) -> None:
+        """Wait until the story of the test is over; raise what it raised."""
+        self._running[request.node.originalname].result()
+
+
+def run(request: pytest.FixtureRequest, told: dict[str, Story]) -> Iterator[Stories]:
+    """Run those stories of `told`, by names of tests, whose tests are going to run."""
+    wanted = {
+        item.originalname
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.path == request.path
+    }
+    with ThreadPoolExecutor(max_workers=len(told)) as pool:
+        yield Stories({name: pool.submit(story) for name, story in told.items() if name in wanted})

@@ -1,0 +1,187 @@
+"""Several servers: one after the other, each with a hole of its own, politely and for ever.
+
+The return to the first server after half an hour is shown in tests/unit/test_supervisor.py, on a
+clock that passes by itself.
+"""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.frames import Frame
+from tests.lab.gateway import Gateway
+from tests.lab.process import PATIENCE, eventually
+from tests.lab.server import CLIENT, INSIDE, Keys, Server
+from tests.lab.topology import Lab
+from tests.promises import side_by_side
+from tests.promises.side_by_side import Stories
+from tests.promises.witness import HOST4, HOST6
+
+pytestmark = pytest.mark.lab
+
+SWITCH = 25
+"""Seconds from the death of a server to traffic through the next one, under traffic."""
+
+INITIATION = 1
+"""The first byte of a message that begins a handshake (WireGuard paper, 5.4.2)."""
+
+
+def with_one_preshared_key(lab: Lab) -> None:
+    """Give all servers the first one's preshared key, as one variable holds for all."""
+    for server in lab.servers[1:]:
+        server.preshared_key = lab.server.preshared_key
+        server.restart()
+
+
+def endpoints(*servers: Server) -> str:
+    """Return the servers as WIREGUARD_ENDPOINTS has them."""
+    return ",".join(f"{s.endpoint.ipv4}:{s.port}@{s.keys.public}" for s in servers)
+
+
+def seen_through(lab: Lab, server: Server) -> bool:
+    """Say whether an echo outside sees the exit of `server`."""
+    return lab.workload.probe("tcp", host=HOST4).seen == server.exit.ipv4
+
+
+def frames_to(lab: Lab, server: Server, since: float = 0.0) -> list[Frame]:
+    """Return what went to the endpoint of `server`."""
+    return [frame for frame in lab.capture.frames(since) if frame.destination in server.endpoint]
+
+
+def connected(lab: Lab, environment: dict[str, str]) -> Gateway:
+    """Return a gateway that has connected with the first server."""
+    gateway = lab.gateway().start(environment)
+    gateway.wait_healthy()
+    assert seen_through(lab, lab.server)
+    return gateway
+
+
+def a_death() -> None:
+    """Cut the first of two servers off under traffic, then the second, and bring the first back."""
+    with Lab(servers=2) as lab:
+        first, second = lab.servers
+        with_one_preshared_key(lab)
+        gateway = lab.gateway()
+        environment = gateway.env(
+            WIREGUARD_ENDPOINT_IP=None,
+            WIREGUARD_ENDPOINT_PORT=None,
+            WIREGUARD_PUBLIC_KEY=None,
+            WIREGUARD_ENDPOINTS=endpoints(first, second),
+        )
+        gateway.start(environment).wait_healthy()
+        assert seen_through(lab, first)
+        flood = lab.workload.flood("udp4", "udp6", rate=20)
+        for dying, taking_over in ((first, second), (second, first)):
+            assert frames_to(lab, dying), "control: the capture sees the encrypted flow"
+            dying.cut()
+            died_at = time.monotonic()
+            eventually(
+                lambda server=taking_over: seen_through(lab, server),
+                timeout=SWITCH,
+                what="traffic through the next server",
+            )
+            assert time.monotonic() - died_at < SWITCH * PATIENCE
+            (switched_at, *_) = [f.at for f in frames_to(lab, taking_over, died_at)]
+            assert frames_to(lab, dying, switched_at) == [], "the former hole is gone"
+            dying.restore()
+        body = gateway.status().body
+        assert body["switches"] == 2
+        assert body["reconnects"] == {"handshake but nothing received": 2}
+        flood.stop()
+        assert lab.leaks(gateway.started_at + 1) == []
+
+
+def files() -> None:
+    """Give two files, each with a key of its own, the second without IPv6; the first is dead."""
+    with Lab(servers=2) as lab:
+        first, second = lab.servers
+        second.client = Keys.generate()
+        second.restart()
+        gateway = lab.gateway()
+        text = gateway.wg_quick(first)
+        gateway.write("/config/a.conf", text)
+        for old, new in (
+            (gateway.client.private, second.client.private),
+            (first.keys.public, second.keys.public),
+            (first.preshared_key, second.preshared_key),
+            (first.endpoint.ipv4, second.endpoint.ipv4),
+            (f", {CLIENT.ipv6}/128", ""),
+        ):
+            assert old in text
+            text = text.replace(old, new)
+        gateway.write("/config/b.conf", text)
+        first.cut()
+        gateway.start(
+            {
+                name: value
+                for name, value in gateway.env().items()
+                if not name.startswith("WIREGUARD_") or name == "WIREGUARD_IMPLEMENTATION"
+            }
+            | {"DNS_ADDRESS": INSIDE.ipv4}
+        )
+        gateway.wait_healthy(timeout=20)
+        assert seen_through(lab, second)
+        assert lab.workload.probe("tcp", host=HOST6).failed_fast, "no IPv6 in the second file"
+        assert frames_to(lab, first), "the first one was tried first"
+        assert lab.leaks(gateway.started_at + 1) == []
+
+
+def all_dead() -> None:
+    """Let both be dead for a while, count the attempts, then let the second live."""
+    with Lab(servers=2) as lab:
+        with_one_preshared_key(lab)
+        for server in lab.servers:
+            server.cut()
+        gateway = lab.gateway()
+        environment = gateway.env(
+            WIREGUARD_ENDPOINT_IP=None,
+            WIREGUARD_ENDPOINT_PORT=None,
+            WIREGUARD_PUBLIC_KEY=None,
+            WIREGUARD_ENDPOINTS=endpoints(*lab.servers),
+        )
+        gateway.start(environment).wait_for_state("connecting")
+        time.sleep(40 * PATIENCE)
+        for server in lab.servers:
+            begun = [f for f in frames_to(lab, server) if f.payload[:1] == bytes([INITIATION])]
+            assert 2 <= len(begun) <= 12 * PATIENCE, f"{server.number}: {len(begun)} in 40 s"
+        health = gateway.status()
+        assert (health.code, health.body["reason"]) == (503, "no handshake")
+        lab.servers[1].restore()
+        gateway.wait_healthy(timeout=30)
+        assert seen_through(lab, lab.servers[1])
+        assert lab.leaks(gateway.started_at + 1) == []
+
+
+@pytest.fixture(scope="module")
+def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
+    """Return the stories of this module, running side by side."""
+    yield from side_by_side.run(
+        request,
+        {
+            "test_traffic_goes_through_the_next_server_soon_after_a_death": a_death,
+            "test_files_with_keys_of_their_own_are_candidates_in_their_order": files,
+            "test_dead_servers_are_tried_for_ever_but_not_hammered": all_dead,
+        },
+    )
+
+
+def test_traffic_goes_through_the_next_server_soon_after_a_death(
+    stories: Stories, request: pytest.FixtureRequest
+) -> None:
+    """At most 25 s, both ways; the hole for the dead one closes as the next one's opens."""
+    stories.end_of(request)
+
+
+def test_files_with_keys_of_their_own_are_candidates_in_their_order(
+    stories: Stories, request: pytest.FixtureRequest
+) -> None:
+    """Keys, addresses and resolvers of the file whose turn it is."""
+    stories.end_of(request)
+
+
+def test_dead_servers_are_tried_for_ever_but_not_hammered(
+    stories: Stories, request: pytest.FixtureRequest
+) -> None:
+    """Handshakes are seconds apart, the reason is named, and the first sign of life is enough."""
+    stories.end_of(request)
