@@ -107,7 +107,7 @@ def render_devices(rules: GuardRules) -> str:
             f"filter hook egress device {device(guarded.device)} priority filter; policy drop;",
             (
                 *(_arp_rule(source, target) for source, target in guarded.arp),
-                *(_marked(rule, family, rules) for family, rule in guarded.rules),
+                *dict.fromkeys(_marked(rule, family, rules) for family, rule in guarded.rules),
                 # Not left to the policy, which a new chain has late: see render_nftables.REST.
                 f"counter drop comment {quoted(REFUSED)}",
             ),
@@ -224,6 +224,13 @@ def _reduced(rule: Rule) -> Rule:
 
 
 def _marked(rule: Rule, family: Family, rules: GuardRules) -> str:
+    """Return the rule for what has passed the firewall by `rule`.
+
+    Ports are left to the firewall where it is certain that it was asked: the second fragment of a
+    packet has none.
+    """
+    if rules.routed:
+        rule = replace(rule, source_ports=None, destination_ports=None)
     words = (
         f"meta mark {rules.mark:#x}",
         *((ROUTED,) if rules.routed else ()),

@@ -171,6 +171,22 @@ def test_a_forged_mark_helps_only_him_who_knows_the_guards(
     assert not guarded.passes(echo_frame(family, port=8), mark=MARK, bypass=bypass)
 
 
+def test_packets_that_leave_in_fragments_pass(guarded: Guarded) -> None:
+    """The second fragment has the mark and the route of the first, but no ports."""
+    assert fragments_seen(guarded) == [3, 3], "control: without the guard"
+    guarded.on()
+    assert fragments_seen(guarded) == [3, 3]
+
+
+def fragments_seen(guarded: Guarded) -> list[int]:
+    """Send an honest packet of three frames to hosts of both families; count those that leave."""
+    since = time.monotonic()
+    for host in (HOST4, HOST6):
+        guarded.lab.workload.probe("udp", host=host, marker="x" * 3000, timeout=0.3)
+    frames = guarded.lab.capture.frames(since)
+    return [sum(frame.destination == host for frame in frames) for host in (HOST4, HOST6)]
+
+
 def test_no_socket_is_shown_the_mark(guarded: Guarded) -> None:
     """Not by listening on the uplink, and not by multicast that comes back to its sender.
 

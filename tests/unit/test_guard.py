@@ -123,6 +123,7 @@ def test_packets_must_have_been_routed_where_the_kernel_can_tell() -> None:
     """Every accepting rule asks for it but ARP's, which has no route."""
     rules = guard_for(ruleset_for(*SCENARIOS["connected-guarded"]), (ETH0,), GUARD_MARK)
     lines = chains(replace(rules, routed=True))["eth0"]
+    assert not [line for line in lines if "port " in line], "a second fragment has no ports"
     asking = [line for line in lines if "meta mark 0x1234abcd meta rtclassid != 0xffffffff" in line]
     assert asking
     others = [line for line in lines if line not in asking]
