@@ -4,6 +4,7 @@ Every call to a part is a line in one transcript, in order, and any of them can 
 """
 
 import asyncio
+import random
 import selectors
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -28,6 +29,7 @@ from gateway.policy.routing import Routing
 from gateway.policy.rules import Accept, Chain, Family, Ruleset
 from gateway.policy.states import Query
 from gateway.supervisor import Supervisor
+from gateway.system import probe as probing
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.tunnel import FakeTunnel
 from tests.scenarios import ONE_UPLINK
@@ -78,7 +80,8 @@ class World:
     """What the supervisor meets, and what a test does to it.
 
     `alive` are the servers that answer, by address; `fails` says what the next calls of a part
-    raise; `breaks_at` makes the call of that number fail. `transcript` has every call.
+    raise; `loss` is the share of packets lost each way; `breaks_at` makes the call of that number
+    fail. `transcript` has every call.
     """
 
     def __init__(self, config: Config) -> None:
@@ -89,6 +92,8 @@ class World:
         self.names: dict[str, tuple[Address, ...]] = {}
         self.resolver_answers = True
         self.traffic = True
+        self.loss = 0.0
+        self._chance = random.Random(20)  # noqa: S311 - the same losses in each run
         self.fails: dict[str, list[BaseException | None]] = {}
         self.breaks_at: int | None = None
         self.calls = 0
@@ -155,11 +160,20 @@ class World:
             clock=self.clock,
         )
 
+    def arrives(self) -> bool:
+        """Throw the dice for one packet on one way."""
+        return self._chance.random() >= self.loss
+
     async def _probe(self, probe: Probe) -> bool:
         self.note("probe", str(probe.address))
-        self.tunnel.probes += 1
-        await asyncio.sleep(0.05 if self.resolver_answers else 3)
-        return self.resolver_answers and self.tunnel.is_alive
+        for _ in range(probing.TRIES):
+            self.tunnel.asked += 1
+            if self.resolver_answers and self.tunnel.is_alive and self.arrives() and self.arrives():
+                self.tunnel.answered += 1
+                await asyncio.sleep(0.05)
+                return True
+            await asyncio.sleep(probing.INTERVAL)
+        return False
 
     def _publish(self, status: Status) -> None:
         self.told.append(status)
@@ -239,7 +253,7 @@ class _Tunnel(FakeTunnel):
         self._at = 0.0
         self._handshake: float | None = None
         self._sent = self._received = 0
-        self.probes = 0
+        self.asked = self.answered = 0
 
     @property
     def is_alive(self) -> bool:
@@ -264,12 +278,14 @@ class _Tunnel(FakeTunnel):
         self._world.call("status")
         tunnel, now = self._require(), self._world.clock.now
         packets = int(now) - int(self._at) if self._world.traffic else 0
-        packets, self.probes, self._at = packets + self.probes, 0, now
-        self._sent += packets * PACKET
+        self._at = now
+        self._sent += (packets + self.asked) * PACKET
         if self.is_alive:
             if self._handshake is None or now - self._handshake >= REHANDSHAKE:
                 self._handshake = now
-            self._received += packets * PACKET
+            back = sum(self._world.arrives() and self._world.arrives() for _ in range(packets))
+            self._received += (back + self.answered) * PACKET
+        self.asked = self.answered = 0
         peer = PeerStatus("", tunnel.endpoints[0], self._handshake, self._received, self._sent)
         return TunnelStatus(tunnel.listen_port, tunnel.fwmark, (peer,))
 

@@ -213,7 +213,7 @@ def test_a_link_that_loses_every_fifth_packet_stays_green_idle(
 ) -> None:
     """Each way, so that more than a third of the questions have no answer.
 
-    Limitations: watched for a minute; tests/unit/test_health_by_chance.py goes on for days.
+    Limitations: watched for a minute; tests/unit/test_supervisor.py goes on for hours.
     """
     stories.end_of(request)
 
