@@ -42,8 +42,8 @@ SLOWEST = 4.0 * PATIENCE
 """Seconds that it may take to close, or to stop: the tools of iptables wait for their lock file."""
 REACHED = 6.0 * PATIENCE
 """Seconds within which a step is reached."""
-HEALTHY = 12.0
-"""Seconds within which the next start is healthy, beside other labs."""
+HEALTHY = 30.0
+"""Seconds within which a start is healthy, on a machine that is busy with other labs."""
 
 CONNECTED = '"new": "connected"'
 LOCKED = '"event": "locked"'
@@ -103,9 +103,13 @@ class Outlets:
 class Bench:
     """One lab, one gateway, one flood; a context manager."""
 
-    def __init__(self, family: int) -> None:
-        """`family` is that of the server's endpoint: 4 or 6."""
+    def __init__(self, family: int, meanwhile: Callable[[Lab], None] | None = None) -> None:
+        """`family` is that of the server's endpoint: 4 or 6.
+
+        `meanwhile` is done by somebody else at the moment of each break.
+        """
         self._family = family
+        self._meanwhile = meanwhile
         self._stack = contextlib.ExitStack()
         self.closed_at: dict[str, float] = {}
 
@@ -118,6 +122,7 @@ class Bench:
         self._watched = False
         self.ways = WAYS
         self._lab.workload.flood(*self.ways, rate=RATE)
+        self.open()
         return self
 
     def __exit__(
@@ -133,7 +138,6 @@ class Bench:
 
     def steps(self) -> list[Step]:
         """Return the steps of each phase, in order, as a run without any break shows them."""
-        self.open()
         self._begin(BEGIN)
         self._wait_connected()
         steps = self._counted()
@@ -177,7 +181,7 @@ class Bench:
         phase = wanted.step.phase
         gateway = self._gateway
         if phase in LATER:
-            if not self._watched:
+            if not self._watched or not gateway.running:
                 if gateway.running:
                     gateway.kill()
                 self._begin(None)
@@ -268,7 +272,7 @@ class Bench:
         gateway.argv = [sys.executable, "-m", "gateway"]
         self._watched = watched
         if watched:
-            self._watch = Watch(self._lab.household.directory, self._note_closed)
+            self._watch = Watch(self._lab.household.directory, self._at_the_break)
             counting = phase is not None and wanted is None
             watch = self._watch
             gateway.argv = watch.telling() if counting else watch.command(gateway.argv)
@@ -315,6 +319,11 @@ class Bench:
             f"route replace default via {uplink.router.ipv6}",
         )
         return True
+
+    def _at_the_break(self) -> None:
+        self._note_closed()
+        if self._meanwhile:
+            self._meanwhile(self._lab)
 
     def _note_closed(self) -> None:
         """Find out which ways out have been closed since the last look."""

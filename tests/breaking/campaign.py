@@ -72,9 +72,11 @@ def count(family: int) -> list[Step]:
 
 
 def work(family: int, breaks: Sequence[Break]) -> list[Result]:
-    """Do `breaks` one after the other in a lab of their own."""
+    """Do `breaks` one after the other in a lab of their own, and see the flood in the end."""
     with Bench(family) as bench:
-        return [bench.do(wanted) for wanted in breaks]
+        results = [bench.do(wanted) for wanted in breaks]
+        bench.open()
+    return results
 
 
 def run(family: int, *, everything: bool, labs: int = LABS, only: str = "") -> list[Result]:

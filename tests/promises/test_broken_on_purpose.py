@@ -9,16 +9,27 @@ import os
 
 import pytest
 
-from tests.breaking.bench import PHASES
+from tests.breaking.bench import PHASES, RECONNECT, Bench
 from tests.breaking.campaign import report, run
+from tests.breaking.watch import KILL, Break
+from tests.promises.witness import open_everything
 
 SEVERAL_HUNDRED = 300
 """Breaks with an endpoint of one family; the other family meets other ways of breaking."""
 
 
-@pytest.mark.lab
-@pytest.mark.promise("P1")
-@pytest.mark.promise("P14")
+pytestmark = [pytest.mark.lab, pytest.mark.promise("P1"), pytest.mark.promise("P14")]
+
+
+def test_what_leaves_at_a_break_is_seen() -> None:
+    """The control: somebody opens the namespace at the moment at which the gateway is killed."""
+    with Bench(4, meanwhile=open_everything) as bench:
+        step = next(step for step in bench.steps() if step.phase == RECONNECT)
+        result = bench.do(Break(step, KILL))
+    assert result.done
+    assert any(problem.startswith("left: ") for problem in result.problems)
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
 def test_broken_at_any_kernel_call_nothing_leaves_and_the_next_start_is_healthy(
