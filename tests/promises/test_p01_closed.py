@@ -218,7 +218,13 @@ def wait_until_signals_wait(gateway: Gateway) -> None:
 
 def without_change(shown: dict[str, list[str]]) -> dict[str, list[str]]:
     """Leave out what differs between two starts: counters, indexes, random marks and addresses."""
-    patterns = (r"\[\d+:\d+\]", r"^#.*", r"0x[0-9a-f]{5,8}\b", r"fe80::\S+", r"packets \d+ bytes \d+")
+    patterns = (
+        r"\[\d+:\d+\]",
+        r"^#.*",
+        r"0x[0-9a-f]{5,8}\b",
+        r"fe80::\S+",
+        r"packets \d+ bytes \d+",
+    )
     return {
         what: sorted(re.sub("|".join(patterns), "", line).rstrip() for line in lines)
         for what, lines in shown.items()
