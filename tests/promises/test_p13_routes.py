@@ -103,6 +103,9 @@ def test_with_the_firewall_open_there_is_no_way_before_the_handshake(lab: Lab) -
     lab.server.cut()
     gateway = lab.gateway().start()
     lab.capture.wait_for(wireguard_to(lab.server.endpoint.ipv4), since=gateway.started_at)
+    for family in ("-4", "-6"):  # the routes come after the interface, which sends at once
+        shown = ("ip", family, "route", "show", "table", "51820", "dev", "wg0")
+        eventually(lambda s=shown: lab.operator.run(*s), timeout=5, what="the tunnel's routes")
     with opened(lab, gateway) as since:
         for host in (HOST4, HOST6):
             answer = lab.workload.probe("udp", host=host, marker="silent", timeout=0.2)
