@@ -36,6 +36,10 @@ WAYS = ("udp4", "udp6", "packet4")
 RATE = 100
 """Packets a second of each kind of the flood."""
 DISCARD = 9
+TABLE = "51820"
+"""The tunnel's routing table."""
+RESOLVER = "nameserver 127.0.0.11\n"
+"""What an engine writes for each start."""
 SETTLE = 0.5 * PATIENCE
 """Seconds that a closed gateway gets after a failure to end or to become healthy."""
 SLOWEST = 4.0 * PATIENCE
@@ -270,6 +274,7 @@ class Bench:
         """
         gateway = self._gateway
         gateway.argv = [sys.executable, "-m", "gateway"]
+        (gateway.container.root / "etc/resolv.conf").write_text(RESOLVER, encoding="ascii")
         self._watched = watched
         if watched:
             self._watch = Watch(self._lab.household.directory, self._at_the_break)
@@ -305,6 +310,8 @@ class Bench:
         self.closed_at = {}
         self._links_were_down()
         open_everything(self._lab)
+        for family in ("-4", "-6"):  # so that the next start is a first one
+            self._lab.operator.run("ip", family, "route", "flush", "table", TABLE, check=False)
         wait_for_flood(self._lab, *self.ways, since=time.monotonic())
 
     def _links_were_down(self) -> bool:

@@ -14,8 +14,8 @@ from tests.breaking.campaign import report, run
 from tests.breaking.watch import KILL, Break
 from tests.promises.witness import open_everything
 
-SEVERAL_HUNDRED = 300
-"""Breaks with an endpoint of one family; the other family meets other ways of breaking."""
+MANY = 250
+"""Breaks with an endpoint of one family; the other family meets other steps in other ways."""
 
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P1"), pytest.mark.promise("P14")]
@@ -49,5 +49,5 @@ def test_broken_at_any_kernel_call_nothing_leaves_and_the_next_start_is_healthy(
     done = [result for result in results if result.done]
     assert not [result for result in results if result.problems], told
     assert {result.wanted.step.phase for result in done} == set(PHASES)
-    assert len(set(map(str, (result.wanted for result in done)))) >= SEVERAL_HUNDRED
+    assert len(set(map(str, (result.wanted for result in done)))) >= MANY
     assert len(done) > 0.9 * len(results), "too many steps were not reached again"
