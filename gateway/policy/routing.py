@@ -40,7 +40,7 @@ from gateway.model import (
 )
 from gateway.policy import marks
 
-PRIORITY_FIRST = 100
+PRIORITY_FIRST = 1
 PRIORITY_ARRIVED = 100
 PRIORITY_ANSWERS = 101
 PRIORITY_ENCRYPTED = 110
@@ -48,7 +48,11 @@ PRIORITY_LAN = 120
 PRIORITY_ON_LINK = 130
 PRIORITY_TUNNEL = 150
 PRIORITY_LAST = 199
-"""Every policy rule with a priority from PRIORITY_FIRST to PRIORITY_LAST belongs to the gateway."""
+"""Every policy rule with a priority from PRIORITY_FIRST to PRIORITY_LAST belongs to the gateway.
+
+That is everything between the kernel's own first rule, for the addresses of this host, and the last
+one here: a rule of others in front of these could lead packets past the tunnel's table.
+"""
 
 TABLE_MAIN = 254
 TABLE_TUNNEL = 51820

@@ -163,6 +163,7 @@ FOREIGN = (
     "rule del priority 150",
     "-6 rule del priority 150",
     "-6 rule del priority 110",
+    "rule add priority 1 lookup main",
     "rule add priority 120 lookup main",
     "rule add priority 149 iif eth0 suppress_prefixlength 0 lookup 51820",
     "rule add priority 150 iif eth0 lookup 51820",
@@ -192,8 +193,8 @@ def test_a_foreign_change_is_told_and_put_back(bench: Bench, change: str) -> Non
 
 
 def test_what_belongs_to_others_is_left_alone(bench: Bench) -> None:
-    """Rules outside the band and routes of other tables are nobody's business here."""
-    bench.own.ip("rule add priority 99 lookup 77", "rule add priority 200 lookup 77")
+    """Rules behind ours and routes of other tables are nobody's business here."""
+    bench.own.ip("rule add priority 200 lookup 77")
     bench.own.ip("route add 10.3.0.0/16 dev eth0 table 77")
     before = bench.ip("rule"), bench.ip("route", "show", "table", "77"), bench.ip("route")
     bench.call("apply_routing", WANTED)
