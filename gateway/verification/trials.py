@@ -56,7 +56,7 @@ def trials(facts: Facts, tunnel: Tunnel | None, resolvers: tuple[Address, ...]) 
             yield from _bound(version, target, uplink)
         mark = tunnel.fwmark if tunnel else 0
         port = tunnel.listen_port if tunnel else 0
-        yield Trial(f"IPv{version} with the tunnel's mark", _udp(target, mark=mark))
+        yield Trial(f"IPv{version} with WireGuard's usual mark", _udp(target, mark=mark))
         yield Trial(f"IPv{version} from the tunnel's port", _udp(target, source_port=port))
         yield Trial(f"IPv{version} raw, protocol 253", _raw(target))
     for uplink in facts.uplinks:

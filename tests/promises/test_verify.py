@@ -52,7 +52,7 @@ def test_a_healthy_gateway_passes_every_trial_and_nothing_leaves(
     for way in (
         "IPv4 bound to eth0, UDP",
         "IPv6 bound to eth0, TCP",
-        "IPv4 with the tunnel's mark",
+        "IPv4 with WireGuard's usual mark",
         "IPv6 from the tunnel's port",
         "packet socket on eth0",
         "packet socket on eth0, without queue",
