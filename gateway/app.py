@@ -27,7 +27,7 @@ from gateway.system.events import watch
 from gateway.system.hooks import Hooks
 from gateway.system.lookup import EndpointLookup
 from gateway.system.namespace import Namespace
-from gateway.system.network import Network
+from gateway.system.network import Network, ipv6_usable
 from gateway.system.probe import probe
 from gateway.tunnel.choose import choose as choose_tunnel
 
@@ -36,6 +36,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 BIND_AGAIN = 5.0
 """Seconds until the health server tries an address again that was taken."""
+
+IPV6_IS_OFF = "the tunnel has an IPv6 address, but IPv6 is switched off for new links here"
+SWITCH_IPV6_ON = 'set the sysctl net.ipv6.conf.all.disable_ipv6 to "0" (compose: sysctls)'
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ async def serve(config: Config, secured: Secured) -> None:
     tunnel = choose_tunnel(config.implementation, secured.network)
     for limit in secured.limits:
         log.warning("this machine cannot keep every promise", limit=limit)
+    if any(candidate.has_family(6) for candidate in config.tunnels) and not ipv6_usable():
+        log.warning("IPv6 stays refused", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
     found = resolvers_in(resolv.read(resolv.FILE))
     supervisor = Supervisor(
         with_secret_mark(config, secrets.randbits(31)),
