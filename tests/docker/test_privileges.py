@@ -143,9 +143,13 @@ def test_it_works_with_little(
 
 
 def test_ipv6_that_docker_switched_off_stays_refused(site: Site, start: Start) -> None:
-    """Without the sysctl of the example new links have no IPv6: IPv4 works, IPv6 fails at once."""
+    """Without the sysctl of the example new links have no IPv6: IPv4 works, IPv6 fails at once.
+
+    The log names the sysctl. Control: the capture sees the encrypted flow.
+    """
     box = start(*TUN, *ADMIN)
     box.wait_for_health("healthy")
+    assert "net.ipv6.conf.all.disable_ipv6" in box.logs()
     capture = site.capture_of(box, NUMBER)
     workload = site.run(
         *("lesser-workload", "-v", LAB_VOLUME, "--network", f"container:{box.name}"),
