@@ -1,0 +1,114 @@
+"""What is counted, as Prometheus and `gateway status` get it, against what happens."""
+
+import http.client
+import json
+import socket
+import sys
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.lab.gateway import HEALTH, Gateway
+from tests.lab.internet import INTERNET
+from tests.lab.process import PATIENCE, eventually
+from tests.lab.topology import Lab
+from tests.promises.stages import lose_tunnel
+
+pytestmark = pytest.mark.lab
+
+Samples = dict[tuple[str, str], float]
+
+
+def scraped(gateway: Gateway) -> Samples:
+    """Return each sample by its name and its labels' values."""
+    connection = http.client.HTTPConnection(*HEALTH)
+    connection.sock = gateway.namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
+    connection.sock.settimeout(2 * PATIENCE)
+    connection.sock.connect(HEALTH)
+    connection.request("GET", "/metrics")
+    answer = connection.getresponse()
+    assert answer.status == 200
+    text = answer.read().decode()
+    connection.close()
+    for secret in (gateway.client.private, gateway.server.preshared_key):
+        assert secret not in text
+    return {
+        (sample.name.removeprefix("portcullis_"), " ".join(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def wait_for_count(gateway: Gateway, labels: str, more_than: float) -> None:
+    """Wait until more packets than that were counted as refused."""
+    eventually(
+        lambda: scraped(gateway).get(("refused_packets_total", labels), 0) > more_than,
+        timeout=10,
+        what=f"refused packets, {labels}",
+        interval=0.2,
+    )
+
+
+def test_the_metrics_say_what_happened(lab: Lab) -> None:
+    """State, age, bytes, reconnects by reason: before and after the tunnel was lost once."""
+    gateway = lab.gateway().start()
+    gateway.wait_healthy()
+    assert lab.workload.probe("tcp", host=INTERNET[0].ipv4).seen == lab.server.exit.ipv4
+    eventually(lambda: scraped(gateway)["received_bytes_total", ""] > 200, timeout=5, what="bytes")
+    first = scraped(gateway)
+    assert (first["healthy", ""], first["state", "connected"], first["state", "locked"]) == (
+        1,
+        1,
+        0,
+    )
+    assert 0 <= first["handshake_age_seconds", ""] < 30 * PATIENCE
+    assert first["sent_bytes_total", ""] > 0
+    assert (first["endpoint_switches_total", ""], first["drift_total", ""]) == (0, 0)
+    lose_tunnel(lab)
+    gateway.wait_unhealthy()
+    gateway.wait_healthy()
+    assert scraped(gateway)["reconnects_total", "the tunnel's interface was lost"] == 1
+
+
+def test_refused_packets_are_counted_by_family_and_direction(lab: Lab) -> None:
+    """What workloads send past the tunnel, and what neighbours send in, over changes of rules."""
+    gateway = lab.gateway().start()
+    gateway.wait_healthy()
+    own = lab.uplink.gateway
+    for version, address, host in (
+        (4, own.ipv4, lab.uplink.router.ipv4),
+        (6, own.ipv6, lab.uplink.router.ipv6),
+    ):
+        before = scraped(gateway)
+        for _ in range(6):
+            assert lab.workload.probe("udp", host=host).failed_fast
+            lab.internet.probe("udp", host=address, timeout=0.05)
+        for way in ("in", "out"):
+            labels = f"ipv{version} {way}"
+            wait_for_count(gateway, labels, before.get(("refused_packets_total", labels), 0) + 2)
+    counted = scraped(gateway)
+    lose_tunnel(lab)
+    gateway.wait_unhealthy()
+    gateway.wait_healthy()
+    after = scraped(gateway)
+    for labels in ("ipv4 in", "ipv4 out", "ipv6 in", "ipv6 out"):
+        name = ("refused_packets_total", labels)
+        assert after[name] >= counted[name], "a counter never goes back"
+
+
+def test_the_status_command_prints_all_of_it(lab: Lab) -> None:
+    """For a script and for a person; an unhealthy gateway is exit code 1."""
+    gateway = lab.gateway().start()
+    gateway.wait_healthy()
+    code, output = gateway.execute(sys.executable, "-m", "gateway", "status", "--json")
+    told = json.loads(output)
+    assert code == 0
+    assert {"state", "reason", "endpoint", "handshake_age", "reconnects", "refused"} <= told.keys()
+    code, output = gateway.execute(sys.executable, "-m", "gateway", "status")
+    assert code == 0
+    assert "connected" in output
+    assert f"{lab.server.endpoint.ipv4}:51820" in output
+    lab.server.cut()
+    lose_tunnel(lab)
+    gateway.wait_unhealthy()
+    assert gateway.execute(sys.executable, "-m", "gateway", "status")[0] == 1
