@@ -20,7 +20,7 @@ Samples = dict[tuple[str, str], float]
 
 
 def scraped(gateway: Gateway) -> Samples:
-    """Return each sample by its name and its labels' values."""
+    """Return each sample by its name and the values of its labels, in their alphabet's order."""
     connection = http.client.HTTPConnection(*HEALTH)
     connection.sock = gateway.namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
     connection.sock.settimeout(2 * PATIENCE)
@@ -33,7 +33,10 @@ def scraped(gateway: Gateway) -> Samples:
     for secret in (gateway.client.private, gateway.server.preshared_key):
         assert secret not in text
     return {
-        (sample.name.removeprefix("portcullis_"), " ".join(sample.labels.values())): sample.value
+        (
+            sample.name.removeprefix("portcullis_"),
+            " ".join(v for _, v in sorted(sample.labels.items())),
+        ): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
@@ -84,14 +87,14 @@ def test_refused_packets_are_counted_by_family_and_direction(lab: Lab) -> None:
             assert lab.workload.probe("udp", host=host).failed_fast
             lab.internet.probe("udp", host=address, timeout=0.05)
         for way in ("in", "out"):
-            labels = f"ipv{version} {way}"
-            wait_for_count(gateway, labels, before.get(("refused_packets_total", labels), 0) + 2)
+            labels = f"{way} ipv{version}"
+            wait_for_count(gateway, labels, before.get(("refused_packets_total", labels), 0))
     counted = scraped(gateway)
     lose_tunnel(lab)
     gateway.wait_unhealthy()
     gateway.wait_healthy()
     after = scraped(gateway)
-    for labels in ("ipv4 in", "ipv4 out", "ipv6 in", "ipv6 out"):
+    for labels in ("in ipv4", "out ipv4", "in ipv6", "out ipv6"):
         name = ("refused_packets_total", labels)
         assert after[name] >= counted[name], "a counter never goes back"
 
