@@ -77,7 +77,7 @@ def refused(listing: str) -> dict[tuple[str, str], int]:
     for line in map(str.strip, listing.splitlines()):
         if line.startswith("chain ") and line.endswith("{"):
             chain = line.split()[1]
-        elif counted := _REFUSING.match(line):
+        elif counted := _REFUSING.match(line.partition(' comment "')[0]):
             where = f"ipv{counted[1] or 4}", chain
             found[where] = found.get(where, 0) + int(counted[2])
     return found

@@ -43,17 +43,19 @@ class Hooks:
             await asyncio.wait([self._work], timeout=LAST_TIME_LIMIT)
 
     def _want(self, variable: str) -> None:
-        busy = self._work is not None and not self._work.done()
-        self._wanted = None if busy and variable == self._running else variable
-        if not busy:
-            self._work = asyncio.ensure_future(self._run_wanted())
+        if self._work is not None and not self._work.done():
+            self._wanted = None if variable == self._running else variable
+            return
+        self._running = variable
+        self._work = asyncio.ensure_future(self._run_all())
 
-    async def _run_wanted(self) -> None:
-        while self._wanted is not None:
-            self._running, self._wanted = self._wanted, None
+    async def _run_all(self) -> None:
+        """Run what is to run, then what was wanted last meanwhile."""
+        while self._running is not None:
             argv = self._commands[self._running]
             if argv:
                 await self._run(self._running, argv)
+            self._running, self._wanted = self._wanted, None
 
     async def _run(self, variable: str, argv: tuple[str, ...]) -> None:
         log = self._log.bind(variable=variable)
