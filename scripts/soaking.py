@@ -1,7 +1,8 @@
 """Lose the tunnel many times, and print what the gateway's process holds.
 
 Exit code 1 when it grew: more descriptors, children or threads than after the first reconnects, or
-more than two megabytes of memory.
+more memory than half way. In a thousand reconnects the first half took 5 MiB, in a few steps as
+the allocator takes them, and the second 0.1 MiB.
 """
 
 import sys
@@ -15,8 +16,8 @@ from tests.lab.topology import Lab
 STEPS = 20
 """Into how many lines the run is divided."""
 
-LEEWAY = 2048
-"""KiB by which memory may differ at the end: what allocators give back late."""
+LEEWAY = 1024
+"""KiB by which memory may differ between half way and the end: one step of the allocator."""
 
 
 def main() -> int:
@@ -36,17 +37,18 @@ def main() -> int:
                 flush=True,
             )
         print(f"healthy: {gateway.status().body['healthy']}")
-    # The first line is from before anything was ever lost: what is imported and cached by then.
-    return 0 if is_flat(lines[1], lines[-1]) else 1
+    return 0 if is_flat(lines) else 1
 
 
-def is_flat(former: Holding, latter: Holding) -> bool:
-    """Say whether nothing has grown from one to the other."""
+def is_flat(lines: list[Holding]) -> bool:
+    """Say whether nothing has gone on growing."""
+    # The first line is from before anything was ever lost.
+    first, middle, last = lines[1], lines[len(lines) // 2], lines[-1]
     return (
-        latter.descriptors <= former.descriptors
-        and latter.children <= former.children
-        and latter.threads <= former.threads
-        and latter.memory <= former.memory + LEEWAY
+        last.descriptors <= first.descriptors
+        and last.children <= first.children
+        and last.threads <= first.threads
+        and last.memory <= middle.memory + LEEWAY
     )
 
 

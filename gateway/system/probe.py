@@ -75,7 +75,7 @@ async def _answered(
 ) -> bool:
     """Send `message` up to TRIES times and say whether an answer came. Raises OSError."""
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(channel, address)
+    channel.connect(address)  # at once, and asyncio's own way knows no raw sockets
     for _ in range(TRIES):
         await loop.sock_sendall(channel, message)
         with contextlib.suppress(TimeoutError):

@@ -11,6 +11,7 @@ import pytest
 
 from tests.lab.gateway import Gateway, Health
 from tests.lab.process import PATIENCE, eventually
+from tests.lab.server import INSIDE
 from tests.lab.topology import Lab
 from tests.promises import side_by_side
 from tests.promises.side_by_side import Stories
@@ -28,10 +29,10 @@ LOSS = 20
 """Percent of the encrypted packets that are lost each way."""
 
 
-def healthy(lab: Lab) -> Gateway:
+def healthy(lab: Lab, **variables: str) -> Gateway:
     """Return a gateway that has just become healthy."""
-    gateway = lab.gateway().start()
-    gateway.wait_healthy()
+    gateway = lab.gateway()
+    gateway.start(gateway.env(**variables)).wait_healthy()
     return gateway
 
 
@@ -84,6 +85,16 @@ def dies_idle() -> None:
         assert health.body["reason"] == "handshake but nothing received"
         lab.server.restore()
         gateway.wait_healthy(timeout=30)
+
+
+def dies_idle_while_pinged() -> None:
+    """Cut the server off while an echo inside the tunnel is all that is sent."""
+    with Lab() as lab:
+        gateway = healthy(lab, HEALTH_PROBE=f"icmp:{INSIDE.ipv6}")
+        assert watched(gateway, 3) == []
+        assert not lab.server.queries(), "no question to a resolver"
+        health = red_after(gateway, lab.server.cut, IDLE)
+        assert health.body["reason"] == "handshake but nothing received"
 
 
 def loses_packets_idle() -> None:
@@ -184,6 +195,7 @@ def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
         {
             "test_a_server_that_dies_under_traffic_is_red_within_20_seconds": dies_under_traffic,
             "test_a_server_that_dies_in_silence_is_red_within_45_seconds": dies_idle,
+            "test_an_echo_inside_the_tunnel_finds_a_dead_server_too": dies_idle_while_pinged,
             "test_a_link_that_loses_every_fifth_packet_stays_green_idle": loses_packets_idle,
             "test_a_link_that_loses_every_fifth_packet_stays_green_under_traffic": (
                 loses_packets_under_traffic
@@ -205,6 +217,13 @@ def test_a_server_that_dies_in_silence_is_red_within_45_seconds(
     stories: Stories, request: pytest.FixtureRequest
 ) -> None:
     """With the default keepalive; the probe inside the tunnel finds it out."""
+    stories.end_of(request)
+
+
+def test_an_echo_inside_the_tunnel_finds_a_dead_server_too(
+    stories: Stories, request: pytest.FixtureRequest
+) -> None:
+    """Where HEALTH_PROBE asks for one, in its time, and by IPv6 as well."""
     stories.end_of(request)
 
 
