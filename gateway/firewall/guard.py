@@ -17,6 +17,7 @@ kernel itself sends it: request or reply, 42 bytes, from one of the uplink's own
 network or a gateway. The tunnel's address, for one, is never told.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
@@ -107,7 +108,9 @@ def render_devices(rules: GuardRules) -> str:
             f"filter hook egress device {device(guarded.device)} priority filter; policy drop;",
             (
                 *(_arp_rule(source, target) for source, target in guarded.arp),
-                *dict.fromkeys(_marked(rule, family, rules) for family, rule in guarded.rules),
+                *dict.fromkeys(
+                    line for family, rule in guarded.rules for line in _marked(rule, family, rules)
+                ),
                 # Not left to the policy, which a new chain has late: see render_nftables.REST.
                 f"counter drop comment {quoted(REFUSED)}",
             ),
@@ -173,6 +176,12 @@ class Guard:
 _IN_CHAIN_NAME = str.maketrans({"@": "/a"})  # no device has a slash in its name
 _NO_DEVICE = "portcullis-none"
 _REMEDY = "give workloads `cap_drop: [NET_RAW]`, so that they have no packet sockets"
+LATER_FRAGMENT = {
+    Family.IPV4: "ip frag-off & 0x1fff != 0",
+    Family.IPV6: "frag frag-off != 0",
+}
+"""What every fragment of a packet but the first one matches."""
+
 _PROTOCOL = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 
 
@@ -223,19 +232,25 @@ def _reduced(rule: Rule) -> Rule:
     )
 
 
-def _marked(rule: Rule, family: Family, rules: GuardRules) -> str:
-    """Return the rule for what has passed the firewall by `rule`.
+def _marked(rule: Rule, family: Family, rules: GuardRules) -> Iterator[str]:
+    """Yield the rules for what has passed the firewall by `rule`.
 
-    Ports are left to the firewall where it is certain that it was asked: the second fragment of a
-    packet has none.
+    The later fragments of a packet have no ports: theirs are left to the firewall, where it is
+    certain that it was asked.
     """
-    if rules.routed:
-        rule = replace(rule, source_ports=None, destination_ports=None)
+    yield _accepting(rule, family, rules)
+    if rules.routed and (rule.source_ports or rule.destination_ports):
+        portless = replace(rule, source_ports=None, destination_ports=None)
+        yield _accepting(portless, family, rules, LATER_FRAGMENT[family])
+
+
+def _accepting(rule: Rule, family: Family, rules: GuardRules, *also: str) -> str:
     words = (
         f"meta mark {rules.mark:#x}",
         *((ROUTED,) if rules.routed else ()),
         f"meta protocol {_PROTOCOL[family]}",
         *render_headers(rule, family),
+        *also,
         *(("meta length", f"<= {NEIGHBOUR_LENGTH}") if rule.icmp_type is not None else ()),
         "meta mark set 0x0",
         "accept",
