@@ -46,7 +46,10 @@ EAGER_FOR = 2.0
 
 VERIFY_EVERY = 3.0
 VERIFY_AGAIN = 1.0
-"""Seconds between two comparisons of the kernel with what is wanted; less where they differed."""
+"""Seconds between two comparisons of the kernel with what is wanted.
+
+Less where they differed, or where the kernel tells of a change, which it does not for rules.
+"""
 
 PROBE_EVERY = 20.0
 PROBE_IN_DOUBT = 1.0
@@ -73,6 +76,7 @@ class Supervisor:
         self._probing: asyncio.Future[None] | None = None
         self._probed_at = 0.0
         self._verify_at = 0.0
+        self._verified_at = 0.0
         self._tried = Facts()
         self._reconnects: Counter[str] = Counter()
         self._switches = 0
@@ -156,6 +160,7 @@ class Supervisor:
             await asyncio.sleep(SETTLE)
             self._kernel_changed = False
             self._kernel.look_around()
+            self._verify_at = min(self._verify_at, self._verified_at + VERIFY_AGAIN)
         if moved := self._moved():
             return moved
         return self._probed.popleft() if self._probed else await self._sample()
@@ -241,6 +246,7 @@ class Supervisor:
         now = self._now()
         if now >= self._verify_at:
             self._kernel.put_back_drift()
+            self._verified_at = now
             self._verify_at = now + (VERIFY_AGAIN if self._kernel.drifted else VERIFY_EVERY)
         if isinstance(self._state, Connected):
             self._probe_if_due(self._state, now)

@@ -1,6 +1,7 @@
 """A gateway that several tests share, and how to take its tunnel away and give it back."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -83,6 +84,12 @@ def frames_to(lab: Lab, address: str, since: float) -> list[Frame]:
     """Return the frames to `address` that came out by any uplink from `since` on."""
     found = [frame for uplink in lab.uplinks for frame in uplink.capture.frames(since)]
     return [frame for frame in found if frame.destination == address]
+
+
+def shown_marks(lab: Lab) -> list[int]:
+    """Return the firewall marks that `ip rule` shows to every workload."""
+    rules = lab.workload.run("ip", "rule") + lab.workload.run("ip", "-6", "rule")
+    return sorted({int(mark, 16) for mark in re.findall(r"fwmark (0x[0-9a-f]+)", rules)})
 
 
 SALVO = str(Path(__file__).parents[1] / "lab" / "salvo.py")

@@ -25,7 +25,15 @@ from tests.lab.probes import ethernet, ip_packet, syn_packet, udp_packet
 from tests.lab.process import PATIENCE, eventually
 from tests.lab.server import CLIENT, INSIDE
 from tests.lab.topology import Lab
-from tests.promises.stages import OWN4, OWN6, answer_again, connecting, send_frames, unique
+from tests.promises.stages import (
+    OWN4,
+    OWN6,
+    answer_again,
+    connecting,
+    send_frames,
+    shown_marks,
+    unique,
+)
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P14")]
 
@@ -40,7 +48,7 @@ TUNNEL = tuple(CLIENT)
 ROUTER = ("172.30.0.1", "fd30::1")
 
 MARKS = (0, 0xCA6C, 0x706C0002, 1, 0xFFFFFFFF)
-"""None, WireGuard's, that of answers by eth0, and guesses."""
+"""None, wg-quick's, that of answers by eth0, and guesses; `ip rule` shows more."""
 
 CLOSED_AFTER = 1.0 * PATIENCE
 """Seconds until an interface that nobody could foresee is guarded; `pytest -rP` tells them."""
@@ -148,9 +156,10 @@ SHAPES: dict[str, Shape] = {
 def salvo(lab: Lab) -> set[str]:
     """Send every shape in every way; return the names of those that came out."""
     name = unique("salvo")
+    marks = sorted({*MARKS, *shown_marks(lab)})
     frames, names = [], {}
     for number, (what, shape) in enumerate(SHAPES.items()):
-        for mark in MARKS:
+        for mark in marks:
             for bypass in (0, 1):
                 marker = f"{name}.{number}.{mark}.{bypass}."
                 names[marker.encode()] = what
