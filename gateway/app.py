@@ -139,7 +139,9 @@ async def serve(config: Config, secured: Secured) -> None:
     )
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, supervisor.stop)
+        # By Python's own handler too, and not only by the byte that asyncio hears of a signal
+        # through: a pipe that does not take it would leave the gateway deaf to `docker stop`.
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(supervisor.stop))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     listening = asyncio.ensure_future(_listen(HealthServer(board), config.health_server))
     watching = asyncio.ensure_future(watch(supervisor.kernel_changed))
