@@ -130,9 +130,9 @@ def read(text: str) -> Routing:
                     int(given["lookup"]),
                     why,
                     int(given["fwmark"], 0) if "fwmark" in given else None,
-                    ip_network(source) if source else None,
-                    ip_network(destination) if destination else None,
-                    port_range(given) if "sport" in given else None,
+                    source=ip_network(source) if source else None,
+                    destination=ip_network(destination) if destination else None,
+                    source_ports=port_range(given) if "sport" in given else None,
                 )
             )
     return Routing(tuple(routes), tuple(rules))
