@@ -84,7 +84,7 @@ def open_socket(
     if device:
         outlet.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
     if mark:
-        outlet.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
+        outlet.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark & 0xFFFFFFFF))
     if source or source_port:
         outlet.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         outlet.bind((source or ("::" if ":" in host else "0.0.0.0"), source_port))
