@@ -238,7 +238,8 @@ def test_a_hole_carries_no_dns(home: Home, family: int, transport: str, port: in
     since = time.monotonic()
     answer = lab.workload.probe("dns", server=host, transport=transport, port=port)
     assert answer.failed_fast
-    assert frames_to(lab, host, since) == []
+    # The control's connection, to another port, may still be ending.
+    assert [f for f in frames_to(lab, host, since) if f.destination_port in {port, None}] == []
 
 
 @FAMILIES
