@@ -118,7 +118,11 @@ def test_every_outcome_in_the_guest_reads_like_one_outside() -> None:
         check=False,
     )
     outcomes = dict(
-        re.findall(r"^tests/kernel/.*outcomes.py::(\S+) ([A-Z]+) ", done.stdout, re.MULTILINE)
+        re.findall(
+            r"^tests/kernel/checks/outcomes\.toml::.*\.py::(\S+) ([A-Z]+) ",
+            done.stdout,
+            re.MULTILINE,
+        )
     )
     assert outcomes == {
         "test_fails[192.0.2.1]": "FAILED",
