@@ -56,7 +56,7 @@ async def _ping(address: str, version: int) -> bool:
     protocol = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6  # noqa: PLR2004
     identity = os.urandom(4)
     head = struct.pack("!BBH", ECHO_REQUEST[version], 0, 0)
-    message = struct.pack("!BBH", ECHO_REQUEST[version], 0, _checksum(head + identity)) + identity
+    message = struct.pack("!BBH", ECHO_REQUEST[version], 0, checksum(head + identity)) + identity
 
     def is_reply(answer: bytes) -> bool:
         # A raw IPv4 socket gets the IP header too (raw(7)); its first byte tells the length.
@@ -97,7 +97,7 @@ def _socket(version: int, kind: int, protocol: int = 0) -> socket.socket:
     return channel
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """Return the Internet checksum of an even number of bytes (RFC 1071)."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)

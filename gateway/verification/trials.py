@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gateway.model import Address, Facts, Tunnel, Uplink
 from gateway.policy.firewall import DOCKER_RESOLVER
 from gateway.policy.routing import DEFAULTS, reply_mark
+from gateway.system.probe import checksum
 
 TARGETS = {4: "203.0.113.77", 6: "2001:db8:ffff::77"}
 """Addresses that nobody has (RFC 5737, RFC 3849)."""
@@ -164,7 +165,8 @@ def _packet(uplink: Uplink, *, bypass: bool) -> Callable[[bytes], str]:
         source, target = socket.inet_aton(own), socket.inet_aton(TARGETS[4])
         segment = struct.pack("!4H", PORT, PORT, 8 + len(marker), 0) + marker
         head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0, 64, UDP, 0)
-        packet = head[:10] + _checksum(head + source + target) + source + target + segment
+        check = struct.pack("!H", checksum(head + source + target))
+        packet = head[:10] + check + source + target + segment
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as channel:
             if bypass:
                 channel.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
@@ -173,14 +175,6 @@ def _packet(uplink: Uplink, *, bypass: bool) -> Callable[[bytes], str]:
             return SENT
 
     return _told(attempt)
-
-
-def _checksum(header: bytes) -> bytes:
-    """Return the Internet checksum (RFC 1071) of a header of an even number of bytes."""
-    total = sum(struct.unpack(f"!{len(header) // 2}H", header))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack("!H", ~total & 0xFFFF)
 
 
 def _dns(resolver: str, kind: int) -> Callable[[bytes], str]:
