@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from pyroute2.netlink import nlmsg
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
@@ -43,9 +44,17 @@ FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 VERSIONS = {socket.AF_INET: 4, socket.AF_INET6: 6}
 
 
-class RuleMessage(fibmsg):  # type: ignore[misc]  # pyroute2 has no types
-    """A policy rule with the attribute of linux/fib_rules.h that pyroute2 does not know."""
+class RuleMessage(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
+    """A policy rule with the attribute of linux/fib_rules.h that pyroute2 does not know.
 
+    No subclass of `fibmsg`: once that has read a message, its subclasses take its table of
+    attributes for their own.
+    """
+
+    prefix = fibmsg.prefix
+    fields = fibmsg.fields
+    port_range = fibmsg.port_range
+    uid_range = fibmsg.uid_range
     nla_map = (*fibmsg.nla_map, (28, "FRA_SPORT_MASK", "uint16"))
 
 

@@ -7,6 +7,7 @@ from pyroute2.netlink.generic.wireguard import wgmsg
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 
 from gateway.system.netlink import message
+from gateway.system.route_messages import WHOLE_PORT, RuleMessage
 from gateway.tunnel import kernel
 from tests.unit.test_uapi import TUNNEL
 
@@ -27,6 +28,14 @@ def test_a_name_that_pyroute2_does_not_know_is_an_error() -> None:
         message(fibmsg, {}, [("suppress_prefixlength", 0)])
     with pytest.raises(KeyError, match="mark"):
         message(fibmsg, {"mark": 1})
+
+
+def test_every_attribute_of_a_rule_can_be_read_whatever_else_was_read_before() -> None:
+    """pyroute2 keeps what it knows of a class there, and its subclasses would inherit that."""
+    decoded(message(fibmsg, {}, [("FRA_PRIORITY", 1)]))
+    rule = message(RuleMessage, {}, [("FRA_SPORT_RANGE", "80:80"), ("FRA_SPORT_MASK", WHOLE_PORT)])
+    assert decoded(rule).get_attr("FRA_SPORT_RANGE") == "80:80"
+    assert decoded(rule).get_attr("FRA_SPORT_MASK") == WHOLE_PORT
 
 
 def test_a_tunnel_survives_the_way_through_the_bytes_of_the_kernel() -> None:
