@@ -125,7 +125,11 @@ def _on_descriptor(call: Call, kind: str) -> tuple[str, str]:
     if call.name in {"write", "writev"} and number in {1, 2}:
         return "output", "write a line"
     detail = f" {call.arguments[1]:#x}" if call.name == "ioctl" else ""
-    return kind, f"{call.name}{detail} {_named(call.link(number))}"
+    try:
+        name = _named(call.link(number))
+    except FileNotFoundError:  # another thread has closed it meanwhile
+        name = "(closed)"
+    return kind, f"{call.name}{detail} {name}"
 
 
 def _on_socket(call: Call) -> tuple[str, str]:

@@ -31,7 +31,7 @@ from tests.lab.process import eventually
 
 NOTIFICATION = struct.Struct("=QII iIQ6Q")
 ANSWER = struct.Struct("=QqiI")
-RECEIVE, SEND = 0xC0502100, 0xC0182101
+RECEIVE, SEND, IS_VALID = 0xC0502100, 0xC0182101, 0x40082102
 GO_ON = 1
 """struct seccomp_notif, struct seccomp_notif_resp, SECCOMP_IOCTL_NOTIF_* of linux/seccomp.h."""
 
@@ -178,7 +178,7 @@ class Watch:
         try:
             error = self._decide(task, CALLS[number], tuple(arguments))
         except Exception as err:  # noqa: BLE001 - handed over to the thread that asks for it
-            if Path(f"/proc/{task}").exists():
+            if _still_waits(listener, identity):
                 self.error = err
             error = 0
         try:
@@ -262,6 +262,19 @@ class Watch:
                 name = "child to be"
             self._roles[task] = (name, process)
         return self._roles[task]
+
+
+def _still_waits(listener: int, identity: int) -> bool:
+    """Say whether a stopped call still waits for its answer: its maker has not died meanwhile.
+
+    A task that is killed leaves its call before it gives up its memory and its descriptors
+    (kernel/seccomp.c, seccomp_do_user_notification), while it is in /proc for longer.
+    """
+    try:
+        fcntl.ioctl(listener, IS_VALID, struct.pack("=Q", identity))
+    except OSError:
+        return False
+    return True
 
 
 def _is_data_of_the_tunnel(role: str, call: str) -> bool:
