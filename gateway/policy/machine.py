@@ -22,15 +22,15 @@ trying, and begins with the first. A name is looked up again each time its turn 
 addresses take turns, round by round. RETURN_AFTER a candidate other than the first has connected,
 the first gets another chance.
 
-Politeness. An interface that is lost is built again at once, but never twice in PAUSE. Failures
-are forgotten only when a connection has lasted STABLE_AFTER, so that rules which are refused again
-and again are not answered by a flood of handshakes. When the way to a server changes, waiting has
-no more point: the next attempt begins at once.
+Politeness. An interface that is lost is built again at once, but never twice in PAUSE, whatever
+happens to it and to the way to the server. Failures are forgotten only when a connection has lasted
+STABLE_AFTER, so that rules which are refused again and again are not answered by a flood of
+handshakes. When the way to a server changes, waiting longer than PAUSE has no more point.
 """
 
 from dataclasses import replace
 
-from gateway.model import TunnelStatus
+from gateway.model import Tunnel, TunnelStatus
 from gateway.policy.pulse import Pulse
 from gateway.policy.states import (
     Asking,
@@ -132,9 +132,9 @@ def _from_resolving(state: Resolving, event: Event, now: float, chance: float) -
             return Connecting(state.turn, tunnel, state.reason, state.since, retry_at=now)
         case Failed():
             retry_at = now + _wait(state.turn, chance)
-            return _after_failure(state, Reason.NOT_RESOLVED, event, retry_at)
+            return _after_failure(state, Reason.NOT_RESOLVED, event, now, retry_at)
         case Moved() if state.query is None:
-            return replace(state, retry_at=min(state.retry_at, now))
+            return replace(state, retry_at=min(state.retry_at, _soonest(state.turn, now)))
         case _:
             return state
 
@@ -145,15 +145,22 @@ def _from_connecting(state: Connecting, event: Event, now: float, chance: float)
             reason = state.reason if state.reason is Reason.SILENT else Reason.NO_HANDSHAKE
             give_up_at = now + PATIENCE + _wait(state.turn, chance)
             return replace(
-                state, built=True, reason=reason, give_up_at=give_up_at, detail="", pulse=Pulse()
+                state,
+                turn=replace(state.turn, tried_at=now),
+                built=True,
+                reason=reason,
+                give_up_at=give_up_at,
+                detail="",
+                pulse=Pulse(),
             )
         case Failed():
             retry_at = now + _wait(state.turn, chance)
-            return _after_failure(state, Reason.NOT_BUILT, event, retry_at)
+            return _after_failure(state, Reason.NOT_BUILT, event, now, retry_at)
         case Lost():
             return _rebuilding(state, event, now)
         case Moved():
-            retry_at = max(now, state.retry_at + PAUSE) if state.built else min(state.retry_at, now)
+            soonest = _soonest(state.turn, now)
+            retry_at = soonest if state.built else min(state.retry_at, soonest)
             return replace(state, built=False, retry_at=retry_at, detail=event.detail)
         case Sampled() if state.built:
             return _sampled_while_connecting(state, event.status, now)
@@ -166,10 +173,15 @@ def _wait(turn: Turn, chance: float) -> float:
     return backoff(turn.rounds, chance) if turn.is_last else 0.0
 
 
+def _soonest(turn: Turn, now: float) -> float:
+    """Return when the next attempt may begin, however much there is to try."""
+    return max(now, turn.tried_at + PAUSE)
+
+
 def _after_failure(
-    state: Resolving | Connecting, reason: Reason, event: Failed, retry_at: float
+    state: Resolving | Connecting, reason: Reason, event: Failed, now: float, retry_at: float
 ) -> State:
-    turn = state.turn
+    turn = replace(state.turn, tried_at=now)
     if event.port is not None:
         tunnels = tuple(replace(tunnel, listen_port=event.port) for tunnel in turn.candidates)
         turn = replace(turn, candidates=tunnels)
@@ -177,7 +189,7 @@ def _after_failure(
 
 
 def _sampled_while_connecting(state: Connecting, status: TunnelStatus, now: float) -> State:
-    pulse = state.pulse.after(status, now)
+    pulse = state.pulse.after(status, now, _keepalive(state.tunnel))
     if pulse.handshake_at is not None:
         return Connected(state.turn, state.tunnel, now, replace(pulse, unanswered_at=None))
     if now >= state.give_up_at:
@@ -190,7 +202,7 @@ def _from_connected(state: Connected, event: Event, now: float) -> State:
         case Lost():
             return _rebuilding(state, event, now)
         case Moved():
-            retry_at = max(now, state.since + PAUSE)
+            retry_at = _soonest(state.turn, now)
             return Connecting(
                 state.turn, state.tunnel, Reason.MOVED, now, retry_at, detail=event.detail
             )
@@ -205,26 +217,30 @@ def _from_connected(state: Connected, event: Event, now: float) -> State:
 
 
 def _sampled_while_connected(state: Connected, status: TunnelStatus, now: float) -> State:
-    pulse = state.pulse.after(status, now)
+    keepalive = _keepalive(state.tunnel)
+    pulse = state.pulse.after(status, now, keepalive)
     turn = state.turn
     if now - state.since >= STABLE_AFTER:
         turn = replace(turn, attempt=0)
-    keepalive = any(peer.persistent_keepalive for peer in state.tunnel.peers)
-    if pulse.is_silent(now, keepalive=keepalive):
+    if pulse.is_silent(now, keepalive=keepalive > 0):
         return _take(turn.next(), Reason.SILENT, now, now)
     if turn.position and now - state.since >= RETURN_AFTER:
         return _take(replace(turn, position=0), Reason.RETURNING, now, now)
     return replace(state, turn=turn, pulse=pulse)
 
 
+def _keepalive(tunnel: Tunnel) -> int:
+    """Return the shortest persistent keepalive of the peers in seconds, 0 for none."""
+    return min((p.persistent_keepalive for p in tunnel.peers if p.persistent_keepalive), default=0)
+
+
 def _rebuilding(state: Connecting | Connected, lost: Lost, now: float) -> Connecting:
     """Return the state in which the interface for the same tunnel is built again."""
-    before = state.retry_at if isinstance(state, Connecting) else state.since
     return Connecting(
         state.turn,
         state.tunnel,
         Reason.INTERFACE_LOST,
         since=now if isinstance(state, Connected) else state.since,
-        retry_at=max(now, before + PAUSE),
+        retry_at=_soonest(state.turn, now),
         detail=lost.detail,
     )

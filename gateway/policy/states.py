@@ -44,12 +44,14 @@ class Locked:
 class Turn:
     """Whose turn it is: the candidate at `position`, after `attempt` attempts that failed.
 
-    `candidates` are never empty. Endpoints may still be names.
+    `candidates` are never empty. Endpoints may still be names. `tried_at` is when a look-up or the
+    building of the interface last ended, well or not.
     """
 
     candidates: tuple[Tunnel, ...]
     position: int = 0
     attempt: int = 0
+    tried_at: float = float("-inf")
 
     @property
     def candidate(self) -> Tunnel:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
+from itertools import pairwise
 
 import pytest
 
@@ -15,7 +16,14 @@ from gateway.model import (
     Tunnel,
     TunnelStatus,
 )
-from gateway.policy.machine import BACKOFF_LAST, PATIENCE, RETURN_AFTER, backoff, step
+from gateway.policy.machine import (
+    BACKOFF_LAST,
+    PATIENCE,
+    PAUSE,
+    RETURN_AFTER,
+    backoff,
+    step,
+)
 from gateway.policy.pulse import HANDSHAKE_EXPIRES, KEEPALIVE_SIZE, SILENT_AFTER, Pulse
 from gateway.policy.states import (
     RESOLVER_FAILURES,
@@ -309,11 +317,29 @@ def test_each_candidate_with_a_name_gets_all_its_addresses_in_turn() -> None:
     assert tried == [(0, TUNNEL), (1, TUNNEL), (0, SECOND), (1, SECOND)]
 
 
-def test_an_interface_is_built_at_most_once_a_second() -> None:
-    """Whoever deletes it in a loop does not make a flood of handshakes."""
-    connected = STATES["connected"]
-    soon = step(connected, Lost("gone"), NOW + 0.1)
-    later = step(connected, Lost("gone"), NOW + 5)
-    assert isinstance(soon, Connecting)
-    assert isinstance(later, Connecting)
-    assert (soon.retry_at, later.retry_at) == (NOW + 1.0, NOW + 5)
+@pytest.mark.parametrize("event", [Lost("gone"), Moved("by eth1")], ids=["lost", "moved"])
+def test_an_interface_is_built_at_most_once_a_second(event: Event) -> None:
+    """Whoever deletes it or flaps a link in a loop does not make a flood of handshakes."""
+    state, built_at = STATES["unbuilt"], []
+    for now in (NOW + number / 20 for number in range(100)):
+        state = step(state, event, now)
+        assert isinstance(state, Connecting)
+        if not state.built and now >= state.retry_at:
+            state = step(state, Built(), now)
+            built_at.append(now)
+        if now == NOW + 3:
+            state = step(state, EVENTS["handshake"], now)
+    assert len(built_at) == 5
+    assert all(after - before >= PAUSE for before, after in pairwise(built_at))
+
+
+def test_a_name_is_looked_up_at_most_once_a_second() -> None:
+    """However often the way to the resolver changes."""
+    state, asked = STATES["resolving"], 0
+    for now in (NOW + number / 20 for number in range(100)):
+        state = step(state, Moved(""), now)
+        assert isinstance(state, Resolving)
+        if now >= state.retry_at:
+            state = step(state, Failed("no"), now)
+            asked += 1
+    assert asked == 5
