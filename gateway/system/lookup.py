@@ -5,8 +5,10 @@ is looked up: most configurations have an address and need none of it.
 """
 
 import asyncio
+import ctypes
 import secrets
 import socket
+import struct
 import sys
 from contextlib import suppress
 from ipaddress import ip_address
@@ -27,6 +29,14 @@ INTERVAL = 1.0
 """Seconds from one try to the next. All questions go out together, so that the hole is short."""
 
 LARGEST_ANSWER = 4096
+
+SO_ATTACH_FILTER = 26
+SKF_NET_OFF = 0x1_0000_0000 - 0x10_0000
+LOAD_HALF, LOAD_WORD, JUMP_EQUAL, RETURN = 0x28, 0x20, 0x15, 0x06
+"""asm-generic/socket.h; linux/filter.h, where the IP header begins; linux/bpf_common.h."""
+
+SOURCE_ADDRESS = {4: 12, 6: 8}
+"""Where it is in the IP header, by IP version."""
 
 Question = tuple[str, str]
 """A name and the kind of record that it is asked for."""
@@ -61,6 +71,7 @@ class EndpointLookup:
             # As bytes: half of the marks do not fit into the signed number that Python would take.
             wanted = mark.to_bytes(4, sys.byteorder)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, wanted)
+            _accept_only_from(self._socket, self._resolver)
             self._socket.bind(("", 0))
         except OSError as err:
             self._close()
@@ -130,9 +141,8 @@ async def _exchange(
     """Send what has no answer yet, and put the answers into `answers` until each has one.
 
     The socket is not connected: forged packets of others would bring it refusals that are not its
-    own. What others send is passed over. What comes from the resolver and fits no question is a
-    guess: a workload with CAP_NET_RAW might make many, so the first one ends it. Raises
-    NetworkError then.
+    own. What comes from the resolver and fits no question is a guess: a workload with CAP_NET_RAW
+    might make many, so the first one ends it. Raises NetworkError then.
     """
     import dns.exception  # noqa: PLC0415 - see the module's docstring
 
@@ -140,10 +150,7 @@ async def _exchange(
     for message in (message for question, message in asked.items() if question not in answers):
         await loop.sock_sendto(channel, message.to_wire(), (str(resolver), DNS_PORT))
     while len(answers) < len(asked):
-        data, sender = await loop.sock_recvfrom(channel, LARGEST_ANSWER)
-        if (ip_address(sender[0].partition("%")[0]), sender[1]) != (resolver, DNS_PORT):
-            continue
-        answer = _read(data)
+        answer = _read(await loop.sock_recv(channel, LARGEST_ANSWER))
         fitting = [q for q, sent in asked.items() if answer and sent.is_response(answer)]
         if answer is None or not fitting:
             raise NetworkError("an answer for the endpoint's name does not fit", str(resolver))
@@ -151,6 +158,26 @@ async def _exchange(
         with suppress(dns.exception.DNSException):
             found = answer.resolve_chaining().answer
             answers[fitting[0]] = [ip_address(str(record)) for record in found or ()]
+
+
+def _accept_only_from(channel: socket.socket, resolver: Address) -> None:
+    """Let the kernel keep out of the socket's queue what does not come from `resolver`'s port.
+
+    Any workload can send to a port on loopback, as much as it likes. Raises OSError.
+    """
+    words = struct.unpack(f"!{len(resolver.packed) // 4}I", resolver.packed)
+    start = SKF_NET_OFF + SOURCE_ADDRESS[resolver.version]
+    checks = [(LOAD_HALF, 0, DNS_PORT)]
+    checks += [(LOAD_WORD, start + 4 * number, word) for number, word in enumerate(words)]
+    program = b""
+    for number, (load, offset, wanted) in enumerate(checks):
+        to_refusal = 2 * (len(checks) - number) - 1
+        program += struct.pack("HBBI", load, 0, 0, offset)
+        program += struct.pack("HBBI", JUMP_EQUAL, 0, to_refusal, wanted)
+    program += struct.pack("HBBI", RETURN, 0, 0, 0xFFFF_FFFF) + struct.pack("HBBI", RETURN, 0, 0, 0)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    head = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
+    channel.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, head)
 
 
 def _read(data: bytes) -> "QueryMessage | None":

@@ -80,9 +80,12 @@ async def _answered(
         await loop.sock_sendall(channel, message)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(INTERVAL):
-                while not is_answer(await loop.sock_recv(channel, LARGEST_ANSWER)):
-                    continue
-                return True
+                while True:
+                    answer = await loop.sock_recv(channel, LARGEST_ANSWER)
+                    if is_answer(answer):
+                        return True
+                    # It returns at once while more is queued: a flood would outlast the time.
+                    await asyncio.sleep(0)
     return False
 
 
