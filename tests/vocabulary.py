@@ -64,7 +64,10 @@ def _every_word(family: Family) -> Rules:
             for kind in (1, 134, 135, 136)
         ]
     else:
-        rules.append(Rule(why="ICMP", verdict=Accept(), protocol=Transport.ICMP))
+        rules += [
+            Rule(why="ICMP", verdict=Accept(), protocol=Transport.ICMP, icmp_type=kind)
+            for kind in (5, 8, None)
+        ]
     return {
         Chain.PREROUTING: marks,
         Chain.INPUT: tuple(rules),

@@ -65,9 +65,7 @@ def matches_of(rule: Rule) -> tuple[Extension, ...]:
     if rule.source_ports is not None or rule.destination_ports is not None:
         extensions.append(_ports(rule))
     if rule.icmp_type is not None:
-        if rule.protocol is not Transport.ICMPV6:
-            raise ValueError(f"an ICMPv6 type needs the protocol: {rule}")
-        extensions.append(Extension("icmp6", (("icmpv6-type", str(rule.icmp_type)),)))
+        extensions.append(_icmp_type(rule))
     if rule.mark is not None:
         extensions.append(Extension("mark", (("mark", f"{rule.mark:#x}"),)))
     if rule.connmark is not None:
@@ -149,6 +147,16 @@ def _ports(rule: Rule) -> Extension:
     return Extension(
         rule.protocol.value, tuple((name, _range(ports)) for name, ports in named if ports)
     )
+
+
+def _icmp_type(rule: Rule) -> Extension:
+    match rule.protocol:
+        case Transport.ICMP:
+            return Extension("icmp", (("icmp-type", str(rule.icmp_type)),))
+        case Transport.ICMPV6:
+            return Extension("icmp6", (("icmpv6-type", str(rule.icmp_type)),))
+        case _:
+            raise ValueError(f"an ICMP type needs the protocol: {rule}")
 
 
 def _range(ports: Ports) -> str:

@@ -149,6 +149,7 @@ _DEVICE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 _NFPROTO = {Family.IPV4: "ipv4", Family.IPV6: "ipv6"}
 _IP = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 _ICMP = {Family.IPV4: "icmp", Family.IPV6: "icmpv6"}
+_ICMP_OF = {Family.IPV4: Transport.ICMP, Family.IPV6: Transport.ICMPV6}
 
 
 def _interfaces(rule: Rule) -> Iterator[str]:
@@ -173,9 +174,9 @@ def _protocol(rule: Rule, family: Family) -> Iterator[str]:
     if matched and rule.protocol not in {Transport.TCP, Transport.UDP}:
         raise FirewallError("ports need TCP or UDP", rule.why)
     if rule.icmp_type is not None:
-        if rule.protocol is not Transport.ICMPV6 or family is not Family.IPV6:
-            raise FirewallError("an ICMPv6 type needs the protocol", rule.why)
-        yield f"icmpv6 type {rule.icmp_type}"
+        if rule.protocol is not _ICMP_OF[family]:
+            raise FirewallError("an ICMP type needs the protocol of the family", rule.why)
+        yield f"{_ICMP[family]} type {rule.icmp_type}"
     elif matched:
         yield from matched
     elif rule.protocol is not None:

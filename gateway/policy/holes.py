@@ -13,6 +13,7 @@ from gateway.policy.rules import (
     Chain,
     CtDirection,
     CtState,
+    Drop,
     Entry,
     Family,
     Ports,
@@ -26,6 +27,9 @@ from gateway.policy.rules import (
 KNOWN = frozenset({CtState.ESTABLISHED})
 NEW_OR_KNOWN = NEW | KNOWN
 ERRORS = frozenset({CtState.RELATED})
+
+REDIRECT = 5
+"""An ICMP type (RFC 792)."""
 
 DNS = tuple(product((Transport.UDP, Transport.TCP), (Ports.one(53), Ports.one(853))))
 """DNS over UDP and TCP, and over QUIC and TLS (RFC 9250, RFC 7858)."""
@@ -180,8 +184,24 @@ def _arrival_mark(uplink: Uplink) -> Entry:
 
 
 def _errors(family: Family, uplink: Uplink, address: Interface) -> Iterator[Entry]:
-    """Yield what lets ICMP errors in that belong to a flow of a hole, so that it fails at once."""
+    """Yield what lets ICMP errors in that belong to a flow of a hole, so that it fails at once.
+
+    A redirect counts as one for IPv4, and who sends it is a neighbour that wants the flow to go by
+    him. The uplink's own setting does not keep it out where that of all links is another one
+    (kernel documentation, networking/ip-sysctl, accept_redirects). IPv6 takes it for no error.
+    """
     protocol = Transport.ICMP if family is Family.IPV4 else Transport.ICMPV6
+    if family is Family.IPV4:
+        yield (
+            Chain.INPUT,
+            Rule(
+                why="P11 nobody redirects a flow",
+                verdict=Drop(),
+                in_interface=uplink.name,
+                protocol=protocol,
+                icmp_type=REDIRECT,
+            ),
+        )
     yield (
         Chain.INPUT,
         Rule(

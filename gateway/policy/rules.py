@@ -135,7 +135,7 @@ class Rule:
 
     `why` is for the reader of the rules in the kernel: one short line of printable ASCII without
     quotes or backslashes, at most 128 characters, that names the promise. Ports need
-    `protocol` TCP or UDP, `icmp_type` needs ICMPV6. `ct_states` matches any of the states.
+    `protocol` TCP or UDP, `icmp_type` needs ICMP or ICMPV6. `ct_states` matches any of the states.
     """
 
     why: str

@@ -17,7 +17,8 @@ UPLINK_SETTINGS = {
 """What the promises need of an uplink (kernel documentation, networking/ip-sysctl).
 
 The mark counts in reverse-path filtering, so that marked packets pass it where it is strict. ARP
-neither answers for the tunnel's address nor asks in its name. Nobody on the link may change routes.
+neither answers for the tunnel's address nor asks in its name. Redirects are not welcome, though
+only the firewall keeps them out where the setting of all links allows them.
 """
 
 

@@ -129,6 +129,9 @@ _CONDITIONS: dict[tuple[str, str], Callable[[str], Condition]] = {
     ("tcp", "--dport"): _ports(TCP, "destination_port"),
     ("udp", "--sport"): _ports(UDP, "source_port"),
     ("udp", "--dport"): _ports(UDP, "destination_port"),
+    ("icmp", "--icmp-type"): lambda text: (
+        lambda packet: packet.has_ports(ICMP) and packet.icmp_type == int(text)
+    ),
     ("icmp6", "--icmpv6-type"): lambda text: (
         lambda packet: packet.has_ports(ICMPV6) and packet.icmp_type == int(text)
     ),

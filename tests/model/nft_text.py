@@ -84,9 +84,10 @@ def _ports(protocol: str, field: str, first: str, last: str | None) -> Condition
     return lambda packet: packet.has_ports(PROTOCOLS[protocol]) and getattr(packet, name) in allowed
 
 
-def _icmp_type(text: str) -> Condition:
+def _icmp_type(version: str | None, text: str) -> Condition:
+    family, protocol = (Family.IPV6, ICMPV6) if version else (Family.IPV4, ICMP)
     return lambda packet: (
-        packet.family is Family.IPV6 and packet.has_ports(ICMPV6) and packet.icmp_type == int(text)
+        packet.family is family and packet.has_ports(protocol) and packet.icmp_type == int(text)
     )
 
 
@@ -107,7 +108,7 @@ _MEANINGS: dict[str, Callable[..., Condition | Effect | None]] = {
     r'(i|o)ifname "([^"]+)"': _interface,
     r"(ip6?) (s|d)addr (\S+)": _address,
     r"(tcp|udp) (s|d)port (\d+)(?:-(\d+))?": _ports,
-    r"icmpv6 type (\d+)": _icmp_type,
+    r"icmp(v6)? type (\d+)": _icmp_type,
     r"accept\b": lambda: Effect(ACCEPT),
     r"drop\b": lambda: Effect(DROP),
     r"reject with tcp reset\b": lambda: Effect(RESET),

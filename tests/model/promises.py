@@ -180,7 +180,8 @@ def _hole_in(config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
             yield "P8"
     protocol = ICMP if packet.family is Family.IPV4 else ICMPV6
     open_ = config.outbound_subnets or config.input_ports
-    if open_ and packet.state == "RELATED" and packet.protocol == protocol:
+    redirect = packet.family is Family.IPV4 and packet.has_ports(ICMP) and packet.icmp_type == 5
+    if open_ and packet.state == "RELATED" and packet.protocol == protocol and not redirect:
         yield "P12"
 
 

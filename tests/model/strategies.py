@@ -255,7 +255,7 @@ FIELDS: dict[str, Any] = {
     "protocol": lambda *_: st.sampled_from([TCP, UDP, ICMP, ICMPV6, 47, 132]),
     "source_port": _ports,
     "destination_port": _ports,
-    "icmp_type": lambda *_: st.sampled_from([0, 128, 133, 134, 135, 136, 137, 143]),
+    "icmp_type": lambda *_: st.sampled_from([0, 3, 5, 128, 133, 134, 135, 136, 137, 143]),
     "later_fragment": lambda *_: st.booleans(),
     "mark": _marks,
     "connmark": _marks,

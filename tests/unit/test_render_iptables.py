@@ -94,7 +94,7 @@ WRONG = {
     "a network of the other family": replace(PLAIN, source=ip_network("fd00::/8")),
     "ports without a protocol": replace(PLAIN, source_ports=Ports(1, 1)),
     "ports of ICMP": replace(PLAIN, protocol=Transport.ICMP, source_ports=Ports(1, 1)),
-    "an ICMPv6 type of TCP": replace(PLAIN, protocol=Transport.TCP, icmp_type=1),
+    "an ICMP type of TCP": replace(PLAIN, protocol=Transport.TCP, icmp_type=1),
 }
 
 
