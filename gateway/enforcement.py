@@ -140,9 +140,9 @@ class Enforcement:
     def put_back_drift(self) -> None:
         """Compare the kernel with what was put there, and put back what is not. Counts and logs.
 
-        `drifted` says afterwards what was found. Refused packets are counted with it.
+        `drifted` says afterwards what was found. Refused packets are counted with it. What the
+        namespace looks like is taken as it was last found.
         """
-        self.look_around()
         drift = [
             *self._mend(self._rules_drift, lambda: self._apply(self._rules)),
             *(self._mended_guard(self._guard) if self._guard else ()),

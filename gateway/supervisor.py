@@ -3,8 +3,10 @@
 import asyncio
 import random
 from collections import Counter, deque
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
@@ -134,7 +136,7 @@ class Supervisor:
                 self._tried = self._kernel.facts
                 return await self._look_up(state)
             case Connecting() if not state.built and now >= state.retry_at:
-                event = await self._connector.build(state.tunnel)
+                event = await self._meanwhile(self._connector.build(state.tunnel))
                 self._tried = self._kernel.facts
                 return event
             case _:
@@ -198,7 +200,23 @@ class Supervisor:
         except GatewayError as err:
             return Failed(str(err))
         self._meet(Asking(query))
-        return await self._connector.look_up(state.turn.candidate)
+        return await self._meanwhile(self._connector.look_up(state.turn.candidate))
+
+    async def _meanwhile(self, work: Coroutine[Any, Any, Event]) -> Event:
+        """Wait for what takes the connector its time; put back drift and tell of it all the same.
+
+        The namespace is not looked at: its rules and routes are in between two states.
+        """
+        task = asyncio.ensure_future(work)
+        while not (await asyncio.wait({task}, timeout=HEARTBEAT))[0]:
+            try:
+                self._verify_if_due(self._now())
+            except KernelError:
+                self._connector.stop()
+                await asyncio.wait({task})
+                raise
+            self._publish()
+        return task.result()
 
     # What it means
 
@@ -245,11 +263,16 @@ class Supervisor:
         """Compare with the kernel, and probe the tunnel, when it is time."""
         now = self._now()
         if now >= self._verify_at:
+            self._kernel.look_around()
+        self._verify_if_due(now)
+        if isinstance(self._state, Connected):
+            self._probe_if_due(self._state, now)
+
+    def _verify_if_due(self, now: float) -> None:
+        if now >= self._verify_at:
             self._kernel.put_back_drift()
             self._verified_at = now
             self._verify_at = now + (VERIFY_AGAIN if self._kernel.drifted else VERIFY_EVERY)
-        if isinstance(self._state, Connected):
-            self._probe_if_due(self._state, now)
 
     def _probe_if_due(self, state: Connected, now: float) -> None:
         in_doubt = state.resolver_failures or state.pulse.is_in_doubt(now)

@@ -31,7 +31,7 @@ handshakes. When the way to a server changes, waiting longer than PAUSE has no m
 from dataclasses import replace
 
 from gateway.model import Tunnel, TunnelStatus
-from gateway.policy.pulse import Pulse
+from gateway.policy.pulse import Pulse, foreign_change
 from gateway.policy.states import (
     Asking,
     Begin,
@@ -189,6 +189,8 @@ def _after_failure(
 
 
 def _sampled_while_connecting(state: Connecting, status: TunnelStatus, now: float) -> State:
+    if change := foreign_change(state.tunnel, status):
+        return _rebuilding(state, Lost(change), now)
     pulse = state.pulse.after(status, now, _keepalive(state.tunnel))
     if pulse.handshake_at is not None:
         return Connected(state.turn, state.tunnel, now, replace(pulse, unanswered_at=None))
@@ -217,6 +219,8 @@ def _from_connected(state: Connected, event: Event, now: float) -> State:
 
 
 def _sampled_while_connected(state: Connected, status: TunnelStatus, now: float) -> State:
+    if change := foreign_change(state.tunnel, status):
+        return _rebuilding(state, Lost(change), now)
     keepalive = _keepalive(state.tunnel)
     pulse = state.pulse.after(status, now, keepalive)
     turn = state.turn

@@ -17,7 +17,7 @@ and its age counts from the moment the change was seen.
 
 from dataclasses import dataclass
 
-from gateway.model import TunnelStatus
+from gateway.model import Tunnel, TunnelStatus
 
 SILENT_AFTER = 16.0
 """Seconds that sent data may stay unanswered.
@@ -100,6 +100,20 @@ class Pulse:
             return True
         expired = self.handshake_at is None or now - self.handshake_at >= HANDSHAKE_EXPIRES
         return keepalive and expired
+
+
+def foreign_change(tunnel: Tunnel, status: TunnelStatus) -> str:
+    """Say what somebody else has changed of WireGuard's own settings; empty if nothing.
+
+    An endpoint is left out: the server may answer from another address, which the firewall refuses.
+    """
+    if status.listen_port != tunnel.listen_port:
+        return f"somebody changed the listen port to {status.listen_port}"
+    if status.fwmark != tunnel.fwmark:
+        return "somebody changed the mark"
+    if {peer.public_key for peer in status.peers} != {peer.public_key for peer in tunnel.peers}:
+        return "somebody changed the peers"
+    return ""
 
 
 def _is_handshakes(size: int, most: int) -> bool:

@@ -80,8 +80,8 @@ class World:
     """What the supervisor meets, and what a test does to it.
 
     `alive` are the servers that answer, by address; `fails` says what the next calls of a part
-    raise; `loss` is the share of packets lost each way; `breaks_at` makes the call of that number
-    fail. `transcript` has every call.
+    raise; `building` is how many seconds the interface takes; `loss` is the share of packets lost
+    each way; `breaks_at` makes the call of that number fail. `transcript` has every call.
     """
 
     def __init__(self, config: Config) -> None:
@@ -92,6 +92,7 @@ class World:
         self.names: dict[str, tuple[Address, ...]] = {}
         self.resolver_answers = True
         self.traffic = True
+        self.building = 0.05
         self.loss = 0.0
         self._chance = random.Random(20)  # noqa: S311 - the same losses in each run
         self.fails: dict[str, list[BaseException | None]] = {}
@@ -263,7 +264,7 @@ class _Tunnel(FakeTunnel):
 
     async def up(self, tunnel: Tunnel, mtu: int) -> None:
         self._world.call("up", str(tunnel.endpoints[0]))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(self._world.building)
         await super().up(tunnel, mtu)
 
     async def configure(self, tunnel: Tunnel) -> None:
@@ -286,7 +287,8 @@ class _Tunnel(FakeTunnel):
             back = sum(self._world.arrives() and self._world.arrives() for _ in range(packets))
             self._received += (back + self.answered) * PACKET
         self.asked = self.answered = 0
-        peer = PeerStatus("", tunnel.endpoints[0], self._handshake, self._received, self._sent)
+        key = tunnel.peers[0].public_key
+        peer = PeerStatus(key, tunnel.endpoints[0], self._handshake, self._received, self._sent)
         return TunnelStatus(tunnel.listen_port, tunnel.fwmark, (peer,))
 
     def _begin(self, tunnel: Tunnel) -> None:

@@ -274,6 +274,25 @@ def test_a_tunnel_interface_that_others_touch_is_built_again(site: Site, hand: H
     assert lab.leaks(since) == []
 
 
+@pytest.mark.parametrize("change", ["fwmark 0", "listen-port 40000"])
+def test_wireguards_own_settings_are_put_back(site: Site, change: str) -> None:
+    """The interface is built anew, and the log says what was changed, but not the mark."""
+    lab, gateway = site.lab, site.gateway
+    gateway.wait_healthy()
+    since = time.monotonic()
+    events = len(gateway.events(event="state changed"))
+    code, said = gateway.execute("wg", "set", "wg0", *change.split())
+    assert code == 0, said
+    eventually(
+        lambda: len(gateway.events(event="state changed")) >= events + 2,
+        timeout=NOTICED_WITHIN, what="the way back to connected",
+    )  # fmt: skip
+    gateway.wait_healthy()
+    assert "somebody changed" in gateway.events(event="state changed")[events]["detail"]
+    assert lab.workload.probe("udp", host="198.51.100.10").seen == lab.server.exit.ipv4
+    assert lab.leaks(since) == []
+
+
 def test_an_interface_that_others_add_is_closed_and_noticed(site: Site) -> None:
     """Noticed at once; its network is no way out for what goes by it."""
     lab, gateway = site.lab, site.gateway

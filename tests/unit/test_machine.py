@@ -3,6 +3,7 @@
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -331,6 +332,24 @@ def test_an_interface_is_built_at_most_once_a_second(event: Event) -> None:
             state = step(state, EVENTS["handshake"], now)
     assert len(built_at) == 5
     assert all(after - before >= PAUSE for before, after in pairwise(built_at))
+
+
+@pytest.mark.parametrize("state", ["built", "connected"])
+@pytest.mark.parametrize(
+    "change",
+    [{"listen_port": 1}, {"fwmark": 0}, {"peers": ()}],
+    ids=["listen port", "mark", "peers"],
+)
+def test_a_tunnel_that_somebody_has_changed_is_built_again(
+    state: str, change: dict[str, Any]
+) -> None:
+    """WireGuard's own settings count as the interface does, and the mark is not told."""
+    told = replace(status(handshake=9.0, received=92, sent=148), **change)
+    after = step(STATES[state], Sampled(told), NOW + 5)
+    assert isinstance(after, Connecting)
+    assert (after.built, after.reason) == (False, Reason.INTERFACE_LOST)
+    assert after.detail.startswith("somebody changed")
+    assert "0x" not in after.detail
 
 
 def test_a_name_is_looked_up_at_most_once_a_second() -> None:

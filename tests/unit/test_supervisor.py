@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import pairwise
 
 import pytest
 
@@ -167,7 +168,7 @@ def test_what_is_lost_at_once_again_and_again_is_built_once_a_second() -> None:
     world = World(ONE)
     world.fails["status"] = [TunnelError("gone", "wg0")] * 1000
     world.run(until=60)
-    built = [line for line in world.transcript if line.startswith(("up", "configure"))]
+    built = [line for line in world.transcript if line.startswith("up")]
     assert 50 <= len(built) <= 62
 
 
@@ -363,3 +364,36 @@ def test_a_user_port_that_is_taken_is_replaced_and_the_rules_follow() -> None:
     world.tunnel.taken.add(51820)
     world.run(until=10)
     assert world.at(9).healthy
+
+
+def test_drift_is_put_back_and_told_while_the_interface_is_being_built() -> None:
+    """However long that takes: health stays fresh, and foreign rules do not wait for it."""
+    world = World(ONE)
+    world.building = 7.5
+
+    def opens() -> None:
+        world.firewall.policies[Family.IPV4, Chain.OUTPUT] = "ACCEPT"
+
+    world.run((4, opens), until=20)
+    put_back = [s for s in world.told if s.drift]
+    assert world.since(4) < put_back[0].at <= world.since(8)
+    assert put_back[0].state == "connecting"
+    assert all(after.at - before.at <= 2 for before, after in pairwise(world.told))
+    assert world.told[-2].healthy
+
+
+def test_rules_that_cannot_be_put_back_while_the_interface_is_being_built_end_the_building() -> (
+    None
+):
+    """Closed first; then it begins anew."""
+    world = World(ONE)
+    world.building = 7.5
+
+    def opens() -> None:
+        world.firewall.policies[Family.IPV4, Chain.OUTPUT] = "ACCEPT"
+        world.fails["rules"] = [FirewallError("refused")]
+
+    world.run((4, opens), until=30)
+    assert "locked" in {status.state for status in world.told if status.at > world.since(4)}
+    assert acts(world).count(f"up {FIRST}:51820") == 2
+    assert world.told[-2].healthy
