@@ -26,6 +26,8 @@ IPV4 = """\
 -j REJECT --reject-with tcp-reset
 -A INPUT -d 127.0.0.11/32 -m comment --comment "P10 no names by Docker" \
 -j REJECT --reject-with icmp-admin-prohibited
+-A INPUT -i lo -p icmp -m icmp --icmp-type 5 \
+-m comment --comment "P11 no routes by loopback" -j DROP
 -A INPUT -i lo -m comment --comment loopback -j ACCEPT
 -A INPUT -m comment --comment "P1 nothing else enters" -j DROP
 -A FORWARD -m comment --comment "P11 nothing is forwarded" -j DROP
@@ -52,6 +54,12 @@ IPV6 = """\
 :INPUT DROP [0:0]
 :FORWARD DROP [0:0]
 :OUTPUT DROP [0:0]
+-A INPUT -i lo -p ipv6-icmp -m icmp6 --icmpv6-type 133 \
+-m comment --comment "P11 no routes by loopback" -j DROP
+-A INPUT -i lo -p ipv6-icmp -m icmp6 --icmpv6-type 134 \
+-m comment --comment "P11 no routes by loopback" -j DROP
+-A INPUT -i lo -p ipv6-icmp -m icmp6 --icmpv6-type 137 \
+-m comment --comment "P11 no routes by loopback" -j DROP
 -A INPUT -i lo -m comment --comment loopback -j ACCEPT
 -A INPUT -m comment --comment "P1 nothing else enters" -j DROP
 -A FORWARD -m comment --comment "P11 nothing is forwarded" -j DROP
@@ -83,8 +91,16 @@ table inet portcullis {
 comment "P10 no names by Docker"
 		meta nfproto ipv4 ip daddr 127.0.0.11/32 counter reject with icmp admin-prohibited \
 comment "P10 no names by Docker"
+		meta nfproto ipv4 iifname "lo" icmp type 5 counter drop \
+comment "P11 no routes by loopback"
 		meta nfproto ipv4 iifname "lo" accept comment "loopback"
 		meta nfproto ipv4 counter drop comment "P1 nothing else enters"
+		meta nfproto ipv6 iifname "lo" icmpv6 type 133 counter drop \
+comment "P11 no routes by loopback"
+		meta nfproto ipv6 iifname "lo" icmpv6 type 134 counter drop \
+comment "P11 no routes by loopback"
+		meta nfproto ipv6 iifname "lo" icmpv6 type 137 counter drop \
+comment "P11 no routes by loopback"
 		meta nfproto ipv6 iifname "lo" accept comment "loopback"
 		meta nfproto ipv6 counter drop comment "P1 nothing else enters"
 		drop comment "the rest"

@@ -19,6 +19,8 @@ from gateway.policy.flows import (
     guard_marks,
     in_tunnel,
     neighbours,
+    no_mark_on_loopback,
+    no_routes_by_loopback,
     question,
 )
 from gateway.policy.holes import holes
@@ -50,9 +52,15 @@ def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
         case Resolving():
             return _resolving(state.query, facts)
         case Connecting():
-            return _both(lambda family: _connecting(family, state.tunnel, facts))
+            return _both(
+                lambda family: _connecting(family, state.tunnel, facts),
+                lambda _family: no_mark_on_loopback(LOOPBACK, state.tunnel),
+            )
         case Connected():
-            return _both(lambda family: _connected(family, state.tunnel, config, facts))
+            return _both(
+                lambda family: _connected(family, state.tunnel, config, facts),
+                lambda _family: no_mark_on_loopback(LOOPBACK, state.tunnel),
+            )
 
 
 def closed() -> Ruleset:
@@ -89,6 +97,7 @@ def _framed(family: Family, entries: Iterable[Entry]) -> Iterator[Entry]:
     if family is Family.IPV4:
         for chain in (Chain.INPUT, Chain.OUTPUT):
             yield from _refused(chain, "P10 no names by Docker", destination=DOCKER_RESOLVER)
+    yield from no_routes_by_loopback(family, LOOPBACK)
     yield Chain.INPUT, Rule(why="loopback", verdict=Accept(), in_interface=LOOPBACK)
     yield Chain.OUTPUT, Rule(why="loopback", verdict=Accept(), out_interface=LOOPBACK)
     yield from entries
@@ -137,6 +146,6 @@ def _connected(family: Family, tunnel: Tunnel, config: Config, facts: Facts) -> 
     yield from _connecting(family, tunnel, facts)
     for address in tunnel.addresses:
         if family.has(address):
-            yield from in_tunnel(address, config.vpn_input_ports)
+            yield from in_tunnel(family, address, config.vpn_input_ports)
     for uplink in facts.uplinks:
         yield from holes(family, uplink, config, resolvers_of(tunnel, config))

@@ -23,14 +23,25 @@ from gateway.policy.states import Query
 
 DNS = Ports.one(53)
 
+REDIRECT = 5
+"""An ICMP type (RFC 792)."""
+
 QUESTION = 1
 """The connection mark of the question for the endpoint's name on loopback."""
 
 NEW = frozenset({CtState.NEW})
-ANSWERS = frozenset({CtState.ESTABLISHED, CtState.RELATED})
+KNOWN = frozenset({CtState.ESTABLISHED})
+ERRORS = frozenset({CtState.RELATED})
 
 ROUTER_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 134, 135, 136
+ROUTER_SOLICITATION, REDIRECT_IPV6 = 133, 137
 """ICMPv6 types (RFC 4861, section 4)."""
+
+ABOUT_ROUTES = {
+    Family.IPV4: (REDIRECT,),
+    Family.IPV6: (ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, REDIRECT_IPV6),
+}
+"""The types of messages that change routes, or ask for such."""
 
 LINK_LOCAL = ip_network("fe80::/10")
 NEIGHBOUR_MULTICAST = ip_network("ff02::1:ff00:0/104")
@@ -138,16 +149,56 @@ def forged_answers(family: Family, query: Query, loopback: str) -> Iterator[Entr
         yield Chain.INPUT, Rule(why=why, verdict=Drop(), in_interface=loopback, source=source)
 
 
-def in_tunnel(address: Interface, ports: Iterable[PortRange]) -> Iterator[Entry]:
+def no_routes_by_loopback(family: Family, loopback: str) -> Iterator[Entry]:
+    """Yield what keeps out messages about routes that pretend to come from a neighbour (P11).
+
+    A workload with CAP_NET_RAW can send them to itself by loopback, where the kernel believes them
+    like others. No one else sends any there.
+    """
+    protocol = Transport.ICMP if family is Family.IPV4 else Transport.ICMPV6
+    for kind in ABOUT_ROUTES[family]:
+        yield (
+            Chain.INPUT,
+            Rule(
+                why="P11 no routes by loopback",
+                verdict=Drop(),
+                in_interface=loopback,
+                protocol=protocol,
+                icmp_type=kind,
+            ),
+        )
+
+
+def no_mark_on_loopback(loopback: str, tunnel: Tunnel) -> Iterator[Entry]:
+    """Yield what keeps the encrypted flow, and so its mark, off loopback (P3).
+
+    A raw socket there could read it (SO_RCVMARK, Linux 5.19), if the endpoint were an address of
+    this host: one that whoever answers for the endpoint's name has chosen.
+    """
+    yield (
+        Chain.OUTPUT,
+        Rule(
+            why="P3 the mark is not shown",
+            verdict=Drop(),
+            out_interface=loopback,
+            mark=tunnel.fwmark,
+        ),
+    )
+
+
+def in_tunnel(family: Family, address: Interface, ports: Iterable[PortRange]) -> Iterator[Entry]:
     """Yield what passes in the tunnel, from and to its `address` (P4, P9)."""
     inward = Rule(
         why="P4 answers in the tunnel",
         verdict=Accept(),
         in_interface=INTERFACE,
         destination=ip_network(address.ip),
-        ct_states=ANSWERS,
+        ct_states=KNOWN,
     )
     yield Chain.INPUT, inward
+    # Errors and no more: connection tracking may call a new flow related to another one (helpers).
+    errors = Transport.ICMP if family is Family.IPV4 else Transport.ICMPV6
+    yield Chain.INPUT, replace(inward, protocol=errors, ct_states=ERRORS)
     for port in ports:
         yield (
             Chain.INPUT,

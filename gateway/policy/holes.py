@@ -6,13 +6,12 @@ from ipaddress import ip_network
 from itertools import product
 
 from gateway.model import Address, Config, Interface, Network, PortRange, Uplink
-from gateway.policy.flows import NEW, neighbours
+from gateway.policy.flows import ERRORS, KNOWN, NEW, REDIRECT, neighbours
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import (
     Accept,
     Chain,
     CtDirection,
-    CtState,
     Drop,
     Entry,
     Family,
@@ -24,12 +23,7 @@ from gateway.policy.rules import (
     Transport,
 )
 
-KNOWN = frozenset({CtState.ESTABLISHED})
 NEW_OR_KNOWN = NEW | KNOWN
-ERRORS = frozenset({CtState.RELATED})
-
-REDIRECT = 5
-"""An ICMP type (RFC 792)."""
 
 DNS = tuple(product((Transport.UDP, Transport.TCP), (Ports.one(53), Ports.one(853))))
 """DNS over UDP and TCP, and over QUIC and TLS (RFC 9250, RFC 7858)."""

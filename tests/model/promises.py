@@ -54,6 +54,11 @@ def _own(tunnel: Tunnel) -> set[object]:
 
 def _on_loopback(state: State, packet: Packet, *, ours: bool) -> str | None:
     """`ours` is the sign of our own question: the mark on its way out, its flow's on the way in."""
+    if packet.in_interface and _is_about_routes(packet):
+        return None
+    shown = isinstance(state, Connecting | Connected) and packet.mark == state.tunnel.fwmark
+    if packet.out_interface and shown:
+        return None
     if packet.destination != DOCKER_RESOLVER:
         return "loopback"
     query = state.query if isinstance(state, Resolving) else None
@@ -66,10 +71,18 @@ def _on_loopback(state: State, packet: Packet, *, ours: bool) -> str | None:
     return "P10" if asked else None
 
 
+def _is_about_routes(packet: Packet) -> bool:
+    """Say whether it is a redirect, or a router's message."""
+    if packet.family is Family.IPV4:
+        return packet.has_ports(ICMP) and packet.icmp_type == 5
+    return packet.has_ports(ICMPV6) and packet.icmp_type in {133, 134, 137}
+
+
 def _in_tunnel(state: State, config: Config, packet: Packet) -> str | None:
     if not isinstance(state, Connected) or packet.destination not in _own(state.tunnel):
         return None
-    if packet.state in {"ESTABLISHED", "RELATED"}:
+    errors = ICMP if packet.family is Family.IPV4 else ICMPV6
+    if packet.state == "ESTABLISHED" or (packet.state, packet.protocol) == ("RELATED", errors):
         return "P4"
     listed = any(
         packet.has_ports(NUMBERS[ports.protocol])
@@ -180,7 +193,7 @@ def _hole_in(config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
             yield "P8"
     protocol = ICMP if packet.family is Family.IPV4 else ICMPV6
     open_ = config.outbound_subnets or config.input_ports
-    redirect = packet.family is Family.IPV4 and packet.has_ports(ICMP) and packet.icmp_type == 5
+    redirect = packet.family is Family.IPV4 and _is_about_routes(packet)
     if open_ and packet.state == "RELATED" and packet.protocol == protocol and not redirect:
         yield "P12"
 
