@@ -5,6 +5,7 @@ import secrets
 import signal
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -14,9 +15,9 @@ from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.guard import Guard, guard_for
 from gateway.health import Board, HealthServer
-from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
+from gateway.model import INTERFACE, Address, Backend, Config, Facts, HostPort
 from gateway.parts import Parts
-from gateway.policy.dns import resolvers_in
+from gateway.policy.dns import resolv_conf, resolvers_found, resolvers_of
 from gateway.policy.firewall import closed
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.routing import LOCKED
@@ -45,7 +46,7 @@ SWITCH_IPV6_ON = 'set the sysctl net.ipv6.conf.all.disable_ipv6 to "0" (compose:
 class Secured:
     """The namespace after the lock: closed by `firewall`, and what this kernel cannot do.
 
-    It is ours while `claim` is open.
+    It is ours while `claim` is open. `first` says that no gateway has had it before.
     """
 
     claim: socket.socket
@@ -54,6 +55,7 @@ class Secured:
     network: Network
     namespace: Namespace
     mark: int
+    first: bool
     limits: tuple[str, ...]
 
 
@@ -91,13 +93,14 @@ def secure() -> Secured:
         guard.apply(guard_for(closed(), network.facts().uplinks, mark))
     except MissingError as err:
         limits.append(f"packet sockets are not stopped: {err}")
+    first = not network.has_routing(LOCKED)
     network.apply_routing(LOCKED)
     try:
         conntrack.flush()
     except MissingError as err:
         limits.append(f"flows older than the gateway are not forgotten: {err}")
     namespace = Namespace(network, mark if guard else None)
-    return Secured(claim, firewall, guard, network, namespace, mark, tuple(limits))
+    return Secured(claim, firewall, guard, network, namespace, mark, first, tuple(limits))
 
 
 async def serve(config: Config, secured: Secured) -> None:
@@ -118,7 +121,7 @@ async def serve(config: Config, secured: Secured) -> None:
         log.warning("this machine cannot keep every promise", limit=limit)
     if any(candidate.has_family(6) for candidate in config.tunnels) and not ipv6_usable():
         log.warning("IPv6 stays refused", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
-    found = resolvers_in(resolv.read(resolv.FILE))
+    found = _take_resolvers(config, first=secured.first)
     supervisor = Supervisor(
         with_secret_mark(config, secrets.randbits(31)),
         Parts(
@@ -150,6 +153,20 @@ async def serve(config: Config, secured: Secured) -> None:
     finally:
         listening.cancel()
         watching.cancel()
+
+
+def _take_resolvers(config: Config, *, first: bool) -> tuple[Address, ...]:
+    """Return the resolvers that the container was given, and seal them in the file that named them.
+
+    At once, before any workload is there to write to it. Whether the file can be written at all is
+    found out and told when the tunnel's resolvers are.
+    """
+    key = config.tunnels[0].private_key
+    found = resolvers_found(resolv.read(resolv.FILE), key, first=first)
+    with suppress(NetworkError):
+        resolvers = resolvers_of(config.tunnels[0], config)
+        resolv.write(resolv.FILE, resolv_conf(resolvers, found, key))
+    return found
 
 
 def _clock() -> float:

@@ -112,7 +112,8 @@ class Connector:
 
     def _write_resolver(self, tunnel: Tunnel) -> None:
         """Write the resolver file; without it names do not resolve, but nothing leaks."""
-        text = resolv_conf(resolvers_of(tunnel, self._config), self._parts.found_resolvers)
+        resolvers, found = resolvers_of(tunnel, self._config), self._parts.found_resolvers
+        text = resolv_conf(resolvers, found, self._config.tunnels[0].private_key)
         try:
             self._parts.write_resolver(text)
         except KernelError as err:

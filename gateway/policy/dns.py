@@ -1,14 +1,35 @@
-"""Names: what workloads get as resolver configuration, and what an endpoint's name becomes."""
+"""Names: what workloads get as resolver configuration, and what an endpoint's name becomes.
 
+The resolvers that the container was given have to outlive the file that named them, because a
+gateway that starts again in its namespace asks them for the endpoint's name. They stay in a comment
+of that file, and workloads can write there. So the comment bears a seal that takes the private key
+to make, and where a gateway has been before, nothing but a sealed comment is believed: who chooses
+the resolver is told the name, and chooses to whom the handshakes go.
+"""
+
+import hashlib
+import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
-from gateway.model import Address, Config, Endpoint, Facts, NamedEndpoint, Peer, Tunnel
-from gateway.policy.routing import uplink_to
+from gateway.model import (
+    Address,
+    Config,
+    Endpoint,
+    Facts,
+    NamedEndpoint,
+    Peer,
+    Secret,
+    Tunnel,
+)
+from gateway.policy.routing import IPV4, uplink_to
 
 FOUND = "# Found here:"
 """Begins the comment that keeps the resolvers which were in the file before."""
+
+SEAL_LENGTH = 32
+"""Hexadecimal digits of the comment's seal."""
 
 
 def resolvers_of(tunnel: Tunnel, config: Config) -> tuple[Address, ...]:
@@ -16,23 +37,46 @@ def resolvers_of(tunnel: Tunnel, config: Config) -> tuple[Address, ...]:
     return tunnel.dns or config.dns
 
 
-def resolv_conf(resolvers: Iterable[Address], found: Iterable[Address] = ()) -> str:
+def resolv_conf(resolvers: Iterable[Address], found: Iterable[Address], key: Secret) -> str:
     """Return a resolv.conf(5) with `resolvers` and without any search domain.
 
     `search .` stands there because without it the C library takes the domain of the host's name
     as one. Without resolvers the C library would ask 127.0.0.1, where nobody answers. `found` are
-    the resolvers of the file before; a gateway that starts again finds them in the comment.
+    the resolvers of the file before, sealed with `key`.
     """
     before = " ".join([FOUND, *map(str, found)])
-    lines = ["# Names resolve in the tunnel, or not at all.", before, "search ."]
-    return "\n".join([*lines, *(f"nameserver {address}" for address in resolvers)]) + "\n"
+    lines = ["# Names resolve in the tunnel, or not at all.", f"{before} {_seal(before, key)}"]
+    return "\n".join([*lines, "search .", *(f"nameserver {it}" for it in resolvers)]) + "\n"
+
+
+def resolvers_found(text: str, key: Secret, *, first: bool) -> tuple[Address, ...]:
+    """Return the resolvers that the container was given, as far as its resolv.conf can be believed.
+
+    `first` says that no gateway has been in this namespace before: nobody has touched the file yet.
+    """
+    for line in text.splitlines():
+        before, _, seal = line.rpartition(" ")
+        if before.startswith(FOUND) and hmac.compare_digest(
+            seal.encode(), _seal(before, key).encode()
+        ):
+            return _addresses(before.removeprefix(FOUND).split())
+    return resolvers_in(text) if first else ()
 
 
 def resolvers_in(text: str) -> tuple[Address, ...]:
-    """Return the resolvers that a resolv.conf(5) names, or that it had before we wrote it."""
+    """Return the resolvers that a resolv.conf(5) names, or says that it had before; unchecked."""
     lines = [line.split() for line in text.splitlines()]
     ours = [line.removeprefix(FOUND).split() for line in text.splitlines() if FOUND in line]
-    words = ours[0] if ours else [line[1] for line in lines if line[:1] == ["nameserver"]]
+    return _addresses(
+        ours[0] if ours else [it[1] for it in lines if it[:1] == ["nameserver"] and it[1:]]
+    )
+
+
+def _seal(text: str, key: Secret) -> str:
+    return hmac.new(key.reveal().encode(), text.encode(), hashlib.sha256).hexdigest()[:SEAL_LENGTH]
+
+
+def _addresses(words: Iterable[str]) -> tuple[Address, ...]:
     return tuple(address for word in words if (address := _address(word)))
 
 
@@ -48,10 +92,13 @@ def resolved(
 ) -> tuple[Tunnel, ...]:
     """Return `tunnel` once for each way to replace its endpoints' names by addresses.
 
-    Addresses that no uplink has a route to are left out, and those that no server can have. Empty
+    Addresses that no uplink has a route to are left out, and those that no server can have: the
+    flow to an address of this host would go by loopback, where a workload can read its mark. Empty
     when a name has none left.
     """
-    own = {address.ip for address in tunnel.addresses}
+    uplinks = [address for uplink in facts.uplinks for address in uplink.addresses]
+    own = {address.ip for address in (*tunnel.addresses, *uplinks)}
+    own |= {address.network.broadcast_address for address in uplinks if address.version == IPV4}
     usable = {
         name: [a for a in answers.get(name, ()) if a not in own and _can_be_reached(a, facts)]
         for name in tunnel.names
@@ -67,6 +114,7 @@ def resolved(
 
 def _can_be_reached(address: Address, facts: Facts) -> bool:
     odd = address.is_loopback or address.is_multicast or address.is_unspecified
+    odd = odd or (address.version == IPV4 and address.is_reserved)  # 255.255.255.255 is one
     return not odd and uplink_to(address, facts) is not None
 
 

@@ -117,6 +117,10 @@ class Network:
         """
         routes.apply(self._rtnl, wanted)
 
+    def has_routing(self, wanted: Routing) -> bool:
+        """Say whether all of `wanted` stands, whatever stands beside it."""
+        return routes.stands(self._rtnl, wanted)
+
     def routing_drift(self, wanted: Routing) -> tuple[str, ...]:
         """Return what the kernel has otherwise than `wanted`, in the words of ip(8)."""
         return routes.drift(self._rtnl, wanted)

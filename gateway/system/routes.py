@@ -104,6 +104,12 @@ def _delete_surplus(rtnl: Netlink, wanted: Routing) -> None:
             rtnl.repeat("delete route", str(route), entry, RTM_DELROUTE)
 
 
+def stands(rtnl: Netlink, wanted: Routing) -> bool:
+    """Say whether the kernel holds all of `wanted`, whatever it holds beside it."""
+    routes, rules = _wanted(wanted)
+    return routes <= _owned_routes(rtnl, wanted).keys() and rules <= _owned_rules(rtnl).keys()
+
+
 def drift(rtnl: Netlink, wanted: Routing) -> tuple[str, ...]:
     """Return what is missing and what is surplus, one line each."""
     routes, rules = _wanted(wanted)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.lab.gateway import Gateway
+from tests.lab.process import eventually
 from tests.lab.server import INSIDE, RESOLVED
 from tests.lab.topology import Lab
 
@@ -63,3 +65,67 @@ def test_a_file_that_cannot_be_written_is_told_and_leaks_nothing(lab: Lab) -> No
     before = gateway.workload().probe("resolve", name="a.example")
     assert before.result == "error"
     assert lab.leaks(gateway.started_at + 1) == []
+
+
+OUTSIDE = "198.51.100.53"
+"""A resolver of the internet's, which a workload would like the gateway to ask."""
+
+
+def asked(lab: Lab, since: float) -> bool:
+    """Say whether a question was seen on its way to OUTSIDE."""
+    return any(frame.destination == OUTSIDE for frame in lab.capture.frames(since))
+
+
+def by_name(lab: Lab, resolv_conf: str) -> Gateway:
+    """Return a gateway, not started, that has to look its endpoint up."""
+    gateway = lab.gateway(resolv_conf=resolv_conf)
+    gateway.environment = gateway.env(WIREGUARD_ENDPOINT_IP="vpn.example")
+    return gateway
+
+
+def test_a_workload_does_not_choose_whom_a_gateway_asks_that_starts_again(lab: Lab) -> None:
+    """It can write to the file, and the gateway believes only what it has sealed there.
+
+    Control: the same line is believed at the first start, before there is any workload.
+    """
+    lab.docker_resolver(A=lab.server.endpoint.ipv4)
+    gateway = by_name(lab, f"nameserver {OUTSIDE}\n")
+    gateway.start(gateway.environment)
+    eventually(lambda: asked(lab, gateway.started_at), timeout=5, what="control: a question")
+    gateway.close()
+    with Lab() as other:
+        other.docker_resolver(A=other.server.endpoint.ipv4)
+        gateway = by_name(other, "nameserver 127.0.0.11\n")
+        gateway.start(gateway.environment).wait_healthy()
+        workload = gateway.workload()
+        lines = f"nameserver {OUTSIDE}\\n# Found here: {OUTSIDE}\\n"
+        workload.run("sh", "-c", f"printf '{lines}' >>/etc/resolv.conf")
+        gateway.kill()
+        gateway.restart().wait_healthy()
+        assert not asked(other, gateway.started_at)
+        workload.run("sh", "-c", f"printf '{lines}' >/etc/resolv.conf")
+        gateway.kill()
+        gateway.restart().wait_for_state("resolving")
+        told = gateway.wait_unhealthy().body["detail"]
+        assert "/etc/resolv.conf was written by somebody else" in told
+        assert "WIREGUARD_ENDPOINT_RESOLVER" in told
+        assert not asked(other, gateway.started_at)
+
+
+def test_no_contents_of_the_file_end_the_gateway(lab: Lab) -> None:
+    """Bytes that are no text, and more of them than anybody wants to read."""
+    gateway = lab.gateway().start()
+    gateway.wait_healthy()
+    file, workload = gateway.container.root / "etc/resolv.conf", gateway.workload()
+    size, pid = file.stat().st_size, gateway.pid
+    for command in ("printf '\\377' >>/etc/resolv.conf", "truncate -s 100G /etc/resolv.conf"):
+        workload.run("sh", "-c", command)
+        lab.operator.run("ip", "link", "del", "wg0")
+        eventually(lambda: file.stat().st_size == size, timeout=5, what="the file as it was")
+        gateway.wait_healthy()
+        assert gateway.pid == pid
+        workload.run("sh", "-c", command)
+        gateway.kill()
+        gateway.restart().wait_healthy()
+        assert file.stat().st_size == size
+        pid = gateway.pid

@@ -52,8 +52,8 @@ ONLY_IMPORTER = {
     },
 }
 PYROUTE2_ROOMS = {"system", "tunnel"}
-PURE = {"__future__", "collections", "dataclasses", "enum", "ipaddress", "itertools", "types"}
-PURE |= {"typing"}
+PURE = {"__future__", "collections", "dataclasses", "enum", "hashlib", "hmac", "ipaddress"}
+PURE |= {"itertools", "types", "typing"}
 
 MODULES = sorted(GATEWAY.rglob("*.py"))
 
