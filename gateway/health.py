@@ -78,9 +78,9 @@ class Board:
 def describe(status: Status, now: float) -> dict[str, object]:
     """Return `status` at `now` as the JSON object that clients get; ages are in seconds."""
     told = asdict(status)
-    age, since = status.handshake_age, told.pop("since")
-    later = now - told.pop("at")
-    told["handshake_age"] = None if age is None else round(age + later, 1)
+    since, later = told.pop("since"), now - told.pop("at")
+    for name in ("handshake_age", "verified_age"):
+        told[name] = None if told[name] is None else round(told[name] + later, 1)
     told["state_age"] = round(now - since, 1)
     told["reconnects"] = dict(status.reconnects)
     told["refused"] = {f"{family} {way}": packets for family, way, packets in status.refused}

@@ -290,7 +290,8 @@ EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 class Status:
     """What the gateway tells of itself; nothing in it is secret.
 
-    `at` is when it was told. `reconnects` counts lost tunnels by reason, `switches` changes to
+    `at` is when it was told, `verified_age` how long ago the kernel was last read back and found as
+    wanted. `reconnects` counts lost tunnels by reason, `switches` changes to
     another server, `refused` packets by family (`ipv4`, `ipv6`) and direction (`in`, `out`,
     `forward`), `drift` changes by others that were put back. `limits` are the promises that this
     kernel or container cannot keep, with the remedy.
@@ -309,6 +310,7 @@ class Status:
     firewall: str = ""
     tunnel: str = ""
     drift: int = 0
+    verified_age: float | None = None
     reconnects: tuple[tuple[str, int], ...] = ()
     switches: int = 0
     refused: tuple[tuple[str, str, int], ...] = ()

@@ -79,6 +79,7 @@ class Supervisor:
         self._probed_at = 0.0
         self._verify_at = 0.0
         self._verified_at = 0.0
+        self._as_wanted_at: float | None = None
         self._tried = Facts()
         self._reconnects: Counter[str] = Counter()
         self._switches = 0
@@ -272,6 +273,8 @@ class Supervisor:
         if now >= self._verify_at:
             self._kernel.put_back_drift()
             self._verified_at = now
+            if not self._kernel.drifted:
+                self._as_wanted_at = now
             self._verify_at = now + (VERIFY_AGAIN if self._kernel.drifted else VERIFY_EVERY)
 
     def _probe_if_due(self, state: Connected, now: float) -> None:
@@ -321,12 +324,13 @@ class Supervisor:
 
     def _publish(self) -> None:
         """Tell the health server how things are."""
-        parts, kernel = self._parts, self._kernel
+        parts, kernel, now = self._parts, self._kernel, self._now()
         status = replace(
-            status_of(self._state, self._now()),
+            status_of(self._state, now),
             firewall=parts.firewall.name,
             tunnel=parts.tunnel.name,
             drift=kernel.drift,
+            verified_age=None if self._as_wanted_at is None else now - self._as_wanted_at,
             reconnects=tuple(self._reconnects.items()),
             switches=self._switches,
             refused=kernel.refused,

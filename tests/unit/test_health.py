@@ -20,6 +20,7 @@ HEALTHY = Status(
     sent=2000,
     firewall="iptables",
     tunnel="kernelspace",
+    verified_age=1.0,
     reconnects=(("no handshake", 2),),
     refused=(("ipv4", "out", 7),),
     limits=("packet sockets are not stopped",),
@@ -75,6 +76,7 @@ def test_health_says_200_and_everything_that_is_promised(board: Board, path: byt
         "firewall": "iptables",
         "tunnel": "kernelspace",
         "drift": 0,
+        "verified_age": 1.0,
         "reconnects": {"no handshake": 2},
         "switches": 0,
         "refused": {"ipv4 out": 7},
@@ -87,7 +89,13 @@ def test_ages_go_on_between_two_statuses(board: Board, clock: Clock) -> None:
     """What is told is true when it is asked for, not when it was written."""
     clock.now += 2.5
     told = body(respond(b"GET", b"/healthz", board))
-    assert (told["handshake_age"], told["state_age"]) == (14.5, 62.5)
+    assert (told["handshake_age"], told["state_age"], told["verified_age"]) == (14.5, 62.5, 3.5)
+
+
+def test_a_kernel_that_was_never_found_as_wanted_has_no_age_of_that(board: Board) -> None:
+    """Before the first comparison, and while nothing can be read back."""
+    board.publish(replace(HEALTHY, verified_age=None))
+    assert body(respond(b"GET", b"/healthz", board))["verified_age"] is None
 
 
 def test_a_status_that_is_not_renewed_is_not_believed(board: Board, clock: Clock) -> None:

@@ -17,6 +17,7 @@ from gateway.model import EVERYTHING, Config, Endpoint, NamedEndpoint, Peer, Tun
 from gateway.policy.machine import RETURN_AFTER
 from gateway.policy.rules import Chain, Family
 from gateway.policy.states import Reason
+from gateway.supervisor import HEARTBEAT, VERIFY_EVERY
 from tests.fakes.world import World, other_uplink
 from tests.scenarios import IPV4_ONLY, TWO_UPLINKS
 
@@ -329,6 +330,23 @@ def test_drift_is_red_until_it_is_seen_to_be_gone() -> None:
     assert "OUTPUT" in red[0].detail
     assert (world.at(29).healthy, world.at(29).drift) == (True, 1)
     assert world.at(29).reconnects == ()
+
+
+def test_the_kernel_counts_as_read_back_only_where_it_was_found_as_wanted() -> None:
+    """The age starts anew with each comparison that finds nothing, and goes on through drift."""
+    world = World(ONE)
+
+    def drift() -> None:
+        world.firewall.rules[Family.IPV4, Chain.OUTPUT] = ()
+
+    world.run((10, drift), until=30)
+    red = [status.verified_age for status in world.told if status.reason == Reason.DRIFT]
+    assert red, "control: the drift was found"
+    assert all(age is not None and age >= VERIFY_EVERY for age in red)
+    for second in (9, 29):
+        age = world.at(second).verified_age
+        assert age is not None
+        assert age <= VERIFY_EVERY + HEARTBEAT
 
 
 def test_a_silent_resolver_is_a_reason_of_its_own_within_a_minute() -> None:
