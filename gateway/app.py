@@ -22,6 +22,7 @@ from gateway.policy.firewall import closed
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
+from gateway.policy.telling import NO_GUARD
 from gateway.supervisor import Supervisor
 from gateway.system import conntrack, process, resolv, sole
 from gateway.system.events import watch
@@ -92,7 +93,7 @@ def secure() -> Secured:
         guard = Guard.find()
         guard.apply(guard_for(closed(), network.facts().uplinks, mark))
     except MissingError as err:
-        limits.append(f"packet sockets are not stopped: {err}")
+        limits.append(f"{NO_GUARD}: {err}")
     first = not network.has_routing(LOCKED)
     network.apply_routing(LOCKED)
     try:

@@ -39,8 +39,10 @@ class Run(Protocol):
 class Nft:
     """The program nft."""
 
-    def __init__(self, run: Run = process.run) -> None:
+    def __init__(self, run: Run = process.run, twin: str = "wanted") -> None:
+        """`twin` ends the names of dormant twins: two processes that compare need two."""
         self._run = run
+        self.twin = twin
 
     def load(self, text: str) -> None:
         """Put `text` into the kernel in one transaction. Raises FirewallError: nothing changed."""
@@ -81,7 +83,7 @@ class HeldTable:
 
     def __init__(self, table: str, nft: Nft) -> None:
         self.table = table
-        self._twin = f"{table}_wanted"
+        self._twin = f"{table}_{nft.twin}"
         self._nft = nft
         self._asked: dict[str, Mapping[str, tuple[str, ...]]] = {}
         self._wanted: dict[str, Listing] = {}

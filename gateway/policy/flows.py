@@ -26,6 +26,10 @@ DNS = Ports.one(53)
 REDIRECT = 5
 """An ICMP type (RFC 792)."""
 
+ENCRYPTED = "P3 the encrypted flow"
+PASSED = "P14 passed the firewall"
+"""The reasons of the rules that hold the two secret marks."""
+
 QUESTION = 1
 """The connection mark of the question for the endpoint's name on loopback."""
 
@@ -55,14 +59,13 @@ def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterat
     the mark (`marks`). What arriving packets get of it is for strict reverse-path filtering, which
     asks the routing rules with the mark where src_valid_mark is set (net/ipv4/fib_frontend.c).
     """
-    why = "P3 the encrypted flow"
     server, there, here = (
         ip_network(endpoint.address),
         Ports.one(endpoint.port),
         Ports.one(tunnel.listen_port),
     )
     arriving = Rule(
-        why=why,
+        why=ENCRYPTED,
         verdict=Accept(),
         in_interface=uplink.name,
         source=server,
@@ -75,7 +78,7 @@ def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterat
     yield (
         Chain.OUTPUT,
         Rule(
-            why=why,
+            why=ENCRYPTED,
             verdict=Accept(),
             out_interface=uplink.name,
             destination=server,
@@ -269,7 +272,7 @@ def guard_marks(facts: Facts) -> Iterator[Entry]:
         yield (
             Chain.POSTROUTING,
             Rule(
-                why="P14 passed the firewall",
+                why=PASSED,
                 verdict=SetMark(facts.guard_mark),
                 out_interface=uplink.name,
             ),
