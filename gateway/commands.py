@@ -184,8 +184,8 @@ def verify(asked: argparse.Namespace) -> int:
     environ = settings.environment()
     address = settings.health_address(environ)
     try:
-        tunnel = settings.load(environ).config.tunnels[0]
-        trial = Verification(lambda: _ask(address), tunnel, resolvers_in(read(FILE)))
+        config = settings.load(environ).config
+        trial = Verification(lambda: _ask(address), config, resolvers_in(read(FILE)))
         lines = trial.run(echo=asked.echo, cut=asked.cut)
     except ConfigError as err:
         print("\n".join(map(str, err.problems)), file=sys.stderr)

@@ -2,15 +2,20 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from gateway.errors import NetworkError
-from gateway.model import INTERFACE, Address, Facts, Tunnel
+from gateway.errors import GatewayError, MissingError, NetworkError
+from gateway.model import INTERFACE, Address, Config
+from gateway.policy.dns import resolvers_of
+from gateway.policy.states import Reason
+from gateway.system.capabilities import missing_capabilities
 from gateway.system.network import Network
-from gateway.verification.trials import ANSWERED, SENT, Trial, ordinary, trials
+from gateway.verification.attempts import SENT
+from gateway.verification.held import Held, compared, look
+from gateway.verification.lines import Line, judged
+from gateway.verification.trials import Trial, on_a_link, ordinary, quick, trials
 from gateway.verification.witness import Witness
 
 ECHO_TIME = 10.0
@@ -23,92 +28,85 @@ RED_WITHIN = 10.0
 GREEN_WITHIN = 30.0
 """Seconds that the gateway may take to notice the cut tunnel, and to have it back."""
 
+READ_BACK_WITHIN = 10.0
+"""Seconds since the gateway last found the kernel as wanted; it compares every three."""
 
-@dataclass(frozen=True)
-class Line:
-    """What was tried, what happened, and whether that is as promised."""
-
-    tried: str
-    happened: str
-    ok: bool
-
-
-Ask = Callable[[], Mapping[str, object]]
+Told = Mapping[str, object]
+Ask = Callable[[], Told]
 """Asks the running gateway how it is: the JSON body of /healthz. Raises NetworkError."""
 
 
 class Verification:
     """One run of `gateway verify` in the namespace that the process is in."""
 
-    def __init__(self, ask: Ask, tunnel: Tunnel | None, resolvers: tuple[Address, ...]) -> None:
-        """`ask` asks the gateway; `resolvers` are those outside of the tunnel."""
+    def __init__(self, ask: Ask, config: Config, resolvers: tuple[Address, ...]) -> None:
+        """`ask` asks the gateway; `resolvers` are those that the container was given."""
         self._ask = ask
-        self._tunnel = tunnel
+        self._config = config
         self._resolvers = resolvers
         self._network = Network(INTERFACE)
-        self._facts: Facts = self._network.facts()
+        self._facts = self._network.facts()
         self._marker = f"portcullis-{secrets.token_hex(8)}".encode()
 
     def run(self, *, echo: str = "", cut: bool = False) -> list[Line]:
         """Try everything; fetch the address echo at the URL `echo`; `cut` the tunnel for a moment.
 
-        Raises NetworkError when the witness cannot listen.
+        Raises MissingError without the capabilities that it takes, and NetworkError when the
+        witness cannot listen.
         """
+        if missing := missing_capabilities("NET_ADMIN", "NET_RAW"):
+            raise MissingError(f"{' and '.join(missing)} is missing", "run it as the gateway runs")
         uplinks = tuple(uplink.name for uplink in self._facts.uplinks)
         with Witness(uplinks, self._marker) as witness:
-            lines = [*self._health(), *self._inside(witness)]
+            told, lines = self._told()
+            held, read_back = self._held(told)
+            lines += [*read_back, self._inside(witness)]
             if echo:
                 lines.append(_fetch(echo))
-            lines += self._around(witness, trials(self._facts, self._tunnel, self._resolvers))
+            lines += [self._attempt(witness, trial) for trial in self._trials(held)]
             if cut:
                 lines += self._cut(witness)
         return lines
 
-    def _health(self) -> list[Line]:
+    def _told(self) -> tuple[Told, list[Line]]:
         try:
             told = self._ask()
         except NetworkError as err:
-            return [Line("health", str(err), ok=False)]
-        limits = told["limits"]
-        drift = f"{told['drift']} changes by others put back so far"
-        return [
-            Line("health", str(told["reason"]), bool(told["healthy"])),
-            Line("rules and routes, read back", drift, ok=True),
-            *(
-                Line("limit of this machine", str(limit), ok=True)
-                for limit in (limits if isinstance(limits, list) else ())
-            ),
-        ]
+            return {}, [Line("health", str(err), ok=False)]
+        return told, list(_health(told))
 
-    def _inside(self, witness: Witness) -> list[Line]:
+    def _held(self, told: Told) -> tuple[Held | None, list[Line]]:
+        if told.get("state") != "connected":
+            return None, [Line("rules and routes, read back", "not connected", ok=False)]
+        try:
+            held = look(self._config, told, self._network)
+        except GatewayError as err:
+            return None, [Line("rules and routes, read back", str(err), ok=False)]
+        return held, list(compared(self._config, told, held))
+
+    def _trials(self, held: Held | None) -> Iterator[Trial]:
+        tunnel = held.tunnel if held else None
+        facts = held.facts if held else self._facts
+        known = [tunnel] if tunnel else self._config.tunnels
+        allowed = {address for t in known for address in resolvers_of(t, self._config)}
+        return trials(facts, tunnel, on_a_link(facts, self._resolvers, allowed))
+
+    def _inside(self, witness: Witness) -> Line:
         """Send into the tunnel: the control that the witness sees what leaves."""
         witness.seen()
-        addresses = ", ".join(str(a.ip) for a in self._tunnel.addresses) if self._tunnel else "?"
-        results = [trial.run(self._marker) for trial in ordinary() if "UDP" in trial.name]
+        results = [trial.run(self._marker) for trial in ordinary()]
         seen = witness.seen(0.2)
-        return [
-            Line("address inside the tunnel", addresses, ok=True),
-            Line(
-                "traffic into the tunnel",
-                f"{', '.join(results)}; the witness saw {seen.frames} frames leave, "
-                f"{seen.leaks} of them in clear",
-                ok=SENT in results and seen.frames > 0 and not seen.leaks,
-            ),
-        ]
-
-    def _around(self, witness: Witness, tried: Iterable[Trial]) -> list[Line]:
-        return [self._attempt(witness, trial) for trial in tried]
+        return Line(
+            "traffic into the tunnel",
+            f"{', '.join(results)}; the witness saw {seen.frames} frames leave, "
+            f"{seen.leaks} of them in clear",
+            ok=SENT in results and seen.frames > 0 and not seen.leaks,
+        )
 
     def _attempt(self, witness: Witness, trial: Trial) -> Line:
         witness.seen(0)
         result = trial.run(self._marker)
-        leaked = witness.seen().leaks > 0 or result == ANSWERED
-        unseen = result == SENT and not trial.is_shown
-        if leaked or unseen:
-            happened = f"{result}, and it LEFT"
-        else:
-            happened = "went into the tunnel" if result == SENT else f"refused ({result})"
-        return Line(trial.name, happened, not leaked and not unseen)
+        return judged(trial.name, result, leaks=witness.seen().leaks, is_shown=trial.is_shown)
 
     def _cut(self, witness: Witness) -> list[Line]:
         """Take the tunnel away and go on sending until it is back."""
@@ -127,17 +125,32 @@ class Verification:
         ]
 
     def _until(self, *, healthy: bool, deadline: float) -> bool:
-        """Send as applications do until the gateway says that it is `healthy`, or is not."""
+        """Send by every way that is quick until the gateway is `healthy`, or is not."""
         while time.monotonic() < deadline:
-            for trial in ordinary():
-                if "UDP" in trial.name:
-                    trial.run(self._marker)
+            for trial in quick(self._facts):
+                trial.run(self._marker)
             try:
-                if bool(self._ask()["healthy"]) is healthy:
+                if bool(self._ask().get("healthy")) is healthy:
                     return True
             except NetworkError:
                 continue
         return False
+
+
+def _health(told: Told) -> Iterator[Line]:
+    """Yield what the gateway tells of itself, and how old its own comparison is."""
+    yield Line("health", str(told.get("reason")), bool(told.get("healthy")))
+    age = told.get("verified_age")
+    is_fresh = isinstance(age, int | float) and age <= READ_BACK_WITHIN
+    yield Line(
+        "the gateway's own comparison",
+        f"{'never' if age is None else f'{age} s ago'} as wanted; "
+        f"{told.get('drift')} changes by others put back so far",
+        ok=is_fresh and told.get("reason") != Reason.DRIFT,
+    )
+    limits = told.get("limits")
+    for limit in limits if isinstance(limits, list) else ():
+        yield Line("limit of this machine", str(limit), ok=True)
 
 
 def _fetch(url: str) -> Line:

@@ -1,33 +1,42 @@
-"""The ways around the tunnel, each tried once; what the kernel says is told by name."""
+"""The ways around the tunnel, each by its name.
 
-import errno
-import os
+What gets out of them goes to addresses that are reserved for documentation, to a resolver on the
+link, or to the server that the user named. Never to anybody else.
+"""
+
 import socket
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 
-from gateway.model import Address, Facts, Tunnel, Uplink
+from gateway.model import Address, Endpoint, Facts, Tunnel, Uplink
+from gateway.policy import marks
 from gateway.policy.firewall import DOCKER_RESOLVER
-from gateway.policy.routing import DEFAULTS, reply_mark
-from gateway.system.probe import checksum
+from gateway.policy.routing import DEFAULTS, reply_mark, uplink_to
+from gateway.verification.attempts import (
+    DISCARD,
+    DNS_PORT,
+    Attempt,
+    Datagram,
+    Options,
+    dns,
+    forged,
+    framed,
+    raw,
+    tcp,
+    udp,
+)
 
-TARGETS = {4: "203.0.113.77", 6: "2001:db8:ffff::77"}
+TARGETS: dict[int, Address] = {
+    4: ip_address("203.0.113.77"),
+    6: ip_address("2001:db8:ffff::77"),
+}
 """Addresses that nobody has (RFC 5737, RFC 3849)."""
 
-PORT = 9
-"""Discard (RFC 863)."""
+NO_ADDRESS: dict[int, Address] = {4: ip_address("0.0.0.0"), 6: ip_address("fe80::1")}  # noqa: S104
+"""What a forged frame comes from on an uplink without an address of the family."""
 
-DNS_PORT = 53
-WAIT = 1.0
-"""Seconds that an answer may take; what is refused is refused at once."""
-
-ETH_P_IP = 0x0800
-SOL_PACKET = 263
-PACKET_QDISC_BYPASS = 20
-UDP = 17
-SOMEBODY = bytes.fromhex("020000000001")
-"""An Ethernet address: locally administered, one station."""
+TRANSPORTS = {"UDP": socket.SOCK_DGRAM, "TCP": socket.SOCK_STREAM}
 
 
 @dataclass(frozen=True)
@@ -39,156 +48,145 @@ class Trial:
     """
 
     name: str
-    run: Callable[[bytes], str]
+    run: Attempt
     is_shown: bool = True
 
 
-ANSWERED = "answered"
-SENT = "the kernel took it"
-
-
-def trials(facts: Facts, tunnel: Tunnel | None, resolvers: tuple[Address, ...]) -> Iterator[Trial]:
+def trials(
+    facts: Facts, tunnel: Tunnel | None, resolvers: Mapping[Address, str]
+) -> Iterator[Trial]:
     """Yield every way around the tunnel of a namespace like `facts`.
 
-    `resolvers` are those of the network outside the tunnel, as the container was given them.
+    `tunnel` is the connected one with the addresses of its endpoints and its real mark, None where
+    nothing is connected. `resolvers` are those `on_a_link`.
     """
     for version, target in TARGETS.items():
         for uplink in facts.uplinks:
             yield from _bound(version, target, uplink)
-        mark = tunnel.fwmark if tunnel else 0
-        port = tunnel.listen_port if tunnel else 0
-        yield Trial(f"IPv{version} with WireGuard's usual mark", _udp(target, mark=mark))
-        yield Trial(f"IPv{version} from the tunnel's port", _udp(target, source_port=port))
-        yield Trial(f"IPv{version} raw, protocol 253", _raw(target))
+        yield from _marked(version, target, facts, tunnel)
+        yield Trial(f"IPv{version} raw, protocol 253", raw(target))
     for uplink in facts.uplinks:
-        for bypass in (False, True):
-            name = f"packet socket on {uplink.name}{', without queue' if bypass else ''}"
-            yield Trial(name, _packet(uplink, bypass=bypass), is_shown=not bypass)
-    docker = str(DOCKER_RESOLVER.network_address)
-    outside = dict.fromkeys((docker, *map(str, resolvers), *_routers(facts)))
-    for resolver in outside:
-        yield Trial(f"DNS over UDP at {resolver}", _dns(resolver, socket.SOCK_DGRAM))
-        yield Trial(f"DNS over TCP at {resolver}", _dns(resolver, socket.SOCK_STREAM))
+        yield from _framed(uplink)
+    if tunnel is not None:
+        for endpoint in tunnel.endpoints:
+            yield from _like_the_flow(endpoint, facts, tunnel)
+    yield from _names(resolvers)
 
 
 def ordinary() -> Iterator[Trial]:
     """Yield what an application does that knows nothing of tunnels."""
     for version, target in TARGETS.items():
-        yield Trial(f"IPv{version} UDP", _udp(target))
-        yield Trial(f"IPv{version} TCP", _tcp(target))
+        yield Trial(f"IPv{version} UDP", udp(target))
 
 
-def _bound(version: int, target: str, uplink: Uplink) -> Iterator[Trial]:
-    name = f"IPv{version} bound to {uplink.name}"
-    yield Trial(f"{name}, UDP", _udp(target, device=uplink.name))
-    yield Trial(f"{name}, TCP", _tcp(target, device=uplink.name))
+def quick(facts: Facts) -> Iterator[Trial]:
+    """Yield the ways that take no time and that a witness sees: to be tried over and over."""
+    yield from ordinary()
+    for uplink in facts.uplinks:
+        for version, target in TARGETS.items():
+            name = f"IPv{version} bound to {uplink.name}"
+            yield Trial(f"{name}, UDP", udp(target, Options(device=uplink.name)))
+        yield from (trial for trial in _framed(uplink) if trial.is_shown)
+
+
+def _bound(version: int, target: Address, uplink: Uplink) -> Iterator[Trial]:
+    name, bound = f"IPv{version} bound to {uplink.name}", Options(device=uplink.name)
+    yield Trial(f"{name}, UDP", udp(target, bound))
+    yield Trial(f"{name}, TCP", tcp(target, bound))
+    yield Trial(f"{name}, DNS", udp(target, bound, DNS_PORT))
+    yield Trial(f"{name}, raw", raw(target, bound))
     for address in uplink.addresses:
         if address.version == version:
             source = str(address.ip)
-            yield Trial(f"IPv{version} from {source}", _udp(target, source=source))
+            yield Trial(f"IPv{version} from {source}", udp(target, Options(source=source)))
+
+
+def _marked(version: int, target: Address, facts: Facts, tunnel: Tunnel | None) -> Iterator[Trial]:
+    """Yield packets that wear a mark which means something, and those from the tunnel's port."""
+    worn = {reply_mark(uplink): f"the mark of answers by {uplink.name}" for uplink in facts.uplinks}
+    mark = tunnel.fwmark if tunnel else marks.SHOWN
+    worn |= {mark: "the mark of the encrypted flow"}
+    worn |= {marks.shown(mark): "the mark that ip rule shows"}
+    for number, name in worn.items():
+        yield Trial(f"IPv{version} with {name}", udp(target, Options(mark=number)))
+        for uplink in facts.uplinks:
+            bound = Options(device=uplink.name, mark=number)
+            yield Trial(f"IPv{version} bound to {uplink.name} with {name}", udp(target, bound))
+    if tunnel is not None:
+        port = Options(source_port=tunnel.listen_port)
+        yield Trial(f"IPv{version} from the tunnel's port", udp(target, port))
+
+
+def _framed(uplink: Uplink) -> Iterator[Trial]:
+    for version, target in TARGETS.items():
+        datagram = Datagram(_own(uplink, version), target)
+        name = f"IPv{version} by a packet socket on {uplink.name}"
+        yield Trial(name, framed(datagram, uplink.name))
+        unseen = framed(datagram, uplink.name, bypass=True)
+        yield Trial(f"{name}, without queue", unseen, is_shown=False)
+
+
+def _like_the_flow(endpoint: Endpoint, facts: Facts, tunnel: Tunnel) -> Iterator[Trial]:
+    """Yield what has a part of the encrypted flow each, and never all of it."""
+    server, uplink = endpoint.address, uplink_to(endpoint.address, facts)
+    if uplink is None:
+        return
+    mark, bound = tunnel.fwmark, Options(device=uplink.name)
+    marked = Options(device=uplink.name, mark=mark)
+    shown = Options(device=uplink.name, mark=marks.shown(mark))
+    own, here = _own(uplink, server.version), tunnel.listen_port
+    flow = Datagram(own, server, here, endpoint.port)
+    elsewhere = Datagram(own, TARGETS[server.version], here, endpoint.port)
+    name = f"to the server {endpoint}"
+    yield Trial(f"{name}, bound to {uplink.name}", udp(server, bound, endpoint.port))
+    yield Trial(f"{name}, marked, from another port", udp(server, marked, endpoint.port))
+    yield Trial(f"{name}, marked, protocol 253", raw(server, marked))
+    yield Trial(f"{name}, from the tunnel's port, unmarked", forged(flow, bound))
+    if shown != marked:
+        told = f"{name}, from the tunnel's port, with the mark that ip rule shows"
+        yield Trial(told, forged(flow, shown))
+    other_port = Datagram(own, server, here, DISCARD)
+    yield Trial(f"{name}, marked, from the tunnel's port, to port 9", forged(other_port, marked))
+    yield Trial(f"marked and by the ports of {endpoint}, elsewhere", forged(elsewhere, marked))
+    sign = facts.guard_mark or 0
     yield Trial(
-        f"IPv{version} with the mark of answers by {uplink.name}",
-        _udp(target, mark=reply_mark(uplink)),
+        f"{name}, by a packet socket{', with the mark of what passed' if sign else ''}",
+        framed(flow, uplink.name, mark=sign),
     )
 
 
-def _routers(facts: Facts) -> list[str]:
+def _names(resolvers: Mapping[Address, str]) -> Iterator[Trial]:
+    docker = DOCKER_RESOLVER.network_address
+    for transport, kind in TRANSPORTS.items():
+        # It asks the outside from elsewhere, so that no witness here sees it.
+        yield Trial(f"DNS over {transport} at {docker}", dns(docker, kind), is_shown=False)
+    for resolver, uplink in resolvers.items():
+        for transport, kind in TRANSPORTS.items():
+            # Bound, because by the tunnel it may be asked: it would be another one there.
+            attempt = dns(resolver, kind, Options(device=uplink))
+            yield Trial(f"DNS over {transport} at {resolver} by {uplink}", attempt)
+
+
+def on_a_link(
+    facts: Facts, resolvers: Iterable[Address], allowed: Collection[Address]
+) -> dict[Address, str]:
+    """Return those of `resolvers` that are on the link of an uplink, with its name.
+
+    Routers are often resolvers too. What is farther away is a third party, whom nobody named, and
+    the `allowed` ones may be asked.
+    """
     defaults = DEFAULTS.values()
-    return [str(r.gateway) for r in facts.routes if r.gateway and r.destination in defaults]
+    routers = [r.gateway for r in facts.routes if r.gateway and r.destination in defaults]
+    return {
+        resolver: uplink.name
+        for uplink in facts.uplinks
+        for resolver in (*resolvers, *routers)
+        if resolver not in allowed
+        and any(resolver in address.network for address in uplink.addresses)
+    }
 
 
-def _told(attempt: Callable[[bytes], str]) -> Callable[[bytes], str]:
-    """Return `attempt` with the kernel's refusal told by the name of its error."""
-
-    def run(marker: bytes) -> str:
-        try:
-            return attempt(marker)
-        except TimeoutError:
-            return "no answer"
-        except OSError as err:
-            return errno.errorcode.get(err.errno or 0, str(err))
-
-    return run
-
-
-def _open(target: str, kind: int, protocol: int = 0) -> socket.socket:
-    family = socket.AF_INET6 if ":" in target else socket.AF_INET
-    channel = socket.socket(family, kind, protocol)
-    channel.settimeout(WAIT)
-    return channel
-
-
-def _udp(
-    target: str, *, device: str = "", source: str = "", source_port: int = 0, mark: int = 0
-) -> Callable[[bytes], str]:
-    def attempt(marker: bytes) -> str:
-        with _open(target, socket.SOCK_DGRAM) as channel:
-            if device:
-                channel.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
-            if mark:
-                channel.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-            if source or source_port:
-                channel.bind((source, source_port))
-            channel.sendto(marker, (target, PORT))
-            return SENT
-
-    return _told(attempt)
-
-
-def _tcp(target: str, *, device: str = "") -> Callable[[bytes], str]:
-    def attempt(_marker: bytes) -> str:
-        with _open(target, socket.SOCK_STREAM) as channel:
-            if device:
-                channel.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
-            channel.connect((target, PORT))
-            return ANSWERED
-
-    return _told(attempt)
-
-
-def _raw(target: str) -> Callable[[bytes], str]:
-    experiment = 253  # RFC 3692: a protocol number for experiments
-
-    def attempt(marker: bytes) -> str:
-        with _open(target, socket.SOCK_RAW, experiment) as channel:
-            channel.sendto(marker, (target, 0))
-            return SENT
-
-    return _told(attempt)
-
-
-def _packet(uplink: Uplink, *, bypass: bool) -> Callable[[bytes], str]:
-    """Return an attempt to put a whole frame on the link."""
-
-    def attempt(marker: bytes) -> str:
-        own = next((str(a.ip) for a in uplink.addresses if a.version == 4), "0.0.0.0")  # noqa: PLR2004, S104
-        source, target = socket.inet_aton(own), socket.inet_aton(TARGETS[4])
-        segment = struct.pack("!4H", PORT, PORT, 8 + len(marker), 0) + marker
-        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0, 64, UDP, 0)
-        check = struct.pack("!H", checksum(head + source + target))
-        packet = head[:10] + check + source + target + segment
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as channel:
-            if bypass:
-                channel.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
-            channel.bind((uplink.name, 0))
-            channel.send(SOMEBODY + bytes(6) + struct.pack("!H", ETH_P_IP) + packet)
-            return SENT
-
-    return _told(attempt)
-
-
-def _dns(resolver: str, kind: int) -> Callable[[bytes], str]:
-    """Return a question for a name that does not exist (RFC 6761, `invalid`), with the marker."""
-
-    def attempt(marker: bytes) -> str:
-        name = bytes([len(marker)]) + marker + b"\x07invalid\0"
-        question = os.urandom(2) + struct.pack("!5H", 0x0100, 1, 0, 0, 0) + name
-        question += struct.pack("!2H", 1, 1)
-        if kind == socket.SOCK_STREAM:
-            question = struct.pack("!H", len(question)) + question
-        with _open(resolver, kind) as channel:
-            channel.connect((resolver, DNS_PORT))
-            channel.send(question)
-            return ANSWERED if channel.recv(512) else "no answer"
-
-    return _told(attempt)
+def _own(uplink: Uplink, version: int) -> Address:
+    """Return the address of `uplink` that a packet of IP `version` would come from."""
+    own = (address.ip for address in uplink.addresses if address.version == version)
+    return next(own, NO_ADDRESS[version])

@@ -12,6 +12,10 @@ from gateway.errors import NetworkError
 ETH_P_ALL = 3
 ETH_P_IP, ETH_P_ARP, ETH_P_IPV6 = 0x0800, 0x0806, 0x86DD
 PACKET_OUTGOING = 4
+ICMPV6 = 58
+SOLICITATION = bytes([135])
+"""The ICMPv6 type of a question for a neighbour, who is named behind eight bytes (RFC 4861)."""
+
 BUFFER = 4 << 20
 LARGEST_FRAME = 1 << 16
 
@@ -76,11 +80,11 @@ class Witness:
                     break
                 if kind == PACKET_OUTGOING:
                     frames += 1
-                    leaks += self._marker in frame or _goes_nowhere(frame)
+                    leaks += self._marker in frame or goes_nowhere(frame)
         return Seen(frames, leaks)
 
 
-def _goes_nowhere(frame: bytes) -> bool:
+def goes_nowhere(frame: bytes) -> bool:
     """Say whether a frame is addressed to where only the trials send."""
     (kind,) = struct.unpack_from("!H", frame, 12) if len(frame) > 14 else (0,)  # noqa: PLR2004
     if kind == ETH_P_IP and len(frame) >= 34:  # noqa: PLR2004 - both headers
@@ -88,5 +92,7 @@ def _goes_nowhere(frame: bytes) -> bool:
     if kind == ETH_P_ARP and len(frame) >= 42:  # noqa: PLR2004 - who has the target's address?
         return IPv4Address(frame[38:42]) in NOWHERE[0]
     if kind == ETH_P_IPV6 and len(frame) >= 54:  # noqa: PLR2004
-        return IPv6Address(frame[38:54]) in NOWHERE[1]
+        asked_for = frame[62:78] if frame[20] == ICMPV6 and frame[54:55] == SOLICITATION else b""
+        wanted = [frame[38:54], *([asked_for] if len(asked_for) == 16 else [])]  # noqa: PLR2004
+        return any(IPv6Address(address) in NOWHERE[1] for address in wanted)
     return False

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "last_resort": SHARED | {"system", "settings", "log"},
     "cli": SHARED | {"app", "commands", "settings", "log"},
     "commands": SHARED | {"settings", "policy", "firewall", "system", "verification"},
-    "verification": SHARED | {"policy", "system"},
+    "verification": SHARED | {"firewall", "policy", "system"},
     "app": SHARED
     | {"firewall", "health", "parts", "policy", "supervisor", "system", "tunnel", "log"},
     "supervisor": SHARED | {"connector", "enforcement", "parts", "policy"},

@@ -1,0 +1,188 @@
+"""`gateway verify` without a kernel: which ways it tries, and what it makes of the answers."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
+
+import pytest
+
+from gateway.firewall import render_iptables, render_nftables
+from gateway.model import EVERYTHING, Endpoint, Facts, NamedEndpoint, Peer, Tunnel
+from gateway.policy.firewall import ruleset_for
+from gateway.policy.marks import SHOWN
+from gateway.policy.rules import Family
+from gateway.verification.attempts import ANSWERED, SENT, SILENT
+from gateway.verification.held import connected_with, marks_in
+from gateway.verification.lines import judged
+from gateway.verification.packets import frame, udp_packet
+from gateway.verification.trials import TARGETS, on_a_link, quick, trials
+from gateway.verification.witness import goes_nowhere
+from tests.scenarios import (
+    DUAL,
+    GUARD_MARK,
+    GUARDED,
+    HOLES,
+    IPV4_ONLY,
+    ONE_UPLINK,
+    SERVER4,
+    TWO_UPLINKS,
+    connected,
+)
+
+SECRET = SHOWN | 0x1234567
+INSIDE4 = [ip_address("10.2.0.2")]
+INSIDE6 = [ip_address("10.2.0.2"), ip_address("fd02::2")]
+
+
+def names(facts: Facts, tunnel: Tunnel | None = None) -> list[str]:
+    """Return the names of all trials without resolvers."""
+    return [trial.name for trial in trials(facts, tunnel, {})]
+
+
+def test_every_way_has_a_name_of_its_own() -> None:
+    """A line of the report says what was tried, in both families and on every uplink."""
+    told = names(TWO_UPLINKS, replace(IPV4_ONLY, fwmark=SECRET))
+    assert len(told) == len(set(told))
+    for way in ("bound to {}, UDP", "by a packet socket on {}, without queue"):
+        for uplink in ("eth0", "eth1"):
+            assert {f"IPv{version} {way.format(uplink)}" for version in (4, 6)} <= set(told)
+    assert f"to the server {SERVER4}, marked, from another port" in told
+
+
+def test_the_mark_that_everybody_sees_is_tried_beside_the_secret_one() -> None:
+    """A mark that the user chose is both, and is tried once."""
+    secret = names(ONE_UPLINK, replace(IPV4_ONLY, fwmark=SECRET))
+    chosen = names(ONE_UPLINK, replace(IPV4_ONLY, fwmark=7))
+    assert "IPv4 with the mark of the encrypted flow" in secret
+    assert "IPv4 with the mark that ip rule shows" in secret
+    assert "IPv4 with the mark of the encrypted flow" not in chosen
+    assert "IPv4 with the mark that ip rule shows" in chosen
+
+
+def test_without_a_connection_nothing_is_sent_to_a_server() -> None:
+    """Which one would it be? The bit that ip rule shows needs no connection."""
+    told = names(ONE_UPLINK)
+    assert not [name for name in told if "server" in name or "tunnel" in name]
+    assert "IPv6 with the mark that ip rule shows" in told
+
+
+def test_only_resolvers_on_a_link_are_asked() -> None:
+    """Not a third party, nor a configured one; the router of the link is one of them."""
+    near, public, allowed = map(ip_address, ("172.18.0.53", "9.9.9.9", "172.18.0.54"))
+    asked = on_a_link(ONE_UPLINK, (near, public, allowed), {allowed})
+    assert asked == dict.fromkeys((near, ip_address("172.18.0.1"), ip_address("fd18::1")), "eth0")
+    told = [trial.name for trial in trials(ONE_UPLINK, None, asked) if "DNS over" in trial.name]
+    assert f"DNS over UDP at {near} by eth0" in told
+    assert "DNS over TCP at 127.0.0.11" in told
+    assert len(told) == 8
+
+
+def test_what_is_tried_while_the_tunnel_is_cut_is_seen_by_a_witness() -> None:
+    """Ordinary traffic, bound sockets and packet sockets, in both families."""
+    tried = list(quick(ONE_UPLINK))
+    assert all(trial.is_shown for trial in tried)
+    for version in TARGETS:
+        own = [trial.name for trial in tried if trial.name.startswith(f"IPv{version}")]
+        assert len(own) == 3
+
+
+@pytest.mark.parametrize(
+    ("result", "leaks", "is_shown", "ok"),
+    [
+        ("EPERM", 0, True, True),
+        ("EPERM", 1, True, False),
+        ("ENOBUFS", 0, False, True),
+        (SENT, 0, True, True),
+        (SENT, 2, True, False),
+        (SENT, 0, False, False),
+        (SILENT, 0, True, True),
+        (SILENT, 0, False, False),
+        (ANSWERED, 0, True, False),
+        (ANSWERED, 0, False, False),
+    ],
+)
+def test_a_trial_is_judged_by_what_was_seen(
+    result: str,
+    leaks: int,
+    is_shown: bool,  # noqa: FBT001 - a parameter of pytest
+    ok: bool,  # noqa: FBT001
+) -> None:
+    """Where nobody could have seen it leave, only a refusal will do."""
+    assert judged("way", result, leaks=leaks, is_shown=is_shown).ok is ok
+
+
+@pytest.mark.parametrize("tunnel", [IPV4_ONLY, DUAL], ids=["ipv4", "ipv6"])
+def test_the_two_marks_are_found_in_the_rules_of_either_firewall(tunnel: Tunnel) -> None:
+    """As iptables-save and as nft write them; the marks of other rules are no mistake for them."""
+    secret = replace(tunnel, fwmark=SECRET)
+    rules = ruleset_for(connected(secret), replace(HOLES, tunnels=(secret,)), GUARDED)
+    legacy = "\n".join(render_iptables.render(rules, family) for family in Family)
+    assert marks_in(legacy) == (SECRET, GUARD_MARK)
+    text = render_nftables.render(rules)
+    assert marks_in(text) == (SECRET, GUARD_MARK)
+    assert marks_in("") == (None, None)
+
+
+def test_the_connected_server_is_known_by_endpoint_and_addresses() -> None:
+    """Not by its place in the list."""
+    other = replace(IPV4_ONLY, addresses=(ip_interface("10.9.0.2/32"),))
+    candidates = [other, IPV4_ONLY, DUAL]
+    assert connected_with(candidates, "198.51.100.10:51820", INSIDE4) == IPV4_ONLY
+    assert connected_with(candidates, "[2001:db8:100::10]:443", INSIDE6) == DUAL
+    assert connected_with(candidates, "[2001:db8:100::10]:443", INSIDE4) is None
+    assert connected_with(candidates, "198.51.100.99:51820", INSIDE4) is None
+    assert connected_with(candidates, "", INSIDE4) is None
+
+
+def test_a_server_by_name_is_known_by_the_address_that_it_has_now() -> None:
+    """Each peer gets the endpoint that stands in its place; the port must be its own."""
+    peers = (
+        Peer("Zmlyc3Q", NamedEndpoint("a.example", 51820), EVERYTHING),
+        Peer("c2Vjb25k", NamedEndpoint("b.example", 51820), EVERYTHING),
+    )
+    named = replace(IPV4_ONLY, peers=peers)
+    found = connected_with([named], "198.51.100.1:51820, 198.51.100.2:51820", INSIDE4)
+    assert found is not None
+    assert found.endpoints == tuple(
+        Endpoint(ip_address(f"198.51.100.{number}"), 51820) for number in (1, 2)
+    )
+    both = connected_with([named], "198.51.100.1:51820", INSIDE4)
+    assert both is not None
+    assert both.endpoints == (Endpoint(ip_address("198.51.100.1"), 51820),)
+    assert connected_with([named], "198.51.100.1:443", INSIDE4) is None
+    assert connected_with([named], "a.example:51820, b.example:51820", INSIDE4) is None
+
+
+@pytest.mark.parametrize(("source", "version"), [("192.0.2.1", 4), ("2001:db8::1", 6)])
+def test_a_packet_made_by_hand_is_well_formed(source: str, version: int) -> None:
+    """Checksums of RFC 1071 over what they cover come out as zero; odd payloads too."""
+    target = TARGETS[version]
+    packet = udp_packet(ip_address(source), target, (9, 53), b"odd")
+    head = 20 if version == 4 else 40
+    assert packet[0] >> 4 == version
+    assert packet[head - len(target.packed) : head] == target.packed
+    segment = packet[head:]
+    assert segment[:6] == bytes((0, 9, 0, 53, 0, 11))
+    ends = ip_address(source).packed + target.packed
+    pseudo = ends + (len(segment)).to_bytes(4) + (17).to_bytes(4)
+    assert summed(pseudo + segment + b"\0") == 0xFFFF
+    if version == 4:
+        assert summed(packet[:20]) == 0xFFFF
+    assert goes_nowhere(frame(packet))
+
+
+def test_a_witness_knows_who_is_asked_for_on_the_link() -> None:
+    """A neighbour solicitation for a target goes to a group, and names it inside."""
+    target = TARGETS[6].packed
+    head = bytes.fromhex("6000000000183aff") + bytes(16) + bytes.fromhex("ff02") + bytes(14)
+    for kind, is_told in ((135, True), (136, False)):
+        message = bytes([kind]) + bytes(7) + target
+        assert goes_nowhere(frame(head + message)) is is_told
+    assert not goes_nowhere(frame(head + bytes([135])))
+
+
+def summed(data: bytes) -> int:
+    """Return the one's complement sum of 16-bit words."""
+    total = sum(int.from_bytes(data[n : n + 2]) for n in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
