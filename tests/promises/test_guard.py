@@ -4,7 +4,6 @@ The firewall lets workloads reach port 7 of the internet here, so that there is 
 passes, to compare with.
 """
 
-import platform
 import struct
 import sys
 import time
@@ -25,6 +24,7 @@ from gateway.policy.flows import guard_marks, neighbours
 from gateway.policy.rules import Accept, Chain, Family, Ports, Rule, Ruleset, Transport
 from tests.lab.frames import Frame
 from tests.lab.internet import INTERNET
+from tests.lab.late import knows_absent_devices
 from tests.lab.probes import ethernet, udp_packet
 from tests.lab.process import Child
 from tests.lab.topology import Lab
@@ -270,8 +270,7 @@ def test_a_closed_firewall_lets_not_even_arp_out(guarded: Guarded) -> None:
 
 def test_an_interface_that_appears_later_is_closed_from_its_first_frame(guarded: Guarded) -> None:
     """Since Linux 6.16 the kernel takes a chain for a device that is not there yet."""
-    release = tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2])
-    assert guarded.guard.in_advance == (release >= (6, 16))
+    assert guarded.guard.in_advance == knows_absent_devices()
     if not guarded.guard.in_advance:
         return
     control = guarded.lab.workload.flood("packet4", device="eth1", rate=0)

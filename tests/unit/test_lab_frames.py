@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from tests.lab import probes
+from tests.lab import late, probes
 from tests.lab.frames import (
     Frame,
     addressed_to,
@@ -215,3 +215,18 @@ def test_allowances_cover_what_they_say_and_no_more() -> None:
     assert leaks([lan, reply], [addressed_to("192.168.77.0/24")]) == [reply]
     assert leaks([lan, reply], [reply_from(8080)]) == [lan]
     assert leaks([lan, reply], [reply_from(8080, 17)]) == [lan, reply]
+
+
+def test_a_late_link_has_a_moment_for_packet_sockets_only_and_only_where_not_foreseen() -> None:
+    """Ordinary sockets have none, and the moment ends."""
+    seen = {
+        (kind, at): Frame(at, f"flood-marker {kind} 7 1".encode())
+        for kind in ("packet4", "device4")
+        for at in (5.0, 5.1, 5.2 + late.CLOSED_AFTER)
+    }
+    frames = list(seen.values())
+    assert late.too_many(frames, foreseen=True) == frames
+    late_one = seen["packet4", 5.2 + late.CLOSED_AFTER]
+    ordinary = [frame for (kind, _), frame in seen.items() if kind == "device4"]
+    assert late.too_many(frames, foreseen=False) == [late_one, *ordinary]
+    assert late.too_many([], foreseen=False) == []
