@@ -14,7 +14,8 @@ gave it, and a group of packet sockets may choose among its members by it (PACKE
 
 ARP has no such sign. It passes while IPv4 has any business on the uplink, and only as the
 kernel itself sends it: request or reply, 42 bytes, from one of the uplink's own addresses to its
-network or a gateway. The tunnel's address, for one, is never told.
+network or a gateway, and a request leaves the hardware address that it asks for empty. The
+tunnel's address, for one, is never told.
 """
 
 from collections.abc import Iterator
@@ -107,7 +108,7 @@ def render_devices(rules: GuardRules) -> str:
             f"egress-{guarded.device.translate(_IN_CHAIN_NAME)}",
             f"filter hook egress device {device(guarded.device)} priority filter; policy drop;",
             (
-                *(_arp_rule(source, target) for source, target in guarded.arp),
+                *(line for pair in guarded.arp for line in _arp_rules(*pair)),
                 *dict.fromkeys(
                     line for family, rule in guarded.rules for line in _marked(rule, family, rules)
                 ),
@@ -259,15 +260,22 @@ def _accepting(rule: Rule, family: Family, rules: GuardRules, *also: str) -> str
     return " ".join(words)
 
 
-def _arp_rule(source: IPv4Address, target: IPv4Network) -> str:
-    """Return the rule for ARP from `source` about `target`.
+_ARP_OPERATIONS = ("1 arp daddr ether 00:00:00:00:00:00", "2")
+"""Request and reply. The kernel knows no target hardware address when it asks, nor puts one in when
+it asks a neighbour that it knows whether it is still there (net/ipv4/arp.c, arp_solicit)."""
+
+
+def _arp_rules(source: IPv4Address, target: IPv4Network) -> Iterator[str]:
+    """Yield the rules for ARP from `source` about `target`.
 
     The type in the frame is asked for beside the socket buffer's, because a packet socket sets the
     two apart; raw (`@ll`), because `ether type` asks for the device's type first, which there
-    is not at this hook.
+    is not at this hook. That the sender's hardware address is the link's own cannot be asked: it
+    would have to be known, and read anew whenever it changes.
     """
-    return (
-        "meta protocol arp @ll,96,16 0x0806 arp htype 1 arp ptype ip arp hlen 6 arp plen 4"
-        f" arp operation 1-2 arp saddr ip {source} arp daddr ip {target}"
-        f" meta length {ARP_LENGTH} accept comment {quoted('ARP as the kernel sends it')}"
-    )
+    for operation in _ARP_OPERATIONS:
+        yield (
+            "meta protocol arp @ll,96,16 0x0806 arp htype 1 arp ptype ip arp hlen 6 arp plen 4"
+            f" arp operation {operation} arp saddr ip {source} arp daddr ip {target}"
+            f" meta length {ARP_LENGTH} accept comment {quoted('ARP as the kernel sends it')}"
+        )

@@ -126,12 +126,14 @@ def echo_frame(family: Family, port: int = 7) -> bytes:
     return ethernet(ROUTER_MAC, source) + udp_packet(source, host, 40002, port, b"guard-probe")
 
 
-def arp(sender: str, target: str, operation: int = 1, padding: int = 0) -> bytes:
-    """Return an ARP frame from the uplink's own MAC address."""
+def arp(
+    sender: str, target: str, operation: int = 1, padding: int = 0, about: bytes = bytes(6)
+) -> bytes:
+    """Return an ARP frame from the uplink's own MAC address; `about` is the target's, if known."""
     mac = bytes.fromhex(OWN_MAC.replace(":", ""))
     addresses = [bytes(map(int, address.split("."))) for address in (sender, target)]
     head = b"\xff" * 6 + mac + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, operation)
-    return head + mac + addresses[0] + bytes(6) + addresses[1] + bytes(padding)
+    return head + mac + addresses[0] + about + addresses[1] + bytes(padding)
 
 
 def echoes(guarded: Guarded, timeout: float = 2) -> list[str]:
@@ -229,6 +231,7 @@ def test_arp_passes_as_the_kernel_sends_it_and_in_no_other_form(guarded: Guarded
         "off the link": arp(OWN4, HOST4),
         "with a message": arp(OWN4, ROUTER4, padding=18),
         "reverse ARP": arp(OWN4, ROUTER4, operation=3),
+        "with data for an address": arp(OWN4, ROUTER4, about=b"hidden"),
     }
     assert all(guarded.passes(frame) for frame in wrong.values()), "control: without the guard"
     guarded.on()
@@ -236,6 +239,8 @@ def test_arp_passes_as_the_kernel_sends_it_and_in_no_other_form(guarded: Guarded
     disguised = echo_frame(Family.IPV4)
     assert not guarded.passes(disguised, kind=0x0806)
     assert guarded.passes(arp(OWN4, ROUTER4)), "control: what the kernel sends"
+    router = bytes.fromhex(ROUTER_MAC.replace(":", ""))
+    assert guarded.passes(arp(OWN4, ROUTER4, operation=2, about=router)), "control: its answers"
 
 
 def test_neighbour_discovery_carries_no_message(guarded: Guarded) -> None:

@@ -12,12 +12,18 @@ from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.rules import Accept, Chain, Reject, Rule, Ruleset
 from tests.scenarios import ETH0, ETH1, GUARD_MARK, SCENARIOS
 
-ARP = (
-    "meta protocol arp @ll,96,16 0x0806 arp htype 1 arp ptype ip arp hlen 6 arp plen 4"
-    " arp operation 1-2 arp saddr ip {} arp daddr ip {} meta length 42"
-    ' accept comment "ARP as the kernel sends it"'
-)
+ARP_OPERATIONS = ("1 arp daddr ether 00:00:00:00:00:00", "2")
 NEVER = 'counter drop comment "never passed the firewall"'
+
+
+def arp(source: str, target: str) -> list[str]:
+    """Return the lines for requests and replies from `source` about `target`."""
+    return [
+        "meta protocol arp @ll,96,16 0x0806 arp htype 1 arp ptype ip arp hlen 6 arp plen 4"
+        f" arp operation {operation} arp saddr ip {source} arp daddr ip {target} meta length 42"
+        ' accept comment "ARP as the kernel sends it"'
+        for operation in ARP_OPERATIONS
+    ]
 
 
 def chains(rules: GuardRules) -> dict[str, list[str]]:
@@ -47,7 +53,7 @@ def test_the_encrypted_flow_passes_with_the_mark_and_loses_it() -> None:
     ruleset = ruleset_for(*SCENARIOS["connecting"])
     assert chains(guard_for(ruleset, (ETH0, ETH1), GUARD_MARK)) == {
         "eth0": [
-            ARP.format("172.18.0.2", "172.18.0.0/16"),
+            *arp("172.18.0.2", "172.18.0.0/16"),
             (
                 "meta mark 0x1234abcd meta protocol ip ip daddr 198.51.100.10/32"
                 " udp sport 51820 udp dport 51820 meta mark set 0x0 accept"
@@ -96,11 +102,11 @@ def test_arp_asks_for_the_uplinks_network_and_for_gateways_beyond_it() -> None:
     anything = (Rule(why="any", verdict=Accept(), out_interface="eth0"),)
     ruleset = Ruleset(ipv4={Chain.OUTPUT: anything})
     lines = chains(guard_for(ruleset, (uplink,), GUARD_MARK, routes))["eth0"]
-    assert lines[:2] == [
-        ARP.format("203.0.113.9", "203.0.113.9/32"),
-        ARP.format("203.0.113.9", "192.0.2.1/32"),
+    assert lines[:4] == [
+        *arp("203.0.113.9", "203.0.113.9/32"),
+        *arp("203.0.113.9", "192.0.2.1/32"),
     ]
-    assert len(lines) == 4
+    assert len(lines) == 6
 
 
 def test_rules_that_differ_in_what_the_hook_cannot_see_become_one() -> None:
