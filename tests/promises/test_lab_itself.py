@@ -19,6 +19,7 @@ from tests.lab.errors import LabError
 from tests.lab.frames import Frame, addressed_to, is_multicast_report
 from tests.lab.hosts import echo
 from tests.lab.internet import INTERNET, LAN_HOST, OTHER_LAN_HOST, OUTSIDER
+from tests.lab.kinds import KINDS, OWN4, OWN6
 from tests.lab.namespace import NETNS_DIRECTORY, Namespace
 from tests.lab.process import PATIENCE, eventually, run
 from tests.lab.server import CLIENT, INSIDE, RESOLVED, Server, wait_for_socket
@@ -28,7 +29,6 @@ pytestmark = pytest.mark.lab
 
 HOST4, HOST6 = INTERNET[0]
 ROUTER4, ROUTER6 = "172.30.0.1", "fd30::1"
-OWN4, OWN6 = "172.30.0.2", "fd30::2"
 
 STAND_IN = """
 import http.server, json, os, signal, sys
@@ -193,49 +193,8 @@ def test_a_stand_in_for_dockers_resolver_answers_on_port_53(lab: Lab) -> None:
 
 # -- capture ----------------------------------------------------------------------------------
 
-PROBES = [
-    ("tcp", {"host": HOST4}, "connected"),
-    ("tcp", {"host": HOST6}, "connected"),
-    ("tcp", {"host": f"::ffff:{HOST4}"}, "connected"),
-    ("tcp", {"host": HOST4, "port": 4444}, "refused"),
-    ("udp", {"host": HOST4}, "answered"),
-    ("udp", {"host": HOST6}, "answered"),
-    ("udp", {"host": f"::ffff:{HOST4}"}, "answered"),
-    ("udp", {"host": HOST4, "port": 4444}, "refused"),
-    ("udp", {"host": HOST4, "device": "eth0"}, "answered"),
-    ("udp", {"host": HOST6, "device": "eth0"}, "answered"),
-    ("udp", {"host": HOST4, "source": OWN4}, "answered"),
-    ("udp", {"host": HOST6, "source": OWN6}, "answered"),
-    ("udp", {"host": HOST4, "mark": 0xCA6C}, "answered"),
-    ("udp", {"host": HOST6, "mark": 0xCA6C}, "answered"),
-    ("udp", {"host": HOST4, "mark": 0xCA6C, "source_port": 51820}, "answered"),
-    ("http", {"host": HOST4}, "answered"),
-    ("http", {"host": HOST6}, "answered"),
-    ("ping", {"host": HOST4}, "answered"),
-    ("ping", {"host": HOST6}, "answered"),
-    *(
-        ("raw", {"host": host, "protocol": protocol}, "sent")
-        for host in (HOST4, HOST6)
-        for protocol in (47, 132, 50, 253)
-    ),
-    ("forged", {"host": HOST4, "source": "10.64.0.2"}, "sent"),
-    ("forged", {"host": HOST6, "source": "fd64::2"}, "sent"),
-    ("fragments", {"host": HOST4, "source": OWN4}, "sent"),
-    ("fragments", {"host": HOST6, "source": OWN6}, "sent"),
-    ("options", {"host": HOST4}, "answered"),
-    ("options", {"host": HOST6}, "answered"),
-    ("broadcast", {"device": "eth0"}, "sent"),
-    ("broadcast", {"host": "172.30.0.255"}, "sent"),
-    ("multicast", {}, "sent"),
-    ("multicast", {"host": "ff02::fb"}, "sent"),
-    ("packet", {"host": HOST4, "source": OWN4}, "sent"),
-    ("packet", {"host": HOST6, "source": OWN6}, "sent"),
-    ("packet", {"host": HOST4, "source": OWN4, "bypass": 1}, "sent"),
-    ("packet", {"host": HOST6, "source": OWN6, "bypass": 1}, "sent"),
-]
 
-
-@pytest.mark.parametrize(("name", "arguments", "expected"), PROBES)
+@pytest.mark.parametrize(("name", "arguments", "expected"), KINDS)
 def test_every_probe_gets_out_of_an_open_namespace_and_is_seen(
     shared: Lab, name: str, arguments: dict[str, Any], expected: str
 ) -> None:
