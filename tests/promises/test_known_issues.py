@@ -1,14 +1,24 @@
 """Where the promises end: what docs/known-issues.md says happens, and its remedy helps."""
 
 import signal
+import time
 
 import pytest
 
+from tests.lab.capture import Capture
 from tests.lab.frames import addressed_to
-from tests.lab.internet import INTERNET, LAN_HOST, LAN_SUBNETS
-from tests.lab.server import PORT
+from tests.lab.internet import INTERNET, LAN_HOST, LAN_SUBNETS, OUTSIDER
+from tests.lab.probes import ETH_P_IP, ETH_P_IPV6, ethernet, udp_packet
+from tests.lab.server import CLIENT, PORT
 from tests.lab.topology import Lab
 from tests.lab.workload import DOCKER_CAPABILITIES, Workload
+from tests.promises.stages import (
+    INTERFACE,
+    OWN4,
+    OWN6,
+    send_frames,
+    unique,
+)
 
 pytestmark = [pytest.mark.lab]
 
@@ -51,3 +61,69 @@ def test_a_mark_that_the_user_chose_is_shown_and_lets_a_raw_socket_reach_the_end
     assert answer.result == "denied"
     assert not lab.capture.containing("without-net-raw")
     assert lab.leaks(gateway.started_at + 2, allowed=[addressed_to(endpoint)]) == []
+
+
+def on_the_tunnel(lab: Lab, marker: str) -> list[str]:
+    """Send packets on the tunnel's own packet socket; return the kernel's answers.
+
+    From its addresses ("MARKER own."), from the uplink's ("uplink.") and a stranger's ("stranger.")
+    to the internet, in both families.
+    """
+    frames = []
+    sources = {"own": CLIENT, "uplink": (OWN4, OWN6), "stranger": OUTSIDER}
+    for name, pair in sources.items():
+        for source, host in zip(pair, INTERNET[0], strict=True):
+            packet = udp_packet(source, host, 40002, 7, f"{marker} {name}.".encode())
+            kind = ETH_P_IPV6 if ":" in host else ETH_P_IP
+            frames.append({"device": INTERFACE, "frame": packet.hex(), "kind": kind})
+    return send_frames(lab.workload, frames)
+
+
+def beyond(exit_: Capture, marker: str) -> set[tuple[str, str]]:
+    """Return what of `on_the_tunnel` the server's exit has sent on: the name and the source."""
+    return {
+        (name, frame.source)
+        for frame in exit_.frames()
+        for name in ("own", "uplink", "stranger")
+        if f"{marker} {name}.".encode() in frame.raw
+    }
+
+
+def test_a_packet_socket_on_the_tunnels_interface_sends_into_the_tunnel_and_nowhere_else(
+    lab: Lab,
+) -> None:
+    """Nothing of it is on the uplink in clear, while connecting or connected, in both families.
+
+    What it sends before the handshake waits for it. The server takes what is from the tunnel's
+    addresses and drops the rest. Control: on the uplink the like is seen without a gateway.
+    """
+    exit_ = Capture("srv1", lab.household, enter=lab.internet_namespace.command)
+    control = unique("uplink")
+    frames = [
+        ethernet(lab.uplink.router_mac, own) + udp_packet(own, host, 40002, 7, control.encode())
+        for own, host in zip((OWN4, OWN6), INTERNET[0], strict=True)
+    ]
+    send_frames(lab.workload, [{"device": "eth0", "frame": frame.hex()} for frame in frames])
+    assert {f.raw for f in lab.capture.containing(control)} >= set(frames), "control: in clear"
+
+    lab.server.cut()
+    gateway = lab.gateway().start()
+    gateway.wait_for_state("connecting")
+    lab.capture.wait_for(lambda f: f.destination_port == PORT, since=gateway.started_at)
+    since = time.monotonic()
+    early = unique("early")
+    assert on_the_tunnel(lab, early) == ["sent"] * 6
+    lab.capture.quiet_for(0.5)
+    assert beyond(exit_, early) == set(), "no handshake, no exit"
+    lab.server.restore()
+    gateway.wait_healthy(20)
+    through = {("own", address) for address in lab.server.exit}
+    exit_.wait_for(lambda frame: early.encode() in frame.raw, timeout=10)
+    assert beyond(exit_, early) == through, "what waited"
+    now = unique("now")
+    assert on_the_tunnel(lab, now) == ["sent"] * 6
+    exit_.wait_for(lambda frame: now.encode() in frame.raw)
+    lab.capture.quiet_for(0.2)
+    assert beyond(exit_, now) == through
+    assert not [f for marker in (early, now) for f in lab.capture.containing(marker, since)]
+    assert lab.leaks(since) == []
