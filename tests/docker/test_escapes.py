@@ -8,18 +8,22 @@ Limitations: what is tried is what a process can ask the kernel for without NET_
 among it; see docs/known-issues.md.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 
 import pytest
 
+from gateway.policy.marks import SHOWN
 from tests.docker.box import LAB_VOLUME, Box
 from tests.docker.project import NUMBER, Project
 from tests.docker.site import (
     HOST,
+    PORT,
     SERVER,
     UPLINK,
+    UPLINK_ROUTER,
     Site,
     encrypted,
     gateway_address,
@@ -30,7 +34,7 @@ from tests.lab.frames import Frame
 
 pytestmark = pytest.mark.docker
 
-MARK = "0xca6c"
+MARK = "{mark}"
 ORDINARY = gateway_address(9)
 """Where the ordinary container lives: an address like a gateway's, that no gateway has."""
 
@@ -40,7 +44,8 @@ class Way:
     """One way out: a probe of the lab with its arguments.
 
     `{own4}` and `{own6}` stand for the container's addresses on the uplink, `{router}` for the
-    hardware address of the bridge.
+    hardware address of the bridge, `{mark}` for the mark of the encrypted flow, which is drawn at
+    each start, and `{guess}` for one that is nearly right.
     """
 
     name: str
@@ -64,6 +69,36 @@ def both(name: str, probe: str, **arguments: object) -> list[Way]:
     ]
 
 
+FLOW: dict[str, object] = {
+    "host": SERVER.ipv4,
+    "port": PORT,
+    "source": "{own4}",
+    "source_port": PORT,
+    "device": "eth0",
+    "mark": MARK,
+}
+"""All that tells the encrypted flow apart, and a source address, which is no part of that."""
+
+
+def with_wrong(part: str, probe: str = "forged", **wrong: object) -> Way:
+    """Return the flow with one part replaced, or left out where that is None."""
+    given = {key: value for key, value in (FLOW | wrong).items() if value is not None}
+    return Way(f"endpoint-wrong-{part}", probe, given)
+
+
+NOT_THE_FLOW = [
+    with_wrong("mark-none", mark=None),
+    with_wrong("mark-customary", mark="0xca6c"),
+    with_wrong("mark-shown", mark=f"{SHOWN:#x}"),
+    with_wrong("mark-guessed", mark="{guess}"),
+    with_wrong("source-port", source_port=40123),
+    with_wrong("port", port=7),
+    with_wrong("host-neighbour", host=UPLINK_ROUTER),
+    with_wrong("host-beyond", host=HOST.ipv4),
+    with_wrong("protocol-tcp", "tcp"),
+    with_wrong("protocol-other", "raw", protocol=253, port=None, source=None, source_port=None),
+    with_wrong("socket", "packet", mark=None, router_mac="{router}"),
+]
 OWN = {4: "{own4}", 6: "{own6}"}
 WAYS = [
     *both("bound-device", "udp", device="eth0"),
@@ -75,12 +110,13 @@ WAYS = [
     *both("ping", "ping", device="eth0"),
     *both("raw-gre", "raw", protocol=47, device="eth0", mark=MARK),
     *both("raw-udp", "forged", source=OWN, device="eth0", mark=MARK),
-    *both("raw-udp-as-the-encrypted-flow", "forged", source=OWN, source_port=51820, port=51820,
+    *both("raw-udp-as-the-encrypted-flow", "forged", source=OWN, source_port=PORT, port=PORT,
           device="eth0", mark=MARK),
     *both("fragments", "fragments", source=OWN, device="eth0", mark=MARK),
     *both("packet-socket", "packet", source=OWN, router_mac="{router}"),
     *both("packet-socket-bypass", "packet", source=OWN, router_mac="{router}", bypass=1),
-    Way("endpoint-forged-mark", "udp", {"host": SERVER.ipv4, "port": 51820, "mark": MARK}),
+    Way("endpoint-forged-mark", "udp", {"host": SERVER.ipv4, "port": PORT, "mark": MARK}),
+    *NOT_THE_FLOW,
     Way("broadcast", "broadcast", {"device": "eth0"}),
     Way("multicast-ipv4", "multicast", {"host": "224.0.0.251"}),
     Way("multicast-ipv6", "multicast", {"host": "ff02::fb"}),
@@ -118,10 +154,31 @@ def router(site: Site) -> str:
     return told.partition("link/ether ")[2].split()[0]
 
 
-def filled(way: Way, number: int, router: str, marker: str) -> dict[str, object]:
+@pytest.fixture(scope="module")
+def known(project: Project, router: str) -> dict[str, str]:
+    """Return what the ways need to know of the site: the bridge, and the mark of the flow.
+
+    The mark as only an operator can read it; each start of the gateway draws it anew.
+    """
+    mark = mark_of(project.gateway)
+    return {"router": router, "mark": f"{mark:#x}", "guess": f"{mark ^ 1:#x}"}
+
+
+def mark_of(gateway: Box) -> int:
+    """Read the mark of the encrypted flow from the rule that lets it out."""
+    legacy = gateway.exec("iptables-legacy", "-S", "OUTPUT", check=False)
+    found = re.search(r"--mark (0x[0-9a-f]+) .*the encrypted flow", legacy)
+    if found is None:
+        listed = gateway.exec("nft", "list", "ruleset", check=False)
+        found = re.search(r"oifname .* meta mark (0x[0-9a-f]+) .*the encrypted flow", listed)
+    assert found, legacy
+    return int(found[1], 16)
+
+
+def filled(way: Way, number: int, known: dict[str, str], marker: str) -> dict[str, object]:
     """Return the arguments of a way for the container that has address `number`."""
     own = gateway_address(number)
-    known = {"own4": own.ipv4, "own6": own.ipv6, "router": router}
+    known = known | {"own4": own.ipv4, "own6": own.ipv6}
     arguments = {
         key: value.format(**known) if isinstance(value, str) else value
         for key, value in way.arguments.items()
@@ -143,23 +200,35 @@ def test_nothing_gets_out_around_the_tunnel(
     project: Project,
     intruder: tuple[Box, Capture],
     ordinary: tuple[Box, Capture],
-    router: str,
+    known: dict[str, str],
     way: Way,
 ) -> None:
     """No frame of the workload is on the gateway's link; the ordinary container's is on its own."""
     box, capture = ordinary
     since = monotonic()
     marker = f"control-{way.name}"
-    box.probe(way.probe, **filled(way, 9, router, marker))
+    box.probe(way.probe, **filled(way, 9, known, marker))
     assert sent(capture, way, marker, since), "the control was not seen: nothing is proven"
 
     box, capture = intruder
     since = monotonic()
     marker = f"escape-{way.name}"
-    tried = box.probe(way.probe, **filled(way, NUMBER, router, marker))
+    tried = box.probe(way.probe, **filled(way, NUMBER, known, marker))
     assert sent(capture, way, marker, since) == [], tried
     assert capture.leaks(encrypted(), since) == [], tried
     assert project.gateway.health == "healthy"
+
+
+def test_what_the_ways_to_the_endpoint_lack_is_one_part_each(
+    intruder: tuple[Box, Capture], known: dict[str, str]
+) -> None:
+    """Control of those ways: with the mark that no workload is told, all of it together leaves."""
+    box, capture = intruder
+    since = monotonic()
+    for number, way in enumerate((Way("whole", "forged", FLOW), *NOT_THE_FLOW)):
+        box.probe(way.probe, **filled(way, NUMBER, known, f"part-{number}."))
+    assert capture.containing("part-0.", since), "the mark is the right one"
+    assert len(capture.containing("part-", since)) == 1
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
