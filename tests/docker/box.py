@@ -12,6 +12,8 @@ from tests.lab.workload import PROBE_TIMEOUT, PROBES, Probe
 LAB_DIRECTORY = Path(PROBES).parent
 LAB_VOLUME = f"{LAB_DIRECTORY}:/lab:ro"
 PYTHON = ("/usr/bin/python3", "-I", "-S")
+NEVER = "0001-01-01"
+"""The day on which a container was started that has not been started: zero in Go's reckoning."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Box:
         """Whether the engine knows such a container at all."""
         named = self.engine.docker("ps", "-a", "--format", "{{.Names}}").split()
         return self.name in named
+
+    @property
+    def started_ever(self) -> bool:
+        """Whether it has been started at least once; Compose v2 makes containers long before."""
+        return self.exists and not self.inspect("{{.State.StartedAt}}").startswith(NEVER)
 
     @property
     def health(self) -> str:

@@ -61,12 +61,13 @@ def test_the_workload_starts_only_when_the_gateway_is_healthy(project: Project) 
         with pytest.raises(LabError, match="not done after"):
             project.up(timeout=8)
         assert project.gateway.health == "starting"
-        assert not project.workload.exists
+        assert not project.workload.started_ever
     finally:
         project.site.restore()
     project.up()
     assert project.gateway.health == "healthy"
     assert project.workload.state == "running"
+    assert project.workload.started_ever, "control: once it runs, that is told"
     log = json.loads(project.gateway.inspect("{{json .State.Health.Log}}"))
     first_good = next(entry for entry in log if entry["ExitCode"] == 0)
     started = project.workload.inspect("{{.State.StartedAt}}")
