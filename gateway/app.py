@@ -75,6 +75,10 @@ class UplinkGuard:
         """Return what the kernel has otherwise."""
         return self._guard.verify(guard_for(ruleset, facts.uplinks, self._mark, facts.routes))
 
+    def refused(self) -> dict[tuple[str, str], int]:
+        """Return the frames dropped; see `enforcement.Guard.refused`."""
+        return self._guard.refused()
+
 
 def secure() -> Secured:
     """Close the namespace completely and read that back; needs no configuration.

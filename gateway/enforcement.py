@@ -5,20 +5,22 @@ place; when not even those can be put into force, the links go down. Nothing her
 or flushes on the way out of an error.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Protocol
 
 import structlog
 
-from gateway.errors import FirewallError, KernelError
+from gateway.errors import FirewallError, KernelError, NetworkError
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Interface
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.routing import LOCKED, Routing, routing_for, routing_for_question
 from gateway.policy.rules import Ruleset
 from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
+from gateway.policy.tally import Tally
+
+_UNPLUG = "stop the workloads, or take the container off its networks: `docker network disconnect`"
 
 
 class Network(Protocol):
@@ -42,8 +44,8 @@ class Network(Protocol):
     def device_drift(self, uplink: str) -> tuple[str, ...]:
         """Return the per-device settings of `uplink` that are not as `prepare` set them."""
 
-    def shut(self) -> None:
-        """Set every link but loopback down."""
+    def shut(self) -> tuple[str, ...]:
+        """Set every link but loopback down; return those still up. Raises NetworkError."""
 
 
 class Guard(Protocol):
@@ -54,6 +56,9 @@ class Guard(Protocol):
 
     def verify(self, ruleset: Ruleset, facts: Facts) -> tuple[str, ...]:
         """Return what the kernel has otherwise."""
+
+    def refused(self) -> Mapping[tuple[str, str], int]:
+        """Return the frames dropped since the last `apply`, as `verify` has just read them."""
 
 
 class Enforcement:
@@ -71,8 +76,8 @@ class Enforcement:
         self._state: State = Locked()
         self._rules = closed()
         self._routing = LOCKED
-        self._refused: Counter[tuple[str, str]] = Counter()
-        self._refused_since_apply: Mapping[tuple[str, str], int] = {}
+        self._refused = Tally()
+        self._refused_by_guard = Tally()
         self.facts = Facts()
         self.drift = 0
         self.drifted: tuple[str, ...] = ()
@@ -80,7 +85,7 @@ class Enforcement:
     @property
     def refused(self) -> tuple[tuple[str, str, int], ...]:
         """The packets refused so far, by family and direction, as they were last counted."""
-        total = self._refused + Counter(self._refused_since_apply)
+        total = {**self._refused.total, **self._refused_by_guard.total}
         return tuple((*where, packets) for where, packets in sorted(total.items()))
 
     def enter(self, state: State) -> None:
@@ -94,16 +99,26 @@ class Enforcement:
     def close(self) -> None:
         """Put the closed ruleset into force, whatever the state; set the links down if it fails.
 
-        Raises KernelError then.
+        Raises KernelError then; the log names the links that are still up.
         """
         try:
-            self._firewall.apply(closed())
+            self._apply(closed())
             if self._guard:
                 self._close_guard(self._guard)
         except KernelError:
-            self._network.shut()
+            self._shut()
             raise
         self._rules = closed()
+
+    def _shut(self) -> None:
+        """Set the links down; what cannot be is told, because nothing else can be done."""
+        try:
+            still_up = self._network.shut()
+        except NetworkError as err:
+            self._log.error("the links are as they were", problem=str(err), remedy=_UNPLUG)
+            return
+        if still_up:
+            self._log.error("links are still up", links=still_up, remedy=_UNPLUG)
 
     def _close_guard(self, guard: Guard) -> None:
         """Let nothing leave by any uplink.
@@ -113,10 +128,10 @@ class Enforcement:
         step when the namespace is looked at next.
         """
         try:
-            guard.apply(closed(), self.facts)
+            self._apply_guard(guard, closed(), self.facts)
         except FirewallError:
             self.facts = Facts()
-            guard.apply(closed(), self._network.facts())
+            self._apply_guard(guard, closed(), self._network.facts())
 
     def route(self, routing: Routing) -> None:
         """Make the kernel's tables and policy rules hold `routing`; raises NetworkError."""
@@ -160,8 +175,8 @@ class Enforcement:
 
     def _mended_guard(self, guard: Guard) -> tuple[str, ...]:
         return self._mend(
-            lambda: guard.verify(self._rules, self.facts),
-            lambda: guard.apply(self._rules, self.facts),
+            lambda: self._guard_drift(guard),
+            lambda: self._apply_guard(guard, self._rules, self.facts),
         )
 
     def _mended_settings(self, uplink: str) -> tuple[str, ...]:
@@ -182,21 +197,33 @@ class Enforcement:
         changed = rules != self._rules
         if changed:
             with suppress(FirewallError):  # the rules are more than their counts
-                self._refused_since_apply = self._firewall.refused()
+                self._refused.read(self._firewall.refused())
             self._apply(rules)
         if self._guard and (guard or changed):
-            self._guard.apply(rules, self.facts)
+            self._apply_guard(self._guard, rules, self.facts)
         self._rules = rules
 
     def _apply(self, rules: Ruleset) -> None:
         """Put `rules` into force, whose counts begin anew."""
         self._firewall.apply(rules)
-        self._refused.update(self._refused_since_apply)
-        self._refused_since_apply = {}
+        self._refused.begin_anew()
+
+    def _apply_guard(self, guard: Guard, rules: Ruleset, facts: Facts) -> None:
+        """Put what goes with `rules` into force, whose counts begin anew.
+
+        They are not read before: one more run of nft would keep a lock waiting.
+        """
+        guard.apply(rules, facts)
+        self._refused_by_guard.begin_anew()
 
     def _rules_drift(self) -> tuple[str, ...]:
         found = self._firewall.verify(self._rules)
-        self._refused_since_apply = self._firewall.refused()
+        self._refused.read(self._firewall.refused())
+        return found
+
+    def _guard_drift(self, guard: Guard) -> tuple[str, ...]:
+        found = guard.verify(self._rules, self.facts)
+        self._refused_by_guard.read(guard.refused())
         return found
 
     def _wanted_routing(self) -> Routing:

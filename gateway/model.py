@@ -293,8 +293,9 @@ class Status:
     `at` is when it was told, `verified_age` how long ago the kernel was last read back and found as
     wanted. `reconnects` counts lost tunnels by reason, `switches` changes to
     another server, `refused` packets by family (`ipv4`, `ipv6`) and direction (`in`, `out`,
-    `forward`), `drift` changes by others that were put back. `limits` are the promises that this
-    kernel or container cannot keep, with the remedy.
+    `forward`), and the egress guard's frames of `any` family as direction `guard`; `drift` changes
+    by others that were put back. `limits` are the promises that this kernel or container cannot
+    keep, with the remedy.
     """
 
     at: float

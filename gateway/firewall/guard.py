@@ -44,6 +44,9 @@ FUTURE_UPLINKS = tuple(f"eth{number}" for number in range(10))
 REFUSED = "never passed the firewall"
 """The comment of the counter of frames that the guard dropped, in each device's chain."""
 
+COUNTED_AS = ("any", "guard")
+"""Family and direction of those frames, as `Firewall.refused` has them."""
+
 ARP_LENGTH = 42
 """Bytes of an ARP frame for IPv4 on Ethernet, as the kernel makes it (RFC 826)."""
 
@@ -94,11 +97,6 @@ def guard_for(
     if not 0 < mark < 1 << 32:
         raise FirewallError("the guard needs a mark that no packet has by itself", hex(mark))
     return GuardRules(mark, tuple(_device_guard(ruleset, uplink, routes) for uplink in uplinks))
-
-
-def render_guard(rules: GuardRules) -> str:
-    """Return what `nft -f` puts into force for `rules`, in one transaction."""
-    return transaction(TABLE, render_devices(rules))
 
 
 def render_devices(rules: GuardRules) -> str:
@@ -163,6 +161,14 @@ class Guard:
         Raises FirewallError when the kernel cannot be read.
         """
         return self._table.differences(render_devices(self._complete(rules)))
+
+    def refused(self) -> dict[tuple[str, str], int]:
+        """Return how many frames were dropped since the last `apply`, on all devices.
+
+        They may be of any family, or of none, and have no direction beside the guard's own. Right
+        after `verify` it costs nothing. Raises FirewallError when the kernel cannot be read.
+        """
+        return {COUNTED_AS: sum(self._table.refused().values())}
 
     def _complete(self, rules: GuardRules) -> GuardRules:
         """Return `rules` with all that the kernel can: routes asked for, future devices guarded."""

@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 
 _DORMANT = "flags dormant"
 _REFUSING = re.compile(
-    r"(?:meta nfproto ipv|ip)([46]?) .*\bcounter packets (\d+) bytes \d+ (?:drop|reject)\b"
+    r"(?:(?:meta nfproto ipv|ip)([46]?) .*\b)?counter packets (\d+) bytes \d+ (?:drop|reject)\b"
 )
 _COUNTS = re.compile(r"(counter) (?:packets|pkts) \d+ bytes \d+")
 
@@ -70,7 +70,8 @@ def parse_words(inside: str) -> dict[str, tuple[str, ...]]:
 def refused(listing: str) -> dict[tuple[str, str], int]:
     """Return the packets that refusing rules have met, by family and chain.
 
-    A rule for addresses is listed without the family, which they imply.
+    A rule for addresses is listed without the family, which they imply. One for everything has
+    the family `any`.
     """
     found: dict[tuple[str, str], int] = {}
     chain = ""
@@ -78,7 +79,7 @@ def refused(listing: str) -> dict[tuple[str, str], int]:
         if line.startswith("chain ") and line.endswith("{"):
             chain = line.split()[1]
         elif counted := _REFUSING.match(line.partition(' comment "')[0]):
-            where = f"ipv{counted[1] or 4}", chain
+            where = "any" if counted[1] is None else f"ipv{counted[1] or 4}", chain
             found[where] = found.get(where, 0) + int(counted[2])
     return found
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
+from gateway.errors import NetworkError
 from gateway.model import Facts, Interface
 from gateway.policy.routing import Routing
 from gateway.system.links import links_down
@@ -61,6 +62,9 @@ class Namespace:
         """Return what the kernel has otherwise than `wanted`."""
         return self._network.routing_drift(wanted)
 
-    def shut(self) -> None:
-        """Set every link but loopback down."""
-        links_down()
+    def shut(self) -> tuple[str, ...]:
+        """Set every link but loopback down; return those still up. Raises NetworkError."""
+        try:
+            return links_down()
+        except OSError as err:
+            raise NetworkError(f"set down: {err.strerror}", "every link", err.errno) from err

@@ -44,7 +44,6 @@ class DeviceSetting(IntEnum):
     """The per-device IPv4 settings that the gateway sets: IPV4_DEVCONF_* of linux/ip.h."""
 
     ACCEPT_REDIRECTS = 4
-    RP_FILTER = 8
     ARP_ANNOUNCE = 18
     ARP_IGNORE = 19
     SRC_VALID_MARK = 24

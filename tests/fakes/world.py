@@ -100,6 +100,7 @@ class World:
         self.calls = 0
         self.transcript: list[str] = []
         self.told: list[Status] = []
+        self.still_up: tuple[str, ...] = ()
         self.firewall = _Firewall(self)
         self.tunnel = _Tunnel(self)
         self.network = _Network(self)
@@ -177,9 +178,12 @@ class World:
         return False
 
     def _publish(self, status: Status) -> None:
+        if not self.told or status.state != self.told[-1].state:
+            self.note("told", status.state)
         self.told.append(status)
         is_open = self.firewall.summary.startswith("open")
-        assert not is_open or status.state in {"connected", "connecting"}, self.transcript[-5:]
+        told_open = {"connected", "connecting", "stopping"}  # red comes before the locked rules
+        assert not is_open or status.state in told_open, self.transcript[-5:]
         assert not status.healthy or is_open
 
 
@@ -241,8 +245,9 @@ class _Network:
         del uplink
         return ()
 
-    def shut(self) -> None:
+    def shut(self) -> tuple[str, ...]:
         self._world.call("links down")
+        return self._world.still_up
 
 
 class _Tunnel(FakeTunnel):

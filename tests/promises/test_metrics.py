@@ -4,17 +4,22 @@ import http.client
 import json
 import socket
 import sys
+import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.lab.gateway import HEALTH, Gateway
 from tests.lab.internet import INTERNET
+from tests.lab.probes import ethernet, udp_packet
 from tests.lab.process import PATIENCE, eventually
 from tests.lab.topology import Lab
-from tests.promises.stages import lose_tunnel
+from tests.promises.stages import OWN4, lose_tunnel, send_frames
 
 pytestmark = pytest.mark.lab
+
+READ_EVERY = 3.0
+"""Seconds between two readings of the kernel's counters."""
 
 Samples = dict[tuple[str, str], float]
 
@@ -97,6 +102,29 @@ def test_refused_packets_are_counted_by_family_and_direction(lab: Lab) -> None:
     for labels in ("in ipv4", "out ipv4", "in ipv6", "out ipv6"):
         name = ("refused_packets_total", labels)
         assert after[name] >= counted[name], "a counter never goes back"
+
+
+def test_frames_that_the_guard_drops_are_counted(lab: Lab) -> None:
+    """From a packet socket, past the firewall, over changes of rules; ordinary ones are not."""
+    gateway = lab.gateway().start()
+    gateway.wait_healthy()
+    host, name = INTERNET[0].ipv4, ("refused_packets_total", "guard any")
+    eventually(lambda: name in scraped(gateway), timeout=10, what="the first reading")
+    quiet = scraped(gateway)[name]
+    assert lab.workload.probe("udp", host=host).result == "answered"
+    time.sleep(2 * READ_EVERY)
+    assert scraped(gateway)[name] == quiet, "control: what passes the firewall is not counted"
+    frame = ethernet(lab.uplink.router_mac, OWN4) + udp_packet(OWN4, host, 40002, 7, b"past it")
+    number = 7
+    answers = send_frames(lab.workload, [{"device": "eth0", "frame": frame.hex()}] * number)
+    assert set(answers) == {"ENOBUFS"}
+    wait_for_count(gateway, "guard any", quiet + number - 1)
+    assert scraped(gateway)[name] == quiet + number
+    assert gateway.status().body["refused"]["any guard"] == quiet + number
+    lose_tunnel(lab)
+    gateway.wait_unhealthy()
+    gateway.wait_healthy()
+    assert scraped(gateway)[name] >= quiet + number, "a counter never goes back"
 
 
 def test_the_status_command_prints_all_of_it(lab: Lab) -> None:

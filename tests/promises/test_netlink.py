@@ -305,7 +305,7 @@ def test_device_settings_are_set_and_read_over_netlink(bench: Bench) -> None:
         ("set_mtu", ("eth0", 1), errno.EINVAL),
         ("add_link", ("eth0", "veth"), errno.EEXIST),
         ("add_link", ("new0", "nosuchkind"), errno.EOPNOTSUPP),
-        ("set_device", ("nolink", {DeviceSetting.RP_FILTER: 1}), errno.ENODEV),
+        ("set_device", ("nolink", {DeviceSetting.ARP_IGNORE: 1}), errno.ENODEV),
         ("add_addresses", ("nolink", []), errno.ENODEV),
     ],
 )

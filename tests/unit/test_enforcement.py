@@ -4,9 +4,10 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.enforcement import Enforcement
-from gateway.errors import FirewallError
+from gateway.errors import FirewallError, KernelError, NetworkError
 from gateway.model import Config, Facts, Interface
 from gateway.policy.firewall import closed
 from gateway.policy.routing import Routing
@@ -21,6 +22,7 @@ class Namespace:
     def __init__(self, facts: Facts) -> None:
         self.now = facts
         self.is_shut = False
+        self.stubborn: tuple[str, ...] | None = ()
 
     def facts(self) -> Facts:
         """Return what is there now."""
@@ -47,9 +49,12 @@ class Namespace:
         del uplink
         return ()
 
-    def shut(self) -> None:
-        """Set the links down."""
+    def shut(self) -> tuple[str, ...]:
+        """Set the links down but those that are stubborn, or fail if there is no telling."""
+        if self.stubborn is None:
+            raise NetworkError("set down: Too many open files", "every link")
         self.is_shut = True
+        return self.stubborn
 
 
 class Guard:
@@ -58,6 +63,8 @@ class Guard:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self.is_broken = False
+        self.dropped = 0
+        self.drifted: tuple[str, ...] = ()
         self.closed: list[tuple[str, ...]] = []
 
     def apply(self, ruleset: Ruleset, facts: Facts) -> None:
@@ -67,11 +74,17 @@ class Guard:
         if self.is_broken or not there.issuperset(names):
             raise FirewallError("loading a table", "No such file or directory")
         self.closed += [names] if ruleset == closed() else []
+        self.dropped = 0
 
     def verify(self, ruleset: Ruleset, facts: Facts) -> tuple[str, ...]:
-        """Find everything in order."""
+        """Find what a test says, once."""
         del ruleset, facts
-        return ()
+        found, self.drifted = self.drifted, ()
+        return found
+
+    def refused(self) -> dict[tuple[str, str], int]:
+        """Return what a test says that was dropped since the last `apply`."""
+        return {("any", "guard"): self.dropped}
 
 
 def test_an_uplink_that_went_away_unnoticed_does_not_end_the_gateway() -> None:
@@ -99,3 +112,50 @@ def test_links_are_set_down_when_the_guard_cannot_be_closed_at_all() -> None:
     with pytest.raises(FirewallError):
         enforcement.close()
     assert namespace.is_shut
+
+
+@pytest.mark.parametrize(
+    ("stubborn", "told"),
+    [
+        ((), []),
+        (("eth1",), [("links are still up", ("eth1",))]),
+        (None, [("the links are as they were", None)]),
+    ],
+    ids=["all down", "one is up", "no socket"],
+)
+def test_links_that_are_still_up_are_named(
+    stubborn: tuple[str, ...] | None, told: list[tuple[str, object]]
+) -> None:
+    """Nothing is left to be done for them, so that the log must say so; the failure stays."""
+    namespace = Namespace(TWO_UPLINKS)
+    namespace.stubborn = stubborn
+    firewall = FakeFirewall()
+    enforcement = Enforcement(Config((IPV4_ONLY,)), firewall, None, namespace)
+    firewall.fails = True
+    with capture_logs() as logs, pytest.raises(KernelError, match="refused"):
+        enforcement.close()
+    errors = [entry for entry in logs if entry["log_level"] == "error"]
+    assert [(entry["event"], entry.get("links")) for entry in errors] == told
+
+
+def test_what_the_guard_drops_is_counted_over_its_changes() -> None:
+    """Its counts begin anew with each change, whether ours or made by somebody else."""
+    namespace = Namespace(TWO_UPLINKS)
+    guard = Guard(namespace)
+    enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
+
+    def refused() -> int:
+        enforcement.put_back_drift()
+        return {(family, way): n for family, way, n in enforcement.refused}["any", "guard"]
+
+    assert refused() == 0
+    guard.dropped = 3
+    assert refused() == 3
+    guard.dropped = 5
+    guard.drifted = ("a rule is missing",)
+    assert refused() == 5
+    assert guard.dropped == 0, "control: it was put back"
+    guard.dropped = 2
+    assert refused() == 7
+    guard.dropped = 1  # somebody has made the table anew
+    assert refused() == 8

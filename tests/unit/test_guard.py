@@ -6,7 +6,8 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from gateway.errors import FirewallError
-from gateway.firewall.guard import GuardRules, guard_for, render_guard
+from gateway.firewall.guard import TABLE, Guard, GuardRules, guard_for, render_devices
+from gateway.firewall.nft import Nft
 from gateway.model import Route, Uplink
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.rules import Accept, Chain, Reject, Rule, Ruleset
@@ -30,7 +31,7 @@ def chains(rules: GuardRules) -> dict[str, list[str]]:
     """Return the lines of each device's chain, without what begins every chain."""
     found: dict[str, list[str]] = {}
     name = ""
-    for line in map(str.strip, render_guard(rules).splitlines()):
+    for line in map(str.strip, render_devices(rules).splitlines()):
         if "hook egress" in line:
             name = line.split('"')[1]
             assert line.endswith("policy drop;")
@@ -147,6 +148,37 @@ def test_neighbour_discovery_carries_nothing_but_an_address() -> None:
     discovery = [line for line in lines if "icmpv6" in line]
     assert len(discovery) == 6
     assert all(" meta length <= 86 meta mark set 0x0 accept " in line for line in discovery)
+
+
+LISTED = f"""\
+table {TABLE} {{
+\tchain egress-eth0 {{
+\t\ttype filter hook egress device "eth0" priority filter; policy drop;
+\t\tmeta mark 0x1234abcd ip daddr 198.51.100.10 meta mark set 0x00000000 accept comment "P3"
+\t\tcounter packets 5 bytes 300 drop comment "never passed the firewall"
+\t}}
+
+\tchain egress-eth1 {{
+\t\ttype filter hook egress device "eth1" priority filter; policy drop;
+\t\tcounter packets 2 bytes 84 drop comment "never passed the firewall"
+\t}}
+}}
+"""
+
+
+def test_dropped_frames_are_counted_in_what_the_comparison_has_read() -> None:
+    """On all devices together, and without another run of nft."""
+    runs: list[tuple[str, ...]] = []
+
+    def run(argv: tuple[str, ...], **_options: object) -> str:
+        runs.append(argv)
+        return LISTED if "list" in argv else ""
+
+    guard = Guard(Nft(run), in_advance=False, routed=False)
+    guard.verify(guard_for(closed(), (ETH0, ETH1), GUARD_MARK))
+    number = len(runs)
+    assert guard.refused() == {("any", "guard"): 7}
+    assert len(runs) == number
 
 
 @pytest.mark.parametrize("mark", [0, -1, 1 << 32])

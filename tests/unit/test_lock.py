@@ -6,7 +6,8 @@ from pathlib import Path
 
 from gateway import lock_rules
 from gateway.firewall import render_iptables, render_nftables
-from gateway.firewall.guard import DeviceGuard, GuardRules, render_guard
+from gateway.firewall.guard import TABLE, DeviceGuard, GuardRules, render_devices
+from gateway.firewall.render_nftables import transaction
 from gateway.policy.firewall import closed
 from gateway.policy.rules import Family
 
@@ -32,7 +33,7 @@ def test_the_static_guard_is_the_guard_that_lets_nothing_pass() -> None:
     names = ("eth0", "net.1_a-b")
     chains = "\n".join(lock_rules.GUARD_CHAIN.format(name=name) for name in names)
     rules = GuardRules(1, tuple(map(DeviceGuard, names)))
-    assert lock_rules.GUARD.format(chains=chains) == render_guard(rules)
+    assert lock_rules.GUARD.format(chains=chains) == transaction(TABLE, render_devices(rules))
 
 
 def test_nothing_is_imported_before_the_lock_but_the_lock() -> None:

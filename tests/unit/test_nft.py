@@ -131,6 +131,8 @@ def test_refused_packets_are_counted_by_family_and_chain() -> None:
             meta nfproto ipv4 counter packets 3 bytes 9 drop comment "P1"
             ip6 saddr fd00::/8 meta l4proto tcp counter packets 4 bytes 9 reject with tcp reset
             drop comment "the rest"
+            counter packets 6 bytes 9 drop comment "whatever it is"
+            counter packets 7 bytes 9 accept comment "not refused"
         }
         chain output {
             meta nfproto ipv6 counter packets 5 bytes 9 drop comment "P1"
@@ -139,6 +141,7 @@ def test_refused_packets_are_counted_by_family_and_chain() -> None:
     assert refused(listing) == {
         ("ipv4", "input"): 5,
         ("ipv6", "input"): 4,
+        ("any", "input"): 6,
         ("ipv6", "output"): 5,
     }
 
