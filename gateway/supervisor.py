@@ -100,7 +100,8 @@ class Supervisor:
         """Connect, stay connected, and return once stopped and closed.
 
         Raises FirewallError when not even the closed ruleset could be put into force; every link
-        but loopback is down then. Whatever else is raised, the closed ruleset is in force.
+        but loopback is down then, or the log names those that are not. Whatever else is raised,
+        the closed ruleset is in force.
         """
         try:
             while not isinstance(self._state, Stopping):
@@ -110,7 +111,7 @@ class Supervisor:
             self._kernel.close()
             raise
         self._publish()
-        await self._clear_away()
+        await asyncio.gather(self._clear_away(), self._parts.hooks.finish())
 
     async def _turn(self) -> None:
         """Wait for one event, and follow it; a failure leads to a stricter state."""
@@ -228,6 +229,8 @@ class Supervisor:
         before = self._state
         after = step(before, event, self._now(), random.random())  # noqa: S311 - spreads attempts
         self._state = after
+        if isinstance(after, Stopping):
+            self._publish()  # red comes first: nobody is to begin with what is about to end
         self._kernel.enter(after)
         if _told(before) != _told(after):
             self._tell(before, after)
@@ -298,7 +301,6 @@ class Supervisor:
             self._parts.forget_flows()
         except GatewayError as err:
             self._log.error("not everything was cleared away", problem=str(err))
-        await self._parts.hooks.finish()
 
     # What is told
 

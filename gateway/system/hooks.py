@@ -1,6 +1,7 @@
 """The user's commands for a tunnel that comes up or goes down."""
 
 import asyncio
+from typing import Any
 
 import structlog
 
@@ -8,10 +9,13 @@ from gateway.errors import GatewayError
 from gateway.system import process
 
 TIME_LIMIT = 30.0
-"""Seconds after which a command is ended."""
+"""Seconds after which a command is ended, with all that it has started."""
 
 LAST_TIME_LIMIT = 2.0
 """Seconds that commands get when the gateway ends: who stops a container does not wait long."""
+
+GRACE = 0.3
+"""Seconds that a command gets to end by itself when it is told to."""
 
 
 class Hooks:
@@ -21,11 +25,25 @@ class Hooks:
     commands end does not make a queue of them.
     """
 
-    def __init__(self, up: tuple[str, ...], down: tuple[str, ...]) -> None:
-        """`up` and `down` are argument lists, empty for none."""
+    def __init__(
+        self,
+        up: tuple[str, ...],
+        down: tuple[str, ...],
+        *,
+        time_limit: float = TIME_LIMIT,
+        last_time_limit: float = LAST_TIME_LIMIT,
+    ) -> None:
+        """`up` and `down` are argument lists, empty for none.
+
+        Each run has `time_limit` seconds, and what is still to be done when the gateway ends
+        `last_time_limit` seconds together.
+        """
         self._commands = {"VPN_UP_COMMAND": up, "VPN_DOWN_COMMAND": down}
+        self._time_limit = time_limit
+        self._last_time_limit = last_time_limit
         self._wanted: str | None = None
         self._running: str | None = None
+        self._enough = asyncio.Event()
         self._work: asyncio.Future[None] | None = None
         self._log = structlog.get_logger()
 
@@ -38,9 +56,18 @@ class Hooks:
         self._want("VPN_DOWN_COMMAND")
 
     async def finish(self) -> None:
-        """Wait until all is done, but not for long; what still runs then ends with the process."""
-        if self._work is not None:
-            await asyncio.wait([self._work], timeout=LAST_TIME_LIMIT)
+        """Let the last word be done, but not for long; what is not done then is ended.
+
+        A command that is not the last word gives way to it at once.
+        """
+        if self._work is None:
+            return
+        if self._wanted is not None:
+            self._enough.set()
+        await asyncio.wait([self._work], timeout=self._last_time_limit)
+        self._wanted = None
+        self._enough.set()
+        await asyncio.wait([self._work], timeout=GRACE + process.KILL_TIME)
 
     def _want(self, variable: str) -> None:
         if self._work is not None and not self._work.done():
@@ -55,17 +82,27 @@ class Hooks:
             argv = self._commands[self._running]
             if argv:
                 await self._run(self._running, argv)
+            self._enough.clear()
             self._running, self._wanted = self._wanted, None
 
     async def _run(self, variable: str, argv: tuple[str, ...]) -> None:
         log = self._log.bind(variable=variable)
+        started_at = asyncio.get_running_loop().time()
         try:
             child = process.start(argv, on_line=lambda line: log.info("command says", line=line))
-            await asyncio.wait([child.exited], timeout=TIME_LIMIT)
+            await self._end_or_limit(child)
             if child.running:
-                log.warning("command ended after its time", seconds=TIME_LIMIT)
-                await child.stop()
+                seconds = round(asyncio.get_running_loop().time() - started_at, 1)
+                log.warning("command ended after its time", seconds=seconds)
+                await child.stop(GRACE)
             elif child.exited.result() != 0:
                 log.warning("command failed", ending=process.ending(child.exited.result()))
         except GatewayError as err:
             log.warning("command failed", problem=str(err))
+
+    async def _end_or_limit(self, child: process.Child) -> None:
+        """Wait until `child` has ended or has had its time."""
+        enough = asyncio.ensure_future(self._enough.wait())
+        either: list[asyncio.Future[Any]] = [child.exited, enough]
+        await asyncio.wait(either, timeout=self._time_limit, return_when=asyncio.FIRST_COMPLETED)
+        enough.cancel()

@@ -26,6 +26,10 @@ KILL_TIME = 2.0
 """Seconds that a killed process may take to disappear."""
 LONGEST_LINE = 4096
 """Bytes after which a line of output is passed on though it has not ended."""
+PIPE_HOLDS = 1 << 16
+"""Bytes that a pipe holds at most (pipe(7)): what can be left in it when its writer has ended."""
+POLL = 0.01
+"""Seconds between two looks at a group of processes, whose end nobody tells."""
 
 
 def run(
@@ -80,7 +84,10 @@ def ending(code: int) -> str:
 
 
 class Child:
-    """A running child; `exited` is done with its exit code (negative: the signal) once it ended."""
+    """A running child; `exited` is done with its exit code (negative: the signal) once it ended.
+
+    It leads a process group of its own, so that what it starts can be ended with it.
+    """
 
     def __init__(self, program: str, pid: int, exited: asyncio.Future[int]) -> None:
         self.program = program
@@ -93,14 +100,36 @@ class Child:
         return not self.exited.done()
 
     async def stop(self, grace: float = 0.5) -> None:
-        """End it: SIGTERM, and SIGKILL after `grace` seconds; raise ProcessError if that fails."""
-        for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, KILL_TIME)):
-            if not self.running:
+        """End it and its group: SIGTERM, and SIGKILL after `grace` seconds.
+
+        Raises ProcessError if that fails. One that has ended by itself is left alone, and so is
+        what it left behind.
+        """
+        if not self.running:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace
+        self._signal(signal.SIGTERM)
+        await asyncio.wait([self.exited], timeout=grace)
+        while loop.time() < deadline:
+            if not self._signal(0):
                 return
-            os.kill(self.pid, number)  # not reaped yet, so the number is still its own
-            await asyncio.wait([self.exited], timeout=patience)
+            await asyncio.sleep(POLL)
+        self._signal(signal.SIGKILL)
+        await asyncio.wait([self.exited], timeout=KILL_TIME)
         if self.running:
             raise ProcessError(self.program, "does not end, even when killed")
+
+    def _signal(self, number: int) -> bool:
+        """Send a signal to the whole group; say whether anybody is left of it.
+
+        Its number is nobody else's as long as one of its members is there, reaped or not.
+        """
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 _exits: dict[int, asyncio.Future[int]] = {}
@@ -121,8 +150,9 @@ def start(
 ) -> Child:
     """Start `argv` as a child that stays; it dies with the gateway. To be called on the loop.
 
-    Each line that it writes goes to `on_line`. `descriptors` maps the child's descriptor numbers to
-    ours; it gets no others. Raises MissingError or ProcessError.
+    Each line that it writes goes to `on_line`, and nothing that others write after its end.
+    `descriptors` maps the child's descriptor numbers to ours; it gets no others. Raises
+    MissingError or ProcessError.
     """
     reap_orphans()
     # The kernel kills the child when we go, also by SIGKILL (prctl(2), PR_SET_PDEATHSIG).
@@ -141,6 +171,7 @@ def start(
             [*command, *argv[1:]],
             {**MINIMAL_ENVIRONMENT, **(env or {})},
             file_actions=wiring,
+            setpgroup=0,
             setsigmask=(),
             setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD),
         )
@@ -150,9 +181,10 @@ def start(
     finally:
         os.close(write_end)
     loop = asyncio.get_running_loop()
-    _Lines(loop, read_end, on_line)
-    _exits[pid] = loop.create_future()
-    return Child(argv[0], pid, _exits[pid])
+    lines = _Lines(loop, read_end, on_line)
+    exited = _exits[pid] = loop.create_future()
+    exited.add_done_callback(lambda _: lines.finish())
+    return Child(argv[0], pid, exited)
 
 
 def _reap() -> None:
@@ -169,7 +201,7 @@ def _reap() -> None:
 
 
 class _Lines:
-    """Reads a pipe to its end and passes on whole lines; a flood of output cannot fill memory."""
+    """Reads a pipe and passes on whole lines; a flood of output cannot fill memory."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, pipe: int, on_line: Callable[[str], None]
@@ -178,19 +210,40 @@ class _Lines:
         self._pipe = pipe
         self._on_line = on_line
         self._rest = b""
+        self._is_open = True
         loop.add_reader(pipe, self._read)
 
-    def _read(self) -> None:
+    def finish(self) -> None:
+        """Pass on what is there, and close: who else writes to it may do so for ever."""
+        for _ in range(PIPE_HOLDS // LONGEST_LINE):
+            if not self._read():
+                break
+        self._close()
+
+    def _read(self) -> bool:
+        """Pass on some of what is there; say whether there was anything."""
+        if not self._is_open:
+            return False
         try:
             data = os.read(self._pipe, LONGEST_LINE)
         except BlockingIOError:
-            return
+            return False
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if not data or len(self._rest) > LONGEST_LINE:
+        if len(self._rest) > LONGEST_LINE:
             lines.append(self._rest)
             self._rest = b""
-        for line in filter(None, lines):
-            self._on_line(line.decode("utf-8", "replace").rstrip())
+        self._pass_on(lines)
         if not data:
+            self._close()
+        return bool(data)
+
+    def _close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._pass_on([self._rest])
             self._loop.remove_reader(self._pipe)
             os.close(self._pipe)
+
+    def _pass_on(self, lines: list[bytes]) -> None:
+        for line in filter(None, lines):
+            self._on_line(line.decode("utf-8", "replace").rstrip())

@@ -1,6 +1,9 @@
 """The user's commands: at the right moments, without a shell, never in the gateway's way."""
 
+import contextlib
+import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,18 @@ echo >> {NOTES}
 echo "said by the command"
 """
 HANGS = "#!/bin/sh\nexec sleep 600\n"
+STAYS = """#!/bin/sh
+# Two children that do not end when only their shell is killed.
+sleep 600.25 &
+sleep 600.25
+"""
+UP_STAYS = f"""#!/bin/sh
+echo "$1" >> {NOTES}
+if [ "$1" = up ]; then sleep 600.25; else sleep 1; fi
+echo "end of $1" >> {NOTES}
+"""
+STOPPED_IN = 3.0 * PATIENCE
+"""Seconds that a stop may take in all."""
 FAILS = "#!/bin/sh\nexit 7\n"
 
 
@@ -85,4 +100,43 @@ def test_a_command_that_hangs_delays_neither_a_reconnect_nor_a_stop(lab: Lab) ->
     assert lab.workload.probe("tcp", host=HOST4).seen == lab.server.exit.ipv4
     asked_at = time.monotonic()
     assert gateway.stop() == 0
-    assert time.monotonic() - asked_at < 3 * PATIENCE
+    assert time.monotonic() - asked_at < STOPPED_IN
+
+
+def sleepers() -> int:
+    """Return how many children of the scripts there are."""
+    found = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += path.read_bytes() == b"sleep\x00600.25\x00"
+    return found
+
+
+def test_a_stop_leaves_nothing_of_a_command_behind(lab: Lab) -> None:
+    """A script's own children end with it, though the gateway is not process 1 here."""
+    gateway = with_command(lab, STAYS, VPN_UP_COMMAND="/config/command")
+    eventually(lambda: sleepers() == 2, timeout=5, what="the script's children")  # the control
+    asked_at = time.monotonic()
+    assert gateway.stop() == 0
+    assert time.monotonic() - asked_at < STOPPED_IN
+    assert sleepers() == 0
+
+
+def test_at_a_stop_health_is_red_at_once_and_the_down_command_has_its_turn(lab: Lab) -> None:
+    """The up command, which hangs, gives way; meanwhile 503 says why."""
+    gateway = with_command(
+        lab,
+        UP_STAYS,
+        VPN_UP_COMMAND="/config/command up",
+        VPN_DOWN_COMMAND="/config/command down",
+    )
+    wait_for_notes(gateway, ["up"])
+    assert gateway.status().code == 200
+    asked_at = time.monotonic()
+    gateway.signal(signal.SIGTERM)
+    red = gateway.wait_for_state("stopping")
+    assert (red.code, red.body["healthy"]) == (503, False)
+    assert gateway.wait() == 0
+    assert time.monotonic() - asked_at < STOPPED_IN
+    assert notes(gateway) == ["up", "down", "end of down"]
+    assert sleepers() == 0

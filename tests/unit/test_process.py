@@ -1,6 +1,7 @@
 """Processes: what a child gets of the gateway, how its end is told, and who collects orphans."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -100,6 +101,70 @@ def test_a_child_that_stays_is_told_to_end_and_then_killed() -> None:
         assert time.monotonic() - started < 1
         assert await deaf.exited == -signal.SIGKILL
         await deaf.stop()
+
+    on_a_loop(work())
+
+
+def alive(pid: int) -> bool:
+    """Say whether there is such a process, and not only what is left to be reaped of it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("ascii")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def descriptors() -> int:
+    """Return how many we have open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def ended(pid: int) -> bool:
+    """Wait a second at most until there is no such process."""
+    for _ in range(100):
+        if not alive(pid):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("trap", ["", "trap '' TERM; "], ids=["polite", "deaf"])
+def test_what_a_child_has_started_ends_with_it(trap: str) -> None:
+    """A shell's foreground child and its background child; those too that ignore SIGTERM."""
+
+    async def work() -> None:
+        lines: asyncio.Queue[str] = asyncio.Queue()
+        inner = f"{trap}echo $$; while :; do sleep 0.05; done"
+        child = process.start(
+            ["sh", "-c", 'sh -c "$0" & sh -c "$0"; true', inner], on_line=lines.put_nowait
+        )
+        pids = [int(await lines.get()) for _ in range(2)]
+        assert all(map(alive, [child.pid, *pids])), "control"
+        await child.stop(grace=0.2)
+        assert await child.exited == -signal.SIGTERM
+        assert [await ended(pid) for pid in pids] == [True, True]
+
+    on_a_loop(work())
+
+
+def test_a_child_that_has_ended_leaves_others_alone_and_no_descriptor_open() -> None:
+    """What it left in the background goes on, but nobody waits for its words."""
+
+    async def work() -> None:
+        process.reap_orphans()
+        for _ in range(3):  # what the loop opens for itself
+            await asyncio.sleep(0)
+        opened = descriptors()
+        for _ in range(5):
+            lines: list[str] = []
+            script = "sleep 60 & echo $!; printf end"
+            child = process.start(["sh", "-c", script], on_line=lines.append)
+            assert await child.exited == 0
+            assert lines[1] == "end"
+            await child.stop()
+            assert alive(int(lines[0]))
+            os.kill(int(lines[0]), signal.SIGKILL)
+        assert descriptors() == opened
 
     on_a_loop(work())
 

@@ -1,10 +1,7 @@
-"""The small parts of staying up: ways to a server, addresses of a name, counts, commands."""
+"""The small parts of staying up: ways to a server, addresses of a name, counts."""
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
-from pathlib import Path
 
 from gateway.firewall.listing import refused
 from gateway.firewall.xt_entry import COUNTERS, ENTRY_SIZE, packets
@@ -12,8 +9,6 @@ from gateway.model import EVERYTHING, NamedEndpoint, Peer
 from gateway.policy.dns import resolved
 from gateway.policy.routing import ways
 from gateway.policy.rules import Family
-from gateway.system import process
-from gateway.system.hooks import Hooks
 from tests.fakes.world import other_uplink
 from tests.scenarios import IPV4_ONLY, ONE_UPLINK, TWO_UPLINKS
 
@@ -74,47 +69,3 @@ def test_addresses_that_no_server_can_have_are_left_out() -> None:
     found = resolved(NAMED, answers, ONE_UPLINK)
     assert [str(t.endpoints[0].address) for t in found] == list(good)
     assert resolved(NAMED, {"vpn.example": tuple(map(ip_address, odd))}, ONE_UPLINK) == ()
-
-
-def ran(tmp_path: Path, play: Callable[[Hooks], None], seconds: str) -> list[str]:
-    """Return which commands have run, in order, once `play` has called them and all is done."""
-    notes = tmp_path / "notes"
-    up, down = (("sh", "-c", f"echo {word} >> {notes}; sleep {seconds}") for word in ("up", "down"))
-
-    async def live() -> None:
-        process.reap_orphans()
-        hooks = Hooks(up, down)
-        play(hooks)
-        await hooks.finish()
-
-    asyncio.run(live())
-    return notes.read_text("utf-8").splitlines() if notes.exists() else []
-
-
-def test_commands_run_one_after_the_other(tmp_path: Path) -> None:
-    """Down does not overtake up."""
-    assert ran(tmp_path, lambda hooks: (hooks.up(), hooks.down())[0], "0.05") == ["up", "down"]
-
-
-def test_a_tunnel_that_flaps_makes_no_queue_of_commands(tmp_path: Path) -> None:
-    """While one runs, the last word counts; when that is what runs already, nothing follows."""
-
-    def flap(hooks: Hooks) -> None:
-        for _ in range(100):
-            hooks.up()
-            hooks.down()
-        hooks.up()
-
-    assert ran(tmp_path, flap, "0.05") == ["up"]
-
-
-def test_nothing_runs_where_no_command_is_given() -> None:
-    """As in most configurations."""
-
-    async def live() -> None:
-        hooks = Hooks((), ())
-        hooks.up()
-        hooks.down()
-        await hooks.finish()
-
-    asyncio.run(live())

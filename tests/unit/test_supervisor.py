@@ -73,6 +73,25 @@ def test_the_rules_come_first_on_the_way_up_and_on_the_way_down() -> None:
     ]
 
 
+def test_a_stop_is_red_before_its_rules_are_in_and_commands_end_beside_the_interface() -> None:
+    """Nobody is to be sent to what is about to close; slow commands and links share their time."""
+    world = World(ONE)
+    world.run(until=5)
+    told = world.transcript.index("told stopping")
+    assert [line for line in world.transcript[told:] if not line.startswith("facts")] == [
+        "told stopping",
+        "rules closed",
+        "routes nowhere",
+        "VPN_DOWN_COMMAND",
+        "down",
+        "forget flows",
+        "finish",
+    ]
+    stopping = [status for status in world.told if status.state == "stopping"]
+    assert not any(status.healthy for status in stopping)
+    assert world.told[-1] == stopping[-1]
+
+
 def test_a_switch_replaces_the_hole_in_the_step_that_opens_the_next_one() -> None:
     """One ruleset, and it comes before the interface gets the other server."""
     world = World(TWO)
