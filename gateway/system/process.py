@@ -123,12 +123,15 @@ class Child:
     def _signal(self, number: int) -> bool:
         """Send a signal to the whole group; say whether anybody is left of it.
 
-        Its number is nobody else's as long as one of its members is there, reaped or not.
+        Its number is nobody else's as long as one of its members is there, reaped or not. Raises
+        ProcessError.
         """
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
             return False
+        except OSError as err:
+            raise ProcessError(self.program, f"could not be ended: {err.strerror}") from err
         return True
 
 

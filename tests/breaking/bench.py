@@ -21,7 +21,8 @@ from typing import Any, Self
 
 from tests.breaking.watch import BEGIN, CONNECT, FAIL, START, Break, Step, Watch
 from tests.lab.errors import LabError
-from tests.lab.frames import Frame, is_multicast_report
+from tests.lab.frames import Frame, addressed_to, is_multicast_report
+from tests.lab.hosts import dns
 from tests.lab.internet import INTERNET
 from tests.lab.probes import ethernet, udp_packet
 from tests.lab.process import PATIENCE, eventually
@@ -38,8 +39,14 @@ RATE = 100
 DISCARD = 9
 TABLE = "51820"
 """The tunnel's routing table."""
-RESOLVER = "nameserver 127.0.0.11\n"
+RESOLV_CONF = "nameserver 127.0.0.11\n"
 """What an engine writes for each start."""
+HOLES = {"FIREWALL_OUTBOUND_SUBNETS": "192.168.77.0/24,fd77::/64", "FIREWALL_INPUT_PORTS": "8080"}
+RESOLVER, NAME = "2001:db8:100::53", "vpn.example"
+BY_NAME = {"WIREGUARD_ENDPOINT_IP": NAME, "WIREGUARD_ENDPOINT_RESOLVER": RESOLVER}
+VARIABLES = {4: HOLES, 6: BY_NAME}
+"""What the gateway is told beside its tunnel, by the family of its endpoint, so that connection
+marks and holes are broken in one run, and the look-up of a name through its hole in the other."""
 SETTLE = 0.5 * PATIENCE
 """Seconds that a closed gateway gets after a failure to end or to become healthy."""
 SLOWEST = 4.0 * PATIENCE
@@ -108,7 +115,7 @@ class Bench:
     """One lab, one gateway, one flood; a context manager."""
 
     def __init__(self, family: int, meanwhile: Callable[[Lab], None] | None = None) -> None:
-        """`family` is that of the server's endpoint: 4 or 6.
+        """`family` is that of the server's endpoint, 4 or 6; it decides about VARIABLES too.
 
         `meanwhile` is done by somebody else at the moment of each break.
         """
@@ -120,6 +127,7 @@ class Bench:
     def __enter__(self) -> Self:
         """Build the lab, and start the flood."""
         self._lab = self._stack.enter_context(Lab())
+        self._serve_name()
         self._gateway = self._lab.gateway()
         self._outlets = Outlets(self._lab)
         self._stack.callback(self._outlets.close)
@@ -137,6 +145,11 @@ class Bench:
     ) -> None:
         """Remove everything."""
         self._stack.close()
+
+    def _serve_name(self) -> None:
+        """Have somebody outside who knows the endpoint's name."""
+        self._lab.internet_namespace.ip(f"addr add {RESOLVER}/128 dev lo")
+        self._lab.internet.serve(dns(RESOLVER, AAAA=self._lab.server.endpoint.ipv6))
 
     # -- counting ------------------------------------------------------------------------------
 
@@ -274,7 +287,7 @@ class Bench:
         """
         gateway = self._gateway
         gateway.argv = [sys.executable, "-m", "gateway"]
-        (gateway.container.root / "etc/resolv.conf").write_text(RESOLVER, encoding="ascii")
+        (gateway.container.root / "etc/resolv.conf").write_text(RESOLV_CONF, encoding="ascii")
         self._watched = watched
         if watched:
             self._watch = Watch(self._lab.household.directory, self._at_the_break)
@@ -283,7 +296,7 @@ class Bench:
             gateway.argv = watch.telling() if counting else watch.command(gateway.argv)
             if phase:
                 watch.arm(phase, wanted)
-        gateway.start(gateway.env(family=self._family))
+        gateway.start(gateway.env(family=self._family, **VARIABLES[self._family]))
 
     def _wait_connected(self, times: int = 1) -> None:
         self._wait_for(CONNECTED, times)
@@ -347,8 +360,9 @@ class Bench:
         if not self.closed_at:
             return []
         all_closed = max(self.closed_at.values()) if len(self.closed_at) == len(self.ways) else None
+        allowed = [addressed_to(RESOLVER)] if VARIABLES[self._family] is BY_NAME else []
         found = []
-        for frame in self._lab.leaks(min(self.closed_at.values())):
+        for frame in self._lab.leaks(min(self.closed_at.values()), allowed=allowed):
             way = next((way for way in self.ways if f" {way} ".encode() in frame.raw), None)
             since = self.closed_at.get(way) if way else all_closed
             if since is not None and frame.at > since and not is_multicast_report(frame):

@@ -1,5 +1,7 @@
 """The kernel calls that are broken, in words: which kind, done to what, and how they fail.
 
+Those that are not broken are listed: every other one is.
+
 Pure but for reading the memory and the descriptors of the process that has stopped in a call.
 """
 
@@ -17,14 +19,37 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 CALLS = {
     1: "write", 16: "ioctl", 20: "writev", 22: "pipe", 41: "socket", 42: "connect", 44: "sendto",
-    45: "recvfrom", 46: "sendmsg", 47: "recvmsg", 49: "bind", 50: "listen", 53: "socketpair",
-    54: "setsockopt", 55: "getsockopt", 56: "clone", 57: "fork", 58: "vfork", 59: "execve",
-    73: "flock", 77: "ftruncate", 82: "rename", 83: "mkdir", 87: "unlink", 90: "chmod",
-    91: "fchmod", 157: "prctl", 217: "getdents64", 233: "epoll_ctl", 257: "openat",
-    258: "mkdirat", 263: "unlinkat", 264: "renameat", 268: "fchmodat", 288: "accept4",
-    290: "eventfd2", 291: "epoll_create1", 293: "pipe2", 324: "membarrier", 435: "clone3",
+    45: "recvfrom", 46: "sendmsg", 47: "recvmsg", 48: "shutdown", 49: "bind", 50: "listen",
+    51: "getsockname", 53: "socketpair", 54: "setsockopt", 55: "getsockopt", 56: "clone",
+    57: "fork", 58: "vfork", 59: "execve", 62: "kill", 72: "fcntl", 73: "flock", 74: "fsync",
+    77: "ftruncate", 82: "rename", 83: "mkdir", 87: "unlink", 90: "chmod", 91: "fchmod",
+    109: "setpgid", 126: "capset", 157: "prctl", 217: "getdents64", 233: "epoll_ctl",
+    254: "inotify_add_watch", 257: "openat", 258: "mkdirat", 263: "unlinkat", 264: "renameat",
+    268: "fchmodat", 288: "accept4", 290: "eventfd2", 291: "epoll_create1", 293: "pipe2",
+    294: "inotify_init1", 299: "recvmmsg", 307: "sendmmsg", 324: "membarrier", 434: "pidfd_open",
+    435: "clone3", 437: "openat2",
 }  # fmt: skip
-"""The system calls that change something or ask the kernel for something, by number (x86-64)."""
+"""Names of the system calls that stop, by number (x86-64); one that is not here stops as well."""
+
+PASSES = {
+    0: "read", 3: "close", 5: "fstat", 7: "poll", 8: "lseek", 9: "mmap", 10: "mprotect",
+    11: "munmap", 12: "brk", 13: "rt_sigaction", 14: "rt_sigprocmask", 15: "rt_sigreturn",
+    17: "pread64", 21: "access", 23: "select", 24: "sched_yield", 25: "mremap", 28: "madvise",
+    32: "dup", 33: "dup2", 34: "pause", 35: "nanosleep", 37: "alarm", 39: "getpid",
+    52: "getpeername", 60: "exit", 61: "wait4", 63: "uname", 79: "getcwd", 89: "readlink",
+    96: "gettimeofday", 97: "getrlimit", 98: "getrusage", 99: "sysinfo", 102: "getuid",
+    104: "getgid", 107: "geteuid", 108: "getegid", 110: "getppid", 111: "getpgrp", 125: "capget",
+    131: "sigaltstack", 137: "statfs", 138: "fstatfs", 158: "arch_prctl", 186: "gettid",
+    202: "futex", 203: "sched_setaffinity", 204: "sched_getaffinity", 218: "set_tid_address",
+    219: "restart_syscall", 228: "clock_gettime", 229: "clock_getres", 230: "clock_nanosleep",
+    231: "exit_group", 232: "epoll_wait", 234: "tgkill", 247: "waitid", 262: "newfstatat",
+    267: "readlinkat", 269: "faccessat", 270: "pselect6", 271: "ppoll", 273: "set_robust_list",
+    281: "epoll_pwait", 292: "dup3", 302: "prlimit64", 318: "getrandom", 332: "statx",
+    334: "rseq", 436: "close_range", 439: "faccessat2", 441: "epoll_pwait2",
+}  # fmt: skip
+"""The system calls that are never broken, by number: there are thousands of them in a run, or they
+hardly ever fail. They wait; they read, duplicate or close what another call has opened; they look
+at files and at the process itself; they manage its memory, its threads and its signal handlers."""
 
 ERRORS = {
     "write": errno.EIO, "writev": errno.EIO, "ioctl": errno.EPERM, "connect": errno.ECONNREFUSED,
@@ -37,27 +62,40 @@ ERRORS = {
     "rename": errno.EROFS, "renameat": errno.EROFS, "chmod": errno.EROFS, "fchmod": errno.EROFS,
     "fchmodat": errno.EROFS, "ftruncate": errno.EIO, "flock": errno.ENOLCK,
     "getdents64": errno.EIO, "membarrier": errno.ENOSYS, "prctl": errno.EINVAL,
+    "shutdown": errno.ENOTCONN, "getsockname": errno.ENOBUFS, "kill": errno.EPERM,
+    "fcntl": errno.EMFILE, "fsync": errno.EIO, "setpgid": errno.EPERM, "capset": errno.EPERM,
+    "inotify_init1": errno.EMFILE, "inotify_add_watch": errno.ENOSPC, "recvmmsg": errno.ENOBUFS,
+    "sendmmsg": errno.ENOBUFS, "pidfd_open": errno.EMFILE, "openat2": errno.EMFILE,
 }  # fmt: skip
 """How each call fails; the others for want of memory."""
 
 KINDS = {
-    "child process": {"clone", "fork", "vfork", "clone3", "execve", "prctl"},
+    "child process": {
+        "clone", "fork", "vfork", "clone3", "execve", "prctl", "kill", "setpgid", "capset",
+        "pidfd_open",
+    },
     "file": {
         "openat", "flock", "ftruncate", "rename", "renameat", "mkdir", "mkdirat", "unlink",
-        "unlinkat", "chmod", "fchmod", "fchmodat", "getdents64", "write", "writev",
+        "unlinkat", "chmod", "fchmod", "fchmodat", "getdents64", "write", "writev", "fcntl",
+        "fsync", "openat2", "inotify_init1", "inotify_add_watch",
     },
     "socket": {
         "socket", "connect", "sendto", "recvfrom", "sendmsg", "recvmsg", "bind", "listen",
-        "socketpair", "setsockopt", "getsockopt", "accept4",
+        "socketpair", "setsockopt", "getsockopt", "accept4", "shutdown", "getsockname",
+        "recvmmsg", "sendmmsg",
     },
     "device": {"ioctl"},
 }  # fmt: skip
 
-ON_SOCKETS = KINDS["socket"] - {"socket", "socketpair"}
-ON_DESCRIPTORS = {"write", "writev", "flock", "ftruncate", "fchmod", "getdents64", "ioctl"}
+ON_SOCKETS = KINDS["socket"] - {"socket", "socketpair", "getsockname"}
+ON_DESCRIPTORS = {
+    "write", "writev", "flock", "ftruncate", "fchmod", "getdents64", "ioctl", "fsync",
+}  # fmt: skip
+NUMBER_ARGUMENT = {"prctl": 0, "kill": 1, "fcntl": 1}
+"""What tells calls that look alike apart: the option, the signal, the command."""
 PATH_ARGUMENT = {
     "openat": 1, "mkdirat": 1, "unlinkat": 1, "renameat": 1, "fchmodat": 1, "execve": 0,
-    "rename": 0, "mkdir": 0, "unlink": 0, "chmod": 0,
+    "rename": 0, "mkdir": 0, "unlink": 0, "chmod": 0, "openat2": 1, "inotify_add_watch": 1,
 }  # fmt: skip
 
 SOL_IP, SOL_IPV6 = 0, 41
@@ -82,9 +120,15 @@ HEADER = struct.Struct("=IHHII")
 """rtnetlink(7), linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h, netlink(7)."""
 
 PYTHON = tuple(
-    {f"{sys.prefix}/", f"{sys.base_prefix}/lib/python3", str(PROJECT / "gateway"), "/etc/python"}
+    {f"{sys.prefix}/", f"{Path(sys.prefix).resolve()}/", f"{sys.base_prefix}/lib/python3"}
+    | {str(PROJECT / "gateway"), "/etc/python"}
 )
-LIBRARY = re.compile(r"\.so(\.|$)|/ld\.so\.|/gconv/|/locale/|/lib/terminfo")
+LIBRARY = re.compile(r"\.so(\.|$)|/ld\.so\.|/gconv/|/locale/|/lib/terminfo|/x86_64-linux-gnu/")
+SETTINGS = re.compile(
+    r"/etc/(iproute2/|connlabel\.conf|nsswitch\.conf|localtime|protocols|gai\.conf)"
+    r"|/usr/lib/ssl/|/sys/devices/system/cpu/|/sys/kernel/mm/"
+)
+"""What libraries look up of their own accord."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +156,9 @@ def described(call: Call) -> tuple[str, str]:
         return kind, f"socket {_socket_name(family, type_, protocol)}"
     if call.name in ON_DESCRIPTORS:
         return _on_descriptor(call, kind)
-    return kind, f"prctl {call.arguments[0]}" if call.name == "prctl" else call.name
+    if call.name in NUMBER_ARGUMENT:
+        return kind, f"{call.name} {_signed(call.arguments[NUMBER_ARGUMENT[call.name]])}"
+    return kind, call.name
 
 
 def failure(call: str) -> int:
@@ -146,7 +192,8 @@ def _on_socket(call: Call) -> tuple[str, str]:
             version = 6 if level == SOL_IPV6 else 4
             kind = "table commit" if call.name == "setsockopt" else "table read"
             return kind, f"{tables[option]} IPv{version} {_text_at(call, call.arguments[3], 32)}"
-        return "socket", f"{call.name} {level}/{option} {name}"
+        detail = f" {level}/{option}" if call.name == "setsockopt" else ""
+        return "socket", f"{call.name}{detail} {name}"
     if family == socket.AF_NETLINK and call.name in {"sendto", "sendmsg"}:
         return "netlink message", f"{name} {_messages(_payload(call), protocol)}"
     kind = "netlink answer" if family == socket.AF_NETLINK and "recv" in call.name else "socket"
@@ -199,6 +246,8 @@ def _named(path: str) -> str:
         return "a Python module"
     if LIBRARY.search(path):
         return "a library"
+    if SETTINGS.match(path):
+        return "a setting of a library"
     path = re.sub(r"/proc/(self|thread-self|\d+)(/task/\d+)?", "/proc/N", path)
     return re.sub(r"(socket|pipe|anon_inode):.*|^/tmp/.*", r"(\1)", path)
 

@@ -3,8 +3,9 @@
     python -m tests.breaking.campaign [--all] [--family 4|6] [--labs N] [--only WORDS]
 
 Every step that a run makes is counted first, so that code which is written tomorrow is broken the
-day it is written. Without `--all`, of the steps that look alike (same phase, maker, kind and words)
-some are chosen, evenly spread; the same ones in each run of the same code.
+day it is written: whatever system call it makes, but those that `calls.PASSES` names. Without
+`--all`, of the steps that look alike (same phase, maker, kind and words) some are chosen, evenly
+spread; the same ones in each run of the same code.
 """
 
 import argparse
@@ -24,7 +25,7 @@ LABS = 3
 OF_A_CHANGE = 2
 """How many are broken of the steps that look alike and change something; of the others one."""
 CHANGES = {"netlink message", "table commit", "child process"}
-ONLY_ASKS = re.compile(r"GET\w+$|ADD_COUNTERS|nftables \d+$|clone3|prctl")
+ONLY_ASKS = re.compile(r"GET\w+$|ADD_COUNTERS|nftables \d+$|clone3|prctl|capset|kill 0")
 
 BATCH = 12
 """Breaks that a lab gets at a time."""

@@ -2,8 +2,9 @@
 
     python filtered.py SOCKET NUMBER,NUMBER,... PROGRAM ARGUMENT...
 
-The system calls with these numbers stop until whoever listens at the Unix socket SOCKET has
-answered (seccomp(2), SECCOMP_RET_USER_NOTIF). A program of its own, standard library only.
+The system calls with these numbers pass; all others stop until whoever listens at the Unix socket
+SOCKET has answered (seccomp(2), SECCOMP_RET_USER_NOTIF). A program of its own, standard library
+only.
 """
 
 import ctypes
@@ -24,7 +25,7 @@ BPF_LOAD_WORD, BPF_JUMP_EQUAL, BPF_RETURN = 0x20, 0x15, 0x06
 
 
 def program(numbers: list[int]) -> bytes:
-    """Return the filter that stops at the system calls `numbers`, and at no other."""
+    """Return the filter that passes the system calls `numbers`, and stops at every other."""
     instruction = struct.Struct("HBBI").pack
     checks = [
         # (code, how many to skip if equal, how many if not, value)
@@ -34,11 +35,11 @@ def program(numbers: list[int]) -> bytes:
     return b"".join(
         [
             instruction(BPF_LOAD_WORD, 0, 0, 4),  # the architecture
-            instruction(BPF_JUMP_EQUAL, 0, len(numbers) + 1, AUDIT_ARCH_X86_64),
+            instruction(BPF_JUMP_EQUAL, 0, len(numbers) + 2, AUDIT_ARCH_X86_64),
             instruction(BPF_LOAD_WORD, 0, 0, 0),  # the number
             *checks,
-            instruction(BPF_RETURN, 0, 0, SECCOMP_RET_ALLOW),
             instruction(BPF_RETURN, 0, 0, SECCOMP_RET_USER_NOTIF),
+            instruction(BPF_RETURN, 0, 0, SECCOMP_RET_ALLOW),
         ]
     )
 

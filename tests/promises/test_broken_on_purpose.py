@@ -2,7 +2,9 @@
 
 `tests/breaking` counts the calls of a start, a connect, a reconnect and a stop by itself, then
 breaks them one after the other under a flood. `python -m tests.breaking.campaign --all` breaks all
-of them in every way, which takes hours; here of those that look alike some are chosen.
+that its README counts as steps in every way, which takes hours; here of those that look alike some
+are chosen. The gateway has holes with an endpoint of the one family, and the endpoint's name to
+look up with the other.
 """
 
 import os
@@ -35,12 +37,13 @@ def test_what_leaves_at_a_break_is_seen() -> None:
 def test_broken_at_any_kernel_call_nothing_leaves_and_the_next_start_is_healthy(
     family: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each call of gateway and children fails, or kills the gateway, or kills the child.
+    """A call of gateway or children fails, or the gateway is killed there, or the child is.
 
     Floods of UDP over both families and of frames from a packet socket run from before the first
     start, and are seen outside whenever a break begins with an open namespace. LAB_BREAKS=all
     breaks all. Limitations: a call that fails does so with one errno; only one call fails at a
-    time; what the interpreter does before it runs the gateway can leave the namespace open.
+    time; those of `PASSES` (tests/breaking/calls.py) never do; what the interpreter does before it
+    runs the gateway can leave the namespace open.
     """
     results = run(family, everything=os.environ.get("LAB_BREAKS") == "all")
     told = report(results, family)
