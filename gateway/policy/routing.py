@@ -9,11 +9,17 @@ narrow as it can be:
     110  the encrypted flow, by mark, to its endpoint                main
     120  the listed LAN subnets                                      main
     130  what is on the same link as an uplink                       main
+    140  private networks                                            main, less its default route
     150  everything                                                  the tunnel's table
 
 Rule 130 opens nothing (the firewall refuses what no list names). It is there because the kernel
 answers an ARP request, under strict reverse-path filtering, only when the asker is routed back by
 the interface it asked on (net/ipv4/arp.c arp_process, net/ipv4/fib_frontend.c).
+
+Rule 140 is for the engine: when it attaches a network, it asks for the way to the gateway of that
+network before we have heard of it, and makes the answer a default route (libnetwork,
+osl/route_linux.go, programGateway). Without the rule that would be one into the tunnel, or none. It
+stands in every state, because an uplink that is attached again is what a closed gateway waits for.
 
 Rule 100 is for packets that arrive: strict reverse-path filtering asks the rules with their mark.
 Rule 101 is for those that leave, by source address, transport and source port. A mark would come
@@ -46,6 +52,7 @@ PRIORITY_ANSWERS = 101
 PRIORITY_ENCRYPTED = 110
 PRIORITY_LAN = 120
 PRIORITY_ON_LINK = 130
+PRIORITY_ATTACHING = 140
 PRIORITY_TUNNEL = 150
 PRIORITY_LAST = 199
 """Every policy rule with a priority from PRIORITY_FIRST to PRIORITY_LAST belongs to the gateway.
@@ -58,6 +65,11 @@ TABLE_MAIN = 254
 TABLE_TUNNEL = 51820
 TABLE_UPLINKS = 0x706C0000
 """The table, and the mark, of the uplink with index n is TABLE_UPLINKS + n."""
+
+PRIVATE: tuple[Network, ...] = tuple(
+    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10"))
+)
+"""Where an engine takes its networks from (RFC 1918, RFC 4193), and link-local gateways."""
 
 METRIC_END = 1_000_000_000
 """The metric of the `unreachable` route that a table ends in: worse than any other."""
@@ -89,7 +101,8 @@ class TableRoute:
 class PolicyRule:
     """A policy rule of ip-rule(8): packets that match every field that is not None use `table`.
 
-    Of a mark the bits in `fwmask` count.
+    Of a mark the bits in `fwmask` count. With `but_default` the table's default route is left out
+    (suppress_prefixlength 0), and the next rule asked instead.
     """
 
     family: int
@@ -101,6 +114,7 @@ class PolicyRule:
     source: Network | None = None
     destination: Network | None = None
     source_ports: PortRange | None = None
+    but_default: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,9 +134,22 @@ LOCKED = Routing(
     routes=tuple(
         TableRoute(DEFAULTS[v], TABLE_TUNNEL, unreachable=True, metric=METRIC_END) for v in DEFAULTS
     ),
-    rules=tuple(
-        PolicyRule(v, PRIORITY_TUNNEL, TABLE_TUNNEL, "everything goes by the tunnel or nowhere")
-        for v in DEFAULTS
+    rules=(
+        *(
+            PolicyRule(
+                network.version,
+                PRIORITY_ATTACHING,
+                TABLE_MAIN,
+                "the gateway of a network that is being attached",
+                destination=network,
+                but_default=True,
+            )
+            for network in PRIVATE
+        ),
+        *(
+            PolicyRule(v, PRIORITY_TUNNEL, TABLE_TUNNEL, "everything goes by the tunnel or nowhere")
+            for v in DEFAULTS
+        ),
     ),
 )
 """The routing before a tunnel exists; it needs no configuration."""

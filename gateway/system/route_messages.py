@@ -98,6 +98,7 @@ class KernelRule:
     destination: Network
     protocol: int | None = None
     source_ports: str | None = None
+    but_default: bool = False
     extra: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -106,8 +107,8 @@ class KernelRule:
         words += [f"fwmark {self.mark[0]:#x}/{self.mark[1]:#x}" if self.mark else ""]
         words += [f"ipproto {self.protocol}" if self.protocol else ""]
         words += [f"sport {self.source_ports.replace(':', '-')}" if self.source_ports else ""]
-        words += [f"table {self.table}", *self.extra]
-        return " ".join(filter(None, words))
+        words += [f"table {self.table}", "suppress_prefixlength 0" if self.but_default else ""]
+        return " ".join(filter(None, [*words, *self.extra]))
 
 
 def routes_in(entry: Any) -> Iterator[KernelRoute]:
@@ -137,7 +138,7 @@ def rules_in(entry: Any) -> Iterator[KernelRule]:
     rest |= {f"{field} {entry[field]}" for field in ("tos", "flags") if entry[field]}
     if entry["action"] != FR_ACT_TO_TBL:
         rest.add(f"action {entry['action']}")
-    if entry.get_attr("FRA_SUPPRESS_PREFIXLEN") not in {None, NO_SUPPRESSION}:
+    if entry.get_attr("FRA_SUPPRESS_PREFIXLEN") not in {None, 0, NO_SUPPRESSION}:
         rest.add("suppress_prefixlength")
     if entry.get_attr("FRA_SPORT_MASK") not in {None, WHOLE_PORT}:
         rest.add("a part of the source port")
@@ -151,6 +152,7 @@ def rules_in(entry: Any) -> Iterator[KernelRule]:
         _network(entry, "FRA_DST", "dst_len"),
         entry.get_attr("FRA_IP_PROTO"),
         entry.get_attr("FRA_SPORT_RANGE"),
+        entry.get_attr("FRA_SUPPRESS_PREFIXLEN") == 0,
         tuple(sorted(rest)),
     )
 
@@ -199,6 +201,8 @@ def rule_message(rule: KernelRule) -> Any:
         attributes.append(("FRA_IP_PROTO", rule.protocol))
     if rule.source_ports:
         attributes.append(("FRA_SPORT_RANGE", rule.source_ports))
+    if rule.but_default:
+        attributes.append(("FRA_SUPPRESS_PREFIXLEN", 0))
     fields = {
         "family": FAMILIES[rule.version],
         "src_len": rule.source.prefixlen,

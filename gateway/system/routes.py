@@ -155,6 +155,7 @@ def _wanted(wanted: Routing) -> tuple[set[KernelRoute], set[KernelRule]]:
             rule.destination or DEFAULTS[rule.family],
             PROTOCOLS[rule.source_ports.protocol] if rule.source_ports else None,
             f"{rule.source_ports.first}:{rule.source_ports.last}" if rule.source_ports else None,
+            rule.but_default,
         )
         for rule in wanted.rules
         if rule.family in versions

@@ -170,8 +170,7 @@ def test_an_uplink_that_is_taken_away_and_given_back_with_another_address(site: 
 
     A flood waits for the link under either of the names that an engine gives it then. Control: the
     same flood in an ordinary container is captured. Limitations: the server is on the uplink's own
-    network; Docker may fail to set the default route. Before Linux 6.16 packet sockets have a
-    moment. (known-issues.md has both.)
+    network. Before Linux 6.16 packet sockets have a moment (known-issues.md).
     """
     capture = site.capture_network(UPLINK)
     ordinary = site.run(
@@ -190,9 +189,7 @@ def test_an_uplink_that_is_taken_away_and_given_back_with_another_address(site: 
         docker("network", "disconnect", UPLINK, name)
         pair.gateway.wait_for_health("unhealthy", timeout=60)
         assert pair.workload.probe("tcp", host=HOST.ipv4).failed_fast
-        # Docker attaches the network, and then may call it a failure for want of a default route.
-        address = ("--ip", moved.ipv4, "--ip6", moved.ipv6)
-        docker("network", "connect", *address, UPLINK, name, check=False)
+        docker("network", "connect", "--ip", moved.ipv4, "--ip6", moved.ipv6, UPLINK, name)
         pair.gateway.wait_for_health("healthy", timeout=60)
         macs |= macs_of(pair.workload)
         for host, seen in zip(HOST, EXIT, strict=True):

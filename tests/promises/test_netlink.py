@@ -133,6 +133,7 @@ def read(text: str) -> Routing:
                     source=ip_network(source) if source else None,
                     destination=ip_network(destination) if destination else None,
                     source_ports=port_range(given) if "sport" in given else None,
+                    but_default="suppress_prefixlength" in given,
                 )
             )
     return Routing(tuple(routes), tuple(rules))

@@ -4,11 +4,13 @@ Interfaces that go, other addresses and a halted process are in test_p15_heals.p
 suspended cannot be had here; that its clock has gone on is in tests/unit/test_machine.py.
 """
 
+import signal
 import time
 
 import pytest
 
 from tests.lab.gateway import Gateway
+from tests.lab.namespace import connect
 from tests.lab.process import eventually
 from tests.lab.soak import reconnects
 from tests.lab.topology import Lab
@@ -63,6 +65,37 @@ def test_another_default_route_is_followed_at_once_and_back(lab: Lab) -> None:
     assert seen_from(lab) == lab.uplink.gateway.ipv4
     gateway.wait_healthy()
     assert lab.leaks(since) == []
+
+
+@pytest.mark.promise("P15")
+@pytest.mark.parametrize("state", ["connected", "locked"])
+def test_an_engine_that_attaches_a_network_finds_the_way_to_its_gateway(
+    lab: Lab, state: str
+) -> None:
+    """It asks the kernel as soon as the link stands, and makes a default route of the answer.
+
+    The gateway is halted, so that it has not heard of the network. Control: without the rule for
+    this the answer is the tunnel's, or none.
+    """
+    gateway = lab.gateway()
+    if state == "connected":
+        gateway.start().wait_healthy()
+        gateway.signal(signal.SIGSTOP)
+    else:
+        gateway.start(gateway.env(WIREGUARD_PUBLIC_KEY="wrong")).wait()
+    connect(lab.internet_namespace, "upz", lab.gateway_namespace, "eth7")
+    lab.gateway_namespace.ip(
+        "addr add 172.27.0.2/24 dev eth7",
+        "addr add fd37::2/64 dev eth7 nodad",
+        "link set eth7 up",
+    )
+    ask = {"-4": "172.27.0.1", "-6": "fd37::1"}
+    for family, address in ask.items():
+        assert "dev eth7" in lab.operator.run("ip", family, "route", "get", address)
+        while "140:" in lab.operator.run("ip", family, "rule"):
+            lab.operator.run("ip", family, "rule", "del", "priority", "140")
+        without = lab.operator.run("ip", family, "route", "get", address, check=False)
+        assert "eth7" not in without, "control"
 
 
 def test_reconnecting_costs_neither_memory_nor_descriptors(lab: Lab) -> None:

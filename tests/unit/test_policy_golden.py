@@ -38,7 +38,9 @@ def words(thing: TableRoute | PolicyRule) -> str:
             f"to {thing.destination}" if thing.destination else "",
             f"fwmark {thing.fwmark:#x}" if thing.fwmark else "",
             _from_ports(thing),
-            f"lookup {thing.table}  # {thing.why}",
+            f"lookup {thing.table}",
+            "suppress_prefixlength 0" if thing.but_default else "",
+            f" # {thing.why}",
         ]
     else:
         parts = [
