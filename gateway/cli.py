@@ -4,13 +4,12 @@ Only here errors become exit codes: 0 well, 1 failed or unhealthy, 2 wrong confi
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import structlog
 
 from gateway import app, log, settings
-from gateway.errors import ConfigError, GatewayError, MissingError
-from gateway.settings import Loaded
+from gateway.errors import ConfigError, GatewayError, MissingError, Notice
 
 OK = 0
 FAILED = 1
@@ -36,9 +35,10 @@ def run() -> int:
         secured = app.secure()
         logger.info("locked", firewall=secured.firewall.name)
         loaded = settings.load(environ)
-        _tell(loaded)
+        _tell(loaded.notices)
         asyncio.run(app.serve(loaded.config, secured))
     except ConfigError as err:
+        _tell(err.notices)
         for problem in err.problems:
             logger.error("wrong configuration", variable=problem.where, problem=problem.message)
         return USAGE
@@ -52,8 +52,8 @@ def run() -> int:
     return OK
 
 
-def _tell(loaded: Loaded) -> None:
+def _tell(notices: Iterable[Notice]) -> None:
     """Log what reading the configuration found out."""
     logger = structlog.get_logger()
-    for notice in loaded.notices:
+    for notice in notices:
         logger.log(log.LEVELS[notice.weight], notice.message, where=notice.where)

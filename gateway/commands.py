@@ -86,8 +86,8 @@ def check(asked: argparse.Namespace) -> int:
     try:
         loaded = _load(asked)
     except ConfigError as err:
-        for problem in err.problems:
-            print(problem, file=sys.stderr)
+        for line in (*err.problems, *(f"  {one.weight}: {one}" for one in err.notices)):
+            print(line, file=sys.stderr)
         return USAGE
     from gateway.settings.explain import explain  # noqa: PLC0415 - no other command needs it
 
@@ -98,7 +98,7 @@ def check(asked: argparse.Namespace) -> int:
 
 
 def _load(asked: argparse.Namespace) -> settings.Loaded:
-    # Each reader is imported where it is wanted: YAML is not installed in the image.
+    # Each reader is imported where it is wanted: the gateway itself needs none of them.
     environ = settings.environment()
     if asked.compose:
         from gateway.settings.trial import load_service  # noqa: PLC0415

@@ -15,6 +15,7 @@ one into an exit code.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 class GatewayError(Exception):
@@ -35,12 +36,38 @@ class Problem:
         return f"{self.where}: {self.message}"
 
 
-class ConfigError(GatewayError):
-    """The configuration is wrong; `problems` has every fault found, in order."""
+class Weight(StrEnum):
+    """How much a notice matters; the values are the levels of the log."""
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
+    INFO = "info"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One thing to tell the user that stops nothing: about which variable or file, and what.
+
+    Holds no secret.
+    """
+
+    weight: Weight
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class ConfigError(GatewayError):
+    """The configuration is wrong; `problems` has every fault found, in order.
+
+    `notices` are what else was found out: often they say where the fault comes from.
+    """
+
+    def __init__(self, problems: tuple[Problem, ...], notices: tuple[Notice, ...] = ()) -> None:
         super().__init__("; ".join(map(str, problems)))
         self.problems = problems
+        self.notices = notices
 
 
 class KernelError(GatewayError):

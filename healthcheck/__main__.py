@@ -116,10 +116,17 @@ def one_line(text: str) -> str:
     return words[:LONGEST_LINE]
 
 
+def written(text: str) -> str:
+    """Return a variable's value without the quotes that a compose list leaves around it."""
+    text = text.strip()
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1].strip() if quoted else text
+
+
 def main() -> int:
     """Print the verdict and return the exit code that Docker understands: 0 healthy, 1 not."""
     try:
-        account = check(os.environ.get(VARIABLE, "").strip() or DEFAULT)
+        account = check(written(os.environ.get(VARIABLE, "")) or DEFAULT)
     except Unhealthy as err:
         print(one_line(f"unhealthy: {err}"))
         return 1

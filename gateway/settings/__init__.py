@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from gateway.errors import ConfigError
+from gateway.errors import Notice, Weight
 from gateway.model import Backend, Config, HealthProbe, HostPort, Implementation, Tunnel
 from gateway.settings import checks, compat, quickfiles, readers, tunnels
 from gateway.settings.addresses import listen_address
-from gateway.settings.findings import Findings, Notice, Weight
+from gateway.settings.findings import Findings
 from gateway.settings.picking import ENDPOINT
 from gateway.settings.sources import (
     FILE_VARIABLES,
@@ -25,6 +25,7 @@ from gateway.settings.sources import (
     Variables,
     read_variables,
 )
+from gateway.settings.values import unquoted
 from gateway.settings.variables import FIELDS
 
 __all__ = [
@@ -91,7 +92,7 @@ def health_address(environ: Mapping[str, str]) -> HostPort:
 
 def _plain(environ: Mapping[str, str], name: str, parse: Callable[[str], T], default: T) -> T:
     try:
-        return parse(environ.get(name, "").strip())
+        return parse(unquoted(environ.get(name, "").strip()))
     except ValueError:
         return default
 
@@ -107,7 +108,7 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     drafts = _drafts(variables, root, findings)
     config = _config(variables, drafts, findings)
     if findings.problems or config is None:
-        raise ConfigError(tuple(findings.problems))
+        raise findings.error()
     origins = tuple(_origins(variables, draft.origins) for draft in drafts)
     return Loaded(config, tuple(findings.notices), origins, log_settings(environ))
 

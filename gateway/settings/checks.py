@@ -5,7 +5,16 @@ from ipaddress import ip_interface, ip_network
 from itertools import combinations
 from typing import Final
 
-from gateway.model import Address, HealthProbe, HostPort, Network, PortRange, Protocol, Tunnel
+from gateway.model import (
+    Address,
+    HealthProbe,
+    HostPort,
+    Network,
+    Peer,
+    PortRange,
+    Protocol,
+    Tunnel,
+)
 from gateway.settings.findings import Findings, joined
 from gateway.settings.networks import covers_family, simplified
 from gateway.settings.picking import Picker
@@ -29,18 +38,35 @@ def check_tunnel(tunnel: Tunnel, pick: Picker) -> None:
     for endpoint in tunnel.endpoints:
         if endpoint.address in own:
             findings.wrong(
-                pick.place("WIREGUARD_ENDPOINT_IP"),
+                pick.server_place("WIREGUARD_ENDPOINT_IP"),
                 f"the server's address {endpoint.address} is the tunnel's own; write the address "
                 "at which the internet reaches the server",
             )
     for peer in tunnel.peers:
-        if peer.public_key == tunnel.private_key.reveal():
-            findings.wrong(
-                pick.place("WIREGUARD_PUBLIC_KEY"),
-                "the public key is your private key; write the server's public key",
-            )
+        _check_keys(peer, tunnel, pick)
     _check_peers(tunnel, pick)
     _tell_coverage(tunnel, pick)
+
+
+def _check_keys(peer: Peer, tunnel: Tunnel, pick: Picker) -> None:
+    """Refuse one key in two places: a public key is shown, and the other two are secrets."""
+    if peer.public_key == tunnel.private_key.reveal():
+        pick.findings.wrong(
+            pick.server_place("WIREGUARD_PUBLIC_KEY"),
+            "the public key is your private key; write the server's public key",
+        )
+    if peer.preshared_key and peer.preshared_key.reveal() == peer.public_key:
+        pick.findings.wrong(
+            pick.place("WIREGUARD_PRESHARED_KEY"),
+            "the preshared key is the server's public key; write the one that your provider gives, "
+            "or none",
+        )
+    if peer.preshared_key == tunnel.private_key:
+        pick.findings.wrong(
+            pick.place("WIREGUARD_PRESHARED_KEY"),
+            "the preshared key is your private key; write the one that your provider gives, or "
+            "none",
+        )
 
 
 def _check_peers(tunnel: Tunnel, pick: Picker) -> None:

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from gateway.settings.findings import Findings
+from gateway.settings.values import named
 
 OLDER_NAMES: Final = {
     "VPN_ENDPOINT_IP": "WIREGUARD_ENDPOINT_IP",
@@ -173,14 +174,14 @@ _NEAR: Final = 0.86
 def check_names(environ: Mapping[str, str], known: frozenset[str], findings: Findings) -> None:
     """Tell what has no meaning here and refuse what looks like ours but is not in `known`."""
     for name in sorted(environ):
-        text = environ[name].strip()
+        text, said = environ[name].strip(), named(name)
         if name in known or not text or _is_service_link(name, text):
             continue
         if name in _KILL_SWITCH:
             _check_kill_switch(name, text, findings)
         elif line := _elsewhere(name):
             tell = findings.tell if line.startswith("not needed") or text.lower() in _OFF else None
-            (tell or findings.warn)(name, line)
+            (tell or findings.warn)(said, line)
         else:
             _check_unknown(name, known, findings)
 
@@ -213,11 +214,11 @@ def _check_kill_switch(name: str, text: str, findings: Findings) -> None:
 def _check_unknown(name: str, known: frozenset[str], findings: Findings) -> None:
     upper = name.upper()
     if upper in known:
-        findings.wrong(name, f"unknown; variables are written in capitals: {upper}")
+        findings.wrong(named(name), f"unknown; variables are written in capitals: {upper}")
         return
     near = get_close_matches(upper, sorted(known), n=1, cutoff=0.6)
     if upper.startswith(_OURS):
         hint = f"did you mean {near[0]}?" if near else "docs/configuration.md lists all variables"
-        findings.wrong(name, f"unknown; {hint}")
+        findings.wrong(named(name), f"unknown; {hint}")
     elif get_close_matches(upper, sorted(known), n=1, cutoff=_NEAR):
-        findings.wrong(name, f"unknown; did you mean {near[0]}?")
+        findings.wrong(named(name), f"unknown; did you mean {near[0]}?")

@@ -1,45 +1,89 @@
 """Reading env files as Compose reads them."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
-from gateway.errors import ConfigError
 from gateway.settings.findings import Findings
 from gateway.settings.interpolate import interpolated
+from gateway.settings.values import named
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_COLON: Final = re.compile(rf"\A(\s*(?:export[ \t]+)?{_NAME.pattern})[ \t]*:")
+"""The beginning of `NAME: value`, which Compose takes for `NAME=value`."""
 
 
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the variables of an env file as Compose reads them; without a value they are empty.
 
-    Raises ConfigError when there is no such file or it is no text.
+    Raises ConfigError when there is no such file, or what it says cannot be read.
     """
     findings = Findings()
     environ = env_file(path, findings)
     if findings.problems:
-        raise ConfigError(tuple(findings.problems))
+        raise findings.error()
     return environ
 
 
 def env_file(
-    path: Path, findings: Findings, shell: Mapping[str, str] = MappingProxyType({})
+    path: Path,
+    findings: Findings,
+    shell: Mapping[str, str] = MappingProxyType({}),
+    where: str = "",
 ) -> dict[str, str]:
-    """Read an env file; its values may use the variables of `shell` and those above them."""
+    """Read an env file; its values may use the variables of `shell` and those above them.
+
+    `where` names the file in messages, its path by default.
+    """
+    where = where or str(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as err:
-        findings.wrong(str(path), f"cannot be read ({err.strerror}); name an env file")
+        findings.wrong(where, f"cannot be read ({err.strerror}); name an env file")
         return {}
     except ValueError:
-        findings.wrong(str(path), "is no text in UTF-8; save it as plain text")
+        findings.wrong(where, "is no text in UTF-8; save it as plain text")
         return {}
     found: dict[str, str] = {}
-    for name, value in dotenv_values(stream=StringIO(text), interpolate=False).items():
-        try:
-            found[name] = interpolated(value or "", {**found, **shell})
-        except ValueError as err:
-            findings.wrong(f"{path} {name}", str(err))
+    for binding in _bindings(text):
+        name, line = binding.key, f"{where} line {_line(binding)}"
+        if binding.error or (name is not None and not _NAME.fullmatch(name)):
+            findings.wrong(line, "cannot be read; write NAME=value, and close every quote")
+        elif name is not None:
+            try:
+                found[name] = _value(name, binding, found, shell)
+            except ValueError as err:
+                findings.wrong(f"{line} {named(name)}", str(err))
     return found
+
+
+def _line(binding: Binding) -> int:
+    """Return the line of a binding, which begins with the blank lines before it."""
+    written = binding.original.string
+    return binding.original.line + written[: -len(written.lstrip()) or None].count("\n")
+
+
+def _bindings(text: str) -> Iterator[Binding]:
+    """Yield the lines of an env file with their names and values, or with an error."""
+    for binding in parse_stream(StringIO(text)):
+        written = binding.original.string
+        changed = _COLON.sub(r"\1=", written, count=1)
+        if (binding.error or ":" in (binding.key or "")) and changed != written:
+            again = next(parse_stream(StringIO(changed)))
+            yield again._replace(original=binding.original)
+        else:
+            yield binding
+
+
+def _value(name: str, binding: Binding, above: Mapping[str, str], shell: Mapping[str, str]) -> str:
+    """Return the value of a line; in single quotes it is taken as it is."""
+    if binding.value is None:
+        return shell.get(name, "")
+    if re.split("[=:]", binding.original.string, maxsplit=1)[1].lstrip().startswith("'"):
+        return binding.value
+    return interpolated(binding.value, {**above, **shell})

@@ -2,31 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from gateway.errors import Problem
-
-
-class Weight(StrEnum):
-    """How much a notice matters; the values are the levels of the log."""
-
-    INFO = "info"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True)
-class Notice:
-    """One thing to tell the user that stops nothing: about which variable or file, and what.
-
-    Holds no secret.
-    """
-
-    weight: Weight
-    where: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
+from gateway.errors import ConfigError, Notice, Problem, Weight
 
 
 @dataclass
@@ -38,7 +15,7 @@ class Findings:
 
     def wrong(self, where: str, message: str) -> None:
         """Add a problem; the configuration is refused in the end."""
-        problem = Problem(where, message)
+        problem = Problem(_printable(where), _printable(message))
         if problem not in self.problems:
             self.problems.append(problem)
 
@@ -52,9 +29,18 @@ class Findings:
 
     def add(self, weight: Weight, where: str, message: str) -> None:
         """Add a notice of some weight."""
-        notice = Notice(weight, where, message)
+        notice = Notice(weight, _printable(where), _printable(message))
         if notice not in self.notices:
             self.notices.append(notice)
+
+    def error(self) -> ConfigError:
+        """Return everything found as the error to raise."""
+        return ConfigError(tuple(self.problems), tuple(self.notices))
+
+
+def _printable(text: str) -> str:
+    """Return `text` without what could end a line or steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def joined(items: Iterable[object]) -> str:

@@ -9,9 +9,13 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from gateway.settings.values import may_be_secret
+
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HARMLESS: Final = re.compile(r"[A-Z0-9_]+")
 _OPERATOR: Final = re.compile(r":?[-?+]")
 _DEEPEST: Final = 10
+_LONGEST: Final = 64 * 1024
 
 
 def interpolated(text: str, environ: Mapping[str, str], depth: int = 0) -> str:
@@ -22,8 +26,11 @@ def interpolated(text: str, environ: Mapping[str, str], depth: int = 0) -> str:
     if depth > _DEEPEST:
         raise ValueError("has variables in variables in variables; write it plainly")
     done: list[str] = []
-    at = 0
+    at = length = 0
     while (dollar := text.find("$", at)) >= 0:
+        length += sum(map(len, done[-2:]))
+        if length > _LONGEST:
+            raise ValueError("becomes far too long with its variables; write it plainly")
         done.append(text[at:dollar])
         following = text[dollar + 1 : dollar + 2]
         if following == "$":
@@ -64,7 +71,10 @@ def _braced(inside: str, environ: Mapping[str, str], depth: int) -> str:
         return value or ""
     operator = _OPERATOR.match(inside, name.end())
     if not operator:
-        raise ValueError(f"uses {name.group()} in a way that Compose does not know")
+        raise ValueError(
+            f"uses {_said(name.group())} in a way that Compose does not know; write $$ for a "
+            "dollar sign"
+        )
     there = bool(value) if operator.group().startswith(":") else value is not None
     rest = inside[operator.end() :]
     match operator.group()[-1], there:
@@ -73,6 +83,12 @@ def _braced(inside: str, environ: Mapping[str, str], depth: int) -> str:
         case ("+", False):
             return ""
         case ("?", _):
-            raise ValueError(f"demands {name.group()}, which is not set; set it")
+            raise ValueError(f"demands {_said(name.group())}, which is not set; set it")
         case _:
             return interpolated(rest, environ, depth + 1)
+
+
+def _said(name: str) -> str:
+    """Return the name of a variable, unless it may be the beginning of a key pasted there."""
+    harmless = _HARMLESS.fullmatch(name) and not may_be_secret(name)
+    return name if harmless else "a variable (hidden: its name may be a key)"

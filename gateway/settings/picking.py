@@ -10,7 +10,8 @@ correct a file they were given.
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from gateway.settings.findings import Findings, Weight
+from gateway.errors import Weight
+from gateway.settings.findings import Findings
 from gateway.settings.quickfiles import Part, ReadFile, Value
 from gateway.settings.sources import Variables
 
@@ -71,6 +72,11 @@ class Picker:
     def place(self, variable: str) -> str:
         """Return what to name in a message: the file, or without one the variable."""
         return self.file.path if self.file else variable
+
+    def server_place(self, variable: str) -> str:
+        """Return what to name in a message about a server: the list of servers, if there is one."""
+        listed = self.variables.values.wireguard_endpoints
+        return "WIREGUARD_ENDPOINTS" if listed else self.place(variable)
 
     def variable(self, name: str) -> Value | None:
         """Return the value of a variable, or None when it is not set."""

@@ -21,6 +21,7 @@ PLACES: Final = (
     "/config/*.conf",
     "/config/wg_confs/*.conf",
     "/gluetun/wireguard/wg0.conf",
+    "/etc/wireguard/*.conf",
 )
 """Where wg-quick files are looked for when no variable names one, the strongest first."""
 

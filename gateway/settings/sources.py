@@ -16,11 +16,11 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
 from gateway.model import Secret
-from gateway.settings import files
+from gateway.settings import files, values
 from gateway.settings.compat import OLDER_NAMES
 from gateway.settings.findings import Findings
 from gateway.settings.values import shown
-from gateway.settings.variables import FIELDS, SECRETS, Settings
+from gateway.settings.variables import COMMANDS, FIELDS, SECRETS, Settings
 
 SECRETFILE: Final = "_SECRETFILE"
 SECRETS_FOLDER: Final = PurePosixPath("/run/secrets")
@@ -153,7 +153,7 @@ def _named_files(
 ) -> Iterator[tuple[str, Given]]:
     for name, field in FILE_VARIABLES.items():
         variable = name + SECRETFILE
-        written = environ.get(variable, "").strip()
+        written = values.unquoted(environ.get(variable, "").strip())
         if not written:
             continue
         path = PurePosixPath(written)
@@ -178,7 +178,9 @@ def _from_file(
     text = files.read(root, path, where, findings, secret=field in SECRETS)
     if text is not None:
         # A list may stand in a file with one entry a line.
-        clean = ",".join(filter(None, map(str.strip, text.splitlines())))
+        lines = filter(None, map(str.strip, text.splitlines()))
+        clean = text.strip() if field in COMMANDS else ",".join(lines)
+        clean = _unquoted(clean, where, field, findings)
         if not clean:
             findings.warn(where, f"{shown(str(path))} is empty and counts as not there")
         yield field, Given(Secret(clean), str(path), where, in_file=True)
@@ -188,26 +190,24 @@ def _plain(environ: Mapping[str, str], findings: Findings) -> Iterator[tuple[str
     for field in FIELDS:
         name = field.upper()
         if name in environ:
-            text = environ[name].strip()
-            if field not in PLAIN_ONLY:
-                text = _unquoted(text, name, findings)
+            text = _unquoted(environ[name].strip(), name, field, findings)
             yield field, Given(Secret(text), ENVIRONMENT, name)
 
 
 def _older(environ: Mapping[str, str], findings: Findings) -> Iterator[tuple[str, Given]]:
     for name, current in OLDER_NAMES.items():
         if environ.get(name, "").strip():
-            text = _unquoted(environ[name].strip(), name, findings)
+            text = _unquoted(environ[name].strip(), name, current.lower(), findings)
             findings.tell(name, f"is the older name of {current}; both work")
             yield current.lower(), Given(Secret(text), f"{ENVIRONMENT}, as {name}", name)
 
 
-def _unquoted(text: str, name: str, findings: Findings) -> str:
-    """Strip the quotes that a compose list or an env file leaves around a value."""
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        findings.tell(name, "the quotes around the value do not count")
-        return text[1:-1].strip()
-    return text
+def _unquoted(text: str, where: str, field: str, findings: Findings) -> str:
+    """Strip the quotes around a whole value, and tell it; those of a command are its own."""
+    bare = text if field in COMMANDS else values.unquoted(text)
+    if bare != text:
+        findings.tell(where, "the quotes around the value do not count")
+    return bare
 
 
 def _warn_of_plain_key(given: Mapping[str, Given], findings: Findings) -> None:

@@ -44,8 +44,12 @@ def build(variables: Variables, files: Sequence[ReadFile], findings: Findings) -
     if len(files) > 1:
         _refuse_peer_variables(variables, f"{len(files)} wg-quick files", findings)
     pickers = [Picker(variables, file, findings) for file in files or (None,)]
-    drafts = [draft for picker in pickers if (draft := _draft(picker))]
-    candidates = tuple(each for draft in drafts for each in _with_endpoints(draft, variables))
+    candidates = tuple(
+        each
+        for picker in pickers
+        if (draft := _draft(picker))
+        for each in _with_endpoints(draft, picker)
+    )
     _tell_names(candidates, findings)
     return candidates
 
@@ -100,7 +104,6 @@ def _draft(pick: Picker) -> Draft | None:
         mtu=mtu,
         **{name: value for name, value in numbers.items() if value},
     )
-    check_tunnel(tunnel, pick)
     return Draft(tunnel, dns, pick.origins, dns_from_file=pick.variable("dns_address") is None)
 
 
@@ -225,14 +228,24 @@ def _files_endpoint(pick: Picker, in_file: Value, place: Value | None, port: Val
     return written
 
 
-def _with_endpoints(draft: Draft, variables: Variables) -> tuple[Draft, ...]:
-    """Return the draft once for each of `WIREGUARD_ENDPOINTS`, or as it is without any."""
-    choices = variables.values.wireguard_endpoints
+def _with_endpoints(draft: Draft, pick: Picker) -> tuple[Draft, ...]:
+    """Return the draft, checked, once for each of `WIREGUARD_ENDPOINTS`, or as it is without."""
+    choices = pick.variables.values.wireguard_endpoints
     if not choices or len(draft.tunnel.peers) != 1:
+        check_tunnel(draft.tunnel, pick)
         return (draft,)
     peer = draft.tunnel.peers[0]
-    peers = [
-        replace(peer, endpoint=choice.endpoint, public_key=choice.public_key or peer.public_key)
-        for choice in choices
-    ]
-    return tuple(replace(draft, tunnel=replace(draft.tunnel, peers=(one,))) for one in peers)
+    peers: list[Peer] = []
+    for choice in choices:
+        public_key = choice.public_key or peer.public_key
+        one = replace(peer, endpoint=choice.endpoint, public_key=public_key)
+        if one in peers:
+            pick.findings.tell(
+                "WIREGUARD_ENDPOINTS", f"{choice.endpoint} stands twice; once is enough"
+            )
+        else:
+            peers.append(one)
+    drafts = tuple(replace(draft, tunnel=replace(draft.tunnel, peers=(one,))) for one in peers)
+    for each in drafts:
+        check_tunnel(each.tunnel, pick)
+    return drafts

@@ -19,6 +19,7 @@ _LAST_PORT: Final = 65535
 _LONGEST_SHOWN: Final = 60
 _BASE64_RUN: Final = re.compile(r"[A-Za-z0-9+/]{16,}={0,2}")
 _CERTAINLY_A_KEY: Final = 40
+_NAME: Final = re.compile(r"[A-Za-z0-9_]{1,60}")
 _LAST_MARK: Final = 0xFFFFFFFF
 _FWMARK: Final = re.compile(r"0[xX][0-9a-fA-F]{1,8}|0|[1-9][0-9]{0,9}")
 _DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
@@ -34,6 +35,22 @@ def shown(text: str) -> str:
     hidden = _BASE64_RUN.sub(_hide_key, text)
     short = hidden if len(hidden) <= _LONGEST_SHOWN else f"{hidden[:_LONGEST_SHOWN]}..."
     return "'" + "".join(c if c.isprintable() else "?" for c in short) + "'"
+
+
+def unquoted(text: str) -> str:
+    """Strip the quotes that a compose list or an env file leaves around a whole value."""
+    around = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1].strip() if around and text[0] not in text[1:-1] else text
+
+
+def named(name: str) -> str:
+    """Return the name of a variable fit for a message: as it is where it is one, else `shown`."""
+    return name if _NAME.fullmatch(name) and not may_be_secret(name) else shown(name)
+
+
+def plain(text: str) -> str:
+    """Return a path or another text of the user's as it is, or `shown` where it is not harmless."""
+    return text if text.isprintable() and not may_be_secret(text) else shown(text)
 
 
 def _hide_key(match: re.Match[str]) -> str:

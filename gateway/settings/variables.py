@@ -272,5 +272,8 @@ class Settings(BaseSettings):
 SECRETS: Final = frozenset({"wireguard_private_key", "wireguard_preshared_key"})
 """Fields whose values no output may show."""
 
+COMMANDS: Final = frozenset({"vpn_up_command", "vpn_down_command"})
+"""Fields whose text is split into words, as a shell does."""
+
 FIELDS: Final = tuple(Settings.model_fields)
 """All fields in the order of the documentation; a variable is its field in capitals."""

@@ -7,6 +7,9 @@ import pytest
 
 from gateway.model import Secret
 from gateway.settings import Loaded
+from gateway.settings.compose import read_service
+from gateway.settings.findings import Findings
+from gateway.settings.mounting import Mounts
 from gateway.settings.trial import load_service
 from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, QUICK, put, told
 
@@ -18,11 +21,13 @@ HOOKS = "PostUp = iptables -I OUTPUT -d 192.168.1.0/24 -j ACCEPT\nPreDown = true
 
 def load(folder: Path, name: str, *, image: str | None = None) -> Loaded:
     """Check a block of the page, with the files that it mounts beside it."""
-    text = BLOCKS[name].replace("/etc/wireguard/", "./")
+    # A test may not write to /etc; that the command of the page mounts it is tried below.
+    text = BLOCKS[name].replace("/etc/wireguard/", f"{folder}/etc/wireguard/")
     if image:
         text = re.sub(r"image: \S+", f"image: {image}", text, count=1)
     put(folder, "compose.yml", text)
     put(folder, "wg0.conf", QUICK)
+    put(folder, "etc/wireguard/wg0.conf", QUICK)
     put(folder, "config/wg0.conf", QUICK.replace("[Peer]", f"{HOOKS}[Peer]"))
     put(folder, "secrets/wireguard_private_key", PRIVATE)
     put(folder, "secrets/wireguard_preshared_key", PRESHARED)
@@ -40,6 +45,31 @@ def test_what_the_page_says_to_write_works(tmp_path: Path, name: str) -> None:
     )
     for notice in loaded.notices:
         assert notice.message.endswith(expected[0]) or expected[1] in notice.message
+
+
+def test_the_command_of_the_page_sees_every_file_of_its_blocks(tmp_path: Path) -> None:
+    """Whole paths are mounted at their own place; the others stand beside the compose file."""
+    (command,) = re.findall(r"docker run .*?check --compose \S+", PAGE, re.DOTALL)
+    mounted = dict(re.findall(r"-v \"?([^\s:\"]+):([^\s:\"]+)", command))
+    assert all(here == there for here, there in mounted.items())
+    assert re.search(r'-w "\$PWD"', command)
+    assert "$PWD" in mounted
+    read = {
+        str(mount.source)
+        for name, block in BLOCKS.items()
+        if name.endswith("after")
+        for mount in mounts_of(tmp_path, block).values()
+    }
+    assert "/etc/wireguard/wg0.conf" in read  # positive control: there is such a path
+    for path in read:
+        assert any(path.startswith(place) for place in (f"{tmp_path}/", *mounted)), path
+
+
+def mounts_of(folder: Path, block: str) -> Mounts:
+    """Return what the first service of a block mounts."""
+    put(folder, "compose.yml", block)
+    service = re.findall(r"^  (\w+):", block, re.MULTILINE)[0]
+    return read_service(folder / "compose.yml", service, {}, Findings()).mounts
 
 
 def test_there_is_an_after_for_each_image() -> None:

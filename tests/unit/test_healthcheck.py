@@ -114,7 +114,9 @@ def test_a_gateway_that_does_not_listen_is_unhealthy_and_the_line_says_so() -> N
     assert f"127.0.0.1 port {port}: Connection refused" in done.stdout
 
 
-@pytest.mark.parametrize("listening", ["0.0.0.0:{port}", ":{port}", "localhost:{port}"])
+@pytest.mark.parametrize(
+    "listening", ["0.0.0.0:{port}", ":{port}", "localhost:{port}", '"127.0.0.1:{port}"']
+)
 def test_a_server_on_every_address_is_asked_on_loopback(listening: str) -> None:
     """Addresses that one listens on but cannot ask are asked at 127.0.0.1."""
     with server(saying(HEALTHY)) as (port, _):

@@ -16,7 +16,7 @@ from gateway.settings.envfile import read_env_file
 from gateway.settings.explain import explain
 from gateway.settings.interpolate import interpolated
 from gateway.settings.trial import load_service
-from tests.configurations import OTHER_PRIVATE, PRIVATE, PUBLIC, QUICK, put, told
+from tests.configurations import COMPLETE, OTHER_PRIVATE, PRIVATE, PUBLIC, QUICK, put, told
 
 SERVICE = f"""\
 x-vpn: &vpn
@@ -147,14 +147,112 @@ def test_mounted_files_are_read_where_the_container_has_them(tmp_path: Path, mou
     "mounts",
     [
         "volumes: ['./wg0.conf:/config/wg0.conf']",
-        "volumes: ['./gone:/config']",
+        "volumes: ['./my.conf:/config/wg_confs/my.conf']",
+        "volumes: ['./x:/vpn/x']\n    environment: {WIREGUARD_CONF_SECRETFILE: '\"/vpn/x\"'}",
         "secrets: [wg0.conf]",
+        "configs: [{source: plain, target: /config/wg0.conf}]",
     ],
 )
 def test_a_mounted_file_that_is_not_there_is_told(tmp_path: Path, mounts: str) -> None:
     """Docker would make a directory of it."""
     found = problems(tmp_path, f"services:\n  gateway:\n    {mounts}\n{TOP}")
     assert any("and it is not there; correct the path" in problem for problem in found)
+
+
+def test_a_mounted_folder_that_is_not_there_stops_nothing(tmp_path: Path) -> None:
+    """It may be empty where the service runs, and the configuration stand in variables."""
+    text = SERVICE.replace("    environment:", "    volumes: ['./gone:/gluetun']\n    environment:")
+    lines = told(load(tmp_path, text))
+    assert "mounts ./gone at /gluetun, and it is not there; what it holds is not checked" in lines
+    put(tmp_path, "compose.yml", text.replace("203.0.113.7", "nowhere at all"))
+    with pytest.raises(ConfigError) as caught:
+        load_service(tmp_path / "compose.yml", "gateway", {})
+    assert "mounts ./gone at /gluetun" in "\n".join(map(str, caught.value.notices))
+
+
+def test_files_that_compose_makes_itself_are_read(tmp_path: Path) -> None:
+    """`content` of a config, `environment` of a secret; nothing of them is left behind."""
+    top = {
+        "secrets": {"wireguard_private_key": {"environment": "WG_KEY"}},
+        "configs": {"wg": {"content": QUICK.replace("10.2.0.1", "${DNS}")}},
+    }
+    service = {
+        "secrets": ["wireguard_private_key"],
+        "configs": [{"source": "wg", "target": "/config/wg0.conf"}],
+    }
+    text = yaml.safe_dump({"services": {"gateway": service}, **top})
+    loaded = load(tmp_path, text, {"WG_KEY": PRIVATE, "DNS": "10.2.0.77"})
+    assert loaded.config.tunnels[0].private_key == Secret(PRIVATE)
+    assert [str(one) for one in loaded.config.dns] == ["10.2.0.77"]
+    assert "can be read by every user" not in told(loaded)
+    found = problems(tmp_path, text)
+    assert any(
+        "takes 'wireguard_private_key' from WG_KEY, which is not set" in one for one in found
+    )
+
+
+GROWING = {
+    "itself": "services:\n  gateway: &a\n    foo: *a\n    environment: {A: x}\n",
+    "itself, read": "services:\n  gateway:\n    environment: &a {A: *a}\n",
+    "itself, merged": "services:\n  gateway: &a\n    <<: *a\n",
+    "a bomb": "".join(
+        f"x{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'lol'] * 9)}]\n" for n in range(9)
+    )
+    + "services:\n  gateway:\n    KEY: *a8\n",
+    "a merging bomb": "x0: &a0 {a: b}\n"
+    + "".join(f"x{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 10))
+    + "services:\n  gateway: {environment: {<<: *a9}}\n",
+    "variables": "services:\n  gateway:\n    env_file: bomb.env\n",
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("key", ["foo", "volumes", "environment", "ports"])
+@pytest.mark.parametrize("name", GROWING)
+def test_what_grows_by_itself_is_refused(tmp_path: Path, name: str, key: str) -> None:
+    """An anchor in itself, aliases of aliases, variables of variables: soon, and in words."""
+    bomb = "\n".join(f"A{n + 1}={f'$A{n}' * 20}" for n in range(12))
+    put(tmp_path, "bomb.env", f"A0=lollollol\n{bomb}\n")
+    assert problems(tmp_path, GROWING[name].replace("KEY", key))
+
+
+def test_tags_of_compose_and_an_empty_service_are_known(tmp_path: Path) -> None:
+    """`!override` and `!reset` are for merging; alone one changes nothing, one removes."""
+    text = SERVICE.replace("cap_add: [", "cap_add: !override [").replace(
+        "      DNS_ADDRESS", "      LOG_LEVEL: !reset loud\n      DNS_ADDRESS"
+    )
+    loaded = load(tmp_path, text, {"LOG_LEVEL": "louder"})
+    assert loaded.log.level == "info"
+    assert "cap_add" not in told(loaded)
+    assert problems(tmp_path, "services:\n  gateway:\n")[0].startswith("WIREGUARD_PRIVATE_KEY")
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (f"WIREGUARD_PRIVATE_KEY: {PRIVATE}", "no text: WIREGUARD_PRIVATE_KEY; write NAME=value"),
+        (f"WIREGUARD_PRIVATE_KEY:{PRIVATE}", "an entry whose name is none; write NAME=value"),
+        ("=x", "an entry whose name is none; write NAME=value"),
+        ("two words", "an entry whose name is none; write NAME=value"),
+        ("[a]", "has an entry that is no text: a list"),
+    ],
+)
+def test_entries_of_a_list_are_names_with_values(tmp_path: Path, entry: str, expected: str) -> None:
+    """What Compose takes for something else is not silently without effect."""
+    found = problems(tmp_path, f"services:\n  gateway:\n    environment:\n      - {entry}\n")
+    assert any(expected in problem for problem in found)
+
+
+def test_what_stands_twice_is_told(tmp_path: Path) -> None:
+    """A key of a mapping is an error, as in Compose; of a list the last entry counts."""
+    twice = "      DNS_ADDRESS: 10.64.0.2\n      DNS_ADDRESS"
+    (problem,) = problems(tmp_path, SERVICE.replace("      DNS_ADDRESS", twice))
+    assert "line 14: has the key DNS_ADDRESS twice; remove one of them" in problem
+    entries = [f"{name}={text}" for name, text in COMPLETE.items()]
+    service = {"environment": [*entries, "DNS_ADDRESS=10.64.0.9"]}
+    loaded = load(tmp_path, yaml.safe_dump({"services": {"gateway": service}}))
+    assert [str(one) for one in loaded.config.dns] == ["10.64.0.9"]
+    assert "environment has DNS_ADDRESS twice; the last one counts" in told(loaded)
 
 
 def test_what_cannot_be_looked_into_is_told(tmp_path: Path) -> None:
@@ -187,12 +285,35 @@ def test_published_ports_that_stay_closed_are_told(tmp_path: Path) -> None:
     assert "port 80/tcp" not in lines
     for port in ("53/udp", "90/tcp"):
         assert f"port {port} is published, and closed until FIREWALL_INPUT_PORTS lists it" in lines
+    assert "ports 1-5/tcp are published, and closed until FIREWALL_INPUT_PORTS lists them" in lines
+
+
+def test_of_a_published_range_the_rest_is_told(tmp_path: Path) -> None:
+    """What the listed ports leave of it, on either side and in between."""
+    text = SERVICE.replace("    environment:", "    ports: ['10-30:10-30']\n    environment:")
+    listed = "      FIREWALL_INPUT_PORTS: 10-12/tcp,20/tcp,29-99/tcp\n      DNS_ADDRESS"
+    lines = told(load(tmp_path, text.replace("      DNS_ADDRESS", listed)))
+    assert "ports 13-19/tcp are published" in lines
+    assert "ports 21-28/tcp are published" in lines
+    assert lines.count("are published, and closed") == 2
+
+
+def test_the_port_of_wireguard_itself_need_not_be_published(tmp_path: Path) -> None:
+    """Servers publish it, and people keep the line; this is a client."""
+    text = SERVICE.replace("    environment:", "    ports: ['1:51820/udp']\n    environment:")
+    lines = told(load(tmp_path, text))
+    assert "port 51820/udp is published for WireGuard; not needed: this is a client" in lines
+    assert "FIREWALL_INPUT_PORTS" not in lines
 
 
 def test_a_missing_capability_is_told(tmp_path: Path) -> None:
     """Without NET_ADMIN the gateway can do nothing but say so."""
     assert "cap_add has no NET_ADMIN" in told(load(tmp_path, SERVICE.replace("[NET_ADMIN]", "[]")))
     assert "cap_add" not in told(load(tmp_path, SERVICE))
+    assert "cap_add" not in told(load(tmp_path, SERVICE.replace("NET_", "CAP_NET_")))
+    lines = told(load(tmp_path, SERVICE.replace("cap_add: [NET_ADMIN]", "privileged: true")))
+    assert "privileged gives it the whole machine; remove it" in lines
+    assert "cap_add has no" not in lines
 
 
 @pytest.mark.parametrize(
@@ -239,6 +360,31 @@ def test_env_files_are_read_as_people_write_them(tmp_path: Path) -> None:
     """Comments, export, quotes, empty lines, a byte order mark."""
     put(tmp_path, "a.env", '\ufeff# mine\nexport A=1\n\nB="two words" # said\nC=\nD=${A}x\r\n')
     assert read_env_file(tmp_path / "a.env") == {"A": "1", "B": "two words", "C": "", "D": "1x"}
+
+
+def test_env_files_are_read_as_compose_reads_them(tmp_path: Path) -> None:
+    """A colon for the equals sign, and single quotes around what is to stay as it is."""
+    text = "A=1\nB: 2\nC:3\nD='$A ${'\nE=$A\nF\nG: '$A'\n"
+    put(tmp_path, "a.env", text)
+    assert read_env_file(tmp_path / "a.env") == {
+        "A": "1",
+        "B": "2",
+        "C": "3",
+        "D": "$A ${",
+        "E": "1",
+        "F": "",
+        "G": "$A",
+    }
+
+
+@pytest.mark.parametrize("line", ["BAD LINE", 'A="open', "=x", "a b=c", "a/b=1", "A='x' y"])
+def test_a_line_of_an_env_file_that_cannot_be_read_is_told(tmp_path: Path, line: str) -> None:
+    """With the file and the line, and without repeating it."""
+    put(tmp_path, "a.env", f"# mine\n\n\nA=1\n{line}\n")
+    with pytest.raises(ConfigError) as caught:
+        read_env_file(tmp_path / "a.env")
+    (problem,) = map(str, caught.value.problems)
+    assert problem.endswith("a.env line 5: cannot be read; write NAME=value, and close every quote")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway import settings
+from gateway.errors import ConfigError
 from gateway.model import (
     EVERYTHING,
     Backend,
@@ -114,6 +115,37 @@ def test_quotes_around_a_value_do_not_count(tmp_path: Path) -> None:
     loaded = settings.load({**COMPLETE, "WIREGUARD_ENDPOINT_IP": '"203.0.113.9"'}, tmp_path)
     assert loaded.config.tunnels[0].endpoints[0].address == ip_address("203.0.113.9")
     assert "WIREGUARD_ENDPOINT_IP: the quotes around the value do not count" in told(loaded)
+
+
+def test_quotes_do_not_count_anywhere(tmp_path: Path) -> None:
+    """In variables that are read early, in names of files, in files."""
+    put(tmp_path, "/keys/one", f"'{OTHER_PRIVATE}'\n")
+    quoted = {
+        "LOG_LEVEL": '"debug"',
+        "LOG_FORMAT": "'json'",
+        "HEALTH_SERVER_ADDRESS": '":9998"',
+        "WIREGUARD_PRIVATE_KEY_SECRETFILE": '"/keys/one"',
+    }
+    loaded = settings.load({**COMPLETE, **quoted}, tmp_path)
+    assert loaded.log == LogSettings("debug", "json")
+    assert settings.health_address(quoted) == loaded.config.health_server == HostPort("", 9998)
+    assert loaded.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
+
+
+def test_the_quotes_of_a_command_are_its_own(tmp_path: Path) -> None:
+    """They say where its words end."""
+    environ = {**COMPLETE, "VPN_UP_COMMAND": '"/config/up.sh" "hello world"'}
+    assert settings.load(environ, tmp_path).config.up_command == ("/config/up.sh", "hello world")
+    put(tmp_path, "/run/secrets/vpn_down_command", "'/config/a b'\n")
+    assert settings.load(COMPLETE, tmp_path).config.down_command == ("/config/a b",)
+
+
+def test_what_else_was_found_out_is_told_with_the_problems(tmp_path: Path) -> None:
+    """It often says where they come from."""
+    with pytest.raises(ConfigError) as caught:
+        settings.load({**COMPLETE, "WIREGUARD_MTU": "9", "PUID": "1000"}, tmp_path)
+    assert [problem.where for problem in caught.value.problems] == ["WIREGUARD_MTU"]
+    assert "PUID" in [notice.where for notice in caught.value.notices]
 
 
 def test_nothing_set_names_everything_that_is_required(tmp_path: Path) -> None:
@@ -298,6 +330,7 @@ PLACES = [
     "/config/wg0.conf",
     "/config/wg_confs/wg0.conf",
     "/gluetun/wireguard/wg0.conf",
+    "/etc/wireguard/wg0.conf",
 ]
 
 

@@ -14,7 +14,7 @@ from gateway.errors import ConfigError
 from gateway.settings.explain import explain
 from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
 from gateway.settings.variables import FIELDS
-from tests.configurations import COMPLETE, QUICK, put, told
+from tests.configurations import COMPLETE, OTHER_PRIVATE, QUICK, put, told
 
 CANARY = "wOEI9rqqbDwnN8/Bpp22sVz48T71vJ4fYmFWujulwUU="
 """A key as keys look, which must not appear anywhere, whole or in parts."""
@@ -128,7 +128,7 @@ def test_the_librarys_debug_log_has_no_secret(
 )
 def test_secret_files_that_others_can_read_are_told(tmp_path: Path, path: str) -> None:
     """With the remedy; a file of one's own, or in a folder of one's own, is not."""
-    content = QUICK if path.endswith(".conf") else COMPLETE["WIREGUARD_PRIVATE_KEY"]
+    content = QUICK if path.endswith(".conf") else OTHER_PRIVATE
     message = f"{path}: {path} can be read by every user of the machine; chmod 600 it"
     put(tmp_path, path, content, mode=0o644)
     assert message in told(settings.load(COMPLETE, tmp_path))

@@ -1,0 +1,143 @@
+"""What a compose service mounts: files, folders, secrets and configs, by their place inside."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from gateway.model import Secret
+from gateway.settings.findings import Findings
+from gateway.settings.quickfiles import PLACES
+from gateway.settings.sources import SECRETFILE, SECRETS_FOLDER
+from gateway.settings.values import named, plain, shown, unquoted
+
+_ANY_SECRET: Final = str(SECRETS_FOLDER / "*")
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A file or folder of the host, or the text that Compose makes a file of."""
+
+    source: Path | Secret
+    written: str
+    granted: bool = False
+
+
+Mounts = Mapping[PurePosixPath, Mount]
+"""By place in the container."""
+
+
+def is_there(path: Path) -> bool:
+    """Say whether something stands at `path`; what cannot be looked at counts as there."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Mounting:
+    """Reads the mounts of one service of the compose `file`; `shell` are the variables in it."""
+
+    file: Path
+    shell: Mapping[str, str]
+    findings: Findings
+
+    def mounts(self, service: dict[str, Any], top: Mapping[str, dict[str, Any]]) -> Mounts:
+        """Return what a service mounts; `top` are the file's own secrets and configs."""
+        found: dict[PurePosixPath, Mount] = {}
+        for entry in listed(service.get("volumes")):
+            found |= dict(self._volume(entry))
+        for kind, folder in (("configs", PurePosixPath("/")), ("secrets", SECRETS_FOLDER)):
+            for entry in listed(service.get(kind)):
+                found |= dict(self._granted(entry, top[kind], folder))
+        # A target that climbs would be laid out outside the folder made for it.
+        return {target: mount for target, mount in found.items() if ".." not in target.parts}
+
+    def _volume(self, entry: Any) -> Iterator[tuple[PurePosixPath, Mount]]:
+        if isinstance(entry, dict):
+            source, target = str(entry.get("source", "")), str(entry.get("target", ""))
+            bind = entry.get("type") == "bind"
+        else:
+            source, _, rest = str(entry).partition(":")
+            target = rest.partition(":")[0]
+            bind = source.startswith((".", "/", "~"))
+        if not target.startswith("/"):
+            return
+        if bind:
+            yield PurePosixPath(target), Mount(self.host_path(source), source)
+        elif any(_concerns(PurePosixPath(target), PurePosixPath(place)) for place in PLACES):
+            self.findings.warn(
+                str(self.file),
+                f"the volume {shown(source)} at {plain(target)} cannot be looked into",
+            )
+
+    def _granted(
+        self, entry: Any, known: dict[str, Any], folder: PurePosixPath
+    ) -> Iterator[tuple[PurePosixPath, Mount]]:
+        """Yield where a secret or config is mounted; those that are nowhere here are told."""
+        name = str(entry.get("source", "")) if isinstance(entry, dict) else str(entry)
+        target = str(entry.get("target") or name) if isinstance(entry, dict) else name
+        place = folder / target
+        match mapping(known.get(name)):
+            case {"file": str(source)} if source:
+                yield place, Mount(self.host_path(source), source, granted=True)
+            case {"content": str(text)}:
+                yield place, Mount(Secret(text), name, granted=True)
+            case {"environment": str(variable)} if variable in self.shell:
+                yield place, Mount(Secret(self.shell[variable]), name, granted=True)
+            case {"environment": str(variable)}:
+                self.findings.wrong(
+                    str(self.file),
+                    f"takes {shown(name)} from {named(variable)}, which is not set; set it",
+                )
+            case _:
+                self.findings.warn(
+                    str(self.file),
+                    f"{shown(name)} at {plain(str(place))} is no file here and is not checked",
+                )
+
+    def host_path(self, text: str) -> Path:
+        """Return the path that Compose means: relative to the compose file, or at home."""
+        home = text == "~" or text.startswith("~/")
+        return (self.file.parent / (Path(text).expanduser() if home else text)).absolute()
+
+    def tell_missing(self, mounts: Mounts, variables: Mapping[str, str]) -> None:
+        """Refuse mounted files that decide something and are not there; tell folders."""
+        files = [unquoted(text) for name, text in variables.items() if name.endswith(SECRETFILE)]
+        places = (*PLACES, _ANY_SECRET, *files)
+        for target, mount in mounts.items():
+            if isinstance(mount.source, Secret) or is_there(mount.source):
+                continue
+            said = f"mounts {plain(mount.written)} at {plain(str(target))}, and it is not there; "
+            if mount.granted or any(fnmatchcase(str(target), place) for place in places):
+                self.findings.wrong(
+                    str(self.file), f"{said}correct the path, or check where the file is"
+                )
+            elif any(_concerns(target, PurePosixPath(place)) for place in places):
+                self.findings.warn(
+                    str(self.file),
+                    f"{said}what it holds is not checked, and Docker would make it empty",
+                )
+
+
+def _concerns(target: PurePosixPath, place: PurePosixPath) -> bool:
+    """Say whether a mount at `target` decides what is at `place`, which may end in a pattern."""
+    folder = place.parent if "*" in place.name else place
+    return target == folder or target in folder.parents or folder in target.parents
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return a mapping, or an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a value that may be written alone or as a list."""
+    if value is None or value == "":
+        return []
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,67 @@
+"""What a compose service and its configuration say of each other: capabilities, published ports."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.model import Config, PortRange, Protocol
+from gateway.settings import values
+from gateway.settings.compose import Service
+from gateway.settings.findings import Findings
+
+
+def compare(service: Service, config: Config, where: str, findings: Findings) -> None:
+    """Tell where the service and its configuration do not go together."""
+    if service.privileged:
+        findings.warn(
+            where,
+            "privileged gives it the whole machine; remove it, cap_add NET_ADMIN is enough",
+        )
+    elif not {"NET_ADMIN", "ALL"} & service.capabilities:
+        findings.warn(where, "cap_add has no NET_ADMIN, without which nothing works; add it")
+    ours = {tunnel.listen_port for tunnel in config.tunnels}
+    listening = {PortRange(Protocol.UDP, port, port) for port in ours}
+    for entry in service.ports:
+        published = _published(entry)
+        if published in listening:
+            findings.tell(
+                where,
+                f"port {published} is published for WireGuard; not needed: this is a client, which "
+                "nobody calls: remove it from ports",
+            )
+        elif published:
+            for closed in _without(published, config.input_ports):
+                what = "ports" if closed.first < closed.last else "port"
+                verb, it = ("are", "them") if closed.first < closed.last else ("is", "it")
+                findings.warn(
+                    where,
+                    f"{what} {closed} {verb} published, and closed until FIREWALL_INPUT_PORTS "
+                    f"lists {it}",
+                )
+
+
+def _published(entry: Any) -> PortRange | None:
+    """Return the container's ports in an entry of `ports`, None where it cannot be read."""
+    if isinstance(entry, dict):
+        text = f"{entry.get('target', '')}/{entry.get('protocol', 'tcp')}"
+    else:
+        text = str(entry).rpartition(":")[2]
+    try:
+        found = values.ports(text)
+    except ValueError:
+        return None
+    # Compose means TCP where nothing is said.
+    return found[0] if found else None
+
+
+def _without(wanted: PortRange, listed: tuple[PortRange, ...]) -> Iterator[PortRange]:
+    """Yield the parts of `wanted` that none of `listed` holds; those are in order and disjoint."""
+    begin = wanted.first
+    for ports in sorted(listed):
+        if ports.protocol is wanted.protocol and ports.last >= begin:
+            if ports.first > wanted.last:
+                break
+            if ports.first > begin:
+                yield PortRange(wanted.protocol, begin, ports.first - 1)
+            begin = ports.last + 1
+    if begin <= wanted.last:
+        yield PortRange(wanted.protocol, begin, wanted.last)
