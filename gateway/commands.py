@@ -24,13 +24,17 @@ ASK_INSTEAD = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 """Where to ask a server that listens on every address."""
 
 EXAMPLE = Facts(
-    uplinks=(Uplink("eth0", 2, 1500, (ip_interface("172.17.0.2/16"),)),),
+    uplinks=(
+        Uplink("eth0", 2, 1500, (ip_interface("172.17.0.2/16"), ip_interface("fd00:17::2/64"))),
+    ),
     routes=(
         Route(ip_network("0.0.0.0/0"), "eth0", ip_address("172.17.0.1")),
         Route(ip_network("172.17.0.0/16"), "eth0"),
+        Route(ip_network("::/0"), "eth0", ip_address("fd00:17::1")),
+        Route(ip_network("fd00:17::/64"), "eth0"),
     ),
 )
-"""A namespace as Docker makes it, for rules that are shown without looking at one."""
+"""A namespace as Docker makes it, with both families, for rules shown without looking at one."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -114,11 +118,14 @@ def _load(asked: argparse.Namespace) -> settings.Loaded:
 def _rules(config: Config, syntax: str) -> str:
     """Return the rules of each state as they would be in a container on Docker's own network."""
     from gateway.firewall import render_iptables, render_nftables  # noqa: PLC0415
-    from gateway.policy.examples import each_state  # noqa: PLC0415
+    from gateway.policy.examples import NOT_YET_KNOWN, each_state  # noqa: PLC0415
     from gateway.policy.firewall import ruleset_for  # noqa: PLC0415
     from gateway.policy.rules import Family  # noqa: PLC0415
 
-    parts = ["The rules of each state, in a container with the address 172.17.0.2 on eth0."]
+    own = " and ".join(str(address.ip) for address in EXAMPLE.uplinks[0].addresses)
+    parts = [f"The rules of each state, in a container with the addresses {own} on eth0."]
+    if any(tunnel.names for tunnel in config.tunnels):
+        parts.append(f"{NOT_YET_KNOWN} stands for the address that a server's name will have.")
     for title, state in each_state(config):
         ruleset = ruleset_for(state, config, EXAMPLE)
         parts.append(f"\n# {title}")

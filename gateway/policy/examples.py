@@ -6,18 +6,48 @@ from ipaddress import ip_address
 
 from gateway.model import Config, Endpoint, NamedEndpoint, Tunnel
 from gateway.policy.pulse import Pulse
-from gateway.policy.states import Connected, Connecting, Locked, Reason, State, Turn
+from gateway.policy.states import (
+    Connected,
+    Connecting,
+    Locked,
+    Query,
+    Reason,
+    Resolving,
+    State,
+    Turn,
+)
 
 NOT_YET_KNOWN = ip_address("192.0.2.1")
 """Stands for the address of an endpoint that is given by name (RFC 5737)."""
 
+_SOURCE_PORT = 49152
+_MARK = 1
+_DOCKERS_RESOLVER = ip_address("127.0.0.11")
+
 
 def each_state(config: Config) -> Iterator[tuple[str, State]]:
-    """Yield a title and a state: closed, and each candidate connecting and connected."""
+    """Yield a title and a state: closed, and each candidate connecting and connected.
+
+    A candidate whose server has a name is resolving before that; the question's port and mark,
+    which are drawn each time, are examples, and so is the resolver where none is configured.
+    """
     yield "Locked, and stopping", Locked()
-    for number, tunnel in enumerate(map(_with_addresses, config.tunnels), 1):
+    for number, candidate in enumerate(config.tunnels, 1):
+        tunnel = _with_addresses(candidate)
         turn = Turn((tunnel,))
         which = f" with tunnel {number}" if len(config.tunnels) > 1 else ""
+        if candidate.names:
+            resolver = config.endpoint_resolver or _DOCKERS_RESOLVER
+            yield (
+                f"Looking up the server's name{which}",
+                Resolving(
+                    Turn((candidate,)),
+                    Reason.STARTING,
+                    since=0.0,
+                    retry_at=0.0,
+                    query=Query(resolver, _SOURCE_PORT, _MARK),
+                ),
+            )
         yield (
             f"Connecting{which}",
             Connecting(turn, tunnel, Reason.NO_HANDSHAKE, since=0.0, retry_at=0.0, built=True),

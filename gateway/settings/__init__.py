@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from gateway.errors import Notice, Weight
 from gateway.model import Backend, Config, HealthProbe, HostPort, Implementation, Tunnel
-from gateway.settings import checks, compat, quickfiles, readers, tunnels
+from gateway.settings import checks, compat, probes, quickfiles, readers, tunnels
 from gateway.settings.addresses import listen_address
 from gateway.settings.findings import Findings
 from gateway.settings.picking import ENDPOINT
@@ -56,9 +56,10 @@ class LogSettings:
 class Loaded:
     """The configuration, what to tell about it, and where each value came from.
 
-    `origins` has an entry for each variable in capitals: a path with its line, `environment`, or
-    `default`; `tunnel_origins` has the same for each of `config.tunnels`, the first of which is
-    `origins`.
+    `origins` has an entry for each variable in capitals, and for `LISTEN_PORT` and `FWMARK`: a path
+    with its line, `environment`, or `default`. Of several peers each has entries of its own, with
+    its number behind the name. `tunnel_origins` has the same for each of `config.tunnels`, the
+    first of which is `origins`.
     """
 
     config: Config
@@ -151,7 +152,11 @@ def _config(
         )
     health_server = settings.health_server_address or DEFAULT_HEALTH_SERVER
     checks.health_server(health_server, input_ports, findings)
-    checks.probe(settings.health_probe, subnets, findings)
+    probes.outside(settings.health_probe, subnets, findings)
+    for draft in drafts:
+        probes.inside(settings.health_probe, draft.tunnel, draft.dns, subnets, findings)
+        listed = variables.where("firewall_input_ports")
+        checks.listen_port(draft.tunnel, input_ports, listed, findings)
     if not drafts:
         return None
     if not drafts[0].dns and "dns_address" not in variables.unreadable:

@@ -46,6 +46,11 @@ def interface(text: str) -> Interface:
     _plain(value.ip, text)
     if value.ip.is_loopback or not _is_a_host(value.ip):
         raise ValueError(f"{shown(text)} cannot be an address of the tunnel")
+    if not value.network.prefixlen:
+        raise ValueError(
+            f"{shown(text)} has every address for its neighbour; write {value.ip} alone, or the "
+            "prefix length that your provider gives"
+        )
     return value
 
 
@@ -83,7 +88,12 @@ def _check_mask(text: str) -> None:
 
 def resolver(text: str) -> Address:
     """Read the address of a DNS server that the namespace can ask."""
-    value = address(text)
+    try:
+        value = address(text)
+    except ValueError as err:
+        raise ValueError(
+            f"{err}; write a resolver's address alone, without a port and without tls://"
+        ) from None
     if str(value) in _FOREIGN_RESOLVERS:
         raise ValueError(f"{value} {_FOREIGN_RESOLVERS[str(value)]}")
     if value.is_link_local or not _is_a_host(value):
@@ -108,8 +118,9 @@ def resolvers(text: str) -> tuple[Address, ...]:
 
 def server_address(text: str) -> Address:
     """Read the address of a WireGuard server."""
+    bracketed = text.startswith("[") and text.endswith("]")
     try:
-        value = ip_address(text.removeprefix("[").removesuffix("]"))
+        value = ip_address(text[1:-1] if bracketed else text)
     except ValueError:
         raise ValueError(
             f"{shown(text)} is neither an IP address nor a name; write the server's"
@@ -123,8 +134,10 @@ def server_address(text: str) -> Address:
 def endpoint(text: str) -> Endpoint:
     """Read `address:port` or `[IPv6 address]:port` of a WireGuard server."""
     host, colon, number_text = text.rpartition(":")
-    if not colon:
-        raise ValueError(f"{shown(text)} has no port; write address:port")
+    if "://" in text:
+        raise ValueError(f"{shown(text)} is a URL; write address:port alone")
+    if not colon or text.endswith("]"):
+        raise ValueError(f"{shown(text)} has no port; write address:port, or [IPv6 address]:port")
     if ":" in host and not host.startswith("["):
         raise ValueError(f"{shown(text)} is ambiguous; write IPv6 as [address]:port")
     try:
@@ -145,6 +158,11 @@ def listen_address(text: str) -> HostPort:
     if bare == "localhost":
         bare = "127.0.0.1"
     try:
-        return HostPort(str(address(bare)) if bare else "", port(number_text))
+        value, number = address(bare) if bare else None, port(number_text)
     except ValueError as err:
         raise ValueError(f"{err}; write address:port such as 127.0.0.1:9999") from None
+    if value and not (value.is_unspecified or _is_a_host(value)):
+        raise ValueError(
+            f"{value} is no address to listen on; write one of this container, or none"
+        )
+    return HostPort(str(value) if value else "", number)

@@ -8,6 +8,7 @@ from gateway.model import Address, Endpoint, NamedEndpoint
 from gateway.settings import addresses, values
 
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE)
+_HEXADECIMAL: Final = re.compile(r"0x[0-9a-f]*")
 _LONGEST_NAME: Final = 253
 
 
@@ -21,13 +22,14 @@ class EndpointChoice:
 
 def host(text: str) -> Address | str:
     """Read the address or the name of a server."""
-    return text if is_name(text) else addresses.server_address(text)
+    return _check_name(text) if is_name(text) else addresses.server_address(text)
 
 
 def server(text: str) -> Endpoint | NamedEndpoint:
     """Read `address:port`, `[IPv6 address]:port` or `name:port` (wg(8), Endpoint)."""
     name, colon, port = text.rpartition(":")
     if colon and is_name(name):
+        _check_name(name)
         try:
             return NamedEndpoint(name, values.port(port))
         except ValueError as err:
@@ -43,6 +45,14 @@ def at(place: Address | str, port: int) -> Endpoint | NamedEndpoint:
 def host_of(endpoint: Endpoint | NamedEndpoint) -> Address | str:
     """Return the address or the name of an endpoint."""
     return endpoint.name if isinstance(endpoint, NamedEndpoint) else endpoint.address
+
+
+def _check_name(text: str) -> str:
+    """Refuse what resolvers take for this container itself, or for a number."""
+    last = text.removesuffix(".").lower().rpartition(".")[2]
+    if last in {"localhost", "localdomain"} or _HEXADECIMAL.fullmatch(last):
+        raise ValueError(f"{values.shown(text)} is no server on the internet; write its address")
+    return text
 
 
 def is_name(text: str) -> bool:

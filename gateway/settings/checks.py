@@ -1,13 +1,11 @@
 """What has to fit together: within one tunnel, and across subnets, resolvers and servers."""
 
 from collections.abc import Sequence
-from ipaddress import ip_interface, ip_network
 from itertools import combinations
 from typing import Final
 
 from gateway.model import (
     Address,
-    HealthProbe,
     HostPort,
     Network,
     Peer,
@@ -16,7 +14,7 @@ from gateway.model import (
     Tunnel,
 )
 from gateway.settings.findings import Findings, joined
-from gateway.settings.networks import covers_family, simplified
+from gateway.settings.networks import covers_family, simplified, tell_host_bits
 from gateway.settings.picking import Picker
 from gateway.settings.sources import Variables
 
@@ -109,16 +107,8 @@ def outbound_subnets(variables: Variables, findings: Findings) -> tuple[Network,
     where = variables.where(_SUBNETS)
     networks = variables.values.firewall_outbound_subnets or ()
     if networks:
-        for entry in variables.given[_SUBNETS].text.reveal().split(","):
-            _tell_host_bits(entry.strip(), where, findings)
+        tell_host_bits(variables.given[_SUBNETS].text.reveal(), where, findings)
     return simplified(networks, where, findings)
-
-
-def _tell_host_bits(entry: str, where: str, findings: Findings) -> None:
-    if "/" in entry:
-        written, network = ip_interface(entry).ip, ip_network(entry, strict=False)
-        if written != network.network_address:
-            findings.tell(where, f"{entry} is read as {network}")
 
 
 def ports(name: str, variables: Variables, findings: Findings) -> tuple[PortRange, ...]:
@@ -219,12 +209,14 @@ def health_server(server: HostPort, input_ports: Sequence[PortRange], findings: 
         )
 
 
-def probe(wanted: HealthProbe | None, subnets: Sequence[Network], findings: Findings) -> None:
-    """Refuse to ask somebody outside the tunnel whether the tunnel is alive."""
-    address = wanted.address if wanted else None
-    if address and any(address in subnet for subnet in subnets):
-        findings.wrong(
-            "HEALTH_PROBE",
-            f"{address} is in FIREWALL_OUTBOUND_SUBNETS, outside the tunnel, and says nothing of "
-            "it; name somebody inside",
-        )
+def listen_port(
+    tunnel: Tunnel, input_ports: Sequence[PortRange], where: str, findings: Findings
+) -> None:
+    """Refuse to open the port of WireGuard itself."""
+    for ports in input_ports:
+        if ports.protocol is Protocol.UDP and ports.first <= tunnel.listen_port <= ports.last:
+            findings.wrong(
+                where,
+                f"{ports} holds the tunnel's own port {tunnel.listen_port}/udp, where a client "
+                "needs nobody to call; leave that out, or set another ListenPort in wg0.conf",
+            )

@@ -6,10 +6,10 @@ when the variable is set: not needed because ..., or not supported: use ...
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Final
 
+from gateway.settings import misspelt
 from gateway.settings.findings import Findings
 from gateway.settings.values import named
 
@@ -159,20 +159,21 @@ ELSEWHERE: Final = {
     "LAN_NETWORK": "not supported: use FIREWALL_OUTBOUND_SUBNETS",
     "VPN_INPUT_PORTS": "not supported: use FIREWALL_INPUT_PORTS",
     "VPN_OUTPUT_PORTS": "not needed: everything may leave through the tunnel",
+    "FIREWALL_OUTPUT_PORTS": "not needed: everything may leave through the tunnel",
+    "FIREWALL_VPN_OUTPUT_PORTS": "not needed: everything may leave through the tunnel",
     "VPN_ENABLED": "not needed: the tunnel is always wanted",
 }  # fmt: skip
 """Names, or patterns of names, without a meaning here, each with the one line to tell."""
 
-_OURS: Final = ("WIREGUARD_", "FIREWALL_", "VPN_", "DNS_", "HEALTH_", "LOG_", "GATEWAY_")
 _KUBERNETES: Final = re.compile(
     r"\w+_SERVICE_HOST|\w+_SERVICE_PORT(_\w+)?|\w+_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?"
 )
 _LINK: Final = re.compile(r"(tcp|udp|sctp)://[\d.:\[\]a-f]+")
-_NEAR: Final = 0.86
 
 
 def check_names(environ: Mapping[str, str], known: frozenset[str], findings: Findings) -> None:
     """Tell what has no meaning here and refuse what looks like ours but is not in `known`."""
+    current = frozenset(one for one in known if one.removesuffix("_SECRETFILE") not in OLDER_NAMES)
     for name in sorted(environ):
         text, said = environ[name].strip(), named(name)
         if name in known or not text or _is_service_link(name, text):
@@ -182,8 +183,11 @@ def check_names(environ: Mapping[str, str], known: frozenset[str], findings: Fin
         elif line := _elsewhere(name):
             tell = findings.tell if line.startswith("not needed") or text.lower() in _OFF else None
             (tell or findings.warn)(said, line)
+        elif name.upper() in known:
+            told = f"unknown; variables are written in capitals: {name.upper()}"
+            findings.wrong(said, told)
         else:
-            _check_unknown(name, known, findings)
+            misspelt.check(name, current, findings)
 
 
 def _is_service_link(name: str, text: str) -> bool:
@@ -209,16 +213,3 @@ def _check_kill_switch(name: str, text: str, findings: Findings) -> None:
         )
     else:
         findings.tell(name, "not needed: the firewall is always on")
-
-
-def _check_unknown(name: str, known: frozenset[str], findings: Findings) -> None:
-    upper = name.upper()
-    if upper in known:
-        findings.wrong(named(name), f"unknown; variables are written in capitals: {upper}")
-        return
-    near = get_close_matches(upper, sorted(known), n=1, cutoff=0.6)
-    if upper.startswith(_OURS):
-        hint = f"did you mean {near[0]}?" if near else "docs/configuration.md lists all variables"
-        findings.wrong(named(name), f"unknown; {hint}")
-    elif get_close_matches(upper, sorted(known), n=1, cutoff=_NEAR):
-        findings.wrong(named(name), f"unknown; did you mean {near[0]}?")

@@ -39,16 +39,17 @@ def _tunnel(tunnel: Tunnel, origins: Mapping[str, str]) -> Iterator[Line]:
     yield line("WIREGUARD_PRIVATE_KEY", "set")
     yield line("WIREGUARD_ADDRESSES", _list(tunnel.addresses))
     yield line("WIREGUARD_MTU", "by the uplink" if tunnel.mtu is None else str(tunnel.mtu))
-    yield "(ListenPort)", str(tunnel.listen_port), ""
+    yield "(ListenPort)", str(tunnel.listen_port), origins["LISTEN_PORT"]
     drawn = tunnel.fwmark == FIREWALL_MARK
-    yield "(FwMark)", "drawn at each start" if drawn else hex(tunnel.fwmark), ""
+    mark = "drawn at each start" if drawn else hex(tunnel.fwmark)
+    yield "(FwMark)", mark, origins["FWMARK"]
     if tunnel.dns:
         yield line("DNS_ADDRESS", _list(tunnel.dns))
     for number, peer in enumerate(tunnel.peers, 1):
         if len(tunnel.peers) > 1:
             yield f"peer {number} of {len(tunnel.peers)}", "", ""
         for name, value in _peer(peer):
-            yield name, value, origins[name] if len(tunnel.peers) == 1 else ""
+            yield name, value, origins.get(f"{name} {number}", origins[name])
 
 
 def _peer(peer: Peer) -> Iterator[tuple[str, str]]:

@@ -1,12 +1,13 @@
 """Sets of subnets: what they cover, what in them is double, and which of them a LAN may be."""
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_interface, ip_network
 from typing import Final
 
 from gateway.model import EVERYTHING, Network
 from gateway.settings import addresses, values
 from gateway.settings.findings import Findings
+from gateway.settings.values import shown
 
 LOCAL: Final[tuple[Network, ...]] = tuple(
     ip_network(text)
@@ -34,6 +35,31 @@ _REFUSED: Final = tuple(
         ("::ffff:0:0/96", "it is IPv4 inside IPv6; write the IPv4 subnet"),
     )
 )
+
+
+def tell_host_bits(text: str, where: str, findings: Findings) -> None:
+    """Tell which of the subnets in `text`, a list that could be read, are read as wider ones."""
+    for entry in map(str.strip, text.split(",")):
+        if "/" in entry:
+            written, network = ip_interface(entry).ip, ip_network(entry, strict=False)
+            if written != network.network_address:
+                findings.tell(where, f"{entry} is read as {network}")
+
+
+def allowed_ips(text: str) -> tuple[Network, ...]:
+    """Read a list of destinations that go into the tunnel."""
+    return values.listed(text, _allowed)
+
+
+def _allowed(text: str) -> Network:
+    network = addresses.network(text)
+    if network.network_address.is_unspecified and network.prefixlen == network.max_prefixlen:
+        raise ValueError(
+            f"{shown(text)} is nobody's address; write {network.network_address}/0 for everything"
+        )
+    if network.is_loopback:
+        raise ValueError(f"{network} is loopback, which goes into no tunnel; leave it out")
+    return network
 
 
 def within(inner: Network, outer: Network) -> bool:

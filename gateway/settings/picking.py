@@ -8,6 +8,7 @@ correct a file they were given.
 """
 
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from gateway.errors import Weight
@@ -73,6 +74,11 @@ class Picker:
         """Return what to name in a message: the file, or without one the variable."""
         return self.file.path if self.file else variable
 
+    def in_secret_file(self, name: str) -> bool:
+        """Say whether a variable was given in a secret file of its own."""
+        given = self.variables.given.get(name)
+        return given is not None and given.in_file
+
     def server_place(self, variable: str) -> str:
         """Return what to name in a message about a server: the list of servers, if there is one."""
         listed = self.variables.values.wireguard_endpoints
@@ -86,8 +92,7 @@ class Picker:
     def identity(self, name: str, part: Part) -> Any:
         """Pick who you are or whom you talk to: the file's, unless a secret file says otherwise."""
         variable, in_file = self.variable(name), part.get(name)
-        given = self.variables.given.get(name)
-        if given and given.in_file:
+        if self.in_secret_file(name):
             return self.first(name, variable, in_file)
         return self.first(name, in_file, variable)
 
@@ -115,8 +120,11 @@ class Picker:
             self.origins[name] = chosen.where
         return chosen.value if chosen else None
 
-    def require(self, name: str, value: object) -> None:
-        """Tell that a value is missing, unless it is there but could not be read."""
+    def require(self, name: str, value: object, part: Part = MappingProxyType({})) -> None:
+        """Tell that a value is missing, unless it is there but could not be read.
+
+        `part` says in which section of the file it is missing.
+        """
         if value is not None:
             return
         self.lacks = True
@@ -126,4 +134,5 @@ class Picker:
         else:
             key, message = _MISSING_IN_FILE[name]
             if key not in self.file.unreadable and name not in self.variables.unreadable:
-                self.findings.wrong(self.file.path, message)
+                where = part["head"].where if "head" in part else self.file.path
+                self.findings.wrong(where, message)

@@ -14,6 +14,7 @@ from gateway.model import Address
 from gateway.settings import addresses, files, values, wgquick
 from gateway.settings.candidates import is_name, server
 from gateway.settings.findings import Findings, joined
+from gateway.settings.networks import allowed_ips, tell_host_bits
 
 PLACES: Final = (
     "/run/secrets/wg0.conf",
@@ -37,7 +38,10 @@ class Value:
 
 
 Part = Mapping[str, Value]
-"""Values of one section, under the names of the variables that mean the same."""
+"""Values of one section, under the names of the variables that mean the same.
+
+`head` of a peer has no value: it says on which line the section begins.
+"""
 
 
 @dataclass(frozen=True)
@@ -125,13 +129,27 @@ class _Reader:
         part = {
             "wireguard_public_key": self._last(section, "PublicKey", values.used_key),
             "wireguard_preshared_key": self._last(section, "PresharedKey", values.preshared_key),
-            "wireguard_allowed_ips": self._many(section, "AllowedIPs", addresses.networks),
+            "wireguard_allowed_ips": self._many(section, "AllowedIPs", allowed_ips),
             "endpoint": self._last(section, "Endpoint", server),
             "wireguard_persistent_keepalive_interval": self._last(
                 section, "PersistentKeepalive", values.keepalive
             ),
         }
+        self._tell_allowed(section)
+        part["head"] = Value(None, f"{self.path} line {section.line}")
         return {name: value for name, value in part.items() if value is not None}
+
+    def _tell_allowed(self, section: wgquick.Section) -> None:
+        """Tell what of `AllowedIPs` is read as something else than it says."""
+        entries = section.all("AllowedIPs")
+        for entry in entries:
+            if "AllowedIPs" not in self.unreadable:
+                tell_host_bits(entry.value, f"{self.path} line {entry.line}", self.findings)
+        if entries and not any(entry.value for entry in entries):
+            self.findings.tell(
+                f"{self.path} line {entries[0].line}",
+                "AllowedIPs is empty and counts as not there: everything goes to this peer",
+            )
 
     def _last(
         self, section: wgquick.Section, name: str, parse: Callable[[str], Any]
@@ -197,13 +215,7 @@ def _resolver_or_domain(text: str) -> tuple[Address | str, ...]:
 
 
 def _resolver_entry(text: str) -> Address | str:
-    try:
-        addresses.address(text)
-    except ValueError:
-        if is_name(text):
-            return text
-        raise
-    return addresses.resolver(text)
+    return text if is_name(text) else addresses.resolver(text)
 
 
 def _listen_port(text: str) -> int | None:

@@ -3,17 +3,23 @@
 As in `values`, a ValueError says what to write and shows what was written only through `shown`.
 """
 
+import re
 import shlex
 from pathlib import PurePosixPath
 from typing import Final
 
-from gateway.model import Address, Backend, HealthProbe, Implementation, ProbeKind
+from gateway.model import INTERFACE, Address, Backend, HealthProbe, Implementation, ProbeKind
 from gateway.settings import addresses, values
 from gateway.settings.candidates import host
 from gateway.settings.values import shown
 
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _LOG_FORMATS: Final = ("auto", "json", "console")
+
+_SHELL: Final = re.compile(r"(&&|\|\|?|&|;;?)|(#).*|[0-9]?(>>?|<).*|.*(;)")
+"""Words that mean something to a shell alone."""
+_INTERFACE: Final = "{{VPN_INTERFACE}}"
+"""How gluetun writes the interface in its commands."""
 
 
 def path(text: str) -> PurePosixPath:
@@ -66,6 +72,13 @@ def log_format(text: str) -> str:
 
 def endpoint_ip(text: str) -> Address | str:
     """Read a server's address or name; its port has a variable of its own."""
+    if "," in text:
+        raise ValueError(
+            f"{shown(text)} are several servers; write them into WIREGUARD_ENDPOINTS, each with "
+            "its port"
+        )
+    if "://" in text:
+        raise ValueError(f"{shown(text)} is a URL; write the address or the name alone")
     if text.count(":") == 1:
         raise ValueError(f"{shown(text)} has a port; that belongs into WIREGUARD_ENDPOINT_PORT")
     return host(text)
@@ -82,9 +95,16 @@ def endpoint_resolver(text: str) -> Address:
 def command(text: str) -> tuple[str, ...]:
     """Read a program with its arguments, quoted as in a shell; the message never shows them."""
     try:
-        return tuple(shlex.split(text))
+        words = shlex.split(text)
     except ValueError:
         raise ValueError("has a quote without its other half; close it") from None
+    if words and not words[0]:
+        raise ValueError("names no program; write its path first")
+    for word in words:
+        if shell := _SHELL.fullmatch(word):
+            told = next(filter(None, shell.groups()))
+            raise ValueError(f"has {told}, and no shell reads it: put it into a script")
+    return tuple(word.replace(_INTERFACE, INTERFACE) for word in words)
 
 
 def probe(text: str) -> HealthProbe:
@@ -93,4 +113,9 @@ def probe(text: str) -> HealthProbe:
     if colon and kind.lower() != ProbeKind.ICMP:
         raise ValueError(f"{shown(text)} has an address, which goes with icmp alone")
     word = values.choice(kind, ProbeKind)
-    return HealthProbe(ProbeKind(word), addresses.address(address) if colon else None)
+    if not colon:
+        return HealthProbe(ProbeKind(word))
+    value = addresses.address(address)
+    if value.is_loopback or value.is_unspecified or value.is_multicast:
+        raise ValueError(f"{value} is nobody in the tunnel; write who answers there")
+    return HealthProbe(ProbeKind(word), value)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from gateway.model import (
     EVERYTHING,
@@ -15,16 +15,17 @@ from gateway.model import (
     Secret,
     Tunnel,
 )
-from gateway.settings.candidates import at, host_of
+from gateway.settings import endpoints
 from gateway.settings.checks import check_tunnel
 from gateway.settings.findings import Findings, joined
-from gateway.settings.networks import simplified
+from gateway.settings.networks import simplified, tell_host_bits
 from gateway.settings.picking import ENDPOINT, PEER_FIELDS, Picker
 from gateway.settings.quickfiles import Part, ReadFile, Value
 from gateway.settings.sources import ENVIRONMENT, Variables
 from gateway.settings.values import shown
 
 DEFAULT_KEEPALIVE: Final = 25
+_KEEPALIVE: Final = "wireguard_persistent_keepalive_interval"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Draft:
 def build(variables: Variables, files: Sequence[ReadFile], findings: Findings) -> tuple[Draft, ...]:
     """Return the candidates in order of preference; what is wrong becomes problems."""
     if variables.values.wireguard_endpoints:
-        _check_endpoints_alone(variables, findings)
+        endpoints.check_alone(variables, findings)
     if len(files) > 1:
         _refuse_peer_variables(variables, f"{len(files)} wg-quick files", findings)
     pickers = [Picker(variables, file, findings) for file in files or (None,)]
@@ -52,14 +53,6 @@ def build(variables: Variables, files: Sequence[ReadFile], findings: Findings) -
     )
     _tell_names(candidates, findings)
     return candidates
-
-
-def _check_endpoints_alone(variables: Variables, findings: Findings) -> None:
-    for name in ("wireguard_endpoint_ip", "wireguard_endpoint_port"):
-        if name in variables.given:
-            findings.wrong(
-                variables.where(name), "is set beside WIREGUARD_ENDPOINTS; remove one of them"
-            )
 
 
 def _tell_names(candidates: Sequence[Draft], findings: Findings) -> None:
@@ -90,7 +83,8 @@ def _draft(pick: Picker) -> Draft | None:
     pick.require("wireguard_private_key", private_key)
     pick.require("wireguard_addresses", addresses)
     mtu = pick.tuning("wireguard_mtu", interface)
-    dns = pick.tuning("dns_address", _without_search_domains(interface, pick.findings)) or ()
+    resolvers = _without_search_domains(interface, pick.findings)
+    dns = _once(pick.tuning("dns_address", resolvers) or (), pick)
     peers = _peers(pick, parts)
     if not private_key or not addresses or not peers or pick.lacks:
         return None
@@ -104,7 +98,27 @@ def _draft(pick: Picker) -> Draft | None:
         mtu=mtu,
         **{name: value for name, value in numbers.items() if value},
     )
-    return Draft(tunnel, dns, pick.origins, dns_from_file=pick.variable("dns_address") is None)
+    _note_numbers(pick, interface)
+    variable, in_file = pick.variable("dns_address"), resolvers.get("dns_address")
+    the_files = variable is None or (in_file is not None and variable.value == in_file.value)
+    return Draft(tunnel, dns, pick.origins, dns_from_file=the_files)
+
+
+def _note_numbers(pick: Picker, interface: Part) -> None:
+    """Note where the numbers come from that no variable sets."""
+    for name in ("listen_port", "fwmark"):
+        given = interface.get(name)
+        pick.origins[name] = given.where if given and given.value else "default"
+
+
+def _once(resolvers: tuple[Address, ...], pick: Picker) -> tuple[Address, ...]:
+    """Return the resolvers, each once."""
+    for server in resolvers:
+        if resolvers.count(server) > 1:
+            where = pick.origins["dns_address"]
+            named = "DNS_ADDRESS" if where == ENVIRONMENT else where
+            pick.findings.tell(named, f"{server} stands twice; once is enough")
+    return tuple(dict.fromkeys(resolvers))
 
 
 def _without_search_domains(interface: Part, findings: Findings) -> Part:
@@ -138,20 +152,36 @@ def _peers(pick: Picker, parts: Sequence[Part]) -> tuple[Peer, ...]:
         peers = [_peer(pick, parts[0], alone=True)]
     else:
         _refuse_peer_variables(pick.variables, f"{len(parts)} peers", pick.findings)
-        each = pick.without_peer_variables()
-        peers = [_peer(each, part, alone=False) for part in parts]
-        pick.lacks = pick.lacks or each.lacks
-        pick.origins.update(each.origins)
+        peers = []
+        for number, part in enumerate(parts, 1):
+            each = pick.without_peer_variables()
+            peers.append(_peer(each, part, alone=False))
+            pick.lacks = pick.lacks or each.lacks
+            pick.origins.update(_numbered(each.origins, number))
     return tuple(peer for peer in peers if peer)
 
 
+def _numbered(origins: Mapping[str, str], number: int) -> dict[str, str]:
+    """Return where the values of one of several peers came from, under their names and number."""
+    found = {name: origins.get(name, "default") for name in (*PEER_FIELDS, _KEEPALIVE)}
+    if ENDPOINT in origins:
+        found |= dict.fromkeys(endpoints.PARTS, origins[ENDPOINT])
+    return {f"{name} {number}": origin for name, origin in found.items()}
+
+
 def _peer(pick: Picker, part: Part, *, alone: bool) -> Peer | None:
-    public_key = pick.identity("wireguard_public_key", part) or _key_of_first_endpoint(pick)
+    public_key = pick.identity("wireguard_public_key", part) or endpoints.key_of_first(pick)
     preshared_key: Secret | None = pick.identity("wireguard_preshared_key", part)
-    endpoint: Endpoint | NamedEndpoint | None = _endpoint(pick, part)
-    keepalive = pick.tuning("wireguard_persistent_keepalive_interval", part)
+    endpoint: Endpoint | NamedEndpoint | None = endpoints.pick_endpoint(pick, part)
+    keepalive = pick.tuning(_KEEPALIVE, part)
     allowed = _allowed_ips(pick, part, alone=alone)
-    pick.require("wireguard_public_key", public_key)
+    pick.require("wireguard_public_key", public_key, part)
+    if pick.file and preshared_key and "wireguard_preshared_key" not in part:
+        pick.findings.warn(
+            "WIREGUARD_PRESHARED_KEY",
+            f"is added to the peer of {pick.file.path}, which has none; remove it if the file is "
+            "meant as it is",
+        )
     if public_key is None or endpoint is None:
         return None
     return Peer(
@@ -163,69 +193,26 @@ def _peer(pick: Picker, part: Part, *, alone: bool) -> Peer | None:
     )
 
 
-def _key_of_first_endpoint(pick: Picker) -> str | None:
-    """Return the first endpoint's own key when every one of `WIREGUARD_ENDPOINTS` has one."""
-    choices = pick.variables.values.wireguard_endpoints or ()
-    keys = [choice.public_key for choice in choices]
-    return keys[0] if all(keys) and keys else None
-
-
 def _allowed_ips(pick: Picker, part: Part, *, alone: bool) -> tuple[Network, ...]:
     """Return what goes to the peer: everything when nothing is said and there is no other peer."""
     allowed = pick.tuning("wireguard_allowed_ips", part)
     unreadable = pick.file and "AllowedIPs" in pick.file.unreadable
     if allowed is None and not alone and not unreadable:
-        where = pick.place("WIREGUARD_ALLOWED_IPS")
         pick.findings.wrong(
-            where, "has a [Peer] without AllowedIPs; with several peers each says its own"
+            part["head"].where,
+            "has a [Peer] without AllowedIPs; with several peers each says its own",
         )
     if allowed is None:
         return EVERYTHING
     where = pick.origins["wireguard_allowed_ips"]
-    named = "WIREGUARD_ALLOWED_IPS" if where == "environment" else where
+    named = "WIREGUARD_ALLOWED_IPS" if where == ENVIRONMENT else where
+    given = pick.variables.given.get("wireguard_allowed_ips")
+    if given and where == given.origin:
+        tell_host_bits(given.text.reveal(), named, pick.findings)
+    for network in allowed:
+        if network.is_multicast:
+            pick.findings.warn(named, f"{network} is multicast, which never leaves the namespace")
     return simplified(allowed, named, pick.findings)
-
-
-def _endpoint(pick: Picker, part: Part) -> Any:
-    """Return the endpoint of a peer: first of the list, else the file's, else the variables'."""
-    choices = pick.variable("wireguard_endpoints")
-    if choices:
-        first = Value(choices.value[0].endpoint, choices.where)
-        return pick.first(ENDPOINT, first, part.get(ENDPOINT))
-    place, port = pick.variable("wireguard_endpoint_ip"), pick.variable("wireguard_endpoint_port")
-    if ENDPOINT in part:
-        return _files_endpoint(pick, part[ENDPOINT], place, port)
-    if place and port:
-        return at(place.value, port.value)
-    pick.lacks = True
-    if "wireguard_endpoints" in pick.variables.unreadable:
-        return None
-    if pick.file and not place and not port:
-        pick.require(ENDPOINT, None)
-    else:
-        without_file = replace(pick, file=None)
-        without_file.require("wireguard_endpoint_ip", place)
-        without_file.require("wireguard_endpoint_port", port)
-    return None
-
-
-def _files_endpoint(pick: Picker, in_file: Value, place: Value | None, port: Value | None) -> Any:
-    """Return a file's endpoint; where it is a name, the address that a variable says for it."""
-    if not place and not port:
-        return pick.first(ENDPOINT, in_file, None)
-    written = at(
-        place.value if place else host_of(in_file.value),
-        port.value if port else in_file.value.port,
-    )
-    if not isinstance(in_file.value, NamedEndpoint) or isinstance(written, NamedEndpoint):
-        variable = Value(written, (place or port or in_file).where)
-        return pick.first(ENDPOINT, in_file, variable)
-    pick.findings.tell(
-        in_file.where, f"Endpoint {in_file.value} is reached at {written}, as the variables say"
-    )
-    pick.origins["wireguard_endpoint_ip"] = (place or in_file).where
-    pick.origins["wireguard_endpoint_port"] = (port or in_file).where
-    return written
 
 
 def _with_endpoints(draft: Draft, pick: Picker) -> tuple[Draft, ...]:

@@ -80,7 +80,7 @@ def key(text: str) -> str:
     if len(text) != _KEY_CHARACTERS:
         raise ValueError(
             f"is no WireGuard key: it has {len(text)} characters, a key has {_KEY_CHARACTERS} and "
-            "ends in '='; copy the whole key"
+            "ends in '='; write the key alone, and the whole of it"
         )
     try:
         raw = b64decode(text, validate=True)

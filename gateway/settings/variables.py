@@ -24,7 +24,7 @@ from gateway.model import (
 )
 from gateway.settings import addresses, readers, values
 from gateway.settings.candidates import EndpointChoice, endpoint_choices
-from gateway.settings.networks import lan_subnets
+from gateway.settings.networks import allowed_ips, lan_subnets
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ class Settings(BaseSettings):
             example="192.168.1.1",
         )
     )
-    wireguard_allowed_ips: Annotated[tuple[Network, ...] | None, read_with(addresses.networks)] = (
+    wireguard_allowed_ips: Annotated[tuple[Network, ...] | None, read_with(allowed_ips)] = (
         _variable(
             "Tunnel",
             "The destinations that go into the tunnel, by comma. With less than everything, the "
@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     vpn_up_command: Annotated[tuple[str, ...] | None, read_with(readers.command)] = _variable(
         "Tunnel",
         "A program with its arguments that runs when the tunnel carries traffic. No shell; it "
-        "has 30 seconds, and its failure is logged.",
+        "has 30 seconds, and its failure is logged. `{{VPN_INTERFACE}}` in it becomes `wg0`.",
         unset="none",
         example="/config/up.sh --quiet",
     )

@@ -5,6 +5,7 @@ Value`, `#` starts a comment, the case of names does not matter. What the values
 elsewhere. A line that cannot be read is named by its number and never repeated: it may hold a key.
 """
 
+import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -51,6 +52,12 @@ _AMNEZIA: Final = frozenset(
     ("jc", "jmin", "jmax", "itime", "j1", "j2", "j3", "s1", "s2", "s3", "s4",
      "h1", "h2", "h3", "h4", "i1", "i2", "i3", "i4", "i5")
 )  # fmt: skip
+_OF_APPS: Final = frozenset(
+    ("excludedapplications", "includedapplications", "httpproxy", "blockdns", "blockinternet",
+     "excludedips", "obfuscatetcp", "obfuscatekey")
+)  # fmt: skip
+"""Keys that the apps for phones and TunSafe add."""
+_HARMLESS: Final = re.compile(r"[A-Za-z]{1,24}")
 _HEADS: Final = {"[interface]": INTERFACE_KEYS, "[peer]": PEER_KEYS}
 
 
@@ -97,7 +104,9 @@ def _read_entry(
     faults: list[tuple[int, str]],
 ) -> None:
     name, equals, value = (part.strip() for part in line.partition("="))
-    if not equals:
+    if line.startswith((";", "//")):
+        faults.append((number, "is no comment; a comment begins with #"))
+    elif not equals:
         faults.append((number, "is not of the form Key = Value"))
     elif not sections:
         faults.append((number, "stands before the first section; [Interface] comes first"))
@@ -106,11 +115,12 @@ def _read_entry(
         if name.lower() in known:
             sections[-1][2].append(Entry(known[name.lower()], value, number))
         else:
-            faults.append((number, _unknown(name.lower(), sections[-1][0])))
+            faults.append((number, _unknown(name, sections[-1][0])))
 
 
-def _unknown(name: str, head: str) -> str:
+def _unknown(written: str, head: str) -> str:
     """Say why a key is refused; its name is repeated only where it cannot be part of a secret."""
+    name = written.lower()
     if name in _AMNEZIA:
         return f"{name} belongs to AmneziaWG, which is not supported; use a plain WireGuard server"
     for other, keys in _HEADS.items():
@@ -118,4 +128,7 @@ def _unknown(name: str, head: str) -> str:
             return f"{name} belongs into {'[Interface]' if head == '[peer]' else '[Peer]'}"
     known = {key.lower(): key for key in (*INTERFACE_KEYS, *PEER_KEYS)}
     near = get_close_matches(name, known, n=1)
-    return f"has an unknown key; did you mean {known[near[0]]}?" if near else "has an unknown key"
+    said = f"has an unknown key {written}" if _HARMLESS.fullmatch(written) else "has an unknown key"
+    if name in _OF_APPS:
+        return f"{said}, which is an app's own and means nothing here; remove the line"
+    return f"{said}; did you mean {known[near[0]]}?" if near else f"{said}; correct or remove it"

@@ -247,3 +247,57 @@ def test_blanks_instead_of_commas_are_explained(tmp_path: Path) -> None:
     environ = {**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24 192.168.2.0/24"}
     (problem,) = problems(environ, tmp_path)
     assert "has blanks; write commas between" in problem
+
+
+def test_the_files_resolver_is_the_files_when_a_variable_repeats_it(tmp_path: Path) -> None:
+    """The same address is the same resolver: it belongs to the tunnel."""
+    put(tmp_path, "/config/wg0.conf", QUICK.replace("DNS = 10.2.0.1", "DNS = 10.2.9.1"))
+    environ = {"FIREWALL_OUTBOUND_SUBNETS": "10.2.9.0/24", "DNS_ADDRESS": "10.2.9.1"}
+    (problem,) = problems(environ, tmp_path)
+    assert "holds the tunnel's resolver 10.2.9.1" in problem
+
+
+@pytest.mark.parametrize("ports", ["51820", "51820/udp", "50000-60000/udp"])
+def test_the_tunnels_own_port_is_not_opened(tmp_path: Path, ports: str) -> None:
+    """A client calls, and nobody calls it; the same number for TCP is somebody else's."""
+    (problem,) = problems({**COMPLETE, "FIREWALL_INPUT_PORTS": ports}, tmp_path)
+    assert problem.startswith("FIREWALL_INPUT_PORTS: ")
+    assert "holds the tunnel's own port 51820/udp" in problem
+    settings.load({**COMPLETE, "FIREWALL_INPUT_PORTS": "51820/tcp,51821"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"HEALTH_PROBE": "icmp:10.64.1.2"}, "10.64.1.2 is the tunnel's own address"),
+        (
+            {"HEALTH_PROBE": "icmp:10.64.0.1", "WIREGUARD_ALLOWED_IPS": "10.65.0.0/16"},
+            "10.64.0.1 is not reached through the tunnel",
+        ),
+        (
+            {"HEALTH_PROBE": "icmp:fd7d::1", "WIREGUARD_ADDRESSES": "10.64.1.2/32"},
+            "fd7d::1 is not reached through the tunnel",
+        ),
+    ],
+)
+def test_a_probe_of_nobody_in_the_tunnel_is_refused(
+    tmp_path: Path, changed: dict[str, str], expected: str
+) -> None:
+    """Its own address answers always, and others never."""
+    (problem,) = problems({**COMPLETE, **changed}, tmp_path)
+    assert problem.startswith(f"HEALTH_PROBE: {expected}")
+
+
+@pytest.mark.parametrize("kind", ["dns", "icmp"])
+@pytest.mark.parametrize("resolver", ["", "127.0.0.1", "192.168.1.1"])
+def test_a_probe_that_has_nobody_to_ask_is_told(tmp_path: Path, kind: str, resolver: str) -> None:
+    """Without a resolver in the tunnel; a resolver there is asked."""
+    environ = {
+        **COMPLETE,
+        "HEALTH_PROBE": kind,
+        "DNS_ADDRESS": resolver,
+        "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24",
+    }
+    assert f"HEALTH_PROBE: {kind} has nobody to ask" in told(settings.load(environ, tmp_path))
+    asked = settings.load({**environ, "DNS_ADDRESS": "10.64.0.1"}, tmp_path)
+    assert "nobody to ask" not in told(asked)

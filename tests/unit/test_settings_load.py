@@ -71,7 +71,7 @@ def test_every_variable_reaches_its_place(tmp_path: Path) -> None:
             "FIREWALL_VPN_INPUT_PORTS": "6881-6889/udp",
             "FIREWALL_BACKEND": "nftables",
             "HEALTH_SERVER_ADDRESS": ":9998",
-            "HEALTH_PROBE": "icmp:fd7d::1",
+            "HEALTH_PROBE": "icmp:10.64.0.1",
             "WIREGUARD_ENDPOINT_RESOLVER": "127.0.0.11",
             "VPN_UP_COMMAND": "/bin/say 'two words'",
             "VPN_DOWN_COMMAND": "/bin/true",
@@ -91,7 +91,7 @@ def test_every_variable_reaches_its_place(tmp_path: Path) -> None:
     assert config.input_ports == (PortRange(Protocol.TCP, 8080, 8080),)
     assert config.vpn_input_ports == (PortRange(Protocol.UDP, 6881, 6889),)
     assert config.health_server == HostPort("", 9998)
-    assert config.health_probe == HealthProbe(ProbeKind.ICMP, ip_address("fd7d::1"))
+    assert config.health_probe == HealthProbe(ProbeKind.ICMP, ip_address("10.64.0.1"))
     assert config.endpoint_resolver == ip_address("127.0.0.11")
     assert config.up_command == ("/bin/say", "two words")
     assert config.down_command == ("/bin/true",)
@@ -457,3 +457,33 @@ def test_a_probe_outside_the_tunnel_is_refused(tmp_path: Path) -> None:
     environ = {"HEALTH_PROBE": "icmp:192.168.1.1", "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24"}
     (problem,) = problems({**COMPLETE, **environ}, tmp_path)
     assert problem.startswith("HEALTH_PROBE: 192.168.1.1 is in FIREWALL_OUTBOUND_SUBNETS")
+
+
+def test_a_secret_file_of_a_servers_address_wins_over_the_wg_quick_file(tmp_path: Path) -> None:
+    """As for keys; the port stays the file's, whatever a mere variable says."""
+    put(tmp_path, "/config/wg0.conf", QUICK)
+    put(tmp_path, "/run/secrets/wireguard_endpoint_ip", "203.0.113.50")
+    loaded = settings.load({"WIREGUARD_ENDPOINT_PORT": "1"}, tmp_path)
+    assert str(loaded.config.tunnels[0].endpoints[0]) == "203.0.113.50:51820"
+    assert loaded.origins["WIREGUARD_ENDPOINT_IP"] == "/run/secrets/wireguard_endpoint_ip"
+    assert loaded.origins["WIREGUARD_ENDPOINT_PORT"] == "/config/wg0.conf line 9"
+    for line in (
+        "WIREGUARD_ENDPOINT_IP: taken from /run/secrets/wireguard_endpoint_ip; /config/wg0.conf",
+        "WIREGUARD_ENDPOINT_PORT: taken from /config/wg0.conf line 9; environment says something",
+    ):
+        assert line in told(loaded)
+
+
+def test_a_preshared_key_that_the_file_has_not_is_told(tmp_path: Path) -> None:
+    """It may belong to another provider, and then no handshake succeeds."""
+    put(tmp_path, "/config/wg0.conf", QUICK)
+    loaded = settings.load({"WIREGUARD_PRESHARED_KEY": PRESHARED}, tmp_path)
+    assert loaded.config.tunnels[0].peers[0].preshared_key == Secret(PRESHARED)
+    assert "WIREGUARD_PRESHARED_KEY: is added to the peer of /config/wg0.conf" in told(loaded)
+
+
+def test_a_resolver_that_stands_twice_is_one(tmp_path: Path) -> None:
+    """Resolvers are few, and the same one again answers no better."""
+    loaded = settings.load({**COMPLETE, "DNS_ADDRESS": "10.64.0.1,10.64.0.2,10.64.0.1"}, tmp_path)
+    assert [str(one) for one in loaded.config.dns] == ["10.64.0.1", "10.64.0.2"]
+    assert "DNS_ADDRESS: 10.64.0.1 stands twice; once is enough" in told(loaded)

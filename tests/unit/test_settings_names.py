@@ -6,6 +6,7 @@ import pytest
 
 from gateway import settings
 from gateway.settings.compat import ELSEWHERE, OLDER_NAMES
+from gateway.settings.misspelt import MEANT
 from gateway.settings.variables import FIELDS
 from tests.configurations import COMPLETE, problems, told
 
@@ -35,10 +36,32 @@ def test_a_misspelt_name_is_refused_with_the_nearest_one(
     ]
 
 
+@pytest.mark.parametrize("written", sorted(MEANT))
+def test_a_name_that_people_expect_is_refused_with_the_one_that_is_meant(
+    tmp_path: Path, written: str
+) -> None:
+    """The nearest in spelling would mislead."""
+    assert MEANT[written].lower() in FIELDS
+    assert problems({**COMPLETE, written: "x"}, tmp_path) == [
+        f"{written}: unknown; did you mean {MEANT[written]}?"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["VPN_REMOTE", "VPN_CLIENT", "FIREWALL_RULES", "WIREGUARD_SECRET", "VPN_ENDPOINT_IPS"]
+)
+def test_no_older_name_and_no_name_of_a_file_is_suggested(tmp_path: Path, name: str) -> None:
+    """Nor one that only looks a little alike."""
+    (problem,) = problems({**COMPLETE, name: "x"}, tmp_path)
+    assert "did you mean" not in problem or problem.endswith("did you mean WIREGUARD_ENDPOINT_IP?")
+
+
 def test_small_letters_are_refused_with_the_right_name(tmp_path: Path) -> None:
     """The environment tells capitals from small letters."""
     (problem,) = problems({**COMPLETE, "wireguard_mtu": "1400"}, tmp_path)
     assert problem == "wireguard_mtu: unknown; variables are written in capitals: WIREGUARD_MTU"
+    (problem,) = problems({**COMPLETE, "vpn_endpoint_ip": "203.0.113.7"}, tmp_path)
+    assert problem.endswith("variables are written in capitals: VPN_ENDPOINT_IP")
 
 
 def test_an_unknown_name_with_our_prefix_is_refused_even_without_a_near_one(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """Single values: what may be written, what it means, and that every refusal says what to write."""
 
+import re
 from collections.abc import Callable
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
 from gateway.model import Endpoint, HostPort, NamedEndpoint, PortRange, Protocol
-from gateway.settings import addresses, values
-from gateway.settings.candidates import EndpointChoice, endpoint_choices, server
+from gateway.settings import addresses, readers, values
+from gateway.settings.candidates import EndpointChoice, endpoint_choices, host, server
+from gateway.settings.networks import allowed_ips
 from tests.configurations import PRIVATE, PUBLIC
 
 
@@ -158,6 +160,10 @@ def test_endpoints_have_a_port_and_ipv6_has_brackets(text: str, expected: str) -
         "127.0.0.1:51820",
         "0.0.0.0:1",
         "[::ffff:1.2.3.4]:1",
+        "[2001:db8::7]",
+        "[2001:db8::7:1",
+        "2001:db8::7]:1",
+        "udp://203.0.113.7:1",
     ],
 )
 def test_what_is_no_endpoint_is_refused(text: str) -> None:
@@ -169,7 +175,17 @@ def test_what_is_no_endpoint_is_refused(text: str) -> None:
 def test_a_name_as_endpoint_is_read_as_one() -> None:
     """So that what resolves it, or refuses it, has the name and the port."""
     assert server("vpn-1.example.com:51820") == NamedEndpoint("vpn-1.example.com", 51820)
-    assert server("localhost.:1") == NamedEndpoint("localhost.", 1)
+    assert server("vpn.example.com.:1") == NamedEndpoint("vpn.example.com.", 1)
+
+
+@pytest.mark.parametrize("name", ["localhost", "localhost.", "a.LOCALHOST", "0x7f000001", "a.0x1"])
+@pytest.mark.parametrize("read", [host, lambda name: server(f"{name}:1")])
+def test_names_that_resolvers_read_as_something_else_are_no_servers(
+    read: Callable[[str], object], name: str
+) -> None:
+    """This container itself, and numbers: `inet_aton` takes them for addresses."""
+    with pytest.raises(ValueError, match="is no server on the internet; write its address"):
+        read(name)
 
 
 def test_endpoint_lists_may_carry_a_key_for_each() -> None:
@@ -200,7 +216,17 @@ def test_listening_addresses(text: str, expected: HostPort) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["9999", "gateway:9999", "::1:9999", "127.0.0.1:", "[127.0.0.1:1", ""]
+    "text",
+    [
+        "9999",
+        "gateway:9999",
+        "::1:9999",
+        "127.0.0.1:",
+        "[127.0.0.1:1",
+        "",
+        "224.0.0.1:1",
+        "[ff02::1]:1",
+    ],
 )
 def test_what_is_no_listening_address_is_refused(text: str) -> None:
     """Names and bare IPv6 are refused, as the health check would refuse them."""
@@ -283,3 +309,83 @@ def test_port_ranges_order_by_protocol_and_number() -> None:
     """So that lists come out in one order whatever the user wrote."""
     ranges = [PortRange(Protocol.UDP, 1, 1), PortRange(Protocol.TCP, 9, 9)]
     assert sorted(ranges) == ranges[::-1]
+
+
+@pytest.mark.parametrize("text", ["10.64.0.2/0", "fd00::2/0"])
+def test_an_address_of_the_tunnel_has_not_everybody_for_its_neighbour(text: str) -> None:
+    """A prefix length of zero is a slip of the hand."""
+    with pytest.raises(ValueError, match="has every address for its neighbour; write"):
+        addresses.interface(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.0.0.0", "'0.0.0.0' is nobody's address; write 0.0.0.0/0 for everything"),
+        ("::", "'::' is nobody's address; write ::/0 for everything"),
+        ("127.0.0.0/8", "is loopback, which goes into no tunnel"),
+        ("::1", "is loopback, which goes into no tunnel"),
+    ],
+)
+def test_destinations_that_cannot_be_are_refused(text: str, expected: str) -> None:
+    """In `AllowedIPs`: everything has a prefix length, and loopback stays here."""
+    with pytest.raises(ValueError, match=expected):
+        allowed_ips(f"10.0.0.0/8,{text}")
+
+
+@pytest.mark.parametrize("text", ["1.1.1.1:53", "[2606:4700::1111]:53", "tls://1.1.1.1", "dns.x"])
+def test_a_resolver_is_an_address_alone(text: str) -> None:
+    """Without a port, a protocol or a name, and the refusal says so."""
+    with pytest.raises(ValueError, match="write a resolver's address alone, without a port"):
+        addresses.resolver(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/config/up.sh && true", "has &&, and no shell reads it: put it into a script"),
+        ("/config/up.sh | tee /log", "has |, and no shell"),
+        ("/config/up.sh; true", "has ;, and no shell"),
+        ("/config/up.sh ; true", "has ;, and no shell"),
+        ("/config/up.sh > /log", "has >, and no shell"),
+        ("/config/up.sh 2>/log", "has >, and no shell"),
+        ("/config/up.sh # mine", "has #, and no shell"),
+        ('""', "names no program"),
+        ("'' a", "names no program"),
+    ],
+)
+def test_a_command_is_a_program_and_no_line_of_a_shell(text: str, expected: str) -> None:
+    """What only a shell understands would be handed to the program as a word."""
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        readers.command(text)
+
+
+def test_a_command_gets_the_interface_as_gluetun_writes_it() -> None:
+    """`{{VPN_INTERFACE}}` is the tunnel's; quotes and what stands in them stay."""
+    assert readers.command("/up.sh {{VPN_INTERFACE}} 'a b' --x=1#2") == (
+        "/up.sh",
+        "wg0",
+        "a b",
+        "--x=1#2",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("203.0.113.7,203.0.113.8", "are several servers; write them into WIREGUARD_ENDPOINTS"),
+        ("https://vpn.example.com", "is a URL; write the address or the name alone"),
+        ("[2001:db8::7", "is neither an IP address nor a name"),
+    ],
+)
+def test_what_is_no_single_server_is_refused_with_the_remedy(text: str, expected: str) -> None:
+    """Two of them, a URL, half a pair of brackets."""
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        readers.endpoint_ip(text)
+
+
+@pytest.mark.parametrize("text", ["icmp:127.0.0.1", "icmp:::", "icmp:0.0.0.0", "icmp:224.0.0.1"])
+def test_nobody_is_not_probed(text: str) -> None:
+    """Loopback, unspecified and multicast addresses say nothing of the tunnel."""
+    with pytest.raises(ValueError, match="is nobody in the tunnel; write who answers there"):
+        readers.probe(text)

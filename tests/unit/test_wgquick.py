@@ -13,7 +13,16 @@ from gateway import settings
 from gateway.model import Secret
 from gateway.settings import wgquick
 from gateway.settings.explain import explain
-from tests.configurations import OTHER_PRIVATE, QUICK, made_up_key, problems, put, told
+from tests.configurations import (
+    COMPLETE,
+    OTHER_PRIVATE,
+    OTHER_PUBLIC,
+    QUICK,
+    made_up_key,
+    problems,
+    put,
+    told,
+)
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "wgquick"
 FILES = sorted(GOLDEN.glob("*.conf"))
@@ -129,6 +138,17 @@ def test_a_peer_without_allowed_ips_gets_everything(tmp_path: Path) -> None:
     """With a single server there is nothing else that it could mean."""
     loaded = load(tmp_path, QUICK.replace("AllowedIPs = 0.0.0.0/0", "AllowedIPs ="))
     assert len(loaded.config.tunnels[0].peers[0].allowed_ips) == 2
+    assert "line 8: AllowedIPs is empty and counts as not there" in told(loaded)
+
+
+def test_what_allowed_ips_are_read_as_is_told(tmp_path: Path) -> None:
+    """Host bits are cleared, as wg(8) does; multicast never leaves, whatever the list says."""
+    allowed = "10.1.2.3/8, 224.0.0.0/4, 0.0.0.0/1"
+    lines = told(load(tmp_path, QUICK.replace("0.0.0.0/0", allowed)))
+    assert "line 8: 10.1.2.3/8 is read as 10.0.0.0/8" in lines
+    assert "line 8: 224.0.0.0/4 is multicast, which never leaves the namespace" in lines
+    lines = told(settings.load({**COMPLETE, "WIREGUARD_ALLOWED_IPS": "10.1.2.3/8"}, tmp_path / "x"))
+    assert "WIREGUARD_ALLOWED_IPS: 10.1.2.3/8 is read as 10.0.0.0/8" in lines
 
 
 SECOND_PEER = """
@@ -173,9 +193,20 @@ def test_variables_of_one_peer_do_not_fit_several(tmp_path: Path) -> None:
     ("old", "new", "expected"),
     [
         ("[Peer]", "[Pear]", "line 6: is an unknown section"),
-        ("Address = ", "Adress = ", "line 3: has an unknown key; did you mean Address?"),
+        ("Address = ", "Adress = ", "line 3: has an unknown key Adress; did you mean Address?"),
         ("DNS = 10.2.0.1", "Jc = 4", "line 4: jc belongs to AmneziaWG"),
         ("DNS = 10.2.0.1", "Endpoint = 1.2.3.4:5", "line 4: endpoint belongs into [Peer]"),
+        ("DNS = 10.2.0.1", "; DNS = 10.2.0.1", "line 4: is no comment; a comment begins with #"),
+        ("DNS = 10.2.0.1", "// mine", "line 4: is no comment; a comment begins with #"),
+        (
+            "DNS = 10.2.0.1",
+            "ExcludedApplications = a.b",
+            "line 4: has an unknown key ExcludedApplications, which is an app's own",
+        ),
+        ("DNS = 10.2.0.1", "a/b = 1", "line 4: has an unknown key; correct or remove it"),
+        ("198.51.100.9:51820", "[2001:db8::1]", "line 9: Endpoint '[2001:db8::1]' has no port"),
+        ("AllowedIPs = 0.0.0.0/0", "AllowedIPs = 0.0.0.0", "write 0.0.0.0/0 for everything"),
+        (f"PublicKey = {OTHER_PUBLIC}", "", "/config/wg0.conf line 6: has a [Peer] without"),
         ("DNS = 10.2.0.1", "nothing", "line 4: is not of the form Key = Value"),
         ("[Interface]\n", "", "line 1: stands before the first section"),
         ("DNS = 10.2.0.1", "DNS = 127.0.0.11", "line 4: DNS 127.0.0.11 is Docker's resolver"),
@@ -229,7 +260,10 @@ def test_parsing_collects_faults_and_raises_nothing() -> None:
     """The pure parser returns what it could read beside what it could not."""
     form = wgquick.parse("[Interface]\nMTU = 1400\nwhat\n[Peer]\nnonsense = 1\n")
     assert [entry.value for entry in form.interface.all("MTU")] == ["1400"]
-    assert form.faults == ((3, "is not of the form Key = Value"), (5, "has an unknown key"))
+    assert form.faults == (
+        (3, "is not of the form Key = Value"),
+        (5, "has an unknown key nonsense; correct or remove it"),
+    )
 
 
 def test_a_key_that_belongs_to_nobody_else_reads_the_same(tmp_path: Path) -> None:

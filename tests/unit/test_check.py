@@ -1,0 +1,87 @@
+"""`gateway check`: what it prints, where, and its exit code."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway import commands
+from tests.configurations import COMPLETE, QUICK, put
+
+
+def env_file(root: Path, **changed: str) -> str:
+    """Write an env file that is complete but for what is `changed`, and return its path."""
+    lines = [f"{name}={text}" for name, text in {**COMPLETE, **changed}.items()]
+    put(root, "gateway.env", "\n".join(lines))
+    return str(root / "gateway.env")
+
+
+def test_problems_and_notices_go_to_standard_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both: what is told beside a problem often says where it comes from."""
+    code = commands.main(["check", "--env-file", env_file(tmp_path, WIREGUARD_MTU="9", PUID="1")])
+    said = capsys.readouterr()
+    assert code == 2
+    assert not said.out
+    assert "WIREGUARD_MTU: must be 576 to 65535 bytes, got '9'\n" in said.err
+    assert "  info: PUID: not needed" in said.err
+
+
+@pytest.mark.parametrize("syntax", ["iptables", "nftables"])
+@pytest.mark.parametrize("server", ["203.0.113.7", "2001:db8::7"])
+def test_the_rules_admit_the_server_in_either_family(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], server: str, syntax: str
+) -> None:
+    """The container of the example has both."""
+    file = env_file(tmp_path, WIREGUARD_ENDPOINT_IP=server)
+    assert commands.main(["check", "--env-file", file, "--rules", syntax]) == 0
+    said = capsys.readouterr().out
+    rules = [line for line in said.splitlines() if "P3 " in line]
+    assert any(server in line for line in rules)
+    assert "Looking up" not in said
+    assert "stands for" not in said
+
+
+@pytest.mark.parametrize(
+    ("resolver", "asked"), [("", "127.0.0.11"), ("192.168.1.1", "192.168.1.1")]
+)
+def test_a_servers_name_has_a_state_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], resolver: str, asked: str
+) -> None:
+    """The question for it passes, and a line says what the placeholder is."""
+    file = env_file(
+        tmp_path,
+        WIREGUARD_ENDPOINT_IP="vpn.example.com",
+        WIREGUARD_ENDPOINT_RESOLVER=resolver,
+    )
+    assert commands.main(["check", "--env-file", file, "--rules", "nftables"]) == 0
+    said = capsys.readouterr().out
+    assert "192.0.2.1 stands for the address that a server's name will have" in said
+    looking_up = said.partition("# Looking up the server's name")[2].partition("\n# ")[0]
+    assert asked in looking_up
+    assert "192.0.2.1" not in looking_up
+    assert "192.0.2.1" in said.partition("# Connecting")[2]
+
+
+def test_every_value_of_every_peer_has_its_origin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two peers each has its own lines; port and mark have theirs."""
+    second = "\n[Peer]\nPublicKey = {}\nAllowedIPs = 10.9.0.0/16\nEndpoint = 198.51.100.10:2\n"
+    text = QUICK.replace("0.0.0.0/0", "10.8.0.0/16").replace("DNS", "ListenPort = 4000\nDNS")
+    put(tmp_path, "wg0.conf", text + second.format(COMPLETE["WIREGUARD_PUBLIC_KEY"]))
+    put(
+        tmp_path,
+        "compose.yml",
+        "services: {gateway: {volumes: ['./wg0.conf:/config/wg0.conf']}}",
+    )
+    assert commands.main(["check", "--compose", str(tmp_path / "compose.yml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, value, origin in [
+        ("(ListenPort)", "4000", "/config/wg0.conf line 4"),
+        ("WIREGUARD_ENDPOINT_IP", "198.51.100.9", "/config/wg0.conf line 10"),
+        ("WIREGUARD_ENDPOINT_PORT", "2", "/config/wg0.conf line 15"),
+        ("WIREGUARD_ALLOWED_IPS", "10.9.0.0/16", "/config/wg0.conf line 14"),
+        ("WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL", "25s", "default"),
+    ]:
+        assert any(line.split(maxsplit=2) == [name, value, origin] for line in lines), name
