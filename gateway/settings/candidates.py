@@ -49,8 +49,9 @@ def host_of(endpoint: Endpoint | NamedEndpoint) -> Address | str:
 
 def _check_name(text: str) -> str:
     """Refuse what resolvers take for this container itself, or for a number."""
-    last = text.removesuffix(".").lower().rpartition(".")[2]
-    if last in {"localhost", "localdomain"} or _HEXADECIMAL.fullmatch(last):
+    name = text.removesuffix(".").lower().removesuffix(".localdomain")
+    last = name.rpartition(".")[2]
+    if last == "localhost" or _HEXADECIMAL.fullmatch(last):
         raise ValueError(f"{values.shown(text)} is no server on the internet; write its address")
     return text
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.settings import misspelt
 from gateway.settings.findings import Findings
-from gateway.settings.values import named
+from gateway.settings.values import named, unquoted
 
 OLDER_NAMES: Final = {
     "VPN_ENDPOINT_IP": "WIREGUARD_ENDPOINT_IP",
@@ -175,7 +175,7 @@ def check_names(environ: Mapping[str, str], known: frozenset[str], findings: Fin
     """Tell what has no meaning here and refuse what looks like ours but is not in `known`."""
     current = frozenset(one for one in known if one.removesuffix("_SECRETFILE") not in OLDER_NAMES)
     for name in sorted(environ):
-        text, said = environ[name].strip(), named(name)
+        text, said = unquoted(environ[name].strip()), named(name)
         if name in known or not text or _is_service_link(name, text):
             continue
         if name in _KILL_SWITCH:

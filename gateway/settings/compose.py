@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Final
 
 from gateway.settings.document import read_document
@@ -48,7 +49,7 @@ def read_service(file: Path, name: str, shell: Mapping[str, str], findings: Find
     Raises ConfigError when there is no such service; other problems are added to `findings`.
     """
     beside = file.parent / ".env"
-    values = {**(env_file(beside, findings, shell) if is_there(beside) else {}), **shell}
+    values = {**(env_file(beside, findings, shell) if is_there(beside, S_ISREG) else {}), **shell}
     document = read_document(file, findings)
     reader = _Reader(file, values, findings)
     written = _service(document, name, file, findings)

@@ -37,15 +37,16 @@ class _AsWritten(yaml.SafeLoader):
         if id(node) in self.seen:
             return
         self.seen.add(id(node))
-        node.value = [pair for pair in node.value if pair[1].tag != "!reset"]
-        own: set[str] = set()
-        for key, _ in node.value:
+        own: dict[str, str] = {}
+        for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in own:
                     told = f"has the key {named(key.value)} twice; remove one of them"
                     raise _Refused(problem=told, problem_mark=key.start_mark)
-                own.add(key.value)
+                own[key.value] = value.tag
         super().flatten_mapping(node)
+        reset = {name for name, tag in own.items() if tag == "!reset"}
+        node.value = [pair for pair in node.value if not _is_one_of(pair[0], reset)]
         if len(node.value) > _MOST_PAIRS:
             told = "merges more than a compose file holds; write it plainly"
             raise _Refused(problem=told, problem_mark=node.start_mark)
@@ -59,6 +60,10 @@ class _AsWritten(yaml.SafeLoader):
                 return self.construct_sequence(node, deep=True)
             case _:
                 return node.value
+
+
+def _is_one_of(key: yaml.Node, names: set[str]) -> bool:
+    return isinstance(key, yaml.ScalarNode) and key.value in names
 
 
 _AsWritten.add_constructor("!override", _AsWritten.overriding)

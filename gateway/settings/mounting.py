@@ -1,6 +1,6 @@
 """What a compose service mounts: files, folders, secrets and configs, by their place inside."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -28,15 +28,14 @@ Mounts = Mapping[PurePosixPath, Mount]
 """By place in the container."""
 
 
-def is_there(path: Path) -> bool:
-    """Say whether something stands at `path`; what cannot be looked at counts as there."""
+def is_there(path: Path, kind: Callable[[int], bool] = bool) -> bool:
+    """Say whether something of a kind is at `path`; what cannot be looked at counts as there."""
     try:
-        path.stat()
+        return kind(path.stat().st_mode)
     except PermissionError:
         return True
     except (OSError, ValueError):
         return False
-    return True
 
 
 @dataclass(frozen=True)

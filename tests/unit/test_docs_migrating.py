@@ -49,7 +49,7 @@ def test_what_the_page_says_to_write_works(tmp_path: Path, name: str) -> None:
 
 def test_the_command_of_the_page_sees_every_file_of_its_blocks(tmp_path: Path) -> None:
     """Whole paths are mounted at their own place; the others stand beside the compose file."""
-    (command,) = re.findall(r"docker run .*?check --compose \S+", PAGE, re.DOTALL)
+    command = PAGE.partition("docker run ")[2].partition("\n## ")[0]
     mounted = dict(re.findall(r"-v \"?([^\s:\"]+):([^\s:\"]+)", command))
     assert all(here == there for here, there in mounted.items())
     assert re.search(r'-w "\$PWD"', command)

@@ -219,8 +219,11 @@ def test_what_grows_by_itself_is_refused(tmp_path: Path, name: str, key: str) ->
 def test_tags_of_compose_and_an_empty_service_are_known(tmp_path: Path) -> None:
     """`!override` and `!reset` are for merging; alone one changes nothing, one removes."""
     text = SERVICE.replace("cap_add: [", "cap_add: !override [").replace(
-        "      DNS_ADDRESS", "      LOG_LEVEL: !reset loud\n      DNS_ADDRESS"
+        "      DNS_ADDRESS",
+        "      LOG_LEVEL: !reset loud\n      LOG_FORMAT: !reset null\n      DNS_ADDRESS",
     )
+    text = text.replace("services:", "  LOG_FORMAT: shrill\nservices:", 1)
+    (tmp_path / ".env").mkdir()
     loaded = load(tmp_path, text, {"LOG_LEVEL": "louder"})
     assert loaded.log.level == "info"
     assert "cap_add" not in told(loaded)
@@ -336,6 +339,7 @@ def test_a_missing_capability_is_told(tmp_path: Path) -> None:
             "services:\n  gateway: {environment: ['A=${B:?secret message}']}\n",
             "demands B, which is not set",
         ),
+        ("? [a, b]\n: !reset c\nservices:\n  gateway: {}\n", "is no YAML"),
         ("a: !!python/object/apply:os.system ['true']\n", "is no YAML"),
     ],
 )

@@ -120,6 +120,7 @@ def test_the_firewall_cannot_be_switched_off(tmp_path: Path, name: str) -> None:
     assert f"{name}: not needed: the firewall is always on" in told(
         settings.load({**COMPLETE, name: "on"}, tmp_path)
     )
-    (problem,) = problems({**COMPLETE, name: "off"}, tmp_path)
-    assert "cannot be switched off" in problem
+    for word in ("off", '"off"'):
+        (problem,) = problems({**COMPLETE, name: word}, tmp_path)
+        assert "cannot be switched off" in problem
     settings.load({**COMPLETE, name: ""}, tmp_path)

@@ -176,9 +176,13 @@ def test_a_name_as_endpoint_is_read_as_one() -> None:
     """So that what resolves it, or refuses it, has the name and the port."""
     assert server("vpn-1.example.com:51820") == NamedEndpoint("vpn-1.example.com", 51820)
     assert server("vpn.example.com.:1") == NamedEndpoint("vpn.example.com.", 1)
+    assert host("router.localdomain") == "router.localdomain"
 
 
-@pytest.mark.parametrize("name", ["localhost", "localhost.", "a.LOCALHOST", "0x7f000001", "a.0x1"])
+LOCAL = ["localhost", "localhost.", "a.LOCALHOST", "localhost.localdomain"]
+
+
+@pytest.mark.parametrize("name", [*LOCAL, "0x7f000001", "a.0x1"])
 @pytest.mark.parametrize("read", [host, lambda name: server(f"{name}:1")])
 def test_names_that_resolvers_read_as_something_else_are_no_servers(
     read: Callable[[str], object], name: str
