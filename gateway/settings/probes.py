@@ -32,6 +32,7 @@ def inside(
         if not any(
             any(server in network for network in allowed)
             and not server.is_loopback
+            and tunnel.has_family(server.version)
             and not any(server in subnet for subnet in subnets)
             for server in dns
         ):

@@ -25,6 +25,8 @@ from gateway.settings.sources import ENVIRONMENT, Variables
 from gateway.settings.values import shown
 
 DEFAULT_KEEPALIVE: Final = 25
+_ENOUGH: Final = 10
+"""Peers that lack something, after which more of them tell nothing new."""
 _KEEPALIVE: Final = "wireguard_persistent_keepalive_interval"
 
 
@@ -152,12 +154,15 @@ def _peers(pick: Picker, parts: Sequence[Part]) -> tuple[Peer, ...]:
         peers = [_peer(pick, parts[0], alone=True)]
     else:
         _refuse_peer_variables(pick.variables, f"{len(parts)} peers", pick.findings)
-        peers = []
+        peers, lacking = [], 0
         for number, part in enumerate(parts, 1):
             each = pick.without_peer_variables()
             peers.append(_peer(each, part, alone=False))
             pick.lacks = pick.lacks or each.lacks
-            pick.origins.update(_numbered(each.origins, number))
+            pick.origins.update({**each.origins, **_numbered(each.origins, number)})
+            lacking += each.lacks
+            if lacking == _ENOUGH:
+                break
     return tuple(peer for peer in peers if peer)
 
 

@@ -100,9 +100,10 @@ def test_without_any_variable_it_says_what_is_required(site: Site) -> None:
 
 def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(site: Site) -> None:
     """Else a hole that was meant would be missing, and nobody told."""
-    gateway = site.refused(WIREGUARD_ENDPIONT_IP="192.0.2.10")
+    gateway = site.refused(WIREGUARD_ENDPIONT_IP="192.0.2.10", PUID="1000")
     (told,) = gateway.events(variable="WIREGUARD_ENDPIONT_IP")
     assert "WIREGUARD_ENDPOINT_IP" in told["problem"]
+    assert gateway.events(where="PUID"), "what else was found out is told, too"
 
 
 @pytest.mark.parametrize("name", ["WIREGUARD_PRIVATE_KEY", "WIREGUARD_PRESHARED_KEY"])

@@ -177,6 +177,21 @@ def test_peers_that_want_the_same_traffic_are_refused(
     assert any(message in problem for problem in problems({}, tmp_path))
 
 
+def test_a_file_of_nothing_but_heads_is_told_in_a_few_lines(tmp_path: Path) -> None:
+    """The first ones say which; thousands more would bury the rest."""
+    put(tmp_path, "/config/wg0.conf", QUICK.partition("[Peer]")[0] + "[Peer]\n" * 5000)
+    found = problems({}, tmp_path)
+    assert "/config/wg0.conf line 7: has a [Peer] without PublicKey; add the server's" in found
+    assert len(found) < 40
+
+
+def test_a_name_of_one_of_several_peers_is_told_with_its_file(tmp_path: Path) -> None:
+    """There is no variable that could say it."""
+    text = (GOLDEN / "two-sites.conf").read_text().replace("203.0.113.85", "b.example.com")
+    lines = told(load(tmp_path, text))
+    assert "/config/wg0.conf line 18: the server's name 'b.example.com' is looked up" in lines
+
+
 def test_variables_of_one_peer_do_not_fit_several(tmp_path: Path) -> None:
     """Nobody can know which peer they mean."""
     put(tmp_path, "/config/wg0.conf", (GOLDEN / "two-sites.conf").read_bytes())
