@@ -2,8 +2,8 @@
 
 A kernel can hold two firewalls at once, and what either of them drops is dropped. The lock at the
 start goes into the legacy tables wherever the kernel has them, and an earlier run may have left
-either kind. So the one that is chosen has to make the other let go, and this is the only place
-where anything is ever taken away from a firewall. It is safe by its order:
+either kind. So the one that is chosen has to make the other let go, and nowhere else is anything
+ever taken away from a firewall that another one has not replaced. It is safe by its order:
 
 1. The chosen firewall refuses everything but loopback, and that has been read back, twice.
 2. Packets that were on their way before it stood have gone through the other one.
@@ -15,40 +15,12 @@ Nothing foreign is lost: the lock has already replaced the legacy tables whole, 
 nftables bears our name.
 """
 
-from pathlib import Path
-
-from gateway.errors import FirewallError, MissingError, ProcessError
-from gateway.firewall import Firewall
+from gateway.errors import FirewallError, MissingError
+from gateway.firewall import Firewall, legacy
 from gateway.firewall.nftables import NftablesFirewall, remove_leftover
 from gateway.model import Backend
-from gateway.policy.rules import Family, Ruleset
-from gateway.system import process
+from gateway.policy.rules import Ruleset
 from gateway.system.kernel import wait_for_packets_in_flight
-
-TIMEOUT = 10.0
-"""Seconds that emptying the legacy tables of one family may take; it takes a few ms."""
-
-RESTORE = {
-    Family.IPV4: "iptables-legacy-restore",
-    Family.IPV6: "ip6tables-legacy-restore",
-}
-"""The programs that replace legacy tables whole, iptables-restore(8)."""
-
-NO_LOCK_FILE = {"XTABLES_LOCKFILE": "/dev/null"}
-"""The lock file of the programs cannot be made on a read-only system, and is not needed: a table
-is replaced whole, and the kernel refuses that if somebody else has changed it meanwhile."""
-
-IN_USE = {
-    Family.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
-    Family.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
-}
-"""Where the kernel lists the legacy tables of this namespace that anybody has ever opened."""
-
-EMPTY = {
-    "filter": ("INPUT", "FORWARD", "OUTPUT"),
-    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
-}
-"""The legacy tables that the gateway owns, with their chains."""
 
 
 def choose(backend: Backend) -> Firewall:
@@ -75,14 +47,18 @@ def take_over(firewall: Firewall, closed: Ruleset) -> None:
     Raises FirewallError; then the namespace is as closed as before or more.
     """
     firewall.apply(closed)
-    if problems := firewall.verify(closed):
-        raise FirewallError("taking over", "; ".join(problems))
+    _require(firewall, closed)
     wait_for_packets_in_flight()
     if firewall.name == NftablesFirewall.name:
-        for family in Family:
-            _empty_legacy_tables(family)
+        legacy.empty()
+        _require(firewall, closed)  # from here on it sees to it that it stays alone
     else:
         remove_leftover()
+
+
+def _require(firewall: Firewall, closed: Ruleset) -> None:
+    if problems := firewall.verify(closed):
+        raise FirewallError("taking over", "; ".join(problems))
 
 
 def _iptables() -> Firewall:
@@ -100,27 +76,3 @@ def _nftables_after(legacy: MissingError) -> Firewall:
             f"no firewall: {legacy.missing}, and {nftables.missing}",
             f"one of the two: {legacy.remedy}; or {nftables.remedy}",
         ) from nftables
-
-
-def _empty_legacy_tables(family: Family) -> None:
-    """Let the legacy tables of `family` pass everything, those that exist in this namespace."""
-    try:
-        names = set(IN_USE[family].read_text("ascii").split())
-    except FileNotFoundError:  # this kernel has no legacy tables of the family
-        return
-    except OSError as err:
-        raise FirewallError("reading", str(IN_USE[family]), err.errno) from err
-    tables = {table: chains for table, chains in EMPTY.items() if table in names}
-    lines = [
-        line
-        for table, chains in tables.items()
-        for line in (f"*{table}", *(f":{chain} ACCEPT [0:0]" for chain in chains), "COMMIT")
-    ]
-    if not lines:
-        return
-    try:
-        process.run(
-            (RESTORE[family],), stdin="\n".join(lines) + "\n", timeout=TIMEOUT, env=NO_LOCK_FILE
-        )
-    except (MissingError, ProcessError) as err:
-        raise FirewallError("emptying the legacy tables", str(err)) from err

@@ -4,9 +4,14 @@ Other tables are left alone: Docker's resolver keeps one of its own in the same 
 
 A transaction changes all chains at once, but a packet passes them one after the other, so where
 marks change it takes two: `gateway.firewall.transition`.
+
+The legacy tables are in force beside it. Once they have been seen to pass everything, what gets
+into them, by a second gateway's lock for one, is drift, and goes when this table has been read
+back.
 """
 
 from gateway.errors import MissingError
+from gateway.firewall import legacy
 from gateway.firewall.nf_tables import kernel_has_nf_tables
 from gateway.firewall.nft import HeldTable, Nft
 from gateway.firewall.render_nftables import TABLE, render_chains, transaction
@@ -44,6 +49,7 @@ class NftablesFirewall:
     def __init__(self, nft: Nft | None = None) -> None:
         self._table = HeldTable(TABLE, nft or Nft())
         self._former: Ruleset | None = None
+        self._alone = False
 
     @classmethod
     def find(cls, nft: Nft | None = None) -> "NftablesFirewall":
@@ -68,6 +74,9 @@ class NftablesFirewall:
         self._former = None
         self._table.put(render_chains(ruleset))
         self._former = ruleset
+        if self._alone and legacy.leftovers():
+            wait_for_packets_in_flight()
+            legacy.empty()
 
     def _changed(self, ruleset: Ruleset) -> dict[Family, list[Chain]]:
         """Return the marking chains that may not be in force as `ruleset` has them."""
@@ -90,7 +99,9 @@ class NftablesFirewall:
 
         Raises FirewallError when the kernel cannot be read.
         """
-        return self._table.differences(render_chains(ruleset))
+        beside = legacy.leftovers()
+        self._alone = self._alone or not beside
+        return (*self._table.differences(render_chains(ruleset)), *(beside if self._alone else ()))
 
     def refused(self) -> dict[tuple[str, str], int]:
         """Return the packets refused, by family and direction; see `Firewall.refused`."""
