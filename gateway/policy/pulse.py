@@ -117,8 +117,13 @@ def foreign_change(tunnel: Tunnel, status: TunnelStatus) -> str:
 
 
 def _is_handshakes(size: int, most: int) -> bool:
-    """Say whether `size` bytes are nothing but up to `most` messages of handshakes."""
-    return size == 0 or (size % PADDING != 0 and size in _sums(most))
+    """Say whether `size` bytes are nothing but up to `most` messages of handshakes.
+
+    Whoever began one confirms it by a keepalive, which comes with it if not a moment later.
+    """
+    confirmed = size - KEEPALIVE_SIZE - INITIATION_SIZE
+    alone = size % PADDING != 0 and size in _sums(most)
+    return size == 0 or alone or (size % PADDING != 0 and confirmed in {0, *_sums(most - 1)})
 
 
 def _is_upkeep(size: int, peers: int, keepalives: int) -> bool:

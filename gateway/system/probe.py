@@ -27,15 +27,23 @@ ECHO_REQUEST = {4: 8, 6: 128}
 ECHO_REPLY = {4: 0, 6: 129}
 """ICMP types by IP version (RFC 792, RFC 4443)."""
 
+HOP_LIMIT = {
+    4: (socket.IPPROTO_IP, socket.IP_TTL),
+    6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
+}
+"""The options of ip(7) and ipv6(7)."""
+
 
 async def probe(wanted: Probe) -> bool:
     """Send `wanted` into the tunnel and say whether it was answered; never raises for the network.
 
     Nothing but the tunnel's interface can carry it, whatever the routes say.
     """
-    ask = _ask_resolver if wanted.question is Question.DNS else _ping
+    address, version = str(wanted.address), wanted.address.version
     try:
-        return await ask(str(wanted.address), wanted.address.version)
+        if wanted.question is Question.DNS:
+            return await _ask_resolver(address, version)
+        return await _ping(address, version, wanted.hops)
     except OSError:
         return False
 
@@ -51,7 +59,7 @@ async def _ask_resolver(address: str, version: int) -> bool:
         )
 
 
-async def _ping(address: str, version: int) -> bool:
+async def _ping(address: str, version: int, hops: int | None) -> bool:
     """Echo by a raw socket, since a ping socket may be closed to root (ping_group_range)."""
     protocol = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6  # noqa: PLR2004
     identity = os.urandom(4)
@@ -64,6 +72,8 @@ async def _ping(address: str, version: int) -> bool:
         return body[:1] == bytes([ECHO_REPLY[version]]) and body[4:8] == identity
 
     with _socket(version, socket.SOCK_RAW, protocol) as channel:
+        if hops is not None:
+            channel.setsockopt(*HOP_LIMIT[version], hops)
         return await _answered(channel, (address, 0), message, is_reply)
 
 

@@ -22,7 +22,7 @@ from tests.docker.site import (
     leaks_of,
 )
 from tests.lab.errors import LabError
-from tests.lab.process import PATIENCE, eventually
+from tests.lab.process import eventually, promised
 
 pytestmark = pytest.mark.docker
 
@@ -203,7 +203,7 @@ def test_docker_stop_ends_well_and_closed(project: Project) -> None:
         site.engine.docker("stop", project.gateway.name)
         ended = datetime.fromisoformat(project.gateway.inspect("{{.State.FinishedAt}}"))
         assert project.gateway.exit_code == 0
-        assert (ended - began).total_seconds() < 3 * PATIENCE
+        assert (ended - began).total_seconds() < promised(3)
         assert sender.state == "running"
         assert project.workload.state == "running"
         time.sleep(1)

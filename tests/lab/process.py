@@ -19,6 +19,17 @@ T = TypeVar("T")
 PATIENCE = float(os.environ.get("LAB_PATIENCE", "1"))
 """Factor on every time limit: an emulated guest is an order of magnitude slower."""
 
+SLACK = 2.0
+"""Seconds that a promised time may be exceeded by for each time that PATIENCE is more than 1."""
+
+
+def promised(seconds: float) -> float:
+    """Return the seconds within which something is to happen that protocols' own timers decide.
+
+    A slow machine makes them a little later, and not many times as long.
+    """
+    return seconds + SLACK * (PATIENCE - 1)
+
 
 def run(argv: Sequence[str], *, stdin: str = "", check: bool = True) -> str:
     """Run a short command to its end and return its standard output.

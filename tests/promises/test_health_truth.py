@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from gateway.policy.probing import NOBODY
 from tests.lab.gateway import Gateway, Health
-from tests.lab.process import PATIENCE, eventually
+from tests.lab.process import eventually, promised
 from tests.lab.server import INSIDE
 from tests.lab.topology import Lab
 from tests.promises import side_by_side
@@ -21,6 +22,9 @@ pytestmark = pytest.mark.lab
 
 UNDER_TRAFFIC, IDLE = 20, 45
 """Seconds within which health is red after the death of a server."""
+
+WITH_HANDSHAKES = 40
+"""Seconds within which it is red where only handshakes pass: WireGuard's next one excuses once."""
 
 WATCHED = 50
 """Seconds for which a bad link is watched."""
@@ -41,7 +45,7 @@ def red_after(gateway: Gateway, act: Callable[[], None], limit: float) -> Health
     begun = time.monotonic()
     act()
     health = gateway.wait_unhealthy(timeout=limit + 5)
-    assert time.monotonic() - begun <= limit * PATIENCE
+    assert time.monotonic() - begun <= promised(limit)
     return health
 
 
@@ -95,6 +99,50 @@ def dies_idle_while_pinged() -> None:
         assert not lab.server.queries(), "no question to a resolver"
         health = red_after(gateway, lab.server.cut, IDLE)
         assert health.body["reason"] == "handshake but nothing received"
+
+
+def dies_idle_without_a_resolver() -> None:
+    """Cut the server off where nobody inside the tunnel is known, and watch where probes end."""
+    with Lab() as lab:
+        gateway = healthy(lab, DNS_ADDRESS="")
+        assert watched(gateway, 3) == []
+        health = red_after(gateway, lab.server.cut, IDLE)
+        assert health.body["reason"] == "handshake but nothing received"
+        lab.server.restore()
+        gateway.wait_healthy(timeout=30)
+        nobody = set(map(str, NOBODY.values()))
+        assert [frame for frame in lab.capture.frames() if frame.destination in nobody] == []
+
+
+def lets_handshakes_pass_and_no_data() -> None:
+    """Drop all messages with data, keepalives too, on the way there and back."""
+    with Lab() as lab:
+        gateway = healthy(lab)
+        stream = lab.workload.stream(HOST4, protocol="udp", interval=0.2)
+        time.sleep(3)
+        health = red_after(gateway, lambda: censor(lab), WITH_HANDSHAKES)
+        assert health.body["reason"] == "handshake but nothing received"
+        lab.server.namespace.nft("delete table inet censor\n")
+        gateway.wait_healthy(timeout=20)
+        stream.close()
+
+
+def censor(lab: Lab) -> None:
+    """Let the first byte of a message decide: 4 is data (WireGuard paper, 5.4.6)."""
+    lab.server.namespace.nft(
+        f"""
+        table inet censor {{
+            chain arrival {{
+                type filter hook input priority -10;
+                udp dport {lab.server.port} @th,64,8 4 drop
+            }}
+            chain departure {{
+                type filter hook output priority -10;
+                udp sport {lab.server.port} @th,64,8 4 drop
+            }}
+        }}
+        """
+    )
 
 
 def loses_packets_idle() -> None:
@@ -196,6 +244,10 @@ def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
             "test_a_server_that_dies_under_traffic_is_red_within_20_seconds": dies_under_traffic,
             "test_a_server_that_dies_in_silence_is_red_within_45_seconds": dies_idle,
             "test_an_echo_inside_the_tunnel_finds_a_dead_server_too": dies_idle_while_pinged,
+            "test_without_a_resolver_a_dead_server_is_found_as_soon": dies_idle_without_a_resolver,
+            "test_a_way_that_lets_handshakes_pass_and_no_data_is_no_tunnel": (
+                lets_handshakes_pass_and_no_data
+            ),
             "test_a_link_that_loses_every_fifth_packet_stays_green_idle": loses_packets_idle,
             "test_a_link_that_loses_every_fifth_packet_stays_green_under_traffic": (
                 loses_packets_under_traffic
@@ -224,6 +276,20 @@ def test_an_echo_inside_the_tunnel_finds_a_dead_server_too(
     stories: Stories, request: pytest.FixtureRequest
 ) -> None:
     """Where HEALTH_PROBE asks for one, in its time, and by IPv6 as well."""
+    stories.end_of(request)
+
+
+def test_without_a_resolver_a_dead_server_is_found_as_soon(
+    stories: Stories, request: pytest.FixtureRequest
+) -> None:
+    """By an echo that ends at the server: no host behind it ever sees one."""
+    stories.end_of(request)
+
+
+def test_a_way_that_lets_handshakes_pass_and_no_data_is_no_tunnel(
+    stories: Stories, request: pytest.FixtureRequest
+) -> None:
+    """Each handshake is responded to, which proves that the server lives and no more."""
     stories.end_of(request)
 
 
