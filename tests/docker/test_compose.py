@@ -84,6 +84,7 @@ def test_the_address_seen_outside_is_the_servers_exit(project: Project, host: st
     assert project.site.leaks(capture) == []
 
 
+@pytest.mark.promise("P10")
 def test_names_resolve_in_the_tunnel_and_dockers_resolver_is_refused(
     project: Project, ordinary: Box
 ) -> None:
@@ -105,6 +106,7 @@ def test_names_resolve_in_the_tunnel_and_dockers_resolver_is_refused(
     assert site.resolver.events(name="inside.test") == []
 
 
+@pytest.mark.promise("P7")
 def test_a_listed_subnet_is_reached_around_the_tunnel_and_nothing_else_is(
     project: Project,
 ) -> None:
@@ -118,6 +120,7 @@ def test_a_listed_subnet_is_reached_around_the_tunnel_and_nothing_else_is(
     assert project.site.leaks(capture) == []
 
 
+@pytest.mark.promise("P8")
 def test_a_published_port_answers_the_machine_and_other_networks(
     project: Project, ordinary: Box
 ) -> None:
@@ -135,6 +138,7 @@ def test_a_published_port_answers_the_machine_and_other_networks(
         other.remove()
 
 
+@pytest.mark.promise("P8")
 def test_a_published_port_that_is_not_listed_stays_closed(project: Project, ordinary: Box) -> None:
     """The workload listens and Docker publishes, but FIREWALL_INPUT_PORTS does not name it.
 
@@ -147,6 +151,7 @@ def test_a_published_port_that_is_not_listed_stays_closed(project: Project, ordi
     assert not ordinary.probe("tcp", host=gateway_address(NUMBER).ipv4, port=81).seen
 
 
+@pytest.mark.promise("P4", "P15")
 def test_the_tunnel_dies_and_comes_back_under_the_same_workload(project: Project) -> None:
     """Red within 25 s of the server's silence, refused at once from then on; then green again.
 
@@ -193,6 +198,7 @@ def test_an_ordinary_container_is_seen_on_the_uplink(site: Site) -> None:
         sender.remove()
 
 
+@pytest.mark.promise("P1")
 def test_docker_stop_ends_well_and_closed(project: Project) -> None:
     """Under 3 s, exit code 0, and the workload that holds on to the namespace gets nothing out."""
     site = project.site
@@ -214,6 +220,7 @@ def test_docker_stop_ends_well_and_closed(project: Project) -> None:
     assert leaks_of(capture, NUMBER) == []
 
 
+@pytest.mark.promise("P1")
 def test_docker_kill_and_start_again_leaks_nothing(project: Project) -> None:
     """A gateway that dies without a word leaves its workloads shut in, and works when it is back.
 
@@ -237,6 +244,7 @@ def test_docker_kill_and_start_again_leaks_nothing(project: Project) -> None:
     assert leaks_of(capture, NUMBER) == []
 
 
+@pytest.mark.promise("P4")
 def test_the_gateway_is_closed_before_its_tunnel_is_up(project: Project) -> None:
     """A workload that joins at once gets nothing out while there is no handshake yet."""
     site = project.site

@@ -195,6 +195,7 @@ def sent(capture: Capture, way: Way, marker: str, since: float) -> list[Frame]:
     return capture.containing(marker, since)
 
 
+@pytest.mark.promise("P1", "P3", "P14")
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_nothing_gets_out_around_the_tunnel(
     project: Project,
@@ -219,6 +220,7 @@ def test_nothing_gets_out_around_the_tunnel(
     assert project.gateway.health == "healthy"
 
 
+@pytest.mark.promise("P3")
 def test_what_the_ways_to_the_endpoint_lack_is_one_part_each(
     intruder: tuple[Box, Capture], known: dict[str, str]
 ) -> None:
@@ -231,6 +233,7 @@ def test_what_the_ways_to_the_endpoint_lack_is_one_part_each(
     assert len(capture.containing("part-", since)) == 1
 
 
+@pytest.mark.promise("P10")
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_dockers_resolver_carries_nothing_out(
     project: Project, intruder: tuple[Box, Capture], ordinary: tuple[Box, Capture], transport: str
@@ -248,6 +251,7 @@ def test_dockers_resolver_carries_nothing_out(
     assert capture.leaks(encrypted(), since) == []
 
 
+@pytest.mark.promise("P11")
 def test_the_tunnels_address_is_dead_on_the_uplink(
     project: Project, intruder: tuple[Box, Capture], ordinary: tuple[Box, Capture]
 ) -> None:

@@ -113,6 +113,7 @@ def test_two_gateways_side_by_side_do_not_disturb_each_other(site: Site) -> None
         second.remove()
 
 
+@pytest.mark.promise("P1")
 def test_a_gateway_on_two_networks_is_closed_on_both(site: Site, second: str) -> None:
     """The further network, there from the start, carries nothing; the tunnel works."""
     pair = Pair(site, 1, connect=second)
@@ -129,6 +130,7 @@ def test_a_gateway_on_two_networks_is_closed_on_both(site: Site, second: str) ->
         pair.remove()
 
 
+@pytest.mark.promise("P1")
 def test_a_network_attached_to_a_running_gateway_is_closed_from_its_first_frame(
     site: Site, second: str
 ) -> None:
@@ -165,6 +167,7 @@ def test_a_network_attached_to_a_running_gateway_is_closed_from_its_first_frame(
         pair.remove()
 
 
+@pytest.mark.promise("P15")
 def test_an_uplink_that_is_taken_away_and_given_back_with_another_address(site: Site) -> None:
     """The same process is healthy again, and nothing leaves meanwhile but the encrypted flow.
 

@@ -51,6 +51,7 @@ def start(site: Site) -> Iterator[Start]:
     box.remove()
 
 
+@pytest.mark.promise("P2")
 @pytest.mark.parametrize(
     ("options", "variables", "named"),
     [
@@ -142,6 +143,7 @@ def test_it_works_with_little(
     assert site.leaks(capture) == []
 
 
+@pytest.mark.promise("P5")
 def test_ipv6_that_docker_switched_off_stays_refused(site: Site, start: Start) -> None:
     """Without the sysctl of the example new links have no IPv6: IPv4 works, IPv6 fails at once.
 

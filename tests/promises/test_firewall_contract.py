@@ -230,6 +230,7 @@ def test_applying_twice_is_applying_once(bench: Bench) -> None:
         assert bench.verify(EVERY_WORD) == ()
 
 
+@pytest.mark.promise("P17")
 @pytest.mark.parametrize(("name", "what"), CHANGES)
 def test_a_foreign_change_is_seen_and_put_back(
     name: str, what: str, benches: Callable[[str], Bench]
@@ -302,6 +303,7 @@ def ruleset_by_marks(port: int, mark: int, accepted: int) -> Ruleset:
     return Ruleset(ipv4, {**inward, **ipv4, Chain.OUTPUT: (accepting, *neighbours)})
 
 
+@pytest.mark.promise("P1")
 @pytest.mark.parametrize("family", Family)
 def test_no_moment_passes_what_neither_ruleset_does(bench: Bench, family: Family) -> None:
     """The old marks never meet the new accepts, nor the new marks the old accepts.
@@ -408,6 +410,7 @@ def test_an_apply_among_foreign_changes_holds_or_says_so(
     assert bench.verify(EVERY_WORD) == ()
 
 
+@pytest.mark.promise("P1")
 def test_a_refused_commit_is_an_error_and_opens_nothing(benches: Callable[[str], Bench]) -> None:
     """The kernel refuses a table of iptables: the former rules stand, or stricter ones."""
     bench = benches("iptables")

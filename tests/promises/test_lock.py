@@ -14,7 +14,7 @@ from tests.lab.namespace import Namespace, connect
 from tests.lab.process import PATIENCE
 from tests.lab.workload import DOCKER_CAPABILITIES, with_capabilities
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.promise("P1")]
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCK = (sys.executable, "-c", "from gateway import lockdown; print(lockdown.lock())")

@@ -183,6 +183,7 @@ FOREIGN = (
 )
 
 
+@pytest.mark.promise("P17")
 @pytest.mark.parametrize("change", FOREIGN)
 def test_a_foreign_change_is_told_and_put_back(bench: Bench, change: str) -> None:
     """Whatever others do to our tables and our band of priorities is gone after the next apply."""
@@ -203,6 +204,7 @@ def test_what_belongs_to_others_is_left_alone(bench: Bench) -> None:
     assert (bench.ip("rule"), bench.ip("route", "show", "table", "77"), bench.ip("route")) == before
 
 
+@pytest.mark.promise("P13")
 def test_the_end_of_the_table_and_the_rule_to_it_stand_at_every_moment(bench: Bench) -> None:
     """From one routing to another nothing is deleted that both want."""
     bench.call("apply_routing", LOCKED)
@@ -255,6 +257,7 @@ def test_an_impossible_rule_is_an_error_that_names_it(bench: Bench) -> None:
     assert "10.0.0.0/8 via 224.0.0.1" in str(caught.value)
 
 
+@pytest.mark.promise("P13")
 def test_ipv6_ends_in_unreachable_also_where_it_is_switched_off(bench: Bench) -> None:
     """Docker's `disable_ipv6` does not keep the second barrier from standing."""
     bench.own.sysctl("ipv6/conf/all/disable_ipv6", 1)
@@ -335,6 +338,7 @@ def test_the_last_resort_sets_every_link_down_but_loopback(bench: Bench) -> None
     assert bench.call("is_up", "lo")
 
 
+@pytest.mark.promise("P6")
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_no_flow_outlives_the_flush(bench: Bench, family: int) -> None:
     """Flows of both families are forgotten by one call. Limitations: UDP over loopback."""

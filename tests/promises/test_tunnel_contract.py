@@ -184,6 +184,7 @@ def test_an_interface_that_others_renamed_is_gone(real: Real) -> None:
         real.call("status")
 
 
+@pytest.mark.promise("P16")
 def test_no_key_is_seen_in_a_process_a_log_or_an_error(real: Real) -> None:
     """Neither in the arguments and environments of processes, nor where failures are told."""
     preshared = real.tunnel.peers[0].preshared_key

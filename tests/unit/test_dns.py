@@ -23,6 +23,7 @@ def test_the_resolvers_found_outlive_the_file_that_named_them() -> None:
     ]
 
 
+@pytest.mark.promise("P10")
 @pytest.mark.parametrize(
     "text",
     [
@@ -41,6 +42,7 @@ def test_where_a_gateway_has_been_only_what_it_sealed_is_believed(text: str) -> 
     assert resolvers_found(text, KEY, first=False) == ()
 
 
+@pytest.mark.promise("P10")
 def test_a_sealed_line_counts_wherever_it_stands() -> None:
     """What a workload adds around it changes nothing."""
     around = f"# Found here: 203.0.113.10\nnameserver 203.0.113.10\n{OURS}"
@@ -49,6 +51,7 @@ def test_a_sealed_line_counts_wherever_it_stands() -> None:
     assert resolvers_in(around) != GIVEN, "control: the seal makes the difference"
 
 
+@pytest.mark.promise("P3")
 @pytest.mark.parametrize(
     "address",
     [

@@ -4,12 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gateway import lock_rules
 from gateway.firewall import render_iptables, render_nftables
 from gateway.firewall.guard import TABLE, DeviceGuard, GuardRules, render_devices
 from gateway.firewall.render_nftables import transaction
 from gateway.policy.firewall import closed
 from gateway.policy.rules import Family
+
+pytestmark = pytest.mark.promise("P1")
 
 PROJECT = Path(__file__).resolve().parents[2]
 

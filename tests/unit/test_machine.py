@@ -334,6 +334,7 @@ def test_an_interface_is_built_at_most_once_a_second(event: Event) -> None:
     assert all(after - before >= PAUSE for before, after in pairwise(built_at))
 
 
+@pytest.mark.promise("P17")
 @pytest.mark.parametrize("state", ["built", "connected"])
 @pytest.mark.parametrize(
     "change",

@@ -29,6 +29,8 @@ from tests.model.packets import (
 from tests.model.promises import excuse_in, excuse_out
 from tests.scenarios import SCENARIOS
 
+pytestmark = pytest.mark.promise("P3", "P4", "P5", "P7", "P8", "P9", "P10")
+
 NUMBERS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "ipv6-icmp": ICMPV6}
 STRANGER = {Family.IPV4: ip_address("203.0.113.99"), Family.IPV6: ip_address("2001:db8:ffff::99")}
 LINKS = ("eth9", "eth0", "eth1", "wg0", LOOPBACK)

@@ -31,6 +31,8 @@ from tests.model.strategies import GUARD_MARK, Situation, packets, situations
 from tests.scenarios import SCENARIOS
 from tests.vocabulary import EVERY_WORD
 
+pytestmark = pytest.mark.promise("P3", "P4", "P5", "P7", "P8", "P9", "P10")
+
 WAYS = {"outgoing": OUTGOING, "incoming": INCOMING, "forwarded": FORWARDED}
 
 examples = settings(

@@ -16,6 +16,8 @@ from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
 from gateway.settings.variables import FIELDS
 from tests.configurations import COMPLETE, OTHER_PRIVATE, QUICK, put, told
 
+pytestmark = pytest.mark.promise("P16")
+
 CANARY = "wOEI9rqqbDwnN8/Bpp22sVz48T71vJ4fYmFWujulwUU="
 """A key as keys look, which must not appear anywhere, whole or in parts."""
 

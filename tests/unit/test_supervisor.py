@@ -55,6 +55,7 @@ def acts(world: World) -> list[str]:
     return [line for line in world.transcript if line.startswith(changing)]
 
 
+@pytest.mark.promise("P1")
 def test_the_rules_come_first_on_the_way_up_and_on_the_way_down() -> None:
     """Nothing else of a state is done before its rules are in force."""
     world = World(ONE)
@@ -205,6 +206,7 @@ def test_a_part_that_fails_for_ever_costs_no_hurry(part: str) -> None:
     assert world.transcript.count(f"up {FIRST}:51820") < 400
 
 
+@pytest.mark.promise("P1")
 def test_each_single_failure_is_survived_closed_first() -> None:
     """One call after the other is broken once; the gateway is healthy again, and ends closed.
 
@@ -403,6 +405,7 @@ def test_a_user_port_that_is_taken_is_replaced_and_the_rules_follow() -> None:
     assert world.at(9).healthy
 
 
+@pytest.mark.promise("P17")
 def test_drift_is_put_back_and_told_while_the_interface_is_being_built() -> None:
     """However long that takes: health stays fresh, and foreign rules do not wait for it."""
     world = World(ONE)
