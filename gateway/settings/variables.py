@@ -235,7 +235,7 @@ class Settings(BaseSettings):
         "Health",
         "What is asked inside the tunnel when the evidence is in doubt: `dns` the tunnel's "
         "resolver, `icmp` an echo from it, `icmp:ADDRESS` an echo from somebody else, `off` "
-        "nothing, `auto` the resolver if there is one.",
+        "nothing, `auto` the resolver if there is one, else an echo that ends at the server.",
         unset="`auto`",
         example="icmp:10.64.0.1",
     )
