@@ -1,6 +1,8 @@
 """P6: no flow outlives its path, neither one that began here nor one that came in."""
 
+import contextlib
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -9,9 +11,9 @@ import pytest
 
 from tests.lab.frames import Frame
 from tests.lab.gateway import Gateway
-from tests.lab.hosts import echo
-from tests.lab.internet import OUTSIDER
-from tests.lab.process import Child, eventually
+from tests.lab.hosts import ECHO_PORT, echo
+from tests.lab.internet import INTERNET, LAN_HOST, LAN_SUBNETS, OUTSIDER
+from tests.lab.process import PATIENCE, Child, eventually
 from tests.lab.topology import Lab
 from tests.lab.workload import Traffic
 from tests.promises.witness import (
@@ -98,6 +100,42 @@ def test_flows_older_than_the_gateway_die_with_the_lock(lab: Lab) -> None:
     for flow in flows:
         flow.stop()
     assert lab.leaks(closed_at) == []
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
+def test_an_idle_connection_goes_on_where_a_list_allows_a_new_one_and_nowhere_else(
+    lab: Lab, family: int
+) -> None:
+    """What is in nobody's list is refused, and nothing of it is seen outside.
+
+    Control: the connection to the listed host is seen to go on.
+    """
+    listed_host, other_host, subnet = (
+        address.ipv4 if family == 4 else address.ipv6
+        for address in (LAN_HOST, INTERNET[0], LAN_SUBNETS)
+    )
+    with contextlib.ExitStack() as stack:
+        kind = socket.AF_INET if family == 4 else socket.AF_INET6
+        listed, other = (
+            stack.enter_context(
+                contextlib.closing(lab.gateway_namespace.socket(kind, socket.SOCK_STREAM))
+            )
+            for _ in range(2)
+        )
+        for channel, host in ((listed, listed_host), (other, other_host)):
+            channel.settimeout(5 * PATIENCE)
+            channel.connect((host, ECHO_PORT))
+            assert channel.recv(200), "who we are"
+        gateway = lab.gateway()
+        gateway.start(gateway.env(FIREWALL_OUTBOUND_SUBNETS=subnet)).wait_healthy()
+        since = time.monotonic()
+        listed.sendall(b"goes-on\n")
+        assert listed.recv(200) == b"goes-on\n"
+        other.sendall(b"ends-here\n")
+        with pytest.raises(ConnectionResetError):
+            other.recv(200)
+        assert lab.capture.containing("goes-on", since), "control"
+        assert lab.capture.containing("ends-here", since) == []
 
 
 def wg0_deleted(lab: Lab, gateway: Gateway) -> None:
