@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.internet import OTHER_LAN_HOST
-from tests.lab.process import PATIENCE, eventually
+from tests.lab.process import eventually, promised
 from tests.lab.server import PORT
 from tests.lab.topology import Lab
 from tests.promises.witness import HOST4
@@ -148,7 +148,7 @@ def test_the_encrypted_flow_never_goes_by_loopback(lab: Lab) -> None:
         tap.settimeout(0.5)
         lab.workload.probe("udp", host=own, port=PORT, source_port=40009)
         seen: set[int] = set()
-        end = time.monotonic() + 7 * PATIENCE  # two tries of WireGuard
+        end = time.monotonic() + promised(7)  # two tries of WireGuard
         while time.monotonic() < end:
             with contextlib.suppress(TimeoutError):
                 frame = tap.recv(4096)
