@@ -53,13 +53,13 @@ LABEL org.opencontainers.image.title="Portcullis" \
 
 # iptables brings the legacy tools that close the namespace before anything else is loaded, nftables
 # serves kernels without the legacy tables, wireguard-go serves kernels without WireGuard. That one
-# keeps its socket in /run/wireguard, which leads to /dev/shm: there a file can be made also where
-# the root file system is read-only.
+# keeps its socket, which tells the keys, in /run/wireguard: a directory of this container alone. It
+# must not lead to /dev/shm, which the containers of a pod share; a read-only one needs a tmpfs there.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends iptables nftables python3 wireguard-go \
     && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
     && mkdir /config \
-    && ln -s /dev/shm /run/wireguard
+    && mkdir -m 0700 /run/wireguard
 
 COPY --from=builder /opt/portcullis /opt/portcullis
 

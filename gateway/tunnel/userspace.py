@@ -49,6 +49,7 @@ POLL = 0.002
 def check() -> None:
     """Raise MissingError unless wireguard-go can work here."""
     process.find_program(PROGRAM)
+    require_directory()
     try:
         os.close(os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as err:
@@ -57,6 +58,28 @@ def check() -> None:
             f"give the container the device: `devices: [{TUN_DEVICE}]` in compose, "
             f"`--device {TUN_DEVICE}` for docker run",
         ) from err
+
+
+def require_directory(directory: Path = SOCKETS) -> None:
+    """Make `directory` for root alone where it is missing; MissingError if nothing can be in it.
+
+    Who reaches the socket has the keys, and a workload may be root: so it is no place that another
+    container could share, such as /dev/shm.
+    """
+    number: int | None = None
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as err:
+        number = err.errno
+    else:
+        if not os.access(directory, os.W_OK | os.X_OK):
+            number = errno.EROFS
+    if number is not None:
+        raise MissingError(
+            f"{directory} cannot be written ({os.strerror(number)})",
+            "mount a directory of its own there: `tmpfs: [/run/wireguard]` in compose, "
+            "`--tmpfs /run/wireguard` for docker run",
+        )
 
 
 class Userspace:
@@ -145,14 +168,12 @@ class Userspace:
         self._said.clear()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             try:
-                SOCKETS.mkdir(mode=0o755, parents=True, exist_ok=True)
                 listener.bind(str(self._socket_path))
                 self._socket_path.chmod(0o600)
                 listener.listen()
             except OSError as err:
-                raise MissingError(
-                    f"{SOCKETS} cannot be written ({err.strerror})",
-                    "mount something there that can: `tmpfs: [/run/wireguard]` in compose",
+                raise TunnelError(
+                    f"make the socket: {err.strerror}", str(self._socket_path), err.errno
                 ) from err
             self._child = process.start(
                 [PROGRAM, "-f", INTERFACE],

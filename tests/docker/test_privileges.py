@@ -22,6 +22,7 @@ ADMIN = ("--cap-add", "NET_ADMIN")
 IPV6 = ("--sysctl", "net.ipv6.conf.all.disable_ipv6=0")
 LEAST = ("--cap-drop", "ALL", *ADMIN, "--cap-add", "NET_RAW")
 LEAST_FOR_NFTABLES = ("--cap-drop", "ALL", *ADMIN)
+READ_ONLY = ("--read-only", "--tmpfs", "/run/wireguard")
 NO_NEW_PRIVILEGES = ("--security-opt", "no-new-privileges")
 
 Start = Callable[..., Box]
@@ -69,6 +70,12 @@ def start(site: Site) -> Iterator[Start]:
             ["WireGuard", "modprobe wireguard"],
             id="no-kernel-wireguard",
         ),
+        pytest.param(
+            (*ADMIN, *TUN, *IPV6, "--read-only"),
+            {},
+            ["/run/wireguard", "tmpfs:"],
+            id="read-only-without-tmpfs",
+        ),
         pytest.param((*ADMIN, *TUN, "--user", "1000"), {}, ["root"], id="not-root"),
         pytest.param(
             (*TUN, *LEAST_FOR_NFTABLES),
@@ -109,13 +116,13 @@ def test_what_is_missing_ends_it_with_the_remedy(
         pytest.param((*ADMIN, *IPV6), {}, "iptables", id="documented"),
         pytest.param((*LEAST, *IPV6), {}, "iptables", id="least"),
         pytest.param((*LEAST_FOR_NFTABLES, *IPV6), {}, "nftables", id="least-for-nftables"),
-        pytest.param((*ADMIN, *IPV6, "--read-only"), {}, "iptables", id="read-only"),
+        pytest.param((*ADMIN, *IPV6, *READ_ONLY), {}, "iptables", id="read-only"),
         pytest.param(
-            (*ADMIN, *IPV6, "--read-only", "--tmpfs", "/run"), {}, "iptables", id="read-only-tmpfs"
+            (*ADMIN, *IPV6, "--read-only", "--tmpfs", "/run"), {}, "iptables", id="read-only-run"
         ),
         pytest.param((*ADMIN, *IPV6, *NO_NEW_PRIVILEGES), {}, "iptables", id="no-new-privileges"),
         pytest.param(
-            (*LEAST, *IPV6, *NO_NEW_PRIVILEGES, "--read-only"), {}, "iptables", id="everything"
+            (*LEAST, *IPV6, *NO_NEW_PRIVILEGES, *READ_ONLY), {}, "iptables", id="everything"
         ),
     ],
 )
@@ -170,13 +177,13 @@ def test_names_with_a_read_only_root_need_a_resolver_file_of_the_users_own(
     site: Site, start: Start
 ) -> None:
     """Docker mounts its resolv.conf read-only then: it is told; a mounted file makes names work."""
-    box = start(*TUN, *ADMIN, *IPV6, "--read-only")
+    box = start(*TUN, *ADMIN, *IPV6, *READ_ONLY)
     box.wait_for_health("healthy")
     assert "mount a file of your own at /etc/resolv.conf" in box.logs()
     box.remove()
     resolver = temporary(site.household.directory, "lesser/resolv.conf", "")
     volume = f"{resolver}:/etc/resolv.conf"
-    box = start(*TUN, *ADMIN, *IPV6, "--read-only", "-v", volume)
+    box = start(*TUN, *ADMIN, *IPV6, *READ_ONLY, "-v", volume)
     box.wait_for_health("healthy")
     workload = site.run(
         *("lesser-workload", "-v", LAB_VOLUME, "--network", f"container:{box.name}"),

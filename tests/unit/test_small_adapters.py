@@ -1,13 +1,14 @@
-"""The small adapters: capabilities as the kernel tells them, the resolver's file."""
+"""The small adapters: capabilities as the kernel tells them, the resolver's file, a socket's."""
 
 import errno
 from pathlib import Path
 
 import pytest
 
-from gateway.errors import NetworkError
+from gateway.errors import MissingError, NetworkError
 from gateway.system import resolv
 from gateway.system.capabilities import missing_capabilities
+from gateway.tunnel.userspace import require_directory
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,19 @@ def test_a_resolver_file_that_cannot_be_written_is_told_with_its_path(tmp_path: 
     with pytest.raises(NetworkError) as caught:
         resolv.write(path, "nameserver 10.64.0.1\n")
     assert (caught.value.errno, caught.value.subject) == (errno.EISDIR, str(path))
+
+
+def test_the_directory_of_the_socket_is_for_nobody_else(tmp_path: Path) -> None:
+    """Who gets in has the keys: it is made for its owner alone, and found again as it is."""
+    directory = tmp_path / "run" / "wireguard"
+    require_directory(directory)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    require_directory(directory)
+
+
+def test_a_directory_that_cannot_be_made_is_named_with_the_remedy() -> None:
+    """As with a read-only root, where a tmpfs is what helps."""
+    with pytest.raises(MissingError) as caught:
+        require_directory(Path("/proc/nothing"))
+    assert "/proc/nothing cannot be written" in caught.value.missing
+    assert "tmpfs: [/run/wireguard]" in caught.value.remedy
