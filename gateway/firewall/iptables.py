@@ -20,7 +20,7 @@ import ctypes
 import errno
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -233,14 +233,21 @@ class _Table:
                 kernel.close()
 
 
+_Tables = dict[Family, tuple[_Table, _Table]]
+
+
 class IptablesFirewall:
-    """The filter and mangle tables of each family that the kernel has, as the gateway's own."""
+    """The filter and mangle tables of each family that the kernel has, as the gateway's own.
+
+    The kernel is asked each time anew: with IPv6 that appears later, its tables are open.
+    """
 
     name = "iptables"
 
-    def __init__(self, families: tuple[Family, ...] = tuple(Family)) -> None:
-        self._tables = {
-            family: (_Table(family, "mangle"), _Table(family, "filter")) for family in families
+    def __init__(self, speaks_ipv6: Callable[[], bool] = has_ipv6) -> None:
+        self._speaks_ipv6 = speaks_ipv6
+        self._all_tables = {
+            family: (_Table(family, "mangle"), _Table(family, "filter")) for family in Family
         }
 
     @classmethod
@@ -250,26 +257,27 @@ class IptablesFirewall:
         Raises MissingError when it is not there for every family that the kernel has, and
         FirewallError when that could not be found out.
         """
-        firewall = cls(tuple(Family) if has_ipv6() else (Family.IPV4,))
-        for table in firewall._each_table():
+        firewall = cls()
+        for table in _each(firewall._tables()):
             table.find()
         return firewall
 
     def apply(self, ruleset: Ruleset) -> None:
         """Put `ruleset` into force for every family and read it back; see `Firewall.apply`."""
+        tables = self._tables()
         with xtables_lock():
-            built = {table: table.build(ruleset) for table in self._each_table()}
+            built = {table: table.build(ruleset) for table in _each(tables)}
             changed = {family: frozenset[Chain]() for family in Family}
-            for family, (marks, _decides) in self._tables.items():
+            for family, (marks, _decides) in tables.items():
                 changed[family] = marks.changed(built[marks])
             between = interim(ruleset, changed)
-            for family, (marks, decides) in self._tables.items():
+            for family, (marks, decides) in tables.items():
                 if changed[family]:
                     decides.commit(decides.build(between))
                     marks.commit(built[marks])
             if between != ruleset:
                 wait_for_packets_in_flight()
-            for _marks, decides in self._tables.values():
+            for _marks, decides in tables.values():
                 decides.commit(built[decides])
             remaining = [line for table in built for line in table.differences(built[table])]
         if remaining:
@@ -277,19 +285,25 @@ class IptablesFirewall:
 
     def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
         """Return one line for each difference of the kernel; see `Firewall.verify`."""
-        tables = self._each_table()
+        tables = _each(self._tables())
         return tuple(line for table in tables for line in table.differences(table.build(ruleset)))
 
     def refused(self) -> dict[tuple[str, str], int]:
         """Return the packets refused, by family and direction; see `Firewall.refused`."""
         return {
             (family.name.lower(), DIRECTIONS[hook]): count
-            for family, (_marks, decides) in self._tables.items()
+            for family, (_marks, decides) in self._tables().items()
             for hook, count in decides.refused().items()
         }
 
-    def _each_table(self) -> list[_Table]:
-        return [table for pair in self._tables.values() for table in pair]
+    def _tables(self) -> _Tables:
+        """Return the marking and the deciding table of each family that the kernel has now."""
+        families = Family if self._speaks_ipv6() else (Family.IPV4,)
+        return {family: self._all_tables[family] for family in families}
+
+
+def _each(tables: _Tables) -> list[_Table]:
+    return [table for pair in tables.values() for table in pair]
 
 
 def _built(chain: Chain, rule: Rule, family: Family) -> _Built:

@@ -5,6 +5,9 @@ import errno
 import os
 import socket
 import time
+from pathlib import Path
+
+PROC = Path("/proc")
 
 MEMBARRIER = {"x86_64": 324, "aarch64": 283, "armv7l": 389}
 """The number of the system call, for which libc has no name, by machine."""
@@ -16,16 +19,34 @@ SETTLING_TIME = 0.05
 
 
 def has_ipv6() -> bool:
-    """Say whether the kernel speaks IPv6.
+    """Say whether the kernel speaks IPv6; its module may be loaded at any time.
 
-    Asked of the kernel itself and not of /proc, which may not be there: without IPv6 (not built,
-    or ipv6.disable=1) nothing registers the address family (net/ipv6/af_inet6.c, inet6_init).
-    Whatever else goes wrong counts as having it.
+    Without IPv6 (not built, or ipv6.disable=1) nothing registers the address family
+    (net/ipv6/af_inet6.c, inet6_init), and nothing of it is in /proc. Both are asked: a filter of
+    system calls refuses the family in the same words, and /proc may not be there. Whatever else
+    goes wrong counts as having it.
     """
     try:
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
     except OSError as err:
-        return err.errno != errno.EAFNOSUPPORT
+        return err.errno != errno.EAFNOSUPPORT or not lacks_ipv6(PROC)
+    return True
+
+
+def lacks_ipv6(proc: Path) -> bool:
+    """Say whether `proc` can be read and shows nothing of IPv6."""
+    try:
+        (proc / "self/net/dev").read_bytes()
+    except OSError:
+        return False
+    for trace in ("self/net/if_inet6", "sys/net/ipv6"):
+        try:
+            (proc / trace).stat()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+        return False
     return True
 
 

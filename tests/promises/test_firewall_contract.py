@@ -244,6 +244,24 @@ def test_a_foreign_change_is_seen_and_put_back(
     assert bench.verify(EVERY_WORD) == ()
 
 
+def test_ipv6_that_appears_later_is_a_difference_and_gets_its_rules(
+    benches: Callable[[str], Bench],
+) -> None:
+    """Its module can be loaded at any time, and its legacy tables are open until they are asked."""
+    bench, speaks_ipv6 = benches("iptables"), False
+    bench.firewall = IptablesFirewall(lambda: speaks_ipv6)
+    bench.apply(closed())
+    assert bench.verify(closed()) == ()
+    assert sent(bench.sender(Family.IPV6), Family.IPV6, 7), "control"
+    speaks_ipv6 = True
+    found = bench.verify(closed())
+    assert found
+    assert all("ip6tables" in line for line in found)
+    bench.apply(closed())
+    assert bench.verify(closed()) == ()
+    assert not sent(bench.sender(Family.IPV6), Family.IPV6, 7)
+
+
 def test_what_cannot_be_expressed_changes_nothing(bench: Bench) -> None:
     """An impossible rule is refused before the first change."""
     bench.apply(EVERY_WORD)

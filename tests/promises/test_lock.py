@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.promise("P1")]
 PROJECT = Path(__file__).resolve().parents[2]
 LOCK = (sys.executable, "-c", "from gateway import lockdown; print(lockdown.lock())")
 GATEWAY = (sys.executable, "-m", "gateway")
+WITHOUT_IPV6 = (sys.executable, str(PROJECT / "tests/lab/without_ipv6.py"))
 TOOLS = ("iptables-legacy-restore", "ip6tables-legacy-restore", "nft")
 
 KEEP_ONLY = """
@@ -130,6 +131,17 @@ def test_without_a_lock_every_link_goes_down(namespace: Namespace, kept: Sequenc
     assert "every link is down" in done.stderr
     assert "modprobe" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert not links_up(namespace)
+
+
+def test_ipv6_that_a_filter_of_system_calls_denies_is_not_left_open(namespace: Namespace) -> None:
+    """The socket says that there is none, /proc that there is: nftables locks, or links go down."""
+    done = locked(namespace, (*WITHOUT_IPV6, *LOCK))
+    assert (done.stdout.strip(), done.stderr) == ("nftables", "")
+    assert by_nft(namespace)
+    assert legacy(namespace)[1] is False, "control: the filter works"
+    done = locked(namespace, (*WITHOUT_IPV6, *GATEWAY), kept=TOOLS[:2])
+    assert done.returncode == 1
     assert not links_up(namespace)
 
 

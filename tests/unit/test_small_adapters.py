@@ -8,6 +8,7 @@ import pytest
 from gateway.errors import MissingError, NetworkError
 from gateway.system import resolv
 from gateway.system.capabilities import missing_capabilities
+from gateway.system.kernel import lacks_ipv6
 from gateway.tunnel.userspace import require_directory
 
 
@@ -69,3 +70,23 @@ def test_a_directory_that_cannot_be_made_is_named_with_the_remedy() -> None:
         require_directory(Path("/proc/nothing"))
     assert "/proc/nothing cannot be written" in caught.value.missing
     assert "tmpfs: [/run/wireguard]" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("shown", "lacks"),
+    [
+        ((), False),
+        (("self/net/dev",), True),
+        (("self/net/dev", "self/net/if_inet6"), False),
+        (("self/net/dev", "sys/net/ipv6/conf"), False),
+    ],
+    ids=["no /proc", "without IPv6", "its addresses", "its settings"],
+)
+def test_ipv6_is_absent_only_where_proc_is_there_and_has_no_trace_of_it(
+    tmp_path: Path, shown: tuple[str, ...], *, lacks: bool
+) -> None:
+    """What a filter of system calls refuses is there all the same, and open."""
+    for name in shown:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert lacks_ipv6(tmp_path) is lacks
