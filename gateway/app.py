@@ -27,6 +27,7 @@ from gateway.supervisor import Supervisor
 from gateway.system import conntrack, process, resolv, sole
 from gateway.system.events import watch
 from gateway.system.hooks import Hooks
+from gateway.system.links import refuse_unnameable
 from gateway.system.lookup import EndpointLookup
 from gateway.system.namespace import Namespace
 from gateway.system.network import Network, ipv6_usable
@@ -90,6 +91,7 @@ def secure() -> Secured:
     claim = sole.claim()
     firewall = choose(Backend.AUTO)
     take_over(firewall, closed())
+    refuse_unnameable()
     network, limits = Network(INTERFACE), []
     mark = secrets.randbelow(2**32 - 1) + 1
     guard = None

@@ -44,6 +44,9 @@ class Network(Protocol):
     def device_drift(self, uplink: str) -> tuple[str, ...]:
         """Return the per-device settings of `uplink` that are not as `prepare` set them."""
 
+    def shut_unnameable(self) -> tuple[str, ...]:
+        """Set links down that no rule can name; return those that were up. Raises NetworkError."""
+
     def shut(self) -> tuple[str, ...]:
         """Set every link but loopback down; return those still up. Raises NetworkError."""
 
@@ -131,7 +134,7 @@ class Enforcement:
             self._apply_guard(guard, closed(), self.facts)
         except FirewallError:
             self.facts = Facts()
-            self._apply_guard(guard, closed(), self._network.facts())
+            self._apply_guard(guard, closed(), self._found())
 
     def route(self, routing: Routing) -> None:
         """Make the kernel's tables and policy rules hold `routing`; raises NetworkError."""
@@ -140,7 +143,7 @@ class Enforcement:
 
     def look_around(self) -> None:
         """Find out what the namespace looks like, and bring everything into step with it."""
-        facts = self._network.facts()
+        facts = self._found()
         if facts == self.facts:
             return
         known = {uplink.index for uplink in self.facts.uplinks}
@@ -151,6 +154,12 @@ class Enforcement:
             if uplink.index not in known:
                 self._network.prepare(uplink.name)
         self.route(self._wanted_routing())
+
+    def _found(self) -> Facts:
+        """Return what the namespace looks like, less the links that no rule can name."""
+        for link in self._network.shut_unnameable():
+            self._log.error("set a link down whose name no rule can carry", link=ascii(link))
+        return self._network.facts()
 
     def put_back_drift(self) -> None:
         """Compare the kernel with what was put there, and put back what is not. Counts and logs.

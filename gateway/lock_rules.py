@@ -11,7 +11,7 @@ table netdev portcullis_guard {{
 """
 
 GUARD_CHAIN = """\
-	chain egress-{name} {{
+	chain egress-{chain} {{
 		type filter hook egress device "{name}" priority filter; policy drop;
 		counter drop comment "never passed the firewall"
 	}}

@@ -18,8 +18,9 @@ from gateway.lock_rules import GUARD, GUARD_CHAIN, IPV4, IPV6, NFTABLES
 DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 """Where the tools are looked for; never by PATH."""
 
-UNGUARDED = ("lo", "wg0")
-"""The links that are no uplinks: loopback, and the tunnel that a former gateway may have left."""
+UNGUARDED = "lo"
+"""The link that is no uplink. One called wg0 may be; if it is the tunnel that a former gateway has
+left, nothing should go by it either."""
 
 LOCK_FILES = ("/run/xtables.lock", "/dev/null")
 """What the tools of iptables lock: their own file, and one that is there on a read-only system."""
@@ -34,21 +35,30 @@ Job = tuple[str, tuple[str, ...], str]
 def lock() -> str:
     """Close the namespace and return the name of the firewall that holds it closed.
 
-    Raises MissingError when no firewall did; then every link is down that could be set down.
+    Raises MissingError when no firewall did; then every link is down that could be set down. And
+    when a link has a name that no rule can carry; then that link is down.
     """
     complaints: list[str] = []
     try:
-        if _by_iptables(complaints):
-            _shut_out_packet_sockets()
-            _lead_python_iptables()
-            return "iptables"
-        if _run([("nft", ("-f", "-"), NFTABLES)], {}, complaints) == [True]:
-            _shut_out_packet_sockets()
-            return "nftables"
+        firewall = _firewall(complaints)
+        all_named = bool(firewall) and _shut_out_packet_sockets()
     except BaseException:
         _last_resort(complaints)
         raise
-    raise _last_resort(complaints)
+    if not firewall:
+        raise _last_resort(complaints)
+    if not all_named:
+        _refuse_unnameable()
+    if firewall == "iptables":
+        _lead_python_iptables()
+    return firewall
+
+
+def _firewall(complaints: list[str]) -> str:
+    """Close the namespace by the first firewall that can; return its name, or nothing."""
+    if _by_iptables(complaints):
+        return "iptables"
+    return "nftables" if _run([("nft", ("-f", "-"), NFTABLES)], {}, complaints) == [True] else ""
 
 
 def _by_iptables(complaints: list[str]) -> bool:
@@ -63,8 +73,8 @@ def _by_iptables(complaints: list[str]) -> bool:
     return open_ == [("ip6tables-legacy-restore", IPV6)] and not _has_ipv6()
 
 
-def _shut_out_packet_sockets() -> None:
-    """Put the egress guard on every link, where this kernel has it.
+def _shut_out_packet_sockets() -> bool:
+    """Put the egress guard on every link, where this kernel has it; say whether each has a name.
 
     So that whatever ends the gateway before `app.secure` leaves no way out for packet sockets
     either. That it did not work is found out and told there.
@@ -72,12 +82,18 @@ def _shut_out_packet_sockets() -> None:
     with open("/proc/self/net/dev", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - not loaded yet
         names = [line.partition(":")[0].strip() for line in file if ":" in line]
     chains = [
-        GUARD_CHAIN.format(name=name)
+        GUARD_CHAIN.format(name=name, chain=name.replace("@", "/a"))
         for name in names
-        if name not in UNGUARDED and all(c.isalnum() or c in "_.-" for c in name)
+        if name != UNGUARDED and is_nameable(name)
     ]
     if chains:
         _run([("nft", ("-f", "-"), GUARD.format(chains="\n".join(chains)))], {}, [])
+    return all(map(is_nameable, names))
+
+
+def is_nameable(name: str) -> bool:
+    """Say whether rules can carry the name of a link; the policy's word, which is not imported."""
+    return all(c.isascii() and (c.isalnum() or c in "_.@-") for c in name)
 
 
 def _run(jobs: list[Job], env: dict[str, str], complaints: list[str]) -> list[bool]:
@@ -150,6 +166,12 @@ def _has_ipv6() -> bool:
     from gateway.system.kernel import has_ipv6  # noqa: PLC0415 - slow, and seldom needed
 
     return has_ipv6()
+
+
+def _refuse_unnameable() -> None:
+    from gateway.system.links import refuse_unnameable  # noqa: PLC0415 - slow, and seldom needed
+
+    refuse_unnameable()
 
 
 def _last_resort(complaints: list[str]) -> Exception:

@@ -20,6 +20,7 @@ from gateway.policy.rules import (
     SetConnmark,
     SetMark,
     Transport,
+    is_nameable,
 )
 
 TABLES = {
@@ -40,7 +41,6 @@ PROTOCOL_NUMBERS = {
 
 _PROHIBITED = {Family.IPV4: "icmp-admin-prohibited", Family.IPV6: "icmp6-adm-prohibited"}
 _WHY = re.compile(r"[ !#-&(-\[\]-~]{1,128}")
-_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 _UNQUOTED = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -99,7 +99,7 @@ def target_of(rule: Rule, family: Family) -> Extension:
 
 def interface_of(name: str) -> str:
     """Return `name` if it is one interface's; raises ValueError for a pattern ("eth+")."""
-    if not _INTERFACE.fullmatch(name):
+    if not is_nameable(name):
         raise ValueError(f"not the name of one interface: {name!r}")
     return name
 

@@ -22,6 +22,7 @@ from gateway.policy.rules import (
     SetMark,
     Transport,
     Verdict,
+    is_nameable,
 )
 
 TABLE = "inet portcullis"
@@ -139,13 +140,12 @@ def device(name: str) -> str:
 
     Raises FirewallError for such a name.
     """
-    if not _DEVICE.fullmatch(name):
+    if not is_nameable(name):
         raise FirewallError("not the name of one interface", repr(name))
     return f'"{name}"'
 
 
 _TEXT = re.compile(r"[ !#-~]{1,128}")
-_DEVICE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")
 _NFPROTO = {Family.IPV4: "ipv4", Family.IPV6: "ipv6"}
 _IP = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 _ICMP = {Family.IPV4: "icmp", Family.IPV6: "icmpv6"}

@@ -13,6 +13,19 @@ from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 from typing import Protocol as TypingProtocol
 
+LONGEST_NAME = 15
+"""Characters of the longest name of a link (IFNAMSIZ, less the zero that ends it)."""
+
+NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.@-")
+
+
+def is_nameable(link: str) -> bool:
+    """Say whether rules can carry the name `link`: one link's in both firewalls, and no pattern.
+
+    The kernel takes more: `eth+` and `eth*` would match other links too.
+    """
+    return 0 < len(link) <= LONGEST_NAME and NAME_CHARACTERS.issuperset(link)
+
 
 class Family(Enum):
     """The two IP families; the value is the IP version."""

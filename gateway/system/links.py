@@ -1,13 +1,20 @@
-"""The last resort: every link but the loopback set down, by ioctl, with the standard library only.
+"""The last resort: links set down, by ioctl, with the standard library only.
 
 For the moment when no firewall can be set: nothing but ioctls (netdevice(7)), so that neither a
-missing library nor a missing kernel subsystem can stand in the way.
+missing library nor a missing kernel subsystem can stand in the way. And for links whose names no
+firewall can carry.
 """
 
 import errno
 import fcntl
+import os
 import socket
 import struct
+from collections.abc import Collection
+from contextlib import suppress
+
+from gateway.errors import MissingError
+from gateway.policy.rules import is_nameable
 
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
@@ -17,23 +24,53 @@ REQUEST = struct.Struct("16sH22x")
 """struct ifreq with ifr_flags."""
 
 
-def links_down() -> tuple[str, ...]:
-    """Set every link but the loopback down; return the names of those that are still up."""
-    still_up = []
+RENAME = "give the network's interface another name: letters, digits, and - . _ @"
+
+
+def links_down(only: Collection[str] | None = None) -> tuple[str, ...]:
+    """Set every link but the loopback down, or `only` these; return those that are still up."""
+    names = [name for _, name in socket.if_nameindex()] if only is None else only
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
-        for _, name in socket.if_nameindex():
-            try:
+        for name in names:
+            # What did not work is seen by what is up afterwards.
+            with suppress(OSError):
                 _set_down(channel, name)
-                up = _flags(channel, name) & (IFF_UP | IFF_LOOPBACK) == IFF_UP
+    return links_up(names)
+
+
+def links_up(names: Collection[str]) -> tuple[str, ...]:
+    """Return those of `names` that are up and not the loopback, or cannot be asked."""
+    up = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        for name in names:
+            try:
+                is_up = _flags(channel, name) & (IFF_UP | IFF_LOOPBACK) == IFF_UP
             except OSError as err:
-                up = err.errno != errno.ENODEV  # a link that has gone meanwhile sends nothing
-            if up:
-                still_up.append(name)
-    return tuple(still_up)
+                is_up = err.errno != errno.ENODEV  # a link that has gone meanwhile sends nothing
+            if is_up:
+                up.append(name)
+    return tuple(up)
+
+
+def unnameable_links() -> tuple[str, ...]:
+    """Return the links whose names no rule can carry, such as `eth+`, which would be a pattern."""
+    return tuple(name for _, name in socket.if_nameindex() if not is_nameable(name))
+
+
+def refuse_unnameable() -> None:
+    """Set links whose names no rule can carry down, and raise MissingError if there is one."""
+    names = unnameable_links()
+    if names:
+        up = links_down(names)
+        state = f"still up: {', '.join(map(ascii, up))}" if up else "it is down"
+        raise MissingError(
+            f"no rule can carry the name of the link {', '.join(map(ascii, names))} ({state})",
+            RENAME,
+        )
 
 
 def _flags(channel: socket.socket, name: str) -> int:
-    answer = fcntl.ioctl(channel, SIOCGIFFLAGS, REQUEST.pack(name.encode(), 0))
+    answer = fcntl.ioctl(channel, SIOCGIFFLAGS, REQUEST.pack(os.fsencode(name), 0))
     flags: int = REQUEST.unpack(answer)[1]
     return flags
 
@@ -41,4 +78,4 @@ def _flags(channel: socket.socket, name: str) -> int:
 def _set_down(channel: socket.socket, name: str) -> None:
     flags = _flags(channel, name)
     if flags & (IFF_UP | IFF_LOOPBACK) == IFF_UP:
-        fcntl.ioctl(channel, SIOCSIFFLAGS, REQUEST.pack(name.encode(), flags & ~IFF_UP))
+        fcntl.ioctl(channel, SIOCSIFFLAGS, REQUEST.pack(os.fsencode(name), flags & ~IFF_UP))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from gateway.errors import NetworkError
 from gateway.model import Facts, Interface
 from gateway.policy.routing import Routing
-from gateway.system.links import links_down
+from gateway.system.links import links_down, links_up, unnameable_links
 from gateway.system.network import DeviceSetting, Network, ipv6_usable
 
 UPLINK_SETTINGS = {
@@ -68,3 +68,14 @@ class Namespace:
             return links_down()
         except OSError as err:
             raise NetworkError(f"set down: {err.strerror}", "every link", err.errno) from err
+
+    def shut_unnameable(self) -> tuple[str, ...]:
+        """Set links down that no rule can name; return those that were up. Raises NetworkError."""
+        try:
+            up = links_up(unnameable_links())
+            still_up = links_down(up)
+        except OSError as err:
+            raise NetworkError(f"set down: {err.strerror}", "a link", err.errno) from err
+        if still_up:
+            raise NetworkError("set down: it is still up", ", ".join(map(ascii, still_up)))
+        return up

@@ -28,6 +28,8 @@ RTM_GETLINK = 18
 RTM_SETLINK = 19
 RTM_NEWADDR = 20
 RTM_GETADDR = 22
+ARPHRD_NONE = 0xFFFE
+"""The kind of link that has no addresses of its own: tunnels (linux/if_arp.h)."""
 IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
 IFA_F_NODAD = 0x02
@@ -89,8 +91,7 @@ class Network:
         links = {
             link["index"]: link
             for link in self._rtnl.dump("list links", message(ifinfmsg, {}), RTM_GETLINK)
-            if link["flags"] & (IFF_UP | IFF_LOOPBACK) == IFF_UP
-            and link.get_attr("IFLA_IFNAME") != self._tunnel
+            if link["flags"] & (IFF_UP | IFF_LOOPBACK) == IFF_UP and not self._is_tunnel(link)
         }
         addresses: dict[int, list[Interface]] = {index: [] for index in links}
         for entry in self._addresses():
@@ -141,11 +142,15 @@ class Network:
             return None
 
     def delete_link(self, name: str) -> None:
-        """Remove the link `name`; no error when there is none."""
+        """Remove the tunnel's link `name`; no error when there is none.
+
+        Raises NetworkError for a link of another kind: it is somebody's network.
+        """
         index = self.index(name)
         if index is None:
             return
         try:
+            self._require_tunnel(name)
             self._rtnl.change("delete link", name, message(ifinfmsg, {"index": index}), RTM_DELLINK)
         except NetworkError as err:
             if err.errno != errno.ENODEV:
@@ -225,6 +230,17 @@ class Network:
         # position n is the setting with index n.
         values = [inet[field] for field, _ in inet.fields]
         return {setting: values[setting] for setting in DeviceSetting}
+
+    def _is_tunnel(self, link: Any) -> bool:
+        """Say whether `link` is the tunnel's: by its kind too, any link may bear the name."""
+        return bool(
+            link.get_attr("IFLA_IFNAME") == self._tunnel and link["ifi_type"] == ARPHRD_NONE
+        )
+
+    def _require_tunnel(self, name: str) -> None:
+        if self._link(name)["ifi_type"] != ARPHRD_NONE:
+            what = "a link that is no tunnel has the tunnel's name, give it another one"
+            raise NetworkError(what, name, errno.EEXIST)
 
     def _link(self, name: str) -> Any:
         index = self.index(name)

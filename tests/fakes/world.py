@@ -245,6 +245,9 @@ class _Network:
         del uplink
         return ()
 
+    def shut_unnameable(self) -> tuple[str, ...]:
+        return ()
+
     def shut(self) -> tuple[str, ...]:
         self._world.call("links down")
         return self._world.still_up

@@ -1,6 +1,7 @@
 """The lock: whatever this machine can do, the namespace is closed, or the links are down."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -143,6 +144,46 @@ def test_ipv6_that_a_filter_of_system_calls_denies_is_not_left_open(namespace: N
     done = locked(namespace, (*WITHOUT_IPV6, *GATEWAY), kept=TOOLS[:2])
     assert done.returncode == 1
     assert not links_up(namespace)
+
+
+def frame_leaves(namespace: Namespace, link: str) -> bool:
+    """Say whether the kernel takes a frame for `link` from a packet socket."""
+    with namespace.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        try:
+            sender.bind((link, 0))
+            sender.send(bytes(12) + b"\x88\xb5" + bytes(46))
+        except OSError:
+            return False
+    return True
+
+
+def test_an_uplink_with_the_tunnels_name_is_shut_to_packet_sockets_too(
+    namespace: Namespace,
+) -> None:
+    """A network's interface may be called wg0; and one with an @ is guarded as well."""
+    for name in ("wg0", "a@b"):
+        namespace.ip("link set eth0 down name own", f"link set own name {name}")
+        namespace.ip(f"link set {name} up")
+        namespace.run("nft", "flush", "ruleset")
+        assert frame_leaves(namespace, name), "control"
+        assert locked(namespace).returncode == 0
+        assert not frame_leaves(namespace, name)
+        namespace.ip(f"link set {name} down name eth0")
+
+
+def test_a_link_that_no_rule_can_name_is_set_down_and_named_with_the_remedy(
+    namespace: Namespace,
+) -> None:
+    """Every rule would take its name for a pattern; the namespace is closed beside it."""
+    namespace.ip("link set eth0 down name eth+0", "link set eth+0 up")
+    assert frame_leaves(namespace, "eth+0"), "control"
+    done = locked(namespace, GATEWAY)
+    assert done.returncode == 1
+    assert "'eth+0' (it is down); give the network's interface another name" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not links_up(namespace)
+    assert not frame_leaves(namespace, "eth+0")
+    assert legacy(namespace) == (True, True)
 
 
 def test_a_missing_capability_is_named_with_the_remedy(namespace: Namespace) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import NetworkError
+from gateway.errors import MissingError, NetworkError
 from gateway.model import INTERFACE, PortRange, Protocol, Route
 from gateway.policy.routing import LOCKED, PolicyRule, Routing, TableRoute, routing_for
 from gateway.system import conntrack
 from gateway.system.events import watch
-from gateway.system.links import links_down
+from gateway.system.links import links_down, refuse_unnameable
+from gateway.system.namespace import Namespace as System
 from gateway.system.network import DeviceSetting, Network
 from gateway.system.routes import RTM_DELROUTE, RTM_DELRULE
 from gateway.system.sockets import sockets_of, udp_sockets
@@ -43,7 +44,8 @@ class Bench:
         self.own.ip(
             "link add eth0 index 2 type veth peer name far0 index 20",
             "link add eth1 index 3 type veth peer name far1 index 21",
-            f"link add {INTERFACE} index 4 type veth peer name far2 index 22",
+            f"tuntap add {INTERFACE} mode tun",
+            "link add spare index 5 type veth peer name far2 index 22",
             *(f"link set {name} up" for name in ("eth0", "eth1", INTERFACE, "far0", "far1")),
             "addr add 172.18.0.2/16 dev eth0",
             "addr add fd18::2/64 dev eth0 nodad",
@@ -328,6 +330,33 @@ def test_a_link_is_deleted_once_and_is_then_no_error(bench: Bench) -> None:
     assert bench.call("index", INTERFACE) is None
     assert not bench.call("is_up", INTERFACE)
     bench.call("delete_link", INTERFACE)
+
+
+def test_somebodys_uplink_of_the_tunnels_name_is_an_uplink_and_stays(bench: Bench) -> None:
+    """Any link may bear the name; the tunnel's is known by its kind too."""
+    assert INTERFACE not in {uplink.name for uplink in bench.call("facts").uplinks}, "control"
+    bench.call("delete_link", INTERFACE)
+    bench.own.ip(f"link set spare name {INTERFACE}", f"link set {INTERFACE} up")
+    assert INTERFACE in {uplink.name for uplink in bench.call("facts").uplinks}
+    with pytest.raises(NetworkError, match="no tunnel") as caught:
+        bench.call("delete_link", INTERFACE)
+    assert caught.value.subject == INTERFACE
+    assert bench.call("is_up", INTERFACE)
+
+
+@pytest.mark.parametrize("name", ["eth+0", "et*", "é", "a'b"])
+def test_a_link_that_no_rule_can_name_is_set_down_and_no_other(bench: Bench, name: str) -> None:
+    """Again whenever it comes up; at the start it is an error that says what to do."""
+    bench.own.ip(f"link set far0 down name {name}", f"link set {name} up")
+    namespace = System(bench.network, None)
+    assert bench.own.inside(namespace.shut_unnameable) == (name,)
+    assert not bench.call("is_up", name)
+    assert bench.call("is_up", "eth1")
+    assert bench.own.inside(namespace.shut_unnameable) == ()
+    bench.own.ip(f"link set {name} up")
+    with pytest.raises(MissingError, match="another name"):
+        bench.own.inside(refuse_unnameable)
+    assert not bench.call("is_up", name)
 
 
 def test_the_last_resort_sets_every_link_down_but_loopback(bench: Bench) -> None:

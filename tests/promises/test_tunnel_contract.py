@@ -148,12 +148,21 @@ def test_the_interface_is_as_it_was_asked_for(real: Real) -> None:
     assert (endpoint, allowed, keepalive) == (str(peer.endpoint), "0.0.0.0/0,::/0", "off")
 
 
-@pytest.mark.parametrize(
-    "made_by", ["link add wg0 type veth peer name other", "tuntap add wg0 mode tun"]
-)
-def test_a_former_interface_of_the_name_goes_first(real: Real, made_by: str) -> None:
+def test_a_former_interface_of_the_name_goes_first(real: Real) -> None:
     """Whoever made it."""
-    real.own.ip(made_by)
+    real.own.ip("tuntap add wg0 mode tun")
+    real.call("up", real.tunnel, MTU)
+    assert wait_for_handshake(real)
+
+
+def test_somebodys_uplink_of_the_name_stays_and_is_named(real: Real) -> None:
+    """A network's interface may be called so; it is not ours to remove."""
+    real.own.ip("link add wg0 type veth peer name other")
+    for method in (("up", real.tunnel, MTU), ("down",)):
+        with pytest.raises(TunnelError, match=r"no tunnel.*wg0"):
+            real.call(*method)
+    assert "other" in real.own.run("ip", "link")
+    real.own.ip("link del other")
     real.call("up", real.tunnel, MTU)
     assert wait_for_handshake(real)
 

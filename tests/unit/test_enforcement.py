@@ -23,6 +23,7 @@ class Namespace:
         self.now = facts
         self.is_shut = False
         self.stubborn: tuple[str, ...] | None = ()
+        self.unnameable: tuple[str, ...] = ()
 
     def facts(self) -> Facts:
         """Return what is there now."""
@@ -48,6 +49,11 @@ class Namespace:
         """Find everything in order."""
         del uplink
         return ()
+
+    def shut_unnameable(self) -> tuple[str, ...]:
+        """Take those that a test has made away, once."""
+        found, self.unnameable = self.unnameable, ()
+        return found
 
     def shut(self) -> tuple[str, ...]:
         """Set the links down but those that are stubborn, or fail if there is no telling."""
@@ -136,6 +142,19 @@ def test_links_that_are_still_up_are_named(
         enforcement.close()
     errors = [entry for entry in logs if entry["log_level"] == "error"]
     assert [(entry["event"], entry.get("links")) for entry in errors] == told
+
+
+def test_a_link_that_no_rule_can_name_is_set_down_and_told() -> None:
+    """The others go on: by such a link nothing is let out, and it is no uplink."""
+    namespace = Namespace(TWO_UPLINKS)
+    namespace.unnameable = ("eth+0",)
+    enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, namespace)
+    with capture_logs() as logs:
+        enforcement.look_around()
+        enforcement.look_around()
+    told = [(e["log_level"], e["link"]) for e in logs if "no rule can carry" in e["event"]]
+    assert told == [("error", "'eth+0'")]
+    assert enforcement.facts == TWO_UPLINKS
 
 
 def test_what_the_guard_drops_is_counted_over_its_changes() -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway import lock_rules
+from gateway import lock_rules, lockdown
 from gateway.firewall import render_iptables, render_nftables
 from gateway.firewall.guard import TABLE, DeviceGuard, GuardRules, render_devices
 from gateway.firewall.render_nftables import transaction
 from gateway.policy.firewall import closed
-from gateway.policy.rules import Family
+from gateway.policy.rules import Family, is_nameable
 
 pytestmark = pytest.mark.promise("P1")
 
@@ -34,10 +34,20 @@ def test_the_static_rules_are_the_locked_state_of_the_policy() -> None:
 
 def test_the_static_guard_is_the_guard_that_lets_nothing_pass() -> None:
     """What `app.secure` puts later is the same table with the same chains."""
-    names = ("eth0", "net.1_a-b")
-    chains = "\n".join(lock_rules.GUARD_CHAIN.format(name=name) for name in names)
+    names = {"eth0": "eth0", "net.1_a-b": "net.1_a-b", "a@b": "a/ab", "wg0": "wg0"}
+    chains = "\n".join(
+        lock_rules.GUARD_CHAIN.format(name=name, chain=chain) for name, chain in names.items()
+    )
     rules = GuardRules(1, tuple(map(DeviceGuard, names)))
     assert lock_rules.GUARD.format(chains=chains) == transaction(TABLE, render_devices(rules))
+
+
+@pytest.mark.parametrize("character", [chr(number) for number in range(33, 0x250)])
+def test_the_lock_and_the_policy_agree_on_the_names_that_rules_can_carry(character: str) -> None:
+    """The lock cannot import the policy's word; the kernel allows no colon in a name."""
+    assert lockdown.is_nameable(f"eth{character}0") == is_nameable(f"eth{character}0")
+    assert not is_nameable("")
+    assert not is_nameable("x" * 16)
 
 
 def test_nothing_is_imported_before_the_lock_but_the_lock() -> None:
