@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.errors import FirewallError, KernelError, NetworkError
+from gateway.errors import FirewallError, NetworkError
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Interface
 from gateway.policy.firewall import closed, ruleset_for
@@ -102,26 +102,27 @@ class Enforcement:
     def close(self) -> None:
         """Put the closed ruleset into force, whatever the state; set the links down if it fails.
 
-        Raises KernelError then; the log names the links that are still up.
+        Raises what went wrong then, foreign errors too; the log names the links that are still up.
         """
         try:
             self._apply(closed())
             if self._guard:
                 self._close_guard(self._guard)
-        except KernelError:
+        except BaseException:
             self._shut()
             raise
         self._rules = closed()
 
     def _shut(self) -> None:
         """Set the links down; what cannot be is told, because nothing else can be done."""
-        try:
-            still_up = self._network.shut()
-        except NetworkError as err:
-            self._log.error("the links are as they were", problem=str(err), remedy=_UNPLUG)
-            return
-        if still_up:
-            self._log.error("links are still up", links=still_up, remedy=_UNPLUG)
+        with suppress(OSError):  # of the log, whose reader may be gone
+            try:
+                still_up = self._network.shut()
+            except (NetworkError, OSError) as err:
+                self._log.error("the links are as they were", problem=str(err), remedy=_UNPLUG)
+                return
+            if still_up:
+                self._log.error("links are still up", links=still_up, remedy=_UNPLUG)
 
     def _close_guard(self, guard: Guard) -> None:
         """Let nothing leave by any uplink.

@@ -1,5 +1,6 @@
 """What is enforced when the machine changes at an unlucky moment."""
 
+import errno
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ class Namespace:
         self.is_shut = False
         self.stubborn: tuple[str, ...] | None = ()
         self.unnameable: tuple[str, ...] = ()
+        self.breaks = False
 
     def facts(self) -> Facts:
         """Return what is there now."""
@@ -57,6 +59,8 @@ class Namespace:
 
     def shut(self) -> tuple[str, ...]:
         """Set the links down but those that are stubborn, or fail if there is no telling."""
+        if self.breaks:
+            raise OSError(errno.EMFILE, "Too many open files")
         if self.stubborn is None:
             raise NetworkError("set down: Too many open files", "every link")
         self.is_shut = True
@@ -142,6 +146,43 @@ def test_links_that_are_still_up_are_named(
         enforcement.close()
     errors = [entry for entry in logs if entry["log_level"] == "error"]
     assert [(entry["event"], entry.get("links")) for entry in errors] == told
+
+
+class Breaking(FakeFirewall):
+    """A firewall whose library breaks in a way that nobody has foreseen."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def apply(self, ruleset: Ruleset) -> None:
+        """Break."""
+        del ruleset
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), KeyboardInterrupt(), OSError(24, "Too many open files")], ids=repr
+)
+def test_links_are_set_down_whatever_kind_of_error_keeps_the_rules_out(
+    error: BaseException,
+) -> None:
+    """A foreign error leaves the former rules as well, which may let something pass."""
+    namespace = Namespace(TWO_UPLINKS)
+    enforcement = Enforcement(Config((IPV4_ONLY,)), Breaking(error), None, namespace)
+    with pytest.raises(type(error)):
+        enforcement.close()
+    assert namespace.is_shut
+
+
+def test_an_error_on_the_way_down_does_not_hide_why() -> None:
+    """What kept the rules out is what the caller gets."""
+    namespace = Namespace(TWO_UPLINKS)
+    namespace.breaks = True
+    enforcement = Enforcement(Config((IPV4_ONLY,)), Breaking(MemoryError()), None, namespace)
+    with capture_logs() as logs, pytest.raises(MemoryError):
+        enforcement.close()
+    assert [entry["event"] for entry in logs] == ["the links are as they were"]
 
 
 def test_a_link_that_no_rule_can_name_is_set_down_and_told() -> None:
