@@ -19,6 +19,7 @@ def main() -> int:
     try:
         if not harmless:
             lockdown.lock()
+            _keep_memory_to_itself()
             _keep_signals_waiting()
         from gateway import cli  # noqa: PLC0415 - imports everything, so after the lock
 
@@ -30,6 +31,20 @@ def main() -> int:
 
         tell(error)
         return 1
+
+
+def _keep_memory_to_itself() -> None:
+    """Let no crash of this process or its children write a core dump, in which the keys would be.
+
+    A limit of 1 and not 0: where core dumps go to a program, which may be the host's, the kernel
+    takes no notice of 0 and refuses 1 (fs/coredump.c). A limit that is 0 already cannot be raised.
+    """
+    import resource  # noqa: PLC0415 - slow, so after the lock
+
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    except ValueError:
+        return
 
 
 def _keep_signals_waiting() -> None:

@@ -6,6 +6,7 @@ wireguard-go's protocol) and in its raw bytes.
 
 import base64
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as client:
 PATHS = ("/", "/healthz", "/livez", "/readyz", "/metrics", "/nothing")
 HOOK = "sh -c 'env > /run/hook; cat /proc/self/cmdline >> /run/hook; env; echo done >> /run/hook'"
 DISCLOSED = "WIREGUARD_PRIVATE_KEY"
+CORE = re.compile(r"Max core file size +(\S+) +(\S+)")
 
 
 def forms(lab: Lab) -> list[bytes]:
@@ -192,3 +194,22 @@ def test_what_is_missing_and_a_crash_show_no_key(lab: Lab) -> None:
     broken.start(broken.env(PYTHONPATH="/nowhere"))
     assert broken.wait() != 0
     assert not leaks_key(lab, gateway.logs() + bare.logs() + broken.logs())
+
+
+def test_no_crash_writes_the_keys_into_a_core_dump(lab: Lab) -> None:
+    """Neither the gateway's nor wireguard-go's: 1 byte is what the kernel refuses a pipe too.
+
+    Control: a process beside them may write one.
+    """
+
+    def limits(pid: int | str) -> tuple[str, ...]:
+        found = CORE.search(Path(f"/proc/{pid}/limits").read_text("ascii"))
+        assert found
+        return found.groups()
+
+    gateway = lab.gateway().start()
+    gateway.wait_healthy()
+    children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text("ascii").split()
+    assert children or gateway.status().body["tunnel"] == "kernelspace"
+    assert [limits(pid) for pid in (gateway.pid, *children)] == [("1", "1")] * (1 + len(children))
+    assert limits("self") != ("1", "1")
