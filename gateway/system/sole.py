@@ -3,8 +3,12 @@
 import errno
 import socket
 import struct
+from pathlib import Path
 
 from gateway.errors import MissingError, NetworkError
+from gateway.system.capabilities import missing_capabilities
+
+PROC = Path("/proc")
 
 NAME = "\0portcullis"
 """An abstract address: it belongs to the network namespace and ends with its holder (unix(7))."""
@@ -18,7 +22,8 @@ def claim() -> socket.socket:
 
     Raises MissingError when another gateway of this container has it. A holder from elsewhere is a
     workload that wants to keep the gateway out, and is passed over: the kernel shows the process
-    id of a peer only within one process namespace, 0 otherwise (SO_PEERCRED).
+    id of a peer only within one process namespace, 0 otherwise (SO_PEERCRED). Where containers
+    share that too, it is known by what it may not do.
     """
     mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -29,13 +34,25 @@ def claim() -> socket.socket:
             mine.close()
             raise NetworkError(f"claim the namespace: {err.strerror}", "", err.errno) from err
         holder = _holder()
-        if holder:
+        if holder and could_be_a_gateway(PROC / str(holder)):
             mine.close()
             raise MissingError(
                 f"process {holder} is the gateway of this network namespace already",
                 "ask it with `gateway status`; its rules are back within seconds",
             ) from err
     return mine
+
+
+def could_be_a_gateway(process: Path) -> bool:
+    """Say whether the process with the directory `process` in /proc can change this namespace.
+
+    It needs NET_ADMIN in our user namespace: in one of its own everybody can have it.
+    """
+    try:
+        ours = (PROC / "self/ns/user").stat().st_ino == (process / "ns/user").stat().st_ino
+    except OSError:  # it is gone, or not ours to look at
+        return False
+    return ours and not missing_capabilities("NET_ADMIN", status=process / "status")
 
 
 def _holder() -> int:

@@ -46,21 +46,20 @@ def test_a_second_gateway_ends_and_the_first_has_its_tunnel_back(
     assert running.status().body["drift"] > 0
 
 
-def test_a_workload_cannot_keep_the_gateway_out(lab: Lab) -> None:
-    """Who takes the name from another process namespace is passed over."""
-    foreign = lab.workload.command(
-        [
-            "unshare",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--map-root-user",
-            sys.executable,
-            "-c",
-            SQUAT,
-        ]
-    )
+OWN_PROCESSES = ("unshare", "--pid", "--fork", "--kill-child", "--map-root-user")
+
+
+@pytest.mark.parametrize(
+    ("by", "shared"),
+    [(OWN_PROCESSES, False), ((), True), (("unshare", "--map-root-user"), True)],
+    ids=["own processes", "shared processes", "shared processes, own users"],
+)
+def test_a_workload_cannot_keep_the_gateway_out(
+    lab: Lab, by: tuple[str, ...], *, shared: bool
+) -> None:
+    """Who takes the name from another process namespace, or may not change ours, is passed over."""
+    foreign = lab.workload.command([*by, sys.executable, "-c", SQUAT])
     squatter = lab.household.start(foreign, "squatter")
     squatter.wait_for("ready")
-    gateway = lab.gateway(pid_namespace=True).start()
+    gateway = lab.gateway(pid_namespace=not shared).start()
     gateway.wait_healthy()
