@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from http.client import HTTPConnection, HTTPException
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
+from time import monotonic
 
 from gateway import __version__, settings
 from gateway.errors import ConfigError, GatewayError, NetworkError
@@ -18,7 +19,10 @@ FAILED = 1
 USAGE = 2
 
 ANSWER_TIME = 3.0
-"""Seconds that the running gateway may take to answer."""
+"""Seconds that the running gateway may take to answer, in all."""
+
+LARGEST_ANSWER = 65536
+"""Bytes of an answer. While the gateway is gone, any workload can listen on its port."""
 
 ASK_INSTEAD = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked, not bound
 """Where to ask a server that listens on every address."""
@@ -144,42 +148,75 @@ def status(*, as_json: bool) -> int:
     try:
         told = _ask(settings.health_address(settings.environment()))
     except NetworkError as err:
-        print(err, file=sys.stderr)
+        print(visible(str(err)), file=sys.stderr)
         return FAILED
     if as_json:
         print(json.dumps(told))
     else:
         for name, value in told.items():
-            print(f"{name.replace('_', ' '):14} {_for_people(value)}")
+            print(f"{visible(name.replace('_', ' ')):14} {for_people(value)}")
     return OK if told.get("healthy") else FAILED
 
 
 def _ask(address: HostPort) -> dict[str, object]:
     """Return what the gateway at `address` tells. Raises NetworkError when it does not answer."""
     host = ASK_INSTEAD.get(address.host, address.host)
-    connection = HTTPConnection(host, address.port, timeout=ANSWER_TIME)
+    where = f"{host}:{address.port}"
     try:
-        connection.request("GET", "/healthz")
-        told = json.loads(connection.getresponse().read())
-    except (OSError, HTTPException, ValueError) as err:
-        raise NetworkError(f"no answer from the gateway ({err})", f"{host}:{address.port}") from err
-    finally:
-        connection.close()
+        answer = exchange(host, address.port)
+    except TimeoutError as err:
+        raise NetworkError(f"no complete answer within {ANSWER_TIME:g} s", where) from err
+    except OSError as err:
+        raise NetworkError(f"no answer from the gateway ({err})", where) from err
+    try:
+        told = json.loads(answer.partition(b"\r\n\r\n")[2])
+    except (ValueError, RecursionError):
+        told = None
     if not isinstance(told, dict):
-        raise NetworkError("that is not the gateway", f"{host}:{address.port}")
+        raise NetworkError("that is not the gateway", where)
     return told
 
 
-def _for_people(value: object) -> str:
+def exchange(host: str, port: int) -> bytes:
+    """Return the whole answer to GET /healthz; raises OSError if it takes too long or is too long.
+
+    Whoever listens there may send byte by byte, and without end.
+    """
+    deadline = monotonic() + ANSWER_TIME
+    answer = b""
+    with socket.create_connection((host, port), timeout=ANSWER_TIME) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: gateway\r\nConnection: close\r\n\r\n")
+        while len(answer) <= LARGEST_ANSWER:
+            remaining = deadline - monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            connection.settimeout(remaining)
+            part = connection.recv(LARGEST_ANSWER)
+            if not part:
+                return answer
+            answer += part
+    raise OSError(f"longer than {LARGEST_ANSWER} bytes")
+
+
+def for_people(value: object) -> str:
+    """Return `value` of an answer in words that a terminal can be shown."""
     match value:
         case None | "" | [] | {}:
             return "-"
         case dict():
-            return ", ".join(f"{name}: {number}" for name, number in value.items())
+            return visible(", ".join(f"{name}: {number}" for name, number in value.items()))
         case list():
-            return "\n               ".join(map(str, value))
+            return "\n               ".join(visible(str(each)) for each in value)
         case _:
-            return str(value)
+            return visible(str(value))
+
+
+def visible(text: str) -> str:
+    """Return `text` with control characters escaped: a terminal would obey them."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
 
 
 def verify(asked: argparse.Namespace) -> int:
@@ -198,7 +235,7 @@ def verify(asked: argparse.Namespace) -> int:
         print("\n".join(map(str, err.problems)), file=sys.stderr)
         return USAGE
     except GatewayError as err:
-        print(err, file=sys.stderr)
+        print(visible(str(err)), file=sys.stderr)
         return FAILED
     ok = all(line.ok for line in lines)
     if asked.json:
@@ -206,6 +243,7 @@ def verify(asked: argparse.Namespace) -> int:
         return OK if ok else FAILED
     width = max(len(line.tried) for line in lines)
     for line in lines:
-        print(f"{'ok  ' if line.ok else 'FAIL'}  {line.tried:{width}}  {line.happened}")
+        verdict = "ok  " if line.ok else "FAIL"
+        print(f"{verdict}  {visible(line.tried):{width}}  {visible(line.happened)}")
     print("\nAs promised." if ok else "\nNOT as promised: see the lines with FAIL.")
     return OK if ok else FAILED

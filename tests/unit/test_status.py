@@ -1,0 +1,92 @@
+"""`gateway status` asks whoever listens on the port, which any workload could."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.commands import ANSWER_TIME, LARGEST_ANSWER, for_people, visible
+from tests.unit.test_healthcheck import saying, server
+
+PROJECT = Path(__file__).resolve().parents[2]
+HEAD = b"HTTP/1.0 200 OK\r\n\r\n"
+CLEAR = "\x1b[2J\x1b]0;title\x07\u202e\ud800"
+
+
+def status(answer: Callable[[socket.socket], None]) -> "subprocess.CompletedProcess[str]":
+    """Run the command where `answer` is what comes."""
+    with server(answer) as (port, _):
+        return subprocess.run(
+            [sys.executable, "-m", "gateway", "status"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=PROJECT,
+            env={"PATH": os.environ["PATH"], "HEALTH_SERVER_ADDRESS": f"127.0.0.1:{port}"},
+            timeout=30,
+        )
+
+
+def without_end(connection: socket.socket) -> None:
+    """Send for as long as anybody listens."""
+    try:
+        while True:
+            connection.sendall(b" " * 4096)
+    except OSError:
+        return
+
+
+def byte_by_byte(connection: socket.socket) -> None:
+    """Send a byte well within every time limit, again and again."""
+    try:
+        while True:
+            connection.sendall(b" ")
+            time.sleep(0.2)
+    except OSError:
+        return
+
+
+def test_what_is_told_is_shown_without_what_a_terminal_obeys() -> None:
+    """Neither in names nor in values, whatever their kind. Control: the rest is shown."""
+    told = {CLEAR: CLEAR, "état": "connecté", "limits": [CLEAR, "a\nb"], "by": {CLEAR: CLEAR}}
+    done = status(saying(HEAD + json.dumps(told | {"healthy": True}).encode()))
+    assert done.returncode == 0
+    assert "connecté" in done.stdout
+    assert "\\x1b[2J" in done.stdout
+    assert "a\\nb" in done.stdout
+    assert all(each.isprintable() or each == "\n" for each in done.stdout)
+
+
+@pytest.mark.parametrize("value", [CLEAR, [CLEAR], {CLEAR: CLEAR}, [[CLEAR]]], ids=repr)
+def test_every_kind_of_value_is_made_visible(value: object) -> None:
+    """Also what is nested, which Python writes in its own way."""
+    assert for_people(value).isprintable()
+    assert visible("as it is, ä") == "as it is, ä"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (without_end, f"longer than {LARGEST_ANSWER} bytes"),
+        (byte_by_byte, f"no complete answer within {ANSWER_TIME:g} s"),
+        (saying(b"\x1b[2J"), "that is not the gateway"),
+        (saying(HEAD + b"[" * 60000), "that is not the gateway"),
+        (saying(HEAD + b"[]"), "that is not the gateway"),
+    ],
+    ids=["without end", "byte by byte", "no HTTP", "nested deeply", "a list"],
+)
+def test_an_answer_that_is_none_ends_soon_with_the_reason(
+    answer: Callable[[socket.socket], None], told: str
+) -> None:
+    """Exit code 1 and one line."""
+    done = status(answer)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.strip().isprintable()
