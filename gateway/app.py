@@ -17,16 +17,17 @@ from gateway.firewall.guard import Guard, guard_for
 from gateway.health import Board, HealthServer
 from gateway.model import INTERFACE, Address, Backend, Config, Facts, HostPort
 from gateway.parts import Parts
+from gateway.policy import limits
 from gateway.policy.dns import resolv_conf, resolvers_found, resolvers_of
 from gateway.policy.firewall import closed
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
-from gateway.policy.telling import NO_GUARD
 from gateway.supervisor import Supervisor
 from gateway.system import conntrack, process, resolv, sole
 from gateway.system.events import watch
 from gateway.system.hooks import Hooks
+from gateway.system.kernel import has_xdp
 from gateway.system.links import refuse_unnameable
 from gateway.system.lookup import EndpointLookup
 from gateway.system.namespace import Namespace
@@ -92,22 +93,26 @@ def secure() -> Secured:
     firewall = choose(Backend.AUTO)
     take_over(firewall, closed())
     refuse_unnameable()
-    network, limits = Network(INTERFACE), []
+    network = Network(INTERFACE)
+    told: list[str] = []
     mark = secrets.randbelow(2**32 - 1) + 1
     guard = None
     try:
         guard = Guard.find()
         guard.apply(guard_for(closed(), network.facts().uplinks, mark))
     except MissingError as err:
-        limits.append(f"{NO_GUARD}: {err}")
+        told.append(limits.without_guard(err.missing, err.remedy))
+    else:
+        told += limits.of_guard(routed=guard.routed, in_advance=guard.in_advance)
+    told += limits.of_kernel(xdp=has_xdp())
     first = not network.has_routing(LOCKED)
     network.apply_routing(LOCKED)
     try:
         conntrack.flush()
     except MissingError as err:
-        limits.append(f"flows older than the gateway are not forgotten: {err}")
+        told.append(f"flows older than the gateway are not forgotten: {err}")
     namespace = Namespace(network, mark if guard else None)
-    return Secured(claim, firewall, guard, network, namespace, mark, first, tuple(limits))
+    return Secured(claim, firewall, guard, network, namespace, mark, first, tuple(told))
 
 
 async def serve(config: Config, secured: Secured) -> None:
@@ -124,7 +129,8 @@ async def serve(config: Config, secured: Secured) -> None:
     board = Board(_clock)
     process.reap_orphans()
     tunnel = choose_tunnel(config.implementation, secured.network)
-    for limit in secured.limits:
+    told = (*secured.limits, *limits.of_config(config))
+    for limit in told:
         log.warning("this machine cannot keep every promise", limit=limit)
     if any(candidate.has_family(6) for candidate in config.tunnels) and not ipv6_usable():
         log.warning("IPv6 stays refused", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
@@ -143,7 +149,7 @@ async def serve(config: Config, secured: Secured) -> None:
             forget_flows=conntrack.flush,
             publish=board.publish,
             clock=_clock,
-            limits=secured.limits,
+            limits=told,
             found_resolvers=found,
         ),
     )

@@ -33,6 +33,7 @@ from gateway.firewall.render_nftables import (
     transaction,
 )
 from gateway.model import Route, Uplink
+from gateway.policy.limits import DROP_NET_RAW
 from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset
 
 TABLE = "netdev portcullis_guard"
@@ -130,7 +131,7 @@ class Guard:
     def __init__(self, nft: Nft, *, in_advance: bool, routed: bool) -> None:
         self._table = HeldTable(TABLE, nft)
         self.in_advance = in_advance
-        self._routed = routed
+        self.routed = routed
 
     @classmethod
     def find(cls, nft: Nft | None = None) -> "Guard":
@@ -143,7 +144,7 @@ class Guard:
         in_advance = has_nftables and nft.accepts(_trial(_NO_DEVICE))
         if not in_advance and not (has_nftables and nft.accepts(_trial("lo"))):
             raise MissingError(
-                "the kernel has no egress hook (Linux 5.16, NETFILTER_EGRESS)", _REMEDY
+                "the kernel has no egress hook (Linux 5.16, NETFILTER_EGRESS)", DROP_NET_RAW
             )
         return cls(nft, in_advance=in_advance, routed=nft.accepts(_trial("lo", ROUTED)))
 
@@ -172,7 +173,7 @@ class Guard:
 
     def _complete(self, rules: GuardRules) -> GuardRules:
         """Return `rules` with all that the kernel can: routes asked for, future devices guarded."""
-        rules = replace(rules, routed=self._routed)
+        rules = replace(rules, routed=self.routed)
         if not self.in_advance:
             return rules
         known = {guarded.device for guarded in rules.devices}
@@ -182,7 +183,6 @@ class Guard:
 
 _IN_CHAIN_NAME = str.maketrans({"@": "/a"})  # no device has a slash in its name
 _NO_DEVICE = "portcullis-none"
-_REMEDY = "give workloads `cap_drop: [NET_RAW]`, so that they have no packet sockets"
 LATER_FRAGMENT = {
     Family.IPV4: "ip frag-off & 0x1fff != 0",
     Family.IPV6: "frag frag-off != 0",

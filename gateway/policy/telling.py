@@ -5,8 +5,6 @@ from gateway.policy.pulse import Pulse
 from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
 
 ANSWERS = "the server answers"
-NO_GUARD = "packet sockets are not stopped"
-"""How the limit begins of a kernel that cannot have the egress guard."""
 RESOLVER_SILENT = "the server answers, but the resolver in the tunnel is silent"
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 PROC = Path("/proc")
 
+AF_XDP = 44
+"""For which the socket module has no name before Python 3.15."""
+
 MEMBARRIER = {"x86_64": 324, "aarch64": 283, "armv7l": 389}
 """The number of the system call, for which libc has no name, by machine."""
 
@@ -47,6 +50,15 @@ def lacks_ipv6(proc: Path) -> bool:
         except OSError:
             return False
         return False
+    return True
+
+
+def has_xdp() -> bool:
+    """Say whether the kernel knows AF_XDP sockets, though we may not have one."""
+    try:
+        socket.socket(AF_XDP, socket.SOCK_RAW).close()
+    except OSError as err:
+        return err.errno not in {errno.EAFNOSUPPORT, errno.ENOENT}
     return True
 
 

@@ -22,10 +22,10 @@ from gateway.model import FIREWALL_MARK, INTERFACE, Address, Config, Endpoint, F
 from gateway.policy import marks
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.flows import ENCRYPTED, PASSED
+from gateway.policy.limits import NO_GUARD
 from gateway.policy.pulse import Pulse
 from gateway.policy.routing import fitted, routing_for
 from gateway.policy.states import Connected, Turn
-from gateway.policy.telling import NO_GUARD
 from gateway.system import process
 from gateway.system.kernel import has_ipv6
 from gateway.system.namespace import Namespace

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from gateway.firewall.guard import Guard
+from gateway.policy import limits
+from gateway.system.kernel import has_xdp
 from tests.lab.frames import Frame
 from tests.lab.gateway import Gateway
 from tests.lab.process import PATIENCE
@@ -121,3 +124,12 @@ def got_through(workload: Workload, kind: str, **arguments: object) -> bool:
     """
     wait = {"timeout": 0.3 * PATIENCE} if "device" in arguments else {}
     return workload.probe(kind, **(arguments | wait)).result in {"answered", "connected"}
+
+
+def limits_here(lab: Lab) -> list[str]:
+    """Return what health has to tell on this kernel, which must have the egress guard."""
+    guard = lab.gateway_namespace.inside(Guard.find)
+    return [
+        *limits.of_guard(routed=guard.routed, in_advance=guard.in_advance),
+        *limits.of_kernel(xdp=has_xdp()),
+    ]

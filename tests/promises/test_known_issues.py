@@ -1,10 +1,12 @@
 """Where the promises end: what docs/known-issues.md says happens, and its remedy helps."""
 
+import json
 import signal
 import time
 
 import pytest
 
+from gateway.policy.limits import NO_GUARD
 from tests.lab.capture import Capture
 from tests.lab.frames import addressed_to
 from tests.lab.internet import INTERNET, LAN_HOST, LAN_SUBNETS, OUTSIDER
@@ -23,6 +25,7 @@ from tests.promises.stages import (
 pytestmark = [pytest.mark.lab]
 
 CHOSEN_MARK = 0x4711
+WITHOUT_NFT = 'mount --bind /dev/null "$(readlink -f "$(command -v nft)")"'
 
 
 def test_a_killed_gateway_leaves_the_holes_of_its_last_state_and_no_others(lab: Lab) -> None:
@@ -40,6 +43,32 @@ def test_a_killed_gateway_leaves_the_holes_of_its_last_state_and_no_others(lab: 
     assert all(lab.workload.probe("udp", host=host).failed_fast for host in LAN_HOST)
 
 
+def test_without_the_egress_guard_the_limit_is_told_with_its_remedy(lab: Lab) -> None:
+    """In the log, by health and by `gateway status`, for people and for programs; still healthy.
+
+    It is as told: a packet socket gets a frame out, and without CAP_NET_RAW there is none.
+    """
+    gateway = lab.gateway()
+    gateway.workload(capabilities=None).run("sh", "-ec", WITHOUT_NFT)
+    gateway.start(gateway.env(FIREWALL_BACKEND="iptables"))
+    told = gateway.wait_healthy().body["limits"]
+    (limit,) = [each for each in told if each.startswith(NO_GUARD)]
+    assert "nft is not installed" in limit
+    assert "cap_drop: [NET_RAW]" in limit
+    assert gateway.events(event="this machine cannot keep every promise", limit=limit)
+    code, shown = gateway.execute(*gateway.argv, "status")
+    assert code == 0
+    assert limit in shown
+    assert told == json.loads(gateway.execute(*gateway.argv, "status", "--json")[1])["limits"]
+    frame = {"host": INTERNET[0].ipv4, "device": "eth0", "source": lab.uplink.gateway.ipv4}
+    lab.workload.probe("packet", **frame, marker="no-guard")
+    assert lab.capture.containing("no-guard"), "the limit is where we say it is"
+    kept = [name for name in DOCKER_CAPABILITIES if name != "net_raw"]
+    careful = Workload(lab.gateway_namespace, lab.household, capabilities=kept)
+    careful.probe("packet", **frame, marker="remedied")
+    assert not lab.capture.containing("remedied")
+
+
 def test_a_mark_that_the_user_chose_is_shown_and_lets_a_raw_socket_reach_the_endpoint(
     lab: Lab,
 ) -> None:
@@ -48,6 +77,8 @@ def test_a_mark_that_the_user_chose_is_shown_and_lets_a_raw_socket_reach_the_end
     gateway.write("/run/secrets/wg0.conf", gateway.wg_quick(extra=f"FwMark = {CHOSEN_MARK:#x}"))
     gateway.start({"LOG_LEVEL": "debug", "LOG_FORMAT": "json"}).wait_healthy()
     assert f"fwmark {CHOSEN_MARK:#x} " in lab.workload.run("ip", "rule", "show")
+    told = gateway.status().body["limits"]
+    assert [limit for limit in told if "FwMark" in limit], "it is told"
     own, endpoint = lab.uplink.gateway.ipv4, lab.server.endpoint.ipv4
     flow = {"host": endpoint, "source": own, "source_port": PORT, "port": PORT}
     lab.workload.probe("forged", **flow, mark=CHOSEN_MARK, marker="known-mark")

@@ -1,0 +1,44 @@
+"""What is told of what cannot be enforced."""
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.model import Config
+from gateway.policy import limits
+from tests.scenarios import IPV4_ONLY
+
+REMEDY = "cap_drop: [NET_RAW]"
+
+
+def test_a_machine_that_can_do_everything_has_no_limits() -> None:
+    """Nobody is bothered with what he does not have."""
+    assert list(limits.of_guard(routed=True, in_advance=True)) == []
+    assert list(limits.of_kernel(xdp=False)) == []
+    assert list(limits.of_config(Config((IPV4_ONLY,)))) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "what"),
+    [
+        (limits.of_guard(routed=False, in_advance=True), "routed"),
+        (limits.of_guard(routed=True, in_advance=False), "a moment later"),
+        (limits.of_kernel(xdp=True), "AF_XDP"),
+        (limits.of_config(Config((IPV4_ONLY, replace(IPV4_ONLY, fwmark=7)))), "FwMark"),
+    ],
+    ids=["not routed", "not in advance", "AF_XDP", "a chosen mark"],
+)
+def test_each_limit_is_named_with_its_remedy(told: object, what: str) -> None:
+    """One line each, which is not taken for the absence of the guard."""
+    (line,) = tuple(told)  # type: ignore[arg-type]  # whatever iterates
+    assert what in line
+    assert REMEDY in line
+    assert not line.startswith(limits.NO_GUARD)
+
+
+def test_without_a_guard_both_remedies_are_told_once() -> None:
+    """What would bring the guard, and what makes it needless."""
+    told = limits.without_guard("the program nft is not installed", "install it")
+    assert told.startswith(f"{limits.NO_GUARD}: the program nft is not installed; install it; or ")
+    assert REMEDY in told
+    assert limits.without_guard("no hook", limits.DROP_NET_RAW).count(REMEDY) == 1
