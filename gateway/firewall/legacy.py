@@ -38,11 +38,13 @@ EMPTY = {
 def leftovers() -> tuple[str, ...]:
     """Return a line for each rule, chain and policy in the tables that is in the way.
 
-    Raises FirewallError when they cannot be read.
+    Where the program that reads them is not installed, none is known of: what could be there can
+    only refuse. Raises FirewallError when they cannot be read.
     """
     return tuple(
         f"{PROGRAMS[family]} {table}: {line}"
         for family in Family
+        if _is_installed(f"{PROGRAMS[family]}-save")
         for table in _tables(family)
         for line in _run(family, "save", "-t", table).splitlines()
         if line.startswith("-A") or (line.startswith(":") and not _passes(line, EMPTY[table]))
@@ -59,6 +61,14 @@ def empty() -> None:
         ]
         if lines:
             _run(family, "restore", stdin="\n".join(lines) + "\n")
+
+
+def _is_installed(program: str) -> bool:
+    try:
+        process.find_program(program)
+    except MissingError:
+        return False
+    return True
 
 
 def _passes(line: str, chains: tuple[str, ...]) -> bool:

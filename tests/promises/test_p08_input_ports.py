@@ -272,6 +272,11 @@ def test_a_workload_cannot_begin_from_a_listed_port(
     caller = {"source": own, "source_port": FREE}
     assert calls(lab, "anywhere", family)[transport], "control: an answer from a listed port"
     assert got_through(lab.workload, transport, host=of(family, LAN_HOST), **caller), "control"
+    eventually(
+        lambda: not [frame for frame in lab.capture.quiet_for(0.3) if frame.protocol == TCP],
+        timeout=10,
+        what="the end of the controls' connections",
+    )
     since = time.monotonic()
     wishes = [("device", "eth0"), ("mark", 0xCA6C), ("mark", 0)]
     wishes += [("mark", mark) for mark in shown_marks(lab)]
