@@ -9,6 +9,7 @@ not met it.
 from pathlib import Path
 
 from gateway.errors import FirewallError, MissingError, ProcessError
+from gateway.firewall.render_iptables import TABLES
 from gateway.policy.rules import Family
 from gateway.system import process
 
@@ -28,12 +29,6 @@ IN_USE = {
 }
 """Where the kernel lists the legacy tables of this namespace that anybody has ever opened."""
 
-EMPTY = {
-    "filter": ("INPUT", "FORWARD", "OUTPUT"),
-    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
-}
-"""The legacy tables that the gateway owns, with their chains."""
-
 
 def leftovers() -> tuple[str, ...]:
     """Return a line for each rule, chain and policy in the tables that is in the way.
@@ -47,7 +42,7 @@ def leftovers() -> tuple[str, ...]:
         if _is_installed(f"{PROGRAMS[family]}-save")
         for table in _tables(family)
         for line in _run(family, "save", "-t", table).splitlines()
-        if line.startswith("-A") or (line.startswith(":") and not _passes(line, EMPTY[table]))
+        if line.startswith("-A") or (line.startswith(":") and not _passes(line, TABLES[table]))
     )
 
 
@@ -57,7 +52,7 @@ def empty() -> None:
         lines = [
             line
             for table in _tables(family)
-            for line in (f"*{table}", *(f":{c} ACCEPT [0:0]" for c in EMPTY[table]), "COMMIT")
+            for line in (f"*{table}", *(f":{c} ACCEPT [0:0]" for c in TABLES[table]), "COMMIT")
         ]
         if lines:
             _run(family, "restore", stdin="\n".join(lines) + "\n")
@@ -84,7 +79,7 @@ def _tables(family: Family) -> tuple[str, ...]:
         return ()
     except OSError as err:
         raise FirewallError("reading", str(IN_USE[family]), err.errno) from err
-    return tuple(table for table in EMPTY if table in names)
+    return tuple(table for table in TABLES if table in names)
 
 
 def _run(family: Family, what: str, *arguments: str, stdin: str | None = None) -> str:

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from gateway.errors import FirewallError
 from gateway.policy.rules import (
+    ICMP_OF,
     Accept,
     Chain,
     Drop,
@@ -149,7 +150,6 @@ _TEXT = re.compile(r"[ !#-~]{1,128}")
 _NFPROTO = {Family.IPV4: "ipv4", Family.IPV6: "ipv6"}
 _IP = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 _ICMP = {Family.IPV4: "icmp", Family.IPV6: "icmpv6"}
-_ICMP_OF = {Family.IPV4: Transport.ICMP, Family.IPV6: Transport.ICMPV6}
 
 
 def _interfaces(rule: Rule) -> Iterator[str]:
@@ -174,7 +174,7 @@ def _protocol(rule: Rule, family: Family) -> Iterator[str]:
     if matched and rule.protocol not in {Transport.TCP, Transport.UDP}:
         raise FirewallError("ports need TCP or UDP", rule.why)
     if rule.icmp_type is not None:
-        if rule.protocol is not _ICMP_OF[family]:
+        if rule.protocol is not ICMP_OF[family]:
             raise FirewallError("an ICMP type needs the protocol of the family", rule.why)
         yield f"{_ICMP[family]} type {rule.icmp_type}"
     elif matched:

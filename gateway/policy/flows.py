@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from gateway.model import INTERFACE, Endpoint, Facts, Interface, PortRange, Tunnel, Uplink
 from gateway.policy import marks
 from gateway.policy.rules import (
+    ICMP_OF,
     Accept,
     Chain,
     CtState,
@@ -158,7 +159,7 @@ def no_routes_by_loopback(family: Family, loopback: str) -> Iterator[Entry]:
     A workload with CAP_NET_RAW can send them to itself by loopback, where the kernel believes them
     like others. No one else sends any there.
     """
-    protocol = Transport.ICMP if family is Family.IPV4 else Transport.ICMPV6
+    protocol = ICMP_OF[family]
     for kind in ABOUT_ROUTES[family]:
         yield (
             Chain.INPUT,
@@ -200,7 +201,7 @@ def in_tunnel(family: Family, address: Interface, ports: Iterable[PortRange]) ->
     )
     yield Chain.INPUT, inward
     # Errors and no more: connection tracking may call a new flow related to another one (helpers).
-    errors = Transport.ICMP if family is Family.IPV4 else Transport.ICMPV6
+    errors = ICMP_OF[family]
     yield Chain.INPUT, replace(inward, protocol=errors, ct_states=ERRORS)
     for port in ports:
         yield (

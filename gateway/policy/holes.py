@@ -9,6 +9,7 @@ from gateway.model import Address, Config, Interface, Network, PortRange, Uplink
 from gateway.policy.flows import ERRORS, KNOWN, NEW, REDIRECT, neighbours
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import (
+    ICMP_OF,
     Accept,
     Chain,
     CtDirection,
@@ -184,7 +185,7 @@ def _errors(family: Family, uplink: Uplink, address: Interface) -> Iterator[Entr
     him. The uplink's own setting does not keep it out where that of all links is another one
     (kernel documentation, networking/ip-sysctl, accept_redirects). IPv6 takes it for no error.
     """
-    protocol = Transport.ICMP if family is Family.IPV4 else Transport.ICMPV6
+    protocol = ICMP_OF[family]
     if family is Family.IPV4:
         yield (
             Chain.INPUT,

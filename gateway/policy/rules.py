@@ -76,6 +76,12 @@ class Transport(StrEnum):
     ICMPV6 = "ipv6-icmp"
 
 
+ICMP_OF: Mapping[Family, Transport] = MappingProxyType(
+    {Family.IPV4: Transport.ICMP, Family.IPV6: Transport.ICMPV6}
+)
+"""The ICMP that goes with each family."""
+
+
 class CtState(StrEnum):
     """The states of connection tracking, iptables-extensions(8), conntrack."""
 
