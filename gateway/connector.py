@@ -18,7 +18,6 @@ from gateway.errors import FirewallError, GatewayError, KernelError, NetworkErro
 from gateway.model import INTERFACE, Config, Tunnel
 from gateway.parts import Parts
 from gateway.policy.dns import resolv_conf, resolved, resolvers_of
-from gateway.policy.pulse import foreign_change
 from gateway.policy.routing import routing_for, tunnel_mtu, uplink_to, without_interface
 from gateway.policy.states import Built, Event, Failed, Resolved, Stop
 
@@ -106,9 +105,9 @@ class Connector:
             return False
         try:
             await self._parts.tunnel.configure(tunnel)
-            return not foreign_change(tunnel, await self._parts.tunnel.status())
         except TunnelError:
             return False
+        return True
 
     def _write_resolver(self, tunnel: Tunnel) -> None:
         """Write the resolver file; without it names do not resolve, but nothing leaks."""

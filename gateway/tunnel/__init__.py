@@ -23,9 +23,10 @@ class TunnelBackend(Protocol):
         """
 
     async def configure(self, tunnel: Tunnel) -> None:
-        """Replace the peers of the standing interface by those of `tunnel`, and read them back.
+        """Replace the peers of the standing interface by those of `tunnel`, and read all back.
 
-        Starts the handshake with the new peers. Raises TunnelGone or TunnelError.
+        Starts the handshake with the new peers. Raises TunnelGone, or TunnelError where something
+        is otherwise than `tunnel` wants it: key, mark and port are not set anew.
         """
 
     async def status(self) -> TunnelStatus:

@@ -68,10 +68,9 @@ class Device:
             found.append(f"listen port {self.listen_port}")
         if self.fwmark != tunnel.fwmark:
             found.append(f"mark {self.fwmark:#x}")
-        return (*found, *self.peer_differences(tunnel))
+        return (*found, *self._peer_differences(tunnel))
 
-    def peer_differences(self, tunnel: Tunnel) -> tuple[str, ...]:
-        """Say in which points the peers are not those of `tunnel`; no secret is named."""
+    def _peer_differences(self, tunnel: Tunnel) -> tuple[str, ...]:
         standing = {peer.public_key: peer for peer in self.peers}
         if standing.keys() != {peer.public_key for peer in tunnel.peers}:
             return ("the set of peers",)

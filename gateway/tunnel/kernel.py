@@ -95,7 +95,7 @@ class Kernel:
         """Replace the peers; see `TunnelBackend.configure`."""
         self._require_interface()
         self._set(_all_peers(tunnel.peers))
-        require_none(self._device().peer_differences(tunnel))
+        require_none(self._device().differences(tunnel))
         self._take_back_keepalive(tunnel)
 
     async def status(self) -> TunnelStatus:

@@ -120,7 +120,7 @@ class Userspace:
         """Replace the peers; see `TunnelBackend.configure`."""
         self._require_interface()
         await self._set(uapi.set_peers(tunnel))
-        require_none((await self._device()).peer_differences(tunnel))
+        require_none((await self._device()).differences(tunnel))
         await self._take_back_keepalive(tunnel)
 
     async def status(self) -> TunnelStatus:

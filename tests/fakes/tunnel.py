@@ -37,7 +37,8 @@ class FakeTunnel:
     async def configure(self, tunnel: Tunnel) -> None:
         """Replace the peers."""
         self.calls.append(f"configure {tunnel.endpoints[0]}")
-        self._require()
+        if _device(self._require()) != _device(tunnel):
+            raise TunnelError("not as set", INTERFACE)
         self._begin(tunnel)
 
     async def status(self) -> TunnelStatus:
@@ -66,3 +67,8 @@ class FakeTunnel:
         if self.standing is None:
             raise TunnelGone("there is no such interface", INTERFACE, errno.ENODEV)
         return self.standing
+
+
+def _device(tunnel: Tunnel) -> tuple[object, ...]:
+    """Return what is the device's own and not its peers'."""
+    return (tunnel.private_key, tunnel.listen_port, tunnel.fwmark)

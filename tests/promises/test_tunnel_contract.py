@@ -83,6 +83,18 @@ def test_configure_replaces_the_peers(subject: Subject) -> None:
     assert status.listen_port == subject.tunnel.listen_port
 
 
+@pytest.mark.parametrize("change", [{"listen_port": 40000}, {"fwmark": 7}], ids=["port", "mark"])
+def test_configure_refuses_a_device_that_is_otherwise_than_wanted(
+    subject: Subject, change: dict[str, int]
+) -> None:
+    """It sets the peers alone; where more is to be set, or somebody has, `up` is called for."""
+    subject.call("up", subject.tunnel, MTU)
+    with pytest.raises(TunnelError):
+        subject.call("configure", replace(subject.tunnel, **change))
+    subject.call("configure", subject.tunnel)
+    assert wait_for_handshake(subject), "control: the same device is taken"
+
+
 def test_up_again_begins_anew(subject: Subject) -> None:
     """A standing interface is no obstacle, and nothing of it stays."""
     subject.call("up", subject.tunnel, MTU)
