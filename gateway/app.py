@@ -5,12 +5,21 @@ import secrets
 import signal
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
-from gateway.errors import MissingError, NetworkError
+from gateway.errors import (
+    KernelError,
+    MissingError,
+    NetworkError,
+    ProcessError,
+    StoppedError,
+    is_shortage,
+)
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.guard import Guard, guard_for
@@ -33,16 +42,25 @@ from gateway.system.lookup import EndpointLookup
 from gateway.system.namespace import Namespace
 from gateway.system.network import Network, ipv6_usable
 from gateway.system.probe import probe
+from gateway.system.reserve import Reserve
+from gateway.system.unplug import Unplug
 from gateway.tunnel.choose import choose as choose_tunnel
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """They wait, blocked since the lock (gateway.__main__), until the loop can answer them."""
+
+SHORTAGE_FIRST = 0.25
+SHORTAGE_LAST = 4.0
+"""Seconds from one attempt to the next where a shortage keeps the gateway from beginning."""
 
 BIND_AGAIN = 5.0
 """Seconds until the health server tries an address again that was taken."""
 
 IPV6_IS_OFF = "the tunnel has an IPv6 address, but IPv6 is switched off for new links here"
 SWITCH_IPV6_ON = 'set the sysctl net.ipv6.conf.all.disable_ipv6 to "0" (compose: sysctls)'
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,7 @@ class Secured:
     guard: Guard | None
     network: Network
     namespace: Namespace
+    reserve: Reserve
     mark: int
     first: bool
     limits: tuple[str, ...]
@@ -82,18 +101,55 @@ class UplinkGuard:
         return self._guard.refused()
 
 
+def patiently(work: Callable[[], T]) -> T:
+    """Return what `work` returns, however often a shortage keeps it from doing so.
+
+    To be used while the signals that stop the gateway are blocked. Raises StoppedError when one of
+    them arrives between two attempts, and what `work` raises for any other reason.
+    """
+    pause = SHORTAGE_FIRST
+    while True:
+        try:
+            return work()
+        except (KernelError, ProcessError, OSError, MemoryError) as err:
+            if not is_shortage(err):
+                raise
+            structlog.get_logger().warning(
+                "could not check or change the kernel", problem=str(err) or type(err).__name__
+            )
+        if signal.sigtimedwait(STOP_SIGNALS, pause) is not None:
+            raise StoppedError("asked to stop during a shortage")
+        pause = min(pause * 2, SHORTAGE_LAST)
+
+
 def secure() -> Secured:
+    """Close the namespace completely, as soon as there is what it takes; see `_secure`."""
+    return patiently(_secure)
+
+
+def _secure() -> Secured:
     """Close the namespace completely and read that back; needs no configuration.
 
     The kernel's own tool has closed it before (gateway.lockdown). Here the rules go in through the
     backend that will hold them, older flows are forgotten, the routes of the second barrier stand,
     and packet sockets are shut out. Raises MissingError or KernelError; what is closed stays so.
     """
-    claim = sole.claim()
+    with ExitStack() as undo:
+        claim = undo.enter_context(sole.claim())
+        secured = _secured(claim)
+        undo.pop_all()
+    return secured
+
+
+def _secured(claim: socket.socket) -> Secured:
+    unplug, reserve = Unplug(), Reserve()
     firewall = choose(Backend.AUTO)
     take_over(firewall, closed())
     refuse_unnameable()
     network = Network(INTERFACE)
+    # Links that a gateway has set down for want of rules: closed rules are in force now, and the
+    # lock has put the guard on every link, those that are down too.
+    unplug.plug()
     told: list[str] = []
     mark = secrets.randbelow(2**32 - 1) + 1
     guard = None
@@ -111,8 +167,8 @@ def secure() -> Secured:
         conntrack.flush()
     except MissingError as err:
         told.append(f"flows older than the gateway are not forgotten: {err}")
-    namespace = Namespace(network, mark if guard else None)
-    return Secured(claim, firewall, guard, network, namespace, mark, first, tuple(told))
+    namespace = Namespace(network, mark if guard else None, unplug)
+    return Secured(claim, firewall, guard, network, namespace, reserve, mark, first, tuple(told))
 
 
 async def serve(config: Config, secured: Secured) -> None:
@@ -124,11 +180,10 @@ async def serve(config: Config, secured: Secured) -> None:
     log = structlog.get_logger()
     firewall = secured.firewall
     if config.firewall not in {Backend.AUTO, firewall.name}:
-        firewall = choose(config.firewall)
-        take_over(firewall, closed())
+        firewall = patiently(lambda: _chosen(config.firewall))
     board = Board(_clock)
     process.reap_orphans()
-    tunnel = choose_tunnel(config.implementation, secured.network)
+    tunnel = patiently(lambda: choose_tunnel(config.implementation, secured.network))
     told = (*secured.limits, *limits.of_config(config))
     for limit in told:
         log.warning("this machine cannot keep every promise", limit=limit)
@@ -149,6 +204,7 @@ async def serve(config: Config, secured: Secured) -> None:
             forget_flows=conntrack.flush,
             publish=board.publish,
             clock=_clock,
+            reserve=secured.reserve.lent,
             limits=told,
             found_resolvers=found,
         ),
@@ -166,6 +222,13 @@ async def serve(config: Config, secured: Secured) -> None:
     finally:
         listening.cancel()
         watching.cancel()
+
+
+def _chosen(backend: Backend) -> Firewall:
+    """Return the firewall that the user chose, once it has taken over."""
+    firewall = choose(backend)
+    take_over(firewall, closed())
+    return firewall
 
 
 def _take_resolvers(config: Config, *, first: bool) -> tuple[Address, ...]:

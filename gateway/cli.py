@@ -9,7 +9,14 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from gateway import app, log, settings
-from gateway.errors import ConfigError, GatewayError, MissingError, Notice
+from gateway.errors import (
+    ConfigError,
+    GatewayError,
+    MissingError,
+    NotClosedError,
+    Notice,
+    StoppedError,
+)
 
 OK = 0
 FAILED = 1
@@ -34,7 +41,7 @@ def run() -> int:
     try:
         secured = app.secure()
         logger.info("locked", firewall=secured.firewall.name)
-        loaded = settings.load(environ)
+        loaded = app.patiently(lambda: settings.load(environ))
         _tell(loaded.notices)
         asyncio.run(app.serve(loaded.config, secured))
     except ConfigError as err:
@@ -45,6 +52,12 @@ def run() -> int:
     except MissingError as err:
         logger.error("something is missing; closed", missing=err.missing, remedy=err.remedy)
         return FAILED
+    except NotClosedError as err:
+        logger.critical("the gateway ends; not closed by rules", problem=str(err))
+        return FAILED
+    except StoppedError:
+        logger.info("stopped before it could begin; closed")
+        return OK
     except GatewayError as err:
         logger.error("the gateway ends; closed", problem=str(err))
         return FAILED

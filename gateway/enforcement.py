@@ -1,17 +1,19 @@
 """What the kernel has to hold for a state, put there and kept there: rules, guard, routes.
 
 Always the rules first. When the rules of a state are refused, the closed ones are tried in their
-place; when not even those can be put into force, the links go down. Nothing here accepts, restores
-or flushes on the way out of an error.
+place; when the kernel refuses those too, the links go down, and come up again once the closed rules
+are in force. A shortage (`gateway.errors.is_shortage`) is not a refusal: the rules that were read
+back last stay in force. Nothing here accepts, restores or flushes on the way out of an error.
 """
 
+import errno
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Protocol
 
 import structlog
 
-from gateway.errors import FirewallError, NetworkError
+from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Interface
 from gateway.policy.firewall import closed, ruleset_for
@@ -50,6 +52,12 @@ class Network(Protocol):
     def shut(self) -> tuple[str, ...]:
         """Set every link but loopback down; return those still up. Raises NetworkError."""
 
+    def reopen(self) -> tuple[str, ...]:
+        """Set the links up again that `shut` has set down; return what could not be restored.
+
+        Raises NetworkError.
+        """
+
 
 class Guard(Protocol):
     """The egress guard, kept in step with the rules."""
@@ -68,14 +76,24 @@ class Enforcement:
     """Keeps the kernel in step with a state and with what the namespace looks like."""
 
     def __init__(
-        self, config: Config, firewall: Firewall, guard: Guard | None, network: Network
+        self,
+        config: Config,
+        firewall: Firewall,
+        guard: Guard | None,
+        network: Network,
+        reserve: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Take over a namespace that is closed and has the locked routing."""
+        """Take over a namespace that is closed and has the locked routing.
+
+        `reserve` lends descriptors to what has to be put into force when there are none left.
+        """
         self._config = config
         self._firewall = firewall
         self._guard = guard
         self._network = network
         self._log = structlog.get_logger()
+        self._reserve = reserve
+        self._are_links_down = False
         self._state: State = Locked()
         self._rules = closed()
         self._routing = LOCKED
@@ -94,35 +112,55 @@ class Enforcement:
     def enter(self, state: State) -> None:
         """Put what `state` needs into force: rules, then routes. Raises KernelError."""
         self._state = state
+        if self._are_links_down:
+            self.close()
         self._put_rules()
         routing = self._wanted_routing()
         if routing != self._routing:
             self.route(routing)
 
     def close(self) -> None:
-        """Put the closed ruleset into force, whatever the state; set the links down if it fails.
+        """Put the closed ruleset into force, whatever the state.
 
-        Raises what went wrong then, foreign errors too; the log names the links that are still up.
+        Raises what went wrong, foreign errors too. After a shortage the former rules stay in force;
+        after anything else the links are down, and the log names those that are still up. The next
+        call that succeeds sets them up again.
         """
         try:
             self._apply(closed())
             if self._guard:
                 self._close_guard(self._guard)
-        except BaseException:
-            self._shut()
+        except BaseException as err:
+            if not is_shortage(err):
+                self.shut()
             raise
+        # From here on, what is compared and put back is the closed ruleset.
         self._rules = closed()
+        self._reopen()
 
-    def _shut(self) -> None:
-        """Set the links down; what cannot be is told, because nothing else can be done."""
+    def shut(self) -> tuple[str, ...] | None:
+        """Set the links down, and log those that are still up, because nothing else can be done.
+
+        Return them; None when that is not known.
+        """
+        self._are_links_down = True
         with suppress(OSError):  # of the log, whose reader may be gone
             try:
                 still_up = self._network.shut()
             except (NetworkError, OSError) as err:
                 self._log.error("the links are as they were", problem=str(err), remedy=_UNPLUG)
-                return
+                return None
             if still_up:
                 self._log.error("links are still up", links=still_up, remedy=_UNPLUG)
+            return still_up
+        return None
+
+    def _reopen(self) -> None:
+        """Set the links up again that were set down while nothing could be closed."""
+        if self._are_links_down:
+            problems = self._network.reopen()
+            self._are_links_down = False
+            self._log.warning("links are up again; closed by rules", not_restored=problems)
 
     def _close_guard(self, guard: Guard) -> None:
         """Let nothing leave by any uplink.
@@ -133,13 +171,15 @@ class Enforcement:
         """
         try:
             self._apply_guard(guard, closed(), self.facts)
-        except FirewallError:
+        except FirewallError as err:
+            if is_shortage(err):
+                raise
             self.facts = Facts()
             self._apply_guard(guard, closed(), self._found())
 
     def route(self, routing: Routing) -> None:
         """Make the kernel's tables and policy rules hold `routing`; raises NetworkError."""
-        self._network.apply_routing(routing)
+        self._with_reserve(lambda: self._network.apply_routing(routing))
         self._routing = routing
 
     def look_around(self) -> None:
@@ -215,7 +255,7 @@ class Enforcement:
 
     def _apply(self, rules: Ruleset) -> None:
         """Put `rules` into force, whose counts begin anew."""
-        self._firewall.apply(rules)
+        self._with_reserve(lambda: self._firewall.apply(rules))
         self._refused.begin_anew()
 
     def _apply_guard(self, guard: Guard, rules: Ruleset, facts: Facts) -> None:
@@ -223,8 +263,18 @@ class Enforcement:
 
         They are not read before: one more run of nft would keep a lock waiting.
         """
-        guard.apply(rules, facts)
+        self._with_reserve(lambda: guard.apply(rules, facts))
         self._refused_by_guard.begin_anew()
+
+    def _with_reserve(self, put: Callable[[], None]) -> None:
+        """Put something into force, with the reserved descriptors where there are no others."""
+        try:
+            put()
+        except (KernelError, OSError) as err:
+            if err.errno not in {errno.EMFILE, errno.ENFILE}:
+                raise
+            with self._reserve():
+                put()
 
     def _rules_drift(self) -> tuple[str, ...]:
         found = self._firewall.verify(self._rules)

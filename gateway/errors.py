@@ -2,6 +2,8 @@
 
 GatewayError
 ├── ConfigError          the configuration is wrong: all problems at once (exit code 2)
+├── NotClosedError       the gateway ends and could not put the closed rules into force
+├── StoppedError         a stop was asked for while the gateway waited for a shortage to end
 ├── KernelError          a call to the kernel failed; keeps errno and the object
 │   ├── FirewallError    the ruleset is not in force as wanted
 │   ├── TunnelError      the WireGuard interface is not as wanted
@@ -12,10 +14,39 @@ GatewayError
 
 Adapters translate foreign exceptions into these where they import the library; only `cli` turns
 one into an exit code.
+
+A shortage is different from a refusal. A fork or a socket that the kernel cannot give now says
+nothing about the rules: what was in force stays in force, and the same call may succeed in a
+second. `is_shortage` tells the two apart, for foreign exceptions too.
 """
 
+import errno
 from dataclasses import dataclass
 from enum import StrEnum
+
+SHORTAGES = frozenset(
+    {
+        errno.EAGAIN,
+        errno.ENOMEM,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ETIMEDOUT,
+        errno.EINTR,
+    }
+)
+"""Error numbers that mean "not now": processes, memory, descriptors, buffers or time ran out
+(errno(3), fork(2), socket(2))."""
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Return whether `error` means that something could not be done now, and may be later.
+
+    Any other error of the kernel is an answer.
+    """
+    return isinstance(error, MemoryError | TimeoutError) or (
+        isinstance(error, OSError | KernelError | ProcessError) and error.errno in SHORTAGES
+    )
 
 
 class GatewayError(Exception):
@@ -70,6 +101,14 @@ class ConfigError(GatewayError):
         self.notices = notices
 
 
+class NotClosedError(GatewayError):
+    """The gateway ends, and the closed rules are not in force; the message names what holds."""
+
+
+class StoppedError(GatewayError):
+    """A stop was asked for before the gateway could begin; the namespace is closed."""
+
+
 class KernelError(GatewayError):
     """A call to the kernel failed: `what` was tried on `subject` (an interface, rule or path)."""
 
@@ -106,11 +145,17 @@ class MissingError(GatewayError):
 
 
 class ProcessError(GatewayError):
-    """A program could not be started, failed, or took too long; `stderr` is what it said."""
+    """A program could not be started, failed, or took too long; `stderr` is what it said.
 
-    def __init__(self, program: str, message: str, stderr: str = "") -> None:
+    `errno` is the number of a shortage that kept it from its work, None when it did its work.
+    """
+
+    def __init__(
+        self, program: str, message: str, stderr: str = "", errno: int | None = None
+    ) -> None:
         super().__init__(
             f"{program}: {message}" + (f": {stderr.strip()}" if stderr.strip() else "")
         )
         self.program = program
         self.stderr = stderr
+        self.errno = errno

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 from gateway.errors import GatewayError, MissingError
 from gateway.system.capabilities import missing_capabilities
-from gateway.system.links import links_down
+from gateway.system.unplug import Unplug
+
+NOT_NOW = "not now"
+"""How the complaint begins of a tool that could not be run, or was not let finish."""
 
 
 def close_links(complaints: Iterable[str]) -> MissingError:
@@ -17,7 +20,7 @@ def close_links(complaints: Iterable[str]) -> MissingError:
     what to do, and which links are still up.
     """
     try:
-        still_up = links_down()
+        still_up = Unplug().pull()
         state = f"still up: {', '.join(still_up)}" if still_up else "every link is down"
     except OSError as err:
         state = f"the links are as they were: {err}"
@@ -28,6 +31,11 @@ def close_links(complaints: Iterable[str]) -> MissingError:
             remedy = "run as root: the capabilities that Docker adds reach no other user"
         return MissingError(f"cannot lock the namespace without {names} ({state})", remedy)
     said = "; ".join(dict.fromkeys(complaints)) or "no tool found"
+    if any(complaint.startswith(NOT_NOW) for complaint in complaints):
+        return MissingError(
+            f"cannot lock the namespace yet ({state}; {said})",
+            "the gateway tries again; if it goes on, raise pids_limit, ulimits or mem_limit",
+        )
     return MissingError(
         "cannot lock the namespace: neither iptables nor nftables works for both IPv4 and IPv6"
         f" ({state}; {said})",

@@ -4,11 +4,13 @@ The rules are text that is known beforehand, loaded by the kernel's own tools, b
 them takes 3 ms and importing python-iptables 30 to 200. Both families at once, since a family that
 waits is open. Where the legacy tables do not lock, nftables does; where nothing does, every link
 but the loopback goes down. Nothing here accepts anything but loopback, needs configuration, or
-takes rules away: whatever fails leaves the namespace as closed as it was.
+takes rules away: whatever fails leaves the namespace as closed as it was. Where a tool could not be
+started for now, or took too long, the links wait for it down: `app.secure` sets them up again.
 
 At the top only modules that the interpreter has loaded anyway; `-X importtime` tells.
 """
 
+import errno
 import os
 import sys
 import time
@@ -28,6 +30,13 @@ LOCK_FILES = ("/run/xtables.lock", "/dev/null")
 TOOL_SECONDS = 3.0
 """How long a tool may take; it waits for the lock file for one second of it."""
 
+RETRY_SECONDS = 1.0
+"""The pause between two attempts to lock while no tool can be run."""
+
+NOT_NOW = "not now"
+"""How the complaint begins of a tool that could not be run, or was not let finish; last_resort has
+the word too."""
+
 Job = tuple[str, tuple[str, ...], str]
 """A tool, its arguments, its input."""
 
@@ -38,20 +47,54 @@ def lock() -> str:
     Raises MissingError when no firewall did; then every link is down that could be set down. And
     when a link has a name that no rule can carry; then that link is down.
     """
-    complaints: list[str] = []
-    try:
-        firewall = _firewall(complaints)
-        all_named = bool(firewall) and _shut_out_packet_sockets()
-    except BaseException:
-        _last_resort(complaints)
-        raise
-    if not firewall:
-        raise _last_resort(complaints)
+    firewall, all_named, error = _locked()
+    if error:
+        _tell(error)
+    while error and _waited():
+        firewall, all_named, error = _locked()
+    if error:
+        raise error
     if not all_named:
         _refuse_unnameable()
     if firewall == "iptables":
         _lead_python_iptables()
     return firewall
+
+
+def _locked() -> tuple[str, bool, Exception | None]:
+    """Close the namespace; return the firewall, whether each link has a name, and what to retry.
+
+    The last is an error whose cause may clear by itself; the links are down until it has. Raises
+    MissingError for any other.
+    """
+    complaints: list[str] = []
+    try:
+        firewall = _firewall(complaints)
+        all_named = bool(firewall) and _shut_out_packet_sockets()
+    except OSError as err:
+        error = _last_resort([*complaints, str(err)])
+        if not _is_shortage(err):
+            raise error from err
+        return "", False, error
+    except BaseException:
+        _last_resort(complaints)
+        raise
+    if firewall:
+        return firewall, all_named, None
+    error = _last_resort(complaints)
+    if not any(complaint.startswith(NOT_NOW) for complaint in complaints):
+        raise error
+    return "", False, error
+
+
+def _waited() -> bool:
+    """Wait until the next attempt is due; return whether there is to be one."""
+    import signal  # noqa: PLC0415 - slow, and seldom needed
+
+    # Blocked, as in `gateway.__main__`: process 1 would not notice them otherwise.
+    stop = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    return signal.sigtimedwait(stop, RETRY_SECONDS) is None
 
 
 def _firewall(complaints: list[str]) -> str:
@@ -98,13 +141,13 @@ def is_nameable(name: str) -> bool:
 
 def _run(jobs: list[Job], env: dict[str, str], complaints: list[str]) -> list[bool]:
     """Run tools with their texts as input, all at the same time; say which succeeded."""
-    children = [_start(tool, arguments, text, env) for tool, arguments, text in jobs]
+    children = [_start(tool, arguments, text, env, complaints) for tool, arguments, text in jobs]
     deadline = time.monotonic() + TOOL_SECONDS
     return [child is not None and _succeeded(*child, deadline, complaints) for child in children]
 
 
 def _start(
-    tool: str, arguments: tuple[str, ...], text: str, env: dict[str, str]
+    tool: str, arguments: tuple[str, ...], text: str, env: dict[str, str], complaints: list[str]
 ) -> tuple[int, int] | None:
     """Start a tool with nothing of our environment; return its pid and its complaints' pipe."""
     reader, writer = os.pipe()
@@ -118,7 +161,10 @@ def _start(
             path = f"{directory}/{tool}"
             try:
                 pid = os.posix_spawn(path, (tool, *arguments), env, file_actions=actions)
-            except OSError:
+            except OSError as err:
+                if err.errno != errno.ENOENT and _is_shortage(err):
+                    complaints.append(f"{NOT_NOW}: {tool}: {err.strerror}")
+                    break
                 continue
             return pid, listener
     finally:
@@ -137,6 +183,7 @@ def _succeeded(pid: int, listener: int, deadline: float, complaints: list[str]) 
     if not done:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
+        complaints.append(f"{NOT_NOW}: a tool took longer than {TOOL_SECONDS:g} s")
         status = 9
     if status:
         os.set_blocking(listener, False)
@@ -162,6 +209,12 @@ def _lead_python_iptables() -> None:
             os.environ.setdefault("IPTABLES_LIBDIR", f"{directory}:{system}")
 
 
+def _is_shortage(error: OSError) -> bool:
+    from gateway.errors import is_shortage  # noqa: PLC0415 - slow, and seldom needed
+
+    return is_shortage(error)
+
+
 def _has_ipv6() -> bool:
     from gateway.system.kernel import has_ipv6  # noqa: PLC0415 - slow, and seldom needed
 
@@ -172,6 +225,12 @@ def _refuse_unnameable() -> None:
     from gateway.system.links import refuse_unnameable  # noqa: PLC0415 - slow, and seldom needed
 
     refuse_unnameable()
+
+
+def _tell(error: Exception) -> None:
+    from gateway.last_resort import tell  # noqa: PLC0415 - slow, and seldom needed
+
+    tell(error)
 
 
 def _last_resort(complaints: list[str]) -> Exception:

@@ -1,6 +1,7 @@
 """The machine as the supervisor sees it: what the composition root has to put together."""
 
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,7 +41,10 @@ class Hooks(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """Every part; `publish` takes what is told, `clock` gives seconds, suspended ones too."""
+    """Every part; `publish` takes each status, `clock` gives seconds, suspended ones too.
+
+    `reserve` lends descriptors to what has to be put into force when there are none left.
+    """
 
     firewall: Firewall
     guard: Guard | None
@@ -53,5 +57,6 @@ class Parts:
     forget_flows: Callable[[], None]
     publish: Callable[[Status], None]
     clock: Callable[[], float]
+    reserve: Callable[[], AbstractContextManager[None]] = nullcontext
     limits: tuple[str, ...] = ()
     found_resolvers: tuple[Address, ...] = ()

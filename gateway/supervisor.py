@@ -2,17 +2,16 @@
 
 import asyncio
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from gateway.connector import Connector
 from gateway.enforcement import Enforcement
-from gateway.errors import FirewallError, GatewayError, KernelError, TunnelError
+from gateway.errors import FirewallError, GatewayError, KernelError, TunnelError, is_shortage
 from gateway.model import INTERFACE, Config, Facts
 from gateway.parts import Parts
 from gateway.policy.machine import step
@@ -29,7 +28,6 @@ from gateway.policy.states import (
     Lost,
     Moved,
     Probed,
-    Reason,
     Refused,
     Resolving,
     Sampled,
@@ -37,7 +35,8 @@ from gateway.policy.states import (
     Stop,
     Stopping,
 )
-from gateway.policy.telling import detail, endpoint, name, reason, status_of
+from gateway.reporter import Reporter
+from gateway.setback import Setbacks, end_closed
 
 HEARTBEAT = 1.0
 """Seconds that the loop waits at most: how often a connected tunnel is looked at, and told of."""
@@ -68,9 +67,15 @@ class Supervisor:
         self._config = config
         self._parts = parts
         self._log = structlog.get_logger()
-        self._kernel = Enforcement(config, parts.firewall, parts.guard, parts.network)
+        self._kernel = Enforcement(
+            config, parts.firewall, parts.guard, parts.network, parts.reserve
+        )
         self._connector = Connector(config, parts, self._kernel)
+        self._reporter = Reporter(parts, self._kernel)
+        self._setbacks = Setbacks(parts.clock)
         self._state: State = Locked(since=parts.clock())
+        self._left: State | None = None
+        self._refusal = ""
         self._woken = asyncio.Event()
         self._asked_to_stop = False
         self._kernel_changed = False
@@ -79,11 +84,7 @@ class Supervisor:
         self._probed_at = 0.0
         self._verify_at = 0.0
         self._verified_at = 0.0
-        self._as_wanted_at: float | None = None
         self._tried = Facts()
-        self._reconnects: Counter[str] = Counter()
-        self._switches = 0
-        self._served = ""
 
     def stop(self) -> None:
         """Ask the loop to end; to be called on the loop."""
@@ -99,29 +100,83 @@ class Supervisor:
     async def run(self) -> None:
         """Connect, stay connected, and return once stopped and closed.
 
-        Raises FirewallError when not even the closed ruleset could be put into force; every link
-        but loopback is down then, or the log names those that are not. Whatever else is raised,
-        the closed ruleset is in force.
+        Raises NotClosedError when the closed ruleset could not be put into force in CLOSING_TIME;
+        every link but loopback is down then, or the message names those that are not. Whatever
+        else is raised, the closed ruleset is in force.
         """
         try:
             while not isinstance(self._state, Stopping):
                 self._publish()
                 await self._turn()
         except BaseException:
-            self._kernel.close()
+            await self._end_closed()
             raise
         self._publish()
-        await asyncio.gather(self._clear_away(), self._parts.hooks.finish())
+        try:
+            if self._left is not None or self._refusal:
+                await self._end_closed()
+        finally:
+            with self._parts.reserve():  # there is nothing later to keep it for
+                await asyncio.gather(self._clear_away(), self._parts.hooks.finish())
 
     async def _turn(self) -> None:
-        """Wait for one event, and follow it; a failure leads to a stricter state."""
+        """Wait for one event, and follow it; a failure leads to a stricter state.
+
+        A shortage leads to no other state: the kernel has refused nothing, and what is in force is
+        what was read back last. Health is red until the kernel can be asked again.
+        """
         try:
+            await self._wait_for_retry()
+            if not self._catch_up():
+                return
             self._meet(await self._next_event())
             self._keep()
-        except FirewallError as err:
-            self._close(str(err))
-        except KernelError as err:
-            self._fail(str(err))
+        except (KernelError, OSError, MemoryError) as err:
+            self._take(err)
+        else:
+            self._setbacks.end()
+
+    def _take(self, error: KernelError | OSError | MemoryError) -> None:
+        """Draw the conclusion from an error: go on later, close, or go back."""
+        if is_shortage(error):
+            self._setbacks.add(error)
+        elif isinstance(error, FirewallError):
+            self._close(str(error))
+        elif isinstance(error, KernelError):
+            self._fail(str(error))
+        else:
+            raise error
+
+    # What could not be done for now
+
+    async def _wait_for_retry(self) -> None:
+        """Wait until the next attempt is due, and go on publishing; a stop ends the waiting."""
+        while not self._asked_to_stop and self._setbacks.seconds_left > 0:
+            self._woken.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(self._setbacks.seconds_left, HEARTBEAT)):
+                    await self._woken.wait()
+            self._publish()
+
+    def _catch_up(self) -> bool:
+        """Do what could not be done before; return whether it is. Raises KernelError."""
+        if self._setbacks.current is None or self._asked_to_stop:
+            return True
+        if self._refusal:
+            self._close(self._refusal)
+            return not self._refusal
+        if self._left is not None:
+            self._enter()
+        self._kernel.look_around()
+        self._verify(self._now())
+        return True
+
+    async def _end_closed(self) -> None:
+        """Put the closed rules into force for the end. Raises NotClosedError."""
+        await end_closed(self._kernel, self._parts.clock)
+        if isinstance(self._state, Stopping) and self._left is not None:
+            with suppress(KernelError, OSError, MemoryError):  # only routes: the rules are in force
+                self._enter()
 
     # What happens next
 
@@ -191,6 +246,8 @@ class Supervisor:
         try:
             status = await self._parts.tunnel.status()
         except TunnelError as err:
+            if is_shortage(err):
+                raise
             return Lost(str(err))
         fault = self._parts.network.fault_of(INTERFACE, state.tunnel.addresses)
         return Lost(fault) if fault else Sampled(status)
@@ -213,7 +270,7 @@ class Supervisor:
         while not (await asyncio.wait({task}, timeout=HEARTBEAT))[0]:
             try:
                 self._verify_if_due(self._now())
-            except KernelError:
+            except (KernelError, OSError, MemoryError):
                 self._connector.stop()
                 await asyncio.wait({task})
                 raise
@@ -224,22 +281,48 @@ class Supervisor:
 
     def _meet(self, event: Event | None) -> None:
         """Let the machine say what `event` leads to, and make that the state."""
-        if event is None:
-            return
+        if event is not None:
+            self._advance(event)
+            self._enter()
+
+    def _advance(self, event: Event) -> None:
+        """Make the state that `event` leads to ours; what it needs is not in force yet.
+
+        Until then, `_left` is the state that the kernel is in.
+        """
         before = self._state
-        after = step(before, event, self._now(), random.random())  # noqa: S311 - spreads attempts
-        self._state = after
-        if isinstance(after, Stopping):
+        self._state = step(before, event, self._now(), random.random())  # noqa: S311 - spreads attempts
+        self._left = before if self._left is None else self._left
+        if isinstance(self._state, Stopping):
             self._publish()  # red comes first: nobody is to begin with what is about to end
-        self._kernel.enter(after)
-        if _told(before) != _told(after):
-            self._tell(before, after)
+
+    def _enter(self) -> None:
+        """Put what the state needs into force, then log that it has changed."""
+        self._kernel.enter(self._state)
+        before, self._left = self._left, None
+        if before is not None:
+            self._reporter.changed(before, self._state, self._now())
+            if isinstance(self._state, Connected) and not isinstance(before, Connected):
+                self._probed_at = 0.0
 
     def _close(self, problem: str) -> None:
-        """Close because the rules of the state were refused, or nothing can be found out."""
-        self._log.error("closing", problem=problem)
-        self._kernel.close()
-        self._follow(Refused(problem))
+        """Close because the rules of the state were refused, or nothing can be found out.
+
+        When the kernel refuses the closed rules too, the links are down, and that is tried again;
+        so it is after a shortage, where the rules of the state that is left stay in force.
+        """
+        if not self._refusal:
+            self._log.error("closing", problem=problem)
+        self._refusal = problem
+        try:
+            self._kernel.close()
+        except (KernelError, OSError, MemoryError) as err:
+            self._setbacks.add(err)
+            if not is_shortage(err):
+                self._advance(Refused(problem))
+        else:
+            self._refusal = ""
+            self._follow(Refused(problem))
 
     def _fail(self, problem: str) -> None:
         """Go back because something that the state needs could not be done."""
@@ -255,11 +338,12 @@ class Supervisor:
         """Enter the stricter state that follows from a failure, and survive another one."""
         try:
             self._meet(event)
-        except FirewallError as err:
-            self._log.error("closing", problem=str(err))
-            self._kernel.close()
-        except KernelError as err:
-            self._log.warning("not everything is in step", problem=str(err))
+        except (KernelError, OSError, MemoryError) as err:
+            refused = isinstance(err, FirewallError) and not is_shortage(err)
+            if refused and not isinstance(event, Refused):
+                self._close(str(err))
+            else:
+                self._setbacks.add(err)
 
     # What is due now and then
 
@@ -274,11 +358,15 @@ class Supervisor:
 
     def _verify_if_due(self, now: float) -> None:
         if now >= self._verify_at:
-            self._kernel.put_back_drift()
-            self._verified_at = now
-            if not self._kernel.drifted:
-                self._as_wanted_at = now
-            self._verify_at = now + (VERIFY_AGAIN if self._kernel.drifted else VERIFY_EVERY)
+            self._verify(now)
+
+    def _verify(self, now: float) -> None:
+        """Compare the kernel with what is wanted, and put back what is different."""
+        self._kernel.put_back_drift()
+        self._verified_at = now
+        if not self._kernel.drifted:
+            self._reporter.verified_at = now
+        self._verify_at = now + (VERIFY_AGAIN if self._kernel.drifted else VERIFY_EVERY)
 
     def _probe_if_due(self, state: Connected, now: float) -> None:
         in_doubt = state.resolver_failures or state.pulse.is_in_doubt(now)
@@ -299,56 +387,14 @@ class Supervisor:
         try:
             await self._parts.tunnel.down()
             self._parts.forget_flows()
-        except GatewayError as err:
+        except (GatewayError, OSError, MemoryError) as err:
             self._log.error("not everything was cleared away", problem=str(err))
 
-    # What is told
-
-    def _tell(self, before: State, after: State) -> None:
-        """Log a change of state, count it, and start the user's command for it."""
-        self._log.info(
-            "state changed",
-            old=name(before),
-            new=name(after),
-            reason=str(reason(after)),
-            detail=detail(after),
-            endpoint=endpoint(after),
-            seconds=round(self._now() - before.since, 3),
-        )
-        if isinstance(after, Connected) and not isinstance(before, Connected):
-            self._probed_at = 0.0
-            self._switches += self._served not in {"", endpoint(after)}
-            self._served = endpoint(after)
-            self._parts.hooks.up()
-        if isinstance(before, Connected) and not isinstance(after, Connected):
-            self._reconnects.update([reason(after)] if not isinstance(after, Stopping) else [])
-            self._parts.hooks.down()
-
     def _publish(self) -> None:
-        """Tell the health server how things are."""
-        parts, kernel, now = self._parts, self._kernel, self._now()
-        status = replace(
-            status_of(self._state, now),
-            firewall=parts.firewall.name,
-            tunnel=parts.tunnel.name,
-            drift=kernel.drift,
-            verified_age=None if self._as_wanted_at is None else now - self._as_wanted_at,
-            reconnects=tuple(self._reconnects.items()),
-            switches=self._switches,
-            refused=kernel.refused,
-            limits=(*parts.limits, *filter(None, [self._connector.names_problem])),
+        """Give the health server the status as it is now."""
+        self._reporter.publish(
+            self._state, self._now(), self._setbacks.current, self._connector.names_problem
         )
-        if kernel.drifted and status.healthy:
-            # Put back, but not yet seen to stay.
-            status = replace(
-                status, healthy=False, reason=Reason.DRIFT, detail="; ".join(kernel.drifted)
-            )
-        parts.publish(status)
 
     def _now(self) -> float:
         return self._parts.clock()
-
-
-def _told(state: State) -> tuple[str, ...]:
-    """Return what makes a difference that is worth a line in the log."""
-    return name(state), reason(state), endpoint(state)

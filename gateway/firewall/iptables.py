@@ -354,8 +354,13 @@ def _exactly(interface: str) -> tuple[bytes, bytes]:
 
 @contextmanager
 def _translated(subject: str) -> Iterator[None]:
-    """Turn the library's errors into ours. The library drops errno; libc still has it."""
+    """Turn the library's errors into ours. The library drops errno; libc still has it.
+
+    Only for an error of libiptc: any other leaves the number of some earlier call there.
+    """
     try:
         yield
-    except (iptc.IPTCError, XTablesError, ValueError, AttributeError) as error:
+    except iptc.IPTCError as error:
         raise FirewallError(str(error), subject, _errno_location()[0]) from error
+    except (XTablesError, ValueError, AttributeError) as error:
+        raise FirewallError(str(error), subject) from error

@@ -87,4 +87,5 @@ def _run(family: Family, what: str, *arguments: str, stdin: str | None = None) -
     try:
         return process.run((program, *arguments), stdin=stdin, timeout=TIMEOUT, env=NO_LOCK_FILE)
     except (MissingError, ProcessError) as err:
-        raise FirewallError(f"the legacy tables: {program}", str(err)) from err
+        number = err.errno if isinstance(err, ProcessError) else None
+        raise FirewallError(f"the legacy tables: {program}", str(err), number) from err

@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
-from gateway.errors import FirewallError, MissingError, ProcessError
+from gateway.errors import FirewallError, MissingError, ProcessError, is_shortage
 from gateway.firewall.listing import HEAD, Listing, compare, parse, parse_code, parse_words, refused
 from gateway.firewall.render_nftables import replacement, transaction
 from gateway.system import process
@@ -51,11 +51,14 @@ class Nft:
     def accepts(self, text: str) -> bool:
         """Ask the kernel whether it would take `text`, without changing anything.
 
-        Raises MissingError when the program nft is not there.
+        Raises MissingError when the program nft is not there, and FirewallError when it could not
+        ask.
         """
         try:
             self._run(("nft", "-c", "-f", "-"), stdin=text, timeout=TIMEOUT)
-        except ProcessError:
+        except ProcessError as err:
+            if is_shortage(err):
+                raise _unmarked("asking for a feature", err) from None
             return False
         return True
 
@@ -75,7 +78,7 @@ class Nft:
         try:
             return self._run(("nft", *arguments), stdin=stdin, timeout=TIMEOUT)
         except (MissingError, ProcessError) as err:
-            raise FirewallError(what, without_marks(str(err))) from None
+            raise _unmarked(what, err) from None
 
 
 class HeldTable:
@@ -180,6 +183,11 @@ def _named(block: str, table: str) -> str:
     """Return the words that name a listed block (`chain output`) of `table`."""
     kind, name = block.split()
     return f"{kind} {table} {name}"
+
+
+def _unmarked(what: str, error: MissingError | ProcessError) -> FirewallError:
+    number = error.errno if isinstance(error, ProcessError) else None
+    return FirewallError(what, without_marks(str(error)), number)
 
 
 def without_marks(message: str) -> str:

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     RETURNING = "trying the first server again"
     FIREWALL = "the firewall rules could not be put into force"
     DRIFT = "firewall drift"
+    UNCHECKED = "the kernel could not be asked or changed for now"
 
 
 @dataclass(frozen=True)

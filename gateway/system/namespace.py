@@ -8,6 +8,7 @@ from gateway.model import Facts, Interface
 from gateway.policy.routing import Routing
 from gateway.system.links import links_down, links_up, unnameable_links
 from gateway.system.network import DeviceSetting, Network, ipv6_usable
+from gateway.system.unplug import Unplug
 
 UPLINK_SETTINGS = {
     DeviceSetting.SRC_VALID_MARK: 1,
@@ -26,9 +27,13 @@ only the firewall keeps them out where the setting of all links allows them.
 class Namespace:
     """The namespace that the process is in; `guard_mark` is the egress guard's mark, if any."""
 
-    def __init__(self, network: Network, guard_mark: int | None) -> None:
+    def __init__(
+        self, network: Network, guard_mark: int | None, unplug: Unplug | None = None
+    ) -> None:
+        """`unplug` is the switch for the links; without one, it is made when it is needed."""
         self._network = network
         self._guard_mark = guard_mark
+        self._unplug = unplug
 
     def facts(self) -> Facts:
         """Return what the namespace looks like now."""
@@ -65,9 +70,19 @@ class Namespace:
     def shut(self) -> tuple[str, ...]:
         """Set every link but loopback down; return those still up. Raises NetworkError."""
         try:
-            return links_down()
+            return (self._unplug or Unplug()).pull()
         except OSError as err:
             raise NetworkError(f"set down: {err.strerror}", "every link", err.errno) from err
+
+    def reopen(self) -> tuple[str, ...]:
+        """Set the links up again that a gateway has set down; return what could not be restored.
+
+        Raises NetworkError.
+        """
+        try:
+            return (self._unplug or Unplug()).plug()
+        except OSError as err:
+            raise NetworkError(f"set up: {err.strerror}", "every link", err.errno) from err
 
     def shut_unnameable(self) -> tuple[str, ...]:
         """Set links down that no rule can name; return those that were up. Raises NetworkError."""

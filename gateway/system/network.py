@@ -16,7 +16,7 @@ from pyroute2.netlink import NLA_F_NESTED, nla, nlmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from gateway.errors import NetworkError
+from gateway.errors import NetworkError, is_shortage
 from gateway.model import Address, Facts, Interface, Uplink
 from gateway.policy.routing import Routing
 from gateway.system import routes
@@ -135,10 +135,15 @@ class Network:
         return {_interface(entry).ip for entry in self._addresses() if entry["index"] == index}
 
     def index(self, name: str) -> int | None:
-        """Return the kernel's index of the link `name`, or None when there is none."""
+        """Return the kernel's index of the link `name`, or None when there is none.
+
+        Raises NetworkError when the kernel could not be asked.
+        """
         try:
             return socket.if_nametoindex(name)
-        except OSError:
+        except OSError as err:
+            if is_shortage(err):
+                raise NetworkError(f"look up a link: {err.strerror}", name, err.errno) from err
             return None
 
     def delete_link(self, name: str) -> None:
@@ -295,7 +300,8 @@ def ipv6_usable() -> bool:
     """Say whether a new link can have IPv6 addresses.
 
     Docker switches IPv6 off in namespaces without an IPv6 network and makes /proc/sys read-only;
-    `sysctls: net.ipv6.conf.all.disable_ipv6: 0` on the container is the remedy.
+    `sysctls: net.ipv6.conf.all.disable_ipv6: 0` on the container is the remedy. Raises
+    NetworkError when the setting could not be read for now.
     """
     setting = IPV6_SETTINGS / "default" / "disable_ipv6"
     try:
@@ -303,7 +309,9 @@ def ipv6_usable() -> bool:
             return True
         with setting.open("r+"):
             return True
-    except OSError:
+    except OSError as err:
+        if is_shortage(err):
+            raise NetworkError(f"read: {err.strerror}", str(setting), err.errno) from err
         return False
 
 

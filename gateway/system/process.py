@@ -10,13 +10,14 @@ whole, and so does the table of children here.
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
-from gateway.errors import MissingError, ProcessError
+from gateway.errors import SHORTAGES, MissingError, ProcessError
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MINIMAL_ENVIRONMENT = {"PATH": SEARCH_PATH, "LC_ALL": "C"}
@@ -58,12 +59,33 @@ def run(
             check=False,
         )
     except subprocess.TimeoutExpired as err:
-        raise ProcessError(argv[0], f"took longer than {timeout} s") from err
+        raise ProcessError(argv[0], f"took longer than {timeout} s", errno=errno.ETIMEDOUT) from err
     except OSError as err:
-        raise ProcessError(argv[0], f"could not be started: {err.strerror}") from err
+        raise _not_started(argv[0], err) from err
     if done.returncode != 0:
-        raise ProcessError(argv[0], ending(done.returncode), done.stderr)
+        raise ProcessError(
+            argv[0],
+            ending(done.returncode),
+            done.stderr,
+            _shortage_of(done.returncode, done.stderr),
+        )
     return done.stdout
+
+
+def _not_started(program: str, error: OSError) -> ProcessError:
+    return ProcessError(program, f"could not be started: {error.strerror}", errno=error.errno)
+
+
+def _shortage_of(code: int, stderr: str) -> int | None:
+    """Return the shortage that a program failed from, None when it failed for another reason.
+
+    The tools of netfilter keep errno to themselves and print its text (strerror(3)), which is the
+    same everywhere in the C locale that they run in. SIGKILL comes from the kernel when memory is
+    short, or from somebody who does not want the answer: it is no answer either way.
+    """
+    if code == -signal.SIGKILL:
+        return errno.ENOMEM
+    return next((number for number in sorted(SHORTAGES) if os.strerror(number) in stderr), None)
 
 
 def find_program(name: str) -> str:
@@ -162,7 +184,10 @@ def start(
     # setpriv(1) asks for it and then becomes the program: Python code between fork and exec
     # is not safe once the health server's thread runs.
     command = [find_program("setpriv"), "--pdeathsig", "KILL", "--", find_program(argv[0])]
-    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as err:
+        raise _not_started(argv[0], err) from err
     wiring: list[tuple[object, ...]] = [
         *((os.POSIX_SPAWN_DUP2, write_end, number) for number in (1, 2)),
         *((os.POSIX_SPAWN_DUP2, ours, number) for number, ours in (descriptors or {}).items()),
@@ -180,7 +205,7 @@ def start(
         )
     except OSError as err:
         os.close(read_end)
-        raise ProcessError(argv[0], f"could not be started: {err.strerror}") from err
+        raise _not_started(argv[0], err) from err
     finally:
         os.close(write_end)
     loop = asyncio.get_running_loop()

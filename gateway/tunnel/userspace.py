@@ -18,7 +18,14 @@ from pathlib import Path
 
 import structlog
 
-from gateway.errors import GatewayError, MissingError, NetworkError, TunnelError, TunnelGone
+from gateway.errors import (
+    GatewayError,
+    MissingError,
+    NetworkError,
+    TunnelError,
+    TunnelGone,
+    is_shortage,
+)
 from gateway.model import INTERFACE, Implementation, Tunnel, TunnelStatus
 from gateway.system import process
 from gateway.system.network import Network
@@ -53,6 +60,8 @@ def check() -> None:
     try:
         os.close(os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as err:
+        if is_shortage(err):
+            raise TunnelError(f"open: {err.strerror}", str(TUN_DEVICE), err.errno) from err
         raise MissingError(
             f"{TUN_DEVICE} cannot be opened ({err.strerror})",
             f"give the container the device: `devices: [{TUN_DEVICE}]` in compose, "
@@ -249,7 +258,8 @@ class Userspace:
                 said = "; ".join(self._said) or "nothing"
                 raise TunnelGone(f"wireguard-go ended ({end}) and said: {said}", INTERFACE)
             if not asking.done():
-                raise TunnelError("wireguard-go does not answer", INTERFACE, errno.ETIMEDOUT)
+                # Without ETIMEDOUT: that would be a shortage, and this needs a new process.
+                raise TunnelError("wireguard-go does not answer", INTERFACE)
             return asking.result()
         except EOFError as err:
             raise TunnelGone("wireguard-go hung up", INTERFACE, errno.ECONNRESET) from err

@@ -81,7 +81,8 @@ class World:
 
     `alive` are the servers that answer, by address; `fails` says what the next calls of a part
     raise; `building` is how many seconds the interface takes; `loss` is the share of packets lost
-    each way; `breaks_at` makes the call of that number fail. `transcript` has every call.
+    each way; `breaks_at` makes the call of that number fail, with `breaks_with` as its errno.
+    `transcript` has every call.
     """
 
     def __init__(self, config: Config) -> None:
@@ -97,10 +98,12 @@ class World:
         self._chance = random.Random(20)  # noqa: S311 - the same losses in each run
         self.fails: dict[str, list[BaseException | None]] = {}
         self.breaks_at: int | None = None
+        self.breaks_with: int | None = None
         self.calls = 0
         self.transcript: list[str] = []
         self.told: list[Status] = []
         self.still_up: tuple[str, ...] = ()
+        self.links_are_down = False
         self.firewall = _Firewall(self)
         self.tunnel = _Tunnel(self)
         self.network = _Network(self)
@@ -118,7 +121,7 @@ class World:
         if planned and (error := planned.pop(0)):
             raise error
         if self.calls == self.breaks_at:
-            raise NetworkError("broken on purpose", what)
+            raise NetworkError("broken on purpose", what, self.breaks_with)
 
     def run(self, *steps: tuple[float, Callable[[], None]], until: float) -> None:
         """Run the supervisor, do each of `steps` at its second, and stop it at `until`."""
@@ -181,7 +184,7 @@ class World:
         if not self.told or status.state != self.told[-1].state:
             self.note("told", status.state)
         self.told.append(status)
-        is_open = self.firewall.summary.startswith("open")
+        is_open = self.firewall.summary.startswith("open") and not self.links_are_down
         told_open = {"connected", "connecting", "stopping"}  # red comes before the locked rules
         assert not is_open or status.state in told_open, self.transcript[-5:]
         assert not status.healthy or is_open
@@ -250,7 +253,14 @@ class _Network:
 
     def shut(self) -> tuple[str, ...]:
         self._world.call("links down")
+        self._world.links_are_down = not self._world.still_up
         return self._world.still_up
+
+    def reopen(self) -> tuple[str, ...]:
+        self._world.call("links up")
+        assert self._world.firewall.summary == "closed"
+        self._world.links_are_down = False
+        return ()
 
 
 class _Tunnel(FakeTunnel):

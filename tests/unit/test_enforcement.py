@@ -1,7 +1,8 @@
 """What is enforced when the machine changes at an unlucky moment."""
 
 import errno
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,10 @@ from gateway.enforcement import Enforcement
 from gateway.errors import FirewallError, KernelError, NetworkError
 from gateway.model import Config, Facts, Interface
 from gateway.policy.firewall import closed
+from gateway.policy.pulse import Pulse
 from gateway.policy.routing import Routing
-from gateway.policy.rules import Ruleset
+from gateway.policy.rules import Chain, Family, Ruleset
+from gateway.policy.states import Connected, Turn
 from tests.fakes.firewall import FakeFirewall
 from tests.scenarios import IPV4_ONLY, TWO_UPLINKS
 
@@ -56,6 +59,11 @@ class Namespace:
         """Take those that a test has made away, once."""
         found, self.unnameable = self.unnameable, ()
         return found
+
+    def reopen(self) -> tuple[str, ...]:
+        """Set the links up again."""
+        self.is_shut = False
+        return ()
 
     def shut(self) -> tuple[str, ...]:
         """Set the links down but those that are stubborn, or fail if there is no telling."""
@@ -162,7 +170,7 @@ class Breaking(FakeFirewall):
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), KeyboardInterrupt(), OSError(24, "Too many open files")], ids=repr
+    "error", [RuntimeError(), KeyboardInterrupt(), OSError(errno.EINVAL, "Invalid")], ids=repr
 )
 def test_links_are_set_down_whatever_kind_of_error_keeps_the_rules_out(
     error: BaseException,
@@ -179,10 +187,85 @@ def test_an_error_on_the_way_down_does_not_hide_why() -> None:
     """What kept the rules out is what the caller gets."""
     namespace = Namespace(TWO_UPLINKS)
     namespace.breaks = True
-    enforcement = Enforcement(Config((IPV4_ONLY,)), Breaking(MemoryError()), None, namespace)
-    with capture_logs() as logs, pytest.raises(MemoryError):
+    enforcement = Enforcement(Config((IPV4_ONLY,)), Breaking(RuntimeError()), None, namespace)
+    with capture_logs() as logs, pytest.raises(RuntimeError):
         enforcement.close()
     assert [entry["event"] for entry in logs] == ["the links are as they were"]
+
+
+SHORTAGES = [
+    MemoryError(),
+    OSError(errno.EMFILE, "Too many open files"),
+    FirewallError("loading a table", "nft: could not be started", errno.EAGAIN),
+    FirewallError("loading a table", "nft: took longer than 10 s", errno.ETIMEDOUT),
+]
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=repr)
+def test_a_shortage_sets_no_link_down(error: BaseException) -> None:
+    """The kernel has refused nothing: the rules that were read back last are in force."""
+    namespace = Namespace(TWO_UPLINKS)
+    enforcement = Enforcement(Config((IPV4_ONLY,)), Breaking(error), None, namespace)
+    with pytest.raises(type(error)):
+        enforcement.close()
+    assert not namespace.is_shut
+
+
+def test_links_come_up_again_once_the_closed_rules_are_in_force() -> None:
+    """And not before: a state is not entered while they are down."""
+    namespace = Namespace(TWO_UPLINKS)
+    firewall = FakeFirewall()
+    enforcement = Enforcement(Config((IPV4_ONLY,)), firewall, None, namespace)
+    firewall.fails = True
+    with pytest.raises(FirewallError):
+        enforcement.close()
+    firewall.fails = True
+    with pytest.raises(FirewallError):
+        enforcement.enter(Connected(Turn((IPV4_ONLY,)), IPV4_ONLY, 0.0, Pulse()))
+    assert namespace.is_shut
+    enforcement.close()
+    assert not namespace.is_shut
+    assert firewall.applied == [closed()]
+
+
+def test_what_is_compared_after_closing_is_the_closed_ruleset() -> None:
+    """Nobody puts the rules of the former state back, whatever else fails on the way."""
+    firewall = FakeFirewall()
+    enforcement = Enforcement(Config((IPV4_ONLY,)), firewall, None, Namespace(TWO_UPLINKS))
+    enforcement.look_around()
+    enforcement.enter(Connected(Turn((IPV4_ONLY,)), IPV4_ONLY, 0.0, Pulse()))
+    assert firewall.verify(closed()), "control: something was open"
+    enforcement.close()
+    enforcement.put_back_drift()
+    assert enforcement.drifted == ()
+    firewall.rules[Family.IPV4, Chain.OUTPUT] = ()
+    enforcement.put_back_drift()
+    assert firewall.applied[-1] == closed()
+    assert firewall.verify(closed()) == ()
+
+
+class Counted:
+    """A reserve that counts how often it is lent."""
+
+    def __init__(self) -> None:
+        self.lent = 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Lend it."""
+        self.lent += 1
+        yield
+
+
+@pytest.mark.parametrize(("number", "lent"), [(errno.EMFILE, 1), (errno.EAGAIN, 0)])
+def test_the_reserve_is_lent_where_descriptors_are_short(number: int, lent: int) -> None:
+    """And where something else is, it would not help."""
+    reserve, namespace = Counted(), Namespace(TWO_UPLINKS)
+    breaking = Breaking(FirewallError("loading a table", "nft", number))
+    enforcement = Enforcement(Config((IPV4_ONLY,)), breaking, None, namespace, reserve)
+    with pytest.raises(FirewallError):
+        enforcement.close()
+    assert reserve.lent == lent
 
 
 def test_a_link_that_no_rule_can_name_is_set_down_and_told() -> None:

@@ -4,6 +4,7 @@ Times are seconds of a run on a clock that passes by itself.
 """
 
 import asyncio
+import errno
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,11 +13,12 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.errors import FirewallError, NetworkError, TunnelError
+from gateway.errors import FirewallError, NetworkError, NotClosedError, TunnelError
 from gateway.model import EVERYTHING, Config, Endpoint, NamedEndpoint, Peer, Tunnel
 from gateway.policy.machine import RETURN_AFTER
 from gateway.policy.rules import Chain, Family
 from gateway.policy.states import Reason
+from gateway.setback import CLOSING_TIME
 from gateway.supervisor import HEARTBEAT, VERIFY_EVERY
 from tests.fakes.world import World, other_uplink
 from tests.scenarios import IPV4_ONLY, TWO_UPLINKS
@@ -51,8 +53,7 @@ def revives(world: World, *addresses: str) -> Callable[[], None]:
 
 def acts(world: World) -> list[str]:
     """Return what changed the machine: rules, routes, interface and commands."""
-    changing = ("rules", "routes", "up", "configure", "down", "links", "VPN", "open", "ask")
-    return [line for line in world.transcript if line.startswith(changing)]
+    return acts_from(world, 0)
 
 
 @pytest.mark.promise("P1")
@@ -207,7 +208,10 @@ def test_a_part_that_fails_for_ever_costs_no_hurry(part: str) -> None:
 
 
 @pytest.mark.promise("P1")
-def test_each_single_failure_is_survived_closed_first() -> None:
+@pytest.mark.parametrize(
+    ("code", "most"), [(None, 3), (errno.EAGAIN, 1)], ids=["refused", "shortage"]
+)
+def test_each_single_failure_is_survived_closed_first(code: int | None, most: int) -> None:
     """One call after the other is broken once; the gateway is healthy again, and ends closed.
 
     Start, switch, loss, resolving and stop are in it. The world itself asserts, whenever anything
@@ -230,10 +234,10 @@ def test_each_single_failure_is_survived_closed_first() -> None:
     times: Counter[str] = Counter()
     for number, what in enumerate(whole.transcript, start=1):
         times[what] += 1
-        if times[what] > 3:
+        if times[what] > most:
             continue
         world = World(config)
-        world.breaks_at = number
+        world.breaks_at, world.breaks_with = number, code
         story(world)
         assert world.told[-1].state == "stopping", (number, what)
         assert world.firewall.summary == "closed", (number, what)
@@ -259,13 +263,137 @@ def test_rules_that_are_refused_while_connected_are_tried_ever_more_seldom() -> 
     assert world.firewall.summary == "closed"
 
 
-def test_when_not_even_the_closed_rules_are_taken_the_links_go_down_and_it_ends() -> None:
-    """An error says so."""
+def test_when_not_even_the_closed_rules_are_taken_the_links_go_down_until_they_are() -> None:
+    """Red meanwhile, and healthy afterwards: no exit for what may clear by itself."""
     world = World(ONE)
     world.fails["rules"] = [FirewallError("no")] * 10
-    with pytest.raises(FirewallError):
+    world.run(until=90)
+    assert world.transcript.index("links down") < world.transcript.index("links up")
+    assert not world.at(5).healthy
+    assert (world.at(5).state, world.links_are_down) == ("locked", False)
+    assert world.at(89).healthy
+
+
+def test_a_gateway_whose_rules_are_never_taken_ends_with_the_links_down_and_says_so() -> None:
+    """The last line of the log does not claim that rules are in force."""
+    world = World(ONE)
+    world.fails["rules"] = [FirewallError("no")] * 100_000
+    with pytest.raises(NotClosedError, match="every link is down"):
         world.run(until=60)
-    assert "links down" in world.transcript
+    assert world.calls < 60 * 10
+    world = World(ONE)
+    world.fails["rules"] = [FirewallError("no")] * 100_000
+    world.still_up = ("eth0",)
+    with pytest.raises(NotClosedError, match="still up: eth0"):
+        world.run(until=60)
+
+
+NOT_NOW = NetworkError("not now", "a part", errno.EAGAIN)
+
+
+@pytest.mark.promise("P15")
+@pytest.mark.parametrize("part", ["facts", "status", "fault of", "routing drift"])
+def test_a_shortage_changes_no_state_and_is_red_until_it_ends(part: str) -> None:
+    """Ten seconds in which nothing can be asked: no rule, no route and no interface changes."""
+    world = World(ONE)
+
+    def begins() -> None:
+        world.fails[part] = [NOT_NOW] * 100_000
+
+    def ends() -> None:
+        del world.fails[part]
+
+    world.run((10, begins), (20, ends), until=40)
+    assert (world.at(18).healthy, world.at(18).state) == (False, "connected")
+    assert world.at(18).reason == Reason.UNCHECKED
+    assert "not now" in world.at(18).detail
+    assert (world.at(25).healthy, world.at(39).reconnects) == (True, ())
+    assert acts(world).count("rules closed") == 1, "the stop"
+    assert all(after.at - before.at <= 2 for before, after in pairwise(world.told))
+
+
+@pytest.mark.promise("P15")
+def test_what_a_shortage_keeps_from_being_done_is_done_when_it_ends() -> None:
+    """The rules of the next state come late; nothing of that state is done before them."""
+    world = World(ONE)
+
+    def begins() -> None:
+        world.fails["rules"] = [NOT_NOW] * 100_000
+        world.tunnel_lost()
+
+    def ends() -> None:
+        del world.fails["rules"]
+
+    world.run((10, begins), (17, ends), until=40)
+    assert not world.at(16).healthy
+    late = world.transcript.index("told connecting", world.transcript.index("told connected"))
+    assert [line for line in acts_from(world, late) if not line.startswith("rules only")][:3] == [
+        "routes nowhere",
+        "VPN_DOWN_COMMAND",
+        "routes nowhere",
+    ]
+    assert "links down" not in world.transcript
+    assert world.at(39).healthy
+
+
+def acts_from(world: World, start: int) -> list[str]:
+    """Return what changed the machine from position `start` of the transcript on."""
+    changing = ("rules", "routes", "up", "configure", "down", "links", "VPN", "open", "ask")
+    return [line for line in world.transcript[start:] if line.startswith(changing)]
+
+
+@pytest.mark.promise("P15")
+@pytest.mark.parametrize("seconds", [2, 60])
+def test_a_stop_during_a_shortage_ends_closed(seconds: int) -> None:
+    """By rules where it ends in time, by the links where it does not; the error says which."""
+    world = World(ONE)
+
+    def begins() -> None:
+        world.fails["rules"] = [NOT_NOW] * 100_000
+
+    def ends() -> None:
+        world.fails.clear()
+
+    if seconds < CLOSING_TIME:
+        world.run((10, begins), (12 + seconds, ends), until=12)
+        assert world.firewall.summary == "closed"
+        assert "links down" not in world.transcript
+    else:
+        with pytest.raises(NotClosedError, match=r"not now.*every link is down"):
+            world.run((10, begins), until=12)
+        assert world.links_are_down
+    assert world.clock.now - world.since(12) < CLOSING_TIME + 2
+    assert acts(world)[-1] == "down", "the interface and its key are away"
+
+
+@pytest.mark.promise("P1")
+def test_a_fault_of_ours_during_a_shortage_ends_closed_too() -> None:
+    """What nobody has foreseen meets rules that cannot be written for some seconds."""
+    world = World(ONE)
+
+    def begins() -> None:
+        world.fails["rules"] = [NOT_NOW] * 20
+        world.fails["status"] = [RuntimeError("a fault")]
+
+    with pytest.raises(RuntimeError):
+        world.run((10, begins), until=60)
+    assert world.firewall.summary == "closed"
+    assert acts(world)[-1] == "rules closed", "nothing is opened after it"
+
+
+@pytest.mark.promise("P1")
+def test_rules_that_are_refused_during_a_shortage_are_closed_when_it_ends() -> None:
+    """The refusal is remembered; no link goes down for the shortage."""
+    world = World(ONE)
+
+    def begins() -> None:
+        world.fails["rules"] = [FirewallError("no"), *[NOT_NOW] * 5]
+        world.tunnel_lost()
+
+    world.run((10, begins), until=60)
+    assert "links down" not in world.transcript
+    assert "locked" in {status.state for status in world.told if status.at > world.since(10)}
+    assert world.at(59).healthy
 
 
 def test_what_nobody_thought_of_ends_the_gateway_closed() -> None:

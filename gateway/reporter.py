@@ -1,0 +1,78 @@
+"""What the supervisor reports: changes of state in the log, and a status for the health server."""
+
+from collections import Counter
+from dataclasses import replace
+
+import structlog
+
+from gateway.enforcement import Enforcement
+from gateway.parts import Parts
+from gateway.policy.states import Connected, Reason, State, Stopping
+from gateway.policy.telling import detail, endpoint, name, reason, status_of
+from gateway.setback import Setback
+
+
+class Reporter:
+    """Counts connections and losses; `verified_at` is when the kernel was last found as wanted."""
+
+    def __init__(self, parts: Parts, kernel: Enforcement) -> None:
+        self._parts = parts
+        self._kernel = kernel
+        self._log = structlog.get_logger()
+        self._reconnects: Counter[str] = Counter()
+        self._switches = 0
+        self._served = ""
+        self.verified_at: float | None = None
+
+    def changed(self, before: State, after: State, now: float) -> None:
+        """Log a change of state that is worth a line, count it, and start the user's command."""
+        if _logged(before) == _logged(after):
+            return
+        self._log.info(
+            "state changed",
+            old=name(before),
+            new=name(after),
+            reason=str(reason(after)),
+            detail=detail(after),
+            endpoint=endpoint(after),
+            seconds=round(now - before.since, 3),
+        )
+        if isinstance(after, Connected) and not isinstance(before, Connected):
+            self._switches += self._served not in {"", endpoint(after)}
+            self._served = endpoint(after)
+            self._parts.hooks.up()
+        if isinstance(before, Connected) and not isinstance(after, Connected):
+            self._reconnects.update([reason(after)] if not isinstance(after, Stopping) else [])
+            self._parts.hooks.down()
+
+    def publish(self, state: State, now: float, setback: Setback | None, names: str) -> None:
+        """Give the health server the status of `state` at `now`.
+
+        `setback` is what keeps the kernel from being asked or changed; `names` is why names do not
+        resolve, empty if they do.
+        """
+        parts, kernel = self._parts, self._kernel
+        status = replace(
+            status_of(state, now),
+            firewall=parts.firewall.name,
+            tunnel=parts.tunnel.name,
+            drift=kernel.drift,
+            verified_age=None if self.verified_at is None else now - self.verified_at,
+            reconnects=tuple(self._reconnects.items()),
+            switches=self._switches,
+            refused=kernel.refused,
+            limits=(*parts.limits, *filter(None, [names])),
+        )
+        if setback is not None:
+            status = replace(status, healthy=False, reason=Reason.UNCHECKED, detail=setback.problem)
+        elif kernel.drifted and status.healthy:
+            # Reverted, but not yet seen to stay.
+            status = replace(
+                status, healthy=False, reason=Reason.DRIFT, detail="; ".join(kernel.drifted)
+            )
+        parts.publish(status)
+
+
+def _logged(state: State) -> tuple[str, ...]:
+    """Return what makes a difference that is worth a line in the log."""
+    return name(state), reason(state), endpoint(state)
