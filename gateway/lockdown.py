@@ -10,7 +10,6 @@ started for now, or took too long, the links wait for it down: `app.secure` sets
 At the top only modules that the interpreter has loaded anyway; `-X importtime` tells.
 """
 
-import errno
 import os
 import sys
 import time
@@ -161,8 +160,10 @@ def _start(
             path = f"{directory}/{tool}"
             try:
                 pid = os.posix_spawn(path, (tool, *arguments), env, file_actions=actions)
+            except FileNotFoundError:
+                continue
             except OSError as err:
-                if err.errno != errno.ENOENT and _is_shortage(err):
+                if _is_shortage(err):
                     complaints.append(f"{NOT_NOW}: {tool}: {err.strerror}")
                     break
                 continue

@@ -52,7 +52,7 @@ class Parts:
     network: Network
     resolver: Resolver
     hooks: Hooks
-    probe: Callable[[Probe], Coroutine[Any, Any, bool]]
+    probe: Callable[[Probe], Coroutine[Any, Any, bool | None]]
     write_resolver: Callable[[str], None]
     forget_flows: Callable[[], None]
     publish: Callable[[Status], None]

@@ -378,7 +378,7 @@ class Supervisor:
 
     async def _probe(self, probe: Probe) -> None:
         answered = await self._parts.probe(probe)
-        if probe.is_question:
+        if probe.is_question and answered is not None:
             self._probed.append(Probed(answered))
             self._woken.set()
 

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Callable
 
+from gateway.errors import is_shortage
 from gateway.model import INTERFACE
 from gateway.policy.probing import Probe, Question
 
@@ -34,9 +35,10 @@ HOP_LIMIT = {
 """The options of ip(7) and ipv6(7)."""
 
 
-async def probe(wanted: Probe) -> bool:
-    """Send `wanted` into the tunnel and say whether it was answered; never raises for the network.
+async def probe(wanted: Probe) -> bool | None:
+    """Send `wanted` into the tunnel and return whether it was answered; never raises OSError.
 
+    None means that it could not be sent for now, which says nothing about who should answer.
     Nothing but the tunnel's interface can carry it, whatever the routes say.
     """
     address, version = str(wanted.address), wanted.address.version
@@ -44,8 +46,8 @@ async def probe(wanted: Probe) -> bool:
         if wanted.question is Question.DNS:
             return await _ask_resolver(address, version)
         return await _ping(address, version, wanted.hops)
-    except OSError:
-        return False
+    except OSError as err:
+        return None if is_shortage(err) else False
 
 
 async def _ask_resolver(address: str, version: int) -> bool:

@@ -11,7 +11,7 @@ GATEWAY = PROJECT / "gateway"
 SHARED = {"model", "errors"}
 MAY_IMPORT = {
     "__main__": {"lockdown", "last_resort", "cli"},
-    "lockdown": {"lock_rules", "last_resort", "system"},
+    "lockdown": {"lock_rules", "last_resort", "system", "errors"},
     "lock_rules": set(),
     "last_resort": SHARED | {"system", "settings", "log"},
     "cli": SHARED | {"app", "commands", "settings", "log"},
