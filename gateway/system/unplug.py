@@ -88,27 +88,27 @@ class Unplug:
         self._rtnl.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, ANSWER_TIME)
         self._rtnl.bind((0, 0))
 
-    def pull(self) -> tuple[str, ...]:
-        """Set every link but the loopback down; return those that are still up.
+    def pull(self, only: Collection[int] | None = None) -> tuple[str, ...]:
+        """Set every link but the loopback down, or `only` those with these indexes.
 
-        Raises OSError when the links could not be listed.
+        Return those of them that are still up. Raises OSError when the links could not be listed.
         """
-        for link in self._links():
+        for link in self._links(only):
             if link.is_up:
                 self._remember(link)
                 with suppress(OSError):  # what did not work is seen by what is up afterwards
                     self._set_flags(link, link.flags & ~IFF_UP)
-        return tuple(link.name for link in self._links() if link.is_up)
+        return tuple(link.name for link in self._links(only) if link.is_up)
 
-    def plug(self) -> tuple[str, ...]:
-        """Set those links up again that a gateway has set down; return what could not be restored.
+    def plug(self, but: Collection[int] = ()) -> tuple[str, ...]:
+        """Set those links up again that a gateway has set down, `but` those with these indexes.
 
-        To be called when the closed rules are in force. Raises OSError when the links could not be
-        listed.
+        To be called when the closed rules are in force. Return what could not be restored. Raises
+        OSError when the links could not be listed.
         """
         problems: list[str] = []
         for link in self._links():
-            if link.alias.startswith(MARK):
+            if link.alias.startswith(MARK) and link.index not in but:
                 problems += self._restore(link)
         return tuple(problems)
 
@@ -152,7 +152,7 @@ class Unplug:
             if err.errno != errno.EEXIST:
                 raise
 
-    def _links(self) -> list[Link]:
+    def _links(self, only: Collection[int] | None = None) -> list[Link]:
         return [
             Link(
                 index,
@@ -161,6 +161,7 @@ class Unplug:
                 attributes.get(IFLA_IFALIAS, b"").rstrip(b"\0").decode("utf-8", "replace"),
             )
             for (_, _, index, flags, _), attributes in self._dump(RTM_GETLINK, LINK)
+            if only is None or index in only
         ]
 
     def _routes(self, index: int) -> Iterator[str]:
