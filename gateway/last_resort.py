@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterable
 
 from gateway.errors import GatewayError, MissingError
+from gateway.log_writer import without_waiting
 from gateway.system.capabilities import missing_capabilities
 from gateway.system.unplug import Unplug
 
@@ -54,7 +55,8 @@ def tell(error: Exception) -> None:
     else:
         place = traceback.extract_tb(error.__traceback__)[-1]
         line = f"unexpected {type(error).__name__} in {place.filename}, line {place.lineno}"
-    sys.stderr.write(f"gateway: {line}\n")
+    stream = without_waiting(sys.stderr)
+    stream.write(f"gateway: {line}\n")
     level = os.environ.get("LOG_LEVEL", "")  # noqa: TID251 - the settings may be what failed
     if level.lower() == "debug":
-        sys.stderr.writelines(traceback.format_tb(error.__traceback__))
+        stream.writelines(traceback.format_tb(error.__traceback__))

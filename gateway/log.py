@@ -3,9 +3,11 @@
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
+
+from gateway.log_writer import without_waiting
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -34,28 +36,38 @@ def _redact_event(
     return {name: redact(value) for name, value in event.items()}
 
 
-def configure(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Log events of at least `level` to `stream` (stdout) as `form`: json, console or auto.
+def configure(level: str, form: str) -> None:
+    """Log events of at least `level` to stdout as `form`: json, console or auto.
 
     `auto` is console on a terminal and JSON elsewhere. Redaction comes last before rendering, so
-    that tracebacks pass through it too.
+    that tracebacks pass through it too. Nothing that is written to stdout or stderr afterwards
+    waits for its reader, Python's own warnings included.
     """
-    stream = stream or sys.stdout
-    console = form == "console" or (form == "auto" and stream.isatty())
+    is_terminal = sys.stdout.isatty()
     renderer = (
-        structlog.dev.ConsoleRenderer(colors=stream.isatty())
-        if console
+        structlog.dev.ConsoleRenderer(colors=is_terminal)
+        if form == "console" or (form == "auto" and is_terminal)
         else structlog.processors.JSONRenderer()
     )
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _redact_event,
+        renderer,
+    ]
+
+    def told_lost(lines: int) -> str:
+        event: Any = {"event": "lines of the log were lost: nobody read them", "lines": lines}
+        for processor in processors:
+            event = processor(None, "warning", event)
+        return str(event)
+
+    sys.stdout = without_waiting(sys.stdout, told_lost)
+    sys.stderr = without_waiting(sys.stderr)
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            _redact_event,
-            renderer,
-        ],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         cache_logger_on_first_use=False,
     )
