@@ -24,18 +24,21 @@ from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.guard import Guard, guard_for
 from gateway.health import Board, HealthServer
-from gateway.model import INTERFACE, Address, Backend, Config, Facts, HostPort
+from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
 from gateway.parts import Parts
 from gateway.policy import limits
-from gateway.policy.dns import resolv_conf, resolvers_found, resolvers_of
+from gateway.policy.dns import resolvers_of
 from gateway.policy.firewall import closed
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
 from gateway.supervisor import Supervisor
-from gateway.system import conntrack, process, resolv, sole
+from gateway.system import conntrack, process, sole
+from gateway.system.aside import Aside
 from gateway.system.events import watch
+from gateway.system.given import Given
 from gateway.system.hooks import Hooks
+from gateway.system.kept import KeptFile
 from gateway.system.kernel import has_xdp
 from gateway.system.links import refuse_unnameable
 from gateway.system.lookup import EndpointLookup
@@ -43,6 +46,7 @@ from gateway.system.namespace import Namespace
 from gateway.system.network import Network, ipv6_usable
 from gateway.system.probe import probe
 from gateway.system.reserve import Reserve
+from gateway.system.resolv import FILE, ResolverFile
 from gateway.system.unplug import Unplug
 from gateway.tunnel.choose import choose as choose_tunnel
 
@@ -78,6 +82,7 @@ class Secured:
     reserve: Reserve
     mark: int
     first: bool
+    given: Given
     limits: tuple[str, ...]
 
 
@@ -161,14 +166,19 @@ def _secured(claim: socket.socket) -> Secured:
     else:
         told += limits.of_guard(routed=guard.routed, in_advance=guard.in_advance)
     told += limits.of_kernel(xdp=has_xdp())
+    given = Given(ResolverFile(), KeptFile())
     first = not network.has_routing(LOCKED)
+    if first:
+        given.keep_first()
     network.apply_routing(LOCKED)
     try:
         conntrack.flush()
     except MissingError as err:
         told.append(f"flows older than the gateway are not forgotten: {err}")
     namespace = Namespace(network, mark if guard else None, unplug)
-    return Secured(claim, firewall, guard, network, namespace, reserve, mark, first, tuple(told))
+    return Secured(
+        claim, firewall, guard, network, namespace, reserve, mark, first, given, tuple(told)
+    )
 
 
 async def serve(config: Config, secured: Secured) -> None:
@@ -184,12 +194,13 @@ async def serve(config: Config, secured: Secured) -> None:
     board = Board(_clock)
     process.reap_orphans()
     tunnel = patiently(lambda: choose_tunnel(config.implementation, secured.network))
-    told = (*secured.limits, *limits.of_config(config))
+    files = Aside(str(FILE))
+    given = await _take_resolvers(config, secured, files)
+    told = (*secured.limits, *limits.of_config(config), *limits.of_resolvers(config, given.problem))
     for limit in told:
         log.warning("this machine cannot keep every promise", limit=limit)
     if any(candidate.has_family(6) for candidate in config.tunnels) and not ipv6_usable():
         log.warning("IPv6 stays refused", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
-    found = _take_resolvers(config, first=secured.first)
     supervisor = Supervisor(
         with_secret_mark(config, secrets.randbits(31)),
         Parts(
@@ -197,16 +208,15 @@ async def serve(config: Config, secured: Secured) -> None:
             guard=UplinkGuard(secured.guard, secured.mark) if secured.guard else None,
             tunnel=tunnel,
             network=secured.namespace,
-            resolver=EndpointLookup(config.endpoint_resolver or next(iter(found), None)),
+            resolver=EndpointLookup(config.endpoint_resolver or next(iter(given.found), None)),
             hooks=Hooks(config.up_command, config.down_command),
             probe=probe,
-            write_resolver=lambda text: resolv.write(resolv.FILE, text),
+            write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
             forget_flows=conntrack.flush,
             publish=board.publish,
             clock=_clock,
             reserve=secured.reserve.lent,
             limits=told,
-            found_resolvers=found,
         ),
     )
     loop = asyncio.get_running_loop()
@@ -231,18 +241,21 @@ def _chosen(backend: Backend) -> Firewall:
     return firewall
 
 
-def _take_resolvers(config: Config, *, first: bool) -> tuple[Address, ...]:
-    """Return the resolvers that the container was given, and seal them in the file that named them.
+async def _take_resolvers(config: Config, secured: Secured, files: Aside) -> Given:
+    """Find the resolvers that the container was given, and seal them in the file that named them.
 
     At once, before any workload is there to write to it. Whether the file can be written at all is
     found out and told when the tunnel's resolvers are.
     """
-    key = config.tunnels[0].private_key
-    found = resolvers_found(resolv.read(resolv.FILE), key, first=first)
+    given = secured.given
+
+    def take() -> None:
+        given.take(config.tunnels[0].private_key, first=secured.first)
+        given.write(resolvers_of(config.tunnels[0], config))
+
     with suppress(NetworkError):
-        resolvers = resolvers_of(config.tunnels[0], config)
-        resolv.write(resolv.FILE, resolv_conf(resolvers, found, key))
-    return found
+        await files.run(take)
+    return given
 
 
 def _clock() -> float:

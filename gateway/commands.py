@@ -5,6 +5,7 @@ import json
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -222,14 +223,17 @@ def visible(text: str) -> str:
 def verify(asked: argparse.Namespace) -> int:
     """Try every way around the tunnel and print what happened; the exit code sums it up."""
     from gateway.policy.dns import resolvers_in  # noqa: PLC0415 - as in _rules
-    from gateway.system.resolv import FILE, read  # noqa: PLC0415
+    from gateway.system.resolv import ResolverFile  # noqa: PLC0415
     from gateway.verification.report import Verification  # noqa: PLC0415
 
     environ = settings.environment()
     address = settings.health_address(environ)
+    named = ""
+    with suppress(NetworkError):
+        named = ResolverFile().read()
     try:
         config = settings.load(environ).config
-        trial = Verification(lambda: _ask(address), config, resolvers_in(read(FILE)))
+        trial = Verification(lambda: _ask(address), config, resolvers_in(named))
         lines = trial.run(echo=asked.echo, cut=asked.cut)
     except ConfigError as err:
         print("\n".join(map(str, err.problems)), file=sys.stderr)

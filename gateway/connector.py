@@ -17,7 +17,7 @@ from gateway.enforcement import Enforcement
 from gateway.errors import FirewallError, GatewayError, KernelError, NetworkError, TunnelError
 from gateway.model import INTERFACE, Config, Tunnel
 from gateway.parts import Parts
-from gateway.policy.dns import resolv_conf, resolved, resolvers_of
+from gateway.policy.dns import resolved, resolvers_of
 from gateway.policy.routing import routing_for, tunnel_mtu, uplink_to, without_interface
 from gateway.policy.states import Built, Event, Failed, Resolved, Stop
 
@@ -26,6 +26,9 @@ TIME_LIMIT = 8.0
 
 DYNAMIC_PORTS = range(49152, 65536)
 """Where another listen port is taken from (RFC 6335, section 6)."""
+
+NAMES_AGAIN = 1.0
+"""Seconds from one attempt to write the resolver file to the next, while names do not resolve."""
 
 OWN_RESOLVER = "mount a file of your own at /etc/resolv.conf, here and in the workloads"
 """What helps where the resolver file cannot be written: Docker's with a read-only root is one."""
@@ -43,6 +46,8 @@ class Connector:
         self._standing: Tunnel | None = None
         self.built_at = 0.0
         self.names_problem = ""
+        self._names_tried_at = 0.0
+        self._names: asyncio.Future[None] | None = None
 
     def stop(self) -> None:
         """Cut off what is under way, if anything; to be called on the loop."""
@@ -92,7 +97,7 @@ class Connector:
             self._standing = None
             await self._parts.tunnel.up(tunnel, tunnel_mtu(tunnel, self._kernel.facts))
         self._standing = tunnel
-        self._write_resolver(tunnel)
+        await self._write_resolver(tunnel)
         self.built_at = self._parts.clock()
         return Built()
 
@@ -109,15 +114,25 @@ class Connector:
             return False
         return True
 
-    def _write_resolver(self, tunnel: Tunnel) -> None:
+    def keep_names(self, tunnel: Tunnel) -> None:
+        """Try the resolver file again when it is time, as long as names do not resolve.
+
+        Does not wait for it; to be called on the loop, now and then, while connected.
+        """
+        is_due = self._parts.clock() >= self._names_tried_at + NAMES_AGAIN
+        if self.names_problem and is_due and (self._names is None or self._names.done()):
+            self._names = asyncio.ensure_future(self._write_resolver(tunnel))
+
+    async def _write_resolver(self, tunnel: Tunnel) -> None:
         """Write the resolver file; without it names do not resolve, but nothing leaks."""
-        resolvers, found = resolvers_of(tunnel, self._config), self._parts.found_resolvers
-        text = resolv_conf(resolvers, found, self._config.tunnels[0].private_key)
+        self._names_tried_at = self._parts.clock()
         try:
-            self._parts.write_resolver(text)
-        except KernelError as err:
+            await self._parts.write_resolver(resolvers_of(tunnel, self._config))
+        except (KernelError, OSError) as err:
             if not self.names_problem:
                 self._log.warning("names will not resolve", problem=str(err), remedy=OWN_RESOLVER)
             self.names_problem = f"names do not resolve: {err}; {OWN_RESOLVER}"
         else:
+            if self.names_problem:
+                self._log.info("names resolve again")
             self.names_problem = ""

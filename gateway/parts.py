@@ -44,6 +44,8 @@ class Parts:
     """Every part; `publish` takes each status, `clock` gives seconds, suspended ones too.
 
     `reserve` lends descriptors to what has to be put into force when there are none left.
+    `write_resolver` gives workloads resolvers; it raises NetworkError, and takes half a second at
+    most.
     """
 
     firewall: Firewall
@@ -53,10 +55,9 @@ class Parts:
     resolver: Resolver
     hooks: Hooks
     probe: Callable[[Probe], Coroutine[Any, Any, bool | None]]
-    write_resolver: Callable[[str], None]
+    write_resolver: Callable[[tuple[Address, ...]], Coroutine[Any, Any, None]]
     forget_flows: Callable[[], None]
     publish: Callable[[Status], None]
     clock: Callable[[], float]
     reserve: Callable[[], AbstractContextManager[None]] = nullcontext
     limits: tuple[str, ...] = ()
-    found_resolvers: tuple[Address, ...] = ()

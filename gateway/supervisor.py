@@ -12,7 +12,7 @@ import structlog
 from gateway.connector import Connector
 from gateway.enforcement import Enforcement
 from gateway.errors import FirewallError, GatewayError, KernelError, TunnelError, is_shortage
-from gateway.model import INTERFACE, Config, Facts
+from gateway.model import INTERFACE, Config, Facts, TunnelStatus
 from gateway.parts import Parts
 from gateway.policy.machine import step
 from gateway.policy.probing import Probe, probe_for
@@ -79,6 +79,7 @@ class Supervisor:
         self._woken = asyncio.Event()
         self._asked_to_stop = False
         self._kernel_changed = False
+        self._sampling: asyncio.Future[TunnelStatus] | None = None
         self._probed: deque[Probed] = deque()
         self._probing: asyncio.Future[None] | None = None
         self._probed_at = 0.0
@@ -90,6 +91,8 @@ class Supervisor:
         """Ask the loop to end; to be called on the loop."""
         self._asked_to_stop = True
         self._connector.stop()
+        if self._sampling is not None:
+            self._sampling.cancel()
         self._woken.set()
 
     def kernel_changed(self) -> None:
@@ -239,16 +242,21 @@ class Supervisor:
         return Moved(now)
 
     async def _sample(self) -> Event | None:
-        """Ask WireGuard what it knows, where there should be an interface."""
+        """Ask WireGuard what it knows, where there should be an interface; a stop ends it."""
         state = self._state
         if not isinstance(state, Connected) and not (isinstance(state, Connecting) and state.built):
             return None
+        self._sampling = asyncio.ensure_future(self._parts.tunnel.status())
         try:
-            status = await self._parts.tunnel.status()
+            status = await self._sampling
         except TunnelError as err:
             if is_shortage(err):
                 raise
             return Lost(str(err))
+        except asyncio.CancelledError:
+            if self._asked_to_stop:
+                return Stop()
+            raise
         fault = self._parts.network.fault_of(INTERFACE, state.tunnel.addresses)
         return Lost(fault) if fault else Sampled(status)
 
@@ -348,13 +356,14 @@ class Supervisor:
     # What is due now and then
 
     def _keep(self) -> None:
-        """Compare with the kernel, and probe the tunnel, when it is time."""
+        """Compare with the kernel, probe the tunnel, mend the resolver file, when it is time."""
         now = self._now()
         if now >= self._verify_at:
             self._kernel.look_around()
         self._verify_if_due(now)
         if isinstance(self._state, Connected):
             self._probe_if_due(self._state, now)
+            self._connector.keep_names(self._state.tunnel)
 
     def _verify_if_due(self, now: float) -> None:
         if now >= self._verify_at:

@@ -1,10 +1,11 @@
 """Names: what workloads get as resolver configuration, and what an endpoint's name becomes.
 
 The resolvers that the container was given have to outlive the file that named them, because a
-gateway that starts again in its namespace asks them for the endpoint's name. They stay in a comment
-of that file, and workloads can write there. So the comment bears a seal that takes the private key
-to make, and where a gateway has been before, nothing but a sealed comment is believed: who chooses
-the resolver is told the name, and chooses to whom the handshakes go.
+gateway that starts again asks them for the endpoint's name. They stay in a copy that no workload
+can reach (gateway.system.given), and in a comment of that file, for a gateway whose container was
+made again in the same namespace. Workloads can write to the file, so the comment has a seal that
+takes the private key to make. Without a copy, and where a gateway has been before, only a sealed
+comment is believed: who chooses the resolver learns the name, and chooses who gets the handshakes.
 """
 
 import hashlib
@@ -28,6 +29,8 @@ from gateway.policy.routing import IPV4, uplink_to
 FOUND = "# Found here:"
 """Begins the comment that keeps the resolvers which were in the file before."""
 
+DOCKER_RESOLVER = ip_address("127.0.0.11")
+
 SEAL_LENGTH = 32
 """Hexadecimal digits of the comment's seal."""
 
@@ -49,10 +52,14 @@ def resolv_conf(resolvers: Iterable[Address], found: Iterable[Address], key: Sec
     return "\n".join([*lines, "search .", *(f"nameserver {it}" for it in resolvers)]) + "\n"
 
 
-def resolvers_found(text: str, key: Secret, *, first: bool) -> tuple[Address, ...]:
+def resolvers_found(text: str, key: Secret, *, first: bool, kept: bool) -> tuple[Address, ...]:
     """Return the resolvers that the container was given, as far as its resolv.conf can be believed.
 
-    `first` says that no gateway has been in this namespace before: nobody has touched the file yet.
+    `first`: no gateway has been in this namespace before. That alone does not show that nobody has
+    changed the file: a container that starts again has a new namespace and the same file, which
+    running workloads still have mounted. `kept`: the container's own layer can hold a copy, and had
+    none, so this is its first start. Where it cannot hold one, a file without a seal is believed
+    only where it names Docker's own resolver, which listens inside the namespace.
     """
     for line in text.splitlines():
         before, _, seal = line.rpartition(" ")
@@ -60,7 +67,18 @@ def resolvers_found(text: str, key: Secret, *, first: bool) -> tuple[Address, ..
             seal.encode(), _seal(before, key).encode()
         ):
             return _addresses(before.removeprefix(FOUND).split())
-    return resolvers_in(text) if first else ()
+    named = resolvers_in(text) if first else ()
+    return named if kept else tuple(it for it in named if it == DOCKER_RESOLVER)
+
+
+def kept(found: Iterable[Address]) -> str:
+    """Return the copy's text for the resolvers `found`."""
+    return "".join(f"{address}\n" for address in found)
+
+
+def resolvers_kept(text: str) -> tuple[Address, ...]:
+    """Return the resolvers of a copy."""
+    return _addresses(text.split())
 
 
 def resolvers_in(text: str) -> tuple[Address, ...]:

@@ -54,3 +54,17 @@ def of_config(config: Config) -> Iterator[str]:
             "the firewall mark of the encrypted flow is the FwMark that was chosen, which "
             f"`ip rule` shows to everybody; leave FwMark out, or {DROP_NET_RAW}"
         )
+
+
+def of_resolvers(config: Config, problem: str) -> Iterator[str]:
+    """Yield the limit of a container that cannot keep its resolvers, because of `problem`.
+
+    It matters where one of them is to be asked for an endpoint's name.
+    """
+    is_asked = config.endpoint_resolver is None and any(t.names for t in config.tunnels)
+    if problem and is_asked:
+        yield (
+            f"the container's resolvers cannot be kept across a restart ({problem}), so only "
+            "Docker's own at 127.0.0.11 is asked for the endpoint's name; set "
+            "WIREGUARD_ENDPOINT_RESOLVER"
+        )

@@ -118,7 +118,7 @@ class Settings(BaseSettings):
             "Tunnel",
             "The resolver that is asked for the server's name, outside the tunnel. Nobody else may "
             "ask it.",
-            unset="the one that the container was given",
+            unset="the one that the container was given at its first start",
             example="192.168.1.1",
         )
     )

@@ -59,7 +59,8 @@ class EndpointLookup:
         if self._resolver is None:
             raise MissingError(
                 "there is no resolver to ask for the endpoint's name: none was given, or"
-                " /etc/resolv.conf was written by somebody else since the gateway was here before",
+                " /etc/resolv.conf was written by somebody else since the gateway was here before,"
+                " or it cannot be kept across a restart",
                 "set WIREGUARD_ENDPOINT_RESOLVER, or an address as endpoint",
             )
         import dns.message  # noqa: F401, PLC0415 - before the hole opens, which is to be short

@@ -159,7 +159,7 @@ class World:
             resolver=_Resolver(self),
             hooks=_Hooks(self),
             probe=self._probe,
-            write_resolver=lambda text: self.call("resolv.conf", text.splitlines()[-1]),
+            write_resolver=self._write_resolver,
             forget_flows=lambda: self.call("forget flows"),
             publish=self._publish,
             clock=self.clock,
@@ -168,6 +168,9 @@ class World:
     def arrives(self) -> bool:
         """Throw the dice for one packet on one way."""
         return self._chance.random() >= self.loss
+
+    async def _write_resolver(self, resolvers: tuple[Address, ...]) -> None:
+        self.call("resolv.conf", f"nameserver {resolvers[-1]}" if resolvers else "search .")
 
     async def _probe(self, probe: Probe) -> bool:
         self.note("probe", str(probe.address))

@@ -12,12 +12,15 @@ from tests.lab.workload import DOCKER_CAPABILITIES, Workload, with_capabilities
 GATEWAY_CAPABILITIES = (*DOCKER_CAPABILITIES, "net_admin")
 """Docker's default set with `cap_add: NET_ADMIN`."""
 
-# The mounts of a container: a /run and a resolv.conf of its own, and a /sys of its namespace.
-# They outlive the process, because a container that restarts in place keeps them too.
+# The mounts of a container: a /run, a /var/lib/portcullis and a resolv.conf of its own, and a /sys
+# of its namespace. They outlive the process, because a container that restarts in place keeps them
+# too. The mount point in /var/lib is all that is left behind.
 _HOLD = """
 set -e
 mount -t sysfs -o ro sysfs /sys
 mount -t tmpfs tmpfs /run
+mkdir -p /var/lib/portcullis
+mount --bind "$3" /var/lib/portcullis
 mkdir -p /run/wireguard /run/secrets
 resolv=$(readlink -m /etc/resolv.conf)
 mkdir -p "$(dirname "$resolv")"
@@ -58,13 +61,16 @@ class Container:
         self._read_only_proc_sys = read_only_proc_sys
         resolver = household.file("resolv.conf")
         resolver.write_text(resolv_conf, encoding="utf-8")
+        layer = household.file("layer")
+        layer.mkdir(mode=0o700)
         taken_away = [
             *([_READ_ONLY_PROC_SYS] if read_only_proc_sys else []),
             *([_WITHOUT_TUN] if without_tun else []),
         ]
         hold = ["unshare", "--mount", "--propagation", "slave", "--", "sh", "-c", _HOLD, "hold"]
         self._holder = household.start(
-            namespace.command([*hold, str(resolver), " && ".join(taken_away)]), "holder"
+            namespace.command([*hold, str(resolver), " && ".join(taken_away), str(layer)]),
+            "holder",
         )
         self._holder.wait_for("ready")
         self._mounts = Path(f"/proc/{self._holder.pid}/ns/mnt")

@@ -13,6 +13,7 @@ from tests.lab.namespace import Namespace
 from tests.lab.process import PATIENCE, Child, Household, run
 
 PROBES = str(Path(__file__).with_name("probes.py"))
+HOLDER = str(Path(__file__).with_name("holder.py"))
 RIDER = str(Path(__file__).with_name("rider.py"))
 TRAFFIC = str(Path(__file__).with_name("traffic.py"))
 PROBE_TIMEOUT = 2.0
@@ -128,6 +129,12 @@ class Workload:
         child = self._household.start(argv, "rider")
         child.wait_for("ready")
         return child
+
+    def hold(self, path: str) -> Child:
+        """Take a lease on a file and keep it, as often as the kernel gives one; see holder.py."""
+        return self._household.start(
+            self.command([sys.executable, "-I", "-S", HOLDER, path]), "holder"
+        )
 
     def _traffic(self, name: str, **arguments: object) -> "Traffic":
         script = [sys.executable, "-I", "-S", TRAFFIC, name]

@@ -6,6 +6,7 @@ from tests.lab.gateway import Gateway
 from tests.lab.process import eventually
 from tests.lab.server import INSIDE, RESOLVED
 from tests.lab.topology import Lab
+from tests.promises.witness import open_everything
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P10")]
 
@@ -71,9 +72,9 @@ OUTSIDE = "198.51.100.53"
 """A resolver of the internet's, which a workload would like the gateway to ask."""
 
 
-def asked(lab: Lab, since: float) -> bool:
-    """Say whether a question was seen on its way to OUTSIDE."""
-    return any(frame.destination == OUTSIDE for frame in lab.capture.frames(since))
+def asked(lab: Lab, since: float, resolver: str = OUTSIDE) -> bool:
+    """Say whether a question was seen on its way to `resolver`."""
+    return any(frame.destination == resolver for frame in lab.capture.frames(since))
 
 
 def by_name(lab: Lab, resolv_conf: str) -> Gateway:
@@ -84,8 +85,9 @@ def by_name(lab: Lab, resolv_conf: str) -> Gateway:
 
 
 def test_a_workload_does_not_choose_whom_a_gateway_asks_that_starts_again(lab: Lab) -> None:
-    """It can write to the file, and the gateway believes only what it has sealed there.
+    """It can write to the file, and the gateway believes its own copy, or else its own seal.
 
+    The copy goes with a container that is made again; some engines keep the namespace then.
     Control: the same line is believed at the first start, before there is any workload.
     """
     lab.docker_resolver(A=lab.server.endpoint.ipv4)
@@ -105,11 +107,55 @@ def test_a_workload_does_not_choose_whom_a_gateway_asks_that_starts_again(lab: L
         assert not asked(other, gateway.started_at)
         workload.run("sh", "-c", f"printf '{lines}' >/etc/resolv.conf")
         gateway.kill()
+        gateway.restart().wait_healthy()
+        assert not asked(other, gateway.started_at)
+        workload.run("sh", "-c", f"printf '{lines}' >/etc/resolv.conf")
+        gateway.kill()
+        (gateway.container.root / "var/lib/portcullis/resolvers").unlink()
         gateway.restart().wait_for_state("resolving")
-        told = gateway.wait_unhealthy().body["detail"]
+        told = eventually(lambda: gateway.status().body.get("detail"), timeout=5, what="the reason")
         assert "/etc/resolv.conf was written by somebody else" in told
         assert "WIREGUARD_ENDPOINT_RESOLVER" in told
         assert not asked(other, gateway.started_at)
+
+
+def like_new(lab: Lab) -> None:
+    """Make the namespace look like one in which no gateway has been, as after `docker restart`."""
+    open_everything(lab)
+    for family in ("-4", "-6"):
+        lab.operator.run("ip", family, "rule", "flush")
+        for table, priority in (("main", "32766"), ("default", "32767")):
+            lab.operator.run("ip", family, "rule", "add", "pref", priority, "table", table)
+        lab.operator.run("ip", family, "route", "flush", "table", "51820", check=False)
+
+
+def test_a_workload_does_not_choose_whom_a_gateway_asks_in_a_new_namespace(lab: Lab) -> None:
+    """As after `docker restart`: the namespace is new, the file is the same, and shared.
+
+    The gateway asks the resolver of its first start. Control: without the copy that it keeps, it
+    asks the one that the workload has written.
+    """
+    gateway = by_name(lab, f"nameserver {lab.server.router.ipv4}\n")
+    gateway.start(gateway.environment).wait_for_state("resolving")
+    since = gateway.started_at
+    eventually(
+        lambda: asked(lab, since, lab.server.router.ipv4), timeout=5, what="the first question"
+    )
+    workload = gateway.workload()
+    for is_control in (False, True):
+        gateway.kill()
+        workload.run("sh", "-c", f"echo nameserver {OUTSIDE} >/etc/resolv.conf")
+        like_new(lab)
+        if is_control:
+            (gateway.container.root / "var/lib/portcullis/resolvers").unlink()
+        gateway.restart().wait_for_state("resolving")
+        wanted = OUTSIDE if is_control else lab.server.router.ipv4
+        eventually(
+            lambda wanted=wanted: asked(lab, gateway.started_at, wanted),
+            timeout=5,
+            what=f"a question to {wanted}",
+        )
+        assert asked(lab, gateway.started_at) == is_control
 
 
 def test_no_contents_of_the_file_end_the_gateway(lab: Lab) -> None:

@@ -5,8 +5,15 @@ from ipaddress import ip_address
 
 import pytest
 
-from gateway.model import EVERYTHING, Endpoint, NamedEndpoint, Peer, Secret
-from gateway.policy.dns import resolv_conf, resolved, resolvers_found, resolvers_in
+from gateway.model import EVERYTHING, Address, Endpoint, NamedEndpoint, Peer, Secret
+from gateway.policy.dns import (
+    kept,
+    resolv_conf,
+    resolved,
+    resolvers_found,
+    resolvers_in,
+    resolvers_kept,
+)
 from tests.scenarios import IPV4_ONLY, ONE_UPLINK
 
 KEY, OTHER = Secret("one"), Secret("other")
@@ -16,8 +23,8 @@ OURS = resolv_conf([ip_address("10.64.0.1")], GIVEN, KEY)
 
 def test_the_resolvers_found_outlive_the_file_that_named_them() -> None:
     """However often the gateway starts again, and applications see the tunnel's alone."""
-    assert resolvers_found("nameserver 127.0.0.11\n", KEY, first=True) == GIVEN[:1]
-    assert resolvers_found(OURS, KEY, first=False) == GIVEN
+    assert resolvers_found("nameserver 127.0.0.11\n", KEY, first=True, kept=True) == GIVEN[:1]
+    assert resolvers_found(OURS, KEY, first=False, kept=True) == GIVEN
     assert [line for line in OURS.splitlines() if line.startswith("nameserver")] == [
         "nameserver 10.64.0.1"
     ]
@@ -39,15 +46,32 @@ def test_the_resolvers_found_outlive_the_file_that_named_them() -> None:
 )
 def test_where_a_gateway_has_been_only_what_it_sealed_is_believed(text: str) -> None:
     """A workload shares the file and could choose whom the gateway asks in clear."""
-    assert resolvers_found(text, KEY, first=False) == ()
+    assert resolvers_found(text, KEY, first=False, kept=True) == ()
+
+
+@pytest.mark.promise("P10")
+def test_where_no_copy_can_be_kept_only_dockers_resolver_is_believed_without_a_seal() -> None:
+    """The file may be older than the namespace, and a workload may have written it."""
+    text = "nameserver 203.0.113.10\nnameserver 127.0.0.11\n"
+    assert resolvers_found(text, KEY, first=True, kept=False) == GIVEN[:1]
+    assert resolvers_found(text, KEY, first=False, kept=False) == ()
+    assert resolvers_found(OURS, KEY, first=False, kept=False) == GIVEN
+    assert len(resolvers_found(text, KEY, first=True, kept=True)) == 2, "control"
+
+
+@pytest.mark.promise("P10")
+@pytest.mark.parametrize("found", [(), GIVEN])
+def test_a_copy_names_the_same_resolvers(found: tuple[Address, ...]) -> None:
+    """None at all, too: the file is not asked again then."""
+    assert resolvers_kept(kept(found)) == found
 
 
 @pytest.mark.promise("P10")
 def test_a_sealed_line_counts_wherever_it_stands() -> None:
     """What a workload adds around it changes nothing."""
     around = f"# Found here: 203.0.113.10\nnameserver 203.0.113.10\n{OURS}"
-    assert resolvers_found(around, KEY, first=False) == GIVEN
-    assert resolvers_found(around, KEY, first=True) == GIVEN
+    assert resolvers_found(around, KEY, first=False, kept=True) == GIVEN
+    assert resolvers_found(around, KEY, first=True, kept=True) == GIVEN
     assert resolvers_in(around) != GIVEN, "control: the seal makes the difference"
 
 

@@ -1,0 +1,68 @@
+"""Work that may wait for somebody else, on a thread beside the loop that decides.
+
+Even a file that was opened without waiting can keep its user waiting: write(2) waits for the lock
+of the inode, and whoever writes a gigabyte to it in one call holds that lock meanwhile.
+"""
+
+import asyncio
+import errno
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from gateway.errors import GatewayError, NetworkError
+
+TIME_LIMIT = 0.5
+"""Seconds that the loop waits. The work goes on after that, and nobody waits for it any more."""
+
+
+class Aside:
+    """Does one thing at a time; `subject` is what it works on, for errors."""
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+        self._is_busy = False
+
+    async def run(self, work: Callable[[], None], time_limit: float = TIME_LIMIT) -> None:
+        """Do `work`, and raise the GatewayError or OSError that it raises.
+
+        Raises NetworkError when it is not done after `time_limit` seconds, when the work before
+        has not ended yet, and when no thread can be started.
+        """
+        if self._is_busy:
+            raise NetworkError("the last attempt is still waiting", self._subject, errno.EBUSY)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def finish(error: Exception | None) -> None:
+            self._is_busy = False
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        def body() -> None:
+            error: Exception | None = None
+            try:
+                work()
+            except (GatewayError, OSError) as err:
+                error = err
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(finish, error)
+
+        try:
+            threading.Thread(target=body, name="aside", daemon=True).start()
+        except RuntimeError as err:
+            raise NetworkError("no thread can be started", self._subject, errno.EAGAIN) from err
+        self._is_busy = True
+        try:
+            async with asyncio.timeout(time_limit):
+                await done
+        except TimeoutError as err:
+            raise NetworkError(
+                f"not done after {time_limit:g} s: another process keeps it busy",
+                self._subject,
+                errno.ETIMEDOUT,
+            ) from err

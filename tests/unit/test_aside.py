@@ -1,0 +1,81 @@
+"""Work beside the loop: the loop goes on, whatever the work waits for."""
+
+import asyncio
+import errno
+import threading
+import time
+
+import pytest
+
+from gateway.errors import NetworkError
+from gateway.system.aside import Aside
+
+
+def test_what_the_work_raises_comes_out_where_it_was_asked_for() -> None:
+    """As if it had been done on the loop."""
+
+    def refuse() -> None:
+        raise NetworkError("no", "file", errno.EROFS)
+
+    async def story() -> list[str]:
+        done: list[str] = []
+        aside = Aside("file")
+        await aside.run(lambda: done.append("first"))
+        with pytest.raises(NetworkError) as caught:
+            await aside.run(refuse)
+        assert caught.value.errno == errno.EROFS
+        return done
+
+    assert asyncio.run(story()) == ["first"]
+
+
+def test_work_that_waits_for_somebody_else_keeps_only_its_own_thread() -> None:
+    """Told after its time; the loop has gone on meanwhile; nothing else begins until it ends."""
+    release = threading.Event()
+
+    def wait() -> None:
+        release.wait(30)
+
+    async def story() -> None:
+        aside, turns = Aside("file"), 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0.01)
+                turns += 1
+
+        counting = asyncio.ensure_future(count())
+        with pytest.raises(NetworkError) as caught:
+            await aside.run(wait, 0.3)
+        assert caught.value.errno == errno.ETIMEDOUT
+        assert turns > 10
+        counting.cancel()
+        began = time.monotonic()
+        with pytest.raises(NetworkError) as caught:
+            await aside.run(lambda: None)
+        assert caught.value.errno == errno.EBUSY
+        assert time.monotonic() - began < 0.1
+        release.set()
+        await asyncio.sleep(0.1)
+        await aside.run(lambda: None)
+
+    asyncio.run(story())
+
+
+def test_a_loop_that_has_ended_is_no_error_for_the_work() -> None:
+    """It goes on for a moment after the gateway has given up on it."""
+    ended = threading.Event()
+
+    async def story() -> None:
+        with pytest.raises(NetworkError):
+            await Aside("file").run(lambda: time.sleep(0.2), 0.05)
+
+    before = threading.excepthook
+    threading.excepthook = lambda _: ended.set()
+    try:
+        asyncio.run(story())
+        time.sleep(0.4)
+    finally:
+        threading.excepthook = before
+    assert not ended.is_set()
