@@ -24,7 +24,7 @@ class Given:
         self._file = file
         self._kept = kept
         self._key = Secret("")
-        self._is_kept = False
+        self._is_to_be_kept = True
         self.found: tuple[Address, ...] = ()
         self.problem = ""
 
@@ -49,22 +49,27 @@ class Given:
         try:
             copy = self._kept.read()
         except NetworkError as err:
+            self._is_to_be_kept = False
             self.problem = str(err)
             self.found = dns.resolvers_found(self._file.read(), key, first=first, kept=False)
             return
         if copy is not None:
-            self._is_kept = True
+            self._is_to_be_kept = False
             self.found = dns.resolvers_kept(copy)
             return
         text = self._file.read()
         self.found = dns.resolvers_found(text, key, first=first, kept=True)
         self._keep()
-        if not self._is_kept:
+        if self._is_to_be_kept:
             self.found = dns.resolvers_found(text, key, first=first, kept=False)
 
     def write(self, resolvers: tuple[Address, ...]) -> None:
-        """Give workloads `resolvers`; raises NetworkError."""
-        if not self._is_kept and not self.problem:
+        """Give workloads `resolvers`; raises NetworkError.
+
+        What could not be kept before is tried again: what the file names at the next start may be a
+        workload's, and a copy keeps it from being believed.
+        """
+        if self._is_to_be_kept:
             self._keep()
         self._file.write(dns.resolv_conf(resolvers, self.found, self._key))
 
@@ -74,4 +79,4 @@ class Given:
         except NetworkError as err:
             self.problem = str(err)
         else:
-            self._is_kept, self.problem = True, ""
+            self._is_to_be_kept = False
