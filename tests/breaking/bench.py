@@ -289,6 +289,7 @@ class Bench:
         gateway = self._gateway
         gateway.argv = [sys.executable, "-m", "gateway"]
         (gateway.container.root / "etc/resolv.conf").write_text(RESOLV_CONF, encoding="ascii")
+        (gateway.container.root / "var/lib/portcullis/resolvers").unlink(missing_ok=True)
         self._watched = watched
         if watched:
             self._watch = Watch(self._lab.household.directory, self._at_the_break)
