@@ -36,6 +36,7 @@ from gateway.supervisor import Supervisor
 from gateway.system import conntrack, process, sole
 from gateway.system.aside import Aside
 from gateway.system.events import watch
+from gateway.system.exclusive import ExclusiveLinks
 from gateway.system.given import Given
 from gateway.system.hooks import Hooks
 from gateway.system.kept import KeptFile
@@ -48,6 +49,7 @@ from gateway.system.probe import probe
 from gateway.system.reserve import Reserve
 from gateway.system.resolv import FILE, ResolverFile
 from gateway.system.unplug import Unplug
+from gateway.system.xdp import Queues
 from gateway.tunnel.choose import choose as choose_tunnel
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -148,14 +150,14 @@ def _secure() -> Secured:
 
 def _secured(claim: socket.socket) -> Secured:
     unplug, reserve = Unplug(), Reserve()
+    network = Network(INTERFACE)
+    links, told = _exclusive_links(network, unplug)
     firewall = choose(Backend.AUTO)
     take_over(firewall, closed())
     refuse_unnameable()
-    network = Network(INTERFACE)
     # Links that a gateway has set down for want of rules: closed rules are in force now, and the
     # lock has put the guard on every link, those that are down too.
-    unplug.plug()
-    told: list[str] = []
+    unplug.plug(links.claim() if links else ())
     mark = secrets.randbelow(2**32 - 1) + 1
     guard = None
     try:
@@ -163,9 +165,14 @@ def _secured(claim: socket.socket) -> Secured:
         guard.apply(guard_for(closed(), network.facts().uplinks, mark))
     except MissingError as err:
         told.append(limits.without_guard(err.missing, err.remedy))
+        if links:
+            # Packet sockets send anyway: no reason to set a link down.
+            links.close()
+            links = None
+            unplug.plug()
+            told.append(limits.without_queues("nor are packet sockets"))
     else:
         told += limits.of_guard(routed=guard.routed, in_advance=guard.in_advance)
-    told += limits.of_kernel(xdp=has_xdp())
     given = Given(ResolverFile(), KeptFile())
     first = not network.has_routing(LOCKED)
     if first:
@@ -175,10 +182,25 @@ def _secured(claim: socket.socket) -> Secured:
         conntrack.flush()
     except MissingError as err:
         told.append(f"flows older than the gateway are not forgotten: {err}")
-    namespace = Namespace(network, mark if guard else None, unplug)
+    namespace = Namespace(network, mark if guard else None, unplug, links)
     return Secured(
         claim, firewall, guard, network, namespace, reserve, mark, first, given, tuple(told)
     )
+
+
+def _exclusive_links(network: Network, unplug: Unplug) -> tuple[ExclusiveLinks | None, list[str]]:
+    """Hold the queues of every link; None, and the limit, where this process cannot.
+
+    A queue that somebody else has is dealt with when the supervisor first looks around.
+    """
+    if not has_xdp():
+        return None, []
+    try:
+        links = ExclusiveLinks(Queues(), network.is_tunnel, unplug)
+    except MissingError as err:
+        return None, [limits.without_queues(err.missing, err.remedy)]
+    links.claim_patiently()
+    return links, []
 
 
 async def serve(config: Config, secured: Secured) -> None:
@@ -226,7 +248,13 @@ async def serve(config: Config, secured: Secured) -> None:
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(supervisor.stop))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     listening = asyncio.ensure_future(_listen(HealthServer(board), config.health_server))
-    watching = asyncio.ensure_future(watch(supervisor.kernel_changed))
+
+    def changed() -> None:
+        # Before the supervisor lets several changes come together: others may be as quick.
+        secured.namespace.hold_links()
+        supervisor.kernel_changed()
+
+    watching = asyncio.ensure_future(watch(changed))
     try:
         await supervisor.run()
     finally:

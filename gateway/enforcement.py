@@ -17,6 +17,7 @@ from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Interface
 from gateway.policy.firewall import closed, ruleset_for
+from gateway.policy.limits import DROP_NET_RAW
 from gateway.policy.routing import LOCKED, Routing, routing_for, routing_for_question
 from gateway.policy.rules import Ruleset
 from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
@@ -48,6 +49,9 @@ class Network(Protocol):
 
     def shut_unnameable(self) -> tuple[str, ...]:
         """Set links down that no rule can name; return those that were up. Raises NetworkError."""
+
+    def shut_shared(self) -> tuple[str, ...]:
+        """Keep links down that others can send by below the rules; return them. NetworkError."""
 
     def shut(self) -> tuple[str, ...]:
         """Set every link but loopback down; return those still up. Raises NetworkError."""
@@ -102,6 +106,7 @@ class Enforcement:
         self.facts = Facts()
         self.drift = 0
         self.drifted: tuple[str, ...] = ()
+        self.kept_down: tuple[str, ...] = ()
 
     @property
     def refused(self) -> tuple[tuple[str, str, int], ...]:
@@ -197,9 +202,16 @@ class Enforcement:
         self.route(self._wanted_routing())
 
     def _found(self) -> Facts:
-        """Return what the namespace looks like, less the links that no rule can name."""
+        """Return what the namespace looks like, less the links that have to stay down."""
         for link in self._network.shut_unnameable():
             self._log.error("set a link down whose name no rule can carry", link=ascii(link))
+        kept_down = self._network.shut_shared()
+        if kept_down != self.kept_down:
+            self.kept_down = kept_down
+            if kept_down:
+                self._log.error("links are kept down", links=kept_down, remedy=DROP_NET_RAW)
+            else:
+                self._log.info("links are no longer kept down")
         return self._network.facts()
 
     def put_back_drift(self) -> None:

@@ -70,6 +70,9 @@ class Reporter:
             status = replace(
                 status, healthy=False, reason=Reason.DRIFT, detail="; ".join(kernel.drifted)
             )
+        if kernel.kept_down:
+            held = "; ".join(kernel.kept_down)
+            status = replace(status, healthy=False, reason=Reason.KEPT_DOWN, detail=held)
         parts.publish(status)
 
 

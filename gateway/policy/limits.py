@@ -38,13 +38,9 @@ def of_guard(*, routed: bool, in_advance: bool) -> Iterator[str]:
         )
 
 
-def of_kernel(*, xdp: bool) -> Iterator[str]:
-    """Yield the limits of a kernel whatever the guard, such as having AF_XDP sockets (`xdp`)."""
-    if xdp:
-        yield (
-            "AF_XDP sockets are not stopped (they send below every rule of a network namespace); "
-            f"{DROP_NET_RAW}"
-        )
+def without_queues(missing: str, remedy: str = DROP_NET_RAW) -> str:
+    """Return the limit of a machine where AF_XDP sockets are not stopped, because of `missing`."""
+    return f"AF_XDP sockets are not stopped: {missing}; {remedy}"
 
 
 def of_config(config: Config) -> Iterator[str]:

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     FIREWALL = "the firewall rules could not be put into force"
     DRIFT = "firewall drift"
     UNCHECKED = "the kernel could not be asked or changed for now"
+    KEPT_DOWN = "another program could send past the firewall"
 
 
 @dataclass(frozen=True)

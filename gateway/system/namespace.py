@@ -1,11 +1,13 @@
 """The namespace as the supervisor sees it: one place for links, routes and settings."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 
 from gateway.errors import NetworkError
 from gateway.model import Facts, Interface
 from gateway.policy.routing import Routing
+from gateway.system.exclusive import ExclusiveLinks
 from gateway.system.links import links_down, links_up, unnameable_links
 from gateway.system.network import DeviceSetting, Network, ipv6_usable
 from gateway.system.unplug import Unplug
@@ -25,19 +27,44 @@ only the firewall keeps them out where the setting of all links allows them.
 
 
 class Namespace:
-    """The namespace that the process is in; `guard_mark` is the egress guard's mark, if any."""
+    """The namespace that the process is in.
+
+    `guard_mark` is the egress guard's mark, if any. `unplug` is the switch for the links; without
+    one, it is made when it is needed. `links` are those whose queues nobody else may have, None
+    where that cannot be had.
+    """
 
     def __init__(
-        self, network: Network, guard_mark: int | None, unplug: Unplug | None = None
+        self,
+        network: Network,
+        guard_mark: int | None,
+        unplug: Unplug | None = None,
+        links: ExclusiveLinks | None = None,
     ) -> None:
-        """`unplug` is the switch for the links; without one, it is made when it is needed."""
         self._network = network
         self._guard_mark = guard_mark
         self._unplug = unplug
+        self._links = links
 
     def facts(self) -> Facts:
         """Return what the namespace looks like now."""
         return replace(self._network.facts(), ipv6=ipv6_usable(), guard_mark=self._guard_mark)
+
+    def hold_links(self) -> None:
+        """Hold the queues of a new link at once; what fails is left to `shut_shared`."""
+        if self._links:
+            with suppress(OSError):
+                self._links.claim()
+
+    def shut_shared(self) -> tuple[str, ...]:
+        """Keep every link down that others can send by below the rules; return which, and why.
+
+        Those that were, and are not any more, are up again. Raises NetworkError.
+        """
+        if self._links is None:
+            return ()
+        self._links.enforce()
+        return self._links.kept_down
 
     def fault_of(self, name: str, addresses: Collection[Interface]) -> str:
         """Say why the link `name` cannot carry what comes from `addresses`; empty if it can."""
@@ -80,7 +107,7 @@ class Namespace:
         Raises NetworkError.
         """
         try:
-            return (self._unplug or Unplug()).plug()
+            return (self._unplug or Unplug()).plug(self._links.down if self._links else ())
         except OSError as err:
             raise NetworkError(f"set up: {err.strerror}", "every link", err.errno) from err
 

@@ -125,6 +125,10 @@ class Network:
         """Return what the kernel has otherwise than `wanted`, in the words of ip(8)."""
         return routes.drift(self._rtnl, wanted)
 
+    def is_tunnel(self, name: str) -> bool:
+        """Say whether the link `name` is the tunnel's. Raises NetworkError when there is none."""
+        return name == self._tunnel and self._is_tunnel(self._link(name))
+
     def is_up(self, name: str) -> bool:
         """Say whether there is a link `name` and it is set up."""
         return self.index(name) is not None and bool(self._link(name)["flags"] & IFF_UP)

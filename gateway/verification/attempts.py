@@ -1,6 +1,7 @@
 """One attempt to get something out: a socket with options, and in a word what became of it."""
 
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.model import Address
+from gateway.system import xdp
 from gateway.verification.packets import frame, udp_packet
 
 ANSWERED = "answered"
@@ -124,6 +126,20 @@ def framed(wanted: Datagram, device: str, *, bypass: bool = False, mark: int = 0
             channel.bind((device, 0))
             channel.send(frame(wanted.packet(marker)))
             return SENT
+
+    return _told(attempt)
+
+
+def by_queue(device: str) -> Attempt:
+    """Return the attempt to get a queue of the link `device`, by which any frame could be sent.
+
+    Nothing is sent: who has the queue is not asked again (AF_XDP, see `gateway.system.xdp`).
+    """
+
+    def attempt(_marker: bytes) -> str:
+        with mmap.mmap(-1, mmap.PAGESIZE) as memory:
+            xdp.bound(socket.if_nametoindex(device), 0, memory).close()
+        return SENT
 
     return _told(attempt)
 

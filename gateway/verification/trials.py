@@ -19,6 +19,7 @@ from gateway.verification.attempts import (
     Attempt,
     Datagram,
     Options,
+    by_queue,
     dns,
     forged,
     framed,
@@ -124,6 +125,8 @@ def _framed(uplink: Uplink) -> Iterator[Trial]:
         yield Trial(name, framed(datagram, uplink.name))
         unseen = framed(datagram, uplink.name, bypass=True)
         yield Trial(f"{name}, without queue", unseen, is_shown=False)
+    by_xdp = f"by an AF_XDP socket on {uplink.name}"
+    yield Trial(by_xdp, by_queue(uplink.name), is_shown=False)
 
 
 def _like_the_flow(endpoint: Endpoint, facts: Facts, tunnel: Tunnel) -> Iterator[Trial]:

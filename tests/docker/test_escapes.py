@@ -5,7 +5,7 @@ host's end of the gateway's link, and, as its control, by an ordinary container 
 with a capture on the host's end of that one's link.
 
 Limitations: what is tried is what a process can ask the kernel for without NET_ADMIN. AF_XDP is not
-among it; see docs/known-issues.md.
+among it: promises/test_p14_xdp.py tries that.
 """
 
 import re

@@ -81,8 +81,8 @@ class World:
 
     `alive` are the servers that answer, by address; `fails` says what the next calls of a part
     raise; `building` is how many seconds the interface takes; `loss` is the share of packets lost
-    each way; `breaks_at` makes the call of that number fail, with `breaks_with` as its errno.
-    `transcript` has every call.
+    each way; `kept_down` are links that stay down; `breaks_at` makes the call of that number fail,
+    with `breaks_with` as its errno. `transcript` has every call.
     """
 
     def __init__(self, config: Config) -> None:
@@ -104,6 +104,7 @@ class World:
         self.told: list[Status] = []
         self.still_up: tuple[str, ...] = ()
         self.links_are_down = False
+        self.kept_down: tuple[str, ...] = ()
         self.firewall = _Firewall(self)
         self.tunnel = _Tunnel(self)
         self.network = _Network(self)
@@ -253,6 +254,9 @@ class _Network:
 
     def shut_unnameable(self) -> tuple[str, ...]:
         return ()
+
+    def shut_shared(self) -> tuple[str, ...]:
+        return self._world.kept_down
 
     def shut(self) -> tuple[str, ...]:
         self._world.call("links down")

@@ -15,6 +15,7 @@ from tests.lab.process import PATIENCE, Child, Household, run
 PROBES = str(Path(__file__).with_name("probes.py"))
 HOLDER = str(Path(__file__).with_name("holder.py"))
 RIDER = str(Path(__file__).with_name("rider.py"))
+XDP = str(Path(__file__).with_name("xdp.py"))
 TRAFFIC = str(Path(__file__).with_name("traffic.py"))
 PROBE_TIMEOUT = 2.0
 """Seconds that a probe waits for an answer, unless told otherwise."""
@@ -135,6 +136,18 @@ class Workload:
         return self._household.start(
             self.command([sys.executable, "-I", "-S", HOLDER, path]), "holder"
         )
+
+    def send_by_xdp(self, *jobs: Mapping[str, Any]) -> list[str]:
+        """Try the jobs of xdp.py once each; return "sent" or the name of the error for each."""
+        script = [sys.executable, "-I", "-S", XDP, "send"]
+        return list(json.loads(self.run(*script, stdin=json.dumps(jobs))))
+
+    def hold_queue(self, **job: object) -> Child:
+        """Take a queue by AF_XDP whenever it is free, and send by it without end; see xdp.py."""
+        argv = self.command([sys.executable, "-I", "-S", XDP, "hold", json.dumps(job)])
+        child = self._household.start(argv, "xdp")
+        child.wait_for("ready")
+        return child
 
     def _traffic(self, name: str, **arguments: object) -> "Traffic":
         script = [sys.executable, "-I", "-S", TRAFFIC, name]

@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from gateway.firewall.guard import Guard
 from gateway.policy import limits
-from gateway.system.kernel import has_xdp
 from tests.lab.frames import Frame
 from tests.lab.gateway import Gateway
 from tests.lab.process import PATIENCE
@@ -129,7 +128,4 @@ def got_through(workload: Workload, kind: str, **arguments: object) -> bool:
 def limits_here(lab: Lab) -> list[str]:
     """Return what health has to tell on this kernel, which must have the egress guard."""
     guard = lab.gateway_namespace.inside(Guard.find)
-    return [
-        *limits.of_guard(routed=guard.routed, in_advance=guard.in_advance),
-        *limits.of_kernel(xdp=has_xdp()),
-    ]
+    return list(limits.of_guard(routed=guard.routed, in_advance=guard.in_advance))

@@ -10,7 +10,7 @@ from gateway.policy.limits import NO_GUARD
 from tests.lab.capture import Capture
 from tests.lab.frames import addressed_to
 from tests.lab.internet import INTERNET, LAN_HOST, LAN_SUBNETS, OUTSIDER
-from tests.lab.probes import ETH_P_IP, ETH_P_IPV6, ethernet, udp_packet
+from tests.lab.probes import ETH_P_IP, ETH_P_IPV6, ROUTER_MAC, ethernet, udp_packet
 from tests.lab.server import CLIENT, PORT
 from tests.lab.topology import Lab
 from tests.lab.workload import DOCKER_CAPABILITIES, Workload
@@ -41,6 +41,27 @@ def test_a_killed_gateway_leaves_the_holes_of_its_last_state_and_no_others(lab: 
     lab.server.cut()
     gateway.restart().wait_for_state("connecting")
     assert all(lab.workload.probe("udp", host=host).failed_fast for host in LAN_HOST)
+
+
+def test_a_workload_sends_by_xdp_while_no_gateway_runs(lab: Lab) -> None:
+    """After a kill and after a stop alike, until the next start; without CAP_NET_RAW it does not.
+
+    Control: while the gateway runs, the same socket cannot be bound.
+    """
+    packet = udp_packet(OWN4, INTERNET[0].ipv4, 40002, 7, b"xdp-marker")
+    job = {"device": "eth0", "frame": (ethernet(ROUTER_MAC, OWN4) + packet).hex()}
+    gateway = lab.gateway()
+    gateway.start().wait_healthy()
+    for end in (gateway.kill, gateway.stop):
+        assert lab.workload.send_by_xdp(job) == ["EBUSY"]
+        since = time.monotonic()
+        end()
+        assert lab.workload.send_by_xdp(job) == ["sent"]
+        lab.capture.quiet_for(0.1)
+        assert lab.capture.containing("xdp-marker", since)
+        kept = [name for name in DOCKER_CAPABILITIES if name != "net_raw"]
+        assert gateway.workload(capabilities=kept).send_by_xdp(job) == ["EPERM"]
+        gateway.restart().wait_healthy()
 
 
 def test_without_the_egress_guard_the_limit_is_told_with_its_remedy(lab: Lab) -> None:

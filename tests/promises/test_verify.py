@@ -69,6 +69,7 @@ def test_a_healthy_gateway_passes_every_trial_and_nothing_leaves(
         "IPv6 from the tunnel's port",
         "IPv4 by a packet socket on eth0",
         "IPv6 by a packet socket on eth0, without queue",
+        "by an AF_XDP socket on eth0",
         f"to the server {server}, marked, from another port",
         f"marked and by the ports of {server}, elsewhere",
         "DNS over UDP at 127.0.0.11",

@@ -60,6 +60,10 @@ class Namespace:
         found, self.unnameable = self.unnameable, ()
         return found
 
+    def shut_shared(self) -> tuple[str, ...]:
+        """Have no link that others can send by."""
+        return ()
+
     def reopen(self) -> tuple[str, ...]:
         """Set the links up again."""
         self.is_shut = False

@@ -14,7 +14,6 @@ REMEDY = "cap_drop: [NET_RAW]"
 def test_a_machine_that_can_do_everything_has_no_limits() -> None:
     """Nobody is bothered with what he does not have."""
     assert list(limits.of_guard(routed=True, in_advance=True)) == []
-    assert list(limits.of_kernel(xdp=False)) == []
     assert list(limits.of_config(Config((IPV4_ONLY,)))) == []
 
 
@@ -23,7 +22,7 @@ def test_a_machine_that_can_do_everything_has_no_limits() -> None:
     [
         (limits.of_guard(routed=False, in_advance=True), "routed"),
         (limits.of_guard(routed=True, in_advance=False), "a moment later"),
-        (limits.of_kernel(xdp=True), "AF_XDP"),
+        ([limits.without_queues("no CAP_NET_RAW")], "AF_XDP"),
         (limits.of_config(Config((IPV4_ONLY, replace(IPV4_ONLY, fwmark=7)))), "FwMark"),
     ],
     ids=["not routed", "not in advance", "AF_XDP", "a chosen mark"],

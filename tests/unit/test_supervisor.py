@@ -481,6 +481,21 @@ def test_drift_is_red_until_it_is_seen_to_be_gone() -> None:
     assert world.at(29).reconnects == ()
 
 
+def test_a_link_that_is_kept_down_is_red_whatever_the_tunnel_does() -> None:
+    """It may be another one than the tunnel's, whose server answers all the time."""
+    world = World(ONE)
+
+    def keep_down(*links: str) -> None:
+        world.kept_down = links
+
+    world.run((10, lambda: keep_down("eth1 is kept down")), (20, keep_down), until=30)
+    red = world.at(15)
+    assert (red.state, red.healthy, red.reason) == ("connected", False, Reason.KEPT_DOWN)
+    assert red.detail == "eth1 is kept down"
+    assert world.at(29).healthy
+    assert world.at(29).reconnects == ()
+
+
 def test_the_kernel_counts_as_read_back_only_where_it_was_found_as_wanted() -> None:
     """The age starts anew with each comparison that finds nothing, and goes on through drift."""
     world = World(ONE)
