@@ -151,6 +151,21 @@ def test_a_link_whose_queue_a_workload_has_is_kept_down_until_it_is_free(lab: La
     assert routes_of_eth0(lab) == routes
 
 
+def test_the_gateway_closes_where_it_cannot_hold_any_queue(lab: Lab) -> None:
+    """Its sockets share the memory of one on loopback, and a workload can have that queue too."""
+    holds = holder(lab, "lo")
+    eventually(lambda: "bound" in holds.output(), timeout=5, what="the queue of lo")
+    assert "copy 0" in salvo(lab), "control"
+    gateway = lab.gateway()
+    gateway.start()
+    red = gateway.wait_unhealthy()
+    eventually(lambda: "(lo)" in gateway.status().body["detail"], timeout=5, what=str(red))
+    assert salvo(lab) == set()
+    holds.close()
+    gateway.wait_healthy(20)
+    assert salvo(lab) == set()
+
+
 def routes_of_eth0(lab: Lab) -> set[str]:
     """Return the routes by eth0 in the main table, both families, as ip(8) shows them."""
     shown = lab.operator.run("ip", "route") + lab.operator.run("ip", "-6", "route")
