@@ -24,6 +24,8 @@ from gateway.policy.states import Connected, Connecting, Locked, Resolving, Stat
 from gateway.policy.tally import Tally
 
 _UNPLUG = "stop the workloads, or take the container off its networks: `docker network disconnect`"
+_ROUTES_IGNORED = "the main table has more routes than the gateway reads; the others are ignored"
+_FEWER_ROUTES = "stop the router that advertises them, or set net.ipv6.conf.eth0.accept_ra to 0"
 
 
 class Network(Protocol):
@@ -193,6 +195,8 @@ class Enforcement:
         if facts == self.facts:
             return
         known = {uplink.index for uplink in self.facts.uplinks}
+        if self.facts.all_routes and not facts.all_routes:
+            self._log.warning("too many routes", problem=_ROUTES_IGNORED, remedy=_FEWER_ROUTES)
         self.facts = facts
         self._log.debug("namespace changed", uplinks=[uplink.name for uplink in facts.uplinks])
         self._put_rules(guard=True)

@@ -212,13 +212,15 @@ class Uplink:
     """An interface of the namespace that is neither loopback nor the tunnel.
 
     `addresses` with their prefixes as the kernel holds them, link-local ones left out;
-    `index` is the kernel's interface index, `mtu` its largest packet.
+    `index` is the kernel's interface index, `mtu` its largest packet. `routers` are the link-local
+    gateways that routes of the main table lead over on this link.
     """
 
     name: str
     index: int
     mtu: int
     addresses: tuple[Interface, ...] = ()
+    routers: tuple[IPv6Address, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -238,13 +240,15 @@ class Facts:
     `ipv6` is False where a new interface cannot have an IPv6 address: the kernel has no IPv6, or
     the namespace has it switched off (net.ipv6.conf.default.disable_ipv6). `guard_mark` is the
     mark, secret and random, that packets wear which have passed the rules and leave by an uplink;
-    None where the kernel cannot have the egress guard.
+    None where the kernel cannot have the egress guard. `all_routes` is False where the main table
+    has more routes than the gateway takes notice of.
     """
 
     uplinks: tuple[Uplink, ...] = ()
     routes: tuple[Route, ...] = ()
     ipv6: bool = True
     guard_mark: int | None = None
+    all_routes: bool = True
 
 
 @dataclass(frozen=True)

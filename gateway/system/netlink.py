@@ -12,8 +12,8 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from gateway.errors import KernelError, NetworkError
 
@@ -21,6 +21,11 @@ SOL_NETLINK = 270
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
 """Options of netlink(7): answer errors without repeating the request, and with a text."""
+NETLINK_GET_STRICT_CHK = 12
+"""Option of netlink(7), Linux 4.20: a dump is filtered by what its request says.
+
+An older kernel refuses the option and lists everything, so the reader has to filter too.
+"""
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
@@ -35,12 +40,21 @@ NLMSG_DONE = 3
 NLMSGERR_ATTR_MSG = 1
 
 HEADER = struct.Struct("=IHHII")
+ATTRIBUTE = struct.Struct("=HH")
+NLA_TYPE_MASK = 0x3FFF
+"""The number of an attribute, less what is said of its contents (linux/netlink.h)."""
 LARGEST_DATAGRAM = 1 << 16
 ANSWER_TIME = 5.0
 """Seconds after which an answer that the kernel should have queued counts as lost."""
 DUMP_ATTEMPTS = 10
+MOST_DECODED = 4096
+"""Messages of one answer that pyroute2 decodes, at some 0.2 ms each. No list that is read with it
+can be made long by a neighbour, a workload or a VPN server; see docs/limits.md."""
+MOST_LISTED = 131_072
+"""Messages of one answer that are read without pyroute2, at about a microsecond each."""
 
 Attributes = Sequence[tuple[str, Any]]
+T = TypeVar("T")
 
 
 def message(kind: Any, fields: Mapping[str, Any], attributes: Attributes = ()) -> Any:
@@ -73,14 +87,13 @@ class Netlink:
         """
         list(self._exchange(what, subject, request, (kind, NLM_F_ACK | flags)))
 
-    def repeat(self, what: str, subject: str, answer: Any, kind: int) -> None:
-        """Send an answer of the kernel back to it, byte for byte, as message type `kind`.
+    def send(self, what: str, subject: str, body: bytes, kind: int) -> tuple[bytes, ...]:
+        """Send `body` as it is, as message type `kind`; return the bodies of the answers.
 
-        So that what was listed is deleted exactly, whatever else it has that pyroute2 cannot read.
+        So a thing that was listed is deleted exactly, whatever else it has that nobody here reads.
         """
-        start, length = answer.offset, answer["header"]["length"]
-        body = bytes(answer.data[start + HEADER.size : start + length])
-        list(self._send(what, subject, body, (kind, NLM_F_ACK), type(answer)))
+        answers = self._send(what, subject, body, (kind, NLM_F_ACK))
+        return tuple(data[HEADER.size :] for data, _ in answers)
 
     def get(self, what: str, subject: str, request: Any, kind: int) -> Any:
         """Return the kernel's answer to `request`, decoded like the request."""
@@ -91,33 +104,70 @@ class Netlink:
 
     def dump(self, what: str, request: Any, kind: int) -> list[Any]:
         """Return all that the kernel lists for `request`, as it was at one moment."""
-        for _ in range(DUMP_ATTEMPTS):
-            answers = list(self._exchange(what, "", request, (kind, NLM_F_DUMP)))
-            if not any(a["header"]["flags"] & NLM_F_DUMP_INTR for a in answers):
-                return answers
-        raise self._error(f"{what}: it changes faster than it can be read", "", errno.EINTR)
+        request.reset()
+        request.encode()
+        wanted = bytes(request.data[HEADER.size :])
+
+        def read() -> list[Any]:
+            listed = self._listed(what, (wanted, kind), most=MOST_DECODED)
+            return [_decoded(data, type(request)) for data in listed]
+
+        return undisturbed(read)
+
+    def bodies(self, what: str, body: bytes, kind: int, *, strict: bool = False) -> Iterator[bytes]:
+        """Yield the body of each message that the kernel lists for the request `body`.
+
+        For long lists: nothing is decoded, and no more than one datagram is held at a time. With
+        `strict` the kernel filters by the request, where it can. Raises NetworkError when there are
+        more than MOST_LISTED, or when the list changed while it was read (errno EINTR).
+        """
+        for data in self._listed(what, (body, kind), most=MOST_LISTED, strict=strict):
+            yield data[HEADER.size :]
+
+    def _listed(
+        self, what: str, request: tuple[bytes, int], *, most: int, strict: bool = False
+    ) -> Iterator[bytes]:
+        """Yield the messages of a list, `most` of them, then raise if it changed meanwhile."""
+        body, kind = request
+        changed = False
+        answers = self._send(what, "", body, (kind, NLM_F_DUMP), strict=strict)
+        for number, (data, flags) in enumerate(answers):
+            if number >= most:
+                raise self._error(f"{what}: there are more than {most}", "", errno.EOVERFLOW)
+            changed = changed or bool(flags & NLM_F_DUMP_INTR)
+            yield data
+        if changed:
+            problem = f"{what}: it changes faster than it can be read"
+            raise self._error(problem, "", errno.EINTR)
 
     def _exchange(
         self, what: str, subject: str, request: Any, how: tuple[int, int]
     ) -> Iterator[Any]:
+        """Send `request`, and yield the answers, decoded like it."""
         request.reset()
         request.encode()
-        return self._send(what, subject, bytes(request.data[HEADER.size :]), how, type(request))
+        body = bytes(request.data[HEADER.size :])
+        return (_decoded(data, type(request)) for data, _ in self._send(what, subject, body, how))
 
     def _send(
-        self, what: str, subject: str, body: bytes, how: tuple[int, int], answers: Any
-    ) -> Iterator[Any]:
-        """Send a message with `how` as its type and flags; yield what comes before the end mark."""
+        self, what: str, subject: str, body: bytes, how: tuple[int, int], *, strict: bool = False
+    ) -> Iterator[tuple[bytes, int]]:
+        """Send a message with `how` as its type and flags.
+
+        Yields the messages that come before the end mark, each with its flags.
+        """
         kind, flags = how
         header = HEADER.pack(HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 1, 0)
         try:
             with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, self._protocol) as channel:
                 for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
                     self._prefer(channel, option)
+                if strict:
+                    self._prefer(channel, NETLINK_GET_STRICT_CHK)
                 channel.settimeout(ANSWER_TIME)
                 channel.bind((0, 0))
                 channel.send(header + body)
-                yield from _answers(channel, answers)
+                yield from _answers(channel)
         except OSError as err:
             number = err.errno or errno.ETIMEDOUT
             reason = err.strerror or os.strerror(number)
@@ -132,21 +182,66 @@ class Netlink:
                 raise
 
 
-def _answers(channel: socket.socket, kind: Any) -> Iterator[Any]:
+def undisturbed(read: Callable[[], T]) -> T:
+    """Return what `read` returns, once no list changed while it was read; see `Netlink.bodies`.
+
+    Raises NetworkError with EINTR when DUMP_ATTEMPTS were not enough.
+    """
+    for _ in range(DUMP_ATTEMPTS - 1):
+        try:
+            return read()
+        except KernelError as err:
+            if getattr(err, "errno", None) != errno.EINTR:
+                raise
+    return read()
+
+
+def _decoded(data: bytes, kind: Any) -> Any:
+    answer = kind(data)
+    answer.decode()
+    return answer
+
+
+def _answers(channel: socket.socket) -> Iterator[tuple[bytes, int]]:
     while True:
         data, (sender, _) = channel.recvfrom(LARGEST_DATAGRAM)
         if sender != 0:  # only the kernel has port 0
             continue
-        offset = 0
-        while offset + HEADER.size <= len(data):
-            length, message_type, flags, _, _ = HEADER.unpack_from(data, offset)
-            if message_type in {NLMSG_ERROR, NLMSG_DONE}:
-                _raise_unless_zero(data[offset : offset + length], flags)
+        for answer, kind, flags in messages_in(data):
+            if kind in {NLMSG_ERROR, NLMSG_DONE}:
+                _raise_unless_zero(answer, flags)
                 return
-            answer = kind(data, offset=offset)
-            answer.decode()
-            yield answer
-            offset += length + -length % 4
+            yield answer, flags
+
+
+def messages_in(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each message of a datagram, header included, with its type and flags.
+
+    What is shorter than its header says ends the datagram.
+    """
+    offset, end, head = 0, len(data), HEADER.size
+    while offset + head <= end:
+        length, kind, flags, _, _ = HEADER.unpack_from(data, offset)
+        if length < head or offset + length > end:
+            return
+        yield data[offset : offset + length], kind, flags
+        offset += length + -length % 4
+
+
+def attributes_in(body: bytes, start: int) -> dict[int, bytes]:
+    """Return the attributes of `body` from `start` on by number; the last one of each counts.
+
+    Raises NetworkError for an attribute that is longer than its message.
+    """
+    found: dict[int, bytes] = {}
+    end, unpack = len(body), ATTRIBUTE.unpack_from
+    while start + 4 <= end:
+        length, kind = unpack(body, start)
+        if length < 4 or start + length > end:  # noqa: PLR2004 - of its own head
+            raise NetworkError("read a message of the kernel: its end is missing")
+        found[kind & NLA_TYPE_MASK] = body[start + 4 : start + length]
+        start += length + -length % 4
+    return found
 
 
 def _raise_unless_zero(data: bytes, flags: int) -> None:

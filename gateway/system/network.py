@@ -97,17 +97,19 @@ class Network:
         for entry in self._addresses():
             if entry["index"] in addresses and entry["scope"] < RT_SCOPE_LINK:
                 addresses[entry["index"]].append(_interface(entry))
+        names = {index: link.get_attr("IFLA_IFNAME") for index, link in links.items()}
+        table = routes.main_table(self._rtnl, names)
         uplinks = tuple(
             Uplink(
-                link.get_attr("IFLA_IFNAME"),
+                names[index],
                 index,
                 link.get_attr("IFLA_MTU"),
                 tuple(addresses[index]),
+                table.routers.get(names[index], ()),
             )
             for index, link in sorted(links.items())
         )
-        names = {uplink.index: uplink.name for uplink in uplinks}
-        return Facts(uplinks, routes.main_table(self._rtnl, names))
+        return Facts(uplinks, table.routes, all_routes=table.is_whole)
 
     def apply_routing(self, wanted: Routing) -> None:
         """Make the gateway's tables and its band of policy rules hold exactly `wanted`.

@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import Any
 
 from pyroute2.netlink import nlmsg
@@ -27,10 +27,6 @@ RT_TABLE_COMPAT = 252
 FR_ACT_TO_TBL = 1
 NO_SUPPRESSION = 0xFFFFFFFF
 
-KNOWN_ROUTE_ATTRIBUTES = {
-    *("RTA_TABLE", "RTA_PRIORITY", "RTA_DST", "RTA_OIF", "RTA_GATEWAY", "RTA_VIA"),
-    *("RTA_CACHEINFO", "RTA_PREF"),
-}
 KNOWN_RULE_ATTRIBUTES = {
     *("FRA_TABLE", "FRA_PRIORITY", "FRA_PROTOCOL", "FRA_FWMARK", "FRA_FWMASK", "FRA_SRC"),
     *("FRA_DST", "FRA_SUPPRESS_PREFIXLEN", "FRA_IP_PROTO", "FRA_SPORT_RANGE", "FRA_SPORT_MASK"),
@@ -109,25 +105,6 @@ class KernelRule:
         words += [f"sport {self.source_ports.replace(':', '-')}" if self.source_ports else ""]
         words += [f"table {self.table}", "suppress_prefixlength 0" if self.but_default else ""]
         return " ".join(filter(None, [*words, *self.extra]))
-
-
-def routes_in(entry: Any) -> Iterator[KernelRoute]:
-    """Yield the routes that one message tells: one for each next hop, none if it is not ours."""
-    if entry["family"] not in VERSIONS or entry["flags"] & RTM_F_CLONED:
-        return
-    rest = {slot[0] for slot in entry["attrs"]} - KNOWN_ROUTE_ATTRIBUTES
-    rest |= {f"{field} {entry[field]}" for field in ("tos", "src_len") if entry[field]}
-    unreachable = entry["type"] == RTN_UNREACHABLE
-    for index, gateway in _hops(entry):
-        yield KernelRoute(
-            _network(entry, "RTA_DST", "dst_len"),
-            entry.get_attr("RTA_TABLE") or entry["table"],
-            entry.get_attr("RTA_PRIORITY") or 0,
-            entry["type"],
-            None if unreachable else index,
-            gateway,
-            tuple(sorted(rest)),
-        )
 
 
 def rules_in(entry: Any) -> Iterator[KernelRule]:
@@ -211,20 +188,6 @@ def rule_message(rule: KernelRule) -> Any:
         "action": FR_ACT_TO_TBL,
     }
     return message(RuleMessage, fields, attributes)
-
-
-def _hops(entry: Any) -> list[tuple[int | None, Address | None]]:
-    """Return link and gateway of each next hop; most routes have one."""
-    hops = entry.get_attr("RTA_MULTIPATH")
-    if hops:
-        return [(hop["oif"], _gateway(hop)) for hop in hops]
-    return [(entry.get_attr("RTA_OIF"), _gateway(entry))]
-
-
-def _gateway(hop: Any) -> Address | None:
-    other_family = hop.get_attr("RTA_VIA")
-    text = other_family["addr"] if other_family else hop.get_attr("RTA_GATEWAY")
-    return ip_address(text) if text else None
 
 
 def _network(entry: Any, attribute: str, length: str) -> Network:

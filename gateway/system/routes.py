@@ -6,14 +6,13 @@ first, so that at no moment a packet finds less in its way than before or after.
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from ipaddress import IPv6Network
 from typing import Any
 
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from gateway.errors import NetworkError
-from gateway.model import Network, Protocol, Route
+from gateway.model import Network, Protocol
 from gateway.policy.routing import (
     DEFAULTS,
     PRIORITY_FIRST,
@@ -22,8 +21,17 @@ from gateway.policy.routing import (
     TABLE_UPLINKS,
     Routing,
 )
+from gateway.system import route_reading
 from gateway.system.kernel import has_ipv6
-from gateway.system.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, message
+from gateway.system.netlink import (
+    HEADER,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Netlink,
+    message,
+    undisturbed,
+)
 from gateway.system.route_messages import (
     RTN_UNICAST,
     RTN_UNREACHABLE,
@@ -31,10 +39,10 @@ from gateway.system.route_messages import (
     KernelRule,
     RuleMessage,
     route_message,
-    routes_in,
     rule_message,
     rules_in,
 )
+from gateway.system.route_reading import RTMSG, MainTable, routes_in, table_of
 
 RTM_NEWROUTE = 24
 RTM_DELROUTE = 25
@@ -48,22 +56,15 @@ IPV6_DEFAULT_METRIC = 1024
 NO_SUCH_LINK = 0x7FFFFFFF
 UPLINK_TABLES = 0xFFFF0000
 """The part of a table's number that says whether it is an uplink's."""
+OTHER_TABLES = {253, TABLE_MAIN, 255}
+"""The tables of the kernel: default, main and local (linux/rtnetlink.h)."""
 ROUNDS = 3
 """How often adding and deleting is tried; see `apply`."""
 
 
-def main_table(rtnl: Netlink, names: Mapping[int, str]) -> tuple[Route, ...]:
-    """Return the unicast routes of the main table that leave by the links in `names`.
-
-    Of several gateways on one link that share a route, only the first is told.
-    """
-    found: dict[tuple[Network, str, int], Route] = {}
-    for route, _ in _routes(rtnl):
-        name = names.get(route.index or 0)
-        if name and route.table == TABLE_MAIN and route.kind == RTN_UNICAST:
-            told = Route(route.destination, name, route.gateway, route.metric)
-            found.setdefault((told.destination, name, told.metric), told)
-    return tuple(found.values())
+def main_table(rtnl: Netlink, names: Mapping[int, str]) -> MainTable:
+    """Return the unicast routes of the main table that leave by the links in `names`."""
+    return undisturbed(lambda: route_reading.main_table(_listed(rtnl, TABLE_MAIN), names))
 
 
 def apply(rtnl: Netlink, wanted: Routing) -> None:
@@ -74,34 +75,38 @@ def apply(rtnl: Netlink, wanted: Routing) -> None:
     behind the other, which is then the one that is hit.
     """
     left: tuple[str, ...] = ()
-    for _ in range(ROUNDS):
-        _add_missing(rtnl, wanted)
-        _delete_surplus(rtnl, wanted)
-        left = drift(rtnl, wanted)
+    for _ in range(ROUNDS + 1):
+        present = _owned_routes(rtnl, wanted)
+        left = _differences(present.keys(), _owned_rules(rtnl).keys(), wanted)
         if not left:
             return
+        added = _add_missing(rtnl, wanted, present.keys())
+        _delete_surplus(rtnl, wanted, {r: b for r, b in present.items() if r.key not in added})
     raise NetworkError("set routing: " + "; ".join(left))
 
 
-def _add_missing(rtnl: Netlink, wanted: Routing) -> None:
+def _add_missing(
+    rtnl: Netlink, wanted: Routing, present: AbstractSet[KernelRoute]
+) -> set[tuple[Network, int, int]]:
+    """Add what is missing; return the keys of the routes that were added, or replaced."""
     routes, rules = _wanted(wanted)
     ends = {route for route in routes if route.kind == RTN_UNREACHABLE}
-    present = set(_owned_routes(rtnl, wanted))
     _add_routes(rtnl, ends - present, present)
     for rule in sorted(rules - set(_owned_rules(rtnl)), key=lambda r: (-r.priority, str(r))):
         # Without NLM_F_EXCL: the kernel would take a rule that says more for the same.
         rtnl.change("add rule", str(rule), rule_message(rule), RTM_NEWRULE, NLM_F_CREATE)
     _add_routes(rtnl, routes - ends - present, present)
+    return {route.key for route in routes - present}
 
 
-def _delete_surplus(rtnl: Netlink, wanted: Routing) -> None:
+def _delete_surplus(rtnl: Netlink, wanted: Routing, present: Mapping[KernelRoute, bytes]) -> None:
     routes, rules = _wanted(wanted)
     for rule, entry in _owned_rules(rtnl).items():
         if rule not in rules:
-            rtnl.repeat("delete rule", str(rule), entry, RTM_DELRULE)
-    for route, entry in _owned_routes(rtnl, wanted).items():
-        if route not in routes:
-            rtnl.repeat("delete route", str(route), entry, RTM_DELROUTE)
+            rtnl.send("delete rule", str(rule), bytes(entry.data[HEADER.size :]), RTM_DELRULE)
+    surplus = {body: route for route, body in present.items() if route not in routes}
+    for body, route in surplus.items():  # one for each message, though it may have several hops
+        rtnl.send("delete route", str(route), body, RTM_DELROUTE)
 
 
 def stands(rtnl: Netlink, wanted: Routing) -> bool:
@@ -112,14 +117,21 @@ def stands(rtnl: Netlink, wanted: Routing) -> bool:
 
 def drift(rtnl: Netlink, wanted: Routing) -> tuple[str, ...]:
     """Return what is missing and what is surplus, one line each."""
+    return _differences(_owned_routes(rtnl, wanted).keys(), _owned_rules(rtnl).keys(), wanted)
+
+
+def _differences(
+    present: AbstractSet[KernelRoute], standing: AbstractSet[KernelRule], wanted: Routing
+) -> tuple[str, ...]:
     routes, rules = _wanted(wanted)
-    present, standing = set(_owned_routes(rtnl, wanted)), set(_owned_rules(rtnl))
     missing = [f"missing: ip {thing}" for thing in (*(routes - present), *(rules - standing))]
     surplus = [f"surplus: ip {thing}" for thing in (*(present - routes), *(standing - rules))]
     return (*sorted(missing), *sorted(surplus))
 
 
-def _add_routes(rtnl: Netlink, routes: set[KernelRoute], present: set[KernelRoute]) -> None:
+def _add_routes(
+    rtnl: Netlink, routes: AbstractSet[KernelRoute], present: AbstractSet[KernelRoute]
+) -> None:
     keys = {route.key for route in present}
     for route in sorted(routes, key=str):
         if route.index == NO_SUCH_LINK:
@@ -163,19 +175,43 @@ def _wanted(wanted: Routing) -> tuple[set[KernelRoute], set[KernelRule]]:
     return routes, rules
 
 
-def _owned_routes(rtnl: Netlink, wanted: Routing) -> dict[KernelRoute, Any]:
-    """Return the routes of the gateway's tables, those of former uplinks included."""
-    return {
-        route: entry
-        for route, entry in _routes(rtnl)
-        if route.table in wanted.tables or route.table & UPLINK_TABLES == TABLE_UPLINKS
-    }
+def _owned_routes(rtnl: Netlink, wanted: Routing) -> dict[KernelRoute, bytes]:
+    """Return the routes of the gateway's tables, with their messages.
+
+    All tables are listed, because those of former uplinks are the gateway's too and the kernel
+    takes one table for a filter. What is in the others is skipped by its table's number.
+    """
+    owned = frozenset(wanted.tables)
+
+    def read() -> dict[KernelRoute, bytes]:
+        return {
+            route: body
+            for body in _listed(rtnl)
+            if body[4] not in OTHER_TABLES and _is_owned(table_of(body), owned)
+            for route in routes_in(body)
+        }
+
+    return undisturbed(read)
 
 
-def _routes(rtnl: Netlink) -> list[tuple[KernelRoute, Any]]:
-    everything = message(rtmsg, {"family": socket.AF_UNSPEC})
-    entries = rtnl.dump("list routes", everything, RTM_GETROUTE)
-    return [(route, entry) for entry in entries for route in routes_in(entry)]
+def _is_owned(table: int, owned: frozenset[int]) -> bool:
+    return table in owned or table & UPLINK_TABLES == TABLE_UPLINKS
+
+
+def _listed(rtnl: Netlink, table: int = 0) -> Iterator[bytes]:
+    """Yield the messages of all routes of both families, in `table` if it is not 0.
+
+    Strictly, so that the kernel leaves out the routes that it cached for single destinations.
+    """
+    for family in [socket.AF_INET, *([socket.AF_INET6] if has_ipv6() else [])]:
+        request = RTMSG.pack(family, 0, 0, 0, table, 0, 0, 0, 0)
+        try:
+            for body in rtnl.bodies("list routes", request, RTM_GETROUTE, strict=True):
+                if len(body) >= RTMSG.size and body[0] == family:
+                    yield body
+        except NetworkError as err:
+            if err.errno != errno.ENOENT:  # nothing has ever been put into the table
+                raise
 
 
 def _owned_rules(rtnl: Netlink) -> dict[KernelRule, Any]:
