@@ -46,6 +46,12 @@ ROUTES0 = (
 ROUTES1 = (Route(ip_network("172.19.0.0/16"), "eth1"),)
 ONE_UPLINK = Facts((ETH0,), ROUTES0)
 TWO_UPLINKS = Facts((ETH0, ETH1), ROUTES0 + ROUTES1)
+ROUTED0 = replace(ETH0, routers=(ip_address("fe80::1"), ip_address("fe80::2")))
+ADVERTISED = Facts(
+    (ROUTED0,),
+    (*ROUTES0[:2], Route(ip_network("::/0"), "eth0", ip_address("fe80::1"), 1024), ROUTES0[3]),
+)
+"""Two routers have announced themselves, who share one route as far as the gateway tells it."""
 GUARDED = replace(ONE_UPLINK, guard_mark=GUARD_MARK)
 
 PEER = Peer("cHVibGlj", SERVER4, EVERYTHING)
@@ -97,6 +103,7 @@ SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "connecting-no-uplink": (connecting(IPV4_ONLY), HOLES, Facts()),
     "connected": (connected(IPV4_ONLY), Config((IPV4_ONLY,)), ONE_UPLINK),
     "connected-ipv6-endpoint": (connected(DUAL), Config((DUAL,)), ONE_UPLINK),
+    "connected-ipv6-routers": (connected(DUAL), Config((DUAL,)), ADVERTISED),
     "connected-holes": (connected(IPV4_ONLY), HOLES, ONE_UPLINK),
     "connected-holes-two-uplinks": (connected(DUAL), HOLES, TWO_UPLINKS),
     "connected-guarded": (connected(IPV4_ONLY), HOLES, GUARDED),

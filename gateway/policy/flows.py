@@ -230,6 +230,11 @@ def neighbours(family: Family, uplink: Uplink) -> Iterator[Entry]:
 
     It is what ARP is to IPv4, except that it runs over the firewall. Outwards it reaches the link
     and nothing behind it.
+
+    Advertisements are accepted from the routers that are in use and from no others: each one can
+    make routes (RFC 4861, section 6.3.4), and any neighbour can call itself a router. A router is
+    in use while a route of the main table leads over its link-local address. The first such route
+    is older than the gateway, or an engine or operator sets it.
     """
     if family is not Family.IPV6:
         return
@@ -245,15 +250,16 @@ def neighbours(family: Family, uplink: Uplink) -> Iterator[Entry]:
                     message, icmp_type=kind, out_interface=uplink.name, destination=destination
                 ),
             )
-    yield (
-        Chain.INPUT,
-        replace(
-            message,
-            icmp_type=ROUTER_ADVERTISEMENT,
-            in_interface=uplink.name,
-            source=LINK_LOCAL,
-        ),
-    )
+    for router in uplink.routers:
+        yield (
+            Chain.INPUT,
+            replace(
+                message,
+                icmp_type=ROUTER_ADVERTISEMENT,
+                in_interface=uplink.name,
+                source=ip_network(router),
+            ),
+        )
 
 
 def guard_marks(facts: Facts) -> Iterator[Entry]:

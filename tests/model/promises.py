@@ -171,7 +171,7 @@ def _by_uplink_in(state: State, config: Config, uplink: Uplink, packet: Packet) 
     if _speaks(state) and packet.has_ports(ICMPV6):
         if packet.icmp_type in {135, 136}:
             yield "P5"
-        if packet.icmp_type == 134 and packet.source in LINK_LOCAL:
+        if packet.icmp_type == 134 and packet.source in uplink.routers:
             yield "P5"
     if isinstance(state, Connected) and packet.destination in {a.ip for a in uplink.addresses}:
         yield from _hole_in(config, uplink, packet)

@@ -65,6 +65,7 @@ UPLINK_ADDRESSES = tuple(
          "2001:db8:5::3/64"),
     )
 )  # fmt: skip
+ROUTERS = tuple(map(IPv6Address, ("fe80::1", "fe80::2")))
 RESOLVERS = tuple(
     map(ip_address, ("10.2.0.1", "192.168.1.53", "172.16.3.3", "fd77::53", "127.0.0.11"))
 )
@@ -113,7 +114,8 @@ def namespaces(draw: st.DrawFn) -> Facts:
             f"eth{number}",
             draw(st.lists(st.sampled_from(UPLINK_ADDRESSES), max_size=3, unique=True)),
         )
-        uplinks.append(Uplink(name, number + 2, 1500, tuple(addresses)))
+        routers = draw(st.lists(st.sampled_from(ROUTERS), max_size=2, unique=True))
+        uplinks.append(Uplink(name, number + 2, 1500, tuple(addresses), tuple(routers)))
         routes += [Route(address.network, name) for address in addresses]
     if uplinks:
         for destination in EVERYTHING:
@@ -155,7 +157,7 @@ def addresses_of(situation: Situation, family: Family) -> list[IPv4Address | IPv
     """Return the addresses that matter in a situation, and some that do not."""
     _, config, facts = situation
     strangers = ("127.0.0.1", "127.0.0.11", "224.0.0.251", "255.255.255.255", "8.8.8.8", "::1",
-                 "ff02::1:ff00:2", "ff02::fb", "fe80::1", "2001:4860::8888")  # fmt: skip
+                 "ff02::1:ff00:2", "ff02::fb", "fe80::1", "fe80::9", "2001:4860::8888")  # fmt: skip
     found = [
         *(address.ip for uplink in facts.uplinks for address in uplink.addresses),
         *(address.ip for tunnel in config.tunnels for address in tunnel.addresses),
