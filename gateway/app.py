@@ -182,6 +182,11 @@ def _secured(claim: socket.socket) -> Secured:
         conntrack.flush()
     except MissingError as err:
         told.append(f"flows older than the gateway are not forgotten: {err}")
+    except NetworkError as err:
+        if is_shortage(err):
+            raise
+        # No reason to end: no rule lets a packet out because its flow is established (P6).
+        told.append(f"it is not certain that flows older than the gateway are forgotten: {err}")
     namespace = Namespace(network, mark if guard else None, unplug, links)
     return Secured(
         claim, firewall, guard, network, namespace, reserve, mark, first, given, tuple(told)

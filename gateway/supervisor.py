@@ -395,8 +395,8 @@ class Supervisor:
         """Remove the interface and its key; the closed rules stay, whatever happens here."""
         try:
             await self._parts.tunnel.down()
-            self._parts.forget_flows()
-        except (GatewayError, OSError, MemoryError) as err:
+            await asyncio.to_thread(self._parts.forget_flows)
+        except (GatewayError, OSError, MemoryError, RuntimeError) as err:  # no thread: RuntimeError
             self._log.error("not everything was cleared away", problem=str(err))
 
     def _publish(self) -> None:
