@@ -78,7 +78,7 @@ def routes_in(body: bytes) -> Iterator[KernelRoute]:
     """
     try:
         yield from _routes_in(body)
-    except (ValueError, struct.error) as err:
+    except (ValueError, IndexError, struct.error) as err:
         raise NetworkError(f"list routes: a message cannot be read ({err})", "") from err
 
 
@@ -102,7 +102,7 @@ def main_table(bodies: Iterable[bytes], names: Mapping[int, str]) -> MainTable:
         is_whole = len(kept) <= MOST_ROUTES
         kept = sorted(kept[:MOST_ROUTES], key=lambda it: it[1])
         return _told(((_route(*entry), hop) for _, _, entry, hop in kept), names, is_whole=is_whole)
-    except (ValueError, struct.error) as err:
+    except (ValueError, IndexError, struct.error) as err:
         raise NetworkError(f"list routes: a message cannot be read ({err})", "") from err
 
 
