@@ -12,6 +12,7 @@ import struct
 import sys
 from contextlib import suppress
 from ipaddress import ip_address
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from gateway.errors import MissingError, NetworkError
@@ -29,6 +30,12 @@ INTERVAL = 1.0
 """Seconds from one try to the next. All questions go out together, so that the hole is short."""
 
 LARGEST_ANSWER = 4096
+MOST_ADDRESSES = 16
+"""Addresses of one family that a name may have: each one is a server to try in its turn.
+
+Nothing longer than LARGEST_ANSWER is read: an answer that was cut off is not asked for again over
+TCP. Aliases are followed within one answer, 16 at most (dnspython, resolve_chaining).
+"""
 
 SO_ATTACH_FILTER = 26
 SKF_NET_OFF = 0x1_0000_0000 - 0x10_0000
@@ -159,7 +166,8 @@ async def _exchange(
         answers[fitting[0]] = []
         with suppress(dns.exception.DNSException):
             found = answer.resolve_chaining().answer
-            answers[fitting[0]] = [ip_address(str(record)) for record in found or ()]
+            addresses = (ip_address(str(record)) for record in found or ())
+            answers[fitting[0]] = list(islice(addresses, MOST_ADDRESSES))
 
 
 def _accept_only_from(channel: socket.socket, resolver: Address) -> None:
