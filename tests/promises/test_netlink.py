@@ -7,6 +7,7 @@ import asyncio
 import errno
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -18,7 +19,7 @@ from gateway.errors import MissingError, NetworkError
 from gateway.model import INTERFACE, PortRange, Protocol, Route
 from gateway.policy.routing import LOCKED, PolicyRule, Routing, TableRoute, routing_for
 from gateway.system import conntrack
-from gateway.system.events import watch
+from gateway.system.events import BURST, watch
 from gateway.system.links import links_down, refuse_unnameable
 from gateway.system.namespace import Namespace as System
 from gateway.system.network import DeviceSetting, Network
@@ -436,6 +437,36 @@ def test_a_change_by_others_is_told_at_once(bench: Bench, name: str) -> None:
     before, after = bench.own.inside(lambda: asyncio.run(listen()))
     assert before >= 1, "control: told once in the beginning"
     assert after > before
+
+
+def test_a_flood_of_changes_is_passed_on_once_a_second(bench: Bench) -> None:
+    """Each change costs a look at the namespace, and a neighbour can make them without end.
+
+    Control: the same flood is heard of, and a link is passed on at once all the same.
+    """
+    changes = [f"route {what} 10.77.0.0/24 dev eth0" for what in ("add", "del")] * 5000
+
+    async def listen() -> tuple[int, int]:
+        told = 0
+
+        def tell() -> None:
+            nonlocal told
+            told += 1
+
+        watching = asyncio.ensure_future(watch(tell))
+        await asyncio.sleep(0.1)
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            await asyncio.to_thread(bench.own.ip, *changes)
+        flooded = told
+        bench.own.ip("link set eth1 down")
+        await asyncio.sleep(0.05)
+        watching.cancel()
+        return flooded, told
+
+    flooded, after = bench.own.inside(lambda: asyncio.run(listen()))
+    assert 2 < flooded < BURST + 10
+    assert after > flooded
 
 
 def test_a_rule_that_says_less_goes_without_one_that_says_more(bench: Bench) -> None:
