@@ -22,10 +22,12 @@ from gateway.system import conntrack
 from gateway.system.events import BURST, watch
 from gateway.system.links import links_down, refuse_unnameable
 from gateway.system.namespace import Namespace as System
+from gateway.system.netlink import MOST_DECODED, MOST_LISTED
 from gateway.system.network import DeviceSetting, Network
 from gateway.system.routes import RTM_DELROUTE, RTM_DELRULE
 from gateway.system.sockets import sockets_of, udp_sockets
 from tests.lab.namespace import Namespace
+from tests.lab.process import PATIENCE
 from tests.scenarios import DUAL, HOLES, SCENARIOS, TWO_UPLINKS
 
 pytestmark = pytest.mark.lab
@@ -437,6 +439,30 @@ def test_a_change_by_others_is_told_at_once(bench: Bench, name: str) -> None:
     before, after = bench.own.inside(lambda: asyncio.run(listen()))
     assert before >= 1, "control: told once in the beginning"
     assert after > before
+
+
+TOO_MANY = {
+    "routes": (
+        f"route add 10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32 dev eth0" for n in range(MOST_LISTED)
+    ),
+    "rules": (f"rule add priority {1000 + n} lookup 7" for n in range(MOST_DECODED)),
+}
+
+
+@pytest.mark.parametrize("kind", TOO_MANY)
+def test_a_list_that_is_too_long_is_an_error(bench: Bench, kind: str) -> None:
+    """It says so, soon, and what is there stays. Control: the same list before."""
+    bench.call("apply_routing", LOCKED)
+    assert bench.call("routing_drift", LOCKED) == (), "control"
+    bench.own.ip(*TOO_MANY[kind])
+    since = time.monotonic()
+    with pytest.raises(NetworkError, match="there are more than") as caught:
+        bench.call("routing_drift", LOCKED)
+    assert caught.value.errno == errno.EOVERFLOW
+    with pytest.raises(NetworkError, match="there are more than"):
+        bench.call("apply_routing", LOCKED)
+    assert time.monotonic() - since < 20 * PATIENCE
+    assert "lookup 51820" in bench.ip("rule", "show", "priority", "150")
 
 
 def test_a_flood_of_changes_is_passed_on_once_a_second(bench: Bench) -> None:

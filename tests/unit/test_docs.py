@@ -104,6 +104,20 @@ def test_every_known_issue_names_what_shows_it_or_says_why_nothing_does() -> Non
             assert f"def {test}(" in sources, test
 
 
+def test_every_limit_names_tests_that_are_there_or_says_why_none_is() -> None:
+    """The last column of the table: tests by name, a file of tests, or the word none."""
+    text = (DOCS / "limits.md").read_text("utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    assert rows
+    sources = "".join(path.read_text("utf-8") for path in TESTS.rglob("test_*.py"))
+    for row in rows:
+        shown = row[-1].strip(" |")
+        names = re.findall(r"`(test_\w+)`", shown)
+        assert names or shown.startswith("none: ") or TEST_FILE.search(shown), row[0]
+        assert [name for name in names if f"def {name}(" not in sources] == []
+        assert all((TESTS / file).exists() for file in TEST_FILE.findall(shown)), row[0]
+
+
 def test_the_architecture_has_a_place_for_every_module() -> None:
     """A room is named by its directory, a module outside of one by its file."""
     text = (DOCS / "architecture.md").read_text("utf-8")
