@@ -223,7 +223,12 @@ async def serve(config: Config, secured: Secured) -> None:
     tunnel = patiently(lambda: choose_tunnel(config.implementation, secured.network))
     files = Aside(str(FILE))
     given = await _take_resolvers(config, secured, files)
-    told = (*secured.limits, *limits.of_config(config), *limits.of_resolvers(config, given.problem))
+    told = (
+        *secured.limits,
+        *firewall.limits,
+        *limits.of_config(config),
+        *limits.of_resolvers(config, given.problem),
+    )
     for limit in told:
         log.warning("this machine cannot keep every promise", limit=limit)
     if any(candidate.has_family(6) for candidate in config.tunnels) and not ipv6_usable():

@@ -48,6 +48,7 @@ def _every_word(family: Family) -> Rules:
     ]
     for protocol in (Transport.TCP, Transport.UDP):
         rules += [
+            Rule(why="headers", verdict=Drop(), protocol=protocol, extra_headers=True),
             Rule(why="protocol alone", verdict=Drop(), protocol=protocol),
             Rule(
                 why="ports",

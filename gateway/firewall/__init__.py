@@ -13,6 +13,10 @@ class Firewall(Protocol):
     def name(self) -> str:
         """The backend's name as the user writes it: `iptables` or `nftables`."""
 
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What it cannot refuse on this kernel, each with the remedy. May raise FirewallError."""
+
     def apply(self, ruleset: Ruleset) -> None:
         """Put `ruleset` into force for both families in place of the former one, and read it back.
 

@@ -26,6 +26,7 @@ from gateway.system.kernel import wait_for_packets_in_flight
 def choose(backend: Backend) -> Firewall:
     """Return the firewall for `backend`: for `auto` iptables, and nftables where that is not there.
 
+    Where iptables cannot refuse everything (`Firewall.limits`), `auto` prefers nftables too.
     Raises MissingError when what was asked for, or either, is not there for every family that the
     kernel has, and FirewallError when that could not be found out.
     """
@@ -36,9 +37,10 @@ def choose(backend: Backend) -> Firewall:
             return NftablesFirewall.find()
         case Backend.AUTO:
             try:
-                return _iptables()
+                iptables = _iptables()
             except MissingError as legacy:
                 return _nftables_after(legacy)
+            return _nftables_or(iptables) if iptables.limits else iptables
 
 
 def take_over(firewall: Firewall, closed: Ruleset) -> None:
@@ -66,6 +68,13 @@ def _iptables() -> Firewall:
     from gateway.firewall.iptables import IptablesFirewall  # noqa: PLC0415
 
     return IptablesFirewall.find()
+
+
+def _nftables_or(iptables: Firewall) -> Firewall:
+    try:
+        return NftablesFirewall.find()
+    except MissingError:
+        return iptables
 
 
 def _nftables_after(legacy: MissingError) -> Firewall:

@@ -18,7 +18,7 @@ network or a gateway, and a request leaves the hardware address that it asks for
 tunnel's address, for one, is never told.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
@@ -26,6 +26,7 @@ from gateway.errors import FirewallError, MissingError
 from gateway.firewall.nf_tables import kernel_has_nf_tables
 from gateway.firewall.nft import HeldTable, Nft
 from gateway.firewall.render_nftables import (
+    EXTRA_HEADERS,
     device,
     quoted,
     render_chain,
@@ -33,8 +34,10 @@ from gateway.firewall.render_nftables import (
     transaction,
 )
 from gateway.model import Route, Uplink
+from gateway.policy.flows import EXTRA_HEADERS as EXTRA_HEADERS_WHY
+from gateway.policy.flows import NEIGHBOUR_DISCOVERY
 from gateway.policy.limits import DROP_NET_RAW
-from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset
+from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset, Transport
 
 TABLE = "netdev portcullis_guard"
 """Family and name of the guard's table."""
@@ -108,6 +111,7 @@ def render_devices(rules: GuardRules) -> str:
             f"filter hook egress device {device(guarded.device)} priority filter; policy drop;",
             (
                 *(line for pair in guarded.arp for line in _arp_rules(*pair)),
+                *_plain({family for family, _ in guarded.rules}),
                 *dict.fromkeys(
                     line for family, rule in guarded.rules for line in _marked(rule, family, rules)
                 ),
@@ -191,6 +195,15 @@ LATER_FRAGMENT = {
 
 _PROTOCOL = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 
+_EXTRA_HEADERS: dict[Family, tuple[tuple[str, ...], ...]] = {
+    Family.IPV4: (EXTRA_HEADERS[Family.IPV4],),
+    Family.IPV6: (
+        (*EXTRA_HEADERS[Family.IPV6], "ip6 nexthdr != 44"),
+        ("ip6 nexthdr 44", "frag nexthdr != 6", "frag nexthdr != 17", "frag nexthdr != 58"),
+    ),
+}
+"""What packets with options or extension headers match here, where IPv6 has been fragmented."""
+
 
 def _trial(name: str, *rules: str) -> str:
     """Return a transaction with `rules` for the egress hook of the device `name`; never loaded."""
@@ -239,15 +252,29 @@ def _reduced(rule: Rule) -> Rule:
     )
 
 
+def _plain(families: Collection[Family]) -> Iterator[str]:
+    """Yield what drops options and extension headers, which no rule of the firewall accepts."""
+    for family in sorted(families, key=lambda family: family.value):
+        for words in _EXTRA_HEADERS[family]:
+            yield " ".join(
+                (
+                    f"meta protocol {_PROTOCOL[family]}",
+                    *words,
+                    f"counter drop comment {quoted(EXTRA_HEADERS_WHY)}",
+                )
+            )
+
+
 def _marked(rule: Rule, family: Family, rules: GuardRules) -> Iterator[str]:
     """Yield the rules for what has passed the firewall by `rule`.
 
-    The later fragments of a packet have no ports: theirs are left to the firewall, where it is
-    certain that it was asked.
+    The later fragments of a packet have no ports and no ICMP type: those are left to the firewall,
+    where it is certain that it was asked.
     """
     yield _accepting(rule, family, rules)
-    if rules.routed and (rule.source_ports or rule.destination_ports):
-        portless = replace(rule, source_ports=None, destination_ports=None)
+    in_first = rule.source_ports or rule.destination_ports or rule.icmp_type is not None
+    if rules.routed and in_first and not _is_discovery(rule):
+        portless = replace(rule, source_ports=None, destination_ports=None, icmp_type=None)
         yield _accepting(portless, family, rules, LATER_FRAGMENT[family])
 
 
@@ -258,12 +285,16 @@ def _accepting(rule: Rule, family: Family, rules: GuardRules, *also: str) -> str
         f"meta protocol {_PROTOCOL[family]}",
         *render_headers(rule, family),
         *also,
-        *(("meta length", f"<= {NEIGHBOUR_LENGTH}") if rule.icmp_type is not None else ()),
+        *(("meta length", f"<= {NEIGHBOUR_LENGTH}") if _is_discovery(rule) else ()),
         "meta mark set 0x0",
         "accept",
         f"comment {quoted(rule.why)}",
     )
     return " ".join(words)
+
+
+def _is_discovery(rule: Rule) -> bool:
+    return rule.protocol is Transport.ICMPV6 and rule.icmp_type in NEIGHBOUR_DISCOVERY
 
 
 _ARP_OPERATIONS = ("1 arp daddr ether 00:00:00:00:00:00", "2")

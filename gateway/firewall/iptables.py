@@ -39,8 +39,10 @@ from gateway.firewall.render_iptables import (
 )
 from gateway.firewall.transition import interim
 from gateway.firewall.xt_entry import EXTENSION, Entry, differences, is_standard, packets, parse
+from gateway.firewall.xt_matches import sees_extra_headers
 from gateway.firewall.xt_options import entry_size, lookup_by
 from gateway.firewall.xtables_lock import xtables_lock
+from gateway.policy.limits import blind_to_extra_headers
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
 from gateway.system.capabilities import missing_capabilities
 from gateway.system.kernel import has_ipv6, wait_for_packets_in_flight
@@ -111,17 +113,23 @@ _Chains = dict[str, tuple[_Built, ...]]
 class _Table:
     """One table of one family. `name` is that of the kernel."""
 
-    def __init__(self, family: Family, name: str) -> None:
+    def __init__(self, family: Family, name: str, sees: Callable[[Family], bool]) -> None:
         self.family = family
         self.name = name
+        self._sees = sees
         self._where = f"{_PROGRAM[family]} {name}"
 
     def build(self, ruleset: Ruleset) -> _Chains:
         """Make the rules that `ruleset` has for this table, without touching the kernel's."""
         rules = ruleset.of(self.family)
+        sees_all = self._sees(self.family)
         with _translated(f"building rules for {self._where}"):
             return {
-                chain.hook: tuple(_built(chain, rule, self.family) for rule in rules.get(chain, ()))
+                chain.hook: tuple(
+                    _built(chain, rule, self.family)
+                    for rule in rules.get(chain, ())
+                    if sees_all or not rule.extra_headers
+                )
                 for chain in Chain
                 if chain.table == self.name
             }
@@ -244,10 +252,16 @@ class IptablesFirewall:
 
     name = "iptables"
 
-    def __init__(self, speaks_ipv6: Callable[[], bool] = has_ipv6) -> None:
+    def __init__(
+        self,
+        speaks_ipv6: Callable[[], bool] = has_ipv6,
+        sees: Callable[[Family], bool] = sees_extra_headers,
+    ) -> None:
         self._speaks_ipv6 = speaks_ipv6
+        self._sees = sees
         self._all_tables = {
-            family: (_Table(family, "mangle"), _Table(family, "filter")) for family in Family
+            family: (_Table(family, "mangle", sees), _Table(family, "filter", sees))
+            for family in Family
         }
 
     @classmethod
@@ -261,6 +275,12 @@ class IptablesFirewall:
         for table in _each(firewall._tables()):
             table.find()
         return firewall
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What this kernel's tables cannot refuse, with the remedy. Raises FirewallError."""
+        blind = [family for family in self._tables() if not self._sees(family)]
+        return tuple(blind_to_extra_headers(family) for family in blind)
 
     def apply(self, ruleset: Ruleset) -> None:
         """Put `ruleset` into force for every family and read it back; see `Firewall.apply`."""
@@ -321,7 +341,7 @@ def _built(chain: Chain, rule: Rule, family: Family) -> _Built:
         ip.outiface, ip.outiface_mask = _exactly(rule.out_interface)
     if rule.protocol is not None:
         made.protocol = PROTOCOL_NUMBERS[rule.protocol]
-    parts = [_filled(made.create_match(match.name), match) for match in matches_of(rule)]
+    parts = [_filled(made.create_match(match.name), match) for match in matches_of(rule, family)]
     target = target_of(rule, family)
     parts.append(_filled(made.create_target(target.name), target))
     headers = [match.match.u.user for match in made.matches] + [made.target.target.u.user]
@@ -342,7 +362,8 @@ def _find_all_options() -> None:
 
 def _filled(extension: Any, wanted: Extension) -> Any:
     for parameter, value in wanted.parameters:
-        extension.set_parameter(parameter, [value])  # a list: no "!" in it means inversion
+        # A list, in which only a first word "!" means inversion.
+        extension.set_parameter(parameter, ["!", value] if wanted.inverted else [value])
     return extension
 
 

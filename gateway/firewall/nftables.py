@@ -45,6 +45,7 @@ class NftablesFirewall:
     """The table `inet portcullis`; the only writer of it."""
 
     name = "nftables"
+    limits: tuple[str, ...] = ()
 
     def __init__(self, nft: Nft | None = None) -> None:
         self._table = HeldTable(TABLE, nft or Nft())
@@ -138,7 +139,7 @@ def _trial() -> Ruleset:
             ct_states=frozenset({CtState.ESTABLISHED}),
             ct_direction=CtDirection.REPLY,
         ),
-        Rule(why="trial", verdict=Reject()),
+        Rule(why="trial", verdict=Reject(), extra_headers=True),
     )
     chains = {
         Chain.OUTPUT: refuse,

@@ -41,6 +41,7 @@ PROTOCOL_NUMBERS = {
 
 _PROHIBITED = {Family.IPV4: "icmp-admin-prohibited", Family.IPV6: "icmp6-adm-prohibited"}
 _WHY = re.compile(r"[ !#-&(-\[\]-~]{1,128}")
+_QUOTED = frozenset({"comment", "u32"})
 _UNQUOTED = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -50,18 +51,32 @@ class Extension:
 
     name: str
     parameters: tuple[tuple[str, str], ...] = ()
+    inverted: bool = False
 
     def __str__(self) -> str:
-        words = (f"--{key} {_word(key, value)}" for key, value in self.parameters)
+        option = "! --" if self.inverted else "--"
+        words = (f"{option}{key} {_word(key, value)}" for key, value in self.parameters)
         return " ".join((self.name, *words))
 
 
-def matches_of(rule: Rule) -> tuple[Extension, ...]:
+EXTRA_HEADERS = {
+    Family.IPV4: Extension("u32", (("u32", "0x0>>0x18&0xf=0x0:0x4,0x6:0xf"),)),
+    Family.IPV6: Extension("ipv6header", (("header", "protocol"),), inverted=True),
+}
+"""The matches for packets with options or extension headers.
+
+The tables themselves have no field for it. For IPv4 the length of the header is compared: five
+words without options. For IPv6 the headers must be the transport protocol's alone; connection
+tracking has put fragments together before (net/ipv6/netfilter/ip6t_ipv6header.c).
+"""
+
+
+def matches_of(rule: Rule, family: Family) -> tuple[Extension, ...]:
     """Return the match extensions of `rule`, in the order in which iptables holds them.
 
     Raises ValueError for what iptables has no words for.
     """
-    extensions = []
+    extensions = [EXTRA_HEADERS[family]] if rule.extra_headers else []
     if rule.source_ports is not None or rule.destination_ports is not None:
         extensions.append(_ports(rule))
     if rule.icmp_type is not None:
@@ -117,7 +132,7 @@ def render_rule(chain: Chain, rule: Rule, family: Family) -> str:
             words += [option, interface_of(interface)]
     if rule.protocol is not None:
         words += ["-p", rule.protocol.value]
-    words += [f"-m {match}" for match in matches_of(rule)]
+    words += [f"-m {match}" for match in matches_of(rule, family)]
     words += ["-j", str(target_of(rule, family))]
     return " ".join(words)
 
@@ -174,7 +189,7 @@ def _conntrack(rule: Rule) -> Extension:
 
 
 def _word(parameter: str, value: str) -> str:
-    """Return a value as iptables-save writes it: comments in quotes unless one plain word."""
-    if parameter != "comment" or _UNQUOTED.fullmatch(value):
+    """Return a value as iptables-save writes it: texts in quotes unless one plain word."""
+    if parameter not in _QUOTED or _UNQUOTED.fullmatch(value):
         return value
     return f'"{value}"'

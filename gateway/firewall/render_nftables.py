@@ -108,6 +108,7 @@ def render_rule(rule: Rule, family: Family) -> str:
     words = (
         f"meta nfproto {_NFPROTO[family]}",
         *_interfaces(rule),
+        *(EXTRA_HEADERS[family] if rule.extra_headers else ()),
         *render_headers(rule, family),
         *_tracking(rule),
         *(() if rule.mark is None else (f"meta mark {rule.mark:#x}",)),
@@ -145,6 +146,16 @@ def device(name: str) -> str:
         raise FirewallError("not the name of one interface", repr(name))
     return f'"{name}"'
 
+
+EXTRA_HEADERS = {
+    Family.IPV4: ("ip hdrlength != 5",),
+    Family.IPV6: ("ip6 nexthdr != 6", "ip6 nexthdr != 17", "ip6 nexthdr != 58"),
+}
+"""What packets with options or extension headers match.
+
+A set of protocols would read better, but the kernel gives sets other names than nft does, so that
+the rules could not be compared.
+"""
 
 _TEXT = re.compile(r"[ !#-~]{1,128}")
 _NFPROTO = {Family.IPV4: "ipv4", Family.IPV6: "ipv6"}

@@ -21,6 +21,7 @@ from gateway.policy.flows import (
     neighbours,
     no_mark_on_loopback,
     no_routes_by_loopback,
+    plain_only,
     question,
 )
 from gateway.policy.holes import holes
@@ -123,6 +124,7 @@ def _resolving(query: Query | None, facts: Facts) -> Ruleset:
         return closed()
     return _both(
         lambda family: (
+            *plain_only((uplink,)),
             *question(family, uplink.name, query),
             *neighbours(family, uplink),
             *guard_marks(facts),
@@ -133,6 +135,7 @@ def _resolving(query: Query | None, facts: Facts) -> Ruleset:
 
 def _connecting(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[Entry]:
     """Yield what the encrypted flow needs."""
+    yield from plain_only(facts.uplinks)
     for endpoint in tunnel.endpoints:
         uplink = uplink_to(endpoint.address, facts)
         if uplink is not None and family.has(endpoint.address):

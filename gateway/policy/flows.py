@@ -15,6 +15,7 @@ from gateway.policy.rules import (
     Entry,
     Family,
     Ports,
+    Reject,
     Rule,
     SetConnmark,
     SetMark,
@@ -31,6 +32,9 @@ ENCRYPTED = "P3 the encrypted flow"
 PASSED = "P14 passed the firewall"
 """The reasons of the rules that hold the two secret marks."""
 
+EXTRA_HEADERS = "P7 no options or extension headers"
+"""The reason of the rules that refuse what could say where a packet goes next."""
+
 QUESTION = 1
 """The connection mark of the question for the endpoint's name on loopback."""
 
@@ -41,6 +45,8 @@ ERRORS = frozenset({CtState.RELATED})
 ROUTER_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 134, 135, 136
 ROUTER_SOLICITATION, REDIRECT_IPV6 = 133, 137
 """ICMPv6 types (RFC 4861, section 4)."""
+
+NEIGHBOUR_DISCOVERY = (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT)
 
 ABOUT_ROUTES = {
     Family.IPV4: (REDIRECT,),
@@ -190,6 +196,21 @@ def no_mark_on_loopback(loopback: str, tunnel: Tunnel) -> Iterator[Entry]:
     )
 
 
+def plain_only(uplinks: Iterable[Uplink]) -> Iterator[Entry]:
+    """Yield what refuses IPv4 options and IPv6 extension headers on `uplinks` (P7).
+
+    A source route (RFC 791) or routing header (RFC 8200) names the hosts to pass on the way: a
+    router in a listed subnet that honours it would carry the packet out. Any process can set one,
+    by setsockopt IP_OPTIONS. Arriving ones are dropped as well, because the kernel answers a client
+    with the options that it sent, the route reversed (net/ipv4/ip_options.c, __ip_options_echo).
+    None of the gateway's own packets has any.
+    """
+    for uplink in uplinks:
+        rule = Rule(why=EXTRA_HEADERS, verdict=Drop(), extra_headers=True)
+        yield Chain.INPUT, replace(rule, in_interface=uplink.name)
+        yield Chain.OUTPUT, replace(rule, verdict=Reject(), out_interface=uplink.name)
+
+
 def in_tunnel(family: Family, address: Interface, ports: Iterable[PortRange]) -> Iterator[Entry]:
     """Yield what passes in the tunnel, from and to its `address` (P4, P9)."""
     inward = Rule(
@@ -241,7 +262,7 @@ def neighbours(family: Family, uplink: Uplink) -> Iterator[Entry]:
     why = "P5 neighbour discovery"
     message = Rule(why=why, verdict=Accept(), protocol=Transport.ICMPV6)
     own = tuple(a.network for a in uplink.addresses if family.has(a))
-    for kind in (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT):
+    for kind in NEIGHBOUR_DISCOVERY:
         yield Chain.INPUT, replace(message, icmp_type=kind, in_interface=uplink.name)
         for destination in (LINK_LOCAL, NEIGHBOUR_MULTICAST, *own):
             yield (

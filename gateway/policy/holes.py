@@ -26,6 +26,16 @@ from gateway.policy.rules import (
 
 NEW_OR_KNOWN = NEW | KNOWN
 
+LAN_PROTOCOLS: dict[Family, tuple[tuple[Transport, int | None], ...]] = {
+    Family.IPV4: ((Transport.TCP, None), (Transport.UDP, None), (Transport.ICMP, 8)),
+    Family.IPV6: ((Transport.TCP, None), (Transport.UDP, None), (Transport.ICMPV6, 128)),
+}
+"""What a LAN hole carries: TCP, UDP and echo requests (RFC 792; RFC 4443, section 4.1).
+
+Nothing else: a router in the subnet would unpack IPIP, 6in4 or GRE (protocols 4, 41 and 47) and
+carry on what is inside.
+"""
+
 DNS = tuple(product((Transport.UDP, Transport.TCP), (Ports.one(53), Ports.one(853))))
 """DNS over UDP and TCP, and over QUIC and TLS (RFC 9250, RFC 7858)."""
 
@@ -106,7 +116,9 @@ def _lan(uplink: Uplink, address: Interface, subnet: Network) -> Iterator[Entry]
     Only the direction in which the flow began passes, from the uplink's own address: the answers
     to a flow that came in by the tunnel have neither.
     """
-    yield Chain.OUTPUT, _outward(uplink, address, subnet)
+    outward = _outward(uplink, address, subnet)
+    for protocol, kind in LAN_PROTOCOLS[Family(address.version)]:
+        yield Chain.OUTPUT, replace(outward, protocol=protocol, icmp_type=kind)
     yield (
         Chain.INPUT,
         Rule(

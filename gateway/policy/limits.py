@@ -7,6 +7,7 @@ of them makes the gateway unhealthy: the tunnel carries what it should.
 from collections.abc import Iterator
 
 from gateway.model import FIREWALL_MARK, Config
+from gateway.policy.rules import Family
 
 DROP_NET_RAW = "give workloads `cap_drop: [NET_RAW]`"
 """The remedy for all that takes a packet socket, a raw socket or a mark."""
@@ -41,6 +42,19 @@ def of_guard(*, routed: bool, in_advance: bool) -> Iterator[str]:
 def without_queues(missing: str, remedy: str = DROP_NET_RAW) -> str:
     """Return the limit of a machine where AF_XDP sockets are not stopped, because of `missing`."""
     return f"AF_XDP sockets are not stopped: {missing}; {remedy}"
+
+
+def blind_to_extra_headers(family: Family) -> str:
+    """Return the limit of a kernel whose legacy tables cannot ask for `Rule.extra_headers`."""
+    what, module = {
+        Family.IPV4: ("IPv4 options, source routes among them,", "xt_u32"),
+        Family.IPV6: ("IPv6 extension headers, routing headers among them,", "ip6t_ipv6header"),
+    }[family]
+    return (
+        f"{what} are not refused (the kernel lacks {module}): a router in a listed LAN subnet that"
+        f" honours them would carry a packet out; load {module} on the host (modprobe {module}),"
+        " or use FIREWALL_BACKEND=nftables"
+    )
 
 
 def of_config(config: Config) -> Iterator[str]:

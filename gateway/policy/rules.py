@@ -155,6 +155,11 @@ class Rule:
     `why` is for the reader of the rules in the kernel: one short line of printable ASCII without
     quotes or backslashes, at most 128 characters, that names the promise. Ports need
     `protocol` TCP or UDP, `icmp_type` needs ICMP or ICMPV6. `ct_states` matches any of the states.
+
+    `extra_headers` matches packets with IPv4 options (RFC 791, section 3.1) or with an IPv6
+    extension header (RFC 8200, section 4): they can say where a packet goes next. For IPv6 a
+    backend may also match packets of protocols other than TCP, UDP and ICMPv6. It is for rules
+    that refuse: a backend leaves such a rule out where the kernel cannot ask (`Firewall.limits`).
     """
 
     why: str
@@ -167,6 +172,7 @@ class Rule:
     source_ports: Ports | None = None
     destination_ports: Ports | None = None
     icmp_type: int | None = None
+    extra_headers: bool = False
     mark: int | None = None
     connmark: int | None = None
     ct_states: frozenset[CtState] = frozenset()

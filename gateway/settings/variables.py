@@ -186,7 +186,8 @@ class Settings(BaseSettings):
         _variable(
             "Firewall",
             "Private subnets by comma that workloads may reach outside the tunnel, such as the "
-            "home network. Never for DNS, unless `DNS_ADDRESS` names a resolver there.",
+            "home network, by TCP, UDP and ping. Never for DNS, unless `DNS_ADDRESS` names a "
+            "resolver there.",
             unset="none",
             example="192.168.1.0/24,10.0.5.7",
         )

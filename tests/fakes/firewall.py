@@ -16,6 +16,7 @@ class FakeFirewall:
     """
 
     name = "fake"
+    limits: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.rules: dict[tuple[Family, Chain], tuple[Rule, ...]] = {}

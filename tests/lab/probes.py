@@ -238,6 +238,38 @@ def options(
         return {"result": "answered", "seen": outlet.recv(4096).decode().split()[0]}
 
 
+def source_route(host: str, via: str, port: int = 7, marker: str = MARKER) -> Outcome:
+    """Send a datagram that is to pass `via` first: LSRR (RFC 791) or a segment list (RFC 8754).
+
+    Neither takes a capability.
+    """
+    with open_socket(
+        host, socket.SOCK_DGRAM, source="", source_port=0, device="", mark=0, timeout=1
+    ) as outlet:
+        if ":" in host:
+            segments = b"".join(socket.inet_pton(socket.AF_INET6, a) for a in (host, via))
+            header = bytes([0, 4, 4, 1, 1, 0, 0, 0]) + segments
+            outlet.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RTHDR, header)
+        else:
+            route = bytes([131, 7, 4]) + socket.inet_aton(via) + b"\0"
+            outlet.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, route)
+        outlet.sendto(marker.encode(), (host, port))
+    return {"result": "sent"}
+
+
+def routed_syn(
+    host: str, source: str, via: str, port: int = 7, source_port: int = 40003
+) -> Outcome:
+    """Ask for a TCP connection by a packet that has passed `via` (LSRR, RFC 791)."""
+    plain = syn_packet(source, host, source_port, port)
+    options = bytes([131, 7, 8]) + socket.inet_aton(via) + b"\0"
+    header = bytes([0x47]) + plain[1:2] + struct.pack("!H", len(plain) + 8) + plain[4:10]
+    header += bytes(2) + plain[12:20] + options
+    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+    send_packets(host, [header + plain[20:]], "", 0)
+    return {"result": "sent"}
+
+
 def broadcast(
     host: str = "255.255.255.255", port: int = 7, device: str = "", marker: str = MARKER
 ) -> Outcome:
@@ -397,7 +429,8 @@ def syn_packet(source: str, destination: str, sport: int, dport: int) -> bytes:
 PROBES: dict[str, Callable[..., Outcome]] = {
     probe.__name__: probe
     for probe in (
-        tcp, udp, http, ping, raw, sctp, forged, fragments, options, broadcast, multicast,
+        tcp, udp, http, ping, raw, sctp, forged, fragments, options, source_route,
+        routed_syn, broadcast, multicast,
         packet, dns, resolve,
     )
 }  # fmt: skip

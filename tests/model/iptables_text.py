@@ -18,6 +18,7 @@ from tests.model.packets import (
     Condition,
     Effect,
     Firewall,
+    Packet,
     TextChain,
     TextRule,
 )
@@ -63,6 +64,10 @@ def _rule(text: str, words: list[str]) -> TextRule:
             module = next(left)
         elif word == "-j":
             return TextRule(text, tuple(conditions), _effect(list(left)))
+        elif word == "!":
+            if [module, next(left), next(left)] != ["ipv6header", "--header", "protocol"]:
+                raise ValueError(text)
+            conditions.append(_has_extra_headers)
         elif word == "--comment":
             next(left)
         else:
@@ -115,6 +120,16 @@ def _equal(field: str, convert: Callable[[str], object]) -> Callable[[str], Cond
     return lambda text: lambda packet: getattr(packet, field) == convert(text)
 
 
+def _has_extra_headers(packet: Packet) -> bool:
+    return packet.extra_headers
+
+
+def _header_length(text: str) -> Condition:
+    if text != "0x0>>0x18&0xf=0x0:0x4,0x6:0xf":
+        raise ValueError(text)
+    return _has_extra_headers
+
+
 def _hexadecimal(text: str) -> int:
     return int(text, 16)
 
@@ -135,6 +150,7 @@ _CONDITIONS: dict[tuple[str, str], Callable[[str], Condition]] = {
     ("icmp6", "--icmpv6-type"): lambda text: (
         lambda packet: packet.has_ports(ICMPV6) and packet.icmp_type == int(text)
     ),
+    ("u32", "--u32"): _header_length,
     ("mark", "--mark"): _equal("mark", _hexadecimal),
     ("connmark", "--mark"): lambda text: (
         lambda packet: packet.has_flow and packet.connmark == int(text, 16)

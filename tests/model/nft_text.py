@@ -108,6 +108,10 @@ _MEANINGS: dict[str, Callable[..., Condition | Effect | None]] = {
     r'(i|o)ifname "([^"]+)"': _interface,
     r"(ip6?) (s|d)addr (\S+)": _address,
     r"(tcp|udp) (s|d)port (\d+)(?:-(\d+))?": _ports,
+    r"ip hdrlength != 5\b": lambda: lambda p: p.family is Family.IPV4 and p.extra_headers,
+    r"ip6 nexthdr != (\d+)": lambda number: (
+        lambda p: p.family is Family.IPV6 and (p.extra_headers or p.protocol != int(number))
+    ),
     r"icmp(v6)? type (\d+)": _icmp_type,
     r"accept\b": lambda: Effect(ACCEPT),
     r"drop\b": lambda: Effect(DROP),

@@ -32,7 +32,9 @@ def excuse_out(state: State, config: Config, facts: Facts, packet: Packet) -> st
         return "P4" if own else None
     for uplink in facts.uplinks:
         if uplink.name == packet.out_interface:
-            return next(_by_uplink_out(state, config, facts, uplink, packet), None)
+            found = _by_uplink_out(state, config, facts, uplink, packet)
+            # P7: extra headers could say where the packet goes next.
+            return None if packet.extra_headers else next(found, None)
     return None
 
 
@@ -44,7 +46,9 @@ def excuse_in(state: State, config: Config, facts: Facts, packet: Packet) -> str
         return _in_tunnel(state, config, packet)
     for uplink in facts.uplinks:
         if uplink.name == packet.in_interface:
-            return next(_by_uplink_in(state, config, uplink, packet), None)
+            found = _by_uplink_in(state, config, uplink, packet)
+            # P7: with extra headers, an answer would go where the packet says.
+            return None if packet.extra_headers else next(found, None)
     return None
 
 
@@ -138,7 +142,11 @@ def _hole_out(state: Connected, config: Config, uplink: Uplink, packet: Packet) 
     listed = any(packet.destination in subnet for subnet in config.outbound_subnets)
     names = (packet.has_ports(UDP) or packet.has_ports(TCP)) and packet.destination_port in NAMES
     resolvers = state.tunnel.dns or config.dns
-    if onward and listed and (not names or packet.destination in resolvers):
+    echo = packet.has_ports(ICMP if packet.family is Family.IPV4 else ICMPV6) and (
+        packet.icmp_type == (8 if packet.family is Family.IPV4 else 128)
+    )
+    carried = packet.protocol in {TCP, UDP} or echo
+    if onward and listed and carried and (not names or packet.destination in resolvers):
         yield "P7"
     for ports in config.input_ports:
         if (

@@ -14,6 +14,19 @@ from gateway.policy.rules import Accept, Chain, Reject, Rule, Ruleset
 from tests.scenarios import ETH0, ETH1, GUARD_MARK, SCENARIOS
 
 ARP_OPERATIONS = ("1 arp daddr ether 00:00:00:00:00:00", "2")
+PLAIN4 = (
+    'meta protocol ip ip hdrlength != 5 counter drop comment "P7 no options or extension headers"',
+)
+PLAIN6 = (
+    (
+        "meta protocol ip6 ip6 nexthdr != 6 ip6 nexthdr != 17 ip6 nexthdr != 58 ip6 nexthdr != 44"
+        ' counter drop comment "P7 no options or extension headers"'
+    ),
+    (
+        "meta protocol ip6 ip6 nexthdr 44 frag nexthdr != 6 frag nexthdr != 17 frag nexthdr != 58"
+        ' counter drop comment "P7 no options or extension headers"'
+    ),
+)
 NEVER = 'counter drop comment "never passed the firewall"'
 
 
@@ -55,6 +68,7 @@ def test_the_encrypted_flow_passes_with_the_mark_and_loses_it() -> None:
     assert chains(guard_for(ruleset, (ETH0, ETH1), GUARD_MARK)) == {
         "eth0": [
             *arp("172.18.0.2", "172.18.0.0/16"),
+            *PLAIN4,
             (
                 "meta mark 0x1234abcd meta protocol ip ip daddr 198.51.100.10/32"
                 " udp sport 51820 udp dport 51820 meta mark set 0x0 accept"
@@ -82,7 +96,27 @@ def test_each_uplink_passes_what_its_accepting_rules_accept_and_nothing_else(nam
         assert {line.split('"')[1] for line in marked} == accepted
         others = [line for line in lines if line not in marked]
         assert others[-1] == NEVER
-        assert all(line.startswith("meta protocol arp") for line in others[:-1])
+        assert all(
+            line.startswith("meta protocol arp") or line in {*PLAIN4, *PLAIN6}
+            for line in others[:-1]
+        )
+
+
+def test_options_and_extension_headers_are_dropped_before_anything_is_accepted() -> None:
+    """Of each family that has any business on the uplink; IPv6 has been fragmented there."""
+    ruleset = ruleset_for(*SCENARIOS["connected-holes"])
+    lines = chains(guard_for(ruleset, (ETH0,), GUARD_MARK))["eth0"]
+    first = next(i for i, line in enumerate(lines) if line.startswith("meta mark"))
+    assert lines[:first] == [*arp("172.18.0.2", "172.18.0.0/16"), *PLAIN4, *PLAIN6]
+
+
+def test_a_ping_of_a_lan_host_may_be_as_long_as_it_likes() -> None:
+    """The limit on the length is neighbour discovery's alone."""
+    ruleset = ruleset_for(*SCENARIOS["connected-holes"])
+    rules = replace(guard_for(ruleset, (ETH0,), GUARD_MARK), routed=True)
+    pings = [line for line in chains(rules)["eth0"] if "type 8" in line or "type 128" in line]
+    assert len(pings) == 2
+    assert not [line for line in pings if "meta length" in line]
 
 
 def test_an_uplink_with_ipv6_alone_has_no_arp() -> None:
@@ -107,7 +141,7 @@ def test_arp_asks_for_the_uplinks_network_and_for_gateways_beyond_it() -> None:
         *arp("203.0.113.9", "203.0.113.9/32"),
         *arp("203.0.113.9", "192.0.2.1/32"),
     ]
-    assert len(lines) == 6
+    assert len(lines) == 7
 
 
 def test_rules_that_differ_in_what_the_hook_cannot_see_become_one() -> None:
@@ -121,6 +155,7 @@ def test_rules_that_differ_in_what_the_hook_cannot_see_become_one() -> None:
     )
     lines = chains(guard_for(Ruleset(ipv6={Chain.OUTPUT: rules}), (ETH0,), GUARD_MARK))["eth0"]
     assert lines == [
+        *PLAIN6,
         'meta mark 0x1234abcd meta protocol ip6 meta mark set 0x0 accept comment "hole"',
         NEVER,
     ]
@@ -131,14 +166,20 @@ def test_packets_must_have_been_routed_where_the_kernel_can_tell() -> None:
     rules = guard_for(ruleset_for(*SCENARIOS["connected-guarded"]), (ETH0,), GUARD_MARK)
     lines = chains(replace(rules, routed=True))["eth0"]
     later = [line for line in lines if "frag-off" in line]
-    why = {line.partition("comment")[2] for line in lines if "port " in line}
+    why = {
+        line.partition("comment")[2]
+        for line in lines
+        if "port " in line or "icmp type" in line or "icmpv6 type 128" in line
+    }
     assert {line.partition("comment")[2] for line in later} == why != set()
     assert not [line for line in later if "port " in line], "later fragments have no ports"
     asking = [line for line in lines if "meta mark 0x1234abcd meta rtclassid != 0xffffffff" in line]
     assert asking
     others = [line for line in lines if line not in asking]
     assert others[-1] == NEVER
-    assert all(line.startswith("meta protocol arp") for line in others[:-1])
+    assert all(
+        line.startswith("meta protocol arp") or line in {*PLAIN4, *PLAIN6} for line in others[:-1]
+    )
 
 
 def test_neighbour_discovery_carries_nothing_but_an_address() -> None:

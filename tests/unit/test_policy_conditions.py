@@ -41,7 +41,7 @@ OTHERS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "out_interface": ("out_interface", LINKS),
     "source": ("source", ()),
     "destination": ("destination", ()),
-    "protocol": ("protocol", (47,)),
+    "protocol": ("protocol", (47, ICMPV6, TCP)),
     "source_ports": ("source_port", (1,)),
     "destination_ports": ("destination_port", (1,)),
     "icmp_type": ("icmp_type", (200,)),

@@ -49,6 +49,7 @@ MATCHES = {
     "-p udp -m udp --sport 1:9 --dport 53": replace(
         PLAIN, protocol=Transport.UDP, source_ports=Ports(1, 9), destination_ports=Ports(53, 53)
     ),
+    '-m u32 --u32 "0x0>>0x18&0xf=0x0:0x4,0x6:0xf"': replace(PLAIN, extra_headers=True),
     "-m mark --mark 0x0": replace(PLAIN, mark=0),
     "-m connmark --mark 0x5": replace(PLAIN, connmark=5),
     "-m conntrack --ctstate RELATED,ESTABLISHED --ctdir REPLY": replace(
@@ -74,6 +75,14 @@ def test_ipv6_has_its_own_refusal_and_its_own_types() -> None:
     assert render_rule(Chain.INPUT, rule, Family.IPV6) == (
         "-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m comment --comment w"
         " -j REJECT --reject-with icmp6-adm-prohibited"
+    )
+
+
+def test_extra_headers_are_asked_for_in_the_words_of_each_family() -> None:
+    """By the length of the IPv4 header, and by what stands in front of an IPv6 transport header."""
+    rule = replace(PLAIN, extra_headers=True)
+    assert render_rule(Chain.OUTPUT, rule, Family.IPV6) == (
+        "-A OUTPUT -m ipv6header ! --header protocol -m comment --comment why -j DROP"
     )
 
 
