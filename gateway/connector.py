@@ -18,7 +18,7 @@ from gateway.errors import FirewallError, GatewayError, KernelError, NetworkErro
 from gateway.model import INTERFACE, Config, Tunnel
 from gateway.parts import Parts
 from gateway.policy.dns import resolved, resolvers_of
-from gateway.policy.routing import routing_for, tunnel_mtu, uplink_to, without_interface
+from gateway.policy.routing import shared_addresses, tunnel_mtu, uplink_to
 from gateway.policy.states import Built, Event, Failed, Resolved, Stop
 
 TIME_LIMIT = 8.0
@@ -29,6 +29,10 @@ DYNAMIC_PORTS = range(49152, 65536)
 
 NAMES_AGAIN = 1.0
 """Seconds from one attempt to write the resolver file to the next, while names do not resolve."""
+TWO_ADDRESSES = (
+    "give the container's network another subnet, or take the address that your provider gave you"
+)
+"""What helps where an uplink has the tunnel's address: no rule could tell the two apart (P11)."""
 
 OWN_RESOLVER = "mount a file of your own at /etc/resolv.conf, here and in the workloads"
 """What helps where the resolver file cannot be written: Docker's with a read-only root is one."""
@@ -91,8 +95,9 @@ class Connector:
         for endpoint in tunnel.endpoints:
             if uplink_to(endpoint.address, self._kernel.facts) is None:
                 raise NetworkError("no uplink has a route to the endpoint", str(endpoint))
-        routing = routing_for(tunnel, self._config, self._kernel.facts)
-        self._kernel.route(without_interface(routing))
+        if shared := shared_addresses(tunnel, self._kernel.facts):
+            raise NetworkError(f"the tunnel's address is an uplink's too; {TWO_ADDRESSES}", shared)
+        self._kernel.route_to_server(tunnel)
         if not await self._took_other_peers(tunnel):
             self._standing = None
             await self._parts.tunnel.up(tunnel, tunnel_mtu(tunnel, self._kernel.facts))

@@ -15,13 +15,23 @@ import structlog
 
 from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
-from gateway.model import Config, Facts, Interface
+from gateway.model import Config, Facts, Interface, Tunnel
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.limits import DROP_NET_RAW
-from gateway.policy.routing import LOCKED, Routing, routing_for, routing_for_question
+from gateway.policy.routing import (
+    LOCKED,
+    Routing,
+    routing_for,
+    routing_for_question,
+    steady,
+    without_interface,
+)
 from gateway.policy.rules import Ruleset
 from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
 from gateway.policy.tally import Tally
+
+LOOKS = 5
+"""How often the namespace is looked at anew, because it changed while it was brought into step."""
 
 _UNPLUG = "stop the workloads, or take the container off its networks: `docker network disconnect`"
 _ROUTES_IGNORED = "the main table has more routes than the gateway reads; the others are ignored"
@@ -105,6 +115,8 @@ class Enforcement:
         self._routing = LOCKED
         self._refused = Tally()
         self._refused_by_guard = Tally()
+        self._prepared: frozenset[int] = frozenset()
+        self._in_step = True
         self.facts = Facts()
         self.drift = 0
         self.drifted: tuple[str, ...] = ()
@@ -121,10 +133,7 @@ class Enforcement:
         self._state = state
         if self._are_links_down:
             self.close()
-        self._put_rules()
-        routing = self._wanted_routing()
-        if routing != self._routing:
-            self.route(routing)
+        self._bring_into_step(changed=False)
 
     def close(self) -> None:
         """Put the closed ruleset into force, whatever the state.
@@ -173,37 +182,95 @@ class Enforcement:
         """Let nothing leave by any uplink.
 
         One that went away unnoticed is no reason to give up, though the kernel then refuses the
-        guard of all (before Linux 6.16): those that are there now count, and everything is put into
-        step when the namespace is looked at next.
+        guard of all (before Linux 6.16): those that are there now count, at last those that were
+        there each time, and everything is put into step when the namespace is looked at next.
         """
-        try:
-            self._apply_guard(guard, closed(), self.facts)
-        except FirewallError as err:
-            if is_shortage(err):
-                raise
-            self.facts = Facts()
-            self._apply_guard(guard, closed(), self._found())
+        looks = [self.facts]
+        facts = self.facts
+        while True:
+            try:
+                self._apply_guard(guard, closed(), facts)
+            except FirewallError as err:
+                if is_shortage(err):
+                    raise
+                self.facts = Facts()
+                looks.append(self._found())
+                if len(looks) > LOOKS + 1:
+                    raise
+                facts = looks[-1] if len(looks) <= LOOKS else steady(looks)
+            else:
+                return
 
     def route(self, routing: Routing) -> None:
         """Make the kernel's tables and policy rules hold `routing`; raises NetworkError."""
         self._with_reserve(lambda: self._network.apply_routing(routing))
         self._routing = routing
 
+    def route_to_server(self, tunnel: Tunnel) -> None:
+        """Make the way to the server of `tunnel`, before its interface. Raises KernelError."""
+        looks = 1
+        while True:
+            facts = self.facts
+            try:
+                self.route(without_interface(routing_for(tunnel, self._config, facts)))
+            except NetworkError:
+                self.look_around()
+                looks += 1
+                if looks > LOOKS or self.facts == facts:
+                    raise
+            else:
+                return
+
     def look_around(self) -> None:
         """Find out what the namespace looks like, and bring everything into step with it."""
         facts = self._found()
-        if facts == self.facts:
+        if facts == self.facts and self._in_step:
             return
-        known = {uplink.index for uplink in self.facts.uplinks}
         if self.facts.all_routes and not facts.all_routes:
             self._log.warning("too many routes", problem=_ROUTES_IGNORED, remedy=_FEWER_ROUTES)
         self.facts = facts
         self._log.debug("namespace changed", uplinks=[uplink.name for uplink in facts.uplinks])
-        self._put_rules(guard=True)
-        for uplink in facts.uplinks:
-            if uplink.index not in known:
+        self._bring_into_step(changed=True)
+
+    def _bring_into_step(self, *, changed: bool) -> None:
+        """Put rules, guard, settings and routes of the state into force in the namespace as found.
+
+        A link can go, come or be renamed meanwhile, and the kernel then refuses what is about it
+        (ENODEV, ENOENT, ESRCH, ENETDOWN and others). So an error counts only if the namespace still
+        looks as it did; else it is looked at again. A link that never stays the same is left out at
+        last: it is no uplink, which closes it. Raises KernelError.
+        """
+        looks = [self.facts]
+        self._in_step = False
+        while True:
+            try:
+                self._put_everything(changed=changed)
+            except KernelError as err:
+                if is_shortage(err):
+                    raise
+                found = self._found()
+                if found == self.facts or len(looks) > LOOKS:
+                    raise
+                self._log.debug("looking again", problem=str(err))
+                looks.append(found)
+                self.facts = found if len(looks) <= LOOKS else steady(looks)
+                changed = True
+            else:
+                self._in_step = True
+                return
+
+    def _put_everything(self, *, changed: bool) -> None:
+        """Put what the state needs into force; `changed` says whether the namespace did."""
+        self._put_rules(guard=changed)
+        if changed:
+            self._prepared &= {uplink.index for uplink in self.facts.uplinks}
+        for uplink in self.facts.uplinks:
+            if uplink.index not in self._prepared:
                 self._network.prepare(uplink.name)
-        self.route(self._wanted_routing())
+                self._prepared |= {uplink.index}
+        routing = self._wanted_routing()
+        if changed or routing != self._routing:
+            self.route(routing)
 
     def _found(self) -> Facts:
         """Return what the namespace looks like, less the links that have to stay down."""
@@ -222,10 +289,14 @@ class Enforcement:
         """Compare the kernel with what was put there, and put back what is not. Counts and logs.
 
         `drifted` says afterwards what was found. Refused packets are counted with it. What the
-        namespace looks like is taken as it was last found.
+        namespace looks like is taken as it was last found. Where it has other links by now, what is
+        about links is no drift: it is brought into step when the namespace is looked at next.
         """
+        found = self._rules_drift()
+        if found:
+            self._apply(self._rules)
         drift = [
-            *self._mend(self._rules_drift, lambda: self._apply(self._rules)),
+            *found,
             *(self._mended_guard(self._guard) if self._guard else ()),
             *self._mend(
                 lambda: self._network.routing_drift(self._routing),
@@ -250,12 +321,24 @@ class Enforcement:
             lambda: self._network.device_drift(uplink), lambda: self._network.prepare(uplink)
         )
 
-    @staticmethod
-    def _mend(find: Callable[[], tuple[str, ...]], put: Callable[[], None]) -> tuple[str, ...]:
-        found = find()
-        if found:
+    def _mend(
+        self, find: Callable[[], tuple[str, ...]], put: Callable[[], None]
+    ) -> tuple[str, ...]:
+        """Put back what `find` finds, and return it; nothing where the links have changed."""
+        try:
+            found = find()
+            if not found or self._has_other_links():
+                return ()
             put()
+        except KernelError:
+            if self._has_other_links():
+                return ()
+            raise
         return found
+
+    def _has_other_links(self) -> bool:
+        """Say whether the namespace has other uplinks by now, or they have other addresses."""
+        return self._network.facts().uplinks != self.facts.uplinks
 
     def _put_rules(self, *, guard: bool = False) -> None:
         """Put the rules of the state into force, where they are not already."""

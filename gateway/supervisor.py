@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
@@ -15,8 +14,7 @@ from gateway.errors import FirewallError, GatewayError, KernelError, TunnelError
 from gateway.model import INTERFACE, Config, Facts, TunnelStatus
 from gateway.parts import Parts
 from gateway.policy.machine import step
-from gateway.policy.probing import Probe, probe_for
-from gateway.policy.routing import fitted, ways
+from gateway.policy.routing import fitted, has_moved, shared_addresses, ways
 from gateway.policy.states import (
     Asking,
     Begin,
@@ -27,7 +25,6 @@ from gateway.policy.states import (
     Locked,
     Lost,
     Moved,
-    Probed,
     Refused,
     Resolving,
     Sampled,
@@ -35,6 +32,7 @@ from gateway.policy.states import (
     Stop,
     Stopping,
 )
+from gateway.prober import Prober
 from gateway.reporter import Reporter
 from gateway.setback import Setbacks, end_closed
 
@@ -51,10 +49,6 @@ VERIFY_AGAIN = 1.0
 
 Less where they differed, or where the kernel tells of a change, which it does not for rules.
 """
-
-PROBE_EVERY = 20.0
-PROBE_IN_DOUBT = 1.0
-"""Seconds between two probes inside the tunnel; less while something stays unanswered."""
 
 SETTLE = 0.02
 """Seconds that kernel events get to come together before the namespace is looked at again."""
@@ -77,12 +71,10 @@ class Supervisor:
         self._left: State | None = None
         self._refusal = ""
         self._woken = asyncio.Event()
+        self._prober = Prober(config, parts, self._woken.set)
         self._asked_to_stop = False
         self._kernel_changed = False
         self._sampling: asyncio.Future[TunnelStatus] | None = None
-        self._probed: deque[Probed] = deque()
-        self._probing: asyncio.Future[None] | None = None
-        self._probed_at = 0.0
         self._verify_at = 0.0
         self._verified_at = 0.0
         self._tried = Facts()
@@ -225,7 +217,7 @@ class Supervisor:
             self._verify_at = min(self._verify_at, self._verified_at + VERIFY_AGAIN)
         if moved := self._moved():
             return moved
-        return self._probed.popleft() if self._probed else await self._sample()
+        return self._prober.answers.popleft() if self._prober.answers else await self._sample()
 
     def _moved(self) -> Moved | None:
         """Say so if the way to the server is another one than when it was last tried."""
@@ -235,7 +227,7 @@ class Supervisor:
             changed = former != facts
         if isinstance(state, Connecting | Connected):
             now = ways(state.tunnel, facts)
-            changed = now != ways(state.tunnel, former)
+            changed = has_moved(state.tunnel, former, facts)
         if not changed:
             return None
         self._tried = facts
@@ -258,6 +250,8 @@ class Supervisor:
                 return Stop()
             raise
         fault = self._parts.network.fault_of(INTERFACE, state.tunnel.addresses)
+        if not fault and (shared := shared_addresses(state.tunnel, self._kernel.facts)):
+            fault = f"the tunnel's address is an uplink's too: {shared}"
         return Lost(fault) if fault else Sampled(status)
 
     async def _look_up(self, state: Resolving) -> Event:
@@ -311,7 +305,7 @@ class Supervisor:
         if before is not None:
             self._reporter.changed(before, self._state, self._now())
             if isinstance(self._state, Connected) and not isinstance(before, Connected):
-                self._probed_at = 0.0
+                self._prober.connected()
 
     def _close(self, problem: str) -> None:
         """Close because the rules of the state were refused, or nothing can be found out.
@@ -362,7 +356,7 @@ class Supervisor:
             self._kernel.look_around()
         self._verify_if_due(now)
         if isinstance(self._state, Connected):
-            self._probe_if_due(self._state, now)
+            self._prober.send_if_due(self._state, now)
             self._connector.keep_names(self._state.tunnel)
 
     def _verify_if_due(self, now: float) -> None:
@@ -376,20 +370,6 @@ class Supervisor:
         if not self._kernel.drifted:
             self._reporter.verified_at = now
         self._verify_at = now + (VERIFY_AGAIN if self._kernel.drifted else VERIFY_EVERY)
-
-    def _probe_if_due(self, state: Connected, now: float) -> None:
-        in_doubt = state.resolver_failures or state.pulse.is_in_doubt(now)
-        due_at = self._probed_at + (PROBE_IN_DOUBT if in_doubt else PROBE_EVERY)
-        probe = probe_for(state.tunnel, self._config)
-        if probe and now >= due_at and (self._probing is None or self._probing.done()):
-            self._probed_at = now
-            self._probing = asyncio.ensure_future(self._probe(probe))
-
-    async def _probe(self, probe: Probe) -> None:
-        answered = await self._parts.probe(probe)
-        if probe.is_question and answered is not None:
-            self._probed.append(Probed(answered))
-            self._woken.set()
 
     async def _clear_away(self) -> None:
         """Remove the interface and its key; the closed rules stay, whatever happens here."""

@@ -8,13 +8,20 @@ narrow as it can be:
     101  answers from an input port                 the table of the uplink whose address they bear
     110  the encrypted flow, by mark, to its endpoint                main
     120  the listed LAN subnets                                      main
-    130  what is on the same link as an uplink                       main
+    130  IPv4 on the same link as an uplink                          main
+    135  the IPv6 networks that the tunnel names                     the tunnel's table
     140  private networks                                            main, less its default route
     150  everything                                                  the tunnel's table
 
 Rule 130 opens nothing (the firewall refuses what no list names). It is there because the kernel
 answers an ARP request, under strict reverse-path filtering, only when the asker is routed back by
-the interface it asked on (net/ipv4/arp.c arp_process, net/ipv4/fib_frontend.c).
+the interface it asked on (net/ipv4/arp.c arp_process, net/ipv4/fib_frontend.c). IPv6 has no such
+rule: neighbour discovery asks no routing rule (net/ipv6/ndisc.c, ndisc_send_skb), and any
+neighbour could put a prefix on the link by a router advertisement (RFC 4861, section 4.6.2) and so
+take it out of the tunnel.
+
+Rule 135 keeps such a neighbour from doing the same by rule 140 with the tunnel's own networks: its
+addresses' prefixes, its resolvers, and the allowed IPs that are not everything.
 
 Rule 140 is for the engine: when it attaches a network, it asks for the way to the gateway of that
 network before we have heard of it, and makes the answer a default route (libnetwork,
@@ -28,7 +35,7 @@ too late for them: the kernel looks a route up before it builds the answer to a 
 are still shown the interface of the first look-up (net/netfilter/core.c, nf_hook_slow).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from itertools import product
@@ -52,6 +59,7 @@ PRIORITY_ANSWERS = 101
 PRIORITY_ENCRYPTED = 110
 PRIORITY_LAN = 120
 PRIORITY_ON_LINK = 130
+PRIORITY_NAMED = 135
 PRIORITY_ATTACHING = 140
 PRIORITY_TUNNEL = 150
 PRIORITY_LAST = 199
@@ -67,9 +75,11 @@ TABLE_UPLINKS = 0x706C0000
 """The table, and the mark, of the uplink with index n is TABLE_UPLINKS + n."""
 
 PRIVATE: tuple[Network, ...] = tuple(
-    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10"))
+    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8", "fe80::/10"))
 )
-"""Where an engine takes its networks from (RFC 1918, RFC 4193), and link-local gateways."""
+"""Where an engine takes its networks from, and link-local gateways (RFC 1918, RFC 4193).
+
+The other half of RFC 4193's block, fc00::/8, is assigned to nobody, but VPN providers use it."""
 
 METRIC_END = 1_000_000_000
 """The metric of the `unreachable` route that a table ends in: worse than any other."""
@@ -173,12 +183,62 @@ def ways(tunnel: Tunnel, facts: Facts) -> str:
     return "; ".join(_way(endpoint.address, facts) for endpoint in tunnel.endpoints)
 
 
+def steady(looks: Sequence[Facts]) -> Facts:
+    """Return the last of `looks` at the namespace, less the uplinks that are not in all."""
+    known = [frozenset((u.index, u.name) for u in facts.uplinks) for facts in looks]
+    kept = frozenset.intersection(*known)
+    uplinks = tuple(u for u in looks[-1].uplinks if (u.index, u.name) in kept)
+    names = {uplink.name for uplink in uplinks}
+    routes = tuple(route for route in looks[-1].routes if route.interface in names)
+    return replace(looks[-1], uplinks=uplinks, routes=routes)
+
+
+def has_moved(tunnel: Tunnel, former: Facts, facts: Facts) -> bool:
+    """Say whether an endpoint of `tunnel` is reached another way than it was in `former`.
+
+    By another uplink or gateway, or without an address that it was reached from. One more address
+    changes nothing, since WireGuard goes on from the one that it uses; it may be a neighbour that
+    brings it about (RFC 4862, section 5.5.3).
+    """
+    return any(_differs(endpoint.address, former, facts) for endpoint in tunnel.endpoints)
+
+
+def _differs(address: Address, former: Facts, facts: Facts) -> bool:
+    if _by(address, former) != _by(address, facts):
+        return True
+    before, now = _own(address, former), _own(address, facts)
+    return bool(before - now or (now and not before))
+
+
+def _by(address: Address, facts: Facts) -> tuple[int | None, Address | None]:
+    """Return the index of the uplink and the gateway by which `address` is reached."""
+    route, uplink = route_to(address, facts), uplink_to(address, facts)
+    return uplink.index if uplink else None, route.gateway if route else None
+
+
+def _own(address: Address, facts: Facts) -> set[Address]:
+    """Return the addresses that the uplink to `address` has of its family."""
+    uplink = uplink_to(address, facts)
+    return {a.ip for a in uplink.addresses if a.version == address.version} if uplink else set()
+
+
 def _way(address: Address, facts: Facts) -> str:
     route, uplink = route_to(address, facts), uplink_to(address, facts)
     if route is None or uplink is None:
         return f"no way to {address}"
     own = ", ".join(str(a.ip) for a in uplink.addresses if a.version == address.version)
     return f"{address} by {uplink.name} via {route.gateway or 'the link'} from {own or 'nowhere'}"
+
+
+def shared_addresses(tunnel: Tunnel, facts: Facts) -> str:
+    """Return the addresses that the tunnel and an uplink both have, with the uplink's name."""
+    own = {address.ip for address in tunnel.addresses}
+    return ", ".join(
+        f"{address.ip} on {uplink.name}"
+        for uplink in facts.uplinks
+        for address in uplink.addresses
+        if address.ip in own
+    )
 
 
 def reply_mark(uplink: Uplink) -> int:
@@ -227,6 +287,7 @@ def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
             *_encrypted(tunnel),
             *_to_main(config.outbound_subnets, PRIORITY_LAN, "a listed LAN subnet"),
             *_to_main(_on_link(facts), PRIORITY_ON_LINK, "the same link as an uplink"),
+            *_named(tunnel, config),
             *LOCKED.rules,
         ),
     )
@@ -314,5 +375,26 @@ def _to_main(networks: Iterable[Network], priority: int, why: str) -> tuple[Poli
 
 
 def _on_link(facts: Facts) -> tuple[Network, ...]:
-    """Return the prefixes that an uplink reaches without a gateway."""
-    return tuple(address.network for uplink in facts.uplinks for address in uplink.addresses)
+    """Return the IPv4 prefixes that an uplink reaches without a gateway."""
+    return tuple(
+        address.network
+        for uplink in facts.uplinks
+        for address in uplink.addresses
+        if address.version == IPV4
+    )
+
+
+def _named(tunnel: Tunnel, config: Config) -> tuple[PolicyRule, ...]:
+    """Return the rules that keep the IPv6 networks in the tunnel which its configuration names."""
+    named: list[Network] = [
+        *(address.network for address in tunnel.addresses),
+        *(ip_network(resolver) for resolver in tunnel.dns or config.dns),
+        *(network for peer in tunnel.peers for network in peer.allowed_ips),
+    ]
+    return tuple(
+        PolicyRule(
+            IPV6, PRIORITY_NAMED, TABLE_TUNNEL, "the tunnel's own networks", destination=network
+        )
+        for network in dict.fromkeys(named)
+        if network.version == IPV6 and network.prefixlen and not network.is_loopback
+    )

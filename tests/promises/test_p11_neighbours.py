@@ -223,6 +223,26 @@ def asking_for_the_router(lab: Lab) -> set[str]:
     return {f.source for f in lab.capture.frames(since) if f.ethertype == ETH_ARP}
 
 
+def test_a_tunnel_with_the_uplinks_address_is_not_built(lab: Lab) -> None:
+    """No rule could tell the two apart; the reason and what to do are in health.
+
+    Control: as soon as the uplink has another address, the tunnel is built.
+    """
+    lab.gateway_namespace.ip(f"addr add {CLIENT.ipv4}/32 dev eth0")
+    gateway = lab.gateway().start()
+    told = gateway.wait_for_state("connecting")
+    eventually(
+        lambda: f"{CLIENT.ipv4} on eth0" in str(gateway.status().body["detail"]),
+        timeout=5, what=f"the reason: {told}",
+    )  # fmt: skip
+    assert gateway.status().code == 503
+    assert lab.workload.probe("udp", host=INTERNET[0].ipv4).failed_fast
+    lab.gateway_namespace.ip(f"addr del {CLIENT.ipv4}/32 dev eth0")
+    gateway.wait_healthy(20)
+    lab.gateway_namespace.ip(f"addr add {CLIENT.ipv4}/32 dev eth0")
+    assert "the tunnel's interface was lost" in gateway.wait_unhealthy(5).body["reconnects"]
+
+
 # -- forwarding -------------------------------------------------------------------------------
 
 

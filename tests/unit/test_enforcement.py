@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.enforcement import Enforcement
+from gateway.enforcement import LOOKS, Enforcement
 from gateway.errors import FirewallError, KernelError, NetworkError
 from gateway.model import Config, Facts, Interface
 from gateway.policy.firewall import closed
@@ -290,6 +290,7 @@ def test_what_the_guard_drops_is_counted_over_its_changes() -> None:
     namespace = Namespace(TWO_UPLINKS)
     guard = Guard(namespace)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
+    enforcement.look_around()
 
     def refused() -> int:
         enforcement.put_back_drift()
@@ -306,3 +307,99 @@ def test_what_the_guard_drops_is_counted_over_its_changes() -> None:
     assert refused() == 7
     guard.dropped = 1  # somebody has made the table anew
     assert refused() == 8
+
+
+class Flapping(Namespace):
+    """A namespace whose eth1 is another one, or gone, each time that something is done about it."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(TWO_UPLINKS)
+        self.left = times
+        self.prepared: list[str] = []
+
+    def flap(self) -> None:
+        """Take eth1 away, or bring another one."""
+        if self.left:
+            self.left -= 1
+            eth0 = TWO_UPLINKS.uplinks[0]
+            others = len(self.now.uplinks) - 1
+            again = () if others else (replace(TWO_UPLINKS.uplinks[1], index=90 - self.left),)
+            self.now = replace(TWO_UPLINKS, uplinks=(eth0, *again))
+
+    def prepare(self, uplink: str) -> None:
+        """Find eth1 gone while it flaps."""
+        if uplink == "eth1" and self.left:
+            self.flap()
+            raise NetworkError("there is no such link", uplink, errno.ENODEV)
+        self.prepared.append(uplink)
+
+    def device_drift(self, uplink: str) -> tuple[str, ...]:
+        """Find another eth1 than the one that was prepared."""
+        if uplink == "eth1" and self.left:
+            self.flap()
+            return ("eth1: arp_ignore is 0, not 1",)
+        return ()
+
+
+@pytest.mark.parametrize("times", [1, 3, 4])
+def test_a_link_that_goes_while_it_is_looked_at_is_looked_at_again(times: int) -> None:
+    """Until it stays; what is enforced is for the links that are there."""
+    namespace = Flapping(times)
+    guard = Guard(namespace)
+    enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
+    enforcement.look_around()
+    assert enforcement.facts == namespace.now
+    names = tuple(uplink.name for uplink in namespace.now.uplinks)
+    assert guard.closed[-1] == names
+    assert set(namespace.prepared) == set(names)
+
+
+def test_a_link_that_never_stays_is_no_uplink_and_starves_nobody() -> None:
+    """The number of looks is bounded; those that stay are served, and the next look tries again."""
+    namespace = Flapping(1000)
+    guard = Guard(namespace)
+    enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
+    enforcement.close()
+    enforcement.look_around()
+    assert [uplink.name for uplink in enforcement.facts.uplinks] == ["eth0"]
+    assert 1000 - namespace.left <= LOOKS + 1
+    assert namespace.prepared == ["eth0"]
+    enforcement.put_back_drift()
+    assert enforcement.drift == 0
+    enforcement.close()
+    assert not namespace.is_shut
+    namespace.left = 0
+    enforcement.look_around()
+    assert enforcement.facts == namespace.now, "control: it is taken up once it stays"
+
+
+def test_settings_of_another_link_of_the_same_name_are_no_drift() -> None:
+    """It has not been prepared yet, and nobody has changed anything."""
+    namespace = Flapping(0)
+    enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, namespace)
+    enforcement.close()
+    enforcement.look_around()
+    namespace.left = 1
+    enforcement.put_back_drift()
+    assert enforcement.drift == 0, enforcement.drifted
+
+
+def test_an_error_that_no_change_of_the_namespace_explains_counts() -> None:
+    """And what was not done is done when the namespace is looked at next, though it is the same."""
+
+    class Refusing(Namespace):
+        refuses = True
+
+        def prepare(self, uplink: str) -> None:
+            if self.refuses:
+                raise NetworkError("set IPv4 settings", uplink, errno.ENODEV)
+            prepared.append(uplink)
+
+    prepared: list[str] = []
+    namespace = Refusing(TWO_UPLINKS)
+    enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, namespace)
+    with pytest.raises(NetworkError):
+        enforcement.look_around()
+    namespace.refuses = False
+    enforcement.look_around()
+    assert prepared == ["eth0", "eth1"]
