@@ -34,7 +34,7 @@ RUN libraries=/usr/lib/$(python3 -c 'import sysconfig; print(sysconfig.get_confi
 
 # The project last, so that a change of it rebuilds nothing above. What is compiled here is never
 # checked against its source again: the image is not edited in place, and start-up is what counts.
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY healthcheck healthcheck
 COPY gateway gateway
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir project . \
