@@ -8,11 +8,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 
+from tests import firewalls
 from tests.lab.topology import Lab, sweep
+
+_FIREWALL = pytest.StashKey[pytest.FixtureDef[Any]]()
 
 LAB_PROGRAMS = ("ip", "nft", "wg", "wireguard-go", "nsenter", "unshare", "setpriv", "mount")
 
@@ -30,6 +34,62 @@ def skip_or_fail(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason} (a skip in CI is a failure)", pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run plain `pytest`, without files or a number of processes, in two processes."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # it goes by the same arguments, and has no workers
+        return
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if whole and config.option.numprocesses is None and not config.option.usepdb:
+        config.option.numprocesses = 2
+        config.option.dist = "worksteal"
+
+
+def pytest_report_header() -> str:
+    """Say how the firewalls of the lab's tests were chosen, so that it can be repeated."""
+    given = os.environ.get(firewalls.VARIABLE)
+    chosen = f"LAB_FIREWALL={given}" if given else f"drawn, LAB_COMMIT={firewalls.commit()}"
+    return f"firewall of each test in the lab: {chosen}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make each test of a gateway in the lab for every firewall; see tests/firewalls.py."""
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    if "lab" in marks and "no_gateway" not in marks and not firewalls.forced():
+        metafunc.parametrize(firewalls.FIXTURE, firewalls.FIREWALLS, indirect=True, scope="module")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave each test on the firewalls that it is to run on this time."""
+    items[:] = [item for item in items if firewalls.is_wanted(item)]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> None:
+    """End what a module shares when its firewall changes: a gateway of one is none of the other."""
+    stash = request.session.stash
+    if fixturedef.argname == firewalls.FIXTURE:
+        stash[_FIREWALL] = fixturedef
+    elif fixturedef.scope in {"module", "package"} and _FIREWALL in stash:
+        stash[_FIREWALL].addfinalizer(partial(fixturedef.finish, request=request))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lab_firewall(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have the lab's gateways run on the firewall in the test's id."""
+    wanted = getattr(request, "param", None)
+    if wanted is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(firewalls.VARIABLE, wanted)
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

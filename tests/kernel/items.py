@@ -22,6 +22,7 @@ from tests.lab.errors import LabError
 
 ENVIRONMENT = {
     "LAB_WIREGUARD": "kernelspace",
+    "LAB_FIREWALL": "auto",
     "LAB_PATIENCE": "20",  # emulation is slower by 10, and its host may have other things to do
     "PYTEST_TIMEOUT": "400",
 }

@@ -4,10 +4,13 @@ A story is such a test's body. The first test of a module that asks for `stories
 of all tests of the module that are going to run; each test then takes the outcome of its own.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+
+from tests.firewalls import VARIABLE, firewall_of
 
 Story = Callable[[], None]
 
@@ -25,11 +28,17 @@ class Stories:
 
 
 def run(request: pytest.FixtureRequest, told: dict[str, Story]) -> Iterator[Stories]:
-    """Run those stories of `told`, by names of tests, whose tests are going to run."""
+    """Run those stories of `told`, by names of tests, whose tests are going to run.
+
+    On the firewall that is in force now; on the other one they have another turn.
+    """
+    now = {None, os.environ.get(VARIABLE)}
     wanted = {
         item.originalname
         for item in request.session.items
-        if isinstance(item, pytest.Function) and item.path == request.path
+        if isinstance(item, pytest.Function)
+        and item.path == request.path
+        and firewall_of(item) in now
     }
     with ThreadPoolExecutor(max_workers=len(told)) as pool:
         yield Stories({name: pool.submit(story) for name, story in told.items() if name in wanted})

@@ -37,7 +37,7 @@ from tests.lab.process import PATIENCE, Household, run
 from tests.scenarios import SCENARIOS
 from tests.vocabulary import EVERY_WORD
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.no_gateway]
 
 PROGRAMS = {Family.IPV4: "iptables-legacy", Family.IPV6: "ip6tables-legacy"}
 REFUSED = Rule(why="a reset without TCP", verdict=Reject(tcp_reset=True))

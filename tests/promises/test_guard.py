@@ -29,7 +29,7 @@ from tests.lab.probes import ethernet, udp_packet
 from tests.lab.process import Child
 from tests.lab.topology import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.promise("P14")]
+pytestmark = [pytest.mark.lab, pytest.mark.promise("P14"), pytest.mark.no_gateway]
 
 HOST4, HOST6 = INTERNET[0]
 OWN4, OWN6 = "172.30.0.2", "fd30::2"

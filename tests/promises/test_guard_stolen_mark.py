@@ -17,7 +17,7 @@ from tests.lab.internet import LAN_HOST, LAN_SUBNETS
 from tests.lab.probes import ROUTER_MAC, ethernet, udp_packet
 from tests.lab.topology import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.promise("P14")]
+pytestmark = [pytest.mark.lab, pytest.mark.promise("P14"), pytest.mark.both_firewalls]
 
 PROGRAMS = Path(__file__).parents[1] / "lab"
 OWN4, OWN6 = "172.30.0.2", "fd30::2"

@@ -45,7 +45,7 @@ from tests.model.packets import (
 from tests.model.strategies import Situation, packets
 from tests.scenarios import DUAL, GUARDED, HOLES, TWO_UPLINKS, connected, connecting
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.no_gateway]
 
 UDP_HOLES: Config = replace(
     HOLES,

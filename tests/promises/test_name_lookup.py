@@ -19,7 +19,7 @@ from gateway.system.lookup import MOST_ADDRESSES, EndpointLookup
 from tests.lab.process import PATIENCE
 from tests.lab.topology import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.promise("P10")]
+pytestmark = [pytest.mark.lab, pytest.mark.promise("P10"), pytest.mark.no_gateway]
 
 
 def test_a_question_can_wear_any_mark(lab: Lab) -> None:

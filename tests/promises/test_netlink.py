@@ -30,7 +30,7 @@ from tests.lab.namespace import Namespace
 from tests.lab.process import PATIENCE
 from tests.scenarios import DUAL, HOLES, SCENARIOS, TWO_UPLINKS
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.no_gateway]
 
 
 WANTED = routing_for(DUAL, HOLES, TWO_UPLINKS)

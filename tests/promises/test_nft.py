@@ -15,7 +15,7 @@ from gateway.system import process
 from tests.lab.namespace import Namespace
 from tests.vocabulary import EVERY_WORD
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.no_gateway]
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from tests.promises.witness import (
     wait_for_flood,
 )
 
-pytestmark = [pytest.mark.lab, pytest.mark.promise("P1")]
+pytestmark = [pytest.mark.lab, pytest.mark.promise("P1"), pytest.mark.both_firewalls]
 
 WAYS_TO_DIE = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
 BETWEEN = 0.2

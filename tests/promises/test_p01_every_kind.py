@@ -14,7 +14,12 @@ from tests.lab.topology import Lab
 from tests.promises.stages import answer_again, unique
 from tests.promises.witness import not_by_the_exit, ordinary
 
-pytestmark = [pytest.mark.lab, pytest.mark.promise("P1"), pytest.mark.promise("P3")]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.promise("P1"),
+    pytest.mark.promise("P3"),
+    pytest.mark.both_firewalls,
+]
 
 VARIABLES = {
     "FIREWALL_OUTBOUND_SUBNETS": ",".join(LAN_SUBNETS),

@@ -25,7 +25,7 @@ from tests.promises.witness import (
     wait_for_flood,
 )
 
-pytestmark = [pytest.mark.lab, pytest.mark.promise("P15")]
+pytestmark = [pytest.mark.lab, pytest.mark.promise("P15"), pytest.mark.both_firewalls]
 
 HONEST = ("udp4", "udp6", "tcp4", "tcp6")
 SOON = 3.0

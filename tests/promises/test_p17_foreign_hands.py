@@ -28,7 +28,7 @@ from tests.promises.witness import (
     rules_and_routes,
 )
 
-pytestmark = [pytest.mark.lab, pytest.mark.promise("P17")]
+pytestmark = [pytest.mark.lab, pytest.mark.promise("P17"), pytest.mark.both_firewalls]
 
 NOTICED_WITHIN = 5.0
 """Seconds, times the lab's patience with slow machines."""

@@ -23,7 +23,7 @@ from tests.fakes.firewall import FakeFirewall
 from tests.lab.internet import INTERNET
 from tests.lab.topology import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.promise("P1")]
+pytestmark = [pytest.mark.lab, pytest.mark.promise("P1"), pytest.mark.no_gateway]
 
 EVERYTHING = (Rule(why="everything", verdict=Accept()),)
 OPEN = Ruleset(

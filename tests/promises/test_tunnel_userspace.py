@@ -14,7 +14,7 @@ from gateway.tunnel import kernel
 from tests.lab.process import eventually
 from tests.tunnels import Real, real_implementations, wait_for_handshake
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.no_gateway]
 
 if "userspace" not in real_implementations():
     pytest.skip("LAB_WIREGUARD asks for another one", allow_module_level=True)

@@ -22,7 +22,7 @@ from tests.lab.internet import INTERNET
 from tests.lab.process import eventually
 from tests.lab.topology import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.both_firewalls]
 
 VERIFY = (sys.executable, "-m", "gateway", "verify", "--json")
 

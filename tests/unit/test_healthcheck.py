@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from healthcheck import __main__ as program
 from healthcheck.__main__ import (
     LONGEST_LINE,
     TIME_LIMIT,
@@ -196,16 +198,30 @@ def hang(connection: socket.socket) -> None:
 @pytest.mark.parametrize("behaviour", [trickle, hang])
 def test_a_server_that_never_finishes_is_given_up_after_the_time_limit(
     behaviour: Callable[[socket.socket], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The limit holds for the whole check, not for each read."""
+    """The limit holds for the whole check, not for each read; here it is a shorter one."""
+    limit = 0.4
+    monkeypatch.setattr(program, "TIME_LIMIT", limit)
     with server(behaviour) as (port, _):
+        monkeypatch.setenv("HEALTH_SERVER_ADDRESS", f"127.0.0.1:{port}")
         started = time.monotonic()
-        done = run(f"127.0.0.1:{port}")
+        code = program.main()
         took = time.monotonic() - started
-    assert_one_line(done)
-    assert done.returncode == 1
-    assert "no answer within 3 s" in done.stdout
-    assert TIME_LIMIT <= took < TIME_LIMIT + 2
+    said = capsys.readouterr()
+    assert code == 1
+    assert said.out == f"unhealthy: 127.0.0.1 port {port}: no answer within {limit:g} s\n"
+    assert said.err == ""
+    assert limit <= took < limit + 2
+
+
+def test_the_check_gives_up_before_docker_gives_the_check_up() -> None:
+    """Docker's own limit would leave no reason; the image sets it to more than ours."""
+    text = (SOURCE.parents[1] / "Dockerfile").read_text(encoding="utf-8")
+    timeout = re.search(r"^HEALTHCHECK.*--timeout=(\d+)s", text, re.MULTILINE)
+    assert timeout
+    assert int(timeout[1]) >= TIME_LIMIT + 1
 
 
 def flood(connection: socket.socket) -> None:

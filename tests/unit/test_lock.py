@@ -42,10 +42,15 @@ def test_the_static_guard_is_the_guard_that_lets_nothing_pass() -> None:
     assert lock_rules.GUARD.format(chains=chains) == transaction(TABLE, render_devices(rules))
 
 
-@pytest.mark.parametrize("character", [chr(number) for number in range(33, 0x250)])
-def test_the_lock_and_the_policy_agree_on_the_names_that_rules_can_carry(character: str) -> None:
-    """The lock cannot import the policy's word; the kernel allows no colon in a name."""
-    assert lockdown.is_nameable(f"eth{character}0") == is_nameable(f"eth{character}0")
+def test_the_lock_and_the_policy_agree_on_the_names_that_rules_can_carry() -> None:
+    """The lock cannot import the policy's word; the kernel allows no colon in a name.
+
+    With every character from `!` to the end of Latin Extended-B.
+    """
+    names = [f"eth{chr(number)}0" for number in range(33, 0x250)]
+    by_lock = [name for name in names if lockdown.is_nameable(name)]
+    assert by_lock == [name for name in names if is_nameable(name)]
+    assert 0 < len(by_lock) < len(names)
     assert not is_nameable("")
     assert not is_nameable("x" * 16)
 
