@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -164,7 +164,8 @@ class Bench:
         steps += self._counted()
         self._watch.arm(STOP)
         self._gateway.stop()
-        return steps + self._counted()
+        steps += self._counted()
+        return [replace(step, files=self._watch.files(step.logged)) for step in steps]
 
     def _counted(self) -> list[Step]:
         self._watch.disarm()

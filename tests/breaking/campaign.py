@@ -1,22 +1,27 @@
 """Which steps are broken in which way, by several labs side by side, and what is told of it.
 
-    python -m tests.breaking.campaign [--all] [--family 4|6] [--labs N] [--only WORDS]
+    python -m tests.breaking.campaign [--all|--prove] [--family 4|6] [--labs N] [--only WORDS]
 
 Every step that a run makes is counted first, so that code which is written tomorrow is broken the
 day it is written: whatever system call it makes, but those that `calls.PASSES` names. Without
 `--all`, of the steps that look alike (same phase, maker, kind and words) some are chosen, evenly
-spread; the same ones in each run of the same code.
+spread; the same ones in each run of the same code. Of these, a run of the tests does what the
+ledger does not prove, and a tenth of the others; see ledger.py.
 """
 
 import argparse
+import hashlib
+import os
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from multiprocessing import get_context
 
 from tests.breaking.bench import PHASES, Bench, Result, summary
+from tests.breaking.ledger import NOTHING_PROVEN, Ledger, path_of, source_of, write
 from tests.breaking.watch import CRASH, FAIL, KILL, Break, Step
 
 LABS = 3
@@ -27,6 +32,9 @@ OF_A_CHANGE = 2
 CHANGES = {"netlink message", "table commit", "child process"}
 ONLY_ASKS = re.compile(r"GET\w+$|ADD_COUNTERS|nftables \d+$|clone3|prctl|capset|kill 0")
 
+FIREWALLS = {4: "auto", 6: "nftables"}
+"""On which firewall the gateway is, by the family of its endpoint."""
+
 BATCH = 12
 """Breaks that a lab gets at a time."""
 
@@ -36,6 +44,7 @@ def chosen(steps: Sequence[Step], family: int, *, everything: bool) -> list[Brea
 
     Without `everything`, of each sort a few are broken in one way each. A sort that changes
     something is met in another way with the other family; of the rest each family has its half.
+    Which, is drawn from the sort itself: one that comes or goes moves none of the others.
     """
     sorts: dict[tuple[str, str, str, str], list[Step]] = defaultdict(list)
     for step in steps:
@@ -44,7 +53,8 @@ def chosen(steps: Sequence[Step], family: int, *, everything: bool) -> list[Brea
         return [Break(step, how) for step in steps for how in ways(step)]
     turn = family // 2
     breaks = []
-    for place, sort in enumerate(sorts.values()):
+    for name, sort in sorts.items():
+        place = int.from_bytes(hashlib.sha256(" ".join(name).encode()).digest()[:4])
         changes = sort[0].kind in CHANGES and not ONLY_ASKS.search(sort[0].what)
         if not changes and place % 2 != turn % 2:
             continue
@@ -80,11 +90,45 @@ def work(family: int, breaks: Sequence[Break]) -> list[Result]:
     return results
 
 
-def run(family: int, *, everything: bool, labs: int = LABS, only: str = "") -> list[Result]:
-    """Count the steps and break those chosen; `only` leaves those whose description has it."""
+@dataclass
+class Outcome:
+    """What came of the breaks that were chosen with an endpoint of one family."""
+
+    family: int
+    chosen: Sequence[Break]
+    results: list[Result]
+
+    @property
+    def proven(self) -> set[str]:
+        """The breaks of this run that went well, in the words of the ledger."""
+        return {words(one.wanted) for one in self.results if one.done and not one.problems}
+
+
+def words(wanted: Break) -> str:
+    """Return a break in the words of the ledger, the same wherever its line stands."""
+    firewall = os.environ.get("LAB_FIREWALL", "auto")
+    step, place = wanted.step, source_of(wanted.step.place)
+    named = f"{step.phase}: {step.role}: {step.kind}: {step.what} (no. {step.number})"
+    return f"{firewall}: {named}: {wanted.how}" + (f" at {place}" if place else "")
+
+
+def run(
+    family: int,
+    *,
+    everything: bool = False,
+    labs: int = LABS,
+    only: str = "",
+    known: Ledger = NOTHING_PROVEN,
+    commit: str = "",
+) -> Outcome:
+    """Count the steps and break those chosen; `only` leaves those whose description has it.
+
+    Of what the ledger `known` proves, only what is due at `commit`.
+    """
     with ProcessPoolExecutor(labs, mp_context=get_context("spawn")) as pool:
         steps = pool.submit(count, family).result()
-        breaks = [b for b in chosen(steps, family, everything=everything) if only in str(b)]
+        picked = [b for b in chosen(steps, family, everything=everything) if only in str(b)]
+        breaks = [b for b in picked if known.is_due(words(b), b.step.files, commit)]
         number = -(-len(breaks) // BATCH)
         batches = [breaks[at::number] for at in range(number)]
         futures = [pool.submit(work, family, batch) for batch in batches]
@@ -92,13 +136,18 @@ def run(family: int, *, everything: bool, labs: int = LABS, only: str = "") -> l
         for future in as_completed(futures):
             results += future.result()
             sys.stderr.write(f"{len(results)} of {len(breaks)}\n{wrong(future.result())}")
-    return results
+    return Outcome(family, picked, results)
 
 
-def report(results: Sequence[Result], family: int) -> str:
+def report(outcome: Outcome) -> str:
     """Return what was broken, in numbers, and what went wrong, each with its step."""
+    results = outcome.results
     done = [result for result in results if result.done]
-    lines = [f"{len(done)} breaks with an IPv{family} endpoint"]
+    lines = [
+        f"{len(done)} breaks with an IPv{outcome.family} endpoint",
+        f"  chosen: {len(outcome.chosen)}",
+        f"  not done, because the ledger proves them: {len(outcome.chosen) - len(results)}",
+    ]
     for title, numbers in summary(results).items():
         listed = ", ".join(f"{word} {number}" for word, number in numbers.most_common())
         lines.append(f"  {title}: {listed}")
@@ -122,13 +171,19 @@ def main() -> int:
     """Run the campaign from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", action="store_true", help="every step in every way: hours")
+    parser.add_argument("--prove", action="store_true", help="write the ledger of this family")
     parser.add_argument("--family", type=int, choices=(4, 6), default=4)
     parser.add_argument("--labs", type=int, default=LABS)
     parser.add_argument("--only", default="", help=f"words of a step, such as {PHASES[1]}:")
     given = parser.parse_args()
-    results = run(given.family, everything=given.all, labs=given.labs, only=given.only)
-    sys.stdout.write(report(results, given.family))
-    return int(any(result.problems for result in results))
+    if given.prove and (given.all or given.only):
+        parser.error("a ledger has all that are chosen: --prove goes with neither --all nor --only")
+    os.environ.setdefault("LAB_FIREWALL", FIREWALLS[given.family])
+    outcome = run(given.family, everything=given.all, labs=given.labs, only=given.only)
+    sys.stdout.write(report(outcome))
+    if given.prove:
+        write(path_of(given.family), outcome.proven)
+    return int(any(result.problems for result in outcome.results))
 
 
 if __name__ == "__main__":

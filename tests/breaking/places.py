@@ -4,6 +4,8 @@
 
 FILE holds the innermost calls in the package as `file:line < file:line < ...`, up to a line end. It
 is for whoever stops the process in a kernel call and wants to know where that call comes from.
+From octet SIZE on, up to a line end, it has the number of the lines that follow from octet LOG on:
+`loaded file` at a module's first line, `ran file` at the first call of a function in it.
 A program of its own, standard library only.
 """
 
@@ -16,10 +18,45 @@ from types import CodeType, FrameType
 from typing import Any
 
 SIZE = 256
+"""Octets of FILE for the calls."""
+LOG = SIZE + 16
+WHOLE = 1 << 16
 """Octets of FILE."""
+OPTIMIZED = 1
+"""The flag of a function's code (inspect.CO_OPTIMIZED), which that of modules and classes lacks."""
 DEPTH = 3
 """Calls that are told."""
 EVENTS = {"call", "c_call"}
+
+
+class Log:
+    """Which of the package's modules have been loaded, and of which a function has run."""
+
+    def __init__(self, told: mmap.mmap, module: str, package: str) -> None:
+        """Log into `told`: a kernel call of our own would be one more step."""
+        self._told = told
+        self._module, self._package = module, package
+        self._ours: dict[CodeType, bool] = {}
+        self._lines: set[str] = set()
+        self._end = LOG
+
+    def is_ours(self, frame: FrameType) -> bool:
+        """Say whether a frame is the package's; log its module where that is news."""
+        code = frame.f_code
+        if code not in self._ours:
+            self._ours[code] = code.co_filename.startswith(self._package)
+            if self._ours[code]:
+                self._log(code)
+        return self._ours[code]
+
+    def _log(self, code: CodeType) -> None:
+        word = "ran" if code.co_flags & OPTIMIZED else "loaded"
+        line = f"{word} {self._module}/{code.co_filename[len(self._package) :]}\n"
+        if line not in self._lines:
+            self._lines.add(line)
+            start, self._end = self._end, self._end + len(line)
+            self._told[start : self._end] = line.encode()
+            self._told[SIZE:LOG] = str(len(self._lines)).encode().ljust(LOG - SIZE, b"\n")
 
 
 def main() -> None:
@@ -28,15 +65,8 @@ def main() -> None:
     project = Path(__file__).resolve().parents[2]
     package = f"{project / module}/"
     with Path(path).open("r+b") as file:
-        told = mmap.mmap(file.fileno(), SIZE)
-
-    ours: dict[CodeType, bool] = {}
-
-    def is_ours(frame: FrameType) -> bool:
-        code = frame.f_code
-        if code not in ours:
-            ours[code] = code.co_filename.startswith(package)
-        return ours[code]
+        told = mmap.mmap(file.fileno(), WHOLE)
+    is_ours = Log(told, module, package).is_ours
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         # Only where the package calls something: as long as others call each other, it waits there.

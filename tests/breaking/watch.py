@@ -26,6 +26,7 @@ from pathlib import Path
 
 from tests.breaking import filtered, places
 from tests.breaking.calls import CALLS, PASSES, Call, described, failure
+from tests.breaking.ledger import harness, of_the_gateway
 from tests.lab.errors import LabError
 from tests.lab.process import eventually
 
@@ -62,6 +63,10 @@ class Step:
     call: str
     place: str = field(default="", compare=False)
     """Where in the gateway's code it was when the steps were counted, the innermost call first."""
+    logged: int = field(default=0, compare=False)
+    """How many lines places.py had logged by then; see `Watch.files`."""
+    files: frozenset[str] = field(default=frozenset(), compare=False)
+    """The code on which it depends; see ledger.py."""
 
     def __str__(self) -> str:
         """Name the step."""
@@ -96,6 +101,7 @@ class Watch:
         self._wanted: Break | None = None
         self._counted: Counter[tuple[str, str, str]] = Counter()
         self._roles: dict[int, tuple[str, int]] = {}
+        self._files: dict[int, frozenset[str]] = {}
         self._main = 0
         self._entrance = socket.socket(socket.AF_UNIX)
         self._entrance.bind(str(self.path))
@@ -111,7 +117,7 @@ class Watch:
 
     def telling(self) -> list[str]:
         """Return the argument list that runs the gateway so that it tells where it is."""
-        self._places.write_bytes(b"\n" * places.SIZE)
+        self._places.write_bytes(b"\n" * places.WHOLE)
         argv = [sys.executable, places.__file__, str(self._places), "gateway"]
         return self.command(argv)
 
@@ -125,6 +131,20 @@ class Watch:
     def disarm(self) -> None:
         """Let everything pass."""
         self.phase = self._wanted = None
+
+    def files(self, logged: int) -> frozenset[str]:
+        """Return the code on which a step depends, by how much had been logged then; see ledger.py.
+
+        To be asked when the run is over: only then it is known what never runs.
+        """
+        if logged not in self._files:
+            text = self._places.read_bytes()[places.LOG :].decode()
+            lines = [line.split() for line in text.splitlines() if line]
+            by_then, ever = (
+                {file for word, file in some if word == "ran"} for some in (lines[:logged], lines)
+            )
+            self._files[logged] = harness() | by_then | (of_the_gateway() - ever)
+        return self._files[logged]
 
     def raise_error(self) -> None:
         """Raise what went wrong on the watching thread."""
@@ -206,7 +226,8 @@ class Watch:
             self._next_phase(START)
         self._counted[role, kind, what] += 1
         number = self._counted[role, kind, what]
-        step = Step(self.phase, role, kind, what, number, name, self._place(role))
+        place, logged = self._place(role)
+        step = Step(self.phase, role, kind, what, number, name, place, logged)
         self.steps.append(step)
         error = 0
         if self._wanted and self._wanted.step == step and self.broken_at is None:
@@ -218,11 +239,17 @@ class Watch:
             self._next_phase(CONNECT)
         return error
 
-    def _place(self, role: str) -> str:
-        """Return where the gateway says that it is; its children say nothing of their own."""
-        if role not in {"gateway", "child to be"} or not self._places.exists():
-            return ""
-        return self._places.read_text(encoding="utf-8").partition("\n")[0]
+    def _place(self, role: str) -> tuple[str, int]:
+        """Return where the gateway says that it is, and how many modules it has logged.
+
+        Its children say nothing of their own place.
+        """
+        if not self._places.exists():
+            return "", 0
+        with self._places.open("rb") as file:
+            told = file.read(places.LOG)
+        place = told[: places.SIZE] if role in {"gateway", "child to be"} else b""
+        return place.decode().partition("\n")[0], int(told[places.SIZE :].strip() or b"0")
 
     def _next_phase(self, phase: str) -> None:
         self._counted.clear()
