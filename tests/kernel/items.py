@@ -7,7 +7,6 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -33,10 +32,10 @@ COLLECTION = 120.0
 SILENCE = 500.0
 """Longest time without a report in seconds; the guest's own limit of a test is shorter."""
 TOTAL = 1200.0
-"""Longest time of a guest in seconds; on two idle processors it needs less than half of that."""
+"""Longest time of a guest in seconds; on an idle processor it needs less than half of that."""
 TOTAL_OF_EVERYTHING = 6 * 3600.0
 
-_GUESTS = pytest.StashKey["dict[str, Guest] | str"]()
+_GUEST = pytest.StashKey["Guest | str"]()
 
 Location = tuple[str, int | None, str]
 
@@ -68,7 +67,8 @@ class GuestList(pytest.File):
             environment = ENVIRONMENT | table.get("environment", {})
             if "CI" in os.environ:
                 environment["CI"] = os.environ["CI"]
-            tests = [*table["tests"], *everything]
+            more = table.get("more", ()) if _more() else ()
+            tests = [*table["tests"], *more, *everything]
             yield GuestRun.make(self, Run(name, tests, environment, table.get("modules", ())))
 
 
@@ -146,13 +146,12 @@ class GuestItem(pytest.Item):
         if (reason := image.obstacle()) is not None:
             yield self._skipped(f"tests/kernel cannot run here: {reason}")
             return
-        guests = _guests(self.session)
-        if isinstance(guests, str):
-            yield self._failed(guests)
+        guest = _guest(self.session)
+        if isinstance(guest, str):
+            yield self._failed(guest)
             return
-        guest = guests[self.run.name]
         try:
-            for report in guest.session.reports(self.test):
+            for report in guest.session.reports(self.test, self.run.name):
                 yield self._translated(report)
         except NoReport as err:
             yield self._failed(str(err), guest.last_words())
@@ -216,25 +215,24 @@ def collected(tests: Sequence[str], environment: Mapping[str, str]) -> list[tupl
 
 
 def end(session: pytest.Session) -> None:
-    """Switch all guests off."""
-    guests = session.stash.get(_GUESTS, "")
-    if not isinstance(guests, str):
-        for guest in guests.values():
-            guest.machine.close()
+    """Switch the guest off."""
+    guest = session.stash.get(_GUEST, "")
+    if not isinstance(guest, str):
+        guest.machine.close()
 
 
-def _guests(session: pytest.Session) -> "dict[str, Guest] | str":
-    """Return the guests by their runs' names, started for the first item, or why they are not."""
-    if _GUESTS not in session.stash:
+def _guest(session: pytest.Session) -> "Guest | str":
+    """Return the guest, started for the first item, or why it is not."""
+    if _GUEST not in session.stash:
         try:
-            session.stash[_GUESTS] = _start(session)
+            session.stash[_GUEST] = _start(session)
         except (LabError, OSError) as err:
-            session.stash[_GUESTS] = f"the guest could not be started: {err}"
-    return session.stash[_GUESTS]
+            session.stash[_GUEST] = f"the guest could not be started: {err}"
+    return session.stash[_GUEST]
 
 
-def _start(session: pytest.Session) -> "dict[str, Guest]":
-    """Start a guest for each run of which there are items, all at once."""
+def _start(session: pytest.Session) -> "Guest":
+    """Start one guest for all runs of which there are items, in their order."""
     built = image.image(_teller(session.config, "image"))
     runs: dict[str, Run] = {}
     for item in session.items:
@@ -242,15 +240,9 @@ def _start(session: pytest.Session) -> "dict[str, Guest]":
             run = runs.get(item.run.name) or replace(item.run, tests=())
             runs[run.name] = replace(run, tests=(*run.tests, item.test))
     total = TOTAL_OF_EVERYTHING if _everything() else TOTAL
-    with ExitStack() as stack:
-        guests = {}
-        for name, run in runs.items():
-            machine = Machine(built, run)
-            stack.callback(machine.close)
-            tell = _teller(session.config, name)
-            guests[name] = Guest(machine, Session(machine, silence=SILENCE, total=total, tell=tell))
-        stack.pop_all()
-    return guests
+    machine = Machine(built, tuple(runs.values()))
+    tell = _teller(session.config, ", ".join(runs))
+    return Guest(machine, Session(machine, silence=SILENCE, total=total, tell=tell))
 
 
 def _teller(config: pytest.Config, name: str) -> Callable[[str], None]:
@@ -266,6 +258,10 @@ def _teller(config: pytest.Config, name: str) -> Callable[[str], None]:
 
 def _everything() -> bool:
     return os.environ.get("KERNEL_ALL") == "1"
+
+
+def _more() -> bool:
+    return os.environ.get("LAB_EVERYTHING") == "1"
 
 
 def _in_ci() -> bool:

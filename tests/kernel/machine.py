@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ _PREFIX = "portcullis-guest-"
 class Machine:
     """A booted guest that works through its tests and then switches itself off."""
 
-    def __init__(self, image: Image, run: Run) -> None:
+    def __init__(self, image: Image, runs: Sequence[Run]) -> None:
         """Write the second disk and start the machine; raises LabError or OSError."""
         _sweep()
         self._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_PLACE))
@@ -35,7 +36,7 @@ class Machine:
             disk = self._directory / "project.ext4"
             workshop = self._directory / "workshop"
             workshop.mkdir()
-            write_disk(disk, image, run, workshop)
+            write_disk(disk, image, runs, workshop)
             shutil.rmtree(workshop)
             self._console = self._directory / "console"
             results = self._directory / "results"

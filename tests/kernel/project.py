@@ -19,7 +19,7 @@ _ROOM = 32  # MiB
 
 @dataclass(frozen=True)
 class Run:
-    """One pytest session in a guest of its own."""
+    """One pytest session in the guest."""
 
     name: str
     tests: Sequence[str]
@@ -29,7 +29,7 @@ class Run:
     """Kernel modules to load before."""
 
 
-def write_disk(path: Path, image: Image, run: Run, workshop: Path) -> None:
+def write_disk(path: Path, image: Image, runs: Sequence[Run], workshop: Path) -> None:
     """Write the disk to `path`, an ext4 file; `workshop` is an empty directory to work in.
 
     The project is installed in the guest as a user installs it, from its wheel, so the disk has
@@ -41,12 +41,16 @@ def write_disk(path: Path, image: Image, run: Run, workshop: Path) -> None:
     shutil.copytree(ROOT / _TESTS, project / _TESTS, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", project)
     shutil.copy(Path(__file__).parent / "guest" / "init", tree)
-    for name, lines in (
-        ("environment", [f"{k}={shlex.quote(v)}" for k, v in run.environment.items()]),
-        ("modules", run.modules),
-        ("tests", run.tests),
-    ):
-        (tree / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    for number, run in enumerate(runs):
+        folder = tree / "runs" / f"{number:02}"
+        folder.mkdir(parents=True)
+        environment = {**run.environment, "GUEST_RUN": run.name}
+        for name, lines in (
+            ("environment", [f"{k}={shlex.quote(v)}" for k, v in environment.items()]),
+            ("modules", run.modules),
+            ("tests", run.tests),
+        ):
+            (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     _build_wheel(image.build_tools, workshop / "source", tree)
     size = sum(file.stat().st_size for file in tree.rglob("*") if file.is_file())
     room = f"{(size >> 20) + _ROOM}M"

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 Report = dict[str, Any]
 """A pytest report as plain data (pytest_report_to_serializable)."""
 
+Key = tuple[str, str]
+"""A run's name, and the id of a test in it."""
+
 
 class Guest(Protocol):
     """What a session needs of the machine."""
@@ -25,7 +28,7 @@ class NoReport(Exception):  # noqa: N818 - not an error of the program but a tes
 
 
 class Session:
-    """The stream of one guest's events, sorted by test."""
+    """The stream of one guest's events, sorted by run and test."""
 
     def __init__(
         self,
@@ -43,23 +46,23 @@ class Session:
         self._began = clock()
         self._deadline = self._began + total
         self._tell = tell
-        self._reports: dict[str, list[Report]] = defaultdict(list)
-        self._finished: set[str] = set()
-        self._status: int | None = None
+        self._reports: dict[Key, list[Report]] = defaultdict(list)
+        self._finished: set[Key] = set()
+        self._status: dict[str, int] = {}
         self._over: str | None = None
 
-    def reports(self, test: str) -> Sequence[Report]:
-        """Wait for the test's teardown and return its reports in order.
+    def reports(self, test: str, run: str = "") -> Sequence[Report]:
+        """Wait for the teardown of a run's test and return its reports in order.
 
-        Raises NoReport when the guest's pytest or the guest ends before, or time is up.
+        Raises NoReport when the run's pytest or the guest ends before, or time is up.
         """
-        while test not in self._finished:
-            if self._status is not None:
-                raise NoReport(self._missing(test, self._status))
+        while (run, test) not in self._finished:
+            if run in self._status:
+                raise NoReport(self._missing(run, test))
             if self._over is not None:
                 raise NoReport(self._over)
             self._listen()
-        return self._reports[test]
+        return self._reports[run, test]
 
     def _listen(self) -> None:
         """Take in one event, or find out why none comes."""
@@ -76,24 +79,27 @@ class Session:
             self._over = f"the guest has been silent for {self._silence:.0f} s"
 
     def _take(self, event: dict[str, Any]) -> None:
+        run = event.get("run", "")
         match event["event"]:
             case "report":
                 report = event["report"]
-                self._reports[report["nodeid"]].append(report)
+                key = (run, report["nodeid"])
+                self._reports[key].append(report)
                 if report.get("when") == "teardown":
-                    self._finished.add(report["nodeid"])
+                    self._finished.add(key)
             case "ended":
-                self._status = event["status"]
-                self._tell(f"ended after {event['after']:.0f} s")
+                self._status[run] = event["status"]
+                self._tell(f"{run} ended after {event['after']:.0f} s".strip())
             case "booted":
                 self._tell(f"runs Linux {event['kernel']} after {event['after']:.0f} s")
             case _:  # "collected" is for the host's collection
                 return
 
-    def _missing(self, test: str, status: int) -> str:
+    def _missing(self, run: str, test: str) -> str:
         """Say why a pytest that has ended holds no report of this test."""
+        status = self._status[run]
         text = f"the guest's pytest ended with exit code {status} and did not report this test"
-        for node, reports in self._reports.items():
-            if node not in self._finished and test.startswith(node):
+        for key, reports in self._reports.items():
+            if key not in self._finished and key[0] == run and test.startswith(key[1]):
                 text += "".join(f"\n{report['longrepr']}" for report in reports)
         return text

@@ -54,6 +54,22 @@ def test_reports_are_sorted_by_test() -> None:
         assert [r["when"] for r in session.reports(test)] == ["setup", "call", "teardown"]
 
 
+def test_a_test_of_two_runs_has_reports_of_each() -> None:
+    """The second run has not reported what the first has, and the end of one is not the other's."""
+    events = [
+        {**report("a", "teardown", nodes="first"), "run": "first"},
+        {"event": "ended", "run": "first", "status": 0, "after": 1.0},
+        {**report("a", "teardown", nodes="second"), "run": "second"},
+    ]
+    session = listen(ScriptedGuest(events))
+    assert [each["nodes"] for each in session.reports("a", "second")] == ["second"]
+    assert [each["nodes"] for each in session.reports("a", "first")] == ["first"]
+    with pytest.raises(NoReport, match="exit code 0 and did not report"):
+        session.reports("b", "first")
+    with pytest.raises(NoReport, match="ended early"):
+        session.reports("b", "second")
+
+
 def test_test_that_was_not_reported_has_a_reason_instead() -> None:
     """A pytest that ends without the test says so, with its error for the file."""
     events = [

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 DESCRIPTOR = int(os.environ["REPORT_DESCRIPTOR"])
+RUN = os.environ.get("GUEST_RUN", "")
+"""The list that this session works through."""
 
 
 class Reporter:
@@ -41,7 +43,7 @@ class Reporter:
         return plain
 
     def _tell(self, event: str, **fields: Any) -> None:
-        line = json.dumps({"event": event, **fields}, default=str) + "\n"
+        line = json.dumps({"event": event, "run": RUN, **fields}, default=str) + "\n"
         rest = line.encode()
         while rest:
             rest = rest[os.write(DESCRIPTOR, rest) :]
