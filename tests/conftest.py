@@ -42,7 +42,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:  # it goes by the same arguments, and has no workers
         return
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if whole and config.option.numprocesses is None and not config.option.usepdb:
+    if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:
         config.option.numprocesses = 2
         config.option.dist = "worksteal"
 

@@ -15,6 +15,7 @@ The id of a test has the name of its firewall, and an id on the command line is 
 
 import hashlib
 import os
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,8 @@ def commit() -> str:
     """Return what the draw depends on: the commit, or nothing where there is no repository."""
     if given := os.environ.get("LAB_COMMIT"):
         return given
+    if shutil.which("git") is None:
+        return ""
     done = subprocess.run(
         ["git", "-c", f"safe.directory={ROOT}", "rev-parse", "HEAD"],
         cwd=ROOT,
