@@ -98,6 +98,8 @@ class Client:
 # -- topology ---------------------------------------------------------------------------------
 
 
+@pytest.mark.quiet
+@pytest.mark.no_gateway
 def test_labs_come_up_fast_stand_side_by_side_and_leave_nothing() -> None:
     """Two labs at once, each in under two seconds, both gone afterwards."""
     started = time.monotonic()

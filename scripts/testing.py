@@ -1,0 +1,218 @@
+"""Run the linters and every tier of tests, and say how long each took: the steps of scripts/test.
+
+Each step has a budget in seconds, measured on two processors that have nothing else to do. A step
+that needs more than half as much again fails the run, so that the run cannot grow unnoticed. On a
+machine that is slower, or busy, LAB_TIME multiplies every budget. LAB_PATIENCE does not: it is how
+long a test may wait before it gives up, and CI sets it on the machine that the budgets are for.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SLACK = 1.5
+"""How many times its budget a step may take."""
+SHELL = (
+    *("scripts/bench", "scripts/demo", "scripts/install-packages", "scripts/python-environment"),
+    *("scripts/soak", "scripts/test", ".ci/run"),
+)
+LABS = ("-n", "4", "--dist", "loadfile")
+"""Labs side by side: they wait for most of their time. What one module shares stays together."""
+PYTEST = re.compile(r"^=+ (.*) in [\d.]+s.*=+$", re.MULTILINE)
+BREAKS = re.compile(r"^(\d+) breaks with an IPv", re.MULTILINE)
+COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its commands, one after the other, and the seconds that they may need."""
+
+    name: str
+    commands: Sequence[Sequence[str]]
+    budget: int
+    each: float = 0.0
+    """The seconds that each break may need on top: how many there are, the ledger decides."""
+    whole: int | None = None
+    """The seconds of a run with `--everything`, or LAB_BREAKS=all; None where it is as long."""
+
+
+def steps(*, fast: bool) -> list[list[Step]]:
+    """Return the steps in order; those of one list run at the same time."""
+    linters = [
+        *(["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["codespell"]),
+        ["shellcheck", *SHELL],
+    ]
+    hours = 6 * 3600
+    first = [
+        [Step("Linters", linters, 60)],
+        [Step("Unit tests", [["pytest"]], 30)],
+        [
+            Step(
+                "Promises",
+                [["pytest", "tests/promises", "-m", "not breaking and not quiet", *LABS]],
+                480,
+                whole=900,
+            )
+        ],
+        [
+            Step(
+                "Promises that need a quiet machine",
+                [["pytest", "tests/promises", "-m", "quiet"]],
+                60,
+            )
+        ],
+        [
+            Step(
+                "Broken on purpose",
+                [["pytest", "tests/promises", "-m", "breaking"]],
+                240,
+                whole=hours,
+            )
+        ],
+    ]
+    if fast:
+        return first
+    return [
+        *first,
+        # The guest works on one processor, the engine mostly waits.
+        [
+            Step("The image on a Docker Engine", [["pytest", "tests/docker"]], 300, whole=480),
+            Step("The kernel's own WireGuard", [["pytest", "tests/kernel"]], 300, whole=1200),
+        ],
+        [Step("The demonstration", [["scripts/demo"]], 75)],
+        [Step("The benchmark, one run", [["scripts/bench", "--runs", "1"]], 60)],
+    ]
+
+
+@dataclass
+class Outcome:
+    """What came of a step."""
+
+    step: Step
+    seconds: float
+    cpu: float
+    load: float
+    code: int
+    output: str = field(repr=False)
+
+    def over(self, budget: float) -> bool:
+        """Say whether it took more than its budget and the slack."""
+        return self.seconds > budget * SLACK
+
+
+def run(step: Step, *, live: bool) -> Outcome:
+    """Run a step's commands until one fails; show their output as it comes where `live` is set."""
+    began, cpu, code = time.monotonic(), 0.0, 0
+    output = b""
+    for command in step.commands:
+        pipe, end = os.pipe()
+        child = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=end, stderr=subprocess.STDOUT
+        )
+        os.close(end)
+        while part := os.read(pipe, 1 << 16):
+            output += part
+            if live:
+                sys.stdout.buffer.write(part)
+                sys.stdout.flush()
+        os.close(pipe)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = code = os.waitstatus_to_exitcode(status)
+        cpu += usage.ru_utime + usage.ru_stime
+        if code:
+            break
+    seconds, text = time.monotonic() - began, output.decode(errors="replace")
+    return Outcome(step, seconds, cpu, os.getloadavg()[0], code, text)
+
+
+def run_together(group: Sequence[Step]) -> list[Outcome]:
+    """Run the steps of one list; the first one's output is shown as it comes."""
+    done: dict[str, Outcome] = {}
+
+    def work(step: Step) -> None:
+        done[step.name] = run(step, live=step is group[0])
+
+    threads = [threading.Thread(target=work, args=(step,)) for step in group]
+    print(f"\n== {' || '.join(step.name for step in group)}", flush=True)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for step in group[1:]:
+        print(f"\n== {step.name}\n{done[step.name].output}", flush=True)
+    return [done[step.name] for step in group]
+
+
+def counted(outcomes: Sequence[Outcome]) -> Counter[str]:
+    """Return how many tests passed, failed and were skipped, by pytest's closing lines."""
+    numbers: Counter[str] = Counter()
+    for outcome in outcomes:
+        closing = PYTEST.findall(outcome.output)
+        for number, word in COUNT.findall(closing[-1] if closing else ""):
+            numbers[word.removesuffix("s")] += int(number)
+    return numbers
+
+
+def table(outcomes: Sequence[Outcome], budgets: dict[str, float]) -> str:
+    """Return the time of each step as a table for a person."""
+    lines = [f"{'step':38} {'seconds':>8} {'budget':>7} {'CPU':>6} {'load':>6}"]
+    for one in outcomes:
+        budget = budgets[one.step.name]
+        said = "FAILED" if one.code else "OVER BUDGET" if one.over(budget) else ""
+        numbers = f"{one.seconds:8.0f} {budget:7.0f} {one.cpu:6.0f} {one.load:6.1f}"
+        lines.append(f"{one.step.name:38} {numbers}  {said}".rstrip())
+    return "\n".join(lines)
+
+
+def budget_of(outcome: Outcome, *, whole: bool) -> float:
+    """Return the seconds that a step may need, by what it had to do."""
+    step = outcome.step
+    if whole and step.whole is not None:
+        return step.whole
+    return step.budget + sum(step.each * int(number) for number in BREAKS.findall(outcome.output))
+
+
+def main() -> int:
+    """Run the steps until one fails; print the table, and how many tests passed and failed."""
+    parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__)
+    parser.add_argument("--fast", action="store_true", help="without the guest and without Docker")
+    parser.add_argument(
+        "--everything", action="store_true", help="both firewalls for each test, and the full lists"
+    )
+    given = parser.parse_args()
+    if given.everything:
+        os.environ["LAB_EVERYTHING"] = "1"
+    slower = float(os.environ.get("LAB_TIME", "1"))
+    outcomes: list[Outcome] = []
+    for group in steps(fast=given.fast):
+        outcomes += run_together(group)
+        if any(one.code for one in outcomes):
+            break
+    everything_broken = os.environ.get("LAB_BREAKS") == "all"
+    budgets = {
+        one.step.name: slower
+        * budget_of(one, whole=given.everything or (everything_broken and bool(one.step.each)))
+        for one in outcomes
+    }
+    print(f"\n{table(outcomes, budgets)}")
+    print(f"in all {sum(one.seconds for one in outcomes):.0f} s of steps")
+    late = [one.step.name for one in outcomes if one.over(budgets[one.step.name])]
+    if late:
+        print(f"more than {SLACK:g} times the budget: {', '.join(late)}")
+    numbers = counted(outcomes)
+    failed = numbers["failed"] + numbers["error"] + sum(1 for one in outcomes if one.code)
+    print(f"{numbers['passed']} passed, {failed + len(late)} failed")
+    return int(bool(late) or any(one.code for one in outcomes))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
