@@ -96,6 +96,7 @@ def test_only_get_and_head_of_known_paths_are_answered(lab: Lab) -> None:
     assert get(lab)[0] == 200
 
 
+@pytest.mark.quiet
 def test_a_thousand_clients_that_never_finish_disturb_nobody(lab: Lab) -> None:
     """The honest client is answered at once, and the answer goes on being true."""
     gateway = lab.gateway().start()
