@@ -19,7 +19,9 @@ MAY_IMPORT = {
     "verification": SHARED | {"firewall", "policy", "system"},
     "app": SHARED
     | {"firewall", "health", "parts", "policy", "supervisor", "system", "tunnel", "log"},
-    "supervisor": SHARED | {"connector", "enforcement", "parts", "policy", "reporter", "setback"},
+    "supervisor": SHARED
+    | {"connector", "enforcement", "parts", "policy", "prober", "reporter", "setback"},
+    "prober": {"model", "parts", "policy"},
     "reporter": {"enforcement", "parts", "policy", "setback"},
     "setback": SHARED | {"enforcement"},
     "connector": SHARED | {"enforcement", "parts", "policy"},
