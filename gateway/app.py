@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import structlog
 
+from gateway.alongside import alongside
 from gateway.errors import (
     KernelError,
     MissingError,
@@ -257,19 +258,15 @@ async def serve(config: Config, secured: Secured) -> None:
         # through: a pipe that does not take it would leave the gateway deaf to `docker stop`.
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(supervisor.stop))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    listening = asyncio.ensure_future(_listen(HealthServer(board), config.health_server))
 
     def changed() -> None:
         # Before the supervisor lets several changes come together: others may be as quick.
         secured.namespace.hold_links()
         supervisor.kernel_changed()
 
-    watching = asyncio.ensure_future(watch(changed))
-    try:
-        await supervisor.run()
-    finally:
-        listening.cancel()
-        watching.cancel()
+    await alongside(
+        supervisor.run(), watch(changed), _listen(HealthServer(board), config.health_server)
+    )
 
 
 def _chosen(backend: Backend) -> Firewall:

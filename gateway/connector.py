@@ -124,6 +124,8 @@ class Connector:
 
         Does not wait for it; to be called on the loop, now and then, while connected.
         """
+        if self._names is not None and self._names.done():
+            self._names.result()  # raises what nobody else would hear of
         is_due = self._parts.clock() >= self._names_tried_at + NAMES_AGAIN
         if self.names_problem and is_due and (self._names is None or self._names.done()):
             self._names = asyncio.ensure_future(self._write_resolver(tunnel))

@@ -8,6 +8,7 @@ cannot keep one out that does.
 """
 
 import asyncio
+import errno
 import json
 import socket
 import threading
@@ -121,7 +122,11 @@ class HealthServer:
         run = threading.Thread(
             target=lambda: asyncio.run(self._serve(listener)), name="health", daemon=True
         )
-        run.start()
+        try:
+            run.start()
+        except RuntimeError as err:  # what threading makes of EAGAIN
+            listener.close()
+            raise NetworkError("no thread can be started", "health", errno.EAGAIN) from err
 
     async def _serve(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

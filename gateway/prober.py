@@ -30,7 +30,12 @@ class Prober:
         self._sent_at = 0.0
 
     def send_if_due(self, state: Connected, now: float) -> None:
-        """Send a probe when it is time, and none is under way; does not wait for it."""
+        """Send a probe when it is time, and none is under way; does not wait for it.
+
+        Raises what the last one raised: nobody else would hear of it.
+        """
+        if self._sending is not None and self._sending.done():
+            self._sending.result()
         in_doubt = state.resolver_failures or state.pulse.is_in_doubt(now)
         due_at = self._sent_at + (EVERY_IN_DOUBT if in_doubt else EVERY)
         probe = probe_for(state.tunnel, self._config)

@@ -53,7 +53,7 @@ class Namespace:
     def hold_links(self) -> None:
         """Hold the queues of a new link at once; what fails is left to `shut_shared`."""
         if self._links:
-            with suppress(OSError):
+            with suppress(OSError, NetworkError):
                 self._links.claim()
 
     def shut_shared(self) -> tuple[str, ...]:

@@ -18,9 +18,20 @@ MAY_IMPORT = {
     "commands": SHARED | {"settings", "policy", "firewall", "system", "verification"},
     "verification": SHARED | {"firewall", "policy", "system"},
     "app": SHARED
-    | {"firewall", "health", "parts", "policy", "supervisor", "system", "tunnel", "log"},
+    | {
+        "alongside",
+        "firewall",
+        "health",
+        "parts",
+        "policy",
+        "supervisor",
+        "system",
+        "tunnel",
+        "log",
+    },
     "supervisor": SHARED
     | {"connector", "enforcement", "parts", "policy", "prober", "reporter", "setback"},
+    "alongside": set(),
     "prober": {"model", "parts", "policy"},
     "reporter": {"enforcement", "parts", "policy", "setback"},
     "setback": SHARED | {"enforcement"},
