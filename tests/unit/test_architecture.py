@@ -15,8 +15,7 @@ MAY_IMPORT = {
     "lock_rules": set(),
     "last_resort": SHARED | {"system", "settings", "log"},
     "cli": SHARED | {"app", "commands", "settings", "log"},
-    "commands": SHARED | {"settings", "policy", "firewall", "system", "verification"},
-    "verification": SHARED | {"firewall", "policy", "system"},
+    "commands": SHARED | {"settings", "policy", "firewall", "system"},
     "app": SHARED
     | {"firewall", "health", "parts", "policy", "supervisor", "system", "tunnel", "log"},
     "supervisor": SHARED | {"connector", "enforcement", "parts", "policy"},

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import commands
+from gateway.commands import main as commands
 from tests.configurations import COMPLETE, QUICK, put
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.commands.check.compose import read_service
+from gateway.commands.check.mounting import Mounts
+from gateway.commands.check.trial import load_service
 from gateway.model import Secret
 from gateway.settings import Loaded
-from gateway.settings.compose import read_service
 from gateway.settings.findings import Findings
-from gateway.settings.mounting import Mounts
-from gateway.settings.trial import load_service
 from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, QUICK, put, told
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text()

@@ -9,10 +9,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gateway import settings
+from gateway.commands.check.envfile import read_env_file
+from gateway.commands.check.explain import explain
+from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
-from gateway.settings.envfile import read_env_file
-from gateway.settings.explain import explain
-from gateway.settings.trial import load_service
 from tests.configurations import COMPLETE, PRIVATE, problems, put, told
 
 CANARY = "wOEI9rqqbDwnN8/Bpp22sVz48T71vJ4fYmFWujulwUU="

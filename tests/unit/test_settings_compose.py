@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from gateway.commands.check.envfile import read_env_file
+from gateway.commands.check.explain import explain
+from gateway.commands.check.interpolate import interpolated
+from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
 from gateway.model import Secret
 from gateway.settings import Loaded
-from gateway.settings.envfile import read_env_file
-from gateway.settings.explain import explain
-from gateway.settings.interpolate import interpolated
-from gateway.settings.trial import load_service
 from tests.configurations import COMPLETE, OTHER_PRIVATE, PRIVATE, PUBLIC, QUICK, put, told
 
 SERVICE = f"""\

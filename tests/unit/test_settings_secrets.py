@@ -10,8 +10,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gateway import settings
+from gateway.commands.check.explain import explain
 from gateway.errors import ConfigError
-from gateway.settings.explain import explain
 from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
 from gateway.settings.variables import FIELDS
 from tests.configurations import COMPLETE, OTHER_PRIVATE, QUICK, put, told

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands import ANSWER_TIME, LARGEST_ANSWER, for_people, visible
+from gateway.commands.status import ANSWER_TIME, LARGEST_ANSWER, for_people, visible
 from tests.unit.test_healthcheck import saying, server
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from gateway import settings
+from gateway.commands.check.explain import explain
 from gateway.model import Secret
 from gateway.settings import wgquick
-from gateway.settings.explain import explain
 from tests.configurations import (
     COMPLETE,
     OTHER_PRIVATE,

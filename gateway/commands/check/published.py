@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from gateway.commands.check.compose import Service
 from gateway.model import Config, PortRange, Protocol
 from gateway.settings import values
-from gateway.settings.compose import Service
 from gateway.settings.findings import Findings
 
 

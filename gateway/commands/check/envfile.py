@@ -9,8 +9,8 @@ from typing import Final
 
 from dotenv.parser import Binding, parse_stream
 
+from gateway.commands.check.interpolate import interpolated
 from gateway.settings.findings import Findings
-from gateway.settings.interpolate import interpolated
 from gateway.settings.values import named
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")

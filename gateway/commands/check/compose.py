@@ -11,11 +11,11 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, Final
 
-from gateway.settings.document import read_document
-from gateway.settings.envfile import env_file
+from gateway.commands.check.document import read_document
+from gateway.commands.check.envfile import env_file
+from gateway.commands.check.interpolate import interpolated
+from gateway.commands.check.mounting import Mounting, Mounts, is_there, listed, mapping
 from gateway.settings.findings import Findings, joined
-from gateway.settings.interpolate import interpolated
-from gateway.settings.mounting import Mounting, Mounts, is_there, listed, mapping
 from gateway.settings.values import named, plain, shown
 
 _MERGE_FIRST: Final = (

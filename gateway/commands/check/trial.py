@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from gateway.commands.check.compose import read_service
+from gateway.commands.check.mounting import Mounts
+from gateway.commands.check.published import compare
 from gateway.errors import ConfigError
 from gateway.model import Secret
 from gateway.settings import Loaded, load
-from gateway.settings.compose import read_service
 from gateway.settings.findings import Findings
-from gateway.settings.mounting import Mounts
-from gateway.settings.published import compare
 from gateway.settings.values import shown
 
 

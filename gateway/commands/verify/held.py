@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 
+from gateway.commands.verify.lines import Line
 from gateway.errors import GatewayError, ProcessError
 from gateway.firewall import Firewall
 from gateway.firewall.guard import Guard, guard_for
@@ -30,7 +31,6 @@ from gateway.system import process
 from gateway.system.kernel import has_ipv6
 from gateway.system.namespace import Namespace
 from gateway.system.network import Network
-from gateway.verification.lines import Line
 
 TWIN = "asked"
 """Ends the names of nft's dormant tables here: the gateway may be comparing at the same time."""

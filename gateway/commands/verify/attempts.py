@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.commands.verify.packets import frame, udp_packet
 from gateway.model import Address
-from gateway.verification.packets import frame, udp_packet
 
 ANSWERED = "answered"
 SENT = "the kernel took it"

@@ -1,0 +1,67 @@
+"""The parser of the command line, and the way to each command.
+
+Each command is imported when it is asked for: together they need every part of the gateway.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway import __version__
+from gateway.commands.exit_codes import USAGE
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command that `arguments` name and return its exit code."""
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    match asked.command:
+        case "check":
+            from gateway.commands.check.command import check
+
+            return check(asked)
+        case "status":
+            from gateway.commands.status import status
+
+            return status(as_json=asked.json)
+        case "verify":
+            from gateway.commands.verify.command import verify
+
+            return verify(asked)
+        case _:
+            parser.print_help(sys.stderr)
+            return USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gateway",
+        description="A fail-closed WireGuard gateway. Without a command it is the gateway: it "
+        "closes the network namespace that it is started in, connects, and stays.",
+        epilog="The configuration is read from the environment: docs/configuration.md.",
+    )
+    parser.add_argument("--version", action="version", version=f"portcullis {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("run", help="be the gateway (the default)")
+    told = commands.add_parser("status", help="ask the running gateway how it is")
+    told.add_argument("--json", action="store_true", help="for a program")
+    checked = commands.add_parser(
+        "check", help="read the configuration as it stands and show what it means; touches nothing"
+    )
+    source = checked.add_mutually_exclusive_group()
+    source.add_argument("--env-file", type=Path, metavar="FILE", help="variables, one a line")
+    source.add_argument("--compose", type=Path, metavar="FILE", help="a compose file")
+    checked.add_argument("--service", default="gateway", help="the service in the compose file")
+    checked.add_argument(
+        "--rules", choices=["iptables", "nftables"], help="show the rules of each state"
+    )
+    tried = commands.add_parser(
+        "verify", help="try every way around the tunnel, live and without harm"
+    )
+    tried.add_argument("--json", action="store_true", help="for a program")
+    tried.add_argument("--cut", action="store_true", help="also take the tunnel away for a moment")
+    tried.add_argument(
+        "--echo", default="", metavar="URL", help="an address echo to ask through the tunnel"
+    )
+    return parser

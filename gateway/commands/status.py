@@ -1,0 +1,96 @@
+"""`gateway status`: asks the running gateway how it is, and shows the answer on a terminal."""
+
+import json
+import socket
+import sys
+from time import monotonic
+
+from gateway import settings
+from gateway.commands.exit_codes import FAILED, OK
+from gateway.errors import NetworkError
+from gateway.model import HostPort
+
+ANSWER_TIME = 3.0
+"""Seconds that the running gateway may take to answer, in all."""
+
+LARGEST_ANSWER = 65536
+"""Bytes of an answer. While the gateway is gone, any workload can listen on its port."""
+
+ASK_INSTEAD = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked, not bound
+"""Where to ask a server that listens on every address."""
+
+
+def status(*, as_json: bool) -> int:
+    """Print what the running gateway tells of itself; the exit code says whether it is healthy."""
+    try:
+        told = ask(settings.health_address(settings.environment()))
+    except NetworkError as err:
+        print(visible(str(err)), file=sys.stderr)
+        return FAILED
+    if as_json:
+        print(json.dumps(told))
+    else:
+        for name, value in told.items():
+            print(f"{visible(name.replace('_', ' ')):14} {for_people(value)}")
+    return OK if told.get("healthy") else FAILED
+
+
+def ask(address: HostPort) -> dict[str, object]:
+    """Return what the gateway at `address` tells. Raises NetworkError when it does not answer."""
+    host = ASK_INSTEAD.get(address.host, address.host)
+    where = f"{host}:{address.port}"
+    try:
+        answer = exchange(host, address.port)
+    except TimeoutError as err:
+        raise NetworkError(f"no complete answer within {ANSWER_TIME:g} s", where) from err
+    except OSError as err:
+        raise NetworkError(f"no answer from the gateway ({err})", where) from err
+    try:
+        told = json.loads(answer.partition(b"\r\n\r\n")[2])
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise NetworkError("that is not the gateway", where)
+    return told
+
+
+def exchange(host: str, port: int) -> bytes:
+    """Return the whole answer to GET /healthz; raises OSError if it takes too long or is too long.
+
+    Whoever listens there may send byte by byte, and without end.
+    """
+    deadline = monotonic() + ANSWER_TIME
+    answer = b""
+    with socket.create_connection((host, port), timeout=ANSWER_TIME) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: gateway\r\nConnection: close\r\n\r\n")
+        while len(answer) <= LARGEST_ANSWER:
+            remaining = deadline - monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            connection.settimeout(remaining)
+            part = connection.recv(LARGEST_ANSWER)
+            if not part:
+                return answer
+            answer += part
+    raise OSError(f"longer than {LARGEST_ANSWER} bytes")
+
+
+def for_people(value: object) -> str:
+    """Return `value` of an answer in words that a terminal can be shown."""
+    match value:
+        case None | "" | [] | {}:
+            return "-"
+        case dict():
+            return visible(", ".join(f"{name}: {number}" for name, number in value.items()))
+        case list():
+            return "\n               ".join(visible(str(each)) for each in value)
+        case _:
+            return visible(str(value))
+
+
+def visible(text: str) -> str:
+    """Return `text` with control characters escaped: a terminal would obey them."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
