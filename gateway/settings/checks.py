@@ -6,15 +6,17 @@ from typing import Final
 
 from gateway.model import (
     Address,
+    HealthProbe,
     HostPort,
     Network,
     Peer,
     PortRange,
+    ProbeKind,
     Protocol,
     Tunnel,
 )
+from gateway.settings.addresses import covers_family, simplified, tell_host_bits
 from gateway.settings.findings import Findings, joined
-from gateway.settings.networks import covers_family, simplified, tell_host_bits
 from gateway.settings.picking import Picker
 from gateway.settings.sources import Variables
 
@@ -220,3 +222,54 @@ def listen_port(
                 f"{ports} holds the tunnel's own port {tunnel.listen_port}/udp, where a client "
                 "needs nobody to call; leave that out, or set another ListenPort in wg0.conf",
             )
+
+
+def probe_outside(
+    wanted: HealthProbe | None, subnets: Sequence[Network], findings: Findings
+) -> None:
+    """Refuse to ask somebody outside the tunnel whether the tunnel is alive."""
+    address = wanted.address if wanted else None
+    if address and any(address in subnet for subnet in subnets):
+        findings.wrong(
+            "HEALTH_PROBE",
+            f"{address} is in FIREWALL_OUTBOUND_SUBNETS, outside the tunnel, and says nothing of "
+            "it; name somebody inside",
+        )
+
+
+def probe_inside(
+    wanted: HealthProbe | None,
+    tunnel: Tunnel,
+    dns: Sequence[Address],
+    subnets: Sequence[Network],
+    findings: Findings,
+) -> None:
+    """Refuse to ask somebody whom the tunnel does not reach; tell when there is nobody to ask."""
+    if wanted is None or wanted.kind in {ProbeKind.AUTO, ProbeKind.OFF}:
+        return
+    allowed = [network for peer in tunnel.peers for network in peer.allowed_ips]
+    if wanted.address is None:
+        if not any(
+            any(server in network for network in allowed)
+            and not server.is_loopback
+            and tunnel.has_family(server.version)
+            and not any(server in subnet for subnet in subnets)
+            for server in dns
+        ):
+            findings.warn(
+                "HEALTH_PROBE",
+                f"{wanted.kind} has nobody to ask, because DNS_ADDRESS names no resolver in the "
+                "tunnel; name one, or write icmp:ADDRESS",
+            )
+    elif any(wanted.address == address.ip for address in tunnel.addresses):
+        findings.wrong(
+            "HEALTH_PROBE", f"{wanted.address} is the tunnel's own address; name somebody else"
+        )
+    elif not any(wanted.address in network for network in allowed) or not tunnel.has_family(
+        wanted.address.version
+    ):
+        findings.wrong(
+            "HEALTH_PROBE",
+            f"{wanted.address} is not reached through the tunnel, by its AllowedIPs and addresses; "
+            "name somebody who is",
+        )

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from gateway.model import Address
 from gateway.settings import addresses, files, values, wgquick
-from gateway.settings.candidates import is_name, server
+from gateway.settings.addresses import allowed_ips, tell_host_bits
 from gateway.settings.findings import Findings, joined
-from gateway.settings.networks import allowed_ips, tell_host_bits
+from gateway.settings.servers import is_name, server
 
 PLACES: Final = (
     "/run/secrets/wg0.conf",

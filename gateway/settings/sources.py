@@ -19,8 +19,8 @@ from gateway.model import Secret
 from gateway.settings import files, values
 from gateway.settings.compat import OLDER_NAMES
 from gateway.settings.findings import Findings
+from gateway.settings.schema import COMMANDS, FIELDS, SECRETS, Settings
 from gateway.settings.values import shown
-from gateway.settings.variables import COMMANDS, FIELDS, SECRETS, Settings
 
 SECRETFILE: Final = "_SECRETFILE"
 SECRETS_FOLDER: Final = PurePosixPath("/run/secrets")

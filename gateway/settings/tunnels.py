@@ -15,10 +15,10 @@ from gateway.model import (
     Secret,
     Tunnel,
 )
-from gateway.settings import endpoints
+from gateway.settings import picking
+from gateway.settings.addresses import simplified, tell_host_bits
 from gateway.settings.checks import check_tunnel
 from gateway.settings.findings import Findings, joined
-from gateway.settings.networks import simplified, tell_host_bits
 from gateway.settings.picking import ENDPOINT, PEER_FIELDS, Picker
 from gateway.settings.quickfiles import Part, ReadFile, Value
 from gateway.settings.sources import ENVIRONMENT, Variables
@@ -43,7 +43,7 @@ class Draft:
 def build(variables: Variables, files: Sequence[ReadFile], findings: Findings) -> tuple[Draft, ...]:
     """Return the candidates in order of preference; what is wrong becomes problems."""
     if variables.values.wireguard_endpoints:
-        endpoints.check_alone(variables, findings)
+        picking.check_alone(variables, findings)
     if len(files) > 1:
         _refuse_peer_variables(variables, f"{len(files)} wg-quick files", findings)
     pickers = [Picker(variables, file, findings) for file in files or (None,)]
@@ -170,14 +170,14 @@ def _numbered(origins: Mapping[str, str], number: int) -> dict[str, str]:
     """Return where the values of one of several peers came from, under their names and number."""
     found = {name: origins.get(name, "default") for name in (*PEER_FIELDS, _KEEPALIVE)}
     if ENDPOINT in origins:
-        found |= dict.fromkeys(endpoints.PARTS, origins[ENDPOINT])
+        found |= dict.fromkeys(picking.PARTS, origins[ENDPOINT])
     return {f"{name} {number}": origin for name, origin in found.items()}
 
 
 def _peer(pick: Picker, part: Part, *, alone: bool) -> Peer | None:
-    public_key = pick.identity("wireguard_public_key", part) or endpoints.key_of_first(pick)
+    public_key = pick.identity("wireguard_public_key", part) or picking.key_of_first(pick)
     preshared_key: Secret | None = pick.identity("wireguard_preshared_key", part)
-    endpoint: Endpoint | NamedEndpoint | None = endpoints.pick_endpoint(pick, part)
+    endpoint: Endpoint | NamedEndpoint | None = picking.pick_endpoint(pick, part)
     keepalive = pick.tuning(_KEEPALIVE, part)
     allowed = _allowed_ips(pick, part, alone=alone)
     pick.require("wireguard_public_key", public_key, part)

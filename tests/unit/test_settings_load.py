@@ -24,8 +24,8 @@ from gateway.model import (
     Tunnel,
 )
 from gateway.settings import LogSettings
+from gateway.settings.schema import FIELDS
 from gateway.settings.sources import FILE_VARIABLES
-from gateway.settings.variables import FIELDS
 from tests.configurations import (
     COMPLETE,
     FAULTS,

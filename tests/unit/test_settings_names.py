@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from gateway import settings
-from gateway.settings.compat import ELSEWHERE, OLDER_NAMES
-from gateway.settings.misspelt import MEANT
-from gateway.settings.variables import FIELDS
+from gateway.settings.compat import ELSEWHERE, MEANT, OLDER_NAMES
+from gateway.settings.schema import FIELDS
 from tests.configurations import COMPLETE, problems, told
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from gateway import settings
 from gateway.commands.check.explain import explain
 from gateway.errors import ConfigError
+from gateway.settings.schema import FIELDS
 from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
-from gateway.settings.variables import FIELDS
 from tests.configurations import COMPLETE, OTHER_PRIVATE, QUICK, put, told
 
 pytestmark = pytest.mark.promise("P16")

@@ -7,9 +7,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from gateway.model import Endpoint, HostPort, NamedEndpoint, PortRange, Protocol
-from gateway.settings import addresses, readers, values
-from gateway.settings.candidates import EndpointChoice, endpoint_choices, host, server
-from gateway.settings.networks import allowed_ips
+from gateway.settings import addresses, fields, servers, values
+from gateway.settings.addresses import allowed_ips
+from gateway.settings.servers import EndpointChoice, endpoint_choices, host, server
 from tests.configurations import PRIVATE, PUBLIC
 
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_a_resolver_is_refused(text: str) -> None:
 )
 def test_endpoints_have_a_port_and_ipv6_has_brackets(text: str, expected: str) -> None:
     """Both families, as wg(8) writes them."""
-    assert str(addresses.endpoint(text)) == expected
+    assert str(servers.endpoint(text)) == expected
 
 
 @pytest.mark.parametrize(
@@ -361,12 +361,12 @@ def test_a_resolver_is_an_address_alone(text: str) -> None:
 def test_a_command_is_a_program_and_no_line_of_a_shell(text: str, expected: str) -> None:
     """What only a shell understands would be handed to the program as a word."""
     with pytest.raises(ValueError, match=re.escape(expected)):
-        readers.command(text)
+        fields.command(text)
 
 
 def test_a_command_gets_the_interface_as_gluetun_writes_it() -> None:
     """`{{VPN_INTERFACE}}` is the tunnel's; quotes and what stands in them stay."""
-    assert readers.command("/up.sh {{VPN_INTERFACE}} 'a b' --x=1#2") == (
+    assert fields.command("/up.sh {{VPN_INTERFACE}} 'a b' --x=1#2") == (
         "/up.sh",
         "wg0",
         "a b",
@@ -385,11 +385,11 @@ def test_a_command_gets_the_interface_as_gluetun_writes_it() -> None:
 def test_what_is_no_single_server_is_refused_with_the_remedy(text: str, expected: str) -> None:
     """Two of them, a URL, half a pair of brackets."""
     with pytest.raises(ValueError, match=re.escape(expected)):
-        readers.endpoint_ip(text)
+        fields.endpoint_ip(text)
 
 
 @pytest.mark.parametrize("text", ["icmp:127.0.0.1", "icmp:::", "icmp:0.0.0.0", "icmp:224.0.0.1"])
 def test_nobody_is_not_probed(text: str) -> None:
     """Loopback, unspecified and multicast addresses say nothing of the tunnel."""
     with pytest.raises(ValueError, match="is nobody in the tunnel; write who answers there"):
-        readers.probe(text)
+        fields.probe(text)

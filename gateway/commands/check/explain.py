@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.model import FIREWALL_MARK, HealthProbe, HostPort, Peer, Tunnel
 from gateway.settings import Loaded
-from gateway.settings.candidates import host_of
+from gateway.settings.servers import host_of
 
 _NAME_WIDTH: Final = 40
 _VALUE_WIDTH: Final = 44

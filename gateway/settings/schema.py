@@ -1,7 +1,8 @@
 """Every variable of the gateway: its name, what it means, how its text is read.
 
 docs/configuration.md is made from this model. Each field is read by a function of `values`,
-`addresses` or `readers`; what depends on several variables is checked after reading, in `checks`.
+`addresses`, `servers` or `fields`; what depends on several variables is checked after reading, in
+`checks`.
 """
 
 from collections.abc import Callable
@@ -22,9 +23,9 @@ from gateway.model import (
     PortRange,
     Secret,
 )
-from gateway.settings import addresses, readers, values
-from gateway.settings.candidates import EndpointChoice, endpoint_choices
-from gateway.settings.networks import allowed_ips, lan_subnets
+from gateway.settings import addresses, fields, values
+from gateway.settings.addresses import allowed_ips, lan_subnets
+from gateway.settings.servers import EndpointChoice, endpoint_choices
 
 T = TypeVar("T")
 
@@ -87,7 +88,7 @@ class Settings(BaseSettings):
         "none. Better as a secret file.",
         unset="none",
     )
-    wireguard_endpoint_ip: Annotated[Address | str | None, read_with(readers.endpoint_ip)] = (
+    wireguard_endpoint_ip: Annotated[Address | str | None, read_with(fields.endpoint_ip)] = (
         _variable(
             "Tunnel",
             "The server's address. A name works too: it is looked up outside the tunnel, by one "
@@ -113,7 +114,7 @@ class Settings(BaseSettings):
         unset="none",
         example="203.0.113.7:51820,[2001:db8::7]:51820",
     )
-    wireguard_endpoint_resolver: Annotated[Address | None, read_with(readers.endpoint_resolver)] = (
+    wireguard_endpoint_resolver: Annotated[Address | None, read_with(fields.endpoint_resolver)] = (
         _variable(
             "Tunnel",
             "The resolver that is asked for the server's name, outside the tunnel. Nobody else may "
@@ -148,36 +149,36 @@ class Settings(BaseSettings):
     )
     wireguard_implementation: Annotated[
         Implementation | None,
-        read_with(readers.implementation),
+        read_with(fields.implementation),
     ] = _variable(
         "Tunnel",
         "Where WireGuard runs: `kernelspace`, `userspace` (wireguard-go, needs "
         "`/dev/net/tun`), or `auto`: the kernel where it can, else userspace.",
         unset="`auto`",
     )
-    wireguard_conf_secretfile: Annotated[PurePosixPath | None, read_with(readers.path)] = _variable(
+    wireguard_conf_secretfile: Annotated[PurePosixPath | None, read_with(fields.path)] = _variable(
         "Tunnel",
         "The path of a wg-quick file that says all of the above.",
         unset="the paths listed below",
     )
-    vpn_service_provider: Annotated[str | None, read_with(readers.provider)] = _variable(
+    vpn_service_provider: Annotated[str | None, read_with(fields.provider)] = _variable(
         "Tunnel",
         "Only `custom`: there are no built-in server lists.",
         unset="`custom`",
     )
-    vpn_type: Annotated[str | None, read_with(readers.vpn_type)] = _variable(
+    vpn_type: Annotated[str | None, read_with(fields.vpn_type)] = _variable(
         "Tunnel",
         "Only `wireguard`.",
         unset="`wireguard`",
     )
-    vpn_up_command: Annotated[tuple[str, ...] | None, read_with(readers.command)] = _variable(
+    vpn_up_command: Annotated[tuple[str, ...] | None, read_with(fields.command)] = _variable(
         "Tunnel",
         "A program with its arguments that runs when the tunnel carries traffic. No shell; it "
         "has 30 seconds, and its failure is logged. `{{VPN_INTERFACE}}` in it becomes `wg0`.",
         unset="none",
         example="/config/up.sh --quiet",
     )
-    vpn_down_command: Annotated[tuple[str, ...] | None, read_with(readers.command)] = _variable(
+    vpn_down_command: Annotated[tuple[str, ...] | None, read_with(fields.command)] = _variable(
         "Tunnel",
         "The same for a tunnel that no longer carries traffic.",
         unset="none",
@@ -209,7 +210,7 @@ class Settings(BaseSettings):
             example="6881",
         )
     )
-    firewall_backend: Annotated[Backend | None, read_with(readers.backend)] = _variable(
+    firewall_backend: Annotated[Backend | None, read_with(fields.backend)] = _variable(
         "Firewall",
         "Which kernel firewall carries the rules: `iptables`, `nftables`, or `auto`: the "
         "first that works for both families.",
@@ -231,7 +232,7 @@ class Settings(BaseSettings):
             unset="`127.0.0.1:9999`",
         )
     )
-    health_probe: Annotated[HealthProbe | None, read_with(readers.probe)] = _variable(
+    health_probe: Annotated[HealthProbe | None, read_with(fields.probe)] = _variable(
         "Health",
         "What is asked inside the tunnel when the evidence is in doubt: `dns` the tunnel's "
         "resolver, `icmp` an echo from it, `icmp:ADDRESS` an echo from somebody else, `off` "
@@ -239,12 +240,12 @@ class Settings(BaseSettings):
         unset="`auto`",
         example="icmp:10.64.0.1",
     )
-    log_level: Annotated[str | None, read_with(readers.log_level)] = _variable(
+    log_level: Annotated[str | None, read_with(fields.log_level)] = _variable(
         "Log",
         "The least that is logged: `debug`, `info`, `warning` or `error`.",
         unset="`info`",
     )
-    log_format: Annotated[str | None, read_with(readers.log_format)] = _variable(
+    log_format: Annotated[str | None, read_with(fields.log_format)] = _variable(
         "Log",
         "`json`, `console`, or `auto`: console on a terminal.",
         unset="`auto`",

@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.model import INTERFACE, Address, Backend, HealthProbe, Implementation, ProbeKind
 from gateway.settings import addresses, values
-from gateway.settings.candidates import host
+from gateway.settings.servers import host
 from gateway.settings.values import shown
 
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
