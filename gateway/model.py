@@ -25,10 +25,6 @@ INTERFACE = "wg0"
 """The name of the tunnel's interface."""
 
 
-FIREWALL_MARK = 0xCA6C
-"""The mark that WireGuard's packets customarily wear; here it stands for one that nobody chose."""
-
-
 class Secret:
     """A text that no log, error or representation may show; `reveal` is the only way to it."""
 
@@ -146,17 +142,25 @@ class Tunnel:
     """One complete WireGuard configuration that the gateway can connect with.
 
     `addresses` are those of the tunnel interface; `mtu` is None when it follows from the uplink;
-    `listen_port` and `fwmark` identify the encrypted flow; `dns` are the resolvers that go with
-    this tunnel, where candidates differ in them (else `Config.dns` holds for all).
+    `listen_port` and `fwmark` identify the encrypted flow; `fwmark` is None when the user chose
+    none, until `policy.marks` fills in a secret one. `dns` are the resolvers that go with this
+    tunnel, where candidates differ in them (else `Config.dns` holds for all).
     """
 
     private_key: Secret
     addresses: tuple[Interface, ...]
     peers: tuple[Peer, ...]
     listen_port: int = 51820
-    fwmark: int = FIREWALL_MARK
+    fwmark: int | None = None
     mtu: int | None = None
     dns: tuple[Address, ...] = ()
+
+    @property
+    def mark(self) -> int:
+        """The mark of the encrypted flow; raises ValueError while there is none."""
+        if self.fwmark is None:
+            raise ValueError("this tunnel has no firewall mark yet")
+        return self.fwmark
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

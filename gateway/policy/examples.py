@@ -5,6 +5,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from gateway.model import Config, Endpoint, NamedEndpoint, Tunnel
+from gateway.policy.marks import SHOWN, with_secret_mark
 from gateway.policy.pulse import Pulse
 from gateway.policy.states import (
     Connected,
@@ -20,6 +21,9 @@ from gateway.policy.states import (
 NOT_YET_KNOWN = ip_address("192.0.2.1")
 """Stands for the address of an endpoint that is given by name (RFC 5737)."""
 
+DRAWN_MARK = SHOWN | 0x2345678
+"""Stands for the firewall mark that is drawn at each start."""
+
 _SOURCE_PORT = 49152
 _MARK = 1
 _DOCKERS_RESOLVER = ip_address("127.0.0.11")
@@ -30,7 +34,9 @@ def each_state(config: Config) -> Iterator[tuple[str, State]]:
 
     A candidate whose server has a name is resolving before that; the question's port and mark,
     which are drawn each time, are examples, and so is the resolver where none is configured.
+    A firewall mark that the user has not chosen is `DRAWN_MARK`.
     """
+    config = with_secret_mark(config, DRAWN_MARK)
     yield "Locked, and stopping", Locked()
     for number, candidate in enumerate(config.tunnels, 1):
         tunnel = _with_addresses(candidate)

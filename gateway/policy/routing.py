@@ -297,8 +297,8 @@ def _encrypted(tunnel: Tunnel) -> tuple[PolicyRule, ...]:
             PRIORITY_ENCRYPTED,
             TABLE_MAIN,
             "the encrypted flow",
-            fwmark=marks.shown(tunnel.fwmark),
-            fwmask=marks.mask(tunnel.fwmark),
+            fwmark=marks.shown(tunnel.mark),
+            fwmask=marks.mask(tunnel.mark),
             destination=ip_network(endpoint.address),
         )
         for endpoint in tunnel.endpoints

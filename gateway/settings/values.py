@@ -175,7 +175,7 @@ def mtu(text: str) -> int | None:
 
 
 def fwmark(text: str) -> int | None:
-    """Read a firewall mark, decimal or hexadecimal; `off` and 0 mean the default (wg(8))."""
+    """Read a firewall mark, decimal or hexadecimal; `off` and 0 mean none (wg(8))."""
     if text.lower() == "off":
         return None
     value = int(text, 0) if _FWMARK.fullmatch(text) else _LAST_MARK + 1

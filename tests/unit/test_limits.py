@@ -15,7 +15,7 @@ def test_a_machine_that_can_do_everything_has_no_limits() -> None:
     """Nobody is bothered with what he does not have."""
     assert list(limits.of_guard(routed=True, in_advance=True)) == []
     assert list(limits.of_kernel(xdp=False)) == []
-    assert list(limits.of_config(Config((IPV4_ONLY,)))) == []
+    assert list(limits.of_config(Config((replace(IPV4_ONLY, fwmark=None),)))) == []
 
 
 @pytest.mark.parametrize(

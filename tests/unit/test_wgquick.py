@@ -12,6 +12,8 @@ import pytest
 from gateway import settings
 from gateway.commands.check.explain import explain
 from gateway.model import Secret
+from gateway.policy import limits
+from gateway.policy.marks import SHOWN, with_secret_mark
 from gateway.settings import wgquick
 from tests.configurations import (
     COMPLETE,
@@ -83,6 +85,31 @@ def test_the_form_of_a_file_does_not_change_what_it_means(tmp_path: Path, raw: b
     """Line ends, byte order marks, blanks, comments and capitals do not matter."""
     plain = load(tmp_path / "plain", QUICK).config
     assert load(tmp_path / "odd", raw).config == plain
+
+
+@pytest.mark.parametrize("mark", ["51820", "0xca6c", "0xCA6C", "1", "0x80000000"])
+def test_a_chosen_mark_is_used_whatever_its_value(tmp_path: Path, mark: str) -> None:
+    """51820 is the number that wg-quick(8) chooses itself: the likeliest one in a file."""
+    loaded = load(tmp_path, QUICK.replace("[Peer]", f"FwMark = {mark}\n[Peer]"))
+    (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
+    assert tunnel.mark == int(mark, 0)
+    assert [limit for limit in limits.of_config(loaded.config) if "FwMark" in limit]
+    row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
+    assert row.split()[1:] == [hex(int(mark, 0)), "/config/wg0.conf", "line", "6"]
+
+
+@pytest.mark.parametrize("mark", ["off", "OFF", "0", "0x0", None])
+def test_without_a_mark_a_secret_one_is_drawn(tmp_path: Path, mark: str | None) -> None:
+    """wg-quick(8) chooses one too when `FwMark` is 0 or `off`."""
+    line = f"FwMark = {mark}\n" if mark else ""
+    loaded = load(tmp_path, QUICK.replace("[Peer]", f"{line}[Peer]"))
+    (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
+    assert tunnel.mark == SHOWN | 0x1234567
+    assert not [limit for limit in limits.of_config(loaded.config) if "FwMark" in limit]
+    row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
+    assert row.split("  ")[-1].strip() == "default"
+    with pytest.raises(ValueError, match="no firewall mark"):
+        _ = loaded.config.tunnels[0].mark
 
 
 def test_commands_are_named_and_never_run(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from gateway.model import FIREWALL_MARK, HealthProbe, HostPort, Peer, Tunnel
+from gateway.model import HealthProbe, HostPort, Peer, Tunnel
 from gateway.settings import Loaded
 from gateway.settings.servers import host_of
 
@@ -40,8 +40,7 @@ def _tunnel(tunnel: Tunnel, origins: Mapping[str, str]) -> Iterator[Line]:
     yield line("WIREGUARD_ADDRESSES", _list(tunnel.addresses))
     yield line("WIREGUARD_MTU", "by the uplink" if tunnel.mtu is None else str(tunnel.mtu))
     yield "(ListenPort)", str(tunnel.listen_port), origins["LISTEN_PORT"]
-    drawn = tunnel.fwmark == FIREWALL_MARK
-    mark = "drawn at each start" if drawn else hex(tunnel.fwmark)
+    mark = "drawn at each start" if tunnel.fwmark is None else hex(tunnel.fwmark)
     yield "(FwMark)", mark, origins["FWMARK"]
     if tunnel.dns:
         yield line("DNS_ADDRESS", _list(tunnel.dns))

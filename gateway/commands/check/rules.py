@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 from gateway.firewall import render_iptables, render_nftables
 from gateway.model import Config, Facts, Route, Uplink
-from gateway.policy.examples import NOT_YET_KNOWN, each_state
+from gateway.policy.examples import DRAWN_MARK, NOT_YET_KNOWN, each_state
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.rules import Family
 
@@ -28,6 +28,8 @@ def rules_of(config: Config, syntax: str) -> str:
     parts = [f"The rules of each state, in a container with the addresses {own} on eth0."]
     if any(tunnel.names for tunnel in config.tunnels):
         parts.append(f"{NOT_YET_KNOWN} stands for the address that a server's name will have.")
+    if any(tunnel.fwmark is None for tunnel in config.tunnels):
+        parts.append(f"The firewall mark {DRAWN_MARK:#x} is an example; each start draws its own.")
     for title, state in each_state(config):
         ruleset = ruleset_for(state, config, EXAMPLE)
         parts.append(f"\n# {title}")

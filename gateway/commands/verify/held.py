@@ -19,7 +19,7 @@ from gateway.firewall.guard import Guard, guard_for
 from gateway.firewall.nft import Nft
 from gateway.firewall.nftables import NftablesFirewall
 from gateway.firewall.render_nftables import TABLE
-from gateway.model import FIREWALL_MARK, INTERFACE, Address, Config, Endpoint, Facts, Peer, Tunnel
+from gateway.model import INTERFACE, Address, Config, Endpoint, Facts, Peer, Tunnel
 from gateway.policy import marks
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.flows import ENCRYPTED, PASSED
@@ -69,7 +69,7 @@ def look(config: Config, told: Mapping[str, object], network: Network) -> Held:
     facts = Namespace(network, sign).facts()
     candidates = [fitted(tunnel, facts) for tunnel in config.tunnels]
     tunnel = connected_with(candidates, str(told.get("endpoint", "")), inside)
-    if tunnel is not None and tunnel.fwmark == FIREWALL_MARK:
+    if tunnel is not None and tunnel.fwmark is None:
         tunnel = replace(tunnel, fwmark=mark or marks.SHOWN)
     return Held(inside, facts, tunnel)
 
