@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway import settings
+from gateway.commands.check.explain import explain
 from gateway.errors import ConfigError
 from gateway.settings import Loaded
 
@@ -98,3 +99,9 @@ def problems(environ: Mapping[str, str], root: Path) -> list[str]:
 def told(loaded: Loaded) -> str:
     """Return all notices, one a line."""
     return "\n".join(map(str, loaded.notices))
+
+
+def shown_from(loaded: Loaded, name: str, origin: str) -> bool:
+    """Say whether `gateway check` shows `origin` for the first value of a variable."""
+    rows = (line for line in explain(loaded).splitlines() if line.startswith(f"  {name} "))
+    return next(rows).endswith(f" {origin}")

@@ -4,7 +4,7 @@ sources -> schema (pydantic-settings) -> tunnels, with quickfiles -> checks -> L
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -14,15 +14,10 @@ from gateway.model import Backend, Config, HealthProbe, HostPort, Implementation
 from gateway.settings import checks, compat, fields, quickfiles, tunnels
 from gateway.settings.addresses import listen_address
 from gateway.settings.findings import Findings
-from gateway.settings.picking import ENDPOINT
-from gateway.settings.schema import FIELDS
-from gateway.settings.sources import (
-    FILE_VARIABLES,
-    PLAIN_ONLY,
-    SECRETFILE,
-    Variables,
-    read_variables,
-)
+from gateway.settings.schema import Settings
+from gateway.settings.sourced import Sourced
+from gateway.settings.sources import Variables, read_variables
+from gateway.settings.tunnels import SourcedTunnel
 from gateway.settings.values import unquoted
 
 T = TypeVar("T")
@@ -40,23 +35,16 @@ class LogSettings:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The configuration, what to tell about it, and where each value came from.
+    """The configuration, what to tell about it, and its values with where each came from.
 
-    `origins` has an entry for each variable in capitals, and for `LISTEN_PORT` and `FWMARK`: a path
-    with its line, `environment`, or `default`. Of several peers each has entries of its own, with
-    its number behind the name. `tunnel_origins` has the same for each of `config.tunnels`, the
-    first of which is `origins`.
+    `tunnels` are `config.tunnels` with origins, in the same order. `values` are the variables.
     """
 
     config: Config
     notices: tuple[Notice, ...]
-    tunnel_origins: tuple[Mapping[str, str], ...]
+    tunnels: tuple[SourcedTunnel, ...]
+    values: Settings
     log: LogSettings
-
-    @property
-    def origins(self) -> Mapping[str, str]:
-        """Where each value came from, with the tunnel that is tried first."""
-        return self.tunnel_origins[0]
 
 
 def environment() -> Mapping[str, str]:
@@ -90,24 +78,20 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     Raises ConfigError with every problem there is; no message holds a secret.
     """
     findings = Findings()
-    compat.check_names(environ, _known_names(), findings)
+    compat.check_names(environ, findings)
     variables = read_variables(environ, root, findings)
-    drafts = _drafts(variables, root, findings)
-    config = _config(variables, drafts, findings)
+    candidates = _candidates(variables, root, findings)
+    config = _config(variables, candidates, findings)
     if findings.problems or config is None:
         raise findings.error()
-    origins = tuple(_origins(variables, draft.origins) for draft in drafts)
-    return Loaded(config, tuple(findings.notices), origins, log_settings(environ))
+    notices = tuple(findings.notices)
+    return Loaded(config, notices, candidates, variables.values, log_settings(environ))
 
 
-def _known_names() -> frozenset[str]:
-    plain = {field.upper() for field in PLAIN_ONLY}
-    return frozenset(plain | set(FILE_VARIABLES) | {name + SECRETFILE for name in FILE_VARIABLES})
-
-
-def _drafts(variables: Variables, root: Path, findings: Findings) -> tuple[tunnels.Draft, ...]:
-    """Return the candidates that variables and files make; none when a file cannot be read."""
-    named = variables.values.wireguard_conf_secretfile
+def _candidates(variables: Variables, root: Path, findings: Findings) -> tuple[SourcedTunnel, ...]:
+    """Return what variables and files make; nothing when a file cannot be read."""
+    chosen = variables.values.wireguard_conf_secretfile
+    named = chosen.value if chosen else None
     paths = quickfiles.find(root, named, findings)
     where = "WIREGUARD_CONF_SECRETFILE" if named in paths else ""
     read = [quickfiles.read(root, path, findings, where) for path in paths]
@@ -117,69 +101,58 @@ def _drafts(variables: Variables, root: Path, findings: Findings) -> tuple[tunne
 
 
 def _config(
-    variables: Variables, drafts: tuple[tunnels.Draft, ...], findings: Findings
+    variables: Variables, candidates: Sequence[SourcedTunnel], findings: Findings
 ) -> Config | None:
     """Check everything against everything, and put it together if there is a tunnel at all."""
-    settings = variables.values
-    subnets = checks.outbound_subnets(variables, findings)
-    input_ports = checks.ports("firewall_input_ports", variables, findings)
-    vpn_input_ports = checks.ports("firewall_vpn_input_ports", variables, findings)
-    for draft in drafts:
-        where = variables.where("firewall_outbound_subnets")
-        checks.lan_against_tunnel(subnets, draft.tunnel, where, findings)
-        origin = draft.origins.get("dns_address", "")
-        checks.resolvers(
-            draft.dns,
-            subnets,
-            draft.tunnel,
-            findings,
-            where=origin if draft.dns_from_file else "DNS_ADDRESS",
-            from_file=draft.dns_from_file,
-        )
-    health_server = settings.health_server_address or DEFAULT_HEALTH_SERVER
+    given = variables.values
+    subnets = checks.outbound_subnets(given.firewall_outbound_subnets, findings)
+    input_ports = checks.ports(given.firewall_input_ports, findings)
+    vpn_input_ports = checks.ports(given.firewall_vpn_input_ports, findings)
+    health_server = _value(given.health_server_address, DEFAULT_HEALTH_SERVER)
+    probe = _value(given.health_probe, None)
     checks.health_server(health_server, input_ports, findings)
-    checks.probe_outside(settings.health_probe, subnets, findings)
-    for draft in drafts:
-        checks.probe_inside(settings.health_probe, draft.tunnel, draft.dns, subnets, findings)
-        listed = variables.where("firewall_input_ports")
-        checks.listen_port(draft.tunnel, input_ports, listed, findings)
-    if not drafts:
+    checks.probe_outside(probe, subnets, findings)
+    for tunnel in candidates:
+        checks.check_tunnel(tunnel, findings)
+        where = _where(given.firewall_outbound_subnets)
+        checks.lan_against_tunnel(subnets, tunnel, where, findings)
+        checks.resolvers(tunnel, subnets, findings)
+        checks.probe_inside(probe, tunnel, subnets, findings)
+        checks.listen_port(tunnel, input_ports, _where(given.firewall_input_ports), findings)
+    if not candidates:
         return None
-    if not drafts[0].dns and "dns_address" not in variables.unreadable:
+    if not candidates[0].dns.value and "dns_address" not in variables.unreadable:
         findings.warn(
             "DNS_ADDRESS",
             "is not set, so that no name resolves; write your provider's resolver, often shown as "
             "DNS in its WireGuard file. None is chosen for you: it would see every name",
         )
     return Config(
-        tunnels=_tunnels(drafts),
-        dns=drafts[0].dns,
+        tunnels=_tunnels(candidates),
+        dns=candidates[0].dns.value,
         outbound_subnets=subnets,
         input_ports=input_ports,
         vpn_input_ports=vpn_input_ports,
         health_server=health_server,
-        implementation=settings.wireguard_implementation or Implementation.AUTO,
-        firewall=settings.firewall_backend or Backend.AUTO,
-        health_probe=settings.health_probe or HealthProbe(),
-        endpoint_resolver=settings.wireguard_endpoint_resolver,
-        up_command=settings.vpn_up_command or (),
-        down_command=settings.vpn_down_command or (),
+        implementation=_value(given.wireguard_implementation, Implementation.AUTO),
+        firewall=_value(given.firewall_backend, Backend.AUTO),
+        health_probe=probe or HealthProbe(),
+        endpoint_resolver=_value(given.wireguard_endpoint_resolver, None),
+        up_command=_value(given.vpn_up_command, ()),
+        down_command=_value(given.vpn_down_command, ()),
     )
 
 
-def _tunnels(drafts: tuple[tunnels.Draft, ...]) -> tuple[Tunnel, ...]:
+def _tunnels(candidates: Sequence[SourcedTunnel]) -> tuple[Tunnel, ...]:
     """Return the candidates, each with its own resolvers where they are not the same for all."""
-    if all(draft.dns == drafts[0].dns for draft in drafts):
-        return tuple(draft.tunnel for draft in drafts)
-    return tuple(replace(draft.tunnel, dns=draft.dns) for draft in drafts)
+    if all(each.dns.value == candidates[0].dns.value for each in candidates):
+        return tuple(each.tunnel for each in candidates)
+    return tuple(replace(each.tunnel, dns=each.dns.value) for each in candidates)
 
 
-def _origins(variables: Variables, origins: Mapping[str, str]) -> dict[str, str]:
-    """Return where each value came from, by variable, given what was picked for one tunnel."""
-    found = {field.upper(): variables.origin(field) for field in FIELDS}
-    for name, origin in origins.items():
-        if name == ENDPOINT:
-            found["WIREGUARD_ENDPOINT_IP"] = found["WIREGUARD_ENDPOINT_PORT"] = origin
-        else:
-            found[name.upper()] = origin
-    return found
+def _value(given: Sourced[T] | None, default: T) -> T:
+    return given.value if given else default
+
+
+def _where(given: Sourced[object] | None) -> str:
+    return given.origin.where if given else ""

@@ -13,17 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from gateway.settings.findings import Findings
+from gateway.settings.schema import FIELDS, OLDER_NAMES, names_of
+from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
 from gateway.settings.values import named, unquoted
-
-OLDER_NAMES: Final = {
-    "VPN_ENDPOINT_IP": "WIREGUARD_ENDPOINT_IP",
-    "VPN_ENDPOINT_PORT": "WIREGUARD_ENDPOINT_PORT",
-    "WIREGUARD_ADDRESS": "WIREGUARD_ADDRESSES",
-    "EXTRA_SUBNETS": "FIREWALL_OUTBOUND_SUBNETS",
-    "DNS_PLAINTEXT_ADDRESS": "DNS_ADDRESS",
-    "VPNSP": "VPN_SERVICE_PROVIDER",
-}
-"""Names that older compose files still have, with the variable that they mean."""
 
 _KILL_SWITCH: Final = (
     "FIREWALL",
@@ -51,23 +43,31 @@ _KUBERNETES: Final = re.compile(
 _LINK: Final = re.compile(r"(tcp|udp|sctp)://[\d.:\[\]a-f]+")
 
 
-def check_names(environ: Mapping[str, str], known: frozenset[str], findings: Findings) -> None:
-    """Tell what has no meaning here and refuse what looks like ours but is not in `known`."""
-    current = frozenset(one for one in known if one.removesuffix("_SECRETFILE") not in OLDER_NAMES)
+_KNOWN: Final = frozenset(
+    {name for field in FIELDS for name in names_of(field)}
+    | {name + SECRETFILE for name in FILE_VARIABLES}
+)
+_CURRENT: Final = frozenset(
+    one for one in _KNOWN if one.removesuffix(SECRETFILE) not in OLDER_NAMES
+)
+
+
+def check_names(environ: Mapping[str, str], findings: Findings) -> None:
+    """Tell what has no meaning here and refuse what looks like ours but is not."""
     for name in sorted(environ):
         text, said = unquoted(environ[name].strip()), named(name)
-        if name in known or not text or _is_service_link(name, text):
+        if name in _KNOWN or not text or _is_service_link(name, text):
             continue
         if name in _KILL_SWITCH:
             _check_kill_switch(name, text, findings)
         elif line := _elsewhere(name):
             tell = findings.tell if line.startswith("not needed") or text.lower() in _OFF else None
             (tell or findings.warn)(said, line)
-        elif name.upper() in known:
+        elif name.upper() in _KNOWN:
             told = f"unknown; variables are written in capitals: {name.upper()}"
             findings.wrong(said, told)
         else:
-            _check_spelling(name, current, findings)
+            _check_spelling(name, findings)
 
 
 def _is_service_link(name: str, text: str) -> bool:
@@ -95,11 +95,11 @@ def _check_kill_switch(name: str, text: str, findings: Findings) -> None:
         findings.tell(name, "not needed: the firewall is always on")
 
 
-def _check_spelling(name: str, known: frozenset[str], findings: Findings) -> None:
-    """Refuse a name that begins like ours, or is nearly one of `known`, with the one meant."""
+def _check_spelling(name: str, findings: Findings) -> None:
+    """Refuse a name that begins like ours, or is nearly one of ours, with the one meant."""
     upper = name.upper()
     of_file = upper.strip("_").endswith(("SECRETFILE", "SECRET_FILE"))
-    current = [one for one in sorted(known) if one.endswith("_SECRETFILE") == of_file]
+    current = [one for one in sorted(_CURRENT) if one.endswith(SECRETFILE) == of_file]
     meant = MEANT.get(upper) or _nearest(upper, current)
     if meant:
         findings.wrong(named(name), f"unknown; did you mean {meant}?")

@@ -5,16 +5,17 @@ that have one are told. A folder may hold several files: candidates, in the orde
 `wg0.conf` first.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final, TypeVar
 
-from gateway.model import Address
+from gateway.model import Address, Endpoint, Interface, NamedEndpoint, Network, Secret
 from gateway.settings import addresses, files, values, wgquick
 from gateway.settings.addresses import allowed_ips, tell_host_bits
 from gateway.settings.findings import Findings, joined
 from gateway.settings.servers import is_name, server
+from gateway.settings.sourced import Kind, Origin, Sourced
 
 PLACES: Final = (
     "/run/secrets/wg0.conf",
@@ -29,19 +30,31 @@ PLACES: Final = (
 _HOOKS: Final = ("PreUp", "PostUp", "PreDown", "PostDown")
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
-class Value:
-    """A typed value of a file and the line that it stands on."""
+class InterfaceValues:
+    """The values of `[Interface]`, each with its line; None for a key that is not there."""
 
-    value: Any
-    where: str
+    private_key: Sourced[Secret] | None = None
+    addresses: Sourced[tuple[Interface, ...]] | None = None
+    dns: Sourced[tuple[Address, ...]] | None = None
+    mtu: Sourced[int | None] | None = None
+    listen_port: Sourced[int | None] | None = None
+    fwmark: Sourced[int | None] | None = None
 
 
-Part = Mapping[str, Value]
-"""Values of one section, under the names of the variables that mean the same.
+@dataclass(frozen=True)
+class PeerValues:
+    """The values of one `[Peer]`, each with its line; `head` is where the section begins."""
 
-`head` of a peer has no value: it says on which line the section begins.
-"""
+    head: Origin | None = None
+    public_key: Sourced[str] | None = None
+    preshared_key: Sourced[Secret | None] | None = None
+    endpoint: Sourced[Endpoint | NamedEndpoint] | None = None
+    allowed_ips: Sourced[tuple[Network, ...]] | None = None
+    keepalive: Sourced[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,8 +62,8 @@ class ReadFile:
     """One wg-quick file, read: `unreadable` are the keys whose values could not be."""
 
     path: str
-    interface: Part
-    peers: tuple[Part, ...]
+    interface: InterfaceValues
+    peers: tuple[PeerValues, ...]
     unreadable: frozenset[str] = frozenset()
 
 
@@ -113,31 +126,43 @@ class _Reader:
         self.findings = findings
         self.unreadable: set[str] = set()
 
-    def interface(self, section: wgquick.Section) -> Part:
-        part = {
-            "wireguard_private_key": self._last(section, "PrivateKey", values.secret_key),
-            "wireguard_addresses": self._many(section, "Address", _by_blanks(addresses.interfaces)),
-            "dns_address": self._many(section, "DNS", _by_blanks(_resolver_or_domain)),
-            "wireguard_mtu": self._last(section, "MTU", values.mtu),
-            "listen_port": self._last(section, "ListenPort", _listen_port),
-            "fwmark": self._last(section, "FwMark", values.fwmark),
-        }
+    def interface(self, section: wgquick.Section) -> InterfaceValues:
         self._tell_ignored(section)
-        return {name: value for name, value in part.items() if value is not None}
+        return InterfaceValues(
+            private_key=self._last(section, "PrivateKey", values.secret_key),
+            addresses=self._many(section, "Address", _by_blanks(addresses.interfaces)),
+            dns=self._resolvers(section),
+            mtu=self._last(section, "MTU", values.mtu),
+            listen_port=self._last(section, "ListenPort", _listen_port),
+            fwmark=self._last(section, "FwMark", values.fwmark),
+        )
 
-    def peer(self, section: wgquick.Section) -> Part:
-        part = {
-            "wireguard_public_key": self._last(section, "PublicKey", values.used_key),
-            "wireguard_preshared_key": self._last(section, "PresharedKey", values.preshared_key),
-            "wireguard_allowed_ips": self._many(section, "AllowedIPs", allowed_ips),
-            "endpoint": self._last(section, "Endpoint", server),
-            "wireguard_persistent_keepalive_interval": self._last(
-                section, "PersistentKeepalive", values.keepalive
-            ),
-        }
+    def peer(self, section: wgquick.Section) -> PeerValues:
+        found = PeerValues(
+            head=self._origin(section.line),
+            public_key=self._last(section, "PublicKey", values.used_key),
+            preshared_key=self._last(section, "PresharedKey", values.preshared_key),
+            allowed_ips=self._many(section, "AllowedIPs", allowed_ips),
+            endpoint=self._last(section, "Endpoint", server),
+            keepalive=self._last(section, "PersistentKeepalive", values.keepalive),
+        )
         self._tell_allowed(section)
-        part["head"] = Value(None, f"{self.path} line {section.line}")
-        return {name: value for name, value in part.items() if value is not None}
+        return found
+
+    def _resolvers(self, section: wgquick.Section) -> Sourced[tuple[Address, ...]] | None:
+        """Return the resolvers of `DNS` lines; their search domains are told."""
+        entries = self._many(section, "DNS", _by_blanks(_resolver_or_domain))
+        if not entries:
+            return None
+        domains = [one for one in entries.value if isinstance(one, str)]
+        if domains:
+            self.findings.tell(
+                entries.origin.where,
+                f"the search domains {joined(map(values.shown, domains))} are dropped; write names "
+                "in full",
+            )
+        found = tuple(one for one in entries.value if not isinstance(one, str))
+        return Sourced(found, entries.origin) if found else None
 
     def _tell_allowed(self, section: wgquick.Section) -> None:
         """Tell what of `AllowedIPs` is read as something else than it says."""
@@ -152,36 +177,36 @@ class _Reader:
             )
 
     def _last(
-        self, section: wgquick.Section, name: str, parse: Callable[[str], Any]
-    ) -> Value | None:
+        self, section: wgquick.Section, name: str, parse: Callable[[str], T]
+    ) -> Sourced[T] | None:
         entries = [entry for entry in section.all(name) if entry.value]
         if not entries:
             return None
-        where = f"{self.path} line {entries[-1].line}"
         if len(entries) > 1:
+            where = self._origin(entries[-1].line).where
             self.findings.tell(where, f"{name} stands several times; the last one counts")
-        return self._read(where, name, parse, entries[-1].value)
+        return self._read(entries[-1], parse)
 
     def _many(
-        self, section: wgquick.Section, name: str, parse: Callable[[str], tuple[Any, ...]]
-    ) -> Value | None:
-        found: list[Any] = []
-        first = ""
-        for entry in section.all(name):
-            where = f"{self.path} line {entry.line}"
-            value = self._read(where, name, parse, entry.value)
-            if value is not None:
-                first = first or where
-                found.extend(value.value)
-        return Value(tuple(found), first) if found else None
+        self, section: wgquick.Section, name: str, parse: Callable[[str], tuple[T, ...]]
+    ) -> Sourced[tuple[T, ...]] | None:
+        read = [self._read(entry, parse) for entry in section.all(name)]
+        found = [one for one in read if one]
+        whole = tuple(item for one in found for item in one.value)
+        return Sourced(whole, found[0].origin) if whole else None
 
-    def _read(self, where: str, name: str, parse: Callable[[str], Any], text: str) -> Value | None:
+    def _read(self, entry: wgquick.Entry, parse: Callable[[str], T]) -> Sourced[T] | None:
+        origin = self._origin(entry.line)
         try:
-            return Value(parse(text), where)
+            return Sourced(parse(entry.value), origin)
         except ValueError as err:
-            self.findings.wrong(where, f"{name} {err}")
-            self.unreadable.add(name)
+            self.findings.wrong(origin.where, f"{entry.name} {err}")
+            self.unreadable.add(entry.name)
             return None
+
+    def _origin(self, line: int) -> Origin:
+        text = f"{self.path} line {line}"
+        return Origin(text, text, Kind.WG_QUICK)
 
     def _tell_ignored(self, section: wgquick.Section) -> None:
         hooks = [entry for name in _HOOKS for entry in section.all(name)]
@@ -204,7 +229,7 @@ class _Reader:
             )
 
 
-def _by_blanks(parse: Callable[[str], tuple[Any, ...]]) -> Callable[[str], tuple[Any, ...]]:
+def _by_blanks(parse: Callable[[str], tuple[T, ...]]) -> Callable[[str], tuple[T, ...]]:
     """Let blanks separate entries, too: wg-quick(8) does so for its own keys, wg(8) does not."""
     return lambda text: parse(",".join(text.split()))
 

@@ -5,12 +5,12 @@ docs/configuration.md is made from this model. Each field is read by a function 
 `checks`.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
-from pydantic import Field, PlainValidator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AliasChoices, AliasGenerator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.model import (
     Address,
@@ -26,23 +26,19 @@ from gateway.model import (
 from gateway.settings import addresses, fields, values
 from gateway.settings.addresses import allowed_ips, lan_subnets
 from gateway.settings.servers import EndpointChoice, endpoint_choices
-
-T = TypeVar("T")
-
-
-def read_with(parse: Callable[[str], T]) -> Any:
-    """Return the pydantic validator that reveals a raw text to `parse` and to nothing else."""
-
-    def validate(raw: object) -> T:
-        return parse(raw.reveal() if isinstance(raw, Secret) else str(raw))
-
-    return PlainValidator(validate)
+from gateway.settings.sourced import Sourced, read_with
 
 
-def _variable(group: str, description: str, *, unset: str, example: str = "") -> Any:
-    """Describe a variable: its heading, what it means, what is done when it is not set."""
+def _variable(
+    group: str, description: str, *, unset: str, example: str = "", older: tuple[str, ...] = ()
+) -> Any:
+    """Describe a variable: its heading, what it means, what is done when it is not set.
+
+    `older` begins with the variable's name, and goes on with the older names that mean the same.
+    """
     return Field(
         default=None,
+        validation_alias=AliasChoices(*older) if older else None,
         description=description,
         examples=[example] if example else None,
         json_schema_extra={"group": group, "unset": unset},
@@ -50,12 +46,16 @@ def _variable(group: str, description: str, *, unset: str, example: str = "") ->
 
 
 class Settings(BaseSettings):
-    """The variables, each None when it is not set.
+    """The variables, each with its origin, or None when it is not set.
 
-    A type's second half reads the text; the rest is documentation.
+    `sources` builds it and takes out what is `Refused`. A type's second half reads the text; the
+    rest is documentation.
     """
 
     model_config = SettingsConfigDict(
+        alias_generator=AliasGenerator(validation_alias=str.upper),
+        case_sensitive=True,
+        enable_decoding=False,  # a list is not JSON here
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
@@ -63,48 +63,55 @@ class Settings(BaseSettings):
         arbitrary_types_allowed=True,
     )
 
-    wireguard_private_key: Annotated[Secret | None, read_with(values.secret_key)] = _variable(
-        "Tunnel",
-        "The gateway's private key, base64 of 32 bytes. Better as a secret file.",
-        unset="required without a wg-quick file",
+    wireguard_private_key: Annotated[Sourced[Secret] | None, read_with(values.secret_key)] = (
+        _variable(
+            "Tunnel",
+            "The gateway's private key, base64 of 32 bytes. Better as a secret file.",
+            unset="required without a wg-quick file",
+        )
     )
     wireguard_addresses: Annotated[
-        tuple[Interface, ...] | None, read_with(addresses.interfaces)
+        Sourced[tuple[Interface, ...]] | None, read_with(addresses.interfaces)
     ] = _variable(
         "Tunnel",
         "The tunnel's addresses by comma, of either family. One without a prefix length is "
         "a host address. Without an IPv6 address, IPv6 is refused altogether.",
+        older=("WIREGUARD_ADDRESSES", "WIREGUARD_ADDRESS"),
         unset="required without a wg-quick file",
         example="10.64.222.21/32,fd7d::2/128",
     )
-    wireguard_public_key: Annotated[str | None, read_with(values.used_key)] = _variable(
+    wireguard_public_key: Annotated[Sourced[str] | None, read_with(values.used_key)] = _variable(
         "Tunnel",
         "The server's public key, base64 of 32 bytes.",
         unset="required without a wg-quick file",
     )
-    wireguard_preshared_key: Annotated[Secret | None, read_with(values.preshared_key)] = _variable(
-        "Tunnel",
-        "A preshared key, base64 of 32 bytes, where the provider gives one. All zeros mean "
-        "none. Better as a secret file.",
-        unset="none",
-    )
-    wireguard_endpoint_ip: Annotated[Address | str | None, read_with(fields.endpoint_ip)] = (
+    wireguard_preshared_key: Annotated[Sourced[Secret] | None, read_with(values.preshared_key)] = (
         _variable(
             "Tunnel",
-            "The server's address. A name works too: it is looked up outside the tunnel, by one "
-            "question to one resolver, which learns the name.",
-            unset="required without a wg-quick file",
-            example="203.0.113.7",
+            "A preshared key, base64 of 32 bytes, where the provider gives one. All zeros mean "
+            "none. Better as a secret file.",
+            unset="none",
         )
     )
-    wireguard_endpoint_port: Annotated[int | None, read_with(values.port)] = _variable(
+    wireguard_endpoint_ip: Annotated[
+        Sourced[Address | str] | None, read_with(fields.endpoint_ip)
+    ] = _variable(
+        "Tunnel",
+        "The server's address. A name works too: it is looked up outside the tunnel, by one "
+        "question to one resolver, which learns the name.",
+        older=("WIREGUARD_ENDPOINT_IP", "VPN_ENDPOINT_IP"),
+        unset="required without a wg-quick file",
+        example="203.0.113.7",
+    )
+    wireguard_endpoint_port: Annotated[Sourced[int] | None, read_with(values.port)] = _variable(
         "Tunnel",
         "The server's UDP port.",
+        older=("WIREGUARD_ENDPOINT_PORT", "VPN_ENDPOINT_PORT"),
         unset="required without a wg-quick file",
         example="51820",
     )
     wireguard_endpoints: Annotated[
-        tuple[EndpointChoice, ...] | None, read_with(endpoint_choices)
+        Sourced[tuple[EndpointChoice, ...]] | None, read_with(endpoint_choices)
     ] = _variable(
         "Tunnel",
         "Several servers by comma, in order of preference, instead of "
@@ -114,41 +121,41 @@ class Settings(BaseSettings):
         unset="none",
         example="203.0.113.7:51820,[2001:db8::7]:51820",
     )
-    wireguard_endpoint_resolver: Annotated[Address | None, read_with(fields.endpoint_resolver)] = (
-        _variable(
-            "Tunnel",
-            "The resolver that is asked for the server's name, outside the tunnel. Nobody else may "
-            "ask it.",
-            unset="the one that the container was given",
-            example="192.168.1.1",
-        )
+    wireguard_endpoint_resolver: Annotated[
+        Sourced[Address] | None, read_with(fields.endpoint_resolver)
+    ] = _variable(
+        "Tunnel",
+        "The resolver that is asked for the server's name, outside the tunnel. Nobody else may "
+        "ask it.",
+        unset="the one that the container was given",
+        example="192.168.1.1",
     )
-    wireguard_allowed_ips: Annotated[tuple[Network, ...] | None, read_with(allowed_ips)] = (
-        _variable(
-            "Tunnel",
-            "The destinations that go into the tunnel, by comma. With less than everything, the "
-            "rest is refused; it never leaves outside the tunnel.",
-            unset="`0.0.0.0/0,::/0`",
-        )
+    wireguard_allowed_ips: Annotated[
+        Sourced[tuple[Network, ...]] | None, read_with(allowed_ips)
+    ] = _variable(
+        "Tunnel",
+        "The destinations that go into the tunnel, by comma. With less than everything, the "
+        "rest is refused; it never leaves outside the tunnel.",
+        unset="`0.0.0.0/0,::/0`",
     )
-    wireguard_mtu: Annotated[int | None, read_with(values.mtu)] = _variable(
+    wireguard_mtu: Annotated[Sourced[int] | None, read_with(values.mtu)] = _variable(
         "Tunnel",
         "The largest packet in the tunnel in bytes, 576 to 65535; with an IPv6 address at "
         "least 1280. 0 is the same as not set.",
         unset="the uplink's less the overhead",
         example="1320",
     )
-    wireguard_persistent_keepalive_interval: Annotated[int | None, read_with(values.keepalive)] = (
-        _variable(
-            "Tunnel",
-            "How often the gateway shows itself to the server while idle, 0 or `off` for never. "
-            "Health is slower to notice a dead server without it.",
-            unset="`25s`",
-            example="25s",
-        )
+    wireguard_persistent_keepalive_interval: Annotated[
+        Sourced[int] | None, read_with(values.keepalive)
+    ] = _variable(
+        "Tunnel",
+        "How often the gateway shows itself to the server while idle, 0 or `off` for never. "
+        "Health is slower to notice a dead server without it.",
+        unset="`25s`",
+        example="25s",
     )
     wireguard_implementation: Annotated[
-        Implementation | None,
+        Sourced[Implementation] | None,
         read_with(fields.implementation),
     ] = _variable(
         "Tunnel",
@@ -156,83 +163,94 @@ class Settings(BaseSettings):
         "`/dev/net/tun`), or `auto`: the kernel where it can, else userspace.",
         unset="`auto`",
     )
-    wireguard_conf_secretfile: Annotated[PurePosixPath | None, read_with(fields.path)] = _variable(
-        "Tunnel",
-        "The path of a wg-quick file that says all of the above.",
-        unset="the paths listed below",
+    wireguard_conf_secretfile: Annotated[Sourced[PurePosixPath] | None, read_with(fields.path)] = (
+        _variable(
+            "Tunnel",
+            "The path of a wg-quick file that says all of the above.",
+            unset="the paths listed below",
+        )
     )
-    vpn_service_provider: Annotated[str | None, read_with(fields.provider)] = _variable(
+    vpn_service_provider: Annotated[Sourced[str] | None, read_with(fields.provider)] = _variable(
         "Tunnel",
         "Only `custom`: there are no built-in server lists.",
+        older=("VPN_SERVICE_PROVIDER", "VPNSP"),
         unset="`custom`",
     )
-    vpn_type: Annotated[str | None, read_with(fields.vpn_type)] = _variable(
+    vpn_type: Annotated[Sourced[str] | None, read_with(fields.vpn_type)] = _variable(
         "Tunnel",
         "Only `wireguard`.",
         unset="`wireguard`",
     )
-    vpn_up_command: Annotated[tuple[str, ...] | None, read_with(fields.command)] = _variable(
-        "Tunnel",
-        "A program with its arguments that runs when the tunnel carries traffic. No shell; it "
-        "has 30 seconds, and its failure is logged. `{{VPN_INTERFACE}}` in it becomes `wg0`.",
+    vpn_up_command: Annotated[Sourced[tuple[str, ...]] | None, read_with(fields.command)] = (
+        _variable(
+            "Tunnel",
+            "A program with its arguments that runs when the tunnel carries traffic. No shell; it "
+            "has 30 seconds, and its failure is logged. `{{VPN_INTERFACE}}` in it becomes `wg0`.",
+            unset="none",
+            example="/config/up.sh --quiet",
+        )
+    )
+    vpn_down_command: Annotated[Sourced[tuple[str, ...]] | None, read_with(fields.command)] = (
+        _variable(
+            "Tunnel",
+            "The same for a tunnel that no longer carries traffic.",
+            unset="none",
+        )
+    )
+    firewall_outbound_subnets: Annotated[
+        Sourced[tuple[Network, ...]] | None, read_with(lan_subnets)
+    ] = _variable(
+        "Firewall",
+        "Private subnets by comma that workloads may reach outside the tunnel, such as the "
+        "home network. Never for DNS, unless `DNS_ADDRESS` names a resolver there.",
+        older=("FIREWALL_OUTBOUND_SUBNETS", "EXTRA_SUBNETS"),
         unset="none",
-        example="/config/up.sh --quiet",
+        example="192.168.1.0/24,10.0.5.7",
     )
-    vpn_down_command: Annotated[tuple[str, ...] | None, read_with(fields.command)] = _variable(
-        "Tunnel",
-        "The same for a tunnel that no longer carries traffic.",
+    firewall_input_ports: Annotated[
+        Sourced[tuple[PortRange, ...]] | None, read_with(values.ports)
+    ] = _variable(
+        "Firewall",
+        "Ports by comma that others may reach from outside the tunnel: every port that the "
+        "gateway publishes. `/tcp` or `/udp` admits only that.",
         unset="none",
+        example="8080/tcp,6881-6889",
     )
-    firewall_outbound_subnets: Annotated[tuple[Network, ...] | None, read_with(lan_subnets)] = (
-        _variable(
-            "Firewall",
-            "Private subnets by comma that workloads may reach outside the tunnel, such as the "
-            "home network. Never for DNS, unless `DNS_ADDRESS` names a resolver there.",
-            unset="none",
-            example="192.168.1.0/24,10.0.5.7",
-        )
+    firewall_vpn_input_ports: Annotated[
+        Sourced[tuple[PortRange, ...]] | None, read_with(values.ports)
+    ] = _variable(
+        "Firewall",
+        "Ports by comma that others may reach through the tunnel: those that the provider "
+        "forwards.",
+        unset="none",
+        example="6881",
     )
-    firewall_input_ports: Annotated[tuple[PortRange, ...] | None, read_with(values.ports)] = (
-        _variable(
-            "Firewall",
-            "Ports by comma that others may reach from outside the tunnel: every port that the "
-            "gateway publishes. `/tcp` or `/udp` admits only that.",
-            unset="none",
-            example="8080/tcp,6881-6889",
-        )
-    )
-    firewall_vpn_input_ports: Annotated[tuple[PortRange, ...] | None, read_with(values.ports)] = (
-        _variable(
-            "Firewall",
-            "Ports by comma that others may reach through the tunnel: those that the provider "
-            "forwards.",
-            unset="none",
-            example="6881",
-        )
-    )
-    firewall_backend: Annotated[Backend | None, read_with(fields.backend)] = _variable(
+    firewall_backend: Annotated[Sourced[Backend] | None, read_with(fields.backend)] = _variable(
         "Firewall",
         "Which kernel firewall carries the rules: `iptables`, `nftables`, or `auto`: the "
         "first that works for both families.",
         unset="`auto`",
     )
-    dns_address: Annotated[tuple[Address, ...] | None, read_with(addresses.resolvers)] = _variable(
-        "Names",
-        "Resolvers by comma, written into `/etc/resolv.conf` and asked through the tunnel, "
-        "or in a subnet of `FIREWALL_OUTBOUND_SUBNETS`. `127.0.0.1` is a resolver that you "
-        "run in this namespace.",
-        unset="`DNS` of the wg-quick file, else none: no name resolves",
-        example="10.64.0.1",
-    )
-    health_server_address: Annotated[HostPort | None, read_with(addresses.listen_address)] = (
+    dns_address: Annotated[Sourced[tuple[Address, ...]] | None, read_with(addresses.resolvers)] = (
         _variable(
-            "Health",
-            "Where the health server listens, `address:port`; `:port` for every address. "
-            "Reachable from outside only with its port in `FIREWALL_INPUT_PORTS`.",
-            unset="`127.0.0.1:9999`",
+            "Names",
+            "Resolvers by comma, written into `/etc/resolv.conf` and asked through the tunnel, "
+            "or in a subnet of `FIREWALL_OUTBOUND_SUBNETS`. `127.0.0.1` is a resolver that you "
+            "run in this namespace.",
+            older=("DNS_ADDRESS", "DNS_PLAINTEXT_ADDRESS"),
+            unset="`DNS` of the wg-quick file, else none: no name resolves",
+            example="10.64.0.1",
         )
     )
-    health_probe: Annotated[HealthProbe | None, read_with(fields.probe)] = _variable(
+    health_server_address: Annotated[
+        Sourced[HostPort] | None, read_with(addresses.listen_address)
+    ] = _variable(
+        "Health",
+        "Where the health server listens, `address:port`; `:port` for every address. "
+        "Reachable from outside only with its port in `FIREWALL_INPUT_PORTS`.",
+        unset="`127.0.0.1:9999`",
+    )
+    health_probe: Annotated[Sourced[HealthProbe] | None, read_with(fields.probe)] = _variable(
         "Health",
         "What is asked inside the tunnel when the evidence is in doubt: `dns` the tunnel's "
         "resolver, `icmp` an echo from it, `icmp:ADDRESS` an echo from somebody else, `off` "
@@ -240,34 +258,21 @@ class Settings(BaseSettings):
         unset="`auto`",
         example="icmp:10.64.0.1",
     )
-    log_level: Annotated[str | None, read_with(fields.log_level)] = _variable(
+    log_level: Annotated[Sourced[str] | None, read_with(fields.log_level)] = _variable(
         "Log",
         "The least that is logged: `debug`, `info`, `warning` or `error`.",
         unset="`info`",
     )
-    log_format: Annotated[str | None, read_with(fields.log_format)] = _variable(
+    log_format: Annotated[Sourced[str] | None, read_with(fields.log_format)] = _variable(
         "Log",
         "`json`, `console`, or `auto`: console on a terminal.",
         unset="`auto`",
     )
-    tz: Annotated[str | None, read_with(str)] = _variable(
+    tz: Annotated[Sourced[str] | None, read_with(str)] = _variable(
         "Log",
         "Accepted because compose files have it. The times in the log are UTC.",
         unset="no difference",
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take the layers that `sources.settings_from` hands in, and no other source."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return tuple(init_settings.init_kwargs["layers"])  # type: ignore[attr-defined]
 
 
 SECRETS: Final = frozenset({"wireguard_private_key", "wireguard_preshared_key"})
@@ -278,3 +283,21 @@ COMMANDS: Final = frozenset({"vpn_up_command", "vpn_down_command"})
 
 FIELDS: Final = tuple(Settings.model_fields)
 """All fields in the order of the documentation; a variable is its field in capitals."""
+
+PLAIN_ONLY: Final = frozenset(
+    {"wireguard_conf_secretfile", "health_server_address", "log_level", "log_format", "tz"}
+)
+"""Fields that are read as variables only: others read them too, or before any file."""
+
+
+def names_of(field: str) -> tuple[str, ...]:
+    """Return the names of the variables that set a field: the current one, then older ones."""
+    alias = Settings.model_fields[field].validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return tuple(str(name) for name in choices)
+
+
+OLDER_NAMES: Final[Mapping[str, str]] = {
+    older: names_of(field)[0] for field in FIELDS for older in names_of(field)[1:]
+}
+"""Older names of variables, with the current ones."""

@@ -38,6 +38,7 @@ from tests.configurations import (
     made_up_key,
     problems,
     put,
+    shown_from,
     told,
 )
 
@@ -199,7 +200,7 @@ def test_secret_files_win_over_variables_and_the_log_says_so(tmp_path: Path) -> 
     named = {**COMPLETE, "WIREGUARD_PRIVATE_KEY_SECRETFILE": "/keys/one"}
     loaded = settings.load(named, tmp_path)
     assert loaded.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
-    assert loaded.origins["WIREGUARD_PRIVATE_KEY"] == "/keys/one"
+    assert shown_from(loaded, "WIREGUARD_PRIVATE_KEY", "/keys/one")
     assert "WIREGUARD_PRIVATE_KEY: taken from /keys/one; environment says something else" in told(
         loaded
     )
@@ -216,7 +217,7 @@ def test_secrets_are_found_where_docker_mounts_them(tmp_path: Path, name: str) -
     put(tmp_path, f"/run/secrets/{name}", value)
     environ = {key: text for key, text in COMPLETE.items() if key != name.upper()}
     loaded = settings.load(environ, tmp_path)
-    assert loaded.origins[name.upper()] == f"/run/secrets/{name}"
+    assert shown_from(loaded, name.upper(), f"/run/secrets/{name}")
 
 
 @pytest.mark.parametrize("name", sorted(FILE_VARIABLES))
@@ -265,7 +266,8 @@ def test_older_names_mean_the_same_and_lose_against_the_current_one(
     rest = {name: text for name, text in COMPLETE.items() if name != current}
     loaded = settings.load({**rest, older: value}, tmp_path)
     assert loaded.config == settings.load({**rest, current: value}, tmp_path).config
-    assert loaded.origins[current] == f"environment, as {older}"
+    given = getattr(loaded.values, current.lower())
+    assert given.origin.text == f"environment, as {older}"
     both = settings.load(
         {**rest, current: value, older: COMPLETE.get(current, "10.0.0.0/24")}, tmp_path
     )
@@ -303,7 +305,7 @@ def test_who_you_are_comes_from_the_file_and_how_you_talk_from_the_variable(tmp_
         ("DNS_ADDRESS", "environment"),
     ]:
         assert f"{name}: taken from {winner};" in told(loaded)
-        assert loaded.origins[name] == winner
+        assert shown_from(loaded, name, winner)
 
 
 def test_a_secret_file_of_its_own_wins_over_the_wg_quick_file(tmp_path: Path) -> None:
@@ -339,7 +341,7 @@ def test_a_wg_quick_file_is_found_where_other_images_have_it(tmp_path: Path, pla
     """Docker's secrets, ours and linuxserver's folder, gluetun's."""
     put(tmp_path, place, QUICK)
     loaded = settings.load({}, tmp_path)
-    assert loaded.origins["WIREGUARD_PRIVATE_KEY"] == f"{place} line 2"
+    assert shown_from(loaded, "WIREGUARD_PRIVATE_KEY", f"{place} line 2")
 
 
 def test_of_several_places_the_first_wins_and_the_others_are_told(tmp_path: Path) -> None:
@@ -465,8 +467,8 @@ def test_a_secret_file_of_a_servers_address_wins_over_the_wg_quick_file(tmp_path
     put(tmp_path, "/run/secrets/wireguard_endpoint_ip", "203.0.113.50")
     loaded = settings.load({"WIREGUARD_ENDPOINT_PORT": "1"}, tmp_path)
     assert str(loaded.config.tunnels[0].endpoints[0]) == "203.0.113.50:51820"
-    assert loaded.origins["WIREGUARD_ENDPOINT_IP"] == "/run/secrets/wireguard_endpoint_ip"
-    assert loaded.origins["WIREGUARD_ENDPOINT_PORT"] == "/config/wg0.conf line 9"
+    assert shown_from(loaded, "WIREGUARD_ENDPOINT_IP", "/run/secrets/wireguard_endpoint_ip")
+    assert shown_from(loaded, "WIREGUARD_ENDPOINT_PORT", "/config/wg0.conf line 9")
     for line in (
         "WIREGUARD_ENDPOINT_IP: taken from /run/secrets/wireguard_endpoint_ip; /config/wg0.conf",
         "WIREGUARD_ENDPOINT_PORT: taken from /config/wg0.conf line 9; environment says something",

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from gateway import settings
-from gateway.settings.compat import ELSEWHERE, MEANT, OLDER_NAMES
-from gateway.settings.schema import FIELDS
+from gateway.settings.compat import ELSEWHERE, MEANT
+from gateway.settings.schema import FIELDS, OLDER_NAMES
 from tests.configurations import COMPLETE, problems, told
 
 

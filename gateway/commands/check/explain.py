@@ -1,11 +1,14 @@
 """What `gateway check` shows of a configuration: every value in force, and where it came from."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
 
-from gateway.model import HealthProbe, HostPort, Peer, Tunnel
+from gateway.model import HealthProbe, HostPort
 from gateway.settings import Loaded
-from gateway.settings.servers import host_of
+from gateway.settings.sourced import Sourced, origin_text
+from gateway.settings.tunnels import SourcedTunnel
+
+T = TypeVar("T")
 
 _NAME_WIDTH: Final = 40
 _VALUE_WIDTH: Final = 44
@@ -16,11 +19,13 @@ Line = tuple[str, str, str]
 
 def explain(loaded: Loaded) -> str:
     """Return the effective configuration as text for a person; secrets appear as `set`."""
-    tunnels = loaded.config.tunnels
     text: list[str] = []
-    for number, (tunnel, origins) in enumerate(zip(tunnels, loaded.tunnel_origins, strict=True), 1):
-        head = "Tunnel" if len(tunnels) == 1 else f"Tunnel {number} of {len(tunnels)}"
-        text += [head, *map(_row, _tunnel(tunnel, origins)), ""]
+    several = len(loaded.tunnels) > 1
+    differ = any(tunnel.dns for tunnel in loaded.config.tunnels)
+    for number, tunnel in enumerate(loaded.tunnels, 1):
+        head = f"Tunnel {number} of {len(loaded.tunnels)}" if several else "Tunnel"
+        rows = [*_tunnel(tunnel), *([_dns(tunnel)] if differ else []), *_peers(tunnel)]
+        text += [head, *map(_row, rows), ""]
     text += ["Everything else", *map(_row, _common(loaded)), ""]
     if loaded.notices:
         text += ["To know", *(f"  {notice.weight}: {notice}" for notice in loaded.notices), ""]
@@ -32,53 +37,70 @@ def _row(line: Line) -> str:
     return f"  {name:<{_NAME_WIDTH}} {value:<{_VALUE_WIDTH}} {origin}".rstrip()
 
 
-def _tunnel(tunnel: Tunnel, origins: Mapping[str, str]) -> Iterator[Line]:
-    def line(name: str, value: str) -> Line:
-        return name, value, origins[name]
+def _line(name: str, sourced: Sourced[T], show: Callable[[T], str] = str) -> Line:
+    return name, show(sourced.value), origin_text(sourced)
 
-    yield line("WIREGUARD_PRIVATE_KEY", "set")
-    yield line("WIREGUARD_ADDRESSES", _list(tunnel.addresses))
-    yield line("WIREGUARD_MTU", "by the uplink" if tunnel.mtu is None else str(tunnel.mtu))
-    yield "(ListenPort)", str(tunnel.listen_port), origins["LISTEN_PORT"]
-    mark = "drawn at each start" if tunnel.fwmark is None else hex(tunnel.fwmark)
-    yield "(FwMark)", mark, origins["FWMARK"]
-    if tunnel.dns:
-        yield line("DNS_ADDRESS", _list(tunnel.dns))
+
+def _tunnel(tunnel: SourcedTunnel) -> Iterator[Line]:
+    yield _line("WIREGUARD_PRIVATE_KEY", tunnel.private_key, _set)
+    yield _line("WIREGUARD_ADDRESSES", tunnel.addresses, _list)
+    yield _line("WIREGUARD_MTU", tunnel.mtu, lambda mtu: str(mtu) if mtu else "by the uplink")
+    yield _line("(ListenPort)", tunnel.listen_port)
+    yield _line(
+        "(FwMark)", tunnel.fwmark, lambda mark: hex(mark) if mark else "drawn at each start"
+    )
+
+
+def _dns(tunnel: SourcedTunnel) -> Line:
+    return _line("DNS_ADDRESS", tunnel.dns, _list)
+
+
+def _peers(tunnel: SourcedTunnel) -> Iterator[Line]:
     for number, peer in enumerate(tunnel.peers, 1):
         if len(tunnel.peers) > 1:
             yield f"peer {number} of {len(tunnel.peers)}", "", ""
-        for name, value in _peer(peer):
-            yield name, value, origins.get(f"{name} {number}", origins[name])
-
-
-def _peer(peer: Peer) -> Iterator[tuple[str, str]]:
-    yield "WIREGUARD_PUBLIC_KEY", peer.public_key
-    yield "WIREGUARD_PRESHARED_KEY", "set" if peer.preshared_key else "none"
-    yield "WIREGUARD_ENDPOINT_IP", str(host_of(peer.endpoint))
-    yield "WIREGUARD_ENDPOINT_PORT", str(peer.endpoint.port)
-    yield "WIREGUARD_ALLOWED_IPS", _list(peer.allowed_ips)
-    keepalive = f"{peer.persistent_keepalive}s" if peer.persistent_keepalive else "off"
-    yield "WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL", keepalive
+        yield _line("WIREGUARD_PUBLIC_KEY", peer.public_key)
+        yield _line("WIREGUARD_PRESHARED_KEY", peer.preshared_key, _set)
+        yield _line("WIREGUARD_ENDPOINT_IP", peer.server.host)
+        yield _line("WIREGUARD_ENDPOINT_PORT", peer.server.port)
+        yield _line("WIREGUARD_ALLOWED_IPS", peer.allowed_ips, _list)
+        yield _line(
+            "WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL",
+            peer.keepalive,
+            lambda seconds: f"{seconds}s" if seconds else "off",
+        )
 
 
 def _common(loaded: Loaded) -> Iterator[Line]:
-    config = loaded.config
-    for name, value in (
-        ("WIREGUARD_IMPLEMENTATION", config.implementation.value),
-        ("FIREWALL_BACKEND", config.firewall.value),
-        ("FIREWALL_OUTBOUND_SUBNETS", _list(config.outbound_subnets)),
-        ("FIREWALL_INPUT_PORTS", _list(config.input_ports)),
-        ("FIREWALL_VPN_INPUT_PORTS", _list(config.vpn_input_ports)),
-        ("DNS_ADDRESS", _list(config.dns)),
-        ("WIREGUARD_ENDPOINT_RESOLVER", str(config.endpoint_resolver or "the container's")),
-        ("VPN_UP_COMMAND", "set" if config.up_command else "none"),
-        ("VPN_DOWN_COMMAND", "set" if config.down_command else "none"),
-        ("HEALTH_SERVER_ADDRESS", _listens(config.health_server)),
-        ("HEALTH_PROBE", _probe(config.health_probe)),
-        ("LOG_LEVEL", loaded.log.level),
-        ("LOG_FORMAT", loaded.log.format),
+    config, given = loaded.config, loaded.values
+    for name, value, sourced in (
+        ("WIREGUARD_IMPLEMENTATION", config.implementation, given.wireguard_implementation),
+        ("FIREWALL_BACKEND", config.firewall, given.firewall_backend),
+        (
+            "FIREWALL_OUTBOUND_SUBNETS",
+            _list(config.outbound_subnets),
+            given.firewall_outbound_subnets,
+        ),
+        ("FIREWALL_INPUT_PORTS", _list(config.input_ports), given.firewall_input_ports),
+        ("FIREWALL_VPN_INPUT_PORTS", _list(config.vpn_input_ports), given.firewall_vpn_input_ports),
+        ("DNS_ADDRESS", _list(config.dns), loaded.tunnels[0].dns),
+        (
+            "WIREGUARD_ENDPOINT_RESOLVER",
+            str(config.endpoint_resolver or "the container's"),
+            given.wireguard_endpoint_resolver,
+        ),
+        ("VPN_UP_COMMAND", _set(config.up_command), given.vpn_up_command),
+        ("VPN_DOWN_COMMAND", _set(config.down_command), given.vpn_down_command),
+        ("HEALTH_SERVER_ADDRESS", _listens(config.health_server), given.health_server_address),
+        ("HEALTH_PROBE", _probe(config.health_probe), given.health_probe),
+        ("LOG_LEVEL", loaded.log.level, given.log_level),
+        ("LOG_FORMAT", loaded.log.format, given.log_format),
     ):
-        yield name, value, loaded.origins[name]
+        yield name, value, origin_text(sourced)
+
+
+def _set(value: object) -> str:
+    return "set" if value else "none"
 
 
 def _listens(server: HostPort) -> str:
