@@ -51,7 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     source = checked.add_mutually_exclusive_group()
     source.add_argument("--env-file", type=Path, metavar="FILE", help="variables, one a line")
-    source.add_argument("--compose", type=Path, metavar="FILE", help="a compose file")
+    source.add_argument(
+        "--compose",
+        type=Path,
+        metavar="FILE",
+        help="a compose file, or - for the output of `docker compose config` on standard input",
+    )
     checked.add_argument("--service", default="gateway", help="the service in the compose file")
     checked.add_argument(
         "--rules", choices=["iptables", "nftables"], help="show the rules of each state"

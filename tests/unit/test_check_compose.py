@@ -328,11 +328,11 @@ def test_a_missing_capability_is_told(tmp_path: Path) -> None:
         ("services:\n  other: {}\n", "has no service 'gateway'; its services are: other"),
         (
             "services:\n  gateway: {extends: {service: other}}\n",
-            "uses extends, which check does not",
+            "has no service 'other', which another service extends",
         ),
         (
             "include: [a.yml]\nservices:\n  gateway: {}\n",
-            "uses include, which check does not follow",
+            "include names a.yml, which cannot be read",
         ),
         ("services:\n  gateway: {environment: ['A=${']}\n", "has a ${ without its }"),
         (

@@ -1,34 +1,40 @@
 """Reading one service of a compose file: its variables, the files it mounts, what it publishes.
 
-Only `gateway check` uses this. `extends`, `include` and several files at once are for Compose to
-merge; `docker compose config` writes the result, which can be checked.
+`gateway check` runs where no Compose is, so it reads the file itself. It also reads what `docker
+compose config` writes, in which Compose has merged everything.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from stat import S_ISREG
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from gateway.commands.check.document import read_document
+from gateway.commands.check.document import LARGEST, RESET, parse, read_text, text_of
 from gateway.commands.check.envfile import env_file
-from gateway.commands.check.interpolate import interpolated
-from gateway.commands.check.mounting import Mounting, Mounts, is_there, listed, mapping
-from gateway.settings.findings import Findings, joined
-from gateway.settings.values import named, plain, shown
-
-_MERGE_FIRST: Final = (
-    "which check does not follow; run `docker compose config --no-interpolate` and check its output"
+from gateway.commands.check.mounting import (
+    Mount,
+    Mounting,
+    Mounts,
+    is_there,
+    listed,
+    mapping,
+    tell_missing,
 )
+from gateway.commands.check.plain import Plain
+from gateway.commands.check.project import Layer, Project, Source, find_service, with_env_file
+from gateway.settings.findings import Findings, joined
+from gateway.settings.values import named, plain
+
+STANDARD_INPUT: Final = Path("-")
+
 _READ: Final = (
     *("environment", "env_file", "volumes", "secrets", "configs"),
     *("cap_add", "ports", "privileged"),
 )
 """The keys of a service that say something about the gateway."""
 
-_DEEPEST: Final = 20
-_MOST: Final = 10_000
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
@@ -43,99 +49,117 @@ class Service:
     privileged: bool = False
 
 
+def name_of(file: Path) -> str:
+    """Return how messages name a compose file."""
+    return "standard input" if file == STANDARD_INPUT else str(file)
+
+
 def read_service(file: Path, name: str, shell: Mapping[str, str], findings: Findings) -> Service:
     """Read the service `name`; variables in it are the shell's, else those of `.env` beside it.
 
-    Raises ConfigError when there is no such service; other problems are added to `findings`.
+    The file `-` is the standard input, with relative paths from the working directory. Raises
+    ConfigError when there is no such service; other problems are added to `findings`.
     """
-    beside = file.parent / ".env"
-    values = {**(env_file(beside, findings, shell) if is_there(beside, S_ISREG) else {}), **shell}
-    document = read_document(file, findings)
-    reader = _Reader(file, values, findings)
-    written = _service(document, name, file, findings)
-    found: dict[str, Any] = {
-        key: reader.plain(written[key], f"service {plain(name)} {key}")
-        for key in _READ
-        if key in written
-    }
-    tops = {
-        kind: mapping(reader.plain(mapping(document.get(kind)), kind))
-        for kind in ("secrets", "configs")
-    }
-    variables = reader.environment(found)
-    mounts = reader.mounting.mounts(found, tops)
-    reader.mounting.tell_missing(mounts, variables)
+    project = find_service(_main_file(file, shell, findings), name, findings)
+    layers = [_PlainLayer(layer, name, findings) for layer in project.layers]
+    variables: dict[str, str] = {}
+    for layer in layers:
+        variables |= layer.env_files()
+    for layer in layers:
+        layer.add_environment(variables)
+    privileged = ""
+    for layer in layers:
+        privileged = str(layer.said.get("privileged", privileged))
     return Service(
         variables,
-        mounts,
-        frozenset(str(one).upper().removeprefix("CAP_") for one in listed(found.get("cap_add"))),
-        tuple(listed(found.get("ports"))),
-        str(found.get("privileged", "")).lower() == "true",
+        _mounts(layers, project, variables, findings),
+        frozenset(
+            str(one).upper().removeprefix("CAP_")
+            for layer in layers
+            for one in listed(layer.said.get("cap_add"))
+        ),
+        tuple(entry for layer in layers for entry in listed(layer.said.get("ports"))),
+        privileged.lower() == "true",
     )
 
 
-def _service(document: dict[str, Any], name: str, file: Path, findings: Findings) -> dict[str, Any]:
-    services = mapping(document.get("services"))
-    found = services.get(name, ()) or ({} if name in services else None)
-    if not isinstance(found, dict):
-        known = joined(plain(str(one)) for one in services) or "none"
-        findings.wrong(str(file), f"has no service {shown(name)}; its services are: {known}")
-        raise findings.error()
-    for key, holder in (("extends", found), ("include", document)):
-        if key in holder:
-            findings.wrong(str(file), f"uses {key}, {_MERGE_FIRST}")
+def _main_file(file: Path, shell: Mapping[str, str], findings: Findings) -> Source:
+    where = name_of(file)
+    folder = Path.cwd() if file == STANDARD_INPUT else file.parent
+    try:
+        if file == STANDARD_INPUT:
+            text = text_of(sys.stdin.buffer.read(LARGEST + 1))
+        else:
+            text = read_text(file)
+    except OSError as err:
+        findings.wrong(where, f"cannot be read ({err.strerror}); name a compose file")
+        raise findings.error() from None
+    except ValueError as err:
+        findings.wrong(where, str(err))
+        raise findings.error() from None
+    variables = with_env_file(folder, shell, findings)
+    document = parse(text, where, findings)
+    path = None if file == STANDARD_INPUT else file.absolute()
+    return Source(where, folder, variables, document, path)
+
+
+def _mounts(
+    layers: Sequence["_PlainLayer"],
+    project: Project,
+    variables: Mapping[str, str],
+    findings: Findings,
+) -> Mounts:
+    """Return what the layers mount; what decides something and is not there is told."""
+    tops: dict[str, dict[str, tuple[Any, Mounting]]] = {"secrets": {}, "configs": {}}
+    for source in reversed(project.sources):
+        reader = Plain(source.where, source.shell, findings)
+        mounting = Mounting(source.where, source.folder, source.shell, findings)
+        for kind, known in tops.items():
+            said = mapping(reader.value(mapping(source.document.get(kind)), kind))
+            known |= {name: (one, mounting) for name, one in said.items()}
+    found: dict[PurePosixPath, Mount] = {}
+    for layer in layers:
+        found |= layer.mounting.mounts(layer.said, tops)
+    tell_missing(found, variables, findings)
     return found
 
 
-class _Reader:
-    """Reads one service of one compose file."""
+class _PlainLayer:
+    """What one file says about the service, with its variables replaced."""
 
-    def __init__(self, file: Path, shell: Mapping[str, str], findings: Findings) -> None:
-        self.file = file
-        self.shell = shell
+    def __init__(self, layer: Layer, name: str, findings: Findings) -> None:
+        source, service = layer.source, layer.service
+        self.where = source.where
+        self.shell = source.shell
         self.findings = findings
-        self.mounting = Mounting(file, shell, findings)
-        self.left = _MOST
+        self.mounting = Mounting(source.where, source.folder, source.shell, findings)
+        own = mapping(service.get("environment"))
+        self.reset = {str(key) for key, value in own.items() if value is RESET}
+        reader = Plain(source.where, source.shell, findings)
+        self.said: dict[str, Any] = {
+            key: reader.value(service[key], f"service {plain(name)} {key}")
+            for key in _READ
+            if key in service
+        }
 
-    def plain(self, value: Any, where: str, depth: int = 0) -> Any:
-        """Return `value` with all variables in its texts replaced.
-
-        Raises ConfigError where it holds itself, or more than anybody writes.
-        """
-        self.left -= 1
-        if depth > _DEEPEST or self.left < 0:
-            told = f"{where} holds itself, or far more than a service needs; write it plainly"
-            self.findings.wrong(str(self.file), told)
-            raise self.findings.error()
-        match value:
-            case str():
-                try:
-                    return interpolated(value, self.shell)
-                except ValueError as err:
-                    self.findings.wrong(f"{self.file} {where}", str(err))
-                    return ""
-            case dict():
-                return {
-                    str(key): self.plain(one, f"{where} {named(str(key))}", depth + 1)
-                    for key, one in value.items()
-                }
-            case list():
-                return [self.plain(one, where, depth + 1) for one in value]
-            case _:
-                return value
-
-    def environment(self, service: dict[str, Any]) -> dict[str, str]:
-        """Return the variables of a service: those of its env files under its own."""
+    def env_files(self) -> dict[str, str]:
+        """Return the variables of the service's env files."""
         environ: dict[str, str] = {}
-        for entry in listed(service.get("env_file")):
+        for entry in listed(self.said.get("env_file")):
             path = str(entry.get("path", "") if isinstance(entry, dict) else entry)
             required = not isinstance(entry, dict) or entry.get("required") != "false"
             place = self.mounting.host_path(path)
             if required or is_there(place):
-                said = str(place) if plain(path) == path else f"{self.file} env_file {plain(path)}"
+                said = str(place) if plain(path) == path else f"{self.where} env_file {plain(path)}"
                 environ |= env_file(place, self.findings, self.shell, where=said)
-        own = service.get("environment")
+        return environ
+
+    def add_environment(self, environ: dict[str, str]) -> None:
+        """Add the service's own variables to `environ`."""
+        own = self.said.get("environment")
         pairs = own.items() if isinstance(own, dict) else self._pairs(listed(own))
+        for name in self.reset:
+            environ.pop(name, None)
         for name, value in pairs:
             if isinstance(value, dict | list):
                 self._wrong_variable(f"gives {named(name)} more than a text")
@@ -143,7 +167,6 @@ class _Reader:
                 environ[name] = str(value)
             elif name in self.shell:
                 environ[name] = self.shell[name]
-        return environ
 
     def _pairs(self, entries: list[Any]) -> Iterator[tuple[str, str | None]]:
         """Yield the names and values of a list; None where the shell has the value."""
@@ -159,10 +182,10 @@ class _Reader:
             else:
                 if name in told:
                     self.findings.warn(
-                        str(self.file), f"environment has {named(name)} twice; the last one counts"
+                        self.where, f"environment has {named(name)} twice; the last one counts"
                     )
                 told.add(name)
                 yield name, value if equals else None
 
     def _wrong_variable(self, what: str) -> None:
-        self.findings.wrong(str(self.file), f"environment {what}; write NAME=value")
+        self.findings.wrong(self.where, f"environment {what}; write NAME=value")

@@ -9,6 +9,7 @@ from typing import Final
 
 from dotenv.parser import Binding, parse_stream
 
+from gateway.commands.check.document import read_text
 from gateway.commands.check.interpolate import interpolated
 from gateway.settings.findings import Findings
 from gateway.settings.values import named
@@ -42,12 +43,12 @@ def env_file(
     """
     where = where or str(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except OSError as err:
         findings.wrong(where, f"cannot be read ({err.strerror}); name an env file")
         return {}
-    except ValueError:
-        findings.wrong(where, "is no text in UTF-8; save it as plain text")
+    except ValueError as err:
+        findings.wrong(where, str(err))
         return {}
     found: dict[str, str] = {}
     for binding in _bindings(text):

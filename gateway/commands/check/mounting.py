@@ -17,12 +17,19 @@ _ANY_SECRET: Final = str(SECRETS_FOLDER / "*")
 
 @dataclass(frozen=True)
 class Mount:
-    """A file or folder of the host, or the text that Compose makes a file of."""
+    """A file or folder of the host, or the text that Compose makes a file of.
+
+    `written` is how the compose file `where` names it; a secret or config is `granted`.
+    """
 
     source: Path | Secret
     written: str
+    where: str
     granted: bool = False
 
+
+Granted = Mapping[str, tuple[Any, "Mounting"]]
+"""Secrets or configs by name, each with the reader of the file that defines it."""
 
 Mounts = Mapping[PurePosixPath, Mount]
 """By place in the container."""
@@ -40,20 +47,25 @@ def is_there(path: Path, kind: Callable[[int], bool] = bool) -> bool:
 
 @dataclass(frozen=True)
 class Mounting:
-    """Reads the mounts of one service of the compose `file`; `shell` are the variables in it."""
+    """Reads what one compose file mounts into a service.
 
-    file: Path
+    `where` names the file in messages; its relative paths begin at `folder`; `shell` are the
+    variables that it may take secrets from.
+    """
+
+    where: str
+    folder: Path
     shell: Mapping[str, str]
     findings: Findings
 
-    def mounts(self, service: dict[str, Any], top: Mapping[str, dict[str, Any]]) -> Mounts:
-        """Return what a service mounts; `top` are the file's own secrets and configs."""
+    def mounts(self, service: Mapping[str, Any], tops: Mapping[str, Granted]) -> Mounts:
+        """Return what a service mounts; `tops` are the project's secrets and configs."""
         found: dict[PurePosixPath, Mount] = {}
         for entry in listed(service.get("volumes")):
             found |= dict(self._volume(entry))
         for kind, folder in (("configs", PurePosixPath("/")), ("secrets", SECRETS_FOLDER)):
             for entry in listed(service.get(kind)):
-                found |= dict(self._granted(entry, top[kind], folder))
+                found |= dict(self._granted(entry, tops[kind], folder))
         # A target that climbs would be laid out outside the folder made for it.
         return {target: mount for target, mount in found.items() if ".." not in target.parts}
 
@@ -68,60 +80,62 @@ class Mounting:
         if not target.startswith("/"):
             return
         if bind:
-            yield PurePosixPath(target), Mount(self.host_path(source), source)
+            yield PurePosixPath(target), Mount(self.host_path(source), source, self.where)
         elif any(_concerns(PurePosixPath(target), PurePosixPath(place)) for place in PLACES):
             self.findings.warn(
-                str(self.file),
+                self.where,
                 f"the volume {shown(source)} at {plain(target)} cannot be looked into",
             )
 
     def _granted(
-        self, entry: Any, known: dict[str, Any], folder: PurePosixPath
+        self, entry: Any, known: Granted, folder: PurePosixPath
     ) -> Iterator[tuple[PurePosixPath, Mount]]:
         """Yield where a secret or config is mounted; those that are nowhere here are told."""
         name = str(entry.get("source", "")) if isinstance(entry, dict) else str(entry)
         target = str(entry.get("target") or name) if isinstance(entry, dict) else name
         place = folder / target
-        match mapping(known.get(name)):
+        definition, defined_by = known.get(name, (None, self))
+        match mapping(definition):
             case {"file": str(source)} if source:
-                yield place, Mount(self.host_path(source), source, granted=True)
+                yield place, Mount(defined_by.host_path(source), source, self.where, granted=True)
             case {"content": str(text)}:
-                yield place, Mount(Secret(text), name, granted=True)
-            case {"environment": str(variable)} if variable in self.shell:
-                yield place, Mount(Secret(self.shell[variable]), name, granted=True)
+                yield place, Mount(Secret(text), name, self.where, granted=True)
+            case {"environment": str(variable)} if variable in defined_by.shell:
+                yield (
+                    place,
+                    Mount(Secret(defined_by.shell[variable]), name, self.where, granted=True),
+                )
             case {"environment": str(variable)}:
                 self.findings.wrong(
-                    str(self.file),
+                    self.where,
                     f"takes {shown(name)} from {named(variable)}, which is not set; set it",
                 )
             case _:
                 self.findings.warn(
-                    str(self.file),
+                    self.where,
                     f"{shown(name)} at {plain(str(place))} is no file here and is not checked",
                 )
 
     def host_path(self, text: str) -> Path:
         """Return the path that Compose means: relative to the compose file, or at home."""
         home = text == "~" or text.startswith("~/")
-        return (self.file.parent / (Path(text).expanduser() if home else text)).absolute()
+        return (self.folder / (Path(text).expanduser() if home else text)).absolute()
 
-    def tell_missing(self, mounts: Mounts, variables: Mapping[str, str]) -> None:
-        """Refuse mounted files that decide something and are not there; tell folders."""
-        files = [unquoted(text) for name, text in variables.items() if name.endswith(SECRETFILE)]
-        places = (*PLACES, _ANY_SECRET, *files)
-        for target, mount in mounts.items():
-            if isinstance(mount.source, Secret) or is_there(mount.source):
-                continue
-            said = f"mounts {plain(mount.written)} at {plain(str(target))}, and it is not there; "
-            if mount.granted or any(fnmatchcase(str(target), place) for place in places):
-                self.findings.wrong(
-                    str(self.file), f"{said}correct the path, or check where the file is"
-                )
-            elif any(_concerns(target, PurePosixPath(place)) for place in places):
-                self.findings.warn(
-                    str(self.file),
-                    f"{said}what it holds is not checked, and Docker would make it empty",
-                )
+
+def tell_missing(mounts: Mounts, variables: Mapping[str, str], findings: Findings) -> None:
+    """Refuse mounted files that decide something and are not there; tell folders."""
+    files = [unquoted(text) for name, text in variables.items() if name.endswith(SECRETFILE)]
+    places = (*PLACES, _ANY_SECRET, *files)
+    for target, mount in mounts.items():
+        if isinstance(mount.source, Secret) or is_there(mount.source):
+            continue
+        said = f"mounts {plain(mount.written)} at {plain(str(target))}, and it is not there; "
+        if mount.granted or any(fnmatchcase(str(target), place) for place in places):
+            findings.wrong(mount.where, f"{said}correct the path, or check where the file is")
+        elif any(_concerns(target, PurePosixPath(place)) for place in places):
+            findings.warn(
+                mount.where, f"{said}what it holds is not checked, and Docker would make it empty"
+            )
 
 
 def _concerns(target: PurePosixPath, place: PurePosixPath) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from gateway.commands.check.compose import read_service
+from gateway.commands.check.compose import name_of, read_service
 from gateway.commands.check.mounting import Mounts
 from gateway.commands.check.published import compare
 from gateway.errors import ConfigError
@@ -28,7 +28,7 @@ def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded
     findings = Findings()
     found = read_service(file, service, environ, findings)
     with tempfile.TemporaryDirectory(prefix="gateway-check-") as folder:
-        _lay_out(found.mounts, Path(folder), str(file), findings)
+        _lay_out(found.mounts, Path(folder), name_of(file), findings)
         try:
             loaded = load(found.variables, Path(folder))
         except ConfigError as err:
@@ -36,7 +36,7 @@ def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded
                 (*findings.problems, *err.problems), (*findings.notices, *err.notices)
             ) from None
     if not findings.problems:
-        compare(found, loaded.config, str(file), findings)
+        compare(found, loaded.config, name_of(file), findings)
     notices = (*findings.notices, *loaded.notices)
     if findings.problems:
         raise ConfigError(tuple(findings.problems), notices)
