@@ -43,14 +43,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"portcullis {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
-    commands.add_parser("run", help="be the gateway (the default)")
-    told = commands.add_parser("status", help="ask the running gateway how it is")
-    told.add_argument("--json", action="store_true", help="for a program")
+    commands.add_parser("run", help="run the gateway (the default)")
+    told = commands.add_parser("status", help="show the state of the running gateway")
+    told.add_argument("--json", action="store_true", help="print JSON")
     checked = commands.add_parser(
-        "check", help="read the configuration as it stands and show what it means; touches nothing"
+        "check", help="check the configuration and show what it means; changes nothing"
     )
     source = checked.add_mutually_exclusive_group()
-    source.add_argument("--env-file", type=Path, metavar="FILE", help="variables, one a line")
+    source.add_argument("--env-file", type=Path, metavar="FILE", help="variables, one per line")
     source.add_argument(
         "--compose",
         type=Path,
@@ -64,9 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     tried = commands.add_parser(
         "verify", help="try every way around the tunnel, live and without harm"
     )
-    tried.add_argument("--json", action="store_true", help="for a program")
-    tried.add_argument("--cut", action="store_true", help="also take the tunnel away for a moment")
+    tried.add_argument("--json", action="store_true", help="print JSON")
+    tried.add_argument("--cut", action="store_true", help="also take the tunnel down for a moment")
     tried.add_argument(
-        "--echo", default="", metavar="URL", help="an address echo to ask through the tunnel"
+        "--echo",
+        default="",
+        metavar="URL",
+        help="a service that returns the caller's address, asked through the tunnel",
     )
     return parser

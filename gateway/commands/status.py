@@ -1,4 +1,4 @@
-"""`gateway status`: asks the running gateway how it is, and shows the answer on a terminal."""
+"""`gateway status`: asks the running gateway for its state and shows the answer."""
 
 import json
 import socket
@@ -21,7 +21,7 @@ ASK_INSTEAD = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 
 
 def status(*, as_json: bool) -> int:
-    """Print what the running gateway tells of itself; the exit code says whether it is healthy."""
+    """Print the status of the running gateway; the exit code says whether it is healthy."""
     try:
         told = ask(settings.health_address(settings.environment()))
     except NetworkError as err:
@@ -36,7 +36,7 @@ def status(*, as_json: bool) -> int:
 
 
 def ask(address: HostPort) -> dict[str, object]:
-    """Return what the gateway at `address` tells. Raises NetworkError when it does not answer."""
+    """Return the status of the gateway at `address`; raises NetworkError without an answer."""
     host = ASK_INSTEAD.get(address.host, address.host)
     where = f"{host}:{address.port}"
     try:
@@ -50,14 +50,14 @@ def ask(address: HostPort) -> dict[str, object]:
     except (ValueError, RecursionError):
         told = None
     if not isinstance(told, dict):
-        raise NetworkError("that is not the gateway", where)
+        raise NetworkError("the reply is not from the gateway", where)
     return told
 
 
 def exchange(host: str, port: int) -> bytes:
     """Return the whole answer to GET /healthz; raises OSError if it takes too long or is too long.
 
-    Whoever listens there may send byte by byte, and without end.
+    The peer may be any program: it may send byte by byte, and without end.
     """
     deadline = monotonic() + ANSWER_TIME
     answer = b""
@@ -76,7 +76,7 @@ def exchange(host: str, port: int) -> bytes:
 
 
 def for_people(value: object) -> str:
-    """Return `value` of an answer in words that a terminal can be shown."""
+    """Return a value of the answer as text that is safe for a terminal."""
     match value:
         case None | "" | [] | {}:
             return "-"
@@ -89,7 +89,7 @@ def for_people(value: object) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with control characters escaped: a terminal would obey them."""
+    """Return `text` with control characters escaped, so that they do not control the terminal."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
         for each in text

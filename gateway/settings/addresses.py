@@ -1,6 +1,6 @@
-"""Reading addresses: of the tunnel, of subnets and resolvers; and what sets of subnets cover.
+"""Parsers of addresses, subnets and resolvers, and functions on sets of subnets.
 
-As in `values`, a ValueError says what to write and shows what was written only through `shown`.
+A ValueError says what to write. It repeats what was written only through `safe_quote`.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from typing import Final
 
 from gateway.model import EVERYTHING, Address, HostPort, Interface, Network
 from gateway.settings.findings import Findings
-from gateway.settings.values import listed, port, shown
+from gateway.settings.values import comma_list, port, safe_quote
 
 
 def address(text: str) -> Address:
@@ -26,22 +26,22 @@ def address(text: str) -> Address:
     try:
         value = ip_address(text)
     except ValueError:
-        raise ValueError(f"{shown(text)} is no IP address") from None
-    return plain(value, text)
+        raise ValueError(f"{safe_quote(text)} is not an IP address") from None
+    return check_form(value, text)
 
 
-def plain(value: Address, text: str) -> Address:
+def check_form(value: Address, text: str) -> Address:
     """Return an address; one with a zone, or of IPv4 inside IPv6, is refused."""
     if isinstance(value, IPv6Address):
         if value.scope_id:
-            raise ValueError(f"{shown(text)} has a zone; write the address without %...")
+            raise ValueError(f"{safe_quote(text)} has a zone; write the address without %...")
         if value.ipv4_mapped:
-            raise ValueError(f"{shown(text)} is an IPv4 address; write {value.ipv4_mapped}")
+            raise ValueError(f"{safe_quote(text)} is an IPv4 address; write {value.ipv4_mapped}")
     return value
 
 
 def is_a_host(value: Address) -> bool:
-    """Say whether one host can have the address: RFC 1122 (0.0.0.0, class E), RFC 4291."""
+    """Whether a single host can have the address: RFC 1122 (0.0.0.0, class E), RFC 4291."""
     classless = isinstance(value, IPv4Address) and value.is_reserved
     return not (value.is_unspecified or value.is_multicast or classless)
 
@@ -53,22 +53,23 @@ def interface(text: str) -> Interface:
         value = ip_interface(text)
     except ValueError:
         raise ValueError(
-            f"{shown(text)} is no address; write it as your provider does, such as 10.64.0.2/32"
+            f"{safe_quote(text)} is not an address; write it as your provider does, such as "
+            "10.64.0.2/32"
         ) from None
-    plain(value.ip, text)
+    check_form(value.ip, text)
     if value.ip.is_loopback or not is_a_host(value.ip):
-        raise ValueError(f"{shown(text)} cannot be an address of the tunnel")
+        raise ValueError(f"{safe_quote(text)} cannot be an address of the tunnel")
     if not value.network.prefixlen:
         raise ValueError(
-            f"{shown(text)} has every address for its neighbour; write {value.ip} alone, or the "
-            "prefix length that your provider gives"
+            f"{safe_quote(text)} has a /0 prefix, which puts every address on the tunnel's link; "
+            f"write {value.ip} alone, or the prefix length that your provider gives"
         )
     return value
 
 
 def interfaces(text: str) -> tuple[Interface, ...]:
     """Read a list of addresses of the tunnel."""
-    return listed(text, interface)
+    return comma_list(text, interface)
 
 
 def network(text: str) -> Network:
@@ -78,24 +79,24 @@ def network(text: str) -> Network:
         value = ip_network(text, strict=False)
     except ValueError:
         raise ValueError(
-            f"{shown(text)} is no subnet; write one such as 192.168.1.0/24 or 192.168.1.5"
+            f"{safe_quote(text)} is not a subnet; write one such as 192.168.1.0/24 or 192.168.1.5"
         ) from None
-    plain(value.network_address, text)
+    check_form(value.network_address, text)
     return value
 
 
 def networks(text: str) -> tuple[Network, ...]:
     """Read a list of subnets."""
-    return listed(text, network)
+    return comma_list(text, network)
 
 
 def _check_mask(text: str) -> None:
     """Refuse what `ipaddress` would accept: masks such as 255.255.255.0 or 0.0.0.255, zones."""
     if "%" in text:
-        raise ValueError(f"{shown(text)} has a zone; write the address without %...")
+        raise ValueError(f"{safe_quote(text)} has a zone; write the address without %...")
     _, slash, mask = text.partition("/")
     if slash and not (mask.isascii() and mask.isdigit()):
-        raise ValueError(f"{shown(text)} has no prefix length; write a number after the /")
+        raise ValueError(f"{safe_quote(text)} has no prefix length; write a number after the /")
 
 
 def resolver(text: str) -> Address:
@@ -125,16 +126,18 @@ _FOREIGN_RESOLVERS: Final = {
 
 def resolvers(text: str) -> tuple[Address, ...]:
     """Read a list of DNS servers."""
-    return listed(text, resolver)
+    return comma_list(text, resolver)
 
 
 def listen_address(text: str) -> HostPort:
     """Read `address:port` that a server of ours listens on; `:port` means every address."""
     host, colon, number_text = text.rpartition(":")
     if not colon:
-        raise ValueError(f"{shown(text)} has no port; write address:port such as 127.0.0.1:9999")
+        raise ValueError(
+            f"{safe_quote(text)} has no port; write address:port such as 127.0.0.1:9999"
+        )
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError(f"{shown(text)} is ambiguous; write IPv6 as [address]:port")
+        raise ValueError(f"{safe_quote(text)} is ambiguous; write IPv6 as [address]:port")
     bare = host.removeprefix("[").removesuffix("]") if ":" in host else host
     if bare == "localhost":
         bare = "127.0.0.1"
@@ -144,7 +147,7 @@ def listen_address(text: str) -> HostPort:
         raise ValueError(f"{err}; write address:port such as 127.0.0.1:9999") from None
     if value and not (value.is_unspecified or is_a_host(value)):
         raise ValueError(
-            f"{value} is no address to listen on; write one of this container, or none"
+            f"{value} is not an address to listen on; write an address of this container, or none"
         )
     return HostPort(str(value) if value else "", number)
 
@@ -161,7 +164,7 @@ LOCAL: Final[tuple[Network, ...]] = tuple(
         "fe80::/10",  # RFC 4291, link-local
     )
 )
-"""What a subnet outside the tunnel may be part of."""
+"""The ranges that subnets outside the tunnel must lie in."""
 
 _REFUSED: Final = tuple(
     (ip_network(text), reason)
@@ -177,25 +180,25 @@ _REFUSED: Final = tuple(
 )
 
 
-def tell_host_bits(text: str, where: str, findings: Findings) -> None:
-    """Tell which of the subnets in `text`, a list that could be read, are read as wider ones."""
+def report_host_bits(text: str, where: str, findings: Findings) -> None:
+    """Report subnets of the readable list `text` that are read as wider ones."""
     for entry in map(str.strip, text.split(",")):
         if "/" in entry:
             written, network = ip_interface(entry).ip, ip_network(entry, strict=False)
             if written != network.network_address:
-                findings.tell(where, f"{entry} is read as {network}")
+                findings.info(where, f"{entry} is read as {network}")
 
 
 def allowed_ips(text: str) -> tuple[Network, ...]:
     """Read a list of destinations that go into the tunnel."""
-    return listed(text, _allowed)
+    return comma_list(text, _allowed)
 
 
 def _allowed(text: str) -> Network:
     value = network(text)
     if value.network_address.is_unspecified and value.prefixlen == value.max_prefixlen:
         raise ValueError(
-            f"{shown(text)} is nobody's address; write {value.network_address}/0 for everything"
+            f"{safe_quote(text)} matches no host; write {value.network_address}/0 for everything"
         )
     if value.is_loopback:
         raise ValueError(f"{value} is loopback, which goes into no tunnel; leave it out")
@@ -203,7 +206,7 @@ def _allowed(text: str) -> Network:
 
 
 def within(inner: Network, outer: Network) -> bool:
-    """Say whether `inner` is `outer` or a part of it."""
+    """Whether `inner` is `outer` or a part of it."""
     if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
         return inner.subnet_of(outer)
     if isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network):
@@ -212,14 +215,14 @@ def within(inner: Network, outer: Network) -> bool:
 
 
 def simplified(networks: Sequence[Network], where: str, findings: Findings) -> tuple[Network, ...]:
-    """Drop what another entry covers and tell it; halves that make up everything become it."""
+    """Drop and report entries that others cover; two halves of a family become the whole."""
     kept: list[Network] = []
     for network in networks:
         wider = next((one for one in networks if one != network and within(network, one)), None)
         if network in kept:
-            findings.tell(where, f"{network} stands twice; once is enough")
+            findings.info(where, f"{network} is listed twice; once is enough")
         elif wider:
-            findings.tell(where, f"{network} is a part of {wider} and merged into it")
+            findings.info(where, f"{network} is a part of {wider} and merged into it")
         else:
             kept.append(network)
     for everything in EVERYTHING:
@@ -230,7 +233,7 @@ def simplified(networks: Sequence[Network], where: str, findings: Findings) -> t
 
 
 def covers_family(networks: Sequence[Network], version: int) -> bool:
-    """Say whether `networks` together are all of IPv4 or all of IPv6."""
+    """Whether `networks` together cover all of IPv4 or all of IPv6."""
     if version == 4:  # noqa: PLR2004 - the IP version
         fours = [one for one in networks if isinstance(one, IPv4Network)]
         return any(one.prefixlen == 0 for one in collapse_addresses(fours))
@@ -239,8 +242,8 @@ def covers_family(networks: Sequence[Network], version: int) -> bool:
 
 
 def lan_subnets(text: str) -> tuple[Network, ...]:
-    """Read a list of subnets outside the tunnel; each entry that cannot be one is told."""
-    return listed(text, _lan_subnet)
+    """Read a list of subnets outside the tunnel; the error names every wrong entry."""
+    return comma_list(text, _lan_subnet)
 
 
 def _lan_subnet(text: str) -> Network:

@@ -1,4 +1,4 @@
-"""Putting the configuration together: everything is read, checked and told at once.
+"""Reads all sources, checks the values against each other, and builds the `Config`.
 
 sources -> schema (pydantic-settings) -> tunnels, with quickfiles -> checks -> Loaded
 """
@@ -35,7 +35,7 @@ class LogSettings:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The configuration, what to tell about it, and its values with where each came from.
+    """The configuration, the notices about it, and its values with their origins.
 
     `tunnels` are `config.tunnels` with origins, in the same order. `values` are the variables.
     """
@@ -53,7 +53,7 @@ def environment() -> Mapping[str, str]:
 
 
 def log_settings(environ: Mapping[str, str]) -> LogSettings:
-    """Return how to log; what is wrong about it counts as not set, and `load` tells it."""
+    """Return how to log. A wrong value counts as not set here, and `load` reports it."""
     return LogSettings(
         _plain(environ, "LOG_LEVEL", fields.log_level, "info"),
         _plain(environ, "LOG_FORMAT", fields.log_format, "auto"),
@@ -61,7 +61,7 @@ def log_settings(environ: Mapping[str, str]) -> LogSettings:
 
 
 def health_address(environ: Mapping[str, str]) -> HostPort:
-    """Return where the health server listens; what is wrong about it counts as not set."""
+    """Return where the health server listens. A wrong value counts as not set."""
     return _plain(environ, "HEALTH_SERVER_ADDRESS", listen_address, DEFAULT_HEALTH_SERVER)
 
 
@@ -83,13 +83,13 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     candidates = _candidates(variables, root, findings)
     config = _config(variables, candidates, findings)
     if findings.problems or config is None:
-        raise findings.error()
+        raise findings.to_error()
     notices = tuple(findings.notices)
     return Loaded(config, notices, candidates, variables.values, log_settings(environ))
 
 
 def _candidates(variables: Variables, root: Path, findings: Findings) -> tuple[SourcedTunnel, ...]:
-    """Return what variables and files make; nothing when a file cannot be read."""
+    """Return the candidate tunnels; none when a file cannot be read."""
     chosen = variables.values.wireguard_conf_secretfile
     named = chosen.value if chosen else None
     paths = quickfiles.find(root, named, findings)
@@ -103,7 +103,7 @@ def _candidates(variables: Variables, root: Path, findings: Findings) -> tuple[S
 def _config(
     variables: Variables, candidates: Sequence[SourcedTunnel], findings: Findings
 ) -> Config | None:
-    """Check everything against everything, and put it together if there is a tunnel at all."""
+    """Check the values against each other; return the configuration, None without a tunnel."""
     given = variables.values
     subnets = checks.outbound_subnets(given.firewall_outbound_subnets, findings)
     input_ports = checks.ports(given.firewall_input_ports, findings)
@@ -124,8 +124,8 @@ def _config(
     if not candidates[0].dns.value and "dns_address" not in variables.unreadable:
         findings.warn(
             "DNS_ADDRESS",
-            "is not set, so that no name resolves; write your provider's resolver, often shown as "
-            "DNS in its WireGuard file. None is chosen for you: it would see every name",
+            "is not set, so no names resolve; write your provider's resolver, often called "
+            "DNS in its WireGuard file. There is no default: a resolver sees every name",
         )
     return Config(
         tunnels=_tunnels(candidates),
@@ -144,7 +144,7 @@ def _config(
 
 
 def _tunnels(candidates: Sequence[SourcedTunnel]) -> tuple[Tunnel, ...]:
-    """Return the candidates, each with its own resolvers where they are not the same for all."""
+    """Return the tunnels, each with its own resolvers unless all have the same."""
     if all(each.dns.value == candidates[0].dns.value for each in candidates):
         return tuple(each.tunnel for each in candidates)
     return tuple(replace(each.tunnel, dns=each.dns.value) for each in candidates)

@@ -1,7 +1,7 @@
-"""Names of variables that are not ours: of other images, older, misspelt.
+"""Checks the names of variables: those of other images, and misspelt ones.
 
-What other images have is in `other_images.toml`; its answer is told once when such a variable is
-set. A name that looks like ours and is not is refused, with the one that was meant.
+`other_images.toml` lists the variables of other images, each with the notice to give. A name that
+looks like ours but is not is refused, with the name that was probably meant.
 """
 
 import re
@@ -15,7 +15,7 @@ from typing import Final
 from gateway.settings.findings import Findings
 from gateway.settings.schema import FIELDS, OLDER_NAMES, names_of
 from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
-from gateway.settings.values import named, unquoted
+from gateway.settings.values import safe_name, unquoted
 
 _KILL_SWITCH: Final = (
     "FIREWALL",
@@ -28,10 +28,10 @@ _DATA: Final = tomllib.loads(Path(__file__).with_name("other_images.toml").read_
 ELSEWHERE: Final[Mapping[str, str]] = {
     name: entry["answer"] for entry in _DATA["elsewhere"] for name in entry["names"]
 }
-"""Names, or patterns of names, without a meaning here, each with the one line to tell."""
+"""Names, or patterns of names, that mean nothing here, each with its notice."""
 
 MEANT: Final[Mapping[str, str]] = _DATA["meant"]
-"""Names that people write, whose nearest in spelling is not what they mean."""
+"""Names that people write, when the nearest in spelling is not what they mean."""
 
 _OURS: Final = ("WIREGUARD_", "FIREWALL_", "VPN_", "DNS_", "HEALTH_", "LOG_", "GATEWAY_")
 _NEAR: Final = 0.86
@@ -53,25 +53,25 @@ _CURRENT: Final = frozenset(
 
 
 def check_names(environ: Mapping[str, str], findings: Findings) -> None:
-    """Tell what has no meaning here and refuse what looks like ours but is not."""
+    """Report names that mean nothing here; refuse names that look like ours but are not."""
     for name in sorted(environ):
-        text, said = unquoted(environ[name].strip()), named(name)
+        text, said = unquoted(environ[name].strip()), safe_name(name)
         if name in _KNOWN or not text or _is_service_link(name, text):
             continue
         if name in _KILL_SWITCH:
             _check_kill_switch(name, text, findings)
         elif line := _elsewhere(name):
-            tell = findings.tell if line.startswith("not needed") or text.lower() in _OFF else None
+            tell = findings.info if line.startswith("not needed") or text.lower() in _OFF else None
             (tell or findings.warn)(said, line)
         elif name.upper() in _KNOWN:
             told = f"unknown; variables are written in capitals: {name.upper()}"
-            findings.wrong(said, told)
+            findings.problem(said, told)
         else:
             _check_spelling(name, findings)
 
 
 def _is_service_link(name: str, text: str) -> bool:
-    """Say whether Kubernetes put the variable there for a Service that is called like us."""
+    """Whether Kubernetes set the variable, for a Service with a name like ours."""
     return bool(_KUBERNETES.fullmatch(name)) or (
         name.endswith("_PORT") and bool(_LINK.fullmatch(text))
     )
@@ -86,29 +86,29 @@ def _elsewhere(name: str) -> str | None:
 
 def _check_kill_switch(name: str, text: str, findings: Findings) -> None:
     if text.lower() in _OFF:
-        findings.wrong(
+        findings.problem(
             name,
             "the firewall cannot be switched off; remove this variable, and list what may pass in "
             "FIREWALL_OUTBOUND_SUBNETS and FIREWALL_INPUT_PORTS",
         )
     else:
-        findings.tell(name, "not needed: the firewall is always on")
+        findings.info(name, "not needed: the firewall is always on")
 
 
 def _check_spelling(name: str, findings: Findings) -> None:
-    """Refuse a name that begins like ours, or is nearly one of ours, with the one meant."""
+    """Refuse a name that begins like ours or nearly is one of ours; suggest the right one."""
     upper = name.upper()
     of_file = upper.strip("_").endswith(("SECRETFILE", "SECRET_FILE"))
     current = [one for one in sorted(_CURRENT) if one.endswith(SECRETFILE) == of_file]
     meant = MEANT.get(upper) or _nearest(upper, current)
     if meant:
-        findings.wrong(named(name), f"unknown; did you mean {meant}?")
+        findings.problem(safe_name(name), f"unknown; did you mean {meant}?")
     elif upper.startswith(_OURS):
-        findings.wrong(named(name), "unknown; docs/configuration.md lists all variables")
+        findings.problem(safe_name(name), "unknown; docs/configuration.md lists all variables")
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    """Return what `name` is a slip of: a long prefix in common makes no two names alike."""
+    """Return the name that `name` misspells. A long common prefix alone is not enough."""
     prefix = next(filter(name.startswith, _OURS), "")
     rests = [one.removeprefix(prefix) for one in known if one.startswith(prefix)]
     if prefix and (

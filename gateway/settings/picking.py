@@ -1,10 +1,9 @@
-"""Which source a value of a tunnel is taken from, where variables and a wg-quick file both say it.
+"""Chooses between variables and a wg-quick file when both set a value of a tunnel.
 
-Who you are and whom you talk to (keys, addresses, endpoint) come from the file where it says them,
-unless a secret file of its own says otherwise: a key of one and an endpoint of another source are
-nearly always a mistake, and gluetun reads them in this order. How to talk (allowed IPs, MTU,
-keepalive, resolvers) comes from the variable where it is set, because that is what people set to
-correct a file they were given.
+The identity (keys, addresses, endpoint) comes from the file if it has it, unless a secret file of
+one variable overrides it: a key of one source with an endpoint of another is nearly always a
+mistake, and gluetun reads them in this order. The tuning (allowed IPs, MTU, keepalive, resolvers)
+comes from the variable if it is set, because people set it to correct a file they were given.
 """
 
 from dataclasses import dataclass, replace
@@ -29,11 +28,11 @@ PEER_FIELDS: Final = (
     "wireguard_endpoints",
     "wireguard_allowed_ips",
 )
-"""Variables that are about one peer."""
+"""Variables that describe one peer."""
 
 _MISSING: Final = {
     "wireguard_private_key": (
-        "is not set; put the key into a file mounted at /run/secrets/wireguard_private_key, or "
+        "is not set; put the key in a file mounted at /run/secrets/wireguard_private_key, or "
         "mount a whole wg-quick file at /config/wg0.conf"
     ),
     "wireguard_addresses": (
@@ -71,14 +70,14 @@ class Server:
 
 
 def split(endpoint: Sourced[Endpoint | NamedEndpoint]) -> Server:
-    """Return an endpoint that comes from one source."""
+    """Return both halves of an endpoint that comes from one source."""
     origin = endpoint.origin
     return Server(Sourced(host_of(endpoint.value), origin), Sourced(endpoint.value.port, origin))
 
 
 @dataclass(frozen=True)
 class Picker:
-    """Chooses between the variables and one file, or no file."""
+    """Chooses between the variables and one file, which may be missing."""
 
     variables: Variables
     file: ReadFile | None
@@ -90,14 +89,14 @@ class Picker:
         return self.variables.values
 
     def without_peer_variables(self) -> "Picker":
-        """Return a picker that leaves out the variables which are about one peer."""
+        """Return a picker without the variables that describe one peer."""
         values = self.values.model_copy(update=dict.fromkeys(PEER_FIELDS))
         return replace(self, variables=replace(self.variables, values=values))
 
     def identity(
         self, variable: str, given: Sourced[T] | None, in_file: Sourced[T] | None
     ) -> Sourced[T] | None:
-        """Pick who you are or whom you talk to: the file's, unless a secret file says otherwise."""
+        """Pick a value of the identity: the file's, unless a secret file overrides it."""
         if given and given.origin.kind is Kind.SECRET_FILE:
             return self.stronger(variable, given, in_file)
         return self.stronger(variable, in_file, given)
@@ -105,7 +104,7 @@ class Picker:
     def tuning(
         self, variable: str, given: Sourced[T] | None, in_file: Sourced[T] | None
     ) -> Sourced[T] | None:
-        """Pick how to talk: the variable's, else the file's."""
+        """Pick a value of the tuning: the variable's, else the file's."""
         return self.stronger(variable, given, in_file, Weight.INFO)
 
     def stronger(
@@ -115,50 +114,51 @@ class Picker:
         weak: Sourced[T] | None,
         weight: Weight = Weight.WARNING,
     ) -> Sourced[T] | None:
-        """Return the stronger of two values, and tell it when they are not the same."""
+        """Return the stronger of two values; report when they differ."""
         if strong and weak and strong.value != weak.value:
             self.findings.add(
                 weight,
                 variable,
-                f"taken from {strong.origin.text}; {weak.origin.text} says something else and is "
-                "not used",
+                f"taken from {strong.origin.text}; {weak.origin.text} has a different value, "
+                "which is not used",
             )
         return strong or weak
 
     def missing(self, field: str, head: Origin | None = None) -> None:
-        """Tell that a value is missing, unless it is there and could not be read.
+        """Report a missing value, unless it was given and could not be read.
 
-        `head` is the beginning of the section of the file where it is missing.
+        `head` is where the section of the file begins that should have it.
         """
         if field in self.variables.unreadable:
             return
         if not self.file:
-            self.findings.wrong(field.upper(), _MISSING[field])
+            self.findings.problem(field.upper(), _MISSING[field])
         elif _MISSING_IN_FILE[field][0] not in self.file.unreadable:
             where = head.where if head else self.file.path
-            self.findings.wrong(where, _MISSING_IN_FILE[field][1])
+            self.findings.problem(where, _MISSING_IN_FILE[field][1])
 
 
 def check_alone(variables: Variables, findings: Findings) -> None:
-    """Refuse one server beside the list of them."""
+    """Refuse a single server together with a list of servers."""
     values = variables.values
     if values.wireguard_endpoints:
         for one in (values.wireguard_endpoint_ip, values.wireguard_endpoint_port):
             if one:
-                findings.wrong(
-                    one.origin.where, "is set beside WIREGUARD_ENDPOINTS; remove one of them"
+                findings.problem(
+                    one.origin.where,
+                    "is set in addition to WIREGUARD_ENDPOINTS; remove one of them",
                 )
 
 
 def key_of_first(values: Settings) -> Sourced[str] | None:
-    """Return the first endpoint's own key when every one of `WIREGUARD_ENDPOINTS` has one."""
+    """Return the first endpoint's key if every entry of `WIREGUARD_ENDPOINTS` has its own."""
     choices = values.wireguard_endpoints
     keys = [choice.public_key for choice in choices.value] if choices else []
     return Sourced(keys[0], choices.origin) if choices and keys[0] and all(keys) else None
 
 
 def pick_server(pick: Picker, peer: PeerValues) -> Server | None:
-    """Return the server of a peer: first of the list, else the file's, else the variables'."""
+    """Return the server of a peer: the first of the list, else the file's, else the variables'."""
     values = pick.values
     host, port = values.wireguard_endpoint_ip, values.wireguard_endpoint_port
     if choices := values.wireguard_endpoints:
@@ -189,7 +189,7 @@ def _files_server(
     host: Sourced[Address | str] | None,
     port: Sourced[int] | None,
 ) -> Server:
-    """Return a file's server; where it is a name, at the address that a variable says for it."""
+    """Return a file's server; a variable may give the address for a server name."""
     files = split(in_file)
     origin = (host or port or in_file).origin
     given = Server(host or files.host, port or files.port)
@@ -199,7 +199,7 @@ def _files_server(
             pick.identity("WIREGUARD_ENDPOINT_PORT", port, files.port) or files.port,
         )
     if isinstance(in_file.value, NamedEndpoint) and not isinstance(given.endpoint, NamedEndpoint):
-        pick.findings.tell(
+        pick.findings.info(
             in_file.origin.where,
             f"Endpoint {in_file.value} is reached at {given.endpoint}, as the variables say",
         )

@@ -1,8 +1,7 @@
-"""Finding and reading wg-quick files: which ones there are, and the typed values of each.
+"""Finds wg-quick files, and reads the typed values of each.
 
-The places are looked at in the order of `PLACES`; the first that has a file is taken, and others
-that have one are told. A folder may hold several files: candidates, in the order of their names,
-`wg0.conf` first.
+The first of `PLACES` that has a file is used; other places with files are reported. A folder may
+hold several files: candidates in the order of their names, `wg0.conf` first.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Final, TypeVar
 
 from gateway.model import Address, Endpoint, Interface, NamedEndpoint, Network, Secret
 from gateway.settings import addresses, files, values, wgquick
-from gateway.settings.addresses import allowed_ips, tell_host_bits
+from gateway.settings.addresses import allowed_ips, report_host_bits
 from gateway.settings.findings import Findings, joined
 from gateway.settings.servers import is_name, server
 from gateway.settings.sourced import Kind, Origin, Sourced
@@ -25,7 +24,7 @@ PLACES: Final = (
     "/gluetun/wireguard/wg0.conf",
     "/etc/wireguard/*.conf",
 )
-"""Where wg-quick files are looked for when no variable names one, the strongest first."""
+"""Where wg-quick files are searched when no variable names one, the strongest first."""
 
 _HOOKS: Final = ("PreUp", "PostUp", "PreDown", "PostDown")
 
@@ -68,7 +67,7 @@ class ReadFile:
 
 
 def find(root: Path, named: PurePosixPath | None, findings: Findings) -> tuple[PurePosixPath, ...]:
-    """Return the wg-quick files to use: the one that the user `named`, else those of a place."""
+    """Return the wg-quick files to use: the `named` one, else those of the first place."""
     places = [found for place in PLACES if (found := tuple(_at(root, PurePosixPath(place))))]
     default = PurePosixPath(PLACES[0])
     if named and (named != default or files.exists(root, named)):
@@ -77,7 +76,7 @@ def find(root: Path, named: PurePosixPath | None, findings: Findings) -> tuple[P
         return ()
     for other in places[1:]:
         findings.warn(
-            str(other[0]), f"is not used, because {places[0][0]} is there; remove one of them"
+            str(other[0]), f"is not used, because {places[0][0]} exists; remove one of them"
         )
     return places[0]
 
@@ -98,7 +97,7 @@ def _at(root: Path, place: PurePosixPath) -> Iterator[PurePosixPath]:
 
 
 def read(root: Path, path: PurePosixPath, findings: Findings, where: str = "") -> ReadFile | None:
-    """Read one wg-quick file; what is wrong with it becomes problems with the line.
+    """Read one wg-quick file; every fault becomes a problem with its line.
 
     `where` names the file in a message when it cannot be read at all, its path by default.
     """
@@ -107,12 +106,12 @@ def read(root: Path, path: PurePosixPath, findings: Findings, where: str = "") -
         return None
     form = wgquick.parse(text)
     for line, message in form.faults:
-        findings.wrong(f"{path} line {line}", message)
+        findings.problem(f"{path} line {line}", message)
     reader = _Reader(str(path), findings)
     interface = reader.interface(form.interface)
     peers = tuple(reader.peer(peer) for peer in form.peers)
     if not form.peers and not form.faults:
-        findings.wrong(
+        findings.problem(
             str(path), "has no [Peer]; a tunnel needs the server's PublicKey and Endpoint"
         )
     return ReadFile(str(path), interface, peers, frozenset(reader.unreadable))
@@ -127,7 +126,7 @@ class _Reader:
         self.unreadable: set[str] = set()
 
     def interface(self, section: wgquick.Section) -> InterfaceValues:
-        self._tell_ignored(section)
+        self._report_ignored(section)
         return InterfaceValues(
             private_key=self._last(section, "PrivateKey", values.secret_key),
             addresses=self._many(section, "Address", _by_blanks(addresses.interfaces)),
@@ -146,34 +145,34 @@ class _Reader:
             endpoint=self._last(section, "Endpoint", server),
             keepalive=self._last(section, "PersistentKeepalive", values.keepalive),
         )
-        self._tell_allowed(section)
+        self._report_allowed(section)
         return found
 
     def _resolvers(self, section: wgquick.Section) -> Sourced[tuple[Address, ...]] | None:
-        """Return the resolvers of `DNS` lines; their search domains are told."""
+        """Return the resolvers of `DNS` lines; search domains are reported."""
         entries = self._many(section, "DNS", _by_blanks(_resolver_or_domain))
         if not entries:
             return None
         domains = [one for one in entries.value if isinstance(one, str)]
         if domains:
-            self.findings.tell(
+            self.findings.info(
                 entries.origin.where,
-                f"the search domains {joined(map(values.shown, domains))} are dropped; write names "
-                "in full",
+                f"the search domains {joined(map(values.safe_quote, domains))} are dropped; write "
+                "names in full",
             )
         found = tuple(one for one in entries.value if not isinstance(one, str))
         return Sourced(found, entries.origin) if found else None
 
-    def _tell_allowed(self, section: wgquick.Section) -> None:
-        """Tell what of `AllowedIPs` is read as something else than it says."""
+    def _report_allowed(self, section: wgquick.Section) -> None:
+        """Report entries of `AllowedIPs` that are read differently from how they are written."""
         entries = section.all("AllowedIPs")
         for entry in entries:
             if "AllowedIPs" not in self.unreadable:
-                tell_host_bits(entry.value, f"{self.path} line {entry.line}", self.findings)
+                report_host_bits(entry.value, f"{self.path} line {entry.line}", self.findings)
         if entries and not any(entry.value for entry in entries):
-            self.findings.tell(
+            self.findings.info(
                 f"{self.path} line {entries[0].line}",
-                "AllowedIPs is empty and counts as not there: everything goes to this peer",
+                "AllowedIPs is empty and is ignored: everything goes to this peer",
             )
 
     def _last(
@@ -184,7 +183,7 @@ class _Reader:
             return None
         if len(entries) > 1:
             where = self._origin(entries[-1].line).where
-            self.findings.tell(where, f"{name} stands several times; the last one counts")
+            self.findings.info(where, f"{name} is set several times; the last one counts")
         return self._read(entries[-1], parse)
 
     def _many(
@@ -200,7 +199,7 @@ class _Reader:
         try:
             return Sourced(parse(entry.value), origin)
         except ValueError as err:
-            self.findings.wrong(origin.where, f"{entry.name} {err}")
+            self.findings.problem(origin.where, f"{entry.name} {err}")
             self.unreadable.add(entry.name)
             return None
 
@@ -208,7 +207,7 @@ class _Reader:
         text = f"{self.path} line {line}"
         return Origin(text, text, Kind.WG_QUICK)
 
-    def _tell_ignored(self, section: wgquick.Section) -> None:
+    def _report_ignored(self, section: wgquick.Section) -> None:
         hooks = [entry for name in _HOOKS for entry in section.all(name)]
         if hooks:
             names = joined(sorted({entry.name for entry in hooks}))
@@ -218,25 +217,25 @@ class _Reader:
                 "variables, such as FIREWALL_OUTBOUND_SUBNETS for the home network",
             )
         for entry in section.all("Table"):
-            self.findings.tell(
+            self.findings.info(
                 f"{self.path} line {entry.line}",
-                "Table is not used: the gateway has a routing table of its own",
+                "Table is not used: the gateway uses its own routing table",
             )
         for entry in section.all("SaveConfig"):
-            self.findings.tell(
+            self.findings.info(
                 f"{self.path} line {entry.line}",
                 "SaveConfig is not used: the file is never written",
             )
 
 
 def _by_blanks(parse: Callable[[str], tuple[T, ...]]) -> Callable[[str], tuple[T, ...]]:
-    """Let blanks separate entries, too: wg-quick(8) does so for its own keys, wg(8) does not."""
+    """Accept spaces as separators too, as wg-quick(8) does for its own keys; wg(8) does not."""
     return lambda text: parse(",".join(text.split()))
 
 
 def _resolver_or_domain(text: str) -> tuple[Address | str, ...]:
-    """Read a `DNS` line: what is no address is a search domain (wg-quick(8))."""
-    return values.listed(text, _resolver_entry)
+    """Read a `DNS` line: what is not an address is a search domain (wg-quick(8))."""
+    return values.comma_list(text, _resolver_entry)
 
 
 def _resolver_entry(text: str) -> Address | str:

@@ -1,6 +1,6 @@
-"""Every variable of the gateway: its name, what it means, how its text is read.
+"""Every variable of the gateway: its name, its meaning, and its parser.
 
-docs/configuration.md is made from this model. Each field is read by a function of `values`,
+docs/configuration.md is generated from this model. Each field is read by a function of `values`,
 `addresses`, `servers` or `fields`; what depends on several variables is checked after reading, in
 `checks`.
 """
@@ -32,9 +32,9 @@ from gateway.settings.sourced import Sourced, read_with
 def _variable(
     group: str, description: str, *, unset: str, example: str = "", older: tuple[str, ...] = ()
 ) -> Any:
-    """Describe a variable: its heading, what it means, what is done when it is not set.
+    """Describe a variable: its heading, its meaning, and the behaviour when it is not set.
 
-    `older` begins with the variable's name, and goes on with the older names that mean the same.
+    `older` is the variable's name, followed by older names with the same meaning.
     """
     return Field(
         default=None,
@@ -48,8 +48,8 @@ def _variable(
 class Settings(BaseSettings):
     """The variables, each with its origin, or None when it is not set.
 
-    `sources` builds it and takes out what is `Refused`. A type's second half reads the text; the
-    rest is documentation.
+    `sources` builds it and removes fields that are `Refused`. The second half of each type parses
+    the text; the rest is documentation.
     """
 
     model_config = SettingsConfigDict(
@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         Sourced[tuple[Interface, ...]] | None, read_with(addresses.interfaces)
     ] = _variable(
         "Tunnel",
-        "The tunnel's addresses by comma, of either family. One without a prefix length is "
+        "The tunnel's addresses, comma-separated, of either family. One without a prefix length is "
         "a host address. Without an IPv6 address, IPv6 is refused altogether.",
         older=("WIREGUARD_ADDRESSES", "WIREGUARD_ADDRESS"),
         unset="required without a wg-quick file",
@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         Sourced[Address | str] | None, read_with(fields.endpoint_ip)
     ] = _variable(
         "Tunnel",
-        "The server's address. A name works too: it is looked up outside the tunnel, by one "
+        "The server's address. A name works too: it is looked up outside the tunnel, with one "
         "question to one resolver, which learns the name.",
         older=("WIREGUARD_ENDPOINT_IP", "VPN_ENDPOINT_IP"),
         unset="required without a wg-quick file",
@@ -114,10 +114,10 @@ class Settings(BaseSettings):
         Sourced[tuple[EndpointChoice, ...]] | None, read_with(endpoint_choices)
     ] = _variable(
         "Tunnel",
-        "Several servers by comma, in order of preference, instead of "
+        "Several servers, comma-separated, in order of preference, instead of "
         "`WIREGUARD_ENDPOINT_IP` and `WIREGUARD_ENDPOINT_PORT`: each `address:port` or "
         "`name:port`, with "
-        "`@publickey` where it differs from `WIREGUARD_PUBLIC_KEY`.",
+        "`@publickey` if it differs from `WIREGUARD_PUBLIC_KEY`.",
         unset="none",
         example="203.0.113.7:51820,[2001:db8::7]:51820",
     )
@@ -125,16 +125,16 @@ class Settings(BaseSettings):
         Sourced[Address] | None, read_with(fields.endpoint_resolver)
     ] = _variable(
         "Tunnel",
-        "The resolver that is asked for the server's name, outside the tunnel. Nobody else may "
+        "The resolver that looks up the server's name, outside the tunnel. Only the gateway can "
         "ask it.",
-        unset="the one that the container was given",
+        unset="the resolver of the container",
         example="192.168.1.1",
     )
     wireguard_allowed_ips: Annotated[
         Sourced[tuple[Network, ...]] | None, read_with(allowed_ips)
     ] = _variable(
         "Tunnel",
-        "The destinations that go into the tunnel, by comma. With less than everything, the "
+        "The destinations that go into the tunnel, comma-separated. With less than everything, the "
         "rest is refused; it never leaves outside the tunnel.",
         unset="`0.0.0.0/0,::/0`",
     )
@@ -149,7 +149,7 @@ class Settings(BaseSettings):
         Sourced[int] | None, read_with(values.keepalive)
     ] = _variable(
         "Tunnel",
-        "How often the gateway shows itself to the server while idle, 0 or `off` for never. "
+        "How often an idle gateway sends a keepalive packet to the server; 0 or `off` for never. "
         "Health is slower to notice a dead server without it.",
         unset="`25s`",
         example="25s",
@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     wireguard_conf_secretfile: Annotated[Sourced[PurePosixPath] | None, read_with(fields.path)] = (
         _variable(
             "Tunnel",
-            "The path of a wg-quick file that says all of the above.",
+            "The path of a wg-quick file with all of the above.",
             unset="the paths listed below",
         )
     )
@@ -184,7 +184,7 @@ class Settings(BaseSettings):
     vpn_up_command: Annotated[Sourced[tuple[str, ...]] | None, read_with(fields.command)] = (
         _variable(
             "Tunnel",
-            "A program with its arguments that runs when the tunnel carries traffic. No shell; it "
+            "A program with its arguments that runs when the tunnel comes up. Without a shell; it "
             "has 30 seconds, and its failure is logged. `{{VPN_INTERFACE}}` in it becomes `wg0`.",
             unset="none",
             example="/config/up.sh --quiet",
@@ -193,7 +193,7 @@ class Settings(BaseSettings):
     vpn_down_command: Annotated[Sourced[tuple[str, ...]] | None, read_with(fields.command)] = (
         _variable(
             "Tunnel",
-            "The same for a tunnel that no longer carries traffic.",
+            "The same for a tunnel that goes down.",
             unset="none",
         )
     )
@@ -201,8 +201,8 @@ class Settings(BaseSettings):
         Sourced[tuple[Network, ...]] | None, read_with(lan_subnets)
     ] = _variable(
         "Firewall",
-        "Private subnets by comma that workloads may reach outside the tunnel, such as the "
-        "home network. Never for DNS, unless `DNS_ADDRESS` names a resolver there.",
+        "Private subnets, comma-separated, that workloads may reach outside the tunnel, such as "
+        "the home network. Never for DNS, unless `DNS_ADDRESS` names a resolver there.",
         older=("FIREWALL_OUTBOUND_SUBNETS", "EXTRA_SUBNETS"),
         unset="none",
         example="192.168.1.0/24,10.0.5.7",
@@ -211,8 +211,8 @@ class Settings(BaseSettings):
         Sourced[tuple[PortRange, ...]] | None, read_with(values.ports)
     ] = _variable(
         "Firewall",
-        "Ports by comma that others may reach from outside the tunnel: every port that the "
-        "gateway publishes. `/tcp` or `/udp` admits only that.",
+        "Ports, comma-separated, that others may reach from outside the tunnel: every port that "
+        "the gateway publishes. `/tcp` or `/udp` admits only that.",
         unset="none",
         example="8080/tcp,6881-6889",
     )
@@ -220,7 +220,7 @@ class Settings(BaseSettings):
         Sourced[tuple[PortRange, ...]] | None, read_with(values.ports)
     ] = _variable(
         "Firewall",
-        "Ports by comma that others may reach through the tunnel: those that the provider "
+        "Ports, comma-separated, that others may reach through the tunnel: those that the provider "
         "forwards.",
         unset="none",
         example="6881",
@@ -234,9 +234,9 @@ class Settings(BaseSettings):
     dns_address: Annotated[Sourced[tuple[Address, ...]] | None, read_with(addresses.resolvers)] = (
         _variable(
             "Names",
-            "Resolvers by comma, written into `/etc/resolv.conf` and asked through the tunnel, "
-            "or in a subnet of `FIREWALL_OUTBOUND_SUBNETS`. `127.0.0.1` is a resolver that you "
-            "run in this namespace.",
+            "Resolvers, comma-separated, written to `/etc/resolv.conf` and asked through the "
+            "tunnel, or in a subnet of `FIREWALL_OUTBOUND_SUBNETS`. `127.0.0.1` is a resolver "
+            "that you run in this namespace.",
             older=("DNS_ADDRESS", "DNS_PLAINTEXT_ADDRESS"),
             unset="`DNS` of the wg-quick file, else none: no name resolves",
             example="10.64.0.1",
@@ -253,14 +253,14 @@ class Settings(BaseSettings):
     health_probe: Annotated[Sourced[HealthProbe] | None, read_with(fields.probe)] = _variable(
         "Health",
         "What is asked inside the tunnel when the evidence is in doubt: `dns` the tunnel's "
-        "resolver, `icmp` an echo from it, `icmp:ADDRESS` an echo from somebody else, `off` "
+        "resolver, `icmp` an echo from it, `icmp:ADDRESS` an echo from another host, `off` "
         "nothing, `auto` the resolver if there is one, else an echo that ends at the server.",
         unset="`auto`",
         example="icmp:10.64.0.1",
     )
     log_level: Annotated[Sourced[str] | None, read_with(fields.log_level)] = _variable(
         "Log",
-        "The least that is logged: `debug`, `info`, `warning` or `error`.",
+        "The lowest level that is logged: `debug`, `info`, `warning` or `error`.",
         unset="`info`",
     )
     log_format: Annotated[Sourced[str] | None, read_with(fields.log_format)] = _variable(
@@ -276,7 +276,7 @@ class Settings(BaseSettings):
 
 
 SECRETS: Final = frozenset({"wireguard_private_key", "wireguard_preshared_key"})
-"""Fields whose values no output may show."""
+"""Fields whose values must never be shown."""
 
 COMMANDS: Final = frozenset({"vpn_up_command", "vpn_down_command"})
 """Fields whose text is split into words, as a shell does."""
@@ -287,7 +287,7 @@ FIELDS: Final = tuple(Settings.model_fields)
 PLAIN_ONLY: Final = frozenset(
     {"wireguard_conf_secretfile", "health_server_address", "log_level", "log_format", "tz"}
 )
-"""Fields that are read as variables only: others read them too, or before any file."""
+"""Fields that cannot come from a file: others read them too, or they are read before any file."""
 
 
 def names_of(field: str) -> tuple[str, ...]:

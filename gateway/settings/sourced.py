@@ -48,12 +48,12 @@ _DEFAULT: Final = "default"
 
 
 def default(value: T, variable: str) -> Sourced[T]:
-    """Return a value that nobody set; `variable` would set it."""
+    """Return a default value; `variable` would set it."""
     return Sourced(value, Origin(_DEFAULT, variable, Kind.DEFAULT))
 
 
 def origin_text(sourced: Sourced[object] | None) -> str:
-    """Return the text of an origin; None stands for a value that nobody set."""
+    """Return the text of an origin; None stands for a default."""
     return sourced.origin.text if sourced else _DEFAULT
 
 

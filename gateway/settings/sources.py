@@ -1,9 +1,9 @@
-"""Where the values of variables come from, and which source wins.
+"""Reads the variables from all their sources.
 
 From strong to weak: the file that `<VARIABLE>_SECRETFILE` names, `/run/secrets/<variable>` in lower
 case, the variable; in each, a current name wins over an older one. An empty value counts as none.
-Where two sources disagree, a notice says which one won. How variables and a wg-quick file go
-together is decided in `picking`.
+When two sources disagree, a notice says which one is used. `picking` chooses between variables
+and wg-quick files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ from gateway.settings.schema import (
     names_of,
 )
 from gateway.settings.sourced import Kind, Origin, Refused, Sourced
-from gateway.settings.values import shown
+from gateway.settings.values import safe_quote
 
 SECRETFILE: Final = "_SECRETFILE"
 SECRETS_FOLDER: Final = PurePosixPath("/run/secrets")
@@ -47,14 +47,14 @@ Rank = Mapping[str, Text]
 
 @dataclass(frozen=True)
 class Variables:
-    """All variables, read, and the fields whose texts could not be."""
+    """All variables, and the names of those that could not be read."""
 
     values: Settings
     unreadable: frozenset[str] = frozenset()
 
 
 def read_variables(environ: Mapping[str, str], root: Path, findings: Findings) -> Variables:
-    """Read every variable from all its sources; what cannot be read is left out and told."""
+    """Read every variable from all its sources; unreadable ones are reported and left out."""
     ranks: tuple[Rank, ...] = (
         dict(_named_files(environ, root, findings)),
         dict(_conventional_files(root, findings)),
@@ -65,11 +65,11 @@ def read_variables(environ: Mapping[str, str], root: Path, findings: Findings) -
     read = Settings(**sources)
     refused = {name: value for name, value in read if isinstance(value, Refused)}
     for one in refused.values():
-        findings.wrong(one.origin.where, one.message)
+        findings.problem(one.origin.where, one.message)
     for field in _SUBNETS:
         if field in given and field not in refused:
             text, origin = given[field].value.reveal(), given[field].origin
-            addresses.tell_host_bits(text, origin.where, findings)
+            addresses.report_host_bits(text, origin.where, findings)
     _warn_of_plain_key(read, findings)
     return Variables(read.model_copy(update=dict.fromkeys(refused)), frozenset(refused))
 
@@ -87,7 +87,7 @@ def _source(rank: Rank) -> EnvSettingsSource:
 
 
 def _winners(ranks: tuple[Rank, ...], findings: Findings) -> dict[str, Text]:
-    """Return the text that wins for each field, and tell where another one is not the same."""
+    """Return the winning text of each field; report texts that differ from it."""
     found: dict[str, Text] = {}
     for field in FIELDS:
         texts = [rank[name] for rank in ranks for name in names_of(field) if name in rank]
@@ -96,8 +96,8 @@ def _winners(ranks: tuple[Rank, ...], findings: Findings) -> dict[str, Text]:
             if winner.value != text.value:
                 findings.warn(
                     field.upper(),
-                    f"taken from {winner.origin.text}; {text.origin.text} says something else and "
-                    "is not used: remove one of them",
+                    f"taken from {winner.origin.text}; {text.origin.text} has a different value "
+                    "and is not used: remove one of them",
                 )
     return found
 
@@ -112,7 +112,7 @@ def _named_files(
             continue
         path = PurePosixPath(written)
         if not path.is_absolute():
-            findings.wrong(variable, f"must be an absolute path, got {shown(written)}")
+            findings.problem(variable, f"must be an absolute path, got {safe_quote(written)}")
         elif path != SECRETS_FOLDER / name.lower():
             yield from _from_file(root, path, name, variable, findings)
 
@@ -133,14 +133,14 @@ def _from_file(
     text = files.read(root, path, where, findings, secret=field in SECRETS)
     if text is None:
         return
-    # A list may stand in a file with one entry a line.
+    # A file may hold a list with one entry per line.
     lines = filter(None, map(str.strip, text.splitlines()))
     clean = text.strip() if field in COMMANDS else ",".join(lines)
     clean = _unquoted(clean, where, field, findings)
     if clean:
         yield name, Sourced(Secret(clean), Origin(str(path), where, Kind.SECRET_FILE))
     else:
-        findings.warn(where, f"{shown(str(path))} is empty and counts as not there")
+        findings.warn(where, f"{safe_quote(str(path))} is empty and is ignored")
 
 
 def _plain(environ: Mapping[str, str], findings: Findings) -> Iterator[tuple[str, Text]]:
@@ -148,7 +148,7 @@ def _plain(environ: Mapping[str, str], findings: Findings) -> Iterator[tuple[str
         for name in names_of(field):
             text = _unquoted(environ.get(name, "").strip(), name, field, findings)
             if text and name in OLDER_NAMES:
-                findings.tell(name, f"is the older name of {OLDER_NAMES[name]}; both work")
+                findings.info(name, f"is the older name of {OLDER_NAMES[name]}; both work")
             if text:
                 older = f", as {name}" if name in OLDER_NAMES else ""
                 origin = Origin(f"environment{older}", name, Kind.VARIABLE)
@@ -156,10 +156,10 @@ def _plain(environ: Mapping[str, str], findings: Findings) -> Iterator[tuple[str
 
 
 def _unquoted(text: str, where: str, field: str, findings: Findings) -> str:
-    """Strip the quotes around a whole value, and tell it; those of a command are its own."""
+    """Strip and report quotes around a whole value; a command keeps its quotes."""
     bare = text if field in COMMANDS else values.unquoted(text)
     if bare != text:
-        findings.tell(where, "the quotes around the value do not count")
+        findings.info(where, "the quotes around the value are ignored")
     return bare
 
 
@@ -168,7 +168,7 @@ def _warn_of_plain_key(read: Settings, findings: Findings) -> None:
     if key and key.origin.kind is Kind.VARIABLE:
         findings.warn(
             key.origin.where,
-            "the private key stands in the environment, where everybody who can inspect the "
-            f"container reads it; put it into a file mounted at {SECRETS_FOLDER}/"
+            "the private key is in the environment, where anyone who can inspect the "
+            f"container can read it; put it in a file mounted at {SECRETS_FOLDER}/"
             "wireguard_private_key and remove the variable",
         )

@@ -1,4 +1,4 @@
-"""Making tunnels of variables and wg-quick files: one candidate for each file or endpoint."""
+"""Builds tunnels from variables and wg-quick files: one candidate for each file or endpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,12 +27,12 @@ from gateway.settings.picking import (
 from gateway.settings.quickfiles import InterfaceValues, PeerValues, ReadFile
 from gateway.settings.sourced import Sourced, default
 from gateway.settings.sources import Variables
-from gateway.settings.values import shown
+from gateway.settings.values import safe_quote
 
 DEFAULT_KEEPALIVE: Final = 25
 _DEFAULT_PORT: Final = 51820
 _ENOUGH: Final = 10
-"""Peers that lack something, after which more of them tell nothing new."""
+"""Incomplete peers after which the rest is not reported."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class SourcedTunnel:
 def build(
     variables: Variables, files: Sequence[ReadFile], findings: Findings
 ) -> tuple[SourcedTunnel, ...]:
-    """Return the candidates in order of preference; what is wrong becomes problems."""
+    """Return the candidates in order of preference; faults become problems."""
     check_alone(variables, findings)
     if len(files) > 1:
         _refuse_peer_variables(variables, f"{len(files)} wg-quick files", findings)
@@ -97,18 +97,18 @@ def build(
         for each in _with_endpoints(tunnel, picker)
     )
     for candidate in candidates:
-        _tell_names(candidate, findings)
+        _report_names(candidate, findings)
     return candidates
 
 
-def _tell_names(candidate: SourcedTunnel, findings: Findings) -> None:
+def _report_names(candidate: SourcedTunnel, findings: Findings) -> None:
     for peer in candidate.peers:
         host = peer.server.host
         if isinstance(host.value, str):
-            findings.tell(
+            findings.info(
                 host.origin.where,
-                f"the server's name {shown(host.value)} is looked up outside the tunnel, where "
-                "whoever answers sees it; write its address to avoid that",
+                f"the server's name {safe_quote(host.value)} is looked up outside the tunnel, "
+                "where whoever answers sees it; write its address to avoid that",
             )
 
 
@@ -116,13 +116,13 @@ def _refuse_peer_variables(variables: Variables, several: str, findings: Finding
     for field in PEER_FIELDS:
         given: Sourced[object] | None = getattr(variables.values, field)
         if given:
-            findings.wrong(
+            findings.problem(
                 given.origin.where, f"does not say which of the {several} it is for; remove it"
             )
 
 
 def _tunnel(pick: Picker) -> SourcedTunnel | None:
-    """Return the candidate that a picker's sources make, or None when something is missing."""
+    """Return the candidate from a picker's sources, or None when something is missing."""
     given, section = pick.values, pick.file.interface if pick.file else InterfaceValues()
     private_key = pick.identity(
         "WIREGUARD_PRIVATE_KEY", given.wireguard_private_key, section.private_key
@@ -152,14 +152,14 @@ def _tunnel(pick: Picker) -> SourcedTunnel | None:
 
 
 def _resolvers(pick: Picker, section: InterfaceValues) -> Sourced[tuple[Address, ...]]:
-    """Return the resolvers, each once. A variable that repeats the file's is not needed."""
+    """Return the resolvers, each once. If variable and file agree, they come from the file."""
     given = pick.values.dns_address
     if given and section.dns and given.value == section.dns.value:
         given = None
     chosen = pick.tuning("DNS_ADDRESS", given, section.dns) or default((), "DNS_ADDRESS")
     for server in chosen.value:
         if chosen.value.count(server) > 1:
-            pick.findings.tell(chosen.origin.where, f"{server} stands twice; once is enough")
+            pick.findings.info(chosen.origin.where, f"{server} is listed twice; once is enough")
     return Sourced(tuple(dict.fromkeys(chosen.value)), chosen.origin)
 
 
@@ -170,14 +170,14 @@ def _distinct(
     for address in addresses.value:
         by_address.setdefault(address.ip, address)
     if len(by_address) < len(addresses.value):
-        findings.tell(addresses.origin.where, "an address stands twice; once is enough")
+        findings.info(addresses.origin.where, "an address is listed twice; once is enough")
     return Sourced(tuple(by_address.values()), addresses.origin)
 
 
 def _peers(pick: Picker, sections: Sequence[PeerValues]) -> tuple[SourcedPeer, ...]:
-    """Return the peers, or none when one of them lacks something.
+    """Return the peers, or none when one of them is incomplete.
 
-    Variables about one peer go to it only where there is no other.
+    Variables that describe one peer apply only if there is no other peer.
     """
     alone = len(sections) == 1
     if not alone:
@@ -217,7 +217,7 @@ def _peer(pick: Picker, section: PeerValues, *, alone: bool) -> SourcedPeer | No
         pick.findings.warn(
             "WIREGUARD_PRESHARED_KEY",
             f"is added to the peer of {pick.file.path}, which has none; remove it if the file is "
-            "meant as it is",
+            "complete",
         )
     if not public_key or not server:
         return None
@@ -231,16 +231,16 @@ def _peer(pick: Picker, section: PeerValues, *, alone: bool) -> SourcedPeer | No
 
 
 def _allowed_ips(pick: Picker, section: PeerValues, *, alone: bool) -> Sourced[tuple[Network, ...]]:
-    """Return what goes to the peer: everything when nothing is said and there is no other peer."""
+    """Return the destinations of a peer; everything for a single peer without AllowedIPs."""
     allowed = pick.tuning(
         "WIREGUARD_ALLOWED_IPS", pick.values.wireguard_allowed_ips, section.allowed_ips
     )
     if not allowed:
         unreadable = pick.file and "AllowedIPs" in pick.file.unreadable
         if not alone and not unreadable and section.head:
-            pick.findings.wrong(
+            pick.findings.problem(
                 section.head.where,
-                "has a [Peer] without AllowedIPs; with several peers each says its own",
+                "has a [Peer] without AllowedIPs; with several peers, each needs its own",
             )
         return default(EVERYTHING, "WIREGUARD_ALLOWED_IPS")
     where = allowed.origin.where
@@ -251,7 +251,7 @@ def _allowed_ips(pick: Picker, section: PeerValues, *, alone: bool) -> Sourced[t
 
 
 def _with_endpoints(tunnel: SourcedTunnel, pick: Picker) -> tuple[SourcedTunnel, ...]:
-    """Return the tunnel once for each of `WIREGUARD_ENDPOINTS`, or as it is without."""
+    """Return one tunnel for each of `WIREGUARD_ENDPOINTS`, or the tunnel itself."""
     choices = pick.values.wireguard_endpoints
     if not choices or len(tunnel.peers) != 1:
         return (tunnel,)
@@ -265,8 +265,8 @@ def _with_endpoints(tunnel: SourcedTunnel, pick: Picker) -> tuple[SourcedTunnel,
             else tunnel.peers[0].public_key,
         )
         if one.peer in found:
-            pick.findings.tell(
-                choices.origin.where, f"{choice.endpoint} stands twice; once is enough"
+            pick.findings.info(
+                choices.origin.where, f"{choice.endpoint} is listed twice; once is enough"
             )
         found.setdefault(one.peer, one)
     return tuple(replace(tunnel, peers=(one,)) for one in found.values())

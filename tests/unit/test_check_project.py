@@ -126,7 +126,7 @@ services:
     assert "port 9090/tcp is published" in told(loaded)
     assert "cap_add" not in told(loaded)
     put(tmp_path, "compose.yml", main.replace("    volumes: !reset []\n", ""))
-    assert any("and it is not there" in problem for problem in problems(tmp_path))  # control
+    assert any("but it does not exist" in problem for problem in problems(tmp_path))  # control
 
 
 def test_a_service_of_an_included_file_is_read_in_its_own_place(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_circle_of_extends_is_reported(tmp_path: Path, name: str) -> None:
     compose(tmp_path, "compose.yml", services=CIRCLES[name])
     back = {"extends": {"file": "compose.yml", "service": "gateway"}}
     compose(tmp_path, "b.yml", services={"b": back})
-    (found,) = [one for one in problems(tmp_path) if "extends itself in the end" in one]
+    (found,) = [one for one in problems(tmp_path) if "extends itself through other services" in one]
     assert str(tmp_path) in found
 
 
@@ -202,7 +202,7 @@ def test_a_circle_of_includes_is_reported(tmp_path: Path, path: str) -> None:
     """Directly, and through another file."""
     compose(tmp_path, "compose.yml", include=[path], services={"gateway": {}})
     compose(tmp_path, "b.yml", include=["./compose.yml"])
-    assert any("includes itself in the end" in problem for problem in problems(tmp_path))
+    assert any("includes itself through other files" in problem for problem in problems(tmp_path))
 
 
 @pytest.mark.timeout(30)
@@ -236,12 +236,12 @@ def unreadable(root: Path) -> dict[str, str]:
     put(root, "list.yml", f"- {CANARY}")
     return {
         "none.yml": "cannot be read",
-        "folder.yml": "is no compose file",
-        "pipe.yml": "is no compose file",
+        "folder.yml": "is not a compose file",
+        "pipe.yml": "is not a compose file",
         "loop.yml": "cannot be read",
         "large.yml": "has more than 1024 KiB",
-        "secret.yml": "is no YAML",
-        "list.yml": "is no compose file",
+        "secret.yml": "is not valid YAML",
+        "list.yml": "is not a compose file",
         "a\0b": "null byte",
         "https://example.com/compose.yml": "is not a local file",
         "oci://example.com/x": "is not a local file",
@@ -269,7 +269,7 @@ def test_a_file_that_cannot_be_followed_is_reported(tmp_path: Path, key: str) ->
         ("other", "has no service 'other', which another service extends; its services are: gate"),
         ({"file": "compose.yml"}, "has no service '', which another service extends"),
         ([["x"]], "which another service extends"),
-        ({"service": "${"}, "has a ${ without its }"),
+        ({"service": "${"}, "has a ${ without a closing }"),
     ],
 )
 def test_a_service_that_is_not_there_cannot_be_extended(
@@ -354,7 +354,7 @@ def test_the_output_of_docker_compose_config_is_read_from_standard_input(
     assert loaded.config.tunnels[0].peers[0].preshared_key == Secret(PRIVATE)
     assert loaded.config.up_command == ("/config/up.sh", "--price", "5$")
     assert shown_from(loaded, "WIREGUARD_PRIVATE_KEY", "/config/wg0.conf line 2")
-    assert "standard input: port 8080/tcp is published, and closed" in told(loaded)
+    assert "standard input: port 8080/tcp is published but stays closed" in told(loaded)
     feed(monkeypatch, text.encode())
     assert commands.main(["check", "--compose", "-"]) == 0
     assert "10.2.0.2/32" in capsys.readouterr().out
@@ -363,9 +363,9 @@ def test_the_output_of_docker_compose_config_is_read_from_standard_input(
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
-        (b"", "standard input: is no compose file"),
-        (b"services: [", "standard input line 1: is no YAML"),
-        (b"\xff\xff", "standard input: is no text in UTF-8"),
+        (b"", "standard input: is not a compose file"),
+        (b"services: [", "standard input line 1: is not valid YAML"),
+        (b"\xff\xff", "standard input: is not UTF-8 text"),
         (b" " * 1_100_000, "standard input: has more than 1024 KiB"),
         (b"services: {a: {}}", "standard input: has no service 'gateway'; its services are: a"),
     ],

@@ -154,7 +154,7 @@ def test_every_server_of_a_list_is_checked(tmp_path: Path) -> None:
         "203.0.113.1:1",
         "203.0.113.1:2",
     ]
-    assert "WIREGUARD_ENDPOINTS: 203.0.113.1:1 stands twice; once is enough" in told(loaded)
+    assert "WIREGUARD_ENDPOINTS: 203.0.113.1:1 is listed twice; once is enough" in told(loaded)
 
 
 @pytest.mark.parametrize("other", ["WIREGUARD_PRIVATE_KEY", "WIREGUARD_PUBLIC_KEY"])

@@ -131,7 +131,7 @@ def test_the_librarys_debug_log_has_no_secret(
 def test_secret_files_that_others_can_read_are_told(tmp_path: Path, path: str) -> None:
     """With the remedy; a file of one's own, or in a folder of one's own, is not."""
     content = QUICK if path.endswith(".conf") else OTHER_PRIVATE
-    message = f"{path}: {path} can be read by every user of the machine; chmod 600 it"
+    message = f"{path}: {path} is readable by every user of the host; run chmod 600 on it"
     put(tmp_path, path, content, mode=0o644)
     assert message in told(settings.load(COMPLETE, tmp_path))
     put(tmp_path, path, content, mode=0o640)
@@ -146,13 +146,13 @@ def test_a_private_key_in_plain_environment_is_told_once_with_the_remedy(tmp_pat
     lines = [
         notice
         for notice in settings.load(COMPLETE, tmp_path).notices
-        if "stands in the environment" in notice.message
+        if "is in the environment" in notice.message
     ]
     assert [line.where for line in lines] == ["WIREGUARD_PRIVATE_KEY"]
     assert "/run/secrets/wireguard_private_key" in lines[0].message
     put(tmp_path, "/run/secrets/wireguard_private_key", COMPLETE["WIREGUARD_PRIVATE_KEY"])
     rest = {name: text for name, text in COMPLETE.items() if name != "WIREGUARD_PRIVATE_KEY"}
-    assert "stands in the environment" not in told(settings.load(rest, tmp_path))
+    assert "is in the environment" not in told(settings.load(rest, tmp_path))
 
 
 def pieces() -> st.SearchStrategy[str]:

@@ -75,9 +75,9 @@ def test_every_kind_of_value_is_made_visible(value: object) -> None:
     [
         (without_end, f"longer than {LARGEST_ANSWER} bytes"),
         (byte_by_byte, f"no complete answer within {ANSWER_TIME:g} s"),
-        (saying(b"\x1b[2J"), "that is not the gateway"),
-        (saying(HEAD + b"[" * 60000), "that is not the gateway"),
-        (saying(HEAD + b"[]"), "that is not the gateway"),
+        (saying(b"\x1b[2J"), "the reply is not from the gateway"),
+        (saying(HEAD + b"[" * 60000), "the reply is not from the gateway"),
+        (saying(HEAD + b"[]"), "the reply is not from the gateway"),
     ],
     ids=["without end", "byte by byte", "no HTTP", "nested deeply", "a list"],
 )

@@ -1,7 +1,7 @@
-"""Reading one service of a compose file: its variables, the files it mounts, what it publishes.
+"""Reads one service of a compose file: its variables, mounted files and published ports.
 
-`gateway check` runs where no Compose is, so it reads the file itself. It also reads what `docker
-compose config` writes, in which Compose has merged everything.
+`gateway check` also runs where Compose is not installed, so it reads the file itself. It accepts
+the output of `docker compose config` too, in which Compose has merged everything.
 """
 
 import re
@@ -13,19 +13,19 @@ from typing import Any, Final
 
 from gateway.commands.check.document import LARGEST, RESET, parse, read_text, text_of
 from gateway.commands.check.envfile import env_file
+from gateway.commands.check.interpolate import Interpolator
 from gateway.commands.check.mounting import (
     Mount,
     Mounting,
     Mounts,
+    as_list,
+    as_mapping,
     is_there,
-    listed,
-    mapping,
-    tell_missing,
+    report_missing_files,
 )
-from gateway.commands.check.plain import Plain
 from gateway.commands.check.project import Layer, Project, Source, find_service, with_env_file
 from gateway.settings.findings import Findings, joined
-from gateway.settings.values import named, plain
+from gateway.settings.values import safe_name, safe_text
 
 STANDARD_INPUT: Final = Path("-")
 
@@ -33,14 +33,14 @@ _READ: Final = (
     *("environment", "env_file", "volumes", "secrets", "configs"),
     *("cap_add", "ports", "privileged"),
 )
-"""The keys of a service that say something about the gateway."""
+"""The keys of a service that matter to the gateway."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
 class Service:
-    """What a compose file says of a service; `ports` are the entries as they are written."""
+    """What a compose file says about a service; `ports` are the entries as they are written."""
 
     variables: Mapping[str, str]
     mounts: Mounts
@@ -55,13 +55,13 @@ def name_of(file: Path) -> str:
 
 
 def read_service(file: Path, name: str, shell: Mapping[str, str], findings: Findings) -> Service:
-    """Read the service `name`; variables in it are the shell's, else those of `.env` beside it.
+    """Read the service `name`; variables in it are the shell's, else those of the file's `.env`.
 
     The file `-` is the standard input, with relative paths from the working directory. Raises
     ConfigError when there is no such service; other problems are added to `findings`.
     """
     project = find_service(_main_file(file, shell, findings), name, findings)
-    layers = [_PlainLayer(layer, name, findings) for layer in project.layers]
+    layers = [_ServiceLayer(layer, name, findings) for layer in project.layers]
     variables: dict[str, str] = {}
     for layer in layers:
         variables |= layer.env_files()
@@ -76,9 +76,9 @@ def read_service(file: Path, name: str, shell: Mapping[str, str], findings: Find
         frozenset(
             str(one).upper().removeprefix("CAP_")
             for layer in layers
-            for one in listed(layer.said.get("cap_add"))
+            for one in as_list(layer.said.get("cap_add"))
         ),
-        tuple(entry for layer in layers for entry in listed(layer.said.get("ports"))),
+        tuple(entry for layer in layers for entry in as_list(layer.said.get("ports"))),
         privileged.lower() == "true",
     )
 
@@ -92,11 +92,11 @@ def _main_file(file: Path, shell: Mapping[str, str], findings: Findings) -> Sour
         else:
             text = read_text(file)
     except OSError as err:
-        findings.wrong(where, f"cannot be read ({err.strerror}); name a compose file")
-        raise findings.error() from None
+        findings.problem(where, f"cannot be read ({err.strerror}); name a compose file")
+        raise findings.to_error() from None
     except ValueError as err:
-        findings.wrong(where, str(err))
-        raise findings.error() from None
+        findings.problem(where, str(err))
+        raise findings.to_error() from None
     variables = with_env_file(folder, shell, findings)
     document = parse(text, where, findings)
     path = None if file == STANDARD_INPUT else file.absolute()
@@ -104,27 +104,27 @@ def _main_file(file: Path, shell: Mapping[str, str], findings: Findings) -> Sour
 
 
 def _mounts(
-    layers: Sequence["_PlainLayer"],
+    layers: Sequence["_ServiceLayer"],
     project: Project,
     variables: Mapping[str, str],
     findings: Findings,
 ) -> Mounts:
-    """Return what the layers mount; what decides something and is not there is told."""
+    """Return what the layers mount; report missing files that matter."""
     tops: dict[str, dict[str, tuple[Any, Mounting]]] = {"secrets": {}, "configs": {}}
     for source in reversed(project.sources):
-        reader = Plain(source.where, source.shell, findings)
+        reader = Interpolator(source.where, source.shell, findings)
         mounting = Mounting(source.where, source.folder, source.shell, findings)
         for kind, known in tops.items():
-            said = mapping(reader.value(mapping(source.document.get(kind)), kind))
+            said = as_mapping(reader.value(as_mapping(source.document.get(kind)), kind))
             known |= {name: (one, mounting) for name, one in said.items()}
     found: dict[PurePosixPath, Mount] = {}
     for layer in layers:
         found |= layer.mounting.mounts(layer.said, tops)
-    tell_missing(found, variables, findings)
+    report_missing_files(found, variables, findings)
     return found
 
 
-class _PlainLayer:
+class _ServiceLayer:
     """What one file says about the service, with its variables replaced."""
 
     def __init__(self, layer: Layer, name: str, findings: Findings) -> None:
@@ -133,11 +133,11 @@ class _PlainLayer:
         self.shell = source.shell
         self.findings = findings
         self.mounting = Mounting(source.where, source.folder, source.shell, findings)
-        own = mapping(service.get("environment"))
+        own = as_mapping(service.get("environment"))
         self.reset = {str(key) for key, value in own.items() if value is RESET}
-        reader = Plain(source.where, source.shell, findings)
+        reader = Interpolator(source.where, source.shell, findings)
         self.said: dict[str, Any] = {
-            key: reader.value(service[key], f"service {plain(name)} {key}")
+            key: reader.value(service[key], f"service {safe_text(name)} {key}")
             for key in _READ
             if key in service
         }
@@ -145,24 +145,28 @@ class _PlainLayer:
     def env_files(self) -> dict[str, str]:
         """Return the variables of the service's env files."""
         environ: dict[str, str] = {}
-        for entry in listed(self.said.get("env_file")):
+        for entry in as_list(self.said.get("env_file")):
             path = str(entry.get("path", "") if isinstance(entry, dict) else entry)
             required = not isinstance(entry, dict) or entry.get("required") != "false"
             place = self.mounting.host_path(path)
             if required or is_there(place):
-                said = str(place) if plain(path) == path else f"{self.where} env_file {plain(path)}"
+                said = (
+                    str(place)
+                    if safe_text(path) == path
+                    else f"{self.where} env_file {safe_text(path)}"
+                )
                 environ |= env_file(place, self.findings, self.shell, where=said)
         return environ
 
     def add_environment(self, environ: dict[str, str]) -> None:
         """Add the service's own variables to `environ`."""
         own = self.said.get("environment")
-        pairs = own.items() if isinstance(own, dict) else self._pairs(listed(own))
+        pairs = own.items() if isinstance(own, dict) else self._pairs(as_list(own))
         for name in self.reset:
             environ.pop(name, None)
         for name, value in pairs:
             if isinstance(value, dict | list):
-                self._wrong_variable(f"gives {named(name)} more than a text")
+                self._wrong_variable(f"gives {safe_name(name)} more than a text")
             elif value is not None:
                 environ[name] = str(value)
             elif name in self.shell:
@@ -175,17 +179,19 @@ class _PlainLayer:
             name, equals, value = str(entry).partition("=")
             name = name.strip()
             if isinstance(entry, dict | list):
-                names = joined(named(str(key)) for key in entry) if isinstance(entry, dict) else ""
-                self._wrong_variable(f"has an entry that is no text: {names or 'a list'}")
+                names = (
+                    joined(safe_name(str(key)) for key in entry) if isinstance(entry, dict) else ""
+                )
+                self._wrong_variable(f"has an entry that is not text: {names or 'a list'}")
             elif not _NAME.fullmatch(name):
-                self._wrong_variable("has an entry whose name is none")
+                self._wrong_variable("has an entry without a valid name")
             else:
                 if name in told:
                     self.findings.warn(
-                        self.where, f"environment has {named(name)} twice; the last one counts"
+                        self.where, f"environment has {safe_name(name)} twice; the last one counts"
                     )
                 told.add(name)
                 yield name, value if equals else None
 
     def _wrong_variable(self, what: str) -> None:
-        self.findings.wrong(self.where, f"environment {what}; write NAME=value")
+        self.findings.problem(self.where, f"environment {what}; write NAME=value")

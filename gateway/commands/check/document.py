@@ -1,4 +1,4 @@
-"""Reading a compose file as YAML: scalars as they are written, and nothing that grows by itself."""
+"""Reads a compose file as YAML: scalars stay as written, and aliases cannot grow without limit."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -6,36 +6,36 @@ from typing import Any, Final
 import yaml
 
 from gateway.settings.findings import Findings
-from gateway.settings.values import named
+from gateway.settings.values import safe_name
 
 LARGEST: Final = 1024 * 1024
-"""Bytes of one file: a hundred times what a large compose file has."""
+"""The largest file, in bytes: a hundred times the size of a large compose file."""
 
 _MOST_PAIRS: Final = 10_000
-"""Keys of one mapping with all that it merges: aliases of aliases multiply."""
+"""Most keys of one mapping including merged ones: aliases of aliases multiply."""
 
 
 class Reset:
-    """The value of a key with `!reset`: nothing, whatever a file below says."""
+    """The value of a key with `!reset`: removes the key from the files below."""
 
 
 RESET: Final = Reset()
 
 
 class OverridingList(list[Any]):
-    """A list with `!override`, to which nothing of a file below is added."""
+    """A list with `!override`: replaces the list of the files below."""
 
 
 class OverridingMapping(dict[Any, Any]):
-    """A mapping with `!override`, to which nothing of a file below is added."""
+    """A mapping with `!override`: replaces the mapping of the files below."""
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """What YAML allows and Compose, or we, do not; `problem` is fit to be shown."""
+    """Valid YAML that Compose or this reader refuses; `problem` can be shown."""
 
 
 class _AsWritten(yaml.SafeLoader):
-    """Knows merge keys and null only: `off` stays `off`, `0x10` stays `0x10`."""
+    """Resolves merge keys and null only: `off` stays `off`, `0x10` stays `0x10`."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - how the library declares it
         first: [entry for entry in known if entry[0].endswith((":merge", ":null"))]
@@ -47,7 +47,7 @@ class _AsWritten(yaml.SafeLoader):
         self.seen: set[int] = set()
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Resolve the merge keys of a mapping, once, and refuse keys that stand twice."""
+        """Resolve the merge keys of a mapping once, and refuse duplicate keys."""
         if id(node) in self.seen:
             return
         self.seen.add(id(node))
@@ -55,12 +55,12 @@ class _AsWritten(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in own:
-                    told = f"has the key {named(key.value)} twice; remove one of them"
+                    told = f"has the key {safe_name(key.value)} twice; remove one of them"
                     raise _Refused(problem=told, problem_mark=key.start_mark)
                 own.add(key.value)
         super().flatten_mapping(node)
         if len(node.value) > _MOST_PAIRS:
-            told = "merges more than a compose file holds; write it plainly"
+            told = "merges too many keys; simplify it"
             raise _Refused(problem=told, problem_mark=node.start_mark)
 
     def overriding(self, node: yaml.Node) -> Any:
@@ -91,13 +91,14 @@ def text_of(raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError("is no text in UTF-8; save it as plain text") from None
+        raise ValueError("is not UTF-8 text; save it as plain text") from None
 
 
 def parse(text: str, where: str, findings: Findings) -> dict[str, Any]:
-    """Return a compose file's content with every scalar as the text it is written in.
+    """Return a compose file's content with every scalar as the text that was written.
 
-    Its parts may hold themselves, as YAML allows. Raises ConfigError when it is no compose file.
+    Its parts may contain themselves, as YAML allows. Raises ConfigError if it is not a compose
+    file.
     """
     try:
         # A SafeLoader makes texts, lists and mappings, nothing else.
@@ -105,13 +106,13 @@ def parse(text: str, where: str, findings: Findings) -> dict[str, Any]:
     except yaml.MarkedYAMLError as err:
         line = err.problem_mark.line + 1 if err.problem_mark else 0
         told = err.problem if isinstance(err, _Refused) else None
-        findings.wrong(
-            f"{where} line {line}", told or "is no YAML; `docker compose config` says more"
+        findings.problem(
+            f"{where} line {line}", told or "is not valid YAML; `docker compose config` says more"
         )
     except (yaml.YAMLError, ValueError, RecursionError):
-        findings.wrong(where, "is no YAML; `docker compose config` says more")
+        findings.problem(where, "is not valid YAML; `docker compose config` says more")
     else:
         if isinstance(content, dict):
             return content
-        findings.wrong(where, "is no compose file: it has no services")
-    raise findings.error()
+        findings.problem(where, "is not a compose file: it has no services")
+    raise findings.to_error()

@@ -1,4 +1,4 @@
-"""What `gateway check` shows of a configuration: every value in force, and where it came from."""
+"""The text of `gateway check`: every effective value and its origin."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar

@@ -1,4 +1,4 @@
-"""What a compose service mounts: files, folders, secrets and configs, by their place inside."""
+"""Reads what a compose service mounts: files, folders, secrets and configs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from gateway.model import Secret
 from gateway.settings.findings import Findings
 from gateway.settings.quickfiles import PLACES
 from gateway.settings.sources import SECRETFILE, SECRETS_FOLDER
-from gateway.settings.values import named, plain, shown, unquoted
+from gateway.settings.values import safe_name, safe_quote, safe_text, unquoted
 
 _ANY_SECRET: Final = str(SECRETS_FOLDER / "*")
 
@@ -32,11 +32,11 @@ Granted = Mapping[str, tuple[Any, "Mounting"]]
 """Secrets or configs by name, each with the reader of the file that defines it."""
 
 Mounts = Mapping[PurePosixPath, Mount]
-"""By place in the container."""
+"""Mounts by their path in the container."""
 
 
 def is_there(path: Path, kind: Callable[[int], bool] = bool) -> bool:
-    """Say whether something of a kind is at `path`; what cannot be looked at counts as there."""
+    """Whether something of a kind is at `path`; True if that cannot be determined."""
     try:
         return kind(path.stat().st_mode)
     except PermissionError:
@@ -61,12 +61,12 @@ class Mounting:
     def mounts(self, service: Mapping[str, Any], tops: Mapping[str, Granted]) -> Mounts:
         """Return what a service mounts; `tops` are the project's secrets and configs."""
         found: dict[PurePosixPath, Mount] = {}
-        for entry in listed(service.get("volumes")):
+        for entry in as_list(service.get("volumes")):
             found |= dict(self._volume(entry))
         for kind, folder in (("configs", PurePosixPath("/")), ("secrets", SECRETS_FOLDER)):
-            for entry in listed(service.get(kind)):
+            for entry in as_list(service.get(kind)):
                 found |= dict(self._granted(entry, tops[kind], folder))
-        # A target that climbs would be laid out outside the folder made for it.
+        # A target with .. could end up outside the temporary folder.
         return {target: mount for target, mount in found.items() if ".." not in target.parts}
 
     def _volume(self, entry: Any) -> Iterator[tuple[PurePosixPath, Mount]]:
@@ -84,18 +84,18 @@ class Mounting:
         elif any(_concerns(PurePosixPath(target), PurePosixPath(place)) for place in PLACES):
             self.findings.warn(
                 self.where,
-                f"the volume {shown(source)} at {plain(target)} cannot be looked into",
+                f"the volume {safe_quote(source)} at {safe_text(target)} cannot be checked",
             )
 
     def _granted(
         self, entry: Any, known: Granted, folder: PurePosixPath
     ) -> Iterator[tuple[PurePosixPath, Mount]]:
-        """Yield where a secret or config is mounted; those that are nowhere here are told."""
+        """Yield where a secret or config is mounted; report those that are not local files."""
         name = str(entry.get("source", "")) if isinstance(entry, dict) else str(entry)
         target = str(entry.get("target") or name) if isinstance(entry, dict) else name
         place = folder / target
         definition, defined_by = known.get(name, (None, self))
-        match mapping(definition):
+        match as_mapping(definition):
             case {"file": str(source)} if source:
                 yield place, Mount(defined_by.host_path(source), source, self.where, granted=True)
             case {"content": str(text)}:
@@ -106,14 +106,16 @@ class Mounting:
                     Mount(Secret(defined_by.shell[variable]), name, self.where, granted=True),
                 )
             case {"environment": str(variable)}:
-                self.findings.wrong(
+                self.findings.problem(
                     self.where,
-                    f"takes {shown(name)} from {named(variable)}, which is not set; set it",
+                    f"takes {safe_quote(name)} from {safe_name(variable)}, which is not set; set "
+                    "it",
                 )
             case _:
                 self.findings.warn(
                     self.where,
-                    f"{shown(name)} at {plain(str(place))} is no file here and is not checked",
+                    f"{safe_quote(name)} at {safe_text(str(place))} is not a local file and is "
+                    "not checked",
                 )
 
     def host_path(self, text: str) -> Path:
@@ -122,34 +124,38 @@ class Mounting:
         return (self.folder / (Path(text).expanduser() if home else text)).absolute()
 
 
-def tell_missing(mounts: Mounts, variables: Mapping[str, str], findings: Findings) -> None:
-    """Refuse mounted files that decide something and are not there; tell folders."""
+def report_missing_files(mounts: Mounts, variables: Mapping[str, str], findings: Findings) -> None:
+    """Refuse missing files that matter to the configuration; report missing folders."""
     files = [unquoted(text) for name, text in variables.items() if name.endswith(SECRETFILE)]
     places = (*PLACES, _ANY_SECRET, *files)
     for target, mount in mounts.items():
         if isinstance(mount.source, Secret) or is_there(mount.source):
             continue
-        said = f"mounts {plain(mount.written)} at {plain(str(target))}, and it is not there; "
+        said = (
+            f"mounts {safe_text(mount.written)} at {safe_text(str(target))}, but it does not "
+            "exist; "
+        )
         if mount.granted or any(fnmatchcase(str(target), place) for place in places):
-            findings.wrong(mount.where, f"{said}correct the path, or check where the file is")
+            findings.problem(mount.where, f"{said}correct the path, or run check where the file is")
         elif any(_concerns(target, PurePosixPath(place)) for place in places):
             findings.warn(
-                mount.where, f"{said}what it holds is not checked, and Docker would make it empty"
+                mount.where,
+                f"{said}its contents are not checked, and Docker would create an empty directory",
             )
 
 
 def _concerns(target: PurePosixPath, place: PurePosixPath) -> bool:
-    """Say whether a mount at `target` decides what is at `place`, which may end in a pattern."""
+    """Whether a mount at `target` affects what is at `place`, which may end in a pattern."""
     folder = place.parent if "*" in place.name else place
     return target == folder or target in folder.parents or folder in target.parents
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def as_mapping(value: Any) -> dict[str, Any]:
     """Return a mapping, or an empty one for anything else."""
     return value if isinstance(value, dict) else {}
 
 
-def listed(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """Return a value that may be written alone or as a list."""
     if value is None or value == "":
         return []

@@ -1,7 +1,7 @@
-"""The files of a compose project: the one that is named, and those that it extends and includes.
+"""Finds the files of a compose project: the main file, and those it extends and includes.
 
-The rules are those of the Compose specification, "Extend", "Include" and "Merge". Only files of
-this machine are followed. A file that is included has its own folder for relative paths and its own
+The rules are those of the Compose specification, "Extend", "Include" and "Merge". Only local
+files are followed. A file that is included has its own folder for relative paths and its own
 `.env`, over which the including project's variables win; a file that is extended has only its own
 folder.
 """
@@ -20,11 +20,11 @@ from gateway.commands.check.document import (
     read_text,
 )
 from gateway.commands.check.envfile import env_file
-from gateway.commands.check.mounting import is_there, listed, mapping
-from gateway.commands.check.plain import Plain
+from gateway.commands.check.interpolate import Interpolator
+from gateway.commands.check.mounting import as_list, as_mapping, is_there
 from gateway.errors import ConfigError
 from gateway.settings.findings import Findings, joined
-from gateway.settings.values import plain, shown
+from gateway.settings.values import safe_quote, safe_text
 
 _MOST_FILES: Final = 50
 _DEEPEST: Final = 20
@@ -49,7 +49,7 @@ class Source:
     @property
     def services(self) -> dict[str, Any]:
         """The services that it defines itself."""
-        return mapping(self.document.get("services"))
+        return as_mapping(self.document.get("services"))
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,19 @@ def find_service(first: Source, name: str, findings: Findings) -> Project:
     groups = [[first], *files.included(first, ())]
     holders = [group for group in groups if any(name in source.services for source in group)]
     if not holders:
-        names = (plain(str(one)) for group in groups for source in group for one in source.services)
+        names = (
+            safe_text(str(one)) for group in groups for source in group for one in source.services
+        )
         known = joined(dict.fromkeys(names)) or "none"
-        findings.wrong(first.where, f"has no service {shown(name)}; its services are: {known}")
-        raise findings.error()
+        findings.problem(
+            first.where, f"has no service {safe_quote(name)}; its services are: {known}"
+        )
+        raise findings.to_error()
     for group in holders[1:]:
-        findings.wrong(
+        findings.problem(
             group[0].where,
-            f"defines the service {shown(name)}, and so does {holders[0][0].where}; rename one",
+            f"defines the service {safe_quote(name)}, and so does {holders[0][0].where}; rename "
+            "one",
         )
     layers: list[Layer] = []
     for source in holders[0]:
@@ -127,7 +132,7 @@ class _Files:
         written = source.services[name]
         if not isinstance(written, dict):
             if written:
-                self.findings.wrong(source.where, f"service {plain(name)} is not a mapping")
+                self.findings.problem(source.where, f"service {safe_text(name)} is not a mapping")
             return [Layer(source, {})]
         own = Layer(source, {key: one for key, one in written.items() if key != "extends"})
         extends = written.get("extends")
@@ -135,10 +140,12 @@ class _Files:
             return [own]
         step = (source.path, name)
         if step in trail:
-            self.findings.wrong(source.where, f"service {plain(name)} extends itself in the end")
+            self.findings.problem(
+                source.where, f"service {safe_text(name)} extends itself through other services"
+            )
             return [own]
         if len(trail) == _DEEPEST:
-            self.findings.wrong(
+            self.findings.problem(
                 source.where, f"more than {_DEEPEST} services extend each other; make them fewer"
             )
             return [own]
@@ -148,8 +155,8 @@ class _Files:
         return _stacked(self.layers(*base, (*trail, step)), [own])
 
     def _base(self, source: Source, extends: Any) -> tuple[Source, str] | None:
-        """Return the file and the name of the service that is extended, None when it is nowhere."""
-        said = Plain(source.where, source.shell, self.findings).value(extends, "extends")
+        """Return the file and the name of the extended service, None if it does not exist."""
+        said = Interpolator(source.where, source.shell, self.findings).value(extends, "extends")
         service = str(said.get("service", "")) if isinstance(said, dict) else str(said)
         file = str(said.get("file") or "") if isinstance(said, dict) else ""
         if file:
@@ -159,21 +166,23 @@ class _Files:
             source = opened
         if service in source.services:
             return source, service
-        known = joined(plain(str(one)) for one in source.services) or "none"
-        self.findings.wrong(
+        known = joined(safe_text(str(one)) for one in source.services) or "none"
+        self.findings.problem(
             source.where,
-            f"has no service {shown(service)}, which another service extends; its services are: "
-            f"{known}",
+            f"has no service {safe_quote(service)}, which another service extends; its services "
+            f"are: {known}",
         )
         return None
 
     def included(self, source: Source, trail: tuple[Path | None, ...]) -> Iterator[list[Source]]:
         """Yield the files that `source` includes, each with those that are merged with it."""
         if source.path in trail:
-            self.findings.wrong(source.where, "includes itself in the end; remove one include")
+            self.findings.problem(
+                source.where, "includes itself through other files; remove one include"
+            )
             return
-        reader = Plain(source.where, source.shell, self.findings)
-        for entry in listed(reader.value(source.document.get("include"), "include")):
+        reader = Interpolator(source.where, source.shell, self.findings)
+        for entry in as_list(reader.value(source.document.get("include"), "include")):
             group = list(self._group(source, entry))
             if group:
                 yield group
@@ -182,17 +191,17 @@ class _Files:
 
     def _group(self, source: Source, entry: Any) -> Iterator[Source]:
         """Open the files of one entry of `include`."""
-        more = mapping(entry)
-        paths = [str(path) for path in listed(more.get("path") if more else entry)]
+        more = as_mapping(entry)
+        paths = [str(path) for path in as_list(more.get("path") if more else entry)]
         if not paths:
-            self.findings.wrong(source.where, "has an include without a path; write the file's")
+            self.findings.problem(source.where, "has an include without a path; write the file's")
             return
         first = source.folder / paths[0]
         folder = source.folder / str(more.get("project_directory") or first.parent)
         shell = source.shell
         if "env_file" in more:
             own: dict[str, str] = {}
-            for file in listed(more["env_file"]):
+            for file in as_list(more["env_file"]):
                 own |= env_file(source.folder / str(file), self.findings, source.shell)
             shell = {**own, **shell}
         else:
@@ -205,25 +214,25 @@ class _Files:
     def _open(
         self, source: Source, written: str, key: str, folder: Path | None, shell: Mapping[str, str]
     ) -> Source | None:
-        """Return the file that `source` names by `key`, None and a problem when it is none."""
-        said = f"{key} names {plain(written)}"
+        """Return the file that `source` names under `key`, or None after adding a problem."""
+        said = f"{key} names {safe_text(written)}"
         if any(mark in written for mark in _REMOTE):
-            self.findings.wrong(
+            self.findings.problem(
                 source.where,
                 f"{said}, which is not a local file; check what Compose makes of it: {_PIPE}",
             )
             return None
         self.left -= 1
         if self.left < 0:
-            self.findings.wrong(
+            self.findings.problem(
                 source.where, f"{said}, and more than {_MOST_FILES} files are too many to follow"
             )
-            raise self.findings.error()
+            raise self.findings.to_error()
         try:
             path = (source.folder / written).absolute()
             is_file = S_ISREG(path.stat().st_mode)
             if not path.resolve().is_relative_to(self.home):
-                self.findings.tell(
+                self.findings.info(
                     source.where, f"{said}, which is outside the project's directory"
                 )
             text = read_text(path) if is_file else ""  # a pipe could keep us waiting for ever
@@ -236,5 +245,5 @@ class _Files:
             reason = str(err)
         else:
             return Source(str(path), folder or path.parent, shell, document, path)
-        self.findings.wrong(source.where, f"{said}, which {reason}")
+        self.findings.problem(source.where, f"{said}, which {reason}")
         return None
