@@ -1,7 +1,7 @@
-"""Frozen values that all rooms share: what is configured, what the machine is like, what is told.
+"""Frozen values that all packages share: the configuration, the facts about the namespace, reports.
 
-Nothing here decides anything or touches the kernel. Times are seconds of the monotonic clock,
-sizes are bytes, unless a name says otherwise.
+Nothing here decides anything or touches the kernel. Times are seconds of CLOCK_BOOTTIME and sizes
+are bytes, unless a name says otherwise.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ INTERFACE = "wg0"
 
 
 class Secret:
-    """A text that no log, error or representation may show; `reveal` is the only way to it."""
+    """A text that must not be logged, reported or represented; only `reveal` returns it."""
 
     __slots__ = ("_text",)
 
@@ -66,7 +66,7 @@ class Backend(StrEnum):
 
 
 class ProbeKind(StrEnum):
-    """How the tunnel is probed from inside: `auto` asks its resolver, if it has one."""
+    """How the tunnel is probed from inside: `auto` queries its resolver, if it has one."""
 
     AUTO = "auto"
     DNS = "dns"
@@ -76,7 +76,7 @@ class ProbeKind(StrEnum):
 
 @dataclass(frozen=True)
 class HealthProbe:
-    """How the tunnel is probed; `address` is whom to ping, None for the tunnel's resolver."""
+    """How the tunnel is probed; `address` is the host to ping, None for the tunnel's resolver."""
 
     kind: ProbeKind = ProbeKind.AUTO
     address: Address | None = None
@@ -117,7 +117,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class NamedEndpoint:
-    """Where a WireGuard server listens, by a name that has yet to be looked up."""
+    """Where a WireGuard server listens, as a name that has not been looked up yet."""
 
     name: str
     port: int
@@ -170,12 +170,12 @@ class Tunnel:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that are to be looked up before the tunnel can be used, in order."""
+        """The names to look up before the tunnel can be used, in order."""
         found = (peer.endpoint for peer in self.peers)
         return tuple(dict.fromkeys(e.name for e in found if isinstance(e, NamedEndpoint)))
 
     def has_family(self, version: int) -> bool:
-        """Say whether the tunnel carries IP `version` (4 or 6): it has an address of it."""
+        """Whether the tunnel carries IP `version` (4 or 6), that is, has an address of it."""
         return any(address.version == version for address in self.addresses)
 
 
@@ -192,8 +192,8 @@ class Config:
     """The whole configuration, checked; see docs/configuration.md for each variable.
 
     `tunnels` are the candidates to connect with, in order of preference; there is at least one.
-    `dns` are the resolvers that go into resolv.conf, in order. `endpoint_resolver` is asked for the
-    endpoint's name, outside of the tunnel; None for the one that the container was given. The
+    `dns` are the resolvers for resolv.conf, in order. `endpoint_resolver` looks up the endpoint's
+    name outside the tunnel; None for the resolver of the container. The
     commands are argument lists, empty for none; an argument may be a secret.
     """
 

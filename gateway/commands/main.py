@@ -44,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"portcullis {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("run", help="run the gateway (the default)")
-    told = commands.add_parser("status", help="show the state of the running gateway")
-    told.add_argument("--json", action="store_true", help="print JSON")
+    shown = commands.add_parser("status", help="show the state of the running gateway")
+    shown.add_argument("--json", action="store_true", help="print JSON")
     checked = commands.add_parser(
         "check", help="check the configuration and show what it means; changes nothing"
     )

@@ -23,16 +23,16 @@ ASK_INSTEAD = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 def status(*, as_json: bool) -> int:
     """Print the status of the running gateway; the exit code says whether it is healthy."""
     try:
-        told = ask(settings.health_address(settings.environment()))
+        answered = ask(settings.health_address(settings.environment()))
     except NetworkError as err:
         print(visible(str(err)), file=sys.stderr)
         return FAILED
     if as_json:
-        print(json.dumps(told))
+        print(json.dumps(answered))
     else:
-        for name, value in told.items():
+        for name, value in answered.items():
             print(f"{visible(name.replace('_', ' ')):14} {for_people(value)}")
-    return OK if told.get("healthy") else FAILED
+    return OK if answered.get("healthy") else FAILED
 
 
 def ask(address: HostPort) -> dict[str, object]:
@@ -46,12 +46,12 @@ def ask(address: HostPort) -> dict[str, object]:
     except OSError as err:
         raise NetworkError(f"no answer from the gateway ({err})", where) from err
     try:
-        told = json.loads(answer.partition(b"\r\n\r\n")[2])
+        answered = json.loads(answer.partition(b"\r\n\r\n")[2])
     except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict):
+        answered = None
+    if not isinstance(answered, dict):
         raise NetworkError("the reply is not from the gateway", where)
-    return told
+    return answered
 
 
 def exchange(host: str, port: int) -> bytes:

@@ -174,7 +174,7 @@ _REFUSED: Final = tuple(
         ("224.0.0.0/4", "multicast is never let out"),
         ("ff00::/8", "multicast is never let out"),
         ("255.255.255.255/32", "broadcast is never let out"),
-        ("0.0.0.0/8", "it is no destination"),
+        ("0.0.0.0/8", "it is not a destination"),
         ("::ffff:0:0/96", "it is IPv4 inside IPv6; write the IPv4 subnet"),
     )
 )

@@ -61,11 +61,13 @@ def check_names(environ: Mapping[str, str], findings: Findings) -> None:
         if name in _KILL_SWITCH:
             _check_kill_switch(name, text, findings)
         elif line := _elsewhere(name):
-            tell = findings.info if line.startswith("not needed") or text.lower() in _OFF else None
-            (tell or findings.warn)(said, line)
+            report = (
+                findings.info if line.startswith("not needed") or text.lower() in _OFF else None
+            )
+            (report or findings.warn)(said, line)
         elif name.upper() in _KNOWN:
-            told = f"unknown; variables are written in capitals: {name.upper()}"
-            findings.problem(said, told)
+            message = f"unknown; variables are written in capitals: {name.upper()}"
+            findings.problem(said, message)
         else:
             _check_spelling(name, findings)
 

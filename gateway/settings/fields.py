@@ -103,8 +103,8 @@ def command(text: str) -> tuple[str, ...]:
         raise ValueError("does not name a program; begin with its path")
     for word in words:
         if shell := _SHELL.fullmatch(word):
-            told = next(filter(None, shell.groups()))
-            raise ValueError(f"has {told}, but no shell runs it: put the command in a script")
+            found = next(filter(None, shell.groups()))
+            raise ValueError(f"has {found}, but no shell runs it: put the command in a script")
     return tuple(word.replace(_INTERFACE, INTERFACE) for word in words)
 
 

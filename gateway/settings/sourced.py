@@ -53,7 +53,7 @@ def default(value: T, variable: str) -> Sourced[T]:
 
 
 def origin_text(sourced: Sourced[object] | None) -> str:
-    """Return the text of an origin; None stands for a default."""
+    """Return the text of an origin; None means the default."""
     return sourced.origin.text if sourced else _DEFAULT
 
 

@@ -108,7 +108,7 @@ def _report_names(candidate: SourcedTunnel, findings: Findings) -> None:
             findings.info(
                 host.origin.where,
                 f"the server's name {safe_quote(host.value)} is looked up outside the tunnel, "
-                "where whoever answers sees it; write its address to avoid that",
+                "where the resolver sees it; write its address to avoid that",
             )
 
 

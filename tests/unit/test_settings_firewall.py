@@ -47,7 +47,7 @@ def test_private_shared_and_link_local_subnets_may_be_outside(tmp_path: Path, su
         ("239.255.255.250", "multicast"),
         ("ff02::/16", "multicast"),
         ("255.255.255.255", "broadcast"),
-        ("0.0.0.0", "no destination"),
+        ("0.0.0.0", "not a destination"),
         ("::ffff:192.168.1.0/120", "IPv4"),
     ],
 )

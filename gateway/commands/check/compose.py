@@ -174,7 +174,7 @@ class _ServiceLayer:
 
     def _pairs(self, entries: list[Any]) -> Iterator[tuple[str, str | None]]:
         """Yield the names and values of a list; None where the shell has the value."""
-        told: set[str] = set()
+        seen: set[str] = set()
         for entry in entries:
             name, equals, value = str(entry).partition("=")
             name = name.strip()
@@ -186,11 +186,11 @@ class _ServiceLayer:
             elif not _NAME.fullmatch(name):
                 self._wrong_variable("has an entry without a valid name")
             else:
-                if name in told:
+                if name in seen:
                     self.findings.warn(
                         self.where, f"environment has {safe_name(name)} twice; the last one counts"
                     )
-                told.add(name)
+                seen.add(name)
                 yield name, value if equals else None
 
     def _wrong_variable(self, what: str) -> None:

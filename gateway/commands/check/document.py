@@ -55,13 +55,13 @@ class _AsWritten(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in own:
-                    told = f"has the key {safe_name(key.value)} twice; remove one of them"
-                    raise _Refused(problem=told, problem_mark=key.start_mark)
+                    fault = f"has the key {safe_name(key.value)} twice; remove one of them"
+                    raise _Refused(problem=fault, problem_mark=key.start_mark)
                 own.add(key.value)
         super().flatten_mapping(node)
         if len(node.value) > _MOST_PAIRS:
-            told = "merges too many keys; simplify it"
-            raise _Refused(problem=told, problem_mark=node.start_mark)
+            fault = "merges too many keys; simplify it"
+            raise _Refused(problem=fault, problem_mark=node.start_mark)
 
     def overriding(self, node: yaml.Node) -> Any:
         """Return the value of a node with `!override`."""
@@ -105,9 +105,9 @@ def parse(text: str, where: str, findings: Findings) -> dict[str, Any]:
         content = yaml.load(text, Loader=_AsWritten)  # noqa: S506
     except yaml.MarkedYAMLError as err:
         line = err.problem_mark.line + 1 if err.problem_mark else 0
-        told = err.problem if isinstance(err, _Refused) else None
+        fault = err.problem if isinstance(err, _Refused) else None
         findings.problem(
-            f"{where} line {line}", told or "is not valid YAML; `docker compose config` says more"
+            f"{where} line {line}", fault or "is not valid YAML; `docker compose config` says more"
         )
     except (yaml.YAMLError, ValueError, RecursionError):
         findings.problem(where, "is not valid YAML; `docker compose config` says more")

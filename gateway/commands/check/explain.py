@@ -28,7 +28,7 @@ def explain(loaded: Loaded) -> str:
         text += [head, *map(_row, rows), ""]
     text += ["Everything else", *map(_row, _common(loaded)), ""]
     if loaded.notices:
-        text += ["To know", *(f"  {notice.weight}: {notice}" for notice in loaded.notices), ""]
+        text += ["Notices", *(f"  {notice.weight}: {notice}" for notice in loaded.notices), ""]
     return "\n".join(text)
 
 
@@ -44,10 +44,10 @@ def _line(name: str, sourced: Sourced[T], show: Callable[[T], str] = str) -> Lin
 def _tunnel(tunnel: SourcedTunnel) -> Iterator[Line]:
     yield _line("WIREGUARD_PRIVATE_KEY", tunnel.private_key, _set)
     yield _line("WIREGUARD_ADDRESSES", tunnel.addresses, _list)
-    yield _line("WIREGUARD_MTU", tunnel.mtu, lambda mtu: str(mtu) if mtu else "by the uplink")
+    yield _line("WIREGUARD_MTU", tunnel.mtu, lambda mtu: str(mtu) if mtu else "from the uplink")
     yield _line("(ListenPort)", tunnel.listen_port)
     yield _line(
-        "(FwMark)", tunnel.fwmark, lambda mark: hex(mark) if mark else "drawn at each start"
+        "(FwMark)", tunnel.fwmark, lambda mark: hex(mark) if mark else "random at each start"
     )
 
 

@@ -66,7 +66,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def _braced(inside: str, environ: Mapping[str, str], depth: int) -> str:
-    """Return the value of what stands between `${` and `}`."""
+    """Return the value of the text between `${` and `}`."""
     name = _NAME.match(inside)
     if not name:
         raise ValueError("has a ${ that does not begin a variable; write $$ for a dollar sign")
@@ -114,8 +114,8 @@ class Interpolator:
         """
         self.left -= 1
         if depth > _DEEPEST_VALUE or self.left < 0:
-            told = f"{key} contains itself, or far more than a service needs; simplify it"
-            self.findings.problem(self.where, told)
+            fault = f"{key} contains itself, or far more than a service needs; simplify it"
+            self.findings.problem(self.where, fault)
             raise self.findings.to_error()
         match value:
             case str():

@@ -50,7 +50,7 @@ def _published(entry: Any) -> PortRange | None:
         found = values.ports(text)
     except ValueError:
         return None
-    # Compose publishes TCP unless told otherwise.
+    # Compose publishes TCP by default.
     return found[0] if found else None
 
 

@@ -27,7 +27,7 @@ def rules_of(config: Config, syntax: str) -> str:
     own = " and ".join(str(address.ip) for address in EXAMPLE.uplinks[0].addresses)
     parts = [f"The rules of each state, in a container with the addresses {own} on eth0."]
     if any(tunnel.names for tunnel in config.tunnels):
-        parts.append(f"{NOT_YET_KNOWN} stands for the address that a server's name will have.")
+        parts.append(f"{NOT_YET_KNOWN} represents the address that a server's name resolves to.")
     if any(tunnel.fwmark is None for tunnel in config.tunnels):
         parts.append(f"The firewall mark {DRAWN_MARK:#x} is an example; each start draws its own.")
     for title, state in each_state(config):

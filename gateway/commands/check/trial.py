@@ -57,7 +57,7 @@ def _lay_out(mounts: Mounts, root: Path, where: str, findings: Findings) -> None
 def _put(root: Path, target: PurePosixPath, source: Path | Secret) -> None:
     """Link `source` to its place below `root`; a link to a folder on the way is expanded.
 
-    A text becomes a file that nobody else can read.
+    A text becomes a file that other users cannot read.
     """
     place = root
     for part in target.parts[1:-1]:
