@@ -1,23 +1,18 @@
-"""`gateway status`: asks the running gateway for its state and shows the answer."""
+"""`gateway status`: asks the running gateway for its state and shows the answer.
+
+While the gateway is gone, any workload can listen on its port, so `healthcheck.ask` limits the time
+and the size of a reply.
+"""
 
 import json
-import socket
 import sys
-from time import monotonic
 
 from gateway import settings
 from gateway.commands.exit_codes import FAILED, OK
 from gateway.errors import NetworkError
 from gateway.model import HostPort
-
-ANSWER_TIME = 3.0
-"""Seconds that the running gateway may take to answer, in all."""
-
-LARGEST_ANSWER = 65536
-"""Bytes of an answer. While the gateway is gone, any workload can listen on its port."""
-
-ASK_INSTEAD = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked, not bound
-"""Where to ask a server that listens on every address."""
+from healthcheck import __main__ as healthcheck
+from healthcheck.__main__ import ASK_INSTEAD, TIME_LIMIT
 
 
 def status(*, as_json: bool) -> int:
@@ -40,39 +35,18 @@ def ask(address: HostPort) -> dict[str, object]:
     host = ASK_INSTEAD.get(address.host, address.host)
     where = f"{host}:{address.port}"
     try:
-        answer = exchange(host, address.port)
+        reply = healthcheck.ask(host, address.port)
     except TimeoutError as err:
-        raise NetworkError(f"no complete answer within {ANSWER_TIME:g} s", where) from err
-    except OSError as err:
+        raise NetworkError(f"no complete answer within {TIME_LIMIT:g} s", where) from err
+    except (OSError, healthcheck.Unhealthy) as err:
         raise NetworkError(f"no answer from the gateway ({err})", where) from err
     try:
-        answered = json.loads(answer.partition(b"\r\n\r\n")[2])
+        answered = json.loads(reply.partition(b"\r\n\r\n")[2])
     except (ValueError, RecursionError):
         answered = None
     if not isinstance(answered, dict):
         raise NetworkError("the reply is not from the gateway", where)
     return answered
-
-
-def exchange(host: str, port: int) -> bytes:
-    """Return the whole answer to GET /healthz; raises OSError if it takes too long or is too long.
-
-    The peer may be any program: it may send byte by byte, and without end.
-    """
-    deadline = monotonic() + ANSWER_TIME
-    answer = b""
-    with socket.create_connection((host, port), timeout=ANSWER_TIME) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: gateway\r\nConnection: close\r\n\r\n")
-        while len(answer) <= LARGEST_ANSWER:
-            remaining = deadline - monotonic()
-            if remaining <= 0:
-                raise TimeoutError
-            connection.settimeout(remaining)
-            part = connection.recv(LARGEST_ANSWER)
-            if not part:
-                return answer
-            answer += part
-    raise OSError(f"longer than {LARGEST_ANSWER} bytes")
 
 
 def for_people(value: object) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands.status import ANSWER_TIME, LARGEST_ANSWER, for_people, visible
+from gateway.commands.status import for_people, visible
+from healthcheck.__main__ import LARGEST_REPLY, TIME_LIMIT
 from tests.unit.test_healthcheck import saying, server
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -73,8 +74,8 @@ def test_every_kind_of_value_is_made_visible(value: object) -> None:
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (without_end, f"longer than {LARGEST_ANSWER} bytes"),
-        (byte_by_byte, f"no complete answer within {ANSWER_TIME:g} s"),
+        (without_end, f"longer than {LARGEST_REPLY} bytes"),
+        (byte_by_byte, f"no complete answer within {TIME_LIMIT:g} s"),
         (saying(b"\x1b[2J"), "the reply is not from the gateway"),
         (saying(HEAD + b"[" * 60000), "the reply is not from the gateway"),
         (saying(HEAD + b"[]"), "the reply is not from the gateway"),
