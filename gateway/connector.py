@@ -15,7 +15,7 @@ import structlog
 
 from gateway.enforcement import Enforcement
 from gateway.errors import FirewallError, GatewayError, KernelError, NetworkError, TunnelError
-from gateway.model import INTERFACE, Config, Tunnel
+from gateway.model import INTERFACE, Candidate, Config, Tunnel
 from gateway.parts import Parts
 from gateway.policy.dns import resolv_conf, resolved, resolvers_of
 from gateway.policy.routing import routing_for, tunnel_mtu, uplink_to, without_interface
@@ -49,7 +49,7 @@ class Connector:
         if self._work is not None:
             self._work.cancel()
 
-    async def look_up(self, candidate: Tunnel) -> Event:
+    async def look_up(self, candidate: Candidate) -> Event:
         """Have the names of the candidate's endpoints looked up; their hole is open."""
         return await self._within_limit(self._look_up(candidate))
 
@@ -75,7 +75,7 @@ class Connector:
         finally:
             self._work = None
 
-    async def _look_up(self, candidate: Tunnel) -> Event:
+    async def _look_up(self, candidate: Candidate) -> Event:
         answers = await self._parts.resolver.ask(candidate.names)
         tunnels = resolved(candidate, answers, self._kernel.facts)
         return Resolved(tunnels) if tunnels else Failed("no address that an uplink has a route to")

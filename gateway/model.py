@@ -4,6 +4,7 @@ Nothing here decides anything or touches the kernel. Times are seconds of CLOCK_
 are bytes, unless a name says otherwise.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import (
@@ -127,8 +128,11 @@ class NamedEndpoint:
 
 
 @dataclass(frozen=True)
-class Peer:
-    """One WireGuard peer. Keys are base64 of 32 bytes; the keepalive is in seconds, 0 for none."""
+class CandidatePeer:
+    """One WireGuard peer as it is configured: its server may be given by name.
+
+    Keys are base64 of 32 bytes; the keepalive is in seconds, 0 for none.
+    """
 
     public_key: str
     endpoint: Endpoint | NamedEndpoint
@@ -138,29 +142,29 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Tunnel:
-    """One complete WireGuard configuration that the gateway can connect with.
+class Peer(CandidatePeer):
+    """One WireGuard peer whose server has an address."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One complete WireGuard configuration as the user gave it.
 
     `addresses` are those of the tunnel interface; `mtu` is None when it follows from the uplink;
     `listen_port` and `fwmark` identify the encrypted flow; `fwmark` is None when the user chose
     none, until `policy.marks` fills in a secret one. `dns` are the resolvers that go with this
-    tunnel, where candidates differ in them (else `Config.dns` holds for all).
+    candidate, where candidates differ in them (else `Config.dns` holds for all).
     """
 
     private_key: Secret
     addresses: tuple[Interface, ...]
-    peers: tuple[Peer, ...]
+    peers: tuple[CandidatePeer, ...]
     listen_port: int = 51820
     fwmark: int | None = None
     mtu: int | None = None
     dns: tuple[Address, ...] = ()
-
-    @property
-    def mark(self) -> int:
-        """The mark of the encrypted flow; raises ValueError while there is none."""
-        if self.fwmark is None:
-            raise ValueError("this tunnel has no firewall mark yet")
-        return self.fwmark
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -177,6 +181,43 @@ class Tunnel:
     def has_family(self, version: int) -> bool:
         """Whether the tunnel carries IP `version` (4 or 6), that is, has an address of it."""
         return any(address.version == version for address in self.addresses)
+
+    def resolved(self, servers: Mapping[str, Address]) -> "Tunnel":
+        """Return the tunnel to build, with the address of each name from `servers`.
+
+        Raises KeyError for a name without an address, and ValueError without a mark.
+        """
+        if self.fwmark is None:
+            raise ValueError("this tunnel has no firewall mark yet")
+        peers = (
+            Peer(
+                peer.public_key,
+                Endpoint(servers[peer.endpoint.name], peer.endpoint.port)
+                if isinstance(peer.endpoint, NamedEndpoint)
+                else peer.endpoint,
+                peer.allowed_ips,
+                peer.preshared_key,
+                peer.persistent_keepalive,
+            )
+            for peer in self.peers
+        )
+        return Tunnel(
+            self.private_key,
+            self.addresses,
+            tuple(peers),
+            self.listen_port,
+            mtu=self.mtu,
+            dns=self.dns,
+            fwmark=self.fwmark,
+        )
+
+
+@dataclass(frozen=True)
+class Tunnel(Candidate):
+    """A candidate to connect with: its servers have addresses, and its flow has a mark."""
+
+    peers: tuple[Peer, ...]
+    fwmark: int = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -197,7 +238,7 @@ class Config:
     commands are argument lists, empty for none; an argument may be a secret.
     """
 
-    tunnels: tuple[Tunnel, ...]
+    tunnels: tuple[Candidate, ...]
     dns: tuple[Address, ...] = ()
     outbound_subnets: tuple[Network, ...] = ()
     input_ports: tuple[PortRange, ...] = ()

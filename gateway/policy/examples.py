@@ -1,10 +1,9 @@
 """One state of each kind for a configuration, to show what it would allow."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from ipaddress import ip_address
 
-from gateway.model import Config, Endpoint, NamedEndpoint, Tunnel
+from gateway.model import Config
 from gateway.policy.marks import SHOWN, with_secret_mark
 from gateway.policy.pulse import Pulse
 from gateway.policy.states import (
@@ -39,7 +38,7 @@ def each_state(config: Config) -> Iterator[tuple[str, State]]:
     config = with_secret_mark(config, DRAWN_MARK)
     yield "Locked, and stopping", Locked()
     for number, candidate in enumerate(config.tunnels, 1):
-        tunnel = _with_addresses(candidate)
+        tunnel = candidate.resolved(dict.fromkeys(candidate.names, NOT_YET_KNOWN))
         turn = Turn((tunnel,))
         which = f" with tunnel {number}" if len(config.tunnels) > 1 else ""
         if candidate.names:
@@ -59,13 +58,3 @@ def each_state(config: Config) -> Iterator[tuple[str, State]]:
             Connecting(turn, tunnel, Reason.NO_HANDSHAKE, since=0.0, retry_at=0.0, built=True),
         )
         yield f"Connected{which}", Connected(turn, tunnel, since=0.0, pulse=Pulse())
-
-
-def _with_addresses(tunnel: Tunnel) -> Tunnel:
-    peers = tuple(
-        replace(peer, endpoint=Endpoint(NOT_YET_KNOWN, peer.endpoint.port))
-        if isinstance(peer.endpoint, NamedEndpoint)
-        else peer
-        for peer in tunnel.peers
-    )
-    return replace(tunnel, peers=peers)

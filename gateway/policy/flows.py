@@ -74,7 +74,7 @@ def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterat
         source_ports=there,
         destination_ports=here,
     )
-    yield Chain.PREROUTING, replace(arriving, verdict=SetMark(marks.shown(tunnel.mark)))
+    yield Chain.PREROUTING, replace(arriving, verdict=SetMark(marks.shown(tunnel.fwmark)))
     yield Chain.INPUT, arriving
     yield (
         Chain.OUTPUT,
@@ -86,7 +86,7 @@ def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterat
             protocol=Transport.UDP,
             source_ports=here,
             destination_ports=there,
-            mark=tunnel.mark,
+            mark=tunnel.fwmark,
         ),
     )
 
@@ -185,7 +185,7 @@ def no_mark_on_loopback(loopback: str, tunnel: Tunnel) -> Iterator[Entry]:
             why="P3 the mark is not shown",
             verdict=Drop(),
             out_interface=loopback,
-            mark=tunnel.mark,
+            mark=tunnel.fwmark,
         ),
     )
 

@@ -109,7 +109,7 @@ def foreign_change(tunnel: Tunnel, status: TunnelStatus) -> str:
     """
     if status.listen_port != tunnel.listen_port:
         return f"somebody changed the listen port to {status.listen_port}"
-    if status.fwmark != tunnel.mark:
+    if status.fwmark != tunnel.fwmark:
         return "somebody changed the mark"
     if {peer.public_key for peer in status.peers} != {peer.public_key for peer in tunnel.peers}:
         return "somebody changed the peers"

@@ -32,10 +32,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from itertools import product
+from typing import TypeVar
 
 from gateway.model import (
     INTERFACE,
     Address,
+    Candidate,
     Config,
     Facts,
     Network,
@@ -45,6 +47,8 @@ from gateway.model import (
     Uplink,
 )
 from gateway.policy import marks
+
+C = TypeVar("C", bound=Candidate)
 
 PRIORITY_FIRST = 1
 PRIORITY_ARRIVED = 100
@@ -195,7 +199,7 @@ def tunnel_mtu(tunnel: Tunnel, facts: Facts) -> int:
     return max(SMALLEST_MTU, path - OVERHEAD)
 
 
-def fitted(tunnel: Tunnel, facts: Facts) -> Tunnel:
+def fitted(tunnel: C, facts: Facts) -> C:
     """Return `tunnel` without IPv6 addresses where the namespace has IPv6 switched off.
 
     Docker switches it off in containers on networks without IPv6, and the kernel then refuses an
@@ -297,8 +301,8 @@ def _encrypted(tunnel: Tunnel) -> tuple[PolicyRule, ...]:
             PRIORITY_ENCRYPTED,
             TABLE_MAIN,
             "the encrypted flow",
-            fwmark=marks.shown(tunnel.mark),
-            fwmask=marks.mask(tunnel.mark),
+            fwmark=marks.shown(tunnel.fwmark),
+            fwmask=marks.mask(tunnel.fwmark),
             destination=ip_network(endpoint.address),
         )
         for endpoint in tunnel.endpoints

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.errors import Notice
-from gateway.model import Backend, Config, HealthProbe, HostPort, Implementation, Tunnel
+from gateway.model import Backend, Candidate, Config, HealthProbe, HostPort, Implementation
 from gateway.settings import checks, compat, fields, quickfiles, tunnels
 from gateway.settings.addresses import listen_address
 from gateway.settings.findings import Findings
@@ -143,7 +143,7 @@ def _config(
     )
 
 
-def _tunnels(candidates: Sequence[SourcedTunnel]) -> tuple[Tunnel, ...]:
+def _tunnels(candidates: Sequence[SourcedTunnel]) -> tuple[Candidate, ...]:
     """Return the tunnels, each with its own resolvers unless all have the same."""
     if all(each.dns.value == candidates[0].dns.value for each in candidates):
         return tuple(each.tunnel for each in candidates)

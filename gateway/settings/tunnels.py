@@ -7,11 +7,11 @@ from typing import Final
 from gateway.model import (
     EVERYTHING,
     Address,
+    Candidate,
+    CandidatePeer,
     Interface,
     Network,
-    Peer,
     Secret,
-    Tunnel,
 )
 from gateway.settings.addresses import simplified
 from gateway.settings.findings import Findings
@@ -46,9 +46,9 @@ class SourcedPeer:
     keepalive: Sourced[int]
 
     @property
-    def peer(self) -> Peer:
+    def peer(self) -> CandidatePeer:
         """The values alone."""
-        return Peer(
+        return CandidatePeer(
             self.public_key.value,
             self.server.endpoint,
             self.allowed_ips.value,
@@ -70,9 +70,9 @@ class SourcedTunnel:
     fwmark: Sourced[int | None]
 
     @property
-    def tunnel(self) -> Tunnel:
+    def tunnel(self) -> Candidate:
         """The values alone, without the resolvers."""
-        return Tunnel(
+        return Candidate(
             private_key=self.private_key.value,
             addresses=self.addresses.value,
             peers=tuple(each.peer for each in self.peers),
@@ -255,7 +255,7 @@ def _with_endpoints(tunnel: SourcedTunnel, pick: Picker) -> tuple[SourcedTunnel,
     choices = pick.values.wireguard_endpoints
     if not choices or len(tunnel.peers) != 1:
         return (tunnel,)
-    found: dict[Peer, SourcedPeer] = {}
+    found: dict[CandidatePeer, SourcedPeer] = {}
     for choice in choices.value:
         one = replace(
             tunnel.peers[0],

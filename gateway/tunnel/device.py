@@ -66,7 +66,7 @@ class Device:
             found.append("private key")
         if self.listen_port != tunnel.listen_port:
             found.append(f"listen port {self.listen_port}")
-        if self.fwmark != tunnel.mark:
+        if self.fwmark != tunnel.fwmark:
             found.append(f"mark {self.fwmark:#x}")
         return (*found, *self._peer_differences(tunnel))
 

@@ -177,7 +177,7 @@ def whole_device(tunnel: Tunnel) -> list[tuple[str, Any]]:
     return [
         ("WGDEVICE_A_PRIVATE_KEY", tunnel.private_key.reveal()),
         ("WGDEVICE_A_LISTEN_PORT", tunnel.listen_port),
-        ("WGDEVICE_A_FWMARK", tunnel.mark),
+        ("WGDEVICE_A_FWMARK", tunnel.fwmark),
         *_all_peers(tunnel.peers),
     ]
 

@@ -23,7 +23,7 @@ def set_device(tunnel: Tunnel) -> str:
     lines = [
         f"private_key={_hexadecimal(tunnel.private_key.reveal())}",
         f"listen_port={tunnel.listen_port}",
-        f"fwmark={tunnel.mark}",
+        f"fwmark={tunnel.fwmark}",
     ]
     return _request([*lines, *_peers(tunnel.peers)])
 

@@ -10,18 +10,18 @@ from gateway.errors import ConfigError
 from gateway.model import (
     EVERYTHING,
     Backend,
+    Candidate,
+    CandidatePeer,
     Config,
     Endpoint,
     HealthProbe,
     HostPort,
     Implementation,
     NamedEndpoint,
-    Peer,
     PortRange,
     ProbeKind,
     Protocol,
     Secret,
-    Tunnel,
 )
 from gateway.settings import LogSettings
 from gateway.settings.schema import FIELDS
@@ -45,12 +45,13 @@ from tests.configurations import (
 
 def test_the_least_set_of_variables_makes_a_whole_configuration(tmp_path: Path) -> None:
     """Everything else has a default; nothing is chosen that would ask a third party."""
+    endpoint = Endpoint(ip_address("203.0.113.7"), 51820)
     assert settings.load(COMPLETE, tmp_path).config == Config(
         tunnels=(
-            Tunnel(
+            Candidate(
                 private_key=Secret(PRIVATE),
                 addresses=(ip_interface("10.64.1.2/32"), ip_interface("fd7d::2/128")),
-                peers=(Peer(PUBLIC, Endpoint(ip_address("203.0.113.7"), 51820), EVERYTHING),),
+                peers=(CandidatePeer(PUBLIC, endpoint, EVERYTHING),),
             ),
         ),
         dns=(ip_address("10.64.0.1"),),

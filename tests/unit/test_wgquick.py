@@ -92,7 +92,7 @@ def test_a_chosen_mark_is_used_whatever_its_value(tmp_path: Path, mark: str) -> 
     """51820 is the number that wg-quick(8) chooses itself: the likeliest one in a file."""
     loaded = load(tmp_path, QUICK.replace("[Peer]", f"FwMark = {mark}\n[Peer]"))
     (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
-    assert tunnel.mark == int(mark, 0)
+    assert tunnel.resolved({}).fwmark == int(mark, 0)
     assert [limit for limit in limits.of_config(loaded.config) if "FwMark" in limit]
     row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
     assert row.split()[1:] == [hex(int(mark, 0)), "/config/wg0.conf", "line", "6"]
@@ -104,12 +104,12 @@ def test_without_a_mark_a_secret_one_is_drawn(tmp_path: Path, mark: str | None) 
     line = f"FwMark = {mark}\n" if mark else ""
     loaded = load(tmp_path, QUICK.replace("[Peer]", f"{line}[Peer]"))
     (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
-    assert tunnel.mark == SHOWN | 0x1234567
+    assert tunnel.resolved({}).fwmark == SHOWN | 0x1234567
     assert not [limit for limit in limits.of_config(loaded.config) if "FwMark" in limit]
     row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
     assert row.split("  ")[-1].strip() == "default"
     with pytest.raises(ValueError, match="no firewall mark"):
-        _ = loaded.config.tunnels[0].mark
+        loaded.config.tunnels[0].resolved({})
 
 
 def test_commands_are_named_and_never_run(tmp_path: Path) -> None:

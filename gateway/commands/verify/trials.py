@@ -104,7 +104,7 @@ def _bound(version: int, target: Address, uplink: Uplink) -> Iterator[Trial]:
 def _marked(version: int, target: Address, facts: Facts, tunnel: Tunnel | None) -> Iterator[Trial]:
     """Yield packets that wear a mark which means something, and those from the tunnel's port."""
     worn = {reply_mark(uplink): f"the mark of answers by {uplink.name}" for uplink in facts.uplinks}
-    mark = tunnel.mark if tunnel else marks.SHOWN
+    mark = tunnel.fwmark if tunnel else marks.SHOWN
     worn |= {mark: "the mark of the encrypted flow"}
     worn |= {marks.shown(mark): "the mark that ip rule shows"}
     for number, name in worn.items():
@@ -131,7 +131,7 @@ def _like_the_flow(endpoint: Endpoint, facts: Facts, tunnel: Tunnel) -> Iterator
     server, uplink = endpoint.address, uplink_to(endpoint.address, facts)
     if uplink is None:
         return
-    mark, bound = tunnel.mark, Options(device=uplink.name)
+    mark, bound = tunnel.fwmark, Options(device=uplink.name)
     marked = Options(device=uplink.name, mark=mark)
     shown = Options(device=uplink.name, mark=marks.shown(mark))
     own, here = _own(uplink, server.version), tunnel.listen_port
