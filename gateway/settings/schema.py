@@ -1,8 +1,7 @@
 """Every variable of the gateway: its name, its meaning, and its parser.
 
-docs/configuration.md is generated from this model. Each field is read by a function of `values`,
-`addresses`, `servers` or `fields`; what depends on several variables is checked after reading, in
-`checks`.
+docs/configuration.md is generated from this model. `values`, `addresses`, `servers` and `fields`
+parse the fields one by one; `checks` compares them afterwards.
 """
 
 from collections.abc import Mapping
@@ -32,10 +31,7 @@ from gateway.settings.sourced import Sourced, read_with
 def _variable(
     group: str, description: str, *, unset: str, example: str = "", older: tuple[str, ...] = ()
 ) -> Any:
-    """Describe a variable: its heading, its meaning, and the behaviour when it is not set.
-
-    `older` is the variable's name, followed by older names with the same meaning.
-    """
+    """Describe a variable. `older` is its name followed by its older names, if there are any."""
     return Field(
         default=None,
         validation_alias=AliasChoices(*older) if older else None,
@@ -293,8 +289,7 @@ PLAIN_ONLY: Final = frozenset(
 def names_of(field: str) -> tuple[str, ...]:
     """Return the names of the variables that set a field: the current one, then older ones."""
     alias = Settings.model_fields[field].validation_alias
-    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return tuple(str(name) for name in choices)
+    return tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else (str(alias),)
 
 
 OLDER_NAMES: Final[Mapping[str, str]] = {

@@ -109,7 +109,9 @@ def services() -> st.SearchStrategy[object]:
     texts = pieces()
     lists = st.lists(texts | st.dictionaries(texts, texts, max_size=1), max_size=3)
     return st.dictionaries(
-        st.sampled_from(["environment", "env_file", "volumes", "secrets", "configs", "ports"]),
+        st.sampled_from(
+            ["environment", "env_file", "volumes", "secrets", "configs", "ports", "extends"]
+        ),
         lists | st.dictionaries(names(), texts, max_size=3) | texts,
         max_size=4,
     )
@@ -124,6 +126,7 @@ def services() -> st.SearchStrategy[object]:
 def test_no_compose_file_shows_a_key(tmp_path: Path, service: object, top: object) -> None:
     """As a name, a value, a path, a variable; in every key that is read."""
     document = {"services": {"gateway": service, CANARY: {}}, "secrets": top, "configs": top}
+    document["include"] = list(top)
     assert_silent(said_of_compose(tmp_path, yaml.safe_dump(document), {"A": CANARY}))
     assert_silent(said_of_compose(tmp_path, yaml.safe_dump({"services": {CANARY: {}}}), {}))
 
