@@ -60,6 +60,9 @@ SHORTAGE_FIRST = 0.25
 SHORTAGE_LAST = 4.0
 """Seconds from one attempt to the next where a shortage keeps the gateway from beginning."""
 
+FLUSH_TIME = 3.0
+"""Seconds that the end waits for the kernel to forget its flows: 0.5 s for a hundred thousand."""
+
 BIND_AGAIN = 5.0
 """Seconds until the health server tries an address again that was taken."""
 
@@ -222,7 +225,7 @@ async def serve(config: Config, secured: Secured) -> None:
     board = Board(_clock)
     process.reap_orphans()
     tunnel = patiently(lambda: choose_tunnel(config.implementation, secured.network))
-    files = Aside(str(FILE))
+    files, flows = Aside(str(FILE)), Aside("connection tracking")
     given = await _take_resolvers(config, secured, files)
     told = (
         *secured.limits,
@@ -245,7 +248,7 @@ async def serve(config: Config, secured: Secured) -> None:
             hooks=Hooks(config.up_command, config.down_command),
             probe=probe,
             write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
-            forget_flows=conntrack.flush,
+            forget_flows=lambda: flows.run(conntrack.flush, FLUSH_TIME),
             publish=board.publish,
             clock=_clock,
             reserve=secured.reserve.lent,

@@ -1,6 +1,7 @@
-"""The command line: `run` (the default) is here, the other commands in `commands`.
+"""The command line: `run` (the default) is here, the other commands are in `commands`.
 
-Only here errors become exit codes: 0 well, 1 failed or unhealthy, 2 wrong configuration or usage.
+Each command turns errors into exit codes (`commands/exit_codes.py`); `__main__` returns 1 for an
+error that nobody foresaw.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from gateway import app, log, settings
+from gateway.commands.exit_codes import FAILED, OK, USAGE
 from gateway.errors import (
     ConfigError,
     GatewayError,
@@ -18,16 +20,12 @@ from gateway.errors import (
     StoppedError,
 )
 
-OK = 0
-FAILED = 1
-USAGE = 2
-
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command that `arguments` name and return its exit code."""
     if list(arguments) in ([], ["run"]):
         return run()
-    from gateway import commands  # noqa: PLC0415 - the gateway itself needs none of it
+    from gateway.commands import main as commands  # noqa: PLC0415 - the gateway needs none of it
 
     return commands.main(arguments)
 

@@ -15,11 +15,12 @@ import structlog
 
 from gateway.enforcement import Enforcement
 from gateway.errors import FirewallError, GatewayError, KernelError, NetworkError, TunnelError
-from gateway.model import INTERFACE, Config, Tunnel
+from gateway.model import INTERFACE, Candidate, Config, Tunnel
 from gateway.parts import Parts
 from gateway.policy.dns import resolved, resolvers_of
-from gateway.policy.routing import shared_addresses, tunnel_mtu, uplink_to
+from gateway.policy.routing import tunnel_mtu
 from gateway.policy.states import Built, Event, Failed, Resolved, Stop
+from gateway.policy.ways import shared_addresses, uplink_to
 
 TIME_LIMIT = 8.0
 """Seconds that anything here may take before it counts as failed; less than health waits for."""
@@ -58,7 +59,7 @@ class Connector:
         if self._work is not None:
             self._work.cancel()
 
-    async def look_up(self, candidate: Tunnel) -> Event:
+    async def look_up(self, candidate: Candidate) -> Event:
         """Have the names of the candidate's endpoints looked up; their hole is open."""
         return await self._within_limit(self._look_up(candidate))
 
@@ -84,7 +85,7 @@ class Connector:
         finally:
             self._work = None
 
-    async def _look_up(self, candidate: Tunnel) -> Event:
+    async def _look_up(self, candidate: Candidate) -> Event:
         answers = await self._parts.resolver.ask(candidate.names)
         tunnels = resolved(candidate, answers, self._kernel.facts)
         return Resolved(tunnels) if tunnels else Failed("no address that an uplink has a route to")

@@ -23,12 +23,12 @@ from gateway.policy.routing import (
     Routing,
     routing_for,
     routing_for_question,
-    steady,
     without_interface,
 )
 from gateway.policy.rules import Ruleset
 from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
 from gateway.policy.tally import Tally
+from gateway.policy.ways import steady
 
 LOOKS = 5
 """How often the namespace is looked at anew, because it changed while it was brought into step."""

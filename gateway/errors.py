@@ -12,8 +12,8 @@ GatewayError
 ├── MissingError         a capability, device or kernel feature is missing: `remedy` says what to do
 └── ProcessError         a program could not be started, failed, or took too long
 
-Adapters translate foreign exceptions into these where they import the library; only `cli` turns
-one into an exit code.
+Adapters translate foreign exceptions into these where they import the library. `cli` and the
+commands turn them into exit codes.
 
 A shortage is different from a refusal. A fork or a socket that the kernel cannot give now says
 nothing about the rules: what was in force stays in force, and the same call may succeed in a

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TextIO, cast
 
 MOST_BYTES = 1 << 20
@@ -79,9 +78,29 @@ class LineWriter:
         if self._thread is not None or not self._lines:
             return
         thread = threading.Thread(target=self._run, name="log", daemon=True)
-        with suppress(RuntimeError):  # there can be no more threads now; the next line tries again
+        try:
             thread.start()
+        except RuntimeError:  # there can be no more threads now; the next line tries again
+            self._write_what_fits()
+        else:
             self._thread = thread
+
+    def _write_what_fits(self) -> None:
+        """Write lines for as long as the descriptor takes them at once; the lock is held.
+
+        A pipe that select(2) calls writable has room for one page (fs/pipe.c, pipe_poll).
+        """
+        while self._lines and select.select([], [self._descriptor], [], 0)[1]:
+            line = self._lines.popleft()
+            self._waiting -= len(line)
+            try:
+                rest = line[os.write(self._descriptor, line[: select.PIPE_BUF]) :]
+            except OSError:
+                self._lost += 1
+                continue
+            if rest:
+                self._lines.appendleft(rest)
+                self._waiting += len(rest)
 
     def _run(self) -> None:
         while True:

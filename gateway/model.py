@@ -1,9 +1,10 @@
-"""Frozen values that all rooms share: what is configured, what the machine is like, what is told.
+"""Frozen values that all packages share: the configuration, the facts about the namespace, reports.
 
-Nothing here decides anything or touches the kernel. Times are seconds of the monotonic clock,
-sizes are bytes, unless a name says otherwise.
+Nothing here decides anything or touches the kernel. Times are seconds of CLOCK_BOOTTIME and sizes
+are bytes, unless a name says otherwise.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import (
@@ -25,12 +26,8 @@ INTERFACE = "wg0"
 """The name of the tunnel's interface."""
 
 
-FIREWALL_MARK = 0xCA6C
-"""The mark that WireGuard's packets customarily wear; here it stands for one that nobody chose."""
-
-
 class Secret:
-    """A text that no log, error or representation may show; `reveal` is the only way to it."""
+    """A text that must not be logged, reported or represented; only `reveal` returns it."""
 
     __slots__ = ("_text",)
 
@@ -70,7 +67,7 @@ class Backend(StrEnum):
 
 
 class ProbeKind(StrEnum):
-    """How the tunnel is probed from inside: `auto` asks its resolver, if it has one."""
+    """How the tunnel is probed from inside: `auto` queries its resolver, if it has one."""
 
     AUTO = "auto"
     DNS = "dns"
@@ -80,7 +77,7 @@ class ProbeKind(StrEnum):
 
 @dataclass(frozen=True)
 class HealthProbe:
-    """How the tunnel is probed; `address` is whom to ping, None for the tunnel's resolver."""
+    """How the tunnel is probed; `address` is the host to ping, None for the tunnel's resolver."""
 
     kind: ProbeKind = ProbeKind.AUTO
     address: Address | None = None
@@ -121,7 +118,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class NamedEndpoint:
-    """Where a WireGuard server listens, by a name that has yet to be looked up."""
+    """Where a WireGuard server listens, as a name that has not been looked up yet."""
 
     name: str
     port: int
@@ -131,8 +128,11 @@ class NamedEndpoint:
 
 
 @dataclass(frozen=True)
-class Peer:
-    """One WireGuard peer. Keys are base64 of 32 bytes; the keepalive is in seconds, 0 for none."""
+class CandidatePeer:
+    """One WireGuard peer as it is configured: its server may be given by name.
+
+    Keys are base64 of 32 bytes; the keepalive is in seconds, 0 for none.
+    """
 
     public_key: str
     endpoint: Endpoint | NamedEndpoint
@@ -142,19 +142,27 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Tunnel:
-    """One complete WireGuard configuration that the gateway can connect with.
+class Peer(CandidatePeer):
+    """One WireGuard peer whose server has an address."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One complete WireGuard configuration as the user gave it.
 
     `addresses` are those of the tunnel interface; `mtu` is None when it follows from the uplink;
-    `listen_port` and `fwmark` identify the encrypted flow; `dns` are the resolvers that go with
-    this tunnel, where candidates differ in them (else `Config.dns` holds for all).
+    `listen_port` and `fwmark` identify the encrypted flow; `fwmark` is None when the user chose
+    none, until `policy.marks` fills in a secret one. `dns` are the resolvers that go with this
+    candidate, where candidates differ in them (else `Config.dns` holds for all).
     """
 
     private_key: Secret
     addresses: tuple[Interface, ...]
-    peers: tuple[Peer, ...]
+    peers: tuple[CandidatePeer, ...]
     listen_port: int = 51820
-    fwmark: int = FIREWALL_MARK
+    fwmark: int | None = None
     mtu: int | None = None
     dns: tuple[Address, ...] = ()
 
@@ -166,13 +174,50 @@ class Tunnel:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that are to be looked up before the tunnel can be used, in order."""
+        """The names to look up before the tunnel can be used, in order."""
         found = (peer.endpoint for peer in self.peers)
         return tuple(dict.fromkeys(e.name for e in found if isinstance(e, NamedEndpoint)))
 
     def has_family(self, version: int) -> bool:
-        """Say whether the tunnel carries IP `version` (4 or 6): it has an address of it."""
+        """Whether the tunnel carries IP `version` (4 or 6), that is, has an address of it."""
         return any(address.version == version for address in self.addresses)
+
+    def resolved(self, servers: Mapping[str, Address]) -> "Tunnel":
+        """Return the tunnel to build, with the address of each name from `servers`.
+
+        Raises KeyError for a name without an address, and ValueError without a mark.
+        """
+        if self.fwmark is None:
+            raise ValueError("this tunnel has no firewall mark yet")
+        peers = (
+            Peer(
+                peer.public_key,
+                Endpoint(servers[peer.endpoint.name], peer.endpoint.port)
+                if isinstance(peer.endpoint, NamedEndpoint)
+                else peer.endpoint,
+                peer.allowed_ips,
+                peer.preshared_key,
+                peer.persistent_keepalive,
+            )
+            for peer in self.peers
+        )
+        return Tunnel(
+            self.private_key,
+            self.addresses,
+            tuple(peers),
+            self.listen_port,
+            mtu=self.mtu,
+            dns=self.dns,
+            fwmark=self.fwmark,
+        )
+
+
+@dataclass(frozen=True)
+class Tunnel(Candidate):
+    """A candidate to connect with: its servers have addresses, and its flow has a mark."""
+
+    peers: tuple[Peer, ...]
+    fwmark: int = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -188,12 +233,12 @@ class Config:
     """The whole configuration, checked; see docs/configuration.md for each variable.
 
     `tunnels` are the candidates to connect with, in order of preference; there is at least one.
-    `dns` are the resolvers that go into resolv.conf, in order. `endpoint_resolver` is asked for the
-    endpoint's name, outside of the tunnel; None for the one that the container was given. The
+    `dns` are the resolvers for resolv.conf, in order. `endpoint_resolver` looks up the endpoint's
+    name outside the tunnel; None for the resolver of the container. The
     commands are argument lists, empty for none; an argument may be a secret.
     """
 
-    tunnels: tuple[Tunnel, ...]
+    tunnels: tuple[Candidate, ...]
     dns: tuple[Address, ...] = ()
     outbound_subnets: tuple[Network, ...] = ()
     input_ports: tuple[PortRange, ...] = ()

@@ -56,7 +56,7 @@ class Parts:
     hooks: Hooks
     probe: Callable[[Probe], Coroutine[Any, Any, bool | None]]
     write_resolver: Callable[[tuple[Address, ...]], Coroutine[Any, Any, None]]
-    forget_flows: Callable[[], None]
+    forget_flows: Callable[[], Coroutine[Any, Any, None]]
     publish: Callable[[Status], None]
     clock: Callable[[], float]
     reserve: Callable[[], AbstractContextManager[None]] = nullcontext

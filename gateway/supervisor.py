@@ -14,7 +14,7 @@ from gateway.errors import FirewallError, GatewayError, KernelError, TunnelError
 from gateway.model import INTERFACE, Config, Facts, TunnelStatus
 from gateway.parts import Parts
 from gateway.policy.machine import step
-from gateway.policy.routing import fitted, has_moved, shared_addresses, ways
+from gateway.policy.routing import fitted
 from gateway.policy.states import (
     Asking,
     Begin,
@@ -32,6 +32,7 @@ from gateway.policy.states import (
     Stop,
     Stopping,
 )
+from gateway.policy.ways import has_moved, shared_addresses, ways
 from gateway.prober import Prober
 from gateway.reporter import Reporter
 from gateway.setback import Setbacks, end_closed
@@ -375,8 +376,8 @@ class Supervisor:
         """Remove the interface and its key; the closed rules stay, whatever happens here."""
         try:
             await self._parts.tunnel.down()
-            await asyncio.to_thread(self._parts.forget_flows)
-        except (GatewayError, OSError, MemoryError, RuntimeError) as err:  # no thread: RuntimeError
+            await self._parts.forget_flows()
+        except (GatewayError, OSError, MemoryError) as err:
             self._log.error("not everything was cleared away", problem=str(err))
 
     def _publish(self) -> None:

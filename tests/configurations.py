@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway import settings
+from gateway.commands.check.explain import explain
 from gateway.errors import ConfigError
 from gateway.settings import Loaded
 
@@ -48,19 +49,19 @@ Endpoint = 198.51.100.9:51820
 
 FAULTS = [
     ("WIREGUARD_PRIVATE_KEY", "short", "44"),
-    ("WIREGUARD_ADDRESSES", "10.0.0.300/32", "'10.0.0.300/32' is no address"),
+    ("WIREGUARD_ADDRESSES", "10.0.0.300/32", "'10.0.0.300/32' is not an address"),
     ("WIREGUARD_PUBLIC_KEY", "short", "44"),
     ("WIREGUARD_PRESHARED_KEY", "short", "44"),
     ("WIREGUARD_ENDPOINT_IP", "10.0.0", "'10.0.0' is neither an IP address nor a name"),
-    ("WIREGUARD_ENDPOINT_RESOLVER", "dns.example", "'dns.example' is no IP address"),
-    ("VPN_UP_COMMAND", "say 'hello", "has a quote without its other half"),
-    ("VPN_DOWN_COMMAND", 'say "hello', "has a quote without its other half"),
+    ("WIREGUARD_ENDPOINT_RESOLVER", "dns.example", "'dns.example' is not an IP address"),
+    ("VPN_UP_COMMAND", "say 'hello", "has an unclosed quote"),
+    ("VPN_DOWN_COMMAND", 'say "hello', "has an unclosed quote"),
     ("HEALTH_PROBE", "http", "must be auto or dns or icmp or off, got 'http'"),
-    ("HEALTH_PROBE", "dns:10.0.0.1", "has an address, which goes with icmp alone"),
+    ("HEALTH_PROBE", "dns:10.0.0.1", "has an address, which only icmp takes"),
     ("WIREGUARD_ENDPOINT_IP", "203.0.113.7:51820", "WIREGUARD_ENDPOINT_PORT"),
     ("WIREGUARD_ENDPOINT_PORT", "99999", "must be 1 to 65535, got '99999'"),
     ("WIREGUARD_ENDPOINTS", "203.0.113.7", "has no port"),
-    ("WIREGUARD_ALLOWED_IPS", "everything", "'everything' is no subnet"),
+    ("WIREGUARD_ALLOWED_IPS", "everything", "'everything' is not a subnet"),
     ("WIREGUARD_MTU", "9", "must be 576 to 65535 bytes, got '9'"),
     ("WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL", "often", "duration in whole seconds such as 25s"),
     ("WIREGUARD_IMPLEMENTATION", "amneziawg", "must be auto or kernelspace or userspace"),
@@ -69,7 +70,7 @@ FAULTS = [
     ("VPN_SERVICE_PROVIDER", "mullvad", "set custom"),
     ("VPN_TYPE", "openvpn", "must be wireguard, got 'openvpn'"),
     ("FIREWALL_OUTBOUND_SUBNETS", "0.0.0.0/0", "0.0.0.0/0 is everything"),
-    ("FIREWALL_INPUT_PORTS", "http", "'http' is no port"),
+    ("FIREWALL_INPUT_PORTS", "http", "'http' is not a port"),
     ("FIREWALL_VPN_INPUT_PORTS", "9-1", "write 1-9"),
     ("FIREWALL_BACKEND", "pf", "must be auto or iptables or nftables, got 'pf'"),
     ("DNS_ADDRESS", "127.0.0.11", "Docker's resolver"),
@@ -98,3 +99,9 @@ def problems(environ: Mapping[str, str], root: Path) -> list[str]:
 def told(loaded: Loaded) -> str:
     """Return all notices, one a line."""
     return "\n".join(map(str, loaded.notices))
+
+
+def shown_from(loaded: Loaded, name: str, origin: str) -> bool:
+    """Say whether `gateway check` shows `origin` for the first value of a variable."""
+    rows = (line for line in explain(loaded).splitlines() if line.startswith(f"  {name} "))
+    return next(rows).endswith(f" {origin}")

@@ -55,7 +55,7 @@ ADVERTISED = Facts(
 GUARDED = replace(ONE_UPLINK, guard_mark=GUARD_MARK)
 
 PEER = Peer("cHVibGlj", SERVER4, EVERYTHING)
-IPV4_ONLY = Tunnel(Secret("cHJpdmF0ZQ"), (ip_interface("10.2.0.2/32"),), (PEER,))
+IPV4_ONLY = Tunnel(Secret("cHJpdmF0ZQ"), (ip_interface("10.2.0.2/32"),), (PEER,), fwmark=0xCA6C)
 DUAL = replace(
     IPV4_ONLY,
     addresses=(ip_interface("10.2.0.2/32"), ip_interface("fd02::2/128")),

@@ -67,8 +67,8 @@ class InMemory:
         self.fake = FakeTunnel()
         keys = [base64.b64encode(bytes([n] * 32)).decode() for n in range(1, 4)]
         peers = [Peer(key, Endpoint(ip_address("192.0.2.1"), PORT), EVERYTHING) for key in keys[1:]]
-        self.tunnel = Tunnel(Secret(keys[0]), ADDRESSES, (peers[0],))
-        self.other = Tunnel(Secret(keys[0]), ADDRESSES, (peers[1],))
+        self.tunnel = Tunnel(Secret(keys[0]), ADDRESSES, (peers[0],), fwmark=0xCA6C)
+        self.other = Tunnel(Secret(keys[0]), ADDRESSES, (peers[1],), fwmark=0xCA6C)
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Run the method to its end."""
@@ -110,7 +110,12 @@ class Real:
         preshared = Secret(run(["wg", "genpsk"]).strip())
         servers = [self._server(f"{name}s{n}", implementation, preshared) for n in range(2)]
         self.tunnel, self.other = (
-            Tunnel(Secret(self.client.private), ADDRESSES, (Peer(*server, EVERYTHING, preshared),))
+            Tunnel(
+                Secret(self.client.private),
+                ADDRESSES,
+                (Peer(*server, EVERYTHING, preshared),),
+                fwmark=0xCA6C,
+            )
             for server in servers
         )
         self.log = self.household.file("driver.log")

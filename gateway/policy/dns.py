@@ -11,20 +11,18 @@ comment is believed: who chooses the resolver learns the name, and chooses who g
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from ipaddress import ip_address
 
 from gateway.model import (
     Address,
+    Candidate,
     Config,
-    Endpoint,
     Facts,
-    NamedEndpoint,
-    Peer,
     Secret,
     Tunnel,
 )
-from gateway.policy.routing import IPV4, uplink_to
+from gateway.policy.routing import IPV4
+from gateway.policy.ways import uplink_to
 
 FOUND = "# Found here:"
 """Begins the comment that keeps the resolvers which were in the file before."""
@@ -35,7 +33,7 @@ SEAL_LENGTH = 32
 """Hexadecimal digits of the comment's seal."""
 
 
-def resolvers_of(tunnel: Tunnel, config: Config) -> tuple[Address, ...]:
+def resolvers_of(tunnel: Candidate, config: Config) -> tuple[Address, ...]:
     """Return the resolvers that workloads get while `tunnel` is connected."""
     return tunnel.dns or config.dns
 
@@ -106,7 +104,7 @@ def _address(word: str) -> Address | None:
 
 
 def resolved(
-    tunnel: Tunnel, answers: Mapping[str, tuple[Address, ...]], facts: Facts
+    tunnel: Candidate, answers: Mapping[str, tuple[Address, ...]], facts: Facts
 ) -> tuple[Tunnel, ...]:
     """Return `tunnel` once for each way to replace its endpoints' names by addresses.
 
@@ -125,7 +123,7 @@ def resolved(
         return ()
     most = max((len(addresses) for addresses in usable.values()), default=1)
     return tuple(
-        replace(tunnel, peers=tuple(_with_address(peer, usable, turn) for peer in tunnel.peers))
+        tunnel.resolved({name: found[turn % len(found)] for name, found in usable.items()})
         for turn in range(most)
     )
 
@@ -134,11 +132,3 @@ def _can_be_reached(address: Address, facts: Facts) -> bool:
     odd = address.is_loopback or address.is_multicast or address.is_unspecified
     odd = odd or (address.version == IPV4 and address.is_reserved)  # 255.255.255.255 is one
     return not odd and uplink_to(address, facts) is not None
-
-
-def _with_address(peer: Peer, usable: Mapping[str, list[Address]], turn: int) -> Peer:
-    if not isinstance(peer.endpoint, NamedEndpoint):
-        return peer
-    addresses = usable[peer.endpoint.name]
-    address = addresses[turn % len(addresses)]
-    return replace(peer, endpoint=Endpoint(address, peer.endpoint.port))

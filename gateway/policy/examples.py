@@ -1,10 +1,10 @@
 """One state of each kind for a configuration, to show what it would allow."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from ipaddress import ip_address
 
-from gateway.model import Config, Endpoint, NamedEndpoint, Tunnel
+from gateway.model import Config
+from gateway.policy.marks import SHOWN, with_secret_mark
 from gateway.policy.pulse import Pulse
 from gateway.policy.states import (
     Connected,
@@ -20,6 +20,9 @@ from gateway.policy.states import (
 NOT_YET_KNOWN = ip_address("192.0.2.1")
 """Stands for the address of an endpoint that is given by name (RFC 5737)."""
 
+DRAWN_MARK = SHOWN | 0x2345678
+"""Stands for the firewall mark that is drawn at each start."""
+
 _SOURCE_PORT = 49152
 _MARK = 1
 _DOCKERS_RESOLVER = ip_address("127.0.0.11")
@@ -30,10 +33,12 @@ def each_state(config: Config) -> Iterator[tuple[str, State]]:
 
     A candidate whose server has a name is resolving before that; the question's port and mark,
     which are drawn each time, are examples, and so is the resolver where none is configured.
+    A firewall mark that the user has not chosen is `DRAWN_MARK`.
     """
+    config = with_secret_mark(config, DRAWN_MARK)
     yield "Locked, and stopping", Locked()
     for number, candidate in enumerate(config.tunnels, 1):
-        tunnel = _with_addresses(candidate)
+        tunnel = candidate.resolved(dict.fromkeys(candidate.names, NOT_YET_KNOWN))
         turn = Turn((tunnel,))
         which = f" with tunnel {number}" if len(config.tunnels) > 1 else ""
         if candidate.names:
@@ -53,13 +58,3 @@ def each_state(config: Config) -> Iterator[tuple[str, State]]:
             Connecting(turn, tunnel, Reason.NO_HANDSHAKE, since=0.0, retry_at=0.0, built=True),
         )
         yield f"Connected{which}", Connected(turn, tunnel, since=0.0, pulse=Pulse())
-
-
-def _with_addresses(tunnel: Tunnel) -> Tunnel:
-    peers = tuple(
-        replace(peer, endpoint=Endpoint(NOT_YET_KNOWN, peer.endpoint.port))
-        if isinstance(peer.endpoint, NamedEndpoint)
-        else peer
-        for peer in tunnel.peers
-    )
-    return replace(tunnel, peers=peers)

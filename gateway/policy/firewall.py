@@ -25,7 +25,6 @@ from gateway.policy.flows import (
     question,
 )
 from gateway.policy.holes import holes
-from gateway.policy.routing import uplink_to
 from gateway.policy.rules import (
     Accept,
     Chain,
@@ -38,6 +37,7 @@ from gateway.policy.rules import (
     Transport,
 )
 from gateway.policy.states import Connected, Connecting, Locked, Query, Resolving, State, Stopping
+from gateway.policy.ways import uplink_to
 
 LOOPBACK = "lo"
 

@@ -6,7 +6,7 @@ of them makes the gateway unhealthy: the tunnel carries what it should.
 
 from collections.abc import Iterator
 
-from gateway.model import FIREWALL_MARK, Config
+from gateway.model import Config
 from gateway.policy.rules import Family
 
 DROP_NET_RAW = "give workloads `cap_drop: [NET_RAW]`"
@@ -58,8 +58,8 @@ def blind_to_extra_headers(family: Family) -> str:
 
 
 def of_config(config: Config) -> Iterator[str]:
-    """Yield the limits that the user has chosen."""
-    if any(tunnel.fwmark != FIREWALL_MARK for tunnel in config.tunnels):
+    """Yield the limits that the user has chosen. `config` is as loaded: no mark is drawn yet."""
+    if any(tunnel.fwmark is not None for tunnel in config.tunnels):
         yield (
             "the firewall mark of the encrypted flow is the FwMark that was chosen, which "
             f"`ip rule` shows to everybody; leave FwMark out, or {DROP_NET_RAW}"

@@ -105,7 +105,7 @@ def _take(turn: Turn, reason: Reason, since: float, retry_at: float, detail: str
     """Return the state in which the candidate of `turn` is tried, from `retry_at` on."""
     if turn.candidate.names:
         return Resolving(turn, reason, since, retry_at, detail)
-    return Connecting(turn, turn.candidate, reason, since, retry_at, detail=detail)
+    return Connecting(turn, turn.candidate.resolved({}), reason, since, retry_at, detail=detail)
 
 
 def _refused(state: State, event: Refused, now: float, chance: float) -> State:

@@ -11,7 +11,7 @@ there is none, packet sockets need no mark anyway.
 
 from dataclasses import replace
 
-from gateway.model import FIREWALL_MARK, Config
+from gateway.model import Config
 
 SHOWN = 0x8000_0000
 """The bit of a secret mark that routing rules ask for; no other mark of such a rule has it."""
@@ -30,12 +30,12 @@ def mask(mark: int) -> int:
 
 
 def with_secret_mark(config: Config, number: int) -> Config:
-    """Return `config` with a mark made of the random `number` in place of the customary one.
+    """Return `config` with a mark made of the random `number` where the user has chosen none.
 
-    A mark that the user has chosen stays, and is no secret.
+    A chosen mark stays, whatever its value, and is not a secret.
     """
     tunnels = tuple(
-        replace(tunnel, fwmark=number | SHOWN) if tunnel.fwmark == FIREWALL_MARK else tunnel
+        replace(tunnel, fwmark=number | SHOWN) if tunnel.fwmark is None else tunnel
         for tunnel in config.tunnels
     )
     return replace(config, tunnels=tunnels)

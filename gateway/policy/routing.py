@@ -35,23 +35,27 @@ too late for them: the kernel looks a route up before it builds the answer to a 
 are still shown the interface of the first look-up (net/netfilter/core.c, nf_hook_slow).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from itertools import product
+from typing import TypeVar
 
 from gateway.model import (
     INTERFACE,
     Address,
+    Candidate,
     Config,
     Facts,
     Network,
     PortRange,
-    Route,
     Tunnel,
     Uplink,
 )
 from gateway.policy import marks
+from gateway.policy.ways import uplink_to
+
+C = TypeVar("C", bound=Candidate)
 
 PRIORITY_FIRST = 1
 PRIORITY_ARRIVED = 100
@@ -165,82 +169,6 @@ LOCKED = Routing(
 """The routing before a tunnel exists; it needs no configuration."""
 
 
-def route_to(address: Address, facts: Facts) -> Route | None:
-    """Return the route of the main table for `address`: longest prefix, then lowest metric."""
-    names = {uplink.name for uplink in facts.uplinks}
-    fitting = [r for r in facts.routes if address in r.destination and r.interface in names]
-    return max(fitting, key=lambda r: (r.destination.prefixlen, -r.metric), default=None)
-
-
-def uplink_to(address: Address, facts: Facts) -> Uplink | None:
-    """Return the uplink by which the main table reaches `address`, if any."""
-    route = route_to(address, facts)
-    return next((u for u in facts.uplinks if route and u.name == route.interface), None)
-
-
-def ways(tunnel: Tunnel, facts: Facts) -> str:
-    """Return by which uplinks, gateways and own addresses the endpoints of `tunnel` are reached."""
-    return "; ".join(_way(endpoint.address, facts) for endpoint in tunnel.endpoints)
-
-
-def steady(looks: Sequence[Facts]) -> Facts:
-    """Return the last of `looks` at the namespace, less the uplinks that are not in all."""
-    known = [frozenset((u.index, u.name) for u in facts.uplinks) for facts in looks]
-    kept = frozenset.intersection(*known)
-    uplinks = tuple(u for u in looks[-1].uplinks if (u.index, u.name) in kept)
-    names = {uplink.name for uplink in uplinks}
-    routes = tuple(route for route in looks[-1].routes if route.interface in names)
-    return replace(looks[-1], uplinks=uplinks, routes=routes)
-
-
-def has_moved(tunnel: Tunnel, former: Facts, facts: Facts) -> bool:
-    """Say whether an endpoint of `tunnel` is reached another way than it was in `former`.
-
-    By another uplink or gateway, or without an address that it was reached from. One more address
-    changes nothing, since WireGuard goes on from the one that it uses; it may be a neighbour that
-    brings it about (RFC 4862, section 5.5.3).
-    """
-    return any(_differs(endpoint.address, former, facts) for endpoint in tunnel.endpoints)
-
-
-def _differs(address: Address, former: Facts, facts: Facts) -> bool:
-    if _by(address, former) != _by(address, facts):
-        return True
-    before, now = _own(address, former), _own(address, facts)
-    return bool(before - now or (now and not before))
-
-
-def _by(address: Address, facts: Facts) -> tuple[int | None, Address | None]:
-    """Return the index of the uplink and the gateway by which `address` is reached."""
-    route, uplink = route_to(address, facts), uplink_to(address, facts)
-    return uplink.index if uplink else None, route.gateway if route else None
-
-
-def _own(address: Address, facts: Facts) -> set[Address]:
-    """Return the addresses that the uplink to `address` has of its family."""
-    uplink = uplink_to(address, facts)
-    return {a.ip for a in uplink.addresses if a.version == address.version} if uplink else set()
-
-
-def _way(address: Address, facts: Facts) -> str:
-    route, uplink = route_to(address, facts), uplink_to(address, facts)
-    if route is None or uplink is None:
-        return f"no way to {address}"
-    own = ", ".join(str(a.ip) for a in uplink.addresses if a.version == address.version)
-    return f"{address} by {uplink.name} via {route.gateway or 'the link'} from {own or 'nowhere'}"
-
-
-def shared_addresses(tunnel: Tunnel, facts: Facts) -> str:
-    """Return the addresses that the tunnel and an uplink both have, with the uplink's name."""
-    own = {address.ip for address in tunnel.addresses}
-    return ", ".join(
-        f"{address.ip} on {uplink.name}"
-        for uplink in facts.uplinks
-        for address in uplink.addresses
-        if address.ip in own
-    )
-
-
 def reply_mark(uplink: Uplink) -> int:
     """Return the mark, which is also the table, of flows that came in by `uplink`."""
     return TABLE_UPLINKS + uplink.index
@@ -255,7 +183,7 @@ def tunnel_mtu(tunnel: Tunnel, facts: Facts) -> int:
     return max(SMALLEST_MTU, path - OVERHEAD)
 
 
-def fitted(tunnel: Tunnel, facts: Facts) -> Tunnel:
+def fitted(tunnel: C, facts: Facts) -> C:
     """Return `tunnel` without IPv6 addresses where the namespace has IPv6 switched off.
 
     Docker switches it off in containers on networks without IPv6, and the kernel then refuses an

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from gateway.model import Address, Tunnel, TunnelStatus
+from gateway.model import Address, Candidate, Tunnel, TunnelStatus
 from gateway.policy.pulse import Pulse
 
 RESOLVER_FAILURES = 5
@@ -50,13 +50,13 @@ class Turn:
     building of the interface last ended, well or not.
     """
 
-    candidates: tuple[Tunnel, ...]
+    candidates: tuple[Candidate, ...]
     position: int = 0
     attempt: int = 0
     tried_at: float = float("-inf")
 
     @property
-    def candidate(self) -> Tunnel:
+    def candidate(self) -> Candidate:
         """The candidate whose turn it is."""
         return self.candidates[self.position]
 
@@ -161,7 +161,7 @@ State = Locked | Resolving | Connecting | Connected | Stopping
 class Begin:
     """The configuration is read: connect with one of `candidates`, the first ones preferred."""
 
-    candidates: tuple[Tunnel, ...]
+    candidates: tuple[Candidate, ...]
 
 
 @dataclass(frozen=True)

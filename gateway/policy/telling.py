@@ -1,6 +1,6 @@
 """What a state is called, and what is told of it."""
 
-from gateway.model import Status, Tunnel
+from gateway.model import Candidate, Status
 from gateway.policy.pulse import Pulse
 from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
 
@@ -45,7 +45,7 @@ def endpoint(state: State) -> str:
             return ""
 
 
-def _endpoints(tunnel: Tunnel) -> str:
+def _endpoints(tunnel: Candidate) -> str:
     return ", ".join(dict.fromkeys(str(peer.endpoint) for peer in tunnel.peers))
 
 

@@ -1,125 +1,123 @@
-"""What has to fit together: within one tunnel, and across subnets, resolvers and servers."""
+"""Checks of values against each other: within one tunnel, and across subnets and servers."""
 
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Final
 
-from gateway.model import (
-    Address,
-    HostPort,
-    Network,
-    Peer,
-    PortRange,
-    Protocol,
-    Tunnel,
-)
+from gateway.model import HealthProbe, HostPort, Network, PortRange, ProbeKind, Protocol
+from gateway.settings.addresses import covers_family, simplified
 from gateway.settings.findings import Findings, joined
-from gateway.settings.networks import covers_family, simplified, tell_host_bits
-from gateway.settings.picking import Picker
-from gateway.settings.sources import Variables
+from gateway.settings.sourced import Kind, Sourced
+from gateway.settings.tunnels import SourcedPeer, SourcedTunnel
 
-_SUBNETS: Final = "firewall_outbound_subnets"
 _FIRST_IPV6_MTU: Final = 1280
 _ASKED_RESOLVERS: Final = 3  # MAXNS, resolv.conf(5)
 
 
-def check_tunnel(tunnel: Tunnel, pick: Picker) -> None:
-    """Refuse what contradicts itself within one tunnel; tell what it does not carry."""
-    findings = pick.findings
-    if tunnel.has_family(6) and tunnel.mtu is not None and tunnel.mtu < _FIRST_IPV6_MTU:
-        findings.wrong(
-            pick.place("WIREGUARD_MTU"),
-            f"an MTU of {tunnel.mtu} is too small for the tunnel's IPv6 address; write at least "
+def check_tunnel(tunnel: SourcedTunnel, findings: Findings) -> None:
+    """Refuse a tunnel that contradicts itself; report what it does not carry."""
+    mtu = tunnel.mtu.value
+    if mtu is not None and mtu < _FIRST_IPV6_MTU and tunnel.tunnel.has_family(6):
+        findings.problem(
+            tunnel.mtu.origin.where,
+            f"an MTU of {mtu} is too small for the tunnel's IPv6 address; write at least "
             f"{_FIRST_IPV6_MTU}, or leave the IPv6 address out",
         )
-    own = {address.ip for address in tunnel.addresses}
-    for endpoint in tunnel.endpoints:
-        if endpoint.address in own:
-            findings.wrong(
-                pick.server_place("WIREGUARD_ENDPOINT_IP"),
-                f"the server's address {endpoint.address} is the tunnel's own; write the address "
-                "at which the internet reaches the server",
-            )
+    own = {address.ip for address in tunnel.addresses.value}
     for peer in tunnel.peers:
-        _check_keys(peer, tunnel, pick)
-    _check_peers(tunnel, pick)
-    _tell_coverage(tunnel, pick)
+        if peer.server.host.value in own:
+            findings.problem(
+                peer.server.host.origin.where,
+                f"the server's address {peer.server.host.value} is the tunnel's own; write the "
+                "address at which the internet reaches the server",
+            )
+        _check_keys(peer, tunnel, findings)
+    _check_peers(tunnel, findings)
+    _report_coverage(tunnel, findings)
 
 
-def _check_keys(peer: Peer, tunnel: Tunnel, pick: Picker) -> None:
-    """Refuse one key in two places: a public key is shown, and the other two are secrets."""
-    if peer.public_key == tunnel.private_key.reveal():
-        pick.findings.wrong(
-            pick.server_place("WIREGUARD_PUBLIC_KEY"),
+def _check_keys(peer: SourcedPeer, tunnel: SourcedTunnel, findings: Findings) -> None:
+    """Refuse the same key in two roles: a public key is shown, the other two are secrets."""
+    if peer.public_key.value == tunnel.private_key.value.reveal():
+        findings.problem(
+            peer.public_key.origin.where,
             "the public key is your private key; write the server's public key",
         )
-    if peer.preshared_key and peer.preshared_key.reveal() == peer.public_key:
-        pick.findings.wrong(
-            pick.place("WIREGUARD_PRESHARED_KEY"),
+    shared = peer.preshared_key.value
+    if shared and shared.reveal() == peer.public_key.value:
+        findings.problem(
+            peer.preshared_key.origin.where,
             "the preshared key is the server's public key; write the one that your provider gives, "
             "or none",
         )
-    if peer.preshared_key == tunnel.private_key:
-        pick.findings.wrong(
-            pick.place("WIREGUARD_PRESHARED_KEY"),
+    if shared == tunnel.private_key.value:
+        findings.problem(
+            peer.preshared_key.origin.where,
             "the preshared key is your private key; write the one that your provider gives, or "
             "none",
         )
 
 
-def _check_peers(tunnel: Tunnel, pick: Picker) -> None:
-    """Refuse peers of one tunnel that want the same traffic."""
-    where = pick.place("WIREGUARD_ALLOWED_IPS")
+def _check_peers(tunnel: SourcedTunnel, findings: Findings) -> None:
+    """Refuse peers of one tunnel with the same key or overlapping destinations."""
     for one, other in combinations(tunnel.peers, 2):
-        if one.public_key == other.public_key:
-            pick.findings.wrong(where, "two peers have the same PublicKey; make them one [Peer]")
-        for mine in one.allowed_ips:
-            for its in other.allowed_ips:
+        if one.public_key.value == other.public_key.value:
+            findings.problem(
+                other.public_key.origin.where,
+                "two peers have the same PublicKey; merge them into one [Peer]",
+            )
+        for mine in one.allowed_ips.value:
+            for its in other.allowed_ips.value:
                 if mine.overlaps(its):
-                    pick.findings.wrong(
-                        where,
-                        f"AllowedIPs {mine} and {its} of two peers overlap; several peers are one "
-                        "tunnel only when each has destinations of its own. If they are servers "
-                        "to choose from, make a file of each",
+                    findings.problem(
+                        other.allowed_ips.origin.where,
+                        f"AllowedIPs {mine} and {its} of two peers overlap; several peers can "
+                        "share a tunnel only if their destinations differ. If they are alternative "
+                        "servers, put each in a file of its own",
                     )
 
 
-def _tell_coverage(tunnel: Tunnel, pick: Picker) -> None:
-    """Tell which destinations do not go into the tunnel, and are refused for it."""
-    allowed = tuple(network for peer in tunnel.peers for network in peer.allowed_ips)
+def _report_coverage(tunnel: SourcedTunnel, findings: Findings) -> None:
+    """Report the destinations that do not go into the tunnel and are therefore refused."""
+    allowed = _allowed(tunnel)
     for version in (4, 6):
-        if not tunnel.has_family(version):
-            pick.findings.tell(
-                pick.place("WIREGUARD_ADDRESSES"),
-                f"the tunnel has no IPv{version} address, so that IPv{version} is refused",
+        if not tunnel.tunnel.has_family(version):
+            findings.info(
+                tunnel.addresses.origin.where,
+                f"the tunnel has no IPv{version} address, so IPv{version} is refused",
             )
         elif not covers_family(allowed, version):
             of_family = [network for network in allowed if network.version == version]
-            pick.findings.warn(
-                pick.place("WIREGUARD_ALLOWED_IPS"),
-                f"AllowedIPs: of IPv{version}, {joined(of_family) or 'nothing'} goes into the "
-                "tunnel; everything else is refused",
+            findings.warn(
+                tunnel.peers[0].allowed_ips.origin.where,
+                f"AllowedIPs: only {joined(of_family)} goes into the tunnel; all other "
+                f"IPv{version} traffic is refused"
+                if of_family
+                else f"AllowedIPs: no IPv{version} traffic goes into the tunnel; it is refused",
             )
 
 
-def outbound_subnets(variables: Variables, findings: Findings) -> tuple[Network, ...]:
-    """Return the subnets outside the tunnel, merged and told where they overlap."""
-    where = variables.where(_SUBNETS)
-    networks = variables.values.firewall_outbound_subnets or ()
-    if networks:
-        tell_host_bits(variables.given[_SUBNETS].text.reveal(), where, findings)
-    return simplified(networks, where, findings)
+def _allowed(tunnel: SourcedTunnel) -> tuple[Network, ...]:
+    return tuple(network for peer in tunnel.peers for network in peer.allowed_ips.value)
 
 
-def ports(name: str, variables: Variables, findings: Findings) -> tuple[PortRange, ...]:
-    """Return the ports of the variable `name` in order, overlapping ranges merged and told."""
+def outbound_subnets(
+    given: Sourced[tuple[Network, ...]] | None, findings: Findings
+) -> tuple[Network, ...]:
+    """Return the subnets outside the tunnel; overlapping ones are merged and reported."""
+    return simplified(given.value, given.origin.where, findings) if given else ()
+
+
+def ports(
+    given: Sourced[tuple[PortRange, ...]] | None, findings: Findings
+) -> tuple[PortRange, ...]:
+    """Return the ports in order; overlapping ranges are merged and reported."""
     merged: list[PortRange] = []
-    given: tuple[PortRange, ...] = getattr(variables.values, name) or ()
-    for entry in sorted(given):
+    for entry in sorted(given.value) if given else ():
         last = merged[-1] if merged else None
-        if last and last.protocol is entry.protocol and entry.first <= last.last:
+        if given and last and last.protocol is entry.protocol and entry.first <= last.last:
             whole = PortRange(last.protocol, last.first, max(last.last, entry.last))
-            findings.tell(variables.where(name), f"{last} and {entry} overlap; read as {whole}")
+            findings.info(given.origin.where, f"{last} and {entry} overlap; read as {whole}")
             merged[-1] = whole
         else:
             merged.append(entry)
@@ -127,22 +125,23 @@ def ports(name: str, variables: Variables, findings: Findings) -> tuple[PortRang
 
 
 def lan_against_tunnel(
-    subnets: Sequence[Network], tunnel: Tunnel, where: str, findings: Findings
+    subnets: Sequence[Network], tunnel: SourcedTunnel, where: str, findings: Findings
 ) -> None:
-    """Refuse a subnet outside with an address of the tunnel in it; tell what else is in both."""
-    allowed = [one for peer in tunnel.peers for one in peer.allowed_ips if one.prefixlen]
+    """Refuse a subnet that contains an address of the tunnel; report other overlaps."""
+    allowed = [one for one in _allowed(tunnel) if one.prefixlen]
     for subnet in subnets:
-        for address in tunnel.addresses:
+        for address in tunnel.addresses.value:
             if address.ip in subnet:
-                findings.wrong(
+                findings.problem(
                     where,
-                    f"{subnet} holds the tunnel's own address {address.ip}, and traffic of the "
+                    f"{subnet} contains the tunnel's own address {address.ip}, so traffic of the "
                     "tunnel would go outside it; list narrower subnets",
                 )
-        for endpoint in tunnel.endpoints:
+        for endpoint in tunnel.tunnel.endpoints:
             if endpoint.address in subnet:
-                findings.tell(
-                    where, f"the server {endpoint} stands in {subnet}, outside the tunnel; fine"
+                findings.info(
+                    where,
+                    f"the server {endpoint} is in {subnet}, outside the tunnel, which is fine",
                 )
         both = [network for network in allowed if network.overlaps(subnet)]
         if both:
@@ -152,71 +151,116 @@ def lan_against_tunnel(
             )
 
 
-def resolvers(
-    dns: Sequence[Address],
-    subnets: Sequence[Network],
-    tunnel: Tunnel,
-    findings: Findings,
-    *,
-    where: str,
-    from_file: bool,
-) -> None:
-    """Refuse a resolver of the tunnel in a subnet outside it; tell of one that nobody can reach.
+def resolvers(tunnel: SourcedTunnel, subnets: Sequence[Network], findings: Findings) -> None:
+    """Refuse a resolver of the tunnel in a subnet outside it; report unreachable ones.
 
-    A resolver in a subnet outside is meant when `DNS_ADDRESS` names it. The file's resolver, or
-    one in the tunnel's own network, belongs to the tunnel.
+    A resolver outside the tunnel is intended when `DNS_ADDRESS` names it. The resolver of the file,
+    or one in the tunnel's own network, belongs to the tunnel.
     """
-    allowed = [network for peer in tunnel.peers for network in peer.allowed_ips]
-    if len(dns) > _ASKED_RESOLVERS:
-        findings.tell(where, f"only the first {_ASKED_RESOLVERS} resolvers are asked")
-    for server in dns:
+    where, allowed = tunnel.dns.origin.where, _allowed(tunnel)
+    from_file = tunnel.dns.origin.kind is Kind.WG_QUICK
+    if len(tunnel.dns.value) > _ASKED_RESOLVERS:
+        findings.info(where, f"only the first {_ASKED_RESOLVERS} resolvers are used")
+    for server in tunnel.dns.value:
         subnet = next((one for one in subnets if server in one), None)
-        inside = any(server in address.network for address in tunnel.addresses)
+        inside = any(server in address.network for address in tunnel.addresses.value)
         if subnet and (from_file or inside):
-            findings.wrong(
+            findings.problem(
                 "FIREWALL_OUTBOUND_SUBNETS",
-                f"{subnet} holds the tunnel's resolver {server}, which would be asked outside the "
-                "tunnel; list narrower subnets, or set DNS_ADDRESS if it is meant to be at home",
+                f"{subnet} contains the tunnel's resolver {server}, so its queries would leave "
+                "outside the tunnel; list narrower subnets, or set DNS_ADDRESS if the resolver "
+                "is on your own network",
             )
         elif subnet:
             findings.warn(
                 where,
-                f"the resolver {server} stands in {subnet}, outside the tunnel: whoever runs it "
-                "sees every name that is looked up, and asks further by its own connection",
+                f"the resolver {server} is in {subnet}, outside the tunnel: its operator sees "
+                "every name that is looked up, and it forwards queries over its own connection",
             )
-        elif not server.is_loopback and not tunnel.has_family(server.version):
+        elif not server.is_loopback and not tunnel.tunnel.has_family(server.version):
             findings.warn(
                 where,
                 f"the resolver {server} cannot be reached, because the tunnel has no "
-                f"IPv{server.version} address; name one of the other family",
+                f"IPv{server.version} address; use one of the other family",
             )
         elif not server.is_loopback and not any(server in network for network in allowed):
             findings.warn(where, f"the resolver {server} cannot be reached; add it to AllowedIPs")
 
 
 def health_server(server: HostPort, input_ports: Sequence[PortRange], findings: Findings) -> None:
-    """Tell when the health server listens for others, and no rule lets them in."""
+    """Report a health server that listens for others while no rule lets them in."""
     local = server.host.startswith("127.") or server.host == "::1"
     listed = any(
         entry.protocol is Protocol.TCP and entry.first <= server.port <= entry.last
         for entry in input_ports
     )
     if not local and not listed:
-        findings.tell(
+        findings.info(
             "HEALTH_SERVER_ADDRESS",
-            f"port {server.port} answers in this namespace only, until FIREWALL_INPUT_PORTS lists "
-            f"{server.port}/tcp",
+            f"port {server.port} can be reached only from this namespace until "
+            f"FIREWALL_INPUT_PORTS lists {server.port}/tcp",
         )
 
 
 def listen_port(
-    tunnel: Tunnel, input_ports: Sequence[PortRange], where: str, findings: Findings
+    tunnel: SourcedTunnel, input_ports: Sequence[PortRange], where: str, findings: Findings
 ) -> None:
-    """Refuse to open the port of WireGuard itself."""
-    for ports in input_ports:
-        if ports.protocol is Protocol.UDP and ports.first <= tunnel.listen_port <= ports.last:
-            findings.wrong(
+    """Refuse to open WireGuard's own port."""
+    port = tunnel.listen_port.value
+    for entry in input_ports:
+        if entry.protocol is Protocol.UDP and entry.first <= port <= entry.last:
+            findings.problem(
                 where,
-                f"{ports} holds the tunnel's own port {tunnel.listen_port}/udp, where a client "
-                "needs nobody to call; leave that out, or set another ListenPort in wg0.conf",
+                f"{entry} contains the tunnel's own port {port}/udp, which a client does not "
+                "need to open; leave it out, or set another ListenPort in wg0.conf",
             )
+
+
+def probe_outside(
+    probe: HealthProbe | None, subnets: Sequence[Network], findings: Findings
+) -> None:
+    """Refuse a probe to an address outside the tunnel, whose answer proves nothing."""
+    address = probe.address if probe else None
+    if address and any(address in subnet for subnet in subnets):
+        findings.problem(
+            "HEALTH_PROBE",
+            f"{address} is in FIREWALL_OUTBOUND_SUBNETS, outside the tunnel, so its answer says "
+            "nothing about the tunnel; use an address inside",
+        )
+
+
+def probe_inside(
+    probe: HealthProbe | None,
+    tunnel: SourcedTunnel,
+    subnets: Sequence[Network],
+    findings: Findings,
+) -> None:
+    """Refuse a probe that the tunnel does not reach; report a probe without a target."""
+    if probe is None or probe.kind in {ProbeKind.AUTO, ProbeKind.OFF}:
+        return
+    allowed, has_family = _allowed(tunnel), tunnel.tunnel.has_family
+    if probe.address is None:
+        if not any(
+            any(server in network for network in allowed)
+            and not server.is_loopback
+            and has_family(server.version)
+            and not any(server in subnet for subnet in subnets)
+            for server in tunnel.dns.value
+        ):
+            findings.warn(
+                "HEALTH_PROBE",
+                f"{probe.kind} has no target, because DNS_ADDRESS names no resolver in the "
+                "tunnel; name one, or write icmp:ADDRESS",
+            )
+    elif any(probe.address == address.ip for address in tunnel.addresses.value):
+        findings.problem(
+            "HEALTH_PROBE", f"{probe.address} is the tunnel's own address; use another address"
+        )
+    elif not has_family(probe.address.version) or not any(
+        probe.address in network for network in allowed
+    ):
+        findings.problem(
+            "HEALTH_PROBE",
+            f"{probe.address} cannot be reached through the tunnel with its AllowedIPs and "
+            "addresses; use one that can",
+        )

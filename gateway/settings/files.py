@@ -1,12 +1,13 @@
-"""Reading secret files: small regular files, with a word about who else can read them."""
+"""Reads secret files: small regular files. Reports those that every user can read."""
 
 from pathlib import Path, PurePosixPath
 from stat import S_IROTH, S_ISDIR, S_ISREG, S_IXOTH
 from typing import Final
 
+from gateway.errors import is_shortage
 from gateway.settings import wgquick
 from gateway.settings.findings import Findings
-from gateway.settings.values import shown
+from gateway.settings.values import safe_quote
 
 _LARGEST: Final = 64 * 1024
 
@@ -17,7 +18,7 @@ def inside(root: Path, path: PurePosixPath) -> Path:
 
 
 def exists(root: Path, path: PurePosixPath) -> bool:
-    """Say whether something stands at `path`; what cannot be looked at counts as there."""
+    """Whether something is at `path`; True if that cannot be determined."""
     try:
         inside(root, path).stat()
     except PermissionError:
@@ -32,19 +33,23 @@ def read(
 ) -> str | None:
     """Return the text of the file at `path`, or None and a problem at `where`.
 
-    With `secret`, a file that every user of the machine can read is told.
+    With `secret`, a file that every user of the host can read is reported.
     """
     try:
         text, open_to_all = _contents(inside(root, path))
     except OSError as err:
+        if is_shortage(err):
+            raise  # the file may be there: the gateway tries again
         reason = f"cannot be read ({err.strerror or 'no reason given'}); mount the file there"
     except ValueError as err:
         reason = str(err)
     else:
         if secret and open_to_all:
-            findings.warn(where, f"{path} can be read by every user of the machine; chmod 600 it")
+            findings.warn(
+                where, f"{path} is readable by every user of the host; run chmod 600 on it"
+            )
         return text
-    findings.wrong(where, reason if where == str(path) else f"{shown(str(path))} {reason}")
+    findings.problem(where, reason if where == str(path) else f"{safe_quote(str(path))} {reason}")
     return None
 
 
@@ -53,13 +58,13 @@ def _contents(file: Path) -> tuple[str, bool]:
     status = file.stat()
     if S_ISDIR(status.st_mode):
         raise ValueError(
-            "is a directory; Docker makes one where the file to mount does not exist on the host: "
+            "is a directory; Docker creates one if the file to mount does not exist on the host: "
             "remove it, correct the path of the mount, and start again"
         )
     if not S_ISREG(status.st_mode):
-        raise ValueError("is no regular file; mount a file there")
+        raise ValueError("is not a regular file; mount a file there")
     if status.st_size > _LARGEST:
-        raise ValueError("is far too large for what belongs there; mount another file")
+        raise ValueError("is larger than 64 KiB; mount another file")
     with file.open("rb") as stream:
         text = wgquick.decode(stream.read(_LARGEST))
     folder = file.resolve().parent.stat().st_mode

@@ -1,23 +1,24 @@
-"""Which source a value of a tunnel is taken from, where variables and a wg-quick file both say it.
+"""Chooses between variables and a wg-quick file when both set a value of a tunnel.
 
-Who you are and whom you talk to (keys, addresses, endpoint) come from the file where it says them,
-unless a secret file of its own says otherwise: a key of one and an endpoint of another source are
-nearly always a mistake, and gluetun reads them in this order. How to talk (allowed IPs, MTU,
-keepalive, resolvers) comes from the variable where it is set, because that is what people set to
-correct a file they were given.
+The identity (keys, addresses, endpoint) comes from the file if it has it, unless a secret file of
+one variable overrides it: a key of one source with an endpoint of another is nearly always a
+mistake, and gluetun reads them in this order. The tuning (allowed IPs, MTU, keepalive, resolvers)
+comes from the variable if it is set, because people set it to correct a file they were given.
 """
 
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
 
 from gateway.errors import Weight
+from gateway.model import Address, Endpoint, NamedEndpoint
 from gateway.settings.findings import Findings
-from gateway.settings.quickfiles import Part, ReadFile, Value
+from gateway.settings.quickfiles import PeerValues, ReadFile
+from gateway.settings.schema import Settings
+from gateway.settings.servers import at, host_of
+from gateway.settings.sourced import Kind, Origin, Sourced
 from gateway.settings.sources import Variables
 
-ENDPOINT: Final = "endpoint"
-"""The name of an endpoint as a whole: one line of a file, two variables."""
+T = TypeVar("T")
 
 PEER_FIELDS: Final = (
     "wireguard_public_key",
@@ -27,11 +28,11 @@ PEER_FIELDS: Final = (
     "wireguard_endpoints",
     "wireguard_allowed_ips",
 )
-"""Variables that are about one peer."""
+"""Variables that describe one peer."""
 
 _MISSING: Final = {
     "wireguard_private_key": (
-        "is not set; put the key into a file mounted at /run/secrets/wireguard_private_key, or "
+        "is not set; put the key in a file mounted at /run/secrets/wireguard_private_key, or "
         "mount a whole wg-quick file at /config/wg0.conf"
     ),
     "wireguard_addresses": (
@@ -45,7 +46,7 @@ _MISSING_IN_FILE: Final = {
     "wireguard_private_key": ("PrivateKey", "has no PrivateKey in [Interface]; download it again"),
     "wireguard_addresses": ("Address", "has no Address in [Interface]; add the one you were given"),
     "wireguard_public_key": ("PublicKey", "has a [Peer] without PublicKey; add the server's"),
-    ENDPOINT: (
+    "wireguard_endpoint_ip": (
         "Endpoint",
         (
             "has a [Peer] without Endpoint; the gateway is a client and needs the address of its "
@@ -55,84 +56,153 @@ _MISSING_IN_FILE: Final = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
+class Server:
+    """The endpoint of a peer, whose two halves may come from different sources."""
+
+    host: Sourced[Address | str]
+    port: Sourced[int]
+
+    @property
+    def endpoint(self) -> Endpoint | NamedEndpoint:
+        """The endpoint itself."""
+        return at(self.host.value, self.port.value)
+
+
+def split(endpoint: Sourced[Endpoint | NamedEndpoint]) -> Server:
+    """Return both halves of an endpoint that comes from one source."""
+    origin = endpoint.origin
+    return Server(Sourced(host_of(endpoint.value), origin), Sourced(endpoint.value.port, origin))
+
+
+@dataclass(frozen=True)
 class Picker:
-    """Chooses between the variables and one file, remembers what it chose and what it missed."""
+    """Chooses between the variables and one file, which may be missing."""
 
     variables: Variables
     file: ReadFile | None
     findings: Findings
-    origins: dict[str, str] = field(default_factory=dict)
-    lacks: bool = False
+
+    @property
+    def values(self) -> Settings:
+        """The variables."""
+        return self.variables.values
 
     def without_peer_variables(self) -> "Picker":
-        """Return a picker that leaves out the variables which are about one peer."""
-        values = self.variables.values.model_copy(update=dict.fromkeys(PEER_FIELDS))
-        return replace(self, variables=replace(self.variables, values=values), origins={})
+        """Return a picker without the variables that describe one peer."""
+        values = self.values.model_copy(update=dict.fromkeys(PEER_FIELDS))
+        return replace(self, variables=replace(self.variables, values=values))
 
-    def place(self, variable: str) -> str:
-        """Return what to name in a message: the file, or without one the variable."""
-        return self.file.path if self.file else variable
+    def identity(
+        self, variable: str, given: Sourced[T] | None, in_file: Sourced[T] | None
+    ) -> Sourced[T] | None:
+        """Pick a value of the identity: the file's, unless a secret file overrides it."""
+        if given and given.origin.kind is Kind.SECRET_FILE:
+            return self.stronger(variable, given, in_file)
+        return self.stronger(variable, in_file, given)
 
-    def in_secret_file(self, name: str) -> bool:
-        """Say whether a variable was given in a secret file of its own."""
-        given = self.variables.given.get(name)
-        return given is not None and given.in_file
+    def tuning(
+        self, variable: str, given: Sourced[T] | None, in_file: Sourced[T] | None
+    ) -> Sourced[T] | None:
+        """Pick a value of the tuning: the variable's, else the file's."""
+        return self.stronger(variable, given, in_file, Weight.INFO)
 
-    def server_place(self, variable: str) -> str:
-        """Return what to name in a message about a server: the list of servers, if there is one."""
-        listed = self.variables.values.wireguard_endpoints
-        return "WIREGUARD_ENDPOINTS" if listed else self.place(variable)
-
-    def variable(self, name: str) -> Value | None:
-        """Return the value of a variable, or None when it is not set."""
-        value = getattr(self.variables.values, name)
-        return None if value in (None, ()) else Value(value, self.variables.origin(name))
-
-    def identity(self, name: str, part: Part) -> Any:
-        """Pick who you are or whom you talk to: the file's, unless a secret file says otherwise."""
-        variable, in_file = self.variable(name), part.get(name)
-        if self.in_secret_file(name):
-            return self.first(name, variable, in_file)
-        return self.first(name, in_file, variable)
-
-    def tuning(self, name: str, part: Part) -> Any:
-        """Pick how to talk: the variable's, else the file's."""
-        return self.first(name, self.variable(name), part.get(name), Weight.INFO)
-
-    def first(
+    def stronger(
         self,
-        name: str,
-        strong: Value | None,
-        weak: Value | None,
+        variable: str,
+        strong: Sourced[T] | None,
+        weak: Sourced[T] | None,
         weight: Weight = Weight.WARNING,
-    ) -> Any:
-        """Pick the stronger of two values, and tell it when they are not the same."""
-        chosen = strong or weak
+    ) -> Sourced[T] | None:
+        """Return the stronger of two values; report when they differ."""
         if strong and weak and strong.value != weak.value:
-            told = "WIREGUARD_ENDPOINT_IP" if name == ENDPOINT else name.upper()
             self.findings.add(
                 weight,
-                told,
-                f"taken from {strong.where}; {weak.where} says something else and is not used",
+                variable,
+                f"taken from {strong.origin.text}; {weak.origin.text} has a different value, "
+                "which is not used",
             )
-        if chosen:
-            self.origins[name] = chosen.where
-        return chosen.value if chosen else None
+        return strong or weak
 
-    def require(self, name: str, value: object, part: Part = MappingProxyType({})) -> None:
-        """Tell that a value is missing, unless it is there but could not be read.
+    def missing(self, field: str, head: Origin | None = None) -> None:
+        """Report a missing value, unless it was given and could not be read.
 
-        `part` says in which section of the file it is missing.
+        `head` is where the section of the file begins that should have it.
         """
-        if value is not None:
+        if field in self.variables.unreadable:
             return
-        self.lacks = True
         if not self.file:
-            if name not in self.variables.unreadable:
-                self.findings.wrong(name.upper(), _MISSING[name])
-        else:
-            key, message = _MISSING_IN_FILE[name]
-            if key not in self.file.unreadable and name not in self.variables.unreadable:
-                where = part["head"].where if "head" in part else self.file.path
-                self.findings.wrong(where, message)
+            self.findings.problem(field.upper(), _MISSING[field])
+        elif _MISSING_IN_FILE[field][0] not in self.file.unreadable:
+            where = head.where if head else self.file.path
+            self.findings.problem(where, _MISSING_IN_FILE[field][1])
+
+
+def check_alone(variables: Variables, findings: Findings) -> None:
+    """Refuse a single server together with a list of servers."""
+    values = variables.values
+    if values.wireguard_endpoints:
+        for one in (values.wireguard_endpoint_ip, values.wireguard_endpoint_port):
+            if one:
+                findings.problem(
+                    one.origin.where,
+                    "is set in addition to WIREGUARD_ENDPOINTS; remove one of them",
+                )
+
+
+def key_of_first(values: Settings) -> Sourced[str] | None:
+    """Return the first endpoint's key if every entry of `WIREGUARD_ENDPOINTS` has its own."""
+    choices = values.wireguard_endpoints
+    keys = [choice.public_key for choice in choices.value] if choices else []
+    return Sourced(keys[0], choices.origin) if choices and keys[0] and all(keys) else None
+
+
+def pick_server(pick: Picker, peer: PeerValues) -> Server | None:
+    """Return the server of a peer: the first of the list, else the file's, else the variables'."""
+    values = pick.values
+    host, port = values.wireguard_endpoint_ip, values.wireguard_endpoint_port
+    if choices := values.wireguard_endpoints:
+        listed = Sourced(choices.value[0].endpoint, choices.origin)
+        if peer.endpoint:
+            pick.stronger("WIREGUARD_ENDPOINT_IP", listed, peer.endpoint)
+        return split(listed)
+    if peer.endpoint:
+        return _files_server(pick, peer.endpoint, host, port)
+    if host and port:
+        return Server(host, port)
+    if "wireguard_endpoints" in pick.variables.unreadable:
+        return None
+    if pick.file and not host and not port:
+        pick.missing("wireguard_endpoint_ip", peer.head)
+        return None
+    without_file = replace(pick, file=None)
+    if not host:
+        without_file.missing("wireguard_endpoint_ip")
+    if not port:
+        without_file.missing("wireguard_endpoint_port")
+    return None
+
+
+def _files_server(
+    pick: Picker,
+    in_file: Sourced[Endpoint | NamedEndpoint],
+    host: Sourced[Address | str] | None,
+    port: Sourced[int] | None,
+) -> Server:
+    """Return a file's server; a variable may give the address for a server name."""
+    files = split(in_file)
+    origin = (host or port or in_file).origin
+    given = Server(host or files.host, port or files.port)
+    if Kind.SECRET_FILE in {given.host.origin.kind, given.port.origin.kind}:
+        return Server(
+            pick.identity("WIREGUARD_ENDPOINT_IP", host, files.host) or files.host,
+            pick.identity("WIREGUARD_ENDPOINT_PORT", port, files.port) or files.port,
+        )
+    if isinstance(in_file.value, NamedEndpoint) and not isinstance(given.endpoint, NamedEndpoint):
+        pick.findings.info(
+            in_file.origin.where,
+            f"Endpoint {in_file.value} is reached at {given.endpoint}, as the variables say",
+        )
+        return given
+    pick.stronger("WIREGUARD_ENDPOINT_IP", in_file, Sourced(given.endpoint, origin))
+    return files

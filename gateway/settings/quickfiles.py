@@ -1,20 +1,20 @@
-"""Finding and reading wg-quick files: which ones there are, and the typed values of each.
+"""Finds wg-quick files, and reads the typed values of each.
 
-The places are looked at in the order of `PLACES`; the first that has a file is taken, and others
-that have one are told. A folder may hold several files: candidates, in the order of their names,
-`wg0.conf` first.
+The first of `PLACES` that has a file is used; other places with files are reported. A folder may
+hold several files: candidates in the order of their names, `wg0.conf` first.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final, TypeVar
 
-from gateway.model import Address
+from gateway.model import Address, Endpoint, Interface, NamedEndpoint, Network, Secret
 from gateway.settings import addresses, files, values, wgquick
-from gateway.settings.candidates import is_name, server
+from gateway.settings.addresses import allowed_ips, report_host_bits
 from gateway.settings.findings import Findings, joined
-from gateway.settings.networks import allowed_ips, tell_host_bits
+from gateway.settings.servers import is_name, server
+from gateway.settings.sourced import Kind, Origin, Sourced
 
 PLACES: Final = (
     "/run/secrets/wg0.conf",
@@ -24,24 +24,36 @@ PLACES: Final = (
     "/gluetun/wireguard/wg0.conf",
     "/etc/wireguard/*.conf",
 )
-"""Where wg-quick files are looked for when no variable names one, the strongest first."""
+"""Where wg-quick files are searched when no variable names one, the strongest first."""
 
 _HOOKS: Final = ("PreUp", "PostUp", "PreDown", "PostDown")
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
-class Value:
-    """A typed value of a file and the line that it stands on."""
+class InterfaceValues:
+    """The values of `[Interface]`, each with its line; None for a key that is not there."""
 
-    value: Any
-    where: str
+    private_key: Sourced[Secret] | None = None
+    addresses: Sourced[tuple[Interface, ...]] | None = None
+    dns: Sourced[tuple[Address, ...]] | None = None
+    mtu: Sourced[int | None] | None = None
+    listen_port: Sourced[int | None] | None = None
+    fwmark: Sourced[int | None] | None = None
 
 
-Part = Mapping[str, Value]
-"""Values of one section, under the names of the variables that mean the same.
+@dataclass(frozen=True)
+class PeerValues:
+    """The values of one `[Peer]`, each with its line; `head` is where the section begins."""
 
-`head` of a peer has no value: it says on which line the section begins.
-"""
+    head: Origin | None = None
+    public_key: Sourced[str] | None = None
+    preshared_key: Sourced[Secret | None] | None = None
+    endpoint: Sourced[Endpoint | NamedEndpoint] | None = None
+    allowed_ips: Sourced[tuple[Network, ...]] | None = None
+    keepalive: Sourced[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,13 +61,13 @@ class ReadFile:
     """One wg-quick file, read: `unreadable` are the keys whose values could not be."""
 
     path: str
-    interface: Part
-    peers: tuple[Part, ...]
+    interface: InterfaceValues
+    peers: tuple[PeerValues, ...]
     unreadable: frozenset[str] = frozenset()
 
 
 def find(root: Path, named: PurePosixPath | None, findings: Findings) -> tuple[PurePosixPath, ...]:
-    """Return the wg-quick files to use: the one that the user `named`, else those of a place."""
+    """Return the wg-quick files to use: the `named` one, else those of the first place."""
     places = [found for place in PLACES if (found := tuple(_at(root, PurePosixPath(place))))]
     default = PurePosixPath(PLACES[0])
     if named and (named != default or files.exists(root, named)):
@@ -64,7 +76,7 @@ def find(root: Path, named: PurePosixPath | None, findings: Findings) -> tuple[P
         return ()
     for other in places[1:]:
         findings.warn(
-            str(other[0]), f"is not used, because {places[0][0]} is there; remove one of them"
+            str(other[0]), f"is not used, because {places[0][0]} exists; remove one of them"
         )
     return places[0]
 
@@ -85,7 +97,7 @@ def _at(root: Path, place: PurePosixPath) -> Iterator[PurePosixPath]:
 
 
 def read(root: Path, path: PurePosixPath, findings: Findings, where: str = "") -> ReadFile | None:
-    """Read one wg-quick file; what is wrong with it becomes problems with the line.
+    """Read one wg-quick file; every fault becomes a problem with its line.
 
     `where` names the file in a message when it cannot be read at all, its path by default.
     """
@@ -94,12 +106,12 @@ def read(root: Path, path: PurePosixPath, findings: Findings, where: str = "") -
         return None
     form = wgquick.parse(text)
     for line, message in form.faults:
-        findings.wrong(f"{path} line {line}", message)
+        findings.problem(f"{path} line {line}", message)
     reader = _Reader(str(path), findings)
     interface = reader.interface(form.interface)
     peers = tuple(reader.peer(peer) for peer in form.peers)
     if not form.peers and not form.faults:
-        findings.wrong(
+        findings.problem(
             str(path), "has no [Peer]; a tunnel needs the server's PublicKey and Endpoint"
         )
     return ReadFile(str(path), interface, peers, frozenset(reader.unreadable))
@@ -113,77 +125,89 @@ class _Reader:
         self.findings = findings
         self.unreadable: set[str] = set()
 
-    def interface(self, section: wgquick.Section) -> Part:
-        part = {
-            "wireguard_private_key": self._last(section, "PrivateKey", values.secret_key),
-            "wireguard_addresses": self._many(section, "Address", _by_blanks(addresses.interfaces)),
-            "dns_address": self._many(section, "DNS", _by_blanks(_resolver_or_domain)),
-            "wireguard_mtu": self._last(section, "MTU", values.mtu),
-            "listen_port": self._last(section, "ListenPort", _listen_port),
-            "fwmark": self._last(section, "FwMark", values.fwmark),
-        }
-        self._tell_ignored(section)
-        return {name: value for name, value in part.items() if value is not None}
+    def interface(self, section: wgquick.Section) -> InterfaceValues:
+        self._report_ignored(section)
+        return InterfaceValues(
+            private_key=self._last(section, "PrivateKey", values.secret_key),
+            addresses=self._many(section, "Address", _by_blanks(addresses.interfaces)),
+            dns=self._resolvers(section),
+            mtu=self._last(section, "MTU", values.mtu),
+            listen_port=self._last(section, "ListenPort", _listen_port),
+            fwmark=self._last(section, "FwMark", values.fwmark),
+        )
 
-    def peer(self, section: wgquick.Section) -> Part:
-        part = {
-            "wireguard_public_key": self._last(section, "PublicKey", values.used_key),
-            "wireguard_preshared_key": self._last(section, "PresharedKey", values.preshared_key),
-            "wireguard_allowed_ips": self._many(section, "AllowedIPs", allowed_ips),
-            "endpoint": self._last(section, "Endpoint", server),
-            "wireguard_persistent_keepalive_interval": self._last(
-                section, "PersistentKeepalive", values.keepalive
-            ),
-        }
-        self._tell_allowed(section)
-        part["head"] = Value(None, f"{self.path} line {section.line}")
-        return {name: value for name, value in part.items() if value is not None}
+    def peer(self, section: wgquick.Section) -> PeerValues:
+        found = PeerValues(
+            head=self._origin(section.line),
+            public_key=self._last(section, "PublicKey", values.used_key),
+            preshared_key=self._last(section, "PresharedKey", values.preshared_key),
+            allowed_ips=self._many(section, "AllowedIPs", allowed_ips),
+            endpoint=self._last(section, "Endpoint", server),
+            keepalive=self._last(section, "PersistentKeepalive", values.keepalive),
+        )
+        self._report_allowed(section)
+        return found
 
-    def _tell_allowed(self, section: wgquick.Section) -> None:
-        """Tell what of `AllowedIPs` is read as something else than it says."""
+    def _resolvers(self, section: wgquick.Section) -> Sourced[tuple[Address, ...]] | None:
+        """Return the resolvers of `DNS` lines; search domains are reported."""
+        entries = self._many(section, "DNS", _by_blanks(_resolver_or_domain))
+        if not entries:
+            return None
+        domains = [one for one in entries.value if isinstance(one, str)]
+        if domains:
+            self.findings.info(
+                entries.origin.where,
+                f"the search domains {joined(map(values.safe_quote, domains))} are dropped; write "
+                "names in full",
+            )
+        found = tuple(one for one in entries.value if not isinstance(one, str))
+        return Sourced(found, entries.origin) if found else None
+
+    def _report_allowed(self, section: wgquick.Section) -> None:
+        """Report entries of `AllowedIPs` that are read differently from how they are written."""
         entries = section.all("AllowedIPs")
         for entry in entries:
             if "AllowedIPs" not in self.unreadable:
-                tell_host_bits(entry.value, f"{self.path} line {entry.line}", self.findings)
+                report_host_bits(entry.value, f"{self.path} line {entry.line}", self.findings)
         if entries and not any(entry.value for entry in entries):
-            self.findings.tell(
+            self.findings.info(
                 f"{self.path} line {entries[0].line}",
-                "AllowedIPs is empty and counts as not there: everything goes to this peer",
+                "AllowedIPs is empty and is ignored: everything goes to this peer",
             )
 
     def _last(
-        self, section: wgquick.Section, name: str, parse: Callable[[str], Any]
-    ) -> Value | None:
+        self, section: wgquick.Section, name: str, parse: Callable[[str], T]
+    ) -> Sourced[T] | None:
         entries = [entry for entry in section.all(name) if entry.value]
         if not entries:
             return None
-        where = f"{self.path} line {entries[-1].line}"
         if len(entries) > 1:
-            self.findings.tell(where, f"{name} stands several times; the last one counts")
-        return self._read(where, name, parse, entries[-1].value)
+            where = self._origin(entries[-1].line).where
+            self.findings.info(where, f"{name} is set several times; the last one counts")
+        return self._read(entries[-1], parse)
 
     def _many(
-        self, section: wgquick.Section, name: str, parse: Callable[[str], tuple[Any, ...]]
-    ) -> Value | None:
-        found: list[Any] = []
-        first = ""
-        for entry in section.all(name):
-            where = f"{self.path} line {entry.line}"
-            value = self._read(where, name, parse, entry.value)
-            if value is not None:
-                first = first or where
-                found.extend(value.value)
-        return Value(tuple(found), first) if found else None
+        self, section: wgquick.Section, name: str, parse: Callable[[str], tuple[T, ...]]
+    ) -> Sourced[tuple[T, ...]] | None:
+        read = [self._read(entry, parse) for entry in section.all(name)]
+        found = [one for one in read if one]
+        whole = tuple(item for one in found for item in one.value)
+        return Sourced(whole, found[0].origin) if whole else None
 
-    def _read(self, where: str, name: str, parse: Callable[[str], Any], text: str) -> Value | None:
+    def _read(self, entry: wgquick.Entry, parse: Callable[[str], T]) -> Sourced[T] | None:
+        origin = self._origin(entry.line)
         try:
-            return Value(parse(text), where)
+            return Sourced(parse(entry.value), origin)
         except ValueError as err:
-            self.findings.wrong(where, f"{name} {err}")
-            self.unreadable.add(name)
+            self.findings.problem(origin.where, f"{entry.name} {err}")
+            self.unreadable.add(entry.name)
             return None
 
-    def _tell_ignored(self, section: wgquick.Section) -> None:
+    def _origin(self, line: int) -> Origin:
+        text = f"{self.path} line {line}"
+        return Origin(text, text, Kind.WG_QUICK)
+
+    def _report_ignored(self, section: wgquick.Section) -> None:
         hooks = [entry for name in _HOOKS for entry in section.all(name)]
         if hooks:
             names = joined(sorted({entry.name for entry in hooks}))
@@ -193,25 +217,25 @@ class _Reader:
                 "variables, such as FIREWALL_OUTBOUND_SUBNETS for the home network",
             )
         for entry in section.all("Table"):
-            self.findings.tell(
+            self.findings.info(
                 f"{self.path} line {entry.line}",
-                "Table is not used: the gateway has a routing table of its own",
+                "Table is not used: the gateway uses its own routing table",
             )
         for entry in section.all("SaveConfig"):
-            self.findings.tell(
+            self.findings.info(
                 f"{self.path} line {entry.line}",
                 "SaveConfig is not used: the file is never written",
             )
 
 
-def _by_blanks(parse: Callable[[str], tuple[Any, ...]]) -> Callable[[str], tuple[Any, ...]]:
-    """Let blanks separate entries, too: wg-quick(8) does so for its own keys, wg(8) does not."""
+def _by_blanks(parse: Callable[[str], tuple[T, ...]]) -> Callable[[str], tuple[T, ...]]:
+    """Accept spaces as separators too, as wg-quick(8) does for its own keys; wg(8) does not."""
     return lambda text: parse(",".join(text.split()))
 
 
 def _resolver_or_domain(text: str) -> tuple[Address | str, ...]:
-    """Read a `DNS` line: what is no address is a search domain (wg-quick(8))."""
-    return values.listed(text, _resolver_entry)
+    """Read a `DNS` line: what is not an address is a search domain (wg-quick(8))."""
+    return values.comma_list(text, _resolver_entry)
 
 
 def _resolver_entry(text: str) -> Address | str:

@@ -1,221 +1,174 @@
-"""Where the values of variables come from, and which source wins.
+"""Reads the variables from all their sources.
 
 From strong to weak: the file that `<VARIABLE>_SECRETFILE` names, `/run/secrets/<variable>` in lower
-case, the variable, its older name. An empty value counts as none. Each rank is one source of
-pydantic-settings; where two disagree, a notice says which one won. How variables and a wg-quick
-file go together is decided in `tunnels`.
+case, the variable; in each, a current name wins over an older one. An empty value counts as none.
+When two sources disagree, a notice says which one is used. `picking` chooses between variables
+and wg-quick files.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from pydantic import ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import PydanticBaseSettingsSource
+from pydantic_settings import EnvSettingsSource
 
 from gateway.model import Secret
-from gateway.settings import files, values
-from gateway.settings.compat import OLDER_NAMES
+from gateway.settings import addresses, files, values
 from gateway.settings.findings import Findings
-from gateway.settings.values import shown
-from gateway.settings.variables import COMMANDS, FIELDS, SECRETS, Settings
+from gateway.settings.schema import (
+    COMMANDS,
+    FIELDS,
+    OLDER_NAMES,
+    PLAIN_ONLY,
+    SECRETS,
+    Settings,
+    names_of,
+)
+from gateway.settings.sourced import Kind, Origin, Refused, Sourced
+from gateway.settings.values import safe_quote
 
 SECRETFILE: Final = "_SECRETFILE"
 SECRETS_FOLDER: Final = PurePosixPath("/run/secrets")
-ENVIRONMENT: Final = "environment"
-PLAIN_ONLY: Final = frozenset(
-    {"wireguard_conf_secretfile", "health_server_address", "log_level", "log_format", "tz"}
-)
-"""Fields that are read as variables only: others read them too, or before any file."""
 
 FILE_VARIABLES: Final[Mapping[str, str]] = {
-    **{field.upper(): field for field in FIELDS if field not in PLAIN_ONLY},
-    **{name: current.lower() for name, current in OLDER_NAMES.items()},
+    name: field for field in FIELDS if field not in PLAIN_ONLY for name in names_of(field)
 }
-"""Variables that may come as a file too, with their fields; older names last."""
+"""Variables that may come as a file too, with their fields."""
 
+_SUBNETS: Final = ("wireguard_allowed_ips", "firewall_outbound_subnets")
 
-@dataclass(frozen=True)
-class Given:
-    """The raw text of a variable; `origin` says where it came from, `where` names it in errors.
+Text = Sourced[Secret]
+"""A text as it was given: a secret whatever the variable, because people paste keys anywhere."""
 
-    The text is kept as a secret whatever the variable, because people paste keys anywhere.
-    """
-
-    text: Secret
-    origin: str
-    where: str
-    in_file: bool = False
-
-
-class Layer(PydanticBaseSettingsSource):
-    """All values of one rank, as a source of pydantic-settings."""
-
-    def __init__(self, name: str, given: Mapping[str, Given]) -> None:
-        super().__init__(Settings)
-        self.__name__ = name  # how pydantic-settings calls the source
-        self.given = given
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the raw text of a field, or None."""
-        del field
-        given = self.given.get(field_name)
-        return given and given.text, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the raw texts of all fields that this rank has."""
-        return {name: given.text for name, given in self.given.items()}
+Rank = Mapping[str, Text]
+"""The texts of the sources that are equally strong, by the name of the variable."""
 
 
 @dataclass(frozen=True)
 class Variables:
-    """All variables, read: their values, where each came from, and which could not be read."""
+    """All variables, and the names of those that could not be read."""
 
     values: Settings
-    given: Mapping[str, Given]
     unreadable: frozenset[str] = frozenset()
-
-    def origin(self, field: str) -> str:
-        """Say where the value of `field` came from."""
-        return self.given[field].origin if field in self.given else "default"
-
-    def where(self, field: str) -> str:
-        """Return the name under which the user wrote `field`."""
-        return self.given[field].where if field in self.given else field.upper()
 
 
 def read_variables(environ: Mapping[str, str], root: Path, findings: Findings) -> Variables:
-    """Read every variable from all its sources; what cannot be read is left out and told."""
-    ranks = {
-        "named files": _gather(_named_files(environ, root, findings)),
-        "files in /run/secrets": _gather(_conventional_files(root, findings)),
-        "variables": _gather(_plain(environ, findings)),
-        "older names": _gather(_older(environ, findings)),
-    }
-    given: dict[str, Given] = {}
-    for rank in ranks.values():
-        for field, candidate in rank.items():
-            winner = given.setdefault(field, candidate)
-            if winner.text != candidate.text:
+    """Read every variable from all its sources; unreadable ones are reported and left out."""
+    ranks: tuple[Rank, ...] = (
+        dict(_named_files(environ, root, findings)),
+        dict(_conventional_files(root, findings)),
+        dict(_plain(environ, findings)),
+    )
+    given = _winners(ranks, findings)
+    sources: dict[str, Any] = {"_build_sources": (tuple(map(_source, ranks)), {})}
+    read = Settings(**sources)
+    refused = {name: value for name, value in read if isinstance(value, Refused)}
+    for one in refused.values():
+        findings.problem(one.origin.where, one.message)
+    for field in _SUBNETS:
+        if field in given and field not in refused:
+            text, origin = given[field].value.reveal(), given[field].origin
+            addresses.report_host_bits(text, origin.where, findings)
+    _warn_of_plain_key(read, findings)
+    return Variables(read.model_copy(update=dict.fromkeys(refused)), frozenset(refused))
+
+
+def _source(rank: Rank) -> EnvSettingsSource:
+    """Return a rank as a source of pydantic-settings, which finds the names and their aliases.
+
+    Files are read here too: the library's own source for secrets raises at the first one that is a
+    directory or not text, and knows neither a limit of size nor who else can read a file.
+    """
+    source = EnvSettingsSource(Settings)
+    # The library looks only at the names, and passes the texts on with their origins.
+    source.env_vars = cast("Mapping[str, str | None]", rank)
+    return source
+
+
+def _winners(ranks: tuple[Rank, ...], findings: Findings) -> dict[str, Text]:
+    """Return the winning text of each field; report texts that differ from it."""
+    found: dict[str, Text] = {}
+    for field in FIELDS:
+        texts = [rank[name] for rank in ranks for name in names_of(field) if name in rank]
+        for text in texts:
+            winner = found.setdefault(field, text)
+            if winner.value != text.value:
                 findings.warn(
                     field.upper(),
-                    f"taken from {winner.origin}; {candidate.origin} says something else and is "
-                    "not used: remove one of them",
+                    f"taken from {winner.origin.text}; {text.origin.text} has a different value "
+                    "and is not used: remove one of them",
                 )
-    _warn_of_plain_key(given, findings)
-    layers = [Layer(name, rank) for name, rank in ranks.items()]
-    settings, unreadable = _settings(layers, given, findings)
-    return Variables(settings, given, unreadable)
-
-
-def _settings(
-    layers: Iterable[Layer], given: Mapping[str, Given], findings: Findings
-) -> tuple[Settings, frozenset[str]]:
-    """Let pydantic-settings merge and read the layers; wrong fields become problems."""
-    try:
-        return _build(layers), frozenset()
-    except ValidationError as err:
-        faults = err.errors(include_url=False, include_input=False)
-    wrong: set[str] = set()
-    for fault in faults:
-        field = str(fault["loc"][0])
-        wrong.add(field)
-        message = str(fault.get("ctx", {}).get("error", "cannot be read"))
-        findings.wrong(given[field].where, message)
-    readable = [
-        Layer(
-            layer.__name__,
-            {name: one for name, one in layer.given.items() if name not in wrong},
-        )
-        for layer in layers
-    ]
-    return _build(readable), frozenset(wrong)
-
-
-def _build(layers: Iterable[Layer]) -> Settings:
-    keywords: dict[str, Any] = {"layers": tuple(layers)}
-    return Settings(**keywords)
-
-
-def _gather(found: Iterator[tuple[str, Given]]) -> dict[str, Given]:
-    """Keep the first text of each field."""
-    result: dict[str, Given] = {}
-    for field, given in found:
-        if given.text.reveal():
-            result.setdefault(field, given)
-    return result
+    return found
 
 
 def _named_files(
     environ: Mapping[str, str], root: Path, findings: Findings
-) -> Iterator[tuple[str, Given]]:
-    for name, field in FILE_VARIABLES.items():
+) -> Iterator[tuple[str, Text]]:
+    for name in FILE_VARIABLES:
         variable = name + SECRETFILE
         written = values.unquoted(environ.get(variable, "").strip())
         if not written:
             continue
         path = PurePosixPath(written)
         if not path.is_absolute():
-            findings.wrong(variable, f"must be an absolute path, got {shown(written)}")
+            findings.problem(variable, f"must be an absolute path, got {safe_quote(written)}")
         elif path != SECRETS_FOLDER / name.lower():
-            yield from _from_file(root, path, field, variable, findings)
+            yield from _from_file(root, path, name, variable, findings)
 
 
-def _conventional_files(root: Path, findings: Findings) -> Iterator[tuple[str, Given]]:
+def _conventional_files(root: Path, findings: Findings) -> Iterator[tuple[str, Text]]:
     if not files.exists(root, SECRETS_FOLDER):
         return
-    for name, field in FILE_VARIABLES.items():
+    for name in FILE_VARIABLES:
         path = SECRETS_FOLDER / name.lower()
         if files.exists(root, path):
-            yield from _from_file(root, path, field, str(path), findings)
+            yield from _from_file(root, path, name, str(path), findings)
 
 
 def _from_file(
-    root: Path, path: PurePosixPath, field: str, where: str, findings: Findings
-) -> Iterator[tuple[str, Given]]:
+    root: Path, path: PurePosixPath, name: str, where: str, findings: Findings
+) -> Iterator[tuple[str, Text]]:
+    field = FILE_VARIABLES[name]
     text = files.read(root, path, where, findings, secret=field in SECRETS)
-    if text is not None:
-        # A list may stand in a file with one entry a line.
-        lines = filter(None, map(str.strip, text.splitlines()))
-        clean = text.strip() if field in COMMANDS else ",".join(lines)
-        clean = _unquoted(clean, where, field, findings)
-        if not clean:
-            findings.warn(where, f"{shown(str(path))} is empty and counts as not there")
-        yield field, Given(Secret(clean), str(path), where, in_file=True)
+    if text is None:
+        return
+    # A file may hold a list with one entry per line.
+    lines = filter(None, map(str.strip, text.splitlines()))
+    clean = text.strip() if field in COMMANDS else ",".join(lines)
+    clean = _unquoted(clean, where, field, findings)
+    if clean:
+        yield name, Sourced(Secret(clean), Origin(str(path), where, Kind.SECRET_FILE))
+    else:
+        findings.warn(where, f"{safe_quote(str(path))} is empty and is ignored")
 
 
-def _plain(environ: Mapping[str, str], findings: Findings) -> Iterator[tuple[str, Given]]:
+def _plain(environ: Mapping[str, str], findings: Findings) -> Iterator[tuple[str, Text]]:
     for field in FIELDS:
-        name = field.upper()
-        if name in environ:
-            text = _unquoted(environ[name].strip(), name, field, findings)
-            yield field, Given(Secret(text), ENVIRONMENT, name)
-
-
-def _older(environ: Mapping[str, str], findings: Findings) -> Iterator[tuple[str, Given]]:
-    for name, current in OLDER_NAMES.items():
-        if environ.get(name, "").strip():
-            text = _unquoted(environ[name].strip(), name, current.lower(), findings)
-            findings.tell(name, f"is the older name of {current}; both work")
-            yield current.lower(), Given(Secret(text), f"{ENVIRONMENT}, as {name}", name)
+        for name in names_of(field):
+            text = _unquoted(environ.get(name, "").strip(), name, field, findings)
+            if text and name in OLDER_NAMES:
+                findings.info(name, f"is the older name of {OLDER_NAMES[name]}; both work")
+            if text:
+                older = f", as {name}" if name in OLDER_NAMES else ""
+                origin = Origin(f"environment{older}", name, Kind.VARIABLE)
+                yield name, Sourced(Secret(text), origin)
 
 
 def _unquoted(text: str, where: str, field: str, findings: Findings) -> str:
-    """Strip the quotes around a whole value, and tell it; those of a command are its own."""
+    """Strip and report quotes around a whole value; a command keeps its quotes."""
     bare = text if field in COMMANDS else values.unquoted(text)
     if bare != text:
-        findings.tell(where, "the quotes around the value do not count")
+        findings.info(where, "the quotes around the value are ignored")
     return bare
 
 
-def _warn_of_plain_key(given: Mapping[str, Given], findings: Findings) -> None:
-    key = given.get("wireguard_private_key")
-    if key and not key.in_file:
+def _warn_of_plain_key(read: Settings, findings: Findings) -> None:
+    key: Sourced[Secret] | Refused | None = read.wireguard_private_key
+    if key and key.origin.kind is Kind.VARIABLE:
         findings.warn(
-            key.where,
-            "the private key stands in the environment, where everybody who can inspect the "
-            f"container reads it; put it into a file mounted at {SECRETS_FOLDER}/"
+            key.origin.where,
+            "the private key is in the environment, where anyone who can inspect the "
+            f"container can read it; put it in a file mounted at {SECRETS_FOLDER}/"
             "wireguard_private_key and remove the variable",
         )

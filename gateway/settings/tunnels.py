@@ -1,243 +1,272 @@
-"""Making tunnels of variables and wg-quick files: one candidate for each file or endpoint."""
+"""Builds tunnels from variables and wg-quick files: one candidate for each file or endpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.model import (
     EVERYTHING,
     Address,
-    Endpoint,
+    Candidate,
+    CandidatePeer,
     Interface,
-    NamedEndpoint,
     Network,
-    Peer,
     Secret,
-    Tunnel,
 )
-from gateway.settings import endpoints
-from gateway.settings.checks import check_tunnel
-from gateway.settings.findings import Findings, joined
-from gateway.settings.networks import simplified, tell_host_bits
-from gateway.settings.picking import ENDPOINT, PEER_FIELDS, Picker
-from gateway.settings.quickfiles import Part, ReadFile, Value
-from gateway.settings.sources import ENVIRONMENT, Variables
-from gateway.settings.values import shown
+from gateway.settings.addresses import simplified
+from gateway.settings.findings import Findings
+from gateway.settings.picking import (
+    PEER_FIELDS,
+    Picker,
+    Server,
+    check_alone,
+    key_of_first,
+    pick_server,
+    split,
+)
+from gateway.settings.quickfiles import InterfaceValues, PeerValues, ReadFile
+from gateway.settings.sourced import Sourced, default
+from gateway.settings.sources import Variables
+from gateway.settings.values import safe_quote
 
 DEFAULT_KEEPALIVE: Final = 25
+_DEFAULT_PORT: Final = 51820
 _ENOUGH: Final = 10
-"""Peers that lack something, after which more of them tell nothing new."""
-_KEEPALIVE: Final = "wireguard_persistent_keepalive_interval"
+"""Incomplete peers after which the rest is not reported."""
 
 
 @dataclass(frozen=True)
-class Draft:
-    """One candidate: the tunnel, its resolvers, and where its values came from."""
+class SourcedPeer:
+    """A peer, each value with its origin."""
 
-    tunnel: Tunnel
-    dns: tuple[Address, ...]
-    origins: Mapping[str, str]
-    dns_from_file: bool
+    public_key: Sourced[str]
+    server: Server
+    allowed_ips: Sourced[tuple[Network, ...]]
+    preshared_key: Sourced[Secret | None]
+    keepalive: Sourced[int]
+
+    @property
+    def peer(self) -> CandidatePeer:
+        """The values alone."""
+        return CandidatePeer(
+            self.public_key.value,
+            self.server.endpoint,
+            self.allowed_ips.value,
+            self.preshared_key.value,
+            self.keepalive.value,
+        )
 
 
-def build(variables: Variables, files: Sequence[ReadFile], findings: Findings) -> tuple[Draft, ...]:
-    """Return the candidates in order of preference; what is wrong becomes problems."""
-    if variables.values.wireguard_endpoints:
-        endpoints.check_alone(variables, findings)
+@dataclass(frozen=True)
+class SourcedTunnel:
+    """A candidate to connect with, each value with its origin."""
+
+    private_key: Sourced[Secret]
+    addresses: Sourced[tuple[Interface, ...]]
+    peers: tuple[SourcedPeer, ...]
+    dns: Sourced[tuple[Address, ...]]
+    mtu: Sourced[int | None]
+    listen_port: Sourced[int]
+    fwmark: Sourced[int | None]
+
+    @property
+    def tunnel(self) -> Candidate:
+        """The values alone, without the resolvers."""
+        return Candidate(
+            private_key=self.private_key.value,
+            addresses=self.addresses.value,
+            peers=tuple(each.peer for each in self.peers),
+            listen_port=self.listen_port.value,
+            fwmark=self.fwmark.value,
+            mtu=self.mtu.value,
+        )
+
+
+def build(
+    variables: Variables, files: Sequence[ReadFile], findings: Findings
+) -> tuple[SourcedTunnel, ...]:
+    """Return the candidates in order of preference; faults become problems."""
+    check_alone(variables, findings)
     if len(files) > 1:
         _refuse_peer_variables(variables, f"{len(files)} wg-quick files", findings)
     pickers = [Picker(variables, file, findings) for file in files or (None,)]
     candidates = tuple(
         each
         for picker in pickers
-        if (draft := _draft(picker))
-        for each in _with_endpoints(draft, picker)
+        if (tunnel := _tunnel(picker))
+        for each in _with_endpoints(tunnel, picker)
     )
-    _tell_names(candidates, findings)
+    for candidate in candidates:
+        _report_names(candidate, findings)
     return candidates
 
 
-def _tell_names(candidates: Sequence[Draft], findings: Findings) -> None:
-    for candidate in candidates:
-        where = candidate.origins.get(ENDPOINT, ENVIRONMENT)
-        for name in candidate.tunnel.names:
-            findings.tell(
-                "WIREGUARD_ENDPOINT_IP" if where == ENVIRONMENT else where,
-                f"the server's name {shown(name)} is looked up outside the tunnel, where whoever "
-                "answers sees it; write its address to avoid that",
+def _report_names(candidate: SourcedTunnel, findings: Findings) -> None:
+    for peer in candidate.peers:
+        host = peer.server.host
+        if isinstance(host.value, str):
+            findings.info(
+                host.origin.where,
+                f"the server's name {safe_quote(host.value)} is looked up outside the tunnel, "
+                "where the resolver sees it; write its address to avoid that",
             )
 
 
 def _refuse_peer_variables(variables: Variables, several: str, findings: Findings) -> None:
-    for name in PEER_FIELDS:
-        if name in variables.given:
-            findings.wrong(
-                variables.where(name), f"does not say which of the {several} it is for; remove it"
+    for field in PEER_FIELDS:
+        given: Sourced[object] | None = getattr(variables.values, field)
+        if given:
+            findings.problem(
+                given.origin.where, f"does not say which of the {several} it is for; remove it"
             )
 
 
-def _draft(pick: Picker) -> Draft | None:
-    """Return the candidate that a picker's sources make, or None when something is missing."""
-    interface: Part = pick.file.interface if pick.file else {}
-    parts = pick.file.peers if pick.file else ({},)
-    private_key: Secret | None = pick.identity("wireguard_private_key", interface)
-    addresses: tuple[Interface, ...] | None = pick.identity("wireguard_addresses", interface)
-    pick.require("wireguard_private_key", private_key)
-    pick.require("wireguard_addresses", addresses)
-    mtu = pick.tuning("wireguard_mtu", interface)
-    resolvers = _without_search_domains(interface, pick.findings)
-    dns = _once(pick.tuning("dns_address", resolvers) or (), pick)
-    peers = _peers(pick, parts)
-    if not private_key or not addresses or not peers or pick.lacks:
-        return None
-    numbers = {
-        name: interface[name].value for name in ("listen_port", "fwmark") if name in interface
-    }
-    tunnel = Tunnel(
-        private_key=private_key,
-        addresses=_distinct(addresses, pick),
-        peers=peers,
-        mtu=mtu,
-        **{name: value for name, value in numbers.items() if value},
+def _tunnel(pick: Picker) -> SourcedTunnel | None:
+    """Return the candidate from a picker's sources, or None when something is missing."""
+    given, section = pick.values, pick.file.interface if pick.file else InterfaceValues()
+    private_key = pick.identity(
+        "WIREGUARD_PRIVATE_KEY", given.wireguard_private_key, section.private_key
     )
-    _note_numbers(pick, interface)
-    variable, in_file = pick.variable("dns_address"), resolvers.get("dns_address")
-    the_files = variable is None or (in_file is not None and variable.value == in_file.value)
-    return Draft(tunnel, dns, pick.origins, dns_from_file=the_files)
+    addresses = pick.identity("WIREGUARD_ADDRESSES", given.wireguard_addresses, section.addresses)
+    if not private_key:
+        pick.missing("wireguard_private_key")
+    if not addresses:
+        pick.missing("wireguard_addresses")
+    mtu = pick.tuning("WIREGUARD_MTU", given.wireguard_mtu, section.mtu)
+    dns = _resolvers(pick, section)
+    peers = _peers(pick, pick.file.peers if pick.file else (PeerValues(),))
+    if not private_key or not addresses or not peers:
+        return None
+    port, mark = section.listen_port, section.fwmark
+    return SourcedTunnel(
+        private_key=private_key,
+        addresses=_distinct(addresses, pick.findings),
+        peers=peers,
+        dns=dns,
+        mtu=mtu or default(None, "WIREGUARD_MTU"),
+        listen_port=Sourced(port.value, port.origin)
+        if port and port.value
+        else default(_DEFAULT_PORT, "ListenPort"),
+        fwmark=mark if mark and mark.value else default(None, "FwMark"),
+    )
 
 
-def _note_numbers(pick: Picker, interface: Part) -> None:
-    """Note where the numbers come from that no variable sets."""
-    for name in ("listen_port", "fwmark"):
-        given = interface.get(name)
-        pick.origins[name] = given.where if given and given.value else "default"
+def _resolvers(pick: Picker, section: InterfaceValues) -> Sourced[tuple[Address, ...]]:
+    """Return the resolvers, each once. If variable and file agree, they come from the file."""
+    given = pick.values.dns_address
+    if given and section.dns and given.value == section.dns.value:
+        given = None
+    chosen = pick.tuning("DNS_ADDRESS", given, section.dns) or default((), "DNS_ADDRESS")
+    for server in chosen.value:
+        if chosen.value.count(server) > 1:
+            pick.findings.info(chosen.origin.where, f"{server} is listed twice; once is enough")
+    return Sourced(tuple(dict.fromkeys(chosen.value)), chosen.origin)
 
 
-def _once(resolvers: tuple[Address, ...], pick: Picker) -> tuple[Address, ...]:
-    """Return the resolvers, each once."""
-    for server in resolvers:
-        if resolvers.count(server) > 1:
-            where = pick.origins["dns_address"]
-            named = "DNS_ADDRESS" if where == ENVIRONMENT else where
-            pick.findings.tell(named, f"{server} stands twice; once is enough")
-    return tuple(dict.fromkeys(resolvers))
-
-
-def _without_search_domains(interface: Part, findings: Findings) -> Part:
-    """Return the resolvers of a `DNS` line alone; its search domains are told."""
-    if "dns_address" not in interface:
-        return {}
-    entry = interface["dns_address"]
-    domains = [one for one in entry.value if isinstance(one, str)]
-    addresses = tuple(one for one in entry.value if not isinstance(one, str))
-    if domains:
-        findings.tell(
-            entry.where,
-            f"the search domains {joined(map(shown, domains))} are dropped; write names in full",
-        )
-    return {"dns_address": Value(addresses, entry.where)} if addresses else {}
-
-
-def _distinct(addresses: tuple[Interface, ...], pick: Picker) -> tuple[Interface, ...]:
+def _distinct(
+    addresses: Sourced[tuple[Interface, ...]], findings: Findings
+) -> Sourced[tuple[Interface, ...]]:
     by_address: dict[Address, Interface] = {}
-    for address in addresses:
+    for address in addresses.value:
         by_address.setdefault(address.ip, address)
-    if len(by_address) < len(addresses):
-        where = pick.place("WIREGUARD_ADDRESSES")
-        pick.findings.tell(where, "an address stands twice; once is enough")
-    return tuple(by_address.values())
+    if len(by_address) < len(addresses.value):
+        findings.info(addresses.origin.where, "an address is listed twice; once is enough")
+    return Sourced(tuple(by_address.values()), addresses.origin)
 
 
-def _peers(pick: Picker, parts: Sequence[Part]) -> tuple[Peer, ...]:
-    """Return the peers; variables about one peer go to it only where there is no other."""
-    if len(parts) == 1:
-        peers = [_peer(pick, parts[0], alone=True)]
-    else:
-        _refuse_peer_variables(pick.variables, f"{len(parts)} peers", pick.findings)
-        peers, lacking = [], 0
-        for number, part in enumerate(parts, 1):
-            each = pick.without_peer_variables()
-            peers.append(_peer(each, part, alone=False))
-            pick.lacks = pick.lacks or each.lacks
-            pick.origins.update({**each.origins, **_numbered(each.origins, number)})
-            lacking += each.lacks
-            if lacking == _ENOUGH:
-                break
-    return tuple(peer for peer in peers if peer)
+def _peers(pick: Picker, sections: Sequence[PeerValues]) -> tuple[SourcedPeer, ...]:
+    """Return the peers, or none when one of them is incomplete.
+
+    Variables that describe one peer apply only if there is no other peer.
+    """
+    alone = len(sections) == 1
+    if not alone:
+        _refuse_peer_variables(pick.variables, f"{len(sections)} peers", pick.findings)
+        pick = pick.without_peer_variables()
+    peers: list[SourcedPeer] = []
+    lacking = 0
+    for section in sections:
+        peer = _peer(pick, section, alone=alone)
+        if peer:
+            peers.append(peer)
+        else:
+            lacking += 1
+        if lacking == _ENOUGH:
+            break
+    return () if lacking else tuple(peers)
 
 
-def _numbered(origins: Mapping[str, str], number: int) -> dict[str, str]:
-    """Return where the values of one of several peers came from, under their names and number."""
-    found = {name: origins.get(name, "default") for name in (*PEER_FIELDS, _KEEPALIVE)}
-    if ENDPOINT in origins:
-        found |= dict.fromkeys(endpoints.PARTS, origins[ENDPOINT])
-    return {f"{name} {number}": origin for name, origin in found.items()}
-
-
-def _peer(pick: Picker, part: Part, *, alone: bool) -> Peer | None:
-    public_key = pick.identity("wireguard_public_key", part) or endpoints.key_of_first(pick)
-    preshared_key: Secret | None = pick.identity("wireguard_preshared_key", part)
-    endpoint: Endpoint | NamedEndpoint | None = endpoints.pick_endpoint(pick, part)
-    keepalive = pick.tuning(_KEEPALIVE, part)
-    allowed = _allowed_ips(pick, part, alone=alone)
-    pick.require("wireguard_public_key", public_key, part)
-    if pick.file and preshared_key and "wireguard_preshared_key" not in part:
+def _peer(pick: Picker, section: PeerValues, *, alone: bool) -> SourcedPeer | None:
+    given = pick.values
+    public_key = pick.identity(
+        "WIREGUARD_PUBLIC_KEY", given.wireguard_public_key, section.public_key
+    ) or key_of_first(given)
+    preshared_key = pick.identity(
+        "WIREGUARD_PRESHARED_KEY", given.wireguard_preshared_key, section.preshared_key
+    )
+    server = pick_server(pick, section)
+    keepalive = pick.tuning(
+        "WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL",
+        given.wireguard_persistent_keepalive_interval,
+        section.keepalive,
+    )
+    allowed = _allowed_ips(pick, section, alone=alone)
+    if not public_key:
+        pick.missing("wireguard_public_key", section.head)
+    if pick.file and preshared_key and not section.preshared_key:
         pick.findings.warn(
             "WIREGUARD_PRESHARED_KEY",
             f"is added to the peer of {pick.file.path}, which has none; remove it if the file is "
-            "meant as it is",
+            "complete",
         )
-    if public_key is None or endpoint is None:
+    if not public_key or not server:
         return None
-    return Peer(
+    return SourcedPeer(
         public_key,
-        endpoint,
+        server,
         allowed,
-        preshared_key,
-        DEFAULT_KEEPALIVE if keepalive is None else keepalive,
+        preshared_key or default(None, "WIREGUARD_PRESHARED_KEY"),
+        keepalive or default(DEFAULT_KEEPALIVE, "WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL"),
     )
 
 
-def _allowed_ips(pick: Picker, part: Part, *, alone: bool) -> tuple[Network, ...]:
-    """Return what goes to the peer: everything when nothing is said and there is no other peer."""
-    allowed = pick.tuning("wireguard_allowed_ips", part)
-    unreadable = pick.file and "AllowedIPs" in pick.file.unreadable
-    if allowed is None and not alone and not unreadable:
-        pick.findings.wrong(
-            part["head"].where,
-            "has a [Peer] without AllowedIPs; with several peers each says its own",
-        )
-    if allowed is None:
-        return EVERYTHING
-    where = pick.origins["wireguard_allowed_ips"]
-    named = "WIREGUARD_ALLOWED_IPS" if where == ENVIRONMENT else where
-    given = pick.variables.given.get("wireguard_allowed_ips")
-    if given and where == given.origin:
-        tell_host_bits(given.text.reveal(), named, pick.findings)
-    for network in allowed:
-        if network.is_multicast:
-            pick.findings.warn(named, f"{network} is multicast, which never leaves the namespace")
-    return simplified(allowed, named, pick.findings)
-
-
-def _with_endpoints(draft: Draft, pick: Picker) -> tuple[Draft, ...]:
-    """Return the draft, checked, once for each of `WIREGUARD_ENDPOINTS`, or as it is without."""
-    choices = pick.variables.values.wireguard_endpoints
-    if not choices or len(draft.tunnel.peers) != 1:
-        check_tunnel(draft.tunnel, pick)
-        return (draft,)
-    peer = draft.tunnel.peers[0]
-    peers: list[Peer] = []
-    for choice in choices:
-        public_key = choice.public_key or peer.public_key
-        one = replace(peer, endpoint=choice.endpoint, public_key=public_key)
-        if one in peers:
-            pick.findings.tell(
-                "WIREGUARD_ENDPOINTS", f"{choice.endpoint} stands twice; once is enough"
+def _allowed_ips(pick: Picker, section: PeerValues, *, alone: bool) -> Sourced[tuple[Network, ...]]:
+    """Return the destinations of a peer; everything for a single peer without AllowedIPs."""
+    allowed = pick.tuning(
+        "WIREGUARD_ALLOWED_IPS", pick.values.wireguard_allowed_ips, section.allowed_ips
+    )
+    if not allowed:
+        unreadable = pick.file and "AllowedIPs" in pick.file.unreadable
+        if not alone and not unreadable and section.head:
+            pick.findings.problem(
+                section.head.where,
+                "has a [Peer] without AllowedIPs; with several peers, each needs its own",
             )
-        else:
-            peers.append(one)
-    drafts = tuple(replace(draft, tunnel=replace(draft.tunnel, peers=(one,))) for one in peers)
-    for each in drafts:
-        check_tunnel(each.tunnel, pick)
-    return drafts
+        return default(EVERYTHING, "WIREGUARD_ALLOWED_IPS")
+    where = allowed.origin.where
+    for network in allowed.value:
+        if network.is_multicast:
+            pick.findings.warn(where, f"{network} is multicast, which never leaves the namespace")
+    return Sourced(simplified(allowed.value, where, pick.findings), allowed.origin)
+
+
+def _with_endpoints(tunnel: SourcedTunnel, pick: Picker) -> tuple[SourcedTunnel, ...]:
+    """Return one tunnel for each of `WIREGUARD_ENDPOINTS`, or the tunnel itself."""
+    choices = pick.values.wireguard_endpoints
+    if not choices or len(tunnel.peers) != 1:
+        return (tunnel,)
+    found: dict[CandidatePeer, SourcedPeer] = {}
+    for choice in choices.value:
+        one = replace(
+            tunnel.peers[0],
+            server=split(Sourced(choice.endpoint, choices.origin)),
+            public_key=Sourced(choice.public_key, choices.origin)
+            if choice.public_key
+            else tunnel.peers[0].public_key,
+        )
+        if one.peer in found:
+            pick.findings.info(
+                choices.origin.where, f"{choice.endpoint} is listed twice; once is enough"
+            )
+        found.setdefault(one.peer, one)
+    return tuple(replace(tunnel, peers=(one,)) for one in found.values())

@@ -1,7 +1,7 @@
-"""Reading single values: text in, a checked value out, or a ValueError that says what to write.
+"""Parsers of single values: text in, a checked value out, or a ValueError that says what to write.
 
 Every parser takes the text of one variable or of one line of a wg-quick file. A message never
-repeats a key: it shows what was written only through `shown`.
+repeats a key: it shows what was written only through `safe_quote`.
 """
 
 import re
@@ -26,12 +26,12 @@ _DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
 
 
 def may_be_secret(text: str) -> bool:
-    """Say whether a part of `text` looks like a key."""
+    """Whether a part of `text` looks like a key."""
     return any(_hide_key(match) != match.group() for match in _BASE64_RUN.finditer(text))
 
 
-def shown(text: str) -> str:
-    """Return `text` fit for a message: in quotes, short, printable, and without key material."""
+def safe_quote(text: str) -> str:
+    """Return `text` for a message: in quotes, short, printable, and without key material."""
     hidden = _BASE64_RUN.sub(_hide_key, text)
     short = hidden if len(hidden) <= _LONGEST_SHOWN else f"{hidden[:_LONGEST_SHOWN]}..."
     return "'" + "".join(c if c.isprintable() else "?" for c in short) + "'"
@@ -43,14 +43,14 @@ def unquoted(text: str) -> str:
     return text[1:-1].strip() if around and text[0] not in text[1:-1] else text
 
 
-def named(name: str) -> str:
-    """Return the name of a variable fit for a message: as it is where it is one, else `shown`."""
-    return name if _NAME.fullmatch(name) and not may_be_secret(name) else shown(name)
+def safe_name(name: str) -> str:
+    """Return the name of a variable for a message, through `safe_quote` if it may hold a key."""
+    return name if _NAME.fullmatch(name) and not may_be_secret(name) else safe_quote(name)
 
 
-def plain(text: str) -> str:
-    """Return a path or another text of the user's as it is, or `shown` where it is not harmless."""
-    return text if text.isprintable() and not may_be_secret(text) else shown(text)
+def safe_text(text: str) -> str:
+    """Return a text of the user for a message, through `safe_quote` if it may hold a key."""
+    return text if text.isprintable() and not may_be_secret(text) else safe_quote(text)
 
 
 def _hide_key(match: re.Match[str]) -> str:
@@ -60,8 +60,8 @@ def _hide_key(match: re.Match[str]) -> str:
     return "(hidden: may be a key)" if mixed or len(run) >= _CERTAINLY_A_KEY else run
 
 
-def listed(text: str, read: Callable[[str], T]) -> tuple[T, ...]:
-    """Read a list separated by commas; empty entries do not count. All wrong entries are told."""
+def comma_list(text: str, read: Callable[[str], T]) -> tuple[T, ...]:
+    """Read a comma-separated list, without empty entries. The error names every wrong entry."""
     values: list[T] = []
     wrong: list[str] = []
     for entry in filter(None, (part.strip() for part in text.split(","))):
@@ -69,7 +69,11 @@ def listed(text: str, read: Callable[[str], T]) -> tuple[T, ...]:
             values.append(read(entry))
         except ValueError as err:
             blanks = len(entry.split()) > 1
-            wrong.append(f"{shown(entry)} has blanks; write commas between" if blanks else str(err))
+            wrong.append(
+                f"{safe_quote(entry)} has spaces; write commas between entries"
+                if blanks
+                else str(err)
+            )
     if wrong:
         raise ValueError("; ".join(wrong))
     return tuple(values)
@@ -79,8 +83,8 @@ def key(text: str) -> str:
     """Read a WireGuard key: base64 of 32 bytes (wg(8)). The message never shows it."""
     if len(text) != _KEY_CHARACTERS:
         raise ValueError(
-            f"is no WireGuard key: it has {len(text)} characters, a key has {_KEY_CHARACTERS} and "
-            "ends in '='; write the key alone, and the whole of it"
+            f"is not a WireGuard key: it has {len(text)} characters, a key has {_KEY_CHARACTERS} "
+            "and ends in '='; write the key alone, and the whole of it"
         )
     try:
         raw = b64decode(text, validate=True)
@@ -88,15 +92,15 @@ def key(text: str) -> str:
         raw = b""
     if len(raw) != _KEY_BYTES or b64encode(raw).decode() != text:
         raise ValueError(
-            "is no WireGuard key: it is not the base64 form of 32 bytes; copy the whole key"
+            "is not a WireGuard key: it is not the base64 form of 32 bytes; copy the whole key"
         )
     return text
 
 
 def used_key(text: str) -> str:
-    """Read a key that identifies somebody: all zeros, which wg(8) takes for none, is refused."""
+    """Read a private or public key. All zeros, which wg(8) reads as no key, are refused."""
     if not any(b64decode(key(text))):
-        raise ValueError("is all zeros, which is no key; copy the key of your provider")
+        raise ValueError("is all zeros, which is not a key; copy the key from your provider")
     return text
 
 
@@ -116,7 +120,7 @@ def number(text: str, first: int, last: int, unit: str = "") -> int:
         value = int(text)
         if first <= value <= last:
             return value
-    raise ValueError(f"must be {first} to {last}{unit}, got {shown(text)}")
+    raise ValueError(f"must be {first} to {last}{unit}, got {safe_quote(text)}")
 
 
 def port(text: str) -> int:
@@ -126,24 +130,24 @@ def port(text: str) -> int:
 
 def ports(text: str) -> tuple[PortRange, ...]:
     """Read a list of ports and port ranges, each with `/tcp`, `/udp`, or for both without it."""
-    return tuple(entry for group in listed(text, _port_entry) for entry in group)
+    return tuple(entry for group in comma_list(text, _port_entry) for entry in group)
 
 
 def _port_entry(text: str) -> tuple[PortRange, ...]:
     numbers, slash, protocol = text.lower().partition("/")
     if slash and protocol not in set(Protocol):
-        raise ValueError(f"{shown(text)} has an unknown protocol; write 8080/tcp or 8080/udp")
+        raise ValueError(f"{safe_quote(text)} has an unknown protocol; write 8080/tcp or 8080/udp")
     first, dash, last = (part.strip() for part in numbers.partition("-"))
     try:
         begin = port(first)
         end = port(last) if dash else begin
     except ValueError:
         raise ValueError(
-            f"{shown(text)} is no port; write a number from 1 to {_LAST_PORT} or a range such as "
-            "6881-6889, with /tcp or /udp to admit only that"
+            f"{safe_quote(text)} is not a port; write a number from 1 to {_LAST_PORT} or a range "
+            "such as 6881-6889, with /tcp or /udp to admit only that"
         ) from None
     if end < begin:
-        raise ValueError(f"{shown(text)} runs backwards; write {end}-{begin}")
+        raise ValueError(f"{safe_quote(text)} runs backwards; write {end}-{begin}")
     protocols = (Protocol(protocol),) if slash else tuple(Protocol)
     return tuple(PortRange(each, begin, end) for each in protocols)
 
@@ -156,7 +160,7 @@ def seconds(text: str) -> int:
     if text and match and text.isascii():
         hours, minutes, rest = (int(part or 0) for part in match.groups())
         return hours * 3600 + minutes * 60 + rest
-    raise ValueError(f"must be a duration in whole seconds such as 25s, got {shown(text)}")
+    raise ValueError(f"must be a duration in whole seconds such as 25s, got {safe_quote(text)}")
 
 
 def keepalive(text: str) -> int:
@@ -165,28 +169,28 @@ def keepalive(text: str) -> int:
         return 0
     value = seconds(text)
     if value > _LAST_PORT:
-        raise ValueError(f"must be at most {_LAST_PORT} seconds, got {shown(text)}")
+        raise ValueError(f"must be at most {_LAST_PORT} seconds, got {safe_quote(text)}")
     return value
 
 
 def mtu(text: str) -> int | None:
-    """Read a packet size in bytes; 0 means by the uplink. IPv4 needs 576 (RFC 791)."""
+    """Read a packet size in bytes; 0 means not set. IPv4 needs 576 (RFC 791)."""
     return None if text == "0" else number(text, 576, _LAST_PORT, " bytes")
 
 
 def fwmark(text: str) -> int | None:
-    """Read a firewall mark, decimal or hexadecimal; `off` and 0 mean the default (wg(8))."""
+    """Read a firewall mark, decimal or hexadecimal; `off` and 0 mean none (wg(8))."""
     if text.lower() == "off":
         return None
     value = int(text, 0) if _FWMARK.fullmatch(text) else _LAST_MARK + 1
     if value > _LAST_MARK:
-        raise ValueError(f"must be a number such as 51820 or 0xca6c, got {shown(text)}")
+        raise ValueError(f"must be a number such as 51820 or 0xca6c, got {safe_quote(text)}")
     return value or None
 
 
 def choice(text: str, choices: Iterable[str]) -> str:
-    """Read one of a few words, in capitals or not."""
+    """Read one of a few words, in either case."""
     allowed = tuple(choices)
     if text.lower() not in allowed:
-        raise ValueError(f"must be {' or '.join(allowed)}, got {shown(text)}")
+        raise ValueError(f"must be {' or '.join(allowed)}, got {safe_quote(text)}")
     return text.lower()

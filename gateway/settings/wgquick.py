@@ -1,8 +1,8 @@
-"""The form of wg-quick files: text in, sections of checked key names with their lines out.
+"""Parser of wg-quick files: text in, sections with checked key names and line numbers out.
 
 The grammar is that of wg(8) and wg-quick(8): `[Interface]` once, any number of `[Peer]`, `Key =
-Value`, `#` starts a comment, the case of names does not matter. What the values mean is decided
-elsewhere. A line that cannot be read is named by its number and never repeated: it may hold a key.
+Value`, `#` starts a comment, names are not case-sensitive. `quickfiles` reads the values. A line
+that cannot be read is reported by its number and never repeated: it may hold a key.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Entry:
-    """One `Key = Value`: the name as wg-quick(8) spells it, and the line it stands on."""
+    """One `Key = Value`: the name as wg-quick(8) spells it, and its line."""
 
     name: str
     value: str
@@ -56,7 +56,7 @@ _OF_APPS: Final = frozenset(
     ("excludedapplications", "includedapplications", "httpproxy", "blockdns", "blockinternet",
      "excludedips", "obfuscatetcp", "obfuscatekey")
 )  # fmt: skip
-"""Keys that the apps for phones and TunSafe add."""
+"""Keys that phone apps and TunSafe add."""
 _HARMLESS: Final = re.compile(r"[A-Za-z]{1,24}")
 _HEADS: Final = {"[interface]": INTERFACE_KEYS, "[peer]": PEER_KEYS}
 
@@ -70,7 +70,7 @@ def decode(raw: bytes) -> str:
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError:
-        raise ValueError("is no text in UTF-8; save it as plain text") from None
+        raise ValueError("is not UTF-8 text; save it as plain text") from None
 
 
 def parse(text: str) -> QuickFile:
@@ -82,7 +82,7 @@ def parse(text: str) -> QuickFile:
         if line.startswith("["):
             head = line.lower()
             if head not in _HEADS:
-                faults.append((number, "is an unknown section; there are [Interface] and [Peer]"))
+                faults.append((number, "is an unknown section; use [Interface] or [Peer]"))
             sections.append((head, number, []))
         elif line:
             _read_entry(line, number, sections, faults)
@@ -105,11 +105,11 @@ def _read_entry(
 ) -> None:
     name, equals, value = (part.strip() for part in line.partition("="))
     if line.startswith((";", "//")):
-        faults.append((number, "is no comment; a comment begins with #"))
+        faults.append((number, "is not a comment; a comment begins with #"))
     elif not equals:
         faults.append((number, "is not of the form Key = Value"))
     elif not sections:
-        faults.append((number, "stands before the first section; [Interface] comes first"))
+        faults.append((number, "comes before the first section; begin with [Interface]"))
     elif sections[-1][0] in _HEADS:
         known = {key.lower(): key for key in _HEADS[sections[-1][0]]}
         if name.lower() in known:
@@ -119,16 +119,16 @@ def _read_entry(
 
 
 def _unknown(written: str, head: str) -> str:
-    """Say why a key is refused; its name is repeated only where it cannot be part of a secret."""
+    """Say why a key is refused; repeat its name only if it cannot be part of a secret."""
     name = written.lower()
     if name in _AMNEZIA:
         return f"{name} belongs to AmneziaWG, which is not supported; use a plain WireGuard server"
     for other, keys in _HEADS.items():
         if other != head and name in map(str.lower, keys):
-            return f"{name} belongs into {'[Interface]' if head == '[peer]' else '[Peer]'}"
+            return f"{name} belongs in {'[Interface]' if head == '[peer]' else '[Peer]'}"
     known = {key.lower(): key for key in (*INTERFACE_KEYS, *PEER_KEYS)}
     near = get_close_matches(name, known, n=1)
     said = f"has an unknown key {written}" if _HARMLESS.fullmatch(written) else "has an unknown key"
     if name in _OF_APPS:
-        return f"{said}, which is an app's own and means nothing here; remove the line"
+        return f"{said}, which belongs to an app and means nothing here; remove the line"
     return f"{said}; did you mean {known[near[0]]}?" if near else f"{said}; correct or remove it"

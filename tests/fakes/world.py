@@ -161,10 +161,13 @@ class World:
             hooks=_Hooks(self),
             probe=self._probe,
             write_resolver=self._write_resolver,
-            forget_flows=lambda: self.call("forget flows"),
+            forget_flows=self._forget_flows,
             publish=self._publish,
             clock=self.clock,
         )
+
+    async def _forget_flows(self) -> None:
+        self.call("forget flows")
 
     def arrives(self) -> bool:
         """Throw the dice for one packet on one way."""

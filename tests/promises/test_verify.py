@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from gateway import settings
+from gateway.commands.verify.held import compared, look
+from gateway.commands.verify.lines import Line
+from gateway.commands.verify.report import RED_WITHIN
+from gateway.commands.verify.trials import TARGETS
 from gateway.model import INTERFACE
 from gateway.system.network import Network
-from gateway.verification.held import compared, look
-from gateway.verification.lines import Line
-from gateway.verification.report import RED_WITHIN
-from gateway.verification.trials import TARGETS
 from tests.lab.gateway import Gateway
 from tests.lab.internet import INTERNET
 from tests.lab.process import eventually

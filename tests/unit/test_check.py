@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import commands
+from gateway.commands import main as commands
 from tests.configurations import COMPLETE, QUICK, put
 
 
@@ -39,7 +39,7 @@ def test_the_rules_admit_the_server_in_either_family(
     rules = [line for line in said.splitlines() if "P3 " in line]
     assert any(server in line for line in rules)
     assert "Looking up" not in said
-    assert "stands for" not in said
+    assert "represents" not in said
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_servers_name_has_a_state_of_its_own(
     )
     assert commands.main(["check", "--env-file", file, "--rules", "nftables"]) == 0
     said = capsys.readouterr().out
-    assert "192.0.2.1 stands for the address that a server's name will have" in said
+    assert "192.0.2.1 represents the address that a server's name resolves to" in said
     looking_up = said.partition("# Looking up the server's name")[2].partition("\n# ")[0]
     assert asked in looking_up
     assert "192.0.2.1" not in looking_up

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gateway.settings.variables import FIELDS
+from gateway.settings.schema import FIELDS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "configuration.md").read_text()

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.commands.check.compose import read_service
+from gateway.commands.check.mounting import Mounts
+from gateway.commands.check.trial import load_service
 from gateway.model import Secret
 from gateway.settings import Loaded
-from gateway.settings.compose import read_service
 from gateway.settings.findings import Findings
-from gateway.settings.mounting import Mounts
-from gateway.settings.trial import load_service
 from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, QUICK, put, told
 
 PAGE = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text()
@@ -40,7 +40,7 @@ def test_what_the_page_says_to_write_works(tmp_path: Path, name: str) -> None:
     """Each after loads, and nothing but what the page says is left to be told."""
     loaded = load(tmp_path, name)
     expected = (
-        "no IPv6 address, so that IPv6 is refused",
+        "no IPv6 address, so IPv6 is refused",
         "commands in wg-quick files are never run",
     )
     for notice in loaded.notices:
@@ -98,9 +98,9 @@ def test_a_gluetun_file_works_by_changing_the_image(tmp_path: Path) -> None:
         "DNS_PLAINTEXT_ADDRESS: is the older name of DNS_ADDRESS",
         "UPDATER_PERIOD: not needed: ",
         "HTTPPROXY: not supported: use a proxy container",
-        "WIREGUARD_PRIVATE_KEY: the private key stands in the environment",
-        "port 8080/tcp is published, and closed until FIREWALL_INPUT_PORTS lists it",
-        "port 6881/udp is published, and closed",
+        "WIREGUARD_PRIVATE_KEY: the private key is in the environment",
+        "port 8080/tcp is published but stays closed until FIREWALL_INPUT_PORTS lists it",
+        "port 6881/udp is published but stays closed",
     ):
         assert line in told(before)
 
@@ -115,6 +115,6 @@ def test_a_linuxserver_file_works_by_changing_the_image(tmp_path: Path) -> None:
         "PostUp, PreDown: commands in wg-quick files are never run",
         "PUID: not needed: ",
         "LOG_CONFS: not needed: ",
-        "port 8080/tcp is published, and closed",
+        "port 8080/tcp is published but stays closed",
     ):
         assert line in told(before)

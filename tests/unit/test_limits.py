@@ -4,17 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.model import Config
+from gateway.model import Candidate, Config
 from gateway.policy import limits
 from tests.scenarios import IPV4_ONLY
 
+UNMARKED = Candidate(IPV4_ONLY.private_key, IPV4_ONLY.addresses, IPV4_ONLY.peers)
 REMEDY = "cap_drop: [NET_RAW]"
 
 
 def test_a_machine_that_can_do_everything_has_no_limits() -> None:
     """Nobody is bothered with what he does not have."""
     assert list(limits.of_guard(routed=True, in_advance=True)) == []
-    assert list(limits.of_config(Config((IPV4_ONLY,)))) == []
+    assert list(limits.of_config(Config((UNMARKED,)))) == []
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ def test_a_machine_that_can_do_everything_has_no_limits() -> None:
         (limits.of_guard(routed=False, in_advance=True), "routed"),
         (limits.of_guard(routed=True, in_advance=False), "a moment later"),
         ([limits.without_queues("no CAP_NET_RAW")], "AF_XDP"),
-        (limits.of_config(Config((IPV4_ONLY, replace(IPV4_ONLY, fwmark=7)))), "FwMark"),
+        (limits.of_config(Config((UNMARKED, replace(UNMARKED, fwmark=7)))), "FwMark"),
     ],
     ids=["not routed", "not in advance", "AF_XDP", "a chosen mark"],
 )

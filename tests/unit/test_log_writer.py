@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -124,3 +125,25 @@ def test_a_stream_without_a_descriptor_stays_as_it_is() -> None:
     stream = Stream(LineWriter(2, told))
     assert without_waiting(stream) is stream  # type: ignore[arg-type, comparison-overlap]
     assert without_waiting(sys.stderr) is not None
+
+
+def test_lines_are_written_at_once_where_no_thread_can_be_started(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as the pipe takes without waiting; the others follow when there is room."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    reader, end = pipe
+    writer = LineWriter(end, told)
+    writer.put("first")
+    assert read_all(reader, "first") == ["first"]
+    long = "x" * (ROOM - 1)
+    for line in (long, "second"):
+        writer.put(line)
+    assert not writer.finish(0), "the pipe is full"
+    assert read_all(reader, long) == [long]
+    assert writer.finish(0)
+    assert read_all(reader, "second") == ["second"]

@@ -54,7 +54,7 @@ from gateway.policy.telling import is_healthy
 
 NOW = 1000.0
 PEER = Peer("public", Endpoint(ip_address("198.51.100.1"), 51820), EVERYTHING)
-TUNNEL = Tunnel(Secret("private"), (ip_interface("10.0.0.2/32"),), (PEER,))
+TUNNEL = Tunnel(Secret("private"), (ip_interface("10.0.0.2/32"),), (PEER,), fwmark=0xCA6C)
 SECOND = replace(TUNNEL, peers=(replace(PEER, endpoint=Endpoint(ip_address("::2"), 1)),))
 NAMED = replace(TUNNEL, peers=(replace(PEER, endpoint=NamedEndpoint("vpn.example", 51820)),))
 QUERY = Query(ip_address("192.0.2.53"), 40000, 7)

@@ -7,8 +7,8 @@ from gateway.firewall.listing import refused
 from gateway.firewall.xt_entry import COUNTERS, ENTRY_SIZE, packets
 from gateway.model import EVERYTHING, NamedEndpoint, Peer
 from gateway.policy.dns import resolved
-from gateway.policy.routing import ways
 from gateway.policy.rules import Family
+from gateway.policy.ways import ways
 from tests.fakes.world import other_uplink
 from tests.scenarios import IPV4_ONLY, ONE_UPLINK, TWO_UPLINKS
 

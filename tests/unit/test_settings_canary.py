@@ -9,10 +9,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gateway import settings
+from gateway.commands.check.envfile import read_env_file
+from gateway.commands.check.explain import explain
+from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
-from gateway.settings.envfile import read_env_file
-from gateway.settings.explain import explain
-from gateway.settings.trial import load_service
 from tests.configurations import COMPLETE, PRIVATE, problems, put, told
 
 CANARY = "wOEI9rqqbDwnN8/Bpp22sVz48T71vJ4fYmFWujulwUU="
@@ -109,7 +109,9 @@ def services() -> st.SearchStrategy[object]:
     texts = pieces()
     lists = st.lists(texts | st.dictionaries(texts, texts, max_size=1), max_size=3)
     return st.dictionaries(
-        st.sampled_from(["environment", "env_file", "volumes", "secrets", "configs", "ports"]),
+        st.sampled_from(
+            ["environment", "env_file", "volumes", "secrets", "configs", "ports", "extends"]
+        ),
         lists | st.dictionaries(names(), texts, max_size=3) | texts,
         max_size=4,
     )
@@ -124,6 +126,7 @@ def services() -> st.SearchStrategy[object]:
 def test_no_compose_file_shows_a_key(tmp_path: Path, service: object, top: object) -> None:
     """As a name, a value, a path, a variable; in every key that is read."""
     document = {"services": {"gateway": service, CANARY: {}}, "secrets": top, "configs": top}
+    document["include"] = list(top)
     assert_silent(said_of_compose(tmp_path, yaml.safe_dump(document), {"A": CANARY}))
     assert_silent(said_of_compose(tmp_path, yaml.safe_dump({"services": {CANARY: {}}}), {}))
 
@@ -154,7 +157,7 @@ def test_every_server_of_a_list_is_checked(tmp_path: Path) -> None:
         "203.0.113.1:1",
         "203.0.113.1:2",
     ]
-    assert "WIREGUARD_ENDPOINTS: 203.0.113.1:1 stands twice; once is enough" in told(loaded)
+    assert "WIREGUARD_ENDPOINTS: 203.0.113.1:1 is listed twice; once is enough" in told(loaded)
 
 
 @pytest.mark.parametrize("other", ["WIREGUARD_PRIVATE_KEY", "WIREGUARD_PUBLIC_KEY"])

@@ -47,7 +47,7 @@ def test_private_shared_and_link_local_subnets_may_be_outside(tmp_path: Path, su
         ("239.255.255.250", "multicast"),
         ("ff02::/16", "multicast"),
         ("255.255.255.255", "broadcast"),
-        ("0.0.0.0", "no destination"),
+        ("0.0.0.0", "not a destination"),
         ("::ffff:192.168.1.0/120", "IPv4"),
     ],
 )
@@ -66,14 +66,14 @@ def test_the_tunnels_own_address_outside_is_refused(tmp_path: Path, subnet: str)
     """Answers to the tunnel's own traffic would take the wrong way."""
     environ = {**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": subnet}
     (problem,) = problems(environ, tmp_path)
-    assert "holds the tunnel's own address" in problem
+    assert "contains the tunnel's own address" in problem
 
 
 def test_the_files_resolver_outside_is_refused(tmp_path: Path) -> None:
     """The provider's resolver would be asked, and seen, outside the tunnel."""
     put(tmp_path, "/config/wg0.conf", QUICK.replace("DNS = 10.2.0.1", "DNS = 10.2.9.1"))
     (problem,) = problems({"FIREWALL_OUTBOUND_SUBNETS": "10.2.9.0/24"}, tmp_path)
-    assert "holds the tunnel's resolver 10.2.9.1" in problem
+    assert "contains the tunnel's resolver 10.2.9.1" in problem
 
 
 def test_a_resolver_in_the_tunnels_network_outside_is_refused(tmp_path: Path) -> None:
@@ -85,16 +85,14 @@ def test_a_resolver_in_the_tunnels_network_outside_is_refused(tmp_path: Path) ->
         "FIREWALL_OUTBOUND_SUBNETS": "10.64.1.128/25",
     }
     (problem,) = problems(environ, tmp_path)
-    assert "holds the tunnel's resolver 10.64.1.129" in problem
+    assert "contains the tunnel's resolver 10.64.1.129" in problem
 
 
 def test_a_resolver_at_home_is_fine_and_told(tmp_path: Path) -> None:
     """When a variable names it, it is meant; what it sees is said."""
     home = {"DNS_ADDRESS": "192.168.1.53", "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24"}
     loaded = settings.load({**COMPLETE, **home}, tmp_path)
-    assert "DNS_ADDRESS: the resolver 192.168.1.53 stands in 192.168.1.0/24, outside" in told(
-        loaded
-    )
+    assert "DNS_ADDRESS: the resolver 192.168.1.53 is in 192.168.1.0/24, outside" in told(loaded)
 
 
 def test_a_server_at_home_is_fine_and_told(tmp_path: Path) -> None:
@@ -102,7 +100,7 @@ def test_a_server_at_home_is_fine_and_told(tmp_path: Path) -> None:
     home = {"WIREGUARD_ENDPOINT_IP": "192.168.1.2", "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24"}
     loaded = settings.load({**COMPLETE, **home}, tmp_path)
     assert (
-        "the server 192.168.1.2:51820 stands in 192.168.1.0/24, outside the tunnel; fine"
+        "the server 192.168.1.2:51820 is in 192.168.1.0/24, outside the tunnel, which is fine"
         in told(loaded)
     )
 
@@ -118,7 +116,7 @@ def test_overlapping_and_duplicate_subnets_are_merged_and_told(tmp_path: Path) -
     for line in (
         "192.168.1.7/24 is read as 192.168.1.0/24",
         "192.168.1.0/25 is a part of 192.168.1.0/24 and merged into it",
-        "192.168.5.5/32 stands twice; once is enough",
+        "192.168.5.5/32 is listed twice; once is enough",
     ):
         assert f"FIREWALL_OUTBOUND_SUBNETS: {line}" in told(loaded)
 
@@ -140,8 +138,8 @@ def test_narrow_allowed_ips_are_told(tmp_path: Path) -> None:
     )
     (tunnel,) = loaded.config.tunnels
     assert [str(one) for one in tunnel.peers[0].allowed_ips] == ["10.0.0.0/8"]
-    assert "of IPv4, 10.0.0.0/8 goes into the tunnel; everything else is refused" in told(loaded)
-    assert "of IPv6, nothing goes into the tunnel" in told(loaded)
+    assert "only 10.0.0.0/8 goes into the tunnel; all other IPv4 traffic is refused" in told(loaded)
+    assert "no IPv6 traffic goes into the tunnel" in told(loaded)
 
 
 def test_two_halves_are_everything(tmp_path: Path) -> None:
@@ -158,13 +156,13 @@ def test_two_halves_are_everything(tmp_path: Path) -> None:
 def test_a_tunnel_without_ipv6_says_so(tmp_path: Path) -> None:
     """IPv6 is refused then, which may surprise."""
     loaded = settings.load({**COMPLETE, "WIREGUARD_ADDRESSES": "10.64.1.2"}, tmp_path)
-    assert "the tunnel has no IPv6 address, so that IPv6 is refused" in told(loaded)
+    assert "the tunnel has no IPv6 address, so IPv6 is refused" in told(loaded)
 
 
 @pytest.mark.parametrize(
     ("resolver", "allowed", "remedy"),
     [
-        ("fd7d::1", "0.0.0.0/0,::/0", "name one of the other family"),
+        ("fd7d::1", "0.0.0.0/0,::/0", "use one of the other family"),
         ("9.9.9.9", "10.0.0.0/8", "add it to AllowedIPs"),
     ],
 )
@@ -219,7 +217,7 @@ def test_an_address_that_stands_twice_is_used_once(tmp_path: Path) -> None:
     twice = {"WIREGUARD_ADDRESSES": "10.64.1.2/32,10.64.1.3/32,10.64.1.2/24"}
     loaded = settings.load({**COMPLETE, **twice}, tmp_path)
     assert [str(one.ip) for one in loaded.config.tunnels[0].addresses] == ["10.64.1.2", "10.64.1.3"]
-    assert "an address stands twice" in told(loaded)
+    assert "an address is listed twice" in told(loaded)
 
 
 def test_a_health_server_for_others_is_told_until_its_port_is_listed(tmp_path: Path) -> None:
@@ -237,7 +235,7 @@ def test_a_health_server_for_others_is_told_until_its_port_is_listed(tmp_path: P
 def test_more_resolvers_than_are_asked_are_told(tmp_path: Path) -> None:
     """The C library asks three (resolv.conf(5), MAXNS)."""
     several = {"DNS_ADDRESS": "10.64.0.1,10.64.0.2,10.64.0.3,10.64.0.4"}
-    assert "only the first 3 resolvers are asked" in told(
+    assert "only the first 3 resolvers are used" in told(
         settings.load({**COMPLETE, **several}, tmp_path)
     )
 
@@ -246,7 +244,7 @@ def test_blanks_instead_of_commas_are_explained(tmp_path: Path) -> None:
     """Otherwise the message would be about half of the entry."""
     environ = {**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24 192.168.2.0/24"}
     (problem,) = problems(environ, tmp_path)
-    assert "has blanks; write commas between" in problem
+    assert "has spaces; write commas between entries" in problem
 
 
 def test_the_files_resolver_is_the_files_when_a_variable_repeats_it(tmp_path: Path) -> None:
@@ -254,7 +252,7 @@ def test_the_files_resolver_is_the_files_when_a_variable_repeats_it(tmp_path: Pa
     put(tmp_path, "/config/wg0.conf", QUICK.replace("DNS = 10.2.0.1", "DNS = 10.2.9.1"))
     environ = {"FIREWALL_OUTBOUND_SUBNETS": "10.2.9.0/24", "DNS_ADDRESS": "10.2.9.1"}
     (problem,) = problems(environ, tmp_path)
-    assert "holds the tunnel's resolver 10.2.9.1" in problem
+    assert "contains the tunnel's resolver 10.2.9.1" in problem
 
 
 @pytest.mark.parametrize("ports", ["51820", "51820/udp", "50000-60000/udp"])
@@ -262,7 +260,7 @@ def test_the_tunnels_own_port_is_not_opened(tmp_path: Path, ports: str) -> None:
     """A client calls, and nobody calls it; the same number for TCP is somebody else's."""
     (problem,) = problems({**COMPLETE, "FIREWALL_INPUT_PORTS": ports}, tmp_path)
     assert problem.startswith("FIREWALL_INPUT_PORTS: ")
-    assert "holds the tunnel's own port 51820/udp" in problem
+    assert "contains the tunnel's own port 51820/udp" in problem
     settings.load({**COMPLETE, "FIREWALL_INPUT_PORTS": "51820/tcp,51821"}, tmp_path)
 
 
@@ -272,11 +270,11 @@ def test_the_tunnels_own_port_is_not_opened(tmp_path: Path, ports: str) -> None:
         ({"HEALTH_PROBE": "icmp:10.64.1.2"}, "10.64.1.2 is the tunnel's own address"),
         (
             {"HEALTH_PROBE": "icmp:10.64.0.1", "WIREGUARD_ALLOWED_IPS": "10.65.0.0/16"},
-            "10.64.0.1 is not reached through the tunnel",
+            "10.64.0.1 cannot be reached through the tunnel",
         ),
         (
             {"HEALTH_PROBE": "icmp:fd7d::1", "WIREGUARD_ADDRESSES": "10.64.1.2/32"},
-            "fd7d::1 is not reached through the tunnel",
+            "fd7d::1 cannot be reached through the tunnel",
         ),
     ],
 )
@@ -298,6 +296,6 @@ def test_a_probe_that_has_nobody_to_ask_is_told(tmp_path: Path, kind: str, resol
         "DNS_ADDRESS": resolver,
         "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24",
     }
-    assert f"HEALTH_PROBE: {kind} has nobody to ask" in told(settings.load(environ, tmp_path))
+    assert f"HEALTH_PROBE: {kind} has no target" in told(settings.load(environ, tmp_path))
     asked = settings.load({**environ, "DNS_ADDRESS": "10.64.0.1"}, tmp_path)
-    assert "nobody to ask" not in told(asked)
+    assert "no target" not in told(asked)

@@ -10,22 +10,22 @@ from gateway.errors import ConfigError
 from gateway.model import (
     EVERYTHING,
     Backend,
+    Candidate,
+    CandidatePeer,
     Config,
     Endpoint,
     HealthProbe,
     HostPort,
     Implementation,
     NamedEndpoint,
-    Peer,
     PortRange,
     ProbeKind,
     Protocol,
     Secret,
-    Tunnel,
 )
 from gateway.settings import LogSettings
+from gateway.settings.schema import FIELDS
 from gateway.settings.sources import FILE_VARIABLES
-from gateway.settings.variables import FIELDS
 from tests.configurations import (
     COMPLETE,
     FAULTS,
@@ -38,18 +38,20 @@ from tests.configurations import (
     made_up_key,
     problems,
     put,
+    shown_from,
     told,
 )
 
 
 def test_the_least_set_of_variables_makes_a_whole_configuration(tmp_path: Path) -> None:
     """Everything else has a default; nothing is chosen that would ask a third party."""
+    endpoint = Endpoint(ip_address("203.0.113.7"), 51820)
     assert settings.load(COMPLETE, tmp_path).config == Config(
         tunnels=(
-            Tunnel(
+            Candidate(
                 private_key=Secret(PRIVATE),
                 addresses=(ip_interface("10.64.1.2/32"), ip_interface("fd7d::2/128")),
-                peers=(Peer(PUBLIC, Endpoint(ip_address("203.0.113.7"), 51820), EVERYTHING),),
+                peers=(CandidatePeer(PUBLIC, endpoint, EVERYTHING),),
             ),
         ),
         dns=(ip_address("10.64.0.1"),),
@@ -114,7 +116,7 @@ def test_quotes_around_a_value_do_not_count(tmp_path: Path) -> None:
     """`- NAME="value"` in a compose list keeps the quotes; people do not see them."""
     loaded = settings.load({**COMPLETE, "WIREGUARD_ENDPOINT_IP": '"203.0.113.9"'}, tmp_path)
     assert loaded.config.tunnels[0].endpoints[0].address == ip_address("203.0.113.9")
-    assert "WIREGUARD_ENDPOINT_IP: the quotes around the value do not count" in told(loaded)
+    assert "WIREGUARD_ENDPOINT_IP: the quotes around the value are ignored" in told(loaded)
 
 
 def test_quotes_do_not_count_anywhere(tmp_path: Path) -> None:
@@ -199,8 +201,8 @@ def test_secret_files_win_over_variables_and_the_log_says_so(tmp_path: Path) -> 
     named = {**COMPLETE, "WIREGUARD_PRIVATE_KEY_SECRETFILE": "/keys/one"}
     loaded = settings.load(named, tmp_path)
     assert loaded.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
-    assert loaded.origins["WIREGUARD_PRIVATE_KEY"] == "/keys/one"
-    assert "WIREGUARD_PRIVATE_KEY: taken from /keys/one; environment says something else" in told(
+    assert shown_from(loaded, "WIREGUARD_PRIVATE_KEY", "/keys/one")
+    assert "WIREGUARD_PRIVATE_KEY: taken from /keys/one; environment has a different value" in told(
         loaded
     )
     loaded = settings.load(COMPLETE, tmp_path)
@@ -216,7 +218,7 @@ def test_secrets_are_found_where_docker_mounts_them(tmp_path: Path, name: str) -
     put(tmp_path, f"/run/secrets/{name}", value)
     environ = {key: text for key, text in COMPLETE.items() if key != name.upper()}
     loaded = settings.load(environ, tmp_path)
-    assert loaded.origins[name.upper()] == f"/run/secrets/{name}"
+    assert shown_from(loaded, name.upper(), f"/run/secrets/{name}")
 
 
 @pytest.mark.parametrize("name", sorted(FILE_VARIABLES))
@@ -265,13 +267,14 @@ def test_older_names_mean_the_same_and_lose_against_the_current_one(
     rest = {name: text for name, text in COMPLETE.items() if name != current}
     loaded = settings.load({**rest, older: value}, tmp_path)
     assert loaded.config == settings.load({**rest, current: value}, tmp_path).config
-    assert loaded.origins[current] == f"environment, as {older}"
+    given = getattr(loaded.values, current.lower())
+    assert given.origin.text == f"environment, as {older}"
     both = settings.load(
         {**rest, current: value, older: COMPLETE.get(current, "10.0.0.0/24")}, tmp_path
     )
     assert both.config == loaded.config
     assert (
-        f"{current}: taken from environment; environment, as {older} says something else"
+        f"{current}: taken from environment; environment, as {older} has a different value"
         in told(both)
     )
 
@@ -303,7 +306,7 @@ def test_who_you_are_comes_from_the_file_and_how_you_talk_from_the_variable(tmp_
         ("DNS_ADDRESS", "environment"),
     ]:
         assert f"{name}: taken from {winner};" in told(loaded)
-        assert loaded.origins[name] == winner
+        assert shown_from(loaded, name, winner)
 
 
 def test_a_secret_file_of_its_own_wins_over_the_wg_quick_file(tmp_path: Path) -> None:
@@ -339,7 +342,7 @@ def test_a_wg_quick_file_is_found_where_other_images_have_it(tmp_path: Path, pla
     """Docker's secrets, ours and linuxserver's folder, gluetun's."""
     put(tmp_path, place, QUICK)
     loaded = settings.load({}, tmp_path)
-    assert loaded.origins["WIREGUARD_PRIVATE_KEY"] == f"{place} line 2"
+    assert shown_from(loaded, "WIREGUARD_PRIVATE_KEY", f"{place} line 2")
 
 
 def test_of_several_places_the_first_wins_and_the_others_are_told(tmp_path: Path) -> None:
@@ -349,7 +352,7 @@ def test_of_several_places_the_first_wins_and_the_others_are_told(tmp_path: Path
     loaded = settings.load({}, tmp_path)
     assert [tunnel.private_key for tunnel in loaded.config.tunnels] == [Secret(made_up_key(40))]
     for place in PLACES[1:]:
-        assert f"{place}: is not used, because /run/secrets/wg0.conf is there" in told(loaded)
+        assert f"{place}: is not used, because /run/secrets/wg0.conf exists" in told(loaded)
     put(tmp_path, "/mine.conf", QUICK)
     named = settings.load({"WIREGUARD_CONF_SECRETFILE": "/mine.conf"}, tmp_path)
     assert named.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
@@ -388,7 +391,7 @@ def test_several_endpoints_are_candidates_in_order(tmp_path: Path) -> None:
     ]
     assert {tunnel.private_key for tunnel in tunnels} == {Secret(PRIVATE)}
     (problem,) = problems({**environ, "WIREGUARD_ENDPOINT_PORT": "1"}, tmp_path)
-    assert "beside WIREGUARD_ENDPOINTS" in problem
+    assert "in addition to WIREGUARD_ENDPOINTS" in problem
 
 
 def test_endpoints_with_a_key_each_need_no_common_key(tmp_path: Path) -> None:
@@ -406,14 +409,14 @@ def test_endpoints_with_a_key_each_need_no_common_key(tmp_path: Path) -> None:
     put(tmp_path, "/config/wg0.conf", QUICK)
     loaded = settings.load({"WIREGUARD_ENDPOINTS": "203.0.113.3:3"}, tmp_path)
     assert str(loaded.config.tunnels[0].endpoints[0]) == "203.0.113.3:3"
-    assert "taken from environment; /config/wg0.conf line 9 says something else" in told(loaded)
+    assert "taken from environment; /config/wg0.conf line 9 has a different value" in told(loaded)
 
 
 def test_a_directory_in_place_of_the_file_is_explained(tmp_path: Path) -> None:
     """Docker makes one when the file to mount is not there on the host."""
     (tmp_path / "config" / "wg0.conf").mkdir(parents=True)
     (problem,) = problems({}, tmp_path)
-    assert problem.startswith("/config/wg0.conf: is a directory; Docker makes one")
+    assert problem.startswith("/config/wg0.conf: is a directory; Docker creates one")
 
 
 def test_the_log_is_set_up_even_when_the_rest_is_wrong() -> None:
@@ -437,7 +440,7 @@ def test_without_a_resolver_the_remedy_is_told(tmp_path: Path) -> None:
     environ = {name: text for name, text in COMPLETE.items() if name != "DNS_ADDRESS"}
     loaded = settings.load(environ, tmp_path)
     assert loaded.config.dns == ()
-    assert "DNS_ADDRESS: is not set, so that no name resolves" in told(loaded)
+    assert "DNS_ADDRESS: is not set, so no names resolve" in told(loaded)
 
 
 def test_a_server_may_have_a_name_which_is_told(tmp_path: Path) -> None:
@@ -465,11 +468,11 @@ def test_a_secret_file_of_a_servers_address_wins_over_the_wg_quick_file(tmp_path
     put(tmp_path, "/run/secrets/wireguard_endpoint_ip", "203.0.113.50")
     loaded = settings.load({"WIREGUARD_ENDPOINT_PORT": "1"}, tmp_path)
     assert str(loaded.config.tunnels[0].endpoints[0]) == "203.0.113.50:51820"
-    assert loaded.origins["WIREGUARD_ENDPOINT_IP"] == "/run/secrets/wireguard_endpoint_ip"
-    assert loaded.origins["WIREGUARD_ENDPOINT_PORT"] == "/config/wg0.conf line 9"
+    assert shown_from(loaded, "WIREGUARD_ENDPOINT_IP", "/run/secrets/wireguard_endpoint_ip")
+    assert shown_from(loaded, "WIREGUARD_ENDPOINT_PORT", "/config/wg0.conf line 9")
     for line in (
         "WIREGUARD_ENDPOINT_IP: taken from /run/secrets/wireguard_endpoint_ip; /config/wg0.conf",
-        "WIREGUARD_ENDPOINT_PORT: taken from /config/wg0.conf line 9; environment says something",
+        "WIREGUARD_ENDPOINT_PORT: taken from /config/wg0.conf line 9; environment has a different",
     ):
         assert line in told(loaded)
 
@@ -486,4 +489,4 @@ def test_a_resolver_that_stands_twice_is_one(tmp_path: Path) -> None:
     """Resolvers are few, and the same one again answers no better."""
     loaded = settings.load({**COMPLETE, "DNS_ADDRESS": "10.64.0.1,10.64.0.2,10.64.0.1"}, tmp_path)
     assert [str(one) for one in loaded.config.dns] == ["10.64.0.1", "10.64.0.2"]
-    assert "DNS_ADDRESS: 10.64.0.1 stands twice; once is enough" in told(loaded)
+    assert "DNS_ADDRESS: 10.64.0.1 is listed twice; once is enough" in told(loaded)

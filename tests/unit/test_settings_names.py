@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from gateway import settings
-from gateway.settings.compat import ELSEWHERE, OLDER_NAMES
-from gateway.settings.misspelt import MEANT
-from gateway.settings.variables import FIELDS
+from gateway.settings.compat import ELSEWHERE, MEANT
+from gateway.settings.schema import FIELDS, OLDER_NAMES
 from tests.configurations import COMPLETE, problems, told
 
 
@@ -124,3 +123,9 @@ def test_the_firewall_cannot_be_switched_off(tmp_path: Path, name: str) -> None:
         (problem,) = problems({**COMPLETE, name: word}, tmp_path)
         assert "cannot be switched off" in problem
     settings.load({**COMPLETE, name: ""}, tmp_path)
+
+
+def test_metrics_of_another_image_lead_to_our_own(tmp_path: Path) -> None:
+    """They are there without a variable, at the address of the health server."""
+    loaded = settings.load({**COMPLETE, "METRICS_ENABLED": "on"}, tmp_path)
+    assert "METRICS_ENABLED: not needed: GET /metrics on HEALTH_SERVER_ADDRESS" in told(loaded)

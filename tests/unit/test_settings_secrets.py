@@ -10,10 +10,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gateway import settings
+from gateway.commands.check.explain import explain
 from gateway.errors import ConfigError
-from gateway.settings.explain import explain
+from gateway.settings.schema import FIELDS
 from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
-from gateway.settings.variables import FIELDS
 from tests.configurations import COMPLETE, OTHER_PRIVATE, QUICK, put, told
 
 pytestmark = pytest.mark.promise("P16")
@@ -116,7 +116,7 @@ def test_the_librarys_debug_log_has_no_secret(
     monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
     with caplog.at_level(logging.DEBUG):
         settings.load({**COMPLETE, "WIREGUARD_PRIVATE_KEY": CANARY}, tmp_path)
-    assert "wireguard_private_key" in caplog.text  # positive control: it did log
+    assert "WIREGUARD_PRIVATE_KEY" in caplog.text  # positive control: it did log
     assert_silent(caplog.text)
 
 
@@ -131,7 +131,7 @@ def test_the_librarys_debug_log_has_no_secret(
 def test_secret_files_that_others_can_read_are_told(tmp_path: Path, path: str) -> None:
     """With the remedy; a file of one's own, or in a folder of one's own, is not."""
     content = QUICK if path.endswith(".conf") else OTHER_PRIVATE
-    message = f"{path}: {path} can be read by every user of the machine; chmod 600 it"
+    message = f"{path}: {path} is readable by every user of the host; run chmod 600 on it"
     put(tmp_path, path, content, mode=0o644)
     assert message in told(settings.load(COMPLETE, tmp_path))
     put(tmp_path, path, content, mode=0o640)
@@ -146,13 +146,13 @@ def test_a_private_key_in_plain_environment_is_told_once_with_the_remedy(tmp_pat
     lines = [
         notice
         for notice in settings.load(COMPLETE, tmp_path).notices
-        if "stands in the environment" in notice.message
+        if "is in the environment" in notice.message
     ]
     assert [line.where for line in lines] == ["WIREGUARD_PRIVATE_KEY"]
     assert "/run/secrets/wireguard_private_key" in lines[0].message
     put(tmp_path, "/run/secrets/wireguard_private_key", COMPLETE["WIREGUARD_PRIVATE_KEY"])
     rest = {name: text for name, text in COMPLETE.items() if name != "WIREGUARD_PRIVATE_KEY"}
-    assert "stands in the environment" not in told(settings.load(rest, tmp_path))
+    assert "is in the environment" not in told(settings.load(rest, tmp_path))
 
 
 def pieces() -> st.SearchStrategy[str]:

@@ -7,9 +7,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from gateway.model import Endpoint, HostPort, NamedEndpoint, PortRange, Protocol
-from gateway.settings import addresses, readers, values
-from gateway.settings.candidates import EndpointChoice, endpoint_choices, host, server
-from gateway.settings.networks import allowed_ips
+from gateway.settings import addresses, fields, servers, values
+from gateway.settings.addresses import allowed_ips
+from gateway.settings.servers import EndpointChoice, endpoint_choices, host, server
 from tests.configurations import PRIVATE, PUBLIC
 
 
@@ -132,7 +132,7 @@ def test_resolvers_of_docker_and_of_the_host_are_refused_with_the_reason(address
 )
 def test_what_cannot_be_a_resolver_is_refused(text: str) -> None:
     """Unspecified, multicast, link-local, broadcast addresses and names are refused."""
-    with pytest.raises(ValueError, match=r"cannot be|is no IP address"):
+    with pytest.raises(ValueError, match=r"cannot be|is not an IP address"):
         addresses.resolver(text)
 
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_a_resolver_is_refused(text: str) -> None:
 )
 def test_endpoints_have_a_port_and_ipv6_has_brackets(text: str, expected: str) -> None:
     """Both families, as wg(8) writes them."""
-    assert str(addresses.endpoint(text)) == expected
+    assert str(servers.endpoint(text)) == expected
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,9 @@ def test_names_that_resolvers_read_as_something_else_are_no_servers(
     read: Callable[[str], object], name: str
 ) -> None:
     """This container itself, and numbers: `inet_aton` takes them for addresses."""
-    with pytest.raises(ValueError, match="is no server on the internet; write its address"):
+    with pytest.raises(
+        ValueError, match="cannot be a server on the internet; write the server's address"
+    ):
         read(name)
 
 
@@ -200,7 +202,7 @@ def test_endpoint_lists_may_carry_a_key_for_each() -> None:
         EndpointChoice(first),
         EndpointChoice(second, PUBLIC),
     )
-    with pytest.raises(ValueError, match="is no WireGuard key") as caught:
+    with pytest.raises(ValueError, match="is not a WireGuard key") as caught:
         endpoint_choices(f"203.0.113.7:1@{PUBLIC[:-3]}")
     assert PUBLIC[:20] not in str(caught.value)
 
@@ -276,7 +278,7 @@ def test_what_is_no_key_is_refused_and_never_shown(
     read: Callable[[str], object], text: str
 ) -> None:
     """Length, alphabet, padding and unused bits are checked; the message has none of the text."""
-    with pytest.raises(ValueError, match="is no WireGuard key") as caught:
+    with pytest.raises(ValueError, match="is not a WireGuard key") as caught:
         read(text)
     assert len(text) < 5 or text[:10] not in str(caught.value)
 
@@ -291,14 +293,15 @@ def test_a_key_of_zeros_is_no_key() -> None:
 
 def test_messages_show_what_was_written_but_nothing_like_a_key() -> None:
     """Short, printable, in quotes; keys and parts of keys are hidden."""
-    assert values.shown("99999") == "'99999'"
-    assert values.shown("a\nb\x1b[0m") == "'a?b?[0m'"
-    assert len(values.shown("x," * 500)) < 70
+    assert values.safe_quote("99999") == "'99999'"
+    assert values.safe_quote("a\nb\x1b[0m") == "'a?b?[0m'"
+    assert len(values.safe_quote("x," * 500)) < 70
     realistic = "wOEI9rqqbDwnN8/Bpp22sVz48T71vJ4fYmFWujulwUU="
     for text in (realistic, realistic[:25], f"10.0.0.1/32 {realistic}", realistic[:-1], PRIVATE):
-        assert text[-12:-2] not in values.shown(text)
+        assert text[-12:-2] not in values.safe_quote(text)
     assert (
-        values.shown("/run/secrets/wireguard_private_key") == "'/run/secrets/wireguard_private_key'"
+        values.safe_quote("/run/secrets/wireguard_private_key")
+        == "'/run/secrets/wireguard_private_key'"
     )
 
 
@@ -318,15 +321,17 @@ def test_port_ranges_order_by_protocol_and_number() -> None:
 @pytest.mark.parametrize("text", ["10.64.0.2/0", "fd00::2/0"])
 def test_an_address_of_the_tunnel_has_not_everybody_for_its_neighbour(text: str) -> None:
     """A prefix length of zero is a slip of the hand."""
-    with pytest.raises(ValueError, match="has every address for its neighbour; write"):
+    with pytest.raises(
+        ValueError, match="has a /0 prefix, which puts every address on the tunnel's link; write"
+    ):
         addresses.interface(text)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("0.0.0.0", "'0.0.0.0' is nobody's address; write 0.0.0.0/0 for everything"),
-        ("::", "'::' is nobody's address; write ::/0 for everything"),
+        ("0.0.0.0", "'0.0.0.0' matches no host; write 0.0.0.0/0 for everything"),
+        ("::", "'::' matches no host; write ::/0 for everything"),
         ("127.0.0.0/8", "is loopback, which goes into no tunnel"),
         ("::1", "is loopback, which goes into no tunnel"),
     ],
@@ -347,26 +352,26 @@ def test_a_resolver_is_an_address_alone(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("/config/up.sh && true", "has &&, and no shell reads it: put it into a script"),
-        ("/config/up.sh | tee /log", "has |, and no shell"),
-        ("/config/up.sh; true", "has ;, and no shell"),
-        ("/config/up.sh ; true", "has ;, and no shell"),
-        ("/config/up.sh > /log", "has >, and no shell"),
-        ("/config/up.sh 2>/log", "has >, and no shell"),
-        ("/config/up.sh # mine", "has #, and no shell"),
-        ('""', "names no program"),
-        ("'' a", "names no program"),
+        ("/config/up.sh && true", "has &&, but no shell runs it: put the command in a script"),
+        ("/config/up.sh | tee /log", "has |, but no shell"),
+        ("/config/up.sh; true", "has ;, but no shell"),
+        ("/config/up.sh ; true", "has ;, but no shell"),
+        ("/config/up.sh > /log", "has >, but no shell"),
+        ("/config/up.sh 2>/log", "has >, but no shell"),
+        ("/config/up.sh # mine", "has #, but no shell"),
+        ('""', "does not name a program"),
+        ("'' a", "does not name a program"),
     ],
 )
 def test_a_command_is_a_program_and_no_line_of_a_shell(text: str, expected: str) -> None:
     """What only a shell understands would be handed to the program as a word."""
     with pytest.raises(ValueError, match=re.escape(expected)):
-        readers.command(text)
+        fields.command(text)
 
 
 def test_a_command_gets_the_interface_as_gluetun_writes_it() -> None:
     """`{{VPN_INTERFACE}}` is the tunnel's; quotes and what stands in them stay."""
-    assert readers.command("/up.sh {{VPN_INTERFACE}} 'a b' --x=1#2") == (
+    assert fields.command("/up.sh {{VPN_INTERFACE}} 'a b' --x=1#2") == (
         "/up.sh",
         "wg0",
         "a b",
@@ -377,7 +382,7 @@ def test_a_command_gets_the_interface_as_gluetun_writes_it() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("203.0.113.7,203.0.113.8", "are several servers; write them into WIREGUARD_ENDPOINTS"),
+        ("203.0.113.7,203.0.113.8", "lists several servers; put them in WIREGUARD_ENDPOINTS"),
         ("https://vpn.example.com", "is a URL; write the address or the name alone"),
         ("[2001:db8::7", "is neither an IP address nor a name"),
     ],
@@ -385,11 +390,13 @@ def test_a_command_gets_the_interface_as_gluetun_writes_it() -> None:
 def test_what_is_no_single_server_is_refused_with_the_remedy(text: str, expected: str) -> None:
     """Two of them, a URL, half a pair of brackets."""
     with pytest.raises(ValueError, match=re.escape(expected)):
-        readers.endpoint_ip(text)
+        fields.endpoint_ip(text)
 
 
 @pytest.mark.parametrize("text", ["icmp:127.0.0.1", "icmp:::", "icmp:0.0.0.0", "icmp:224.0.0.1"])
 def test_nobody_is_not_probed(text: str) -> None:
     """Loopback, unspecified and multicast addresses say nothing of the tunnel."""
-    with pytest.raises(ValueError, match="is nobody in the tunnel; write who answers there"):
-        readers.probe(text)
+    with pytest.raises(
+        ValueError, match="is not an address in the tunnel; write one that answers there"
+    ):
+        fields.probe(text)

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway import commands
-from gateway.commands import LARGEST_ANSWER, for_people, visible
+from gateway.commands import main
+from gateway.commands import status as status_command
+from gateway.commands.status import for_people, visible
+from healthcheck import __main__ as program
+from healthcheck.__main__ import LARGEST_REPLY
 from tests.unit.test_healthcheck import saying, server
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -74,10 +77,10 @@ def test_every_kind_of_value_is_made_visible(value: object) -> None:
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (without_end, f"longer than {LARGEST_ANSWER} bytes"),
-        (saying(b"\x1b[2J"), "that is not the gateway"),
-        (saying(HEAD + b"[" * 60000), "that is not the gateway"),
-        (saying(HEAD + b"[]"), "that is not the gateway"),
+        (without_end, f"longer than {LARGEST_REPLY} bytes"),
+        (saying(b"\x1b[2J"), "the reply is not from the gateway"),
+        (saying(HEAD + b"[" * 60000), "the reply is not from the gateway"),
+        (saying(HEAD + b"[]"), "the reply is not from the gateway"),
     ],
     ids=["without end", "no HTTP", "nested deeply", "a list"],
 )
@@ -96,10 +99,11 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up_after_the_time_limit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The limit holds for the whole answer, not for each read; here it is a shorter one."""
-    monkeypatch.setattr(commands, "ANSWER_TIME", 0.5)
+    for module in (program, status_command):
+        monkeypatch.setattr(module, "TIME_LIMIT", 0.5)
     with server(byte_by_byte) as (port, _):
         monkeypatch.setenv("HEALTH_SERVER_ADDRESS", f"127.0.0.1:{port}")
-        assert commands.main(["status"]) == 1
+        assert main.main(["status"]) == 1
     said = capsys.readouterr()
     assert said.err == f"no complete answer within 0.5 s: 127.0.0.1:{port}\n"
     assert said.out == ""

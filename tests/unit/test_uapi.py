@@ -26,7 +26,7 @@ TWO = Peer(
     (ip_network("10.0.0.0/8"),),
     persistent_keepalive=0,
 )
-TUNNEL = Tunnel(PRIVATE, (ip_interface("10.64.0.2/32"),), (ONE, TWO))
+TUNNEL = Tunnel(PRIVATE, (ip_interface("10.64.0.2/32"),), (ONE, TWO), fwmark=51820)
 
 SET_DEVICE = """\
 set=1

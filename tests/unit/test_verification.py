@@ -5,17 +5,17 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
+from gateway.commands.verify.attempts import ANSWERED, SENT, SILENT
+from gateway.commands.verify.held import connected_with, marks_in
+from gateway.commands.verify.lines import judged
+from gateway.commands.verify.packets import frame, udp_packet
+from gateway.commands.verify.trials import TARGETS, on_a_link, quick, trials
+from gateway.commands.verify.witness import goes_nowhere
 from gateway.firewall import render_iptables, render_nftables
 from gateway.model import EVERYTHING, Endpoint, Facts, NamedEndpoint, Peer, Tunnel
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.marks import SHOWN
 from gateway.policy.rules import Family
-from gateway.verification.attempts import ANSWERED, SENT, SILENT
-from gateway.verification.held import connected_with, marks_in
-from gateway.verification.lines import judged
-from gateway.verification.packets import frame, udp_packet
-from gateway.verification.trials import TARGETS, on_a_link, quick, trials
-from gateway.verification.witness import goes_nowhere
 from tests.scenarios import (
     DUAL,
     GUARD_MARK,

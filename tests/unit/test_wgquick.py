@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from gateway import settings
+from gateway.commands.check.explain import explain
 from gateway.model import Secret
+from gateway.policy import limits
+from gateway.policy.marks import SHOWN, with_secret_mark
 from gateway.settings import wgquick
-from gateway.settings.explain import explain
 from tests.configurations import (
     COMPLETE,
     OTHER_PRIVATE,
@@ -85,6 +87,31 @@ def test_the_form_of_a_file_does_not_change_what_it_means(tmp_path: Path, raw: b
     assert load(tmp_path / "odd", raw).config == plain
 
 
+@pytest.mark.parametrize("mark", ["51820", "0xca6c", "0xCA6C", "1", "0x80000000"])
+def test_a_chosen_mark_is_used_whatever_its_value(tmp_path: Path, mark: str) -> None:
+    """51820 is the number that wg-quick(8) chooses itself: the likeliest one in a file."""
+    loaded = load(tmp_path, QUICK.replace("[Peer]", f"FwMark = {mark}\n[Peer]"))
+    (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
+    assert tunnel.resolved({}).fwmark == int(mark, 0)
+    assert [limit for limit in limits.of_config(loaded.config) if "FwMark" in limit]
+    row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
+    assert row.split()[1:] == [hex(int(mark, 0)), "/config/wg0.conf", "line", "6"]
+
+
+@pytest.mark.parametrize("mark", ["off", "OFF", "0", "0x0", None])
+def test_without_a_mark_a_secret_one_is_drawn(tmp_path: Path, mark: str | None) -> None:
+    """wg-quick(8) chooses one too when `FwMark` is 0 or `off`."""
+    line = f"FwMark = {mark}\n" if mark else ""
+    loaded = load(tmp_path, QUICK.replace("[Peer]", f"{line}[Peer]"))
+    (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
+    assert tunnel.resolved({}).fwmark == SHOWN | 0x1234567
+    assert not [limit for limit in limits.of_config(loaded.config) if "FwMark" in limit]
+    row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
+    assert row.split("  ")[-1].strip() == "default"
+    with pytest.raises(ValueError, match="no firewall mark"):
+        loaded.config.tunnels[0].resolved({})
+
+
 def test_commands_are_named_and_never_run(tmp_path: Path) -> None:
     """The warning says which ones, and what to use instead."""
     hooks = "PostUp = touch /x\nPreDown = touch /y\nPostUp = touch /z\n"
@@ -105,7 +132,7 @@ def test_blanks_separate_addresses_and_resolvers_too(tmp_path: Path) -> None:
     assert [str(address) for address in config.dns] == ["10.2.0.1", "10.2.0.9"]
     put(tmp_path, "/config/wg0.conf", QUICK.replace("10.2.0.1", "10.2.0.1;10.2.0.9"))
     (problem,) = problems({}, tmp_path)
-    assert "line 4: DNS '10.2.0.1;10.2.0.9' is no IP address" in problem
+    assert "line 4: DNS '10.2.0.1;10.2.0.9' is not an IP address" in problem
 
 
 def test_of_repeated_keys_lists_add_up_and_others_are_the_last(tmp_path: Path) -> None:
@@ -115,7 +142,7 @@ def test_of_repeated_keys_lists_add_up_and_others_are_the_last(tmp_path: Path) -
     (tunnel,) = loaded.config.tunnels
     assert [str(address) for address in tunnel.addresses] == ["10.2.0.3/32", "10.2.0.2/32"]
     assert tunnel.mtu == 1300
-    assert "/config/wg0.conf line 4: MTU stands several times; the last one counts" in told(loaded)
+    assert "/config/wg0.conf line 4: MTU is set several times; the last one counts" in told(loaded)
 
 
 def test_table_and_saveconfig_are_told_and_port_and_mark_are_used(tmp_path: Path) -> None:
@@ -138,7 +165,7 @@ def test_a_peer_without_allowed_ips_gets_everything(tmp_path: Path) -> None:
     """With a single server there is nothing else that it could mean."""
     loaded = load(tmp_path, QUICK.replace("AllowedIPs = 0.0.0.0/0", "AllowedIPs ="))
     assert len(loaded.config.tunnels[0].peers[0].allowed_ips) == 2
-    assert "line 8: AllowedIPs is empty and counts as not there" in told(loaded)
+    assert "line 8: AllowedIPs is empty and is ignored" in told(loaded)
 
 
 def test_what_allowed_ips_are_read_as_is_told(tmp_path: Path) -> None:
@@ -163,7 +190,7 @@ Endpoint = 198.51.100.10:51820
     ("first", "second", "message"),
     [
         ("0.0.0.0/0", "10.0.0.0/8", "AllowedIPs 0.0.0.0/0 and 10.0.0.0/8 of two peers overlap"),
-        ("0.0.0.0/0", "0.0.0.0/0", "make a file of each"),
+        ("0.0.0.0/0", "0.0.0.0/0", "put each in a file of its own"),
         ("10.0.0.0/9", "", "has a [Peer] without AllowedIPs"),
     ],
 )
@@ -210,29 +237,29 @@ def test_variables_of_one_peer_do_not_fit_several(tmp_path: Path) -> None:
         ("[Peer]", "[Pear]", "line 6: is an unknown section"),
         ("Address = ", "Adress = ", "line 3: has an unknown key Adress; did you mean Address?"),
         ("DNS = 10.2.0.1", "Jc = 4", "line 4: jc belongs to AmneziaWG"),
-        ("DNS = 10.2.0.1", "Endpoint = 1.2.3.4:5", "line 4: endpoint belongs into [Peer]"),
-        ("DNS = 10.2.0.1", "; DNS = 10.2.0.1", "line 4: is no comment; a comment begins with #"),
-        ("DNS = 10.2.0.1", "// mine", "line 4: is no comment; a comment begins with #"),
+        ("DNS = 10.2.0.1", "Endpoint = 1.2.3.4:5", "line 4: endpoint belongs in [Peer]"),
+        ("DNS = 10.2.0.1", "; DNS = 10.2.0.1", "line 4: is not a comment; a comment begins with #"),
+        ("DNS = 10.2.0.1", "// mine", "line 4: is not a comment; a comment begins with #"),
         (
             "DNS = 10.2.0.1",
             "ExcludedApplications = a.b",
-            "line 4: has an unknown key ExcludedApplications, which is an app's own",
+            "line 4: has an unknown key ExcludedApplications, which belongs to an app",
         ),
         ("DNS = 10.2.0.1", "a/b = 1", "line 4: has an unknown key; correct or remove it"),
         ("198.51.100.9:51820", "[2001:db8::1]", "line 9: Endpoint '[2001:db8::1]' has no port"),
         ("AllowedIPs = 0.0.0.0/0", "AllowedIPs = 0.0.0.0", "write 0.0.0.0/0 for everything"),
         (f"PublicKey = {OTHER_PUBLIC}", "", "/config/wg0.conf line 6: has a [Peer] without"),
         ("DNS = 10.2.0.1", "nothing", "line 4: is not of the form Key = Value"),
-        ("[Interface]\n", "", "line 1: stands before the first section"),
+        ("[Interface]\n", "", "line 1: comes before the first section"),
         ("DNS = 10.2.0.1", "DNS = 127.0.0.11", "line 4: DNS 127.0.0.11 is Docker's resolver"),
-        ("DNS = 10.2.0.1", "DNS = 10.2.0", "line 4: DNS '10.2.0' is no IP address"),
-        ("0.0.0.0/0", "all", "line 8: AllowedIPs 'all' is no subnet"),
+        ("DNS = 10.2.0.1", "DNS = 10.2.0", "line 4: DNS '10.2.0' is not an IP address"),
+        ("0.0.0.0/0", "all", "line 8: AllowedIPs 'all' is not a subnet"),
         (":51820", "", "line 9: Endpoint '198.51.100.9' has no port"),
         (f"PrivateKey = {OTHER_PRIVATE}", "PrivateKey = ", "has no PrivateKey in [Interface]"),
         (
             f"PrivateKey = {OTHER_PRIVATE}",
             "PrivateKey = AAAA",
-            "line 2: PrivateKey is no WireGuard key",
+            "line 2: PrivateKey is not a WireGuard key",
         ),
         ("Address = 10.2.0.2/32", "", "/config/wg0.conf: has no Address in [Interface]"),
         ("Endpoint = 198.51.100.9:51820", "", "the gateway is a client and needs the address"),

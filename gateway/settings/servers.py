@@ -1,11 +1,13 @@
-"""Reading servers: addresses and names, with their ports, and lists of them to choose from."""
+"""Parsers of servers: addresses or names with ports, and lists of them."""
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 from gateway.model import Address, Endpoint, NamedEndpoint
 from gateway.settings import addresses, values
+from gateway.settings.values import safe_quote
 
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _HEXADECIMAL: Final = re.compile(r"0x[0-9a-f]*")
@@ -14,7 +16,7 @@ _LONGEST_NAME: Final = 253
 
 @dataclass(frozen=True)
 class EndpointChoice:
-    """One server to try; `public_key` is None where the common one applies."""
+    """One server to try; `public_key` is None if the common key applies."""
 
     endpoint: Endpoint | NamedEndpoint
     public_key: str | None = None
@@ -22,7 +24,7 @@ class EndpointChoice:
 
 def host(text: str) -> Address | str:
     """Read the address or the name of a server."""
-    return _check_name(text) if is_name(text) else addresses.server_address(text)
+    return _check_name(text) if is_name(text) else server_address(text)
 
 
 def server(text: str) -> Endpoint | NamedEndpoint:
@@ -34,7 +36,40 @@ def server(text: str) -> Endpoint | NamedEndpoint:
             return NamedEndpoint(name, values.port(port))
         except ValueError as err:
             raise ValueError(f"the port {err}") from None
-    return addresses.endpoint(text)
+    return endpoint(text)
+
+
+def server_address(text: str) -> Address:
+    """Read the address of a WireGuard server."""
+    bracketed = text.startswith("[") and text.endswith("]")
+    try:
+        value = ip_address(text[1:-1] if bracketed else text)
+    except ValueError:
+        raise ValueError(
+            f"{safe_quote(text)} is neither an IP address nor a name; write the server's"
+        ) from None
+    addresses.check_form(value, text)
+    if value.is_loopback or not addresses.is_a_host(value):
+        raise ValueError(f"{value} cannot be reached as a server; write the server's own address")
+    return value
+
+
+def endpoint(text: str) -> Endpoint:
+    """Read `address:port` or `[IPv6 address]:port` of a WireGuard server."""
+    host, colon, number_text = text.rpartition(":")
+    if "://" in text:
+        raise ValueError(f"{safe_quote(text)} is a URL; write address:port alone")
+    if not colon or text.endswith("]"):
+        raise ValueError(
+            f"{safe_quote(text)} has no port; write address:port, or [IPv6 address]:port"
+        )
+    if ":" in host and not host.startswith("["):
+        raise ValueError(f"{safe_quote(text)} is ambiguous; write IPv6 as [address]:port")
+    try:
+        number_of_port = values.port(number_text)
+    except ValueError as err:
+        raise ValueError(f"the port {err}") from None
+    return Endpoint(server_address(host), number_of_port)
 
 
 def at(place: Address | str, port: int) -> Endpoint | NamedEndpoint:
@@ -48,16 +83,18 @@ def host_of(endpoint: Endpoint | NamedEndpoint) -> Address | str:
 
 
 def _check_name(text: str) -> str:
-    """Refuse what resolvers take for this container itself, or for a number."""
+    """Refuse names that resolvers read as this container or as a number."""
     name = text.removesuffix(".").lower().removesuffix(".localdomain")
     last = name.rpartition(".")[2]
     if last == "localhost" or _HEXADECIMAL.fullmatch(last):
-        raise ValueError(f"{values.shown(text)} is no server on the internet; write its address")
+        raise ValueError(
+            f"{safe_quote(text)} cannot be a server on the internet; write the server's address"
+        )
     return text
 
 
 def is_name(text: str) -> bool:
-    """Say whether `text` is a host name (RFC 1123), and neither half an address nor like a key."""
+    """Whether `text` is a host name (RFC 1123) that is unlike an address or a key."""
     labels = text.removesuffix(".").split(".")
     return (
         len(text) <= _LONGEST_NAME
@@ -68,8 +105,8 @@ def is_name(text: str) -> bool:
 
 
 def endpoint_choices(text: str) -> tuple[EndpointChoice, ...]:
-    """Read servers with their ports by comma, each with an optional `@publickey`."""
-    return values.listed(text, _endpoint_choice)
+    """Read comma-separated servers with ports, each with an optional `@publickey`."""
+    return values.comma_list(text, _endpoint_choice)
 
 
 def _endpoint_choice(text: str) -> EndpointChoice:
@@ -79,4 +116,4 @@ def _endpoint_choice(text: str) -> EndpointChoice:
     try:
         return EndpointChoice(server(place), values.used_key(public_key))
     except ValueError as err:
-        raise ValueError(f"{err} (in {values.shown(place)})") from None
+        raise ValueError(f"{err} (in {safe_quote(place)})") from None

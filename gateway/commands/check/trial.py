@@ -1,7 +1,7 @@
-"""Loading the configuration of a compose service that has not been started.
+"""Loads the configuration of a compose service that is not running.
 
-The files that the service mounts are laid out in a temporary folder as links, so that `load` finds
-them where the container would have them.
+A temporary folder links to the files that the service mounts, so that `load` finds them at the
+paths they have in the container.
 """
 
 import tempfile
@@ -9,26 +9,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from gateway.commands.check.compose import name_of, read_service
+from gateway.commands.check.mounting import Mounts
+from gateway.commands.check.published import compare
 from gateway.errors import ConfigError
 from gateway.model import Secret
 from gateway.settings import Loaded, load
-from gateway.settings.compose import read_service
 from gateway.settings.findings import Findings
-from gateway.settings.mounting import Mounts
-from gateway.settings.published import compare
-from gateway.settings.values import shown
+from gateway.settings.values import safe_quote
 
 
 def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded:
     """Load the configuration that `service` of the compose `file` would have.
 
-    `environ` is the shell's, for variables in the file; `.env` beside the file fills the rest.
+    `environ` holds the shell's variables for the file; `.env` next to the file adds to them.
     Raises ConfigError with every problem there is, in the compose file and in what it configures.
     """
     findings = Findings()
     found = read_service(file, service, environ, findings)
     with tempfile.TemporaryDirectory(prefix="gateway-check-") as folder:
-        _lay_out(found.mounts, Path(folder), str(file), findings)
+        _lay_out(found.mounts, Path(folder), name_of(file), findings)
         try:
             loaded = load(found.variables, Path(folder))
         except ConfigError as err:
@@ -36,7 +36,7 @@ def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded
                 (*findings.problems, *err.problems), (*findings.notices, *err.notices)
             ) from None
     if not findings.problems:
-        compare(found, loaded.config, str(file), findings)
+        compare(found, loaded.config, name_of(file), findings)
     notices = (*findings.notices, *loaded.notices)
     if findings.problems:
         raise ConfigError(tuple(findings.problems), notices)
@@ -49,13 +49,15 @@ def _lay_out(mounts: Mounts, root: Path, where: str, findings: Findings) -> None
         try:
             _put(root, target, mount.source)
         except (OSError, ValueError):
-            findings.wrong(where, f"mounts something at {shown(str(target))}, which is no path")
+            findings.problem(
+                where, f"mounts something at {safe_quote(str(target))}, which is not a valid path"
+            )
 
 
 def _put(root: Path, target: PurePosixPath, source: Path | Secret) -> None:
-    """Link `source` to its place below `root`; a mounted folder in the way is opened up.
+    """Link `source` to its place below `root`; a link to a folder on the way is expanded.
 
-    A text becomes a file that nobody else can read, and that goes with the folder.
+    A text becomes a file that other users cannot read.
     """
     place = root
     for part in target.parts[1:-1]:

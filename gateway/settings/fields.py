@@ -1,6 +1,6 @@
-"""Reading what a single variable is particular about.
+"""Parsers for variables with a form of their own.
 
-As in `values`, a ValueError says what to write and shows what was written only through `shown`.
+A ValueError says what to write. It repeats what was written only through `safe_quote`.
 """
 
 import re
@@ -10,14 +10,14 @@ from typing import Final
 
 from gateway.model import INTERFACE, Address, Backend, HealthProbe, Implementation, ProbeKind
 from gateway.settings import addresses, values
-from gateway.settings.candidates import host
-from gateway.settings.values import shown
+from gateway.settings.servers import host
+from gateway.settings.values import safe_quote
 
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _LOG_FORMATS: Final = ("auto", "json", "console")
 
 _SHELL: Final = re.compile(r"(&&|\|\|?|&|;;?)|(#).*|[0-9]?(>>?|<).*|.*(;)")
-"""Words that mean something to a shell alone."""
+"""Words that only a shell understands."""
 _INTERFACE: Final = "{{VPN_INTERFACE}}"
 """How gluetun writes the interface in its commands."""
 
@@ -26,26 +26,27 @@ def path(text: str) -> PurePosixPath:
     """Read the path of a file in the container."""
     value = PurePosixPath(text)
     if not value.is_absolute():
-        raise ValueError(f"must be an absolute path in the container, got {shown(text)}")
+        raise ValueError(f"must be an absolute path in the container, got {safe_quote(text)}")
     return value
 
 
 def provider(text: str) -> str:
-    """Read the provider, of which there is one."""
+    """Read the provider; there is only one."""
     if text.lower() != "custom":
         raise ValueError(
-            f"must be custom, got {shown(text)}; server lists of providers are not built in: let "
-            "the provider generate a WireGuard file, mount it at /config/wg0.conf and set custom"
+            f"must be custom, got {safe_quote(text)}; server lists of providers are not built in: "
+            "let the provider generate a WireGuard file, mount it at /config/wg0.conf and set "
+            "custom"
         )
     return "custom"
 
 
 def vpn_type(text: str) -> str:
-    """Read the protocol, of which there is one."""
+    """Read the protocol; there is only one."""
     if text.lower() != "wireguard":
         raise ValueError(
-            f"must be wireguard, got {shown(text)}; this gateway speaks nothing else: let your "
-            "provider generate a WireGuard file and mount it at /config/wg0.conf"
+            f"must be wireguard, got {safe_quote(text)}; this gateway speaks nothing else: let "
+            "your provider generate a WireGuard file and mount it at /config/wg0.conf"
         )
     return "wireguard"
 
@@ -74,13 +75,13 @@ def endpoint_ip(text: str) -> Address | str:
     """Read a server's address or name; its port has a variable of its own."""
     if "," in text:
         raise ValueError(
-            f"{shown(text)} are several servers; write them into WIREGUARD_ENDPOINTS, each with "
+            f"{safe_quote(text)} lists several servers; put them in WIREGUARD_ENDPOINTS, each with "
             "its port"
         )
     if "://" in text:
-        raise ValueError(f"{shown(text)} is a URL; write the address or the name alone")
+        raise ValueError(f"{safe_quote(text)} is a URL; write the address or the name alone")
     if text.count(":") == 1:
-        raise ValueError(f"{shown(text)} has a port; that belongs into WIREGUARD_ENDPOINT_PORT")
+        raise ValueError(f"{safe_quote(text)} has a port; put the port in WIREGUARD_ENDPOINT_PORT")
     return host(text)
 
 
@@ -97,13 +98,13 @@ def command(text: str) -> tuple[str, ...]:
     try:
         words = shlex.split(text)
     except ValueError:
-        raise ValueError("has a quote without its other half; close it") from None
+        raise ValueError("has an unclosed quote; close it") from None
     if words and not words[0]:
-        raise ValueError("names no program; write its path first")
+        raise ValueError("does not name a program; begin with its path")
     for word in words:
         if shell := _SHELL.fullmatch(word):
-            told = next(filter(None, shell.groups()))
-            raise ValueError(f"has {told}, and no shell reads it: put it into a script")
+            found = next(filter(None, shell.groups()))
+            raise ValueError(f"has {found}, but no shell runs it: put the command in a script")
     return tuple(word.replace(_INTERFACE, INTERFACE) for word in words)
 
 
@@ -111,11 +112,11 @@ def probe(text: str) -> HealthProbe:
     """Read how the tunnel is probed: a word, with an address after `icmp:`."""
     kind, colon, address = text.partition(":")
     if colon and kind.lower() != ProbeKind.ICMP:
-        raise ValueError(f"{shown(text)} has an address, which goes with icmp alone")
+        raise ValueError(f"{safe_quote(text)} has an address, which only icmp takes")
     word = values.choice(kind, ProbeKind)
     if not colon:
         return HealthProbe(ProbeKind(word))
     value = addresses.address(address)
     if value.is_loopback or value.is_unspecified or value.is_multicast:
-        raise ValueError(f"{value} is nobody in the tunnel; write who answers there")
+        raise ValueError(f"{value} is not an address in the tunnel; write one that answers there")
     return HealthProbe(ProbeKind(word), value)

@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from gateway.commands.check.envfile import read_env_file
+from gateway.commands.check.explain import explain
+from gateway.commands.check.interpolate import interpolated
+from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
 from gateway.model import Secret
 from gateway.settings import Loaded
-from gateway.settings.envfile import read_env_file
-from gateway.settings.explain import explain
-from gateway.settings.interpolate import interpolated
-from gateway.settings.trial import load_service
 from tests.configurations import COMPLETE, OTHER_PRIVATE, PRIVATE, PUBLIC, QUICK, put, told
 
 SERVICE = f"""\
@@ -156,14 +156,14 @@ def test_mounted_files_are_read_where_the_container_has_them(tmp_path: Path, mou
 def test_a_mounted_file_that_is_not_there_is_told(tmp_path: Path, mounts: str) -> None:
     """Docker would make a directory of it."""
     found = problems(tmp_path, f"services:\n  gateway:\n    {mounts}\n{TOP}")
-    assert any("and it is not there; correct the path" in problem for problem in found)
+    assert any("but it does not exist; correct the path" in problem for problem in found)
 
 
 def test_a_mounted_folder_that_is_not_there_stops_nothing(tmp_path: Path) -> None:
     """It may be empty where the service runs, and the configuration stand in variables."""
     text = SERVICE.replace("    environment:", "    volumes: ['./gone:/gluetun']\n    environment:")
     lines = told(load(tmp_path, text))
-    assert "mounts ./gone at /gluetun, and it is not there; what it holds is not checked" in lines
+    assert "mounts ./gone at /gluetun, but it does not exist; its contents are not checked" in lines
     put(tmp_path, "compose.yml", text.replace("203.0.113.7", "nowhere at all"))
     with pytest.raises(ConfigError) as caught:
         load_service(tmp_path / "compose.yml", "gateway", {})
@@ -184,7 +184,7 @@ def test_files_that_compose_makes_itself_are_read(tmp_path: Path) -> None:
     loaded = load(tmp_path, text, {"WG_KEY": PRIVATE, "DNS": "10.2.0.77"})
     assert loaded.config.tunnels[0].private_key == Secret(PRIVATE)
     assert [str(one) for one in loaded.config.dns] == ["10.2.0.77"]
-    assert "can be read by every user" not in told(loaded)
+    assert "is readable by every user" not in told(loaded)
     found = problems(tmp_path, text)
     assert any(
         "takes 'wireguard_private_key' from WG_KEY, which is not set" in one for one in found
@@ -233,11 +233,11 @@ def test_tags_of_compose_and_an_empty_service_are_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        (f"WIREGUARD_PRIVATE_KEY: {PRIVATE}", "no text: WIREGUARD_PRIVATE_KEY; write NAME=value"),
-        (f"WIREGUARD_PRIVATE_KEY:{PRIVATE}", "an entry whose name is none; write NAME=value"),
-        ("=x", "an entry whose name is none; write NAME=value"),
-        ("two words", "an entry whose name is none; write NAME=value"),
-        ("[a]", "has an entry that is no text: a list"),
+        (f"WIREGUARD_PRIVATE_KEY: {PRIVATE}", "not text: WIREGUARD_PRIVATE_KEY; write NAME=value"),
+        (f"WIREGUARD_PRIVATE_KEY:{PRIVATE}", "an entry without a valid name; write NAME=value"),
+        ("=x", "an entry without a valid name; write NAME=value"),
+        ("two words", "an entry without a valid name; write NAME=value"),
+        ("[a]", "has an entry that is not text: a list"),
     ],
 )
 def test_entries_of_a_list_are_names_with_values(tmp_path: Path, entry: str, expected: str) -> None:
@@ -264,8 +264,8 @@ def test_what_cannot_be_looked_into_is_told(tmp_path: Path) -> None:
         "    environment:", "    volumes: ['data:/config']\n    secrets: [far]\n    environment:"
     )
     lines = told(load(tmp_path, text + "secrets:\n  far: {external: true}\n"))
-    assert "the volume 'data' at /config cannot be looked into" in lines
-    assert "'far' at /run/secrets/far is no file here and is not checked" in lines
+    assert "the volume 'data' at /config cannot be checked" in lines
+    assert "'far' at /run/secrets/far is not a local file and is not checked" in lines
 
 
 def test_nothing_is_laid_out_outside_the_folder_made_for_it(tmp_path: Path) -> None:
@@ -287,8 +287,13 @@ def test_published_ports_that_stay_closed_are_told(tmp_path: Path) -> None:
     lines = told(load(tmp_path, text))
     assert "port 80/tcp" not in lines
     for port in ("53/udp", "90/tcp"):
-        assert f"port {port} is published, and closed until FIREWALL_INPUT_PORTS lists it" in lines
-    assert "ports 1-5/tcp are published, and closed until FIREWALL_INPUT_PORTS lists them" in lines
+        assert (
+            f"port {port} is published but stays closed until FIREWALL_INPUT_PORTS lists it"
+            in lines
+        )
+    assert (
+        "ports 1-5/tcp are published but stay closed until FIREWALL_INPUT_PORTS lists them" in lines
+    )
 
 
 def test_of_a_published_range_the_rest_is_told(tmp_path: Path) -> None:
@@ -298,49 +303,49 @@ def test_of_a_published_range_the_rest_is_told(tmp_path: Path) -> None:
     lines = told(load(tmp_path, text.replace("      DNS_ADDRESS", listed)))
     assert "ports 13-19/tcp are published" in lines
     assert "ports 21-28/tcp are published" in lines
-    assert lines.count("are published, and closed") == 2
+    assert lines.count("are published but stay closed") == 2
 
 
 def test_the_port_of_wireguard_itself_need_not_be_published(tmp_path: Path) -> None:
     """Servers publish it, and people keep the line; this is a client."""
     text = SERVICE.replace("    environment:", "    ports: ['1:51820/udp']\n    environment:")
     lines = told(load(tmp_path, text))
-    assert "port 51820/udp is published for WireGuard; not needed: this is a client" in lines
+    assert "port 51820/udp is published for WireGuard, which a client does not need" in lines
     assert "FIREWALL_INPUT_PORTS" not in lines
 
 
 def test_a_missing_capability_is_told(tmp_path: Path) -> None:
     """Without NET_ADMIN the gateway can do nothing but say so."""
-    assert "cap_add has no NET_ADMIN" in told(load(tmp_path, SERVICE.replace("[NET_ADMIN]", "[]")))
+    assert "cap_add lacks NET_ADMIN" in told(load(tmp_path, SERVICE.replace("[NET_ADMIN]", "[]")))
     assert "cap_add" not in told(load(tmp_path, SERVICE))
     assert "cap_add" not in told(load(tmp_path, SERVICE.replace("NET_", "CAP_NET_")))
     lines = told(load(tmp_path, SERVICE.replace("cap_add: [NET_ADMIN]", "privileged: true")))
-    assert "privileged gives it the whole machine; remove it" in lines
-    assert "cap_add has no" not in lines
+    assert "privileged gives it full access to the host; remove it" in lines
+    assert "cap_add lacks" not in lines
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("services: [", "is no YAML"),
-        ("- a\n- b\n", "is no compose file"),
-        ("", "is no compose file"),
+        ("services: [", "is not valid YAML"),
+        ("- a\n- b\n", "is not a compose file"),
+        ("", "is not a compose file"),
         ("services:\n  other: {}\n", "has no service 'gateway'; its services are: other"),
         (
             "services:\n  gateway: {extends: {service: other}}\n",
-            "uses extends, which check does not",
+            "has no service 'other', which another service extends",
         ),
         (
             "include: [a.yml]\nservices:\n  gateway: {}\n",
-            "uses include, which check does not follow",
+            "include names a.yml, which cannot be read",
         ),
-        ("services:\n  gateway: {environment: ['A=${']}\n", "has a ${ without its }"),
+        ("services:\n  gateway: {environment: ['A=${']}\n", "has a ${ without a closing }"),
         (
             "services:\n  gateway: {environment: ['A=${B:?secret message}']}\n",
-            "demands B, which is not set",
+            "requires B, which is not set",
         ),
-        ("? [a, b]\n: !reset c\nservices:\n  gateway: {}\n", "is no YAML"),
-        ("a: !!python/object/apply:os.system ['true']\n", "is no YAML"),
+        ("? [a, b]\n: !reset c\nservices:\n  gateway: {}\n", "is not valid YAML"),
+        ("a: !!python/object/apply:os.system ['true']\n", "is not valid YAML"),
     ],
 )
 def test_what_is_wrong_with_the_file_itself_is_told(
@@ -417,7 +422,7 @@ def test_variables_are_replaced_as_compose_does(text: str, expected: str) -> Non
 )
 def test_what_compose_would_refuse_is_refused(text: str) -> None:
     """In words, without the text."""
-    with pytest.raises(ValueError, match=r"\$|demands|uses"):
+    with pytest.raises(ValueError, match=r"\$|requires|uses"):
         interpolated(text, {"SET": "value", "EMPTY": ""})
 
 

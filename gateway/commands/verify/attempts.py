@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.commands.verify.packets import frame, udp_packet
 from gateway.model import Address
 from gateway.system import xdp
-from gateway.verification.packets import frame, udp_packet
 
 ANSWERED = "answered"
 SENT = "the kernel took it"

@@ -1,4 +1,4 @@
-"""Reading env files as Compose reads them."""
+"""Reads env files as Compose does."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,9 +9,10 @@ from typing import Final
 
 from dotenv.parser import Binding, parse_stream
 
+from gateway.commands.check.document import read_text
+from gateway.commands.check.interpolate import interpolated
 from gateway.settings.findings import Findings
-from gateway.settings.interpolate import interpolated
-from gateway.settings.values import named
+from gateway.settings.values import safe_name
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _COLON: Final = re.compile(rf"\A(\s*(?:export[ \t]+)?{_NAME.pattern})[ \t]*:")
@@ -21,12 +22,12 @@ _COLON: Final = re.compile(rf"\A(\s*(?:export[ \t]+)?{_NAME.pattern})[ \t]*:")
 def read_env_file(path: Path) -> dict[str, str]:
     """Return the variables of an env file as Compose reads them; without a value they are empty.
 
-    Raises ConfigError when there is no such file, or what it says cannot be read.
+    Raises ConfigError if the file or one of its lines cannot be read.
     """
     findings = Findings()
     environ = env_file(path, findings)
     if findings.problems:
-        raise findings.error()
+        raise findings.to_error()
     return environ
 
 
@@ -42,23 +43,23 @@ def env_file(
     """
     where = where or str(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except OSError as err:
-        findings.wrong(where, f"cannot be read ({err.strerror}); name an env file")
+        findings.problem(where, f"cannot be read ({err.strerror}); name an env file")
         return {}
-    except ValueError:
-        findings.wrong(where, "is no text in UTF-8; save it as plain text")
+    except ValueError as err:
+        findings.problem(where, str(err))
         return {}
     found: dict[str, str] = {}
     for binding in _bindings(text):
         name, line = binding.key, f"{where} line {_line(binding)}"
         if binding.error or (name is not None and not _NAME.fullmatch(name)):
-            findings.wrong(line, "cannot be read; write NAME=value, and close every quote")
+            findings.problem(line, "cannot be read; write NAME=value, and close every quote")
         elif name is not None:
             try:
                 found[name] = _value(name, binding, found, shell)
             except ValueError as err:
-                findings.wrong(f"{line} {named(name)}", str(err))
+                findings.problem(f"{line} {safe_name(name)}", str(err))
     return found
 
 

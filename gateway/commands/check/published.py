@@ -1,42 +1,43 @@
-"""What a compose service and its configuration say of each other: capabilities, published ports."""
+"""Compares a compose service with its configuration: capabilities and published ports."""
 
 from collections.abc import Iterator
 from typing import Any
 
+from gateway.commands.check.compose import Service
 from gateway.model import Config, PortRange, Protocol
 from gateway.settings import values
-from gateway.settings.compose import Service
 from gateway.settings.findings import Findings
 
 
 def compare(service: Service, config: Config, where: str, findings: Findings) -> None:
-    """Tell where the service and its configuration do not go together."""
+    """Report where the service and its configuration do not fit together."""
     if service.privileged:
         findings.warn(
             where,
-            "privileged gives it the whole machine; remove it, cap_add NET_ADMIN is enough",
+            "privileged gives it full access to the host; remove it: cap_add NET_ADMIN is enough",
         )
     elif not {"NET_ADMIN", "ALL"} & service.capabilities:
-        findings.warn(where, "cap_add has no NET_ADMIN, without which nothing works; add it")
+        findings.warn(where, "cap_add lacks NET_ADMIN, without which nothing works; add it")
     ours = {tunnel.listen_port for tunnel in config.tunnels}
     listening = {PortRange(Protocol.UDP, port, port) for port in ours}
     for entry in service.ports:
         published = _published(entry)
         if published in listening:
-            findings.tell(
+            findings.info(
                 where,
-                f"port {published} is published for WireGuard; not needed: this is a client, which "
-                "nobody calls: remove it from ports",
+                f"port {published} is published for WireGuard, which a client does not need; "
+                "remove it from ports",
             )
         elif published:
             for closed in _without(published, config.input_ports):
-                what = "ports" if closed.first < closed.last else "port"
-                verb, it = ("are", "them") if closed.first < closed.last else ("is", "it")
-                findings.warn(
-                    where,
-                    f"{what} {closed} {verb} published, and closed until FIREWALL_INPUT_PORTS "
-                    f"lists {it}",
+                said = (
+                    f"ports {closed} are published but stay closed until FIREWALL_INPUT_PORTS "
+                    "lists them"
+                    if closed.first < closed.last
+                    else f"port {closed} is published but stays closed until FIREWALL_INPUT_PORTS "
+                    "lists it"
                 )
+                findings.warn(where, said)
 
 
 def _published(entry: Any) -> PortRange | None:
@@ -49,12 +50,12 @@ def _published(entry: Any) -> PortRange | None:
         found = values.ports(text)
     except ValueError:
         return None
-    # Compose means TCP where nothing is said.
+    # Compose publishes TCP by default.
     return found[0] if found else None
 
 
 def _without(wanted: PortRange, listed: tuple[PortRange, ...]) -> Iterator[PortRange]:
-    """Yield the parts of `wanted` that none of `listed` holds; those are in order and disjoint."""
+    """Yield the parts of `wanted` that are not in `listed`, which is in order and disjoint."""
     begin = wanted.first
     for ports in sorted(listed):
         if ports.protocol is wanted.protocol and ports.last >= begin:

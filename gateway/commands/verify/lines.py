@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gateway.verification.attempts import ANSWERED, SENT, SILENT
+from gateway.commands.verify.attempts import ANSWERED, SENT, SILENT
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,18 @@ counts as not set; `$$` is a dollar sign. Defaults may hold variables themselves
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
-from gateway.settings.values import may_be_secret
+from gateway.commands.check.document import RESET
+from gateway.settings.findings import Findings
+from gateway.settings.values import may_be_secret, safe_name
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HARMLESS: Final = re.compile(r"[A-Z0-9_]+")
 _OPERATOR: Final = re.compile(r":?[-?+]")
 _DEEPEST: Final = 10
+_DEEPEST_VALUE: Final = 20
+_MOST_VALUES: Final = 10_000
 _LONGEST: Final = 64 * 1024
 
 
@@ -24,13 +28,13 @@ def interpolated(text: str, environ: Mapping[str, str], depth: int = 0) -> str:
     Raises ValueError, which never repeats the text, for what Compose would refuse.
     """
     if depth > _DEEPEST:
-        raise ValueError("has variables in variables in variables; write it plainly")
+        raise ValueError("nests variables too deeply; write the value itself")
     done: list[str] = []
     at = length = 0
     while (dollar := text.find("$", at)) >= 0:
         length += sum(map(len, done[-2:]))
         if length > _LONGEST:
-            raise ValueError("becomes far too long with its variables; write it plainly")
+            raise ValueError("becomes too long with its variables; write the value itself")
         done.append(text[at:dollar])
         following = text[dollar + 1 : dollar + 2]
         if following == "$":
@@ -44,7 +48,7 @@ def interpolated(text: str, environ: Mapping[str, str], depth: int = 0) -> str:
             done.append(environ.get(name.group(), ""))
             at = name.end()
         else:
-            raise ValueError("has a $ that begins no variable; write $$ for a dollar sign")
+            raise ValueError("has a $ that does not begin a variable; write $$ for a dollar sign")
     return "".join(done) + text[at:]
 
 
@@ -58,21 +62,21 @@ def _closing(text: str, start: int) -> int:
             depth -= 1
             if not depth:
                 return at
-    raise ValueError("has a ${ without its }; close it")
+    raise ValueError("has a ${ without a closing }")
 
 
 def _braced(inside: str, environ: Mapping[str, str], depth: int) -> str:
-    """Return the value of what stands between `${` and `}`."""
+    """Return the value of the text between `${` and `}`."""
     name = _NAME.match(inside)
     if not name:
-        raise ValueError("has a ${ that begins no variable; write $$ for a dollar sign")
+        raise ValueError("has a ${ that does not begin a variable; write $$ for a dollar sign")
     value = environ.get(name.group())
     if name.end() == len(inside):
         return value or ""
     operator = _OPERATOR.match(inside, name.end())
     if not operator:
         raise ValueError(
-            f"uses {_said(name.group())} in a way that Compose does not know; write $$ for a "
+            f"uses {_said(name.group())} in a form that Compose does not support; write $$ for a "
             "dollar sign"
         )
     there = bool(value) if operator.group().startswith(":") else value is not None
@@ -83,12 +87,50 @@ def _braced(inside: str, environ: Mapping[str, str], depth: int) -> str:
         case ("+", False):
             return ""
         case ("?", _):
-            raise ValueError(f"demands {_said(name.group())}, which is not set; set it")
+            raise ValueError(f"requires {_said(name.group())}, which is not set; set it")
         case _:
             return interpolated(rest, environ, depth + 1)
 
 
 def _said(name: str) -> str:
-    """Return the name of a variable, unless it may be the beginning of a key pasted there."""
+    """Return the name of a variable, unless it may be the beginning of a pasted key."""
     harmless = _HARMLESS.fullmatch(name) and not may_be_secret(name)
     return name if harmless else "a variable (hidden: its name may be a key)"
+
+
+class Interpolator:
+    """Replaces the variables in the values of one compose file; `where` names it in messages."""
+
+    def __init__(self, where: str, shell: Mapping[str, str], findings: Findings) -> None:
+        self.where = where
+        self.shell = shell
+        self.findings = findings
+        self.left = _MOST_VALUES
+
+    def value(self, value: Any, key: str, depth: int = 0) -> Any:
+        """Return `value`, found at `key`, with all variables in its texts replaced.
+
+        Raises ConfigError if it contains itself or is far too large.
+        """
+        self.left -= 1
+        if depth > _DEEPEST_VALUE or self.left < 0:
+            fault = f"{key} contains itself, or far more than a service needs; simplify it"
+            self.findings.problem(self.where, fault)
+            raise self.findings.to_error()
+        match value:
+            case str():
+                try:
+                    return interpolated(value, self.shell)
+                except ValueError as err:
+                    self.findings.problem(f"{self.where} {key}", str(err))
+                    return ""
+            case dict():
+                return {
+                    str(name): self.value(one, f"{key} {safe_name(str(name))}", depth + 1)
+                    for name, one in value.items()
+                    if one is not RESET
+                }
+            case list():
+                return [self.value(one, key, depth + 1) for one in value if one is not RESET]
+            case _:
+                return None if value is RESET else value

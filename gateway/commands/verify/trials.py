@@ -9,11 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from gateway.model import Address, Endpoint, Facts, Tunnel, Uplink
-from gateway.policy import marks
-from gateway.policy.firewall import DOCKER_RESOLVER
-from gateway.policy.routing import DEFAULTS, reply_mark, uplink_to
-from gateway.verification.attempts import (
+from gateway.commands.verify.attempts import (
     DISCARD,
     DNS_PORT,
     Attempt,
@@ -27,6 +23,11 @@ from gateway.verification.attempts import (
     tcp,
     udp,
 )
+from gateway.model import Address, Endpoint, Facts, Tunnel, Uplink
+from gateway.policy import marks
+from gateway.policy.firewall import DOCKER_RESOLVER
+from gateway.policy.routing import DEFAULTS, reply_mark
+from gateway.policy.ways import uplink_to
 
 TARGETS: dict[int, Address] = {
     4: ip_address("203.0.113.77"),

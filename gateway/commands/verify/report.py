@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from gateway.commands.verify.attempts import SENT
+from gateway.commands.verify.held import Held, compared, look
+from gateway.commands.verify.lines import Line, judged
+from gateway.commands.verify.trials import Trial, on_a_link, ordinary, quick, trials
+from gateway.commands.verify.witness import Witness
 from gateway.errors import GatewayError, MissingError, NetworkError
 from gateway.model import INTERFACE, Address, Config
 from gateway.policy.dns import resolvers_of
 from gateway.policy.states import Reason
 from gateway.system.capabilities import missing_capabilities
 from gateway.system.network import Network
-from gateway.verification.attempts import SENT
-from gateway.verification.held import Held, compared, look
-from gateway.verification.lines import Line, judged
-from gateway.verification.trials import Trial, on_a_link, ordinary, quick, trials
-from gateway.verification.witness import Witness
 
 ECHO_TIME = 10.0
 """Seconds that an address echo may take."""

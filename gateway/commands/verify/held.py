@@ -12,13 +12,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 
+from gateway.commands.verify.lines import Line
 from gateway.errors import GatewayError, ProcessError
 from gateway.firewall import Firewall
 from gateway.firewall.guard import Guard, guard_for
 from gateway.firewall.nft import Nft
 from gateway.firewall.nftables import NftablesFirewall
 from gateway.firewall.render_nftables import TABLE
-from gateway.model import FIREWALL_MARK, INTERFACE, Address, Config, Endpoint, Facts, Peer, Tunnel
+from gateway.model import (
+    INTERFACE,
+    Address,
+    Candidate,
+    CandidatePeer,
+    Config,
+    Endpoint,
+    Facts,
+    Tunnel,
+)
 from gateway.policy import marks
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.flows import ENCRYPTED, PASSED
@@ -30,7 +40,6 @@ from gateway.system import process
 from gateway.system.kernel import has_ipv6
 from gateway.system.namespace import Namespace
 from gateway.system.network import Network
-from gateway.verification.lines import Line
 
 TWIN = "asked"
 """Ends the names of nft's dormant tables here: the gateway may be comparing at the same time."""
@@ -67,10 +76,9 @@ def look(config: Config, told: Mapping[str, object], network: Network) -> Held:
     inside = frozenset(a for a in network.addresses_of(INTERFACE) if not a.is_link_local)
     mark, sign = marks_in(_listed(str(told.get("firewall", ""))))
     facts = Namespace(network, sign).facts()
-    candidates = [fitted(tunnel, facts) for tunnel in config.tunnels]
+    marked = marks.with_secret_mark(config, mark or 0)
+    candidates = [fitted(candidate, facts) for candidate in marked.tunnels]
     tunnel = connected_with(candidates, str(told.get("endpoint", "")), inside)
-    if tunnel is not None and tunnel.fwmark == FIREWALL_MARK:
-        tunnel = replace(tunnel, fwmark=mark or marks.SHOWN)
     return Held(inside, facts, tunnel)
 
 
@@ -104,19 +112,19 @@ def compared(config: Config, told: Mapping[str, object], held: Held) -> Iterator
 
 
 def connected_with(
-    candidates: Iterable[Tunnel], told: str, inside: Collection[Address]
+    candidates: Iterable[Candidate], told: str, inside: Collection[Address]
 ) -> Tunnel | None:
     """Return the candidate with the endpoints `told` by health and the addresses `inside`.
 
     Its endpoints are addresses then, also where the configuration has names.
     """
     endpoints = [e for e in map(_endpoint, told.split(", ")) if e]
-    for tunnel in candidates:
-        peers = tuple(_placed(peer, n, endpoints) for n, peer in enumerate(tunnel.peers))
-        found = replace(tunnel, peers=tuple(peer for peer in peers if peer))
+    for candidate in candidates:
+        peers = tuple(_placed(peer, n, endpoints) for n, peer in enumerate(candidate.peers))
+        found = replace(candidate, peers=tuple(peer for peer in peers if peer))
         is_whole = len(found.peers) == len(peers) and set(found.endpoints) == set(endpoints)
-        if is_whole and {address.ip for address in tunnel.addresses} == set(inside):
-            return found
+        if is_whole and {address.ip for address in candidate.addresses} == set(inside):
+            return found.resolved({})
     return None
 
 
@@ -129,7 +137,7 @@ def marks_in(listing: str) -> tuple[int | None, int | None]:
     )
 
 
-def _placed(peer: Peer, number: int, endpoints: list[Endpoint]) -> Peer | None:
+def _placed(peer: CandidatePeer, number: int, endpoints: list[Endpoint]) -> CandidatePeer | None:
     """Return `peer` with its endpoint among `endpoints`, which are in the order of the peers."""
     wanted = peer.endpoint
     for endpoint in (*endpoints[number : number + 1], *endpoints):

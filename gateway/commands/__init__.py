@@ -1,0 +1,1 @@
+"""The commands `check`, `status` and `verify`. Only `verify --cut` changes anything."""

@@ -1,0 +1,35 @@
+"""The command itself: loads what it is given and prints it, or every problem with it."""
+
+import argparse
+import sys
+
+from gateway import settings
+from gateway.commands.check.envfile import read_env_file
+from gateway.commands.check.explain import explain
+from gateway.commands.check.rules import rules_of
+from gateway.commands.check.trial import load_service
+from gateway.commands.exit_codes import OK, USAGE
+from gateway.errors import ConfigError
+
+
+def check(asked: argparse.Namespace) -> int:
+    """Print what the configuration means, or every problem with it."""
+    try:
+        loaded = _load(asked)
+    except ConfigError as err:
+        for line in (*err.problems, *(f"  {one.weight}: {one}" for one in err.notices)):
+            print(line, file=sys.stderr)
+        return USAGE
+    print(explain(loaded))
+    if asked.rules:
+        print(rules_of(loaded.config, asked.rules))
+    return OK
+
+
+def _load(asked: argparse.Namespace) -> settings.Loaded:
+    environ = settings.environment()
+    if asked.compose:
+        return load_service(asked.compose, asked.service, environ)
+    if asked.env_file:
+        return settings.load(read_env_file(asked.env_file))
+    return settings.load(environ)

@@ -1,0 +1,197 @@
+"""Reads one service of a compose file: its variables, mounted files and published ports.
+
+`gateway check` also runs where Compose is not installed, so it reads the file itself. It accepts
+the output of `docker compose config` too, in which Compose has merged everything.
+"""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from gateway.commands.check.document import LARGEST, RESET, parse, read_text, text_of
+from gateway.commands.check.envfile import env_file
+from gateway.commands.check.interpolate import Interpolator
+from gateway.commands.check.mounting import (
+    Mount,
+    Mounting,
+    Mounts,
+    as_list,
+    as_mapping,
+    is_there,
+    report_missing_files,
+)
+from gateway.commands.check.project import Layer, Project, Source, find_service, with_env_file
+from gateway.settings.findings import Findings, joined
+from gateway.settings.values import safe_name, safe_text
+
+STANDARD_INPUT: Final = Path("-")
+
+_READ: Final = (
+    *("environment", "env_file", "volumes", "secrets", "configs"),
+    *("cap_add", "ports", "privileged"),
+)
+"""The keys of a service that matter to the gateway."""
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a compose file says about a service; `ports` are the entries as they are written."""
+
+    variables: Mapping[str, str]
+    mounts: Mounts
+    capabilities: frozenset[str]
+    ports: tuple[Any, ...]
+    privileged: bool = False
+
+
+def name_of(file: Path) -> str:
+    """Return how messages name a compose file."""
+    return "standard input" if file == STANDARD_INPUT else str(file)
+
+
+def read_service(file: Path, name: str, shell: Mapping[str, str], findings: Findings) -> Service:
+    """Read the service `name`; variables in it are the shell's, else those of the file's `.env`.
+
+    The file `-` is the standard input, with relative paths from the working directory. Raises
+    ConfigError when there is no such service; other problems are added to `findings`.
+    """
+    project = find_service(_main_file(file, shell, findings), name, findings)
+    layers = [_ServiceLayer(layer, name, findings) for layer in project.layers]
+    variables: dict[str, str] = {}
+    for layer in layers:
+        variables |= layer.env_files()
+    for layer in layers:
+        layer.add_environment(variables)
+    privileged = ""
+    for layer in layers:
+        privileged = str(layer.said.get("privileged", privileged))
+    return Service(
+        variables,
+        _mounts(layers, project, variables, findings),
+        frozenset(
+            str(one).upper().removeprefix("CAP_")
+            for layer in layers
+            for one in as_list(layer.said.get("cap_add"))
+        ),
+        tuple(entry for layer in layers for entry in as_list(layer.said.get("ports"))),
+        privileged.lower() == "true",
+    )
+
+
+def _main_file(file: Path, shell: Mapping[str, str], findings: Findings) -> Source:
+    where = name_of(file)
+    folder = Path.cwd() if file == STANDARD_INPUT else file.parent
+    try:
+        if file == STANDARD_INPUT:
+            text = text_of(sys.stdin.buffer.read(LARGEST + 1))
+        else:
+            text = read_text(file)
+    except OSError as err:
+        findings.problem(where, f"cannot be read ({err.strerror}); name a compose file")
+        raise findings.to_error() from None
+    except ValueError as err:
+        findings.problem(where, str(err))
+        raise findings.to_error() from None
+    variables = with_env_file(folder, shell, findings)
+    document = parse(text, where, findings)
+    path = None if file == STANDARD_INPUT else file.absolute()
+    return Source(where, folder, variables, document, path)
+
+
+def _mounts(
+    layers: Sequence["_ServiceLayer"],
+    project: Project,
+    variables: Mapping[str, str],
+    findings: Findings,
+) -> Mounts:
+    """Return what the layers mount; report missing files that matter."""
+    tops: dict[str, dict[str, tuple[Any, Mounting]]] = {"secrets": {}, "configs": {}}
+    for source in reversed(project.sources):
+        reader = Interpolator(source.where, source.shell, findings)
+        mounting = Mounting(source.where, source.folder, source.shell, findings)
+        for kind, known in tops.items():
+            said = as_mapping(reader.value(as_mapping(source.document.get(kind)), kind))
+            known |= {name: (one, mounting) for name, one in said.items()}
+    found: dict[PurePosixPath, Mount] = {}
+    for layer in layers:
+        found |= layer.mounting.mounts(layer.said, tops)
+    report_missing_files(found, variables, findings)
+    return found
+
+
+class _ServiceLayer:
+    """What one file says about the service, with its variables replaced."""
+
+    def __init__(self, layer: Layer, name: str, findings: Findings) -> None:
+        source, service = layer.source, layer.service
+        self.where = source.where
+        self.shell = source.shell
+        self.findings = findings
+        self.mounting = Mounting(source.where, source.folder, source.shell, findings)
+        own = as_mapping(service.get("environment"))
+        self.reset = {str(key) for key, value in own.items() if value is RESET}
+        reader = Interpolator(source.where, source.shell, findings)
+        self.said: dict[str, Any] = {
+            key: reader.value(service[key], f"service {safe_text(name)} {key}")
+            for key in _READ
+            if key in service
+        }
+
+    def env_files(self) -> dict[str, str]:
+        """Return the variables of the service's env files."""
+        environ: dict[str, str] = {}
+        for entry in as_list(self.said.get("env_file")):
+            path = str(entry.get("path", "") if isinstance(entry, dict) else entry)
+            required = not isinstance(entry, dict) or entry.get("required") != "false"
+            place = self.mounting.host_path(path)
+            if required or is_there(place):
+                said = (
+                    str(place)
+                    if safe_text(path) == path
+                    else f"{self.where} env_file {safe_text(path)}"
+                )
+                environ |= env_file(place, self.findings, self.shell, where=said)
+        return environ
+
+    def add_environment(self, environ: dict[str, str]) -> None:
+        """Add the service's own variables to `environ`."""
+        own = self.said.get("environment")
+        pairs = own.items() if isinstance(own, dict) else self._pairs(as_list(own))
+        for name in self.reset:
+            environ.pop(name, None)
+        for name, value in pairs:
+            if isinstance(value, dict | list):
+                self._wrong_variable(f"gives {safe_name(name)} more than a text")
+            elif value is not None:
+                environ[name] = str(value)
+            elif name in self.shell:
+                environ[name] = self.shell[name]
+
+    def _pairs(self, entries: list[Any]) -> Iterator[tuple[str, str | None]]:
+        """Yield the names and values of a list; None where the shell has the value."""
+        seen: set[str] = set()
+        for entry in entries:
+            name, equals, value = str(entry).partition("=")
+            name = name.strip()
+            if isinstance(entry, dict | list):
+                names = (
+                    joined(safe_name(str(key)) for key in entry) if isinstance(entry, dict) else ""
+                )
+                self._wrong_variable(f"has an entry that is not text: {names or 'a list'}")
+            elif not _NAME.fullmatch(name):
+                self._wrong_variable("has an entry without a valid name")
+            else:
+                if name in seen:
+                    self.findings.warn(
+                        self.where, f"environment has {safe_name(name)} twice; the last one counts"
+                    )
+                seen.add(name)
+                yield name, value if equals else None
+
+    def _wrong_variable(self, what: str) -> None:
+        self.findings.problem(self.where, f"environment {what}; write NAME=value")

@@ -1,0 +1,116 @@
+"""The text of `gateway check`: every effective value and its origin."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
+
+from gateway.model import HealthProbe, HostPort
+from gateway.settings import Loaded
+from gateway.settings.sourced import Sourced, origin_text
+from gateway.settings.tunnels import SourcedTunnel
+
+T = TypeVar("T")
+
+_NAME_WIDTH: Final = 40
+_VALUE_WIDTH: Final = 44
+
+Line = tuple[str, str, str]
+"""Variable, value, origin."""
+
+
+def explain(loaded: Loaded) -> str:
+    """Return the effective configuration as text for a person; secrets appear as `set`."""
+    text: list[str] = []
+    several = len(loaded.tunnels) > 1
+    differ = any(tunnel.dns for tunnel in loaded.config.tunnels)
+    for number, tunnel in enumerate(loaded.tunnels, 1):
+        head = f"Tunnel {number} of {len(loaded.tunnels)}" if several else "Tunnel"
+        rows = [*_tunnel(tunnel), *([_dns(tunnel)] if differ else []), *_peers(tunnel)]
+        text += [head, *map(_row, rows), ""]
+    text += ["Everything else", *map(_row, _common(loaded)), ""]
+    if loaded.notices:
+        text += ["Notices", *(f"  {notice.weight}: {notice}" for notice in loaded.notices), ""]
+    return "\n".join(text)
+
+
+def _row(line: Line) -> str:
+    name, value, origin = line
+    return f"  {name:<{_NAME_WIDTH}} {value:<{_VALUE_WIDTH}} {origin}".rstrip()
+
+
+def _line(name: str, sourced: Sourced[T], show: Callable[[T], str] = str) -> Line:
+    return name, show(sourced.value), origin_text(sourced)
+
+
+def _tunnel(tunnel: SourcedTunnel) -> Iterator[Line]:
+    yield _line("WIREGUARD_PRIVATE_KEY", tunnel.private_key, _set)
+    yield _line("WIREGUARD_ADDRESSES", tunnel.addresses, _list)
+    yield _line("WIREGUARD_MTU", tunnel.mtu, lambda mtu: str(mtu) if mtu else "from the uplink")
+    yield _line("(ListenPort)", tunnel.listen_port)
+    yield _line(
+        "(FwMark)", tunnel.fwmark, lambda mark: hex(mark) if mark else "random at each start"
+    )
+
+
+def _dns(tunnel: SourcedTunnel) -> Line:
+    return _line("DNS_ADDRESS", tunnel.dns, _list)
+
+
+def _peers(tunnel: SourcedTunnel) -> Iterator[Line]:
+    for number, peer in enumerate(tunnel.peers, 1):
+        if len(tunnel.peers) > 1:
+            yield f"peer {number} of {len(tunnel.peers)}", "", ""
+        yield _line("WIREGUARD_PUBLIC_KEY", peer.public_key)
+        yield _line("WIREGUARD_PRESHARED_KEY", peer.preshared_key, _set)
+        yield _line("WIREGUARD_ENDPOINT_IP", peer.server.host)
+        yield _line("WIREGUARD_ENDPOINT_PORT", peer.server.port)
+        yield _line("WIREGUARD_ALLOWED_IPS", peer.allowed_ips, _list)
+        yield _line(
+            "WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL",
+            peer.keepalive,
+            lambda seconds: f"{seconds}s" if seconds else "off",
+        )
+
+
+def _common(loaded: Loaded) -> Iterator[Line]:
+    config, given = loaded.config, loaded.values
+    for name, value, sourced in (
+        ("WIREGUARD_IMPLEMENTATION", config.implementation, given.wireguard_implementation),
+        ("FIREWALL_BACKEND", config.firewall, given.firewall_backend),
+        (
+            "FIREWALL_OUTBOUND_SUBNETS",
+            _list(config.outbound_subnets),
+            given.firewall_outbound_subnets,
+        ),
+        ("FIREWALL_INPUT_PORTS", _list(config.input_ports), given.firewall_input_ports),
+        ("FIREWALL_VPN_INPUT_PORTS", _list(config.vpn_input_ports), given.firewall_vpn_input_ports),
+        ("DNS_ADDRESS", _list(config.dns), loaded.tunnels[0].dns),
+        (
+            "WIREGUARD_ENDPOINT_RESOLVER",
+            str(config.endpoint_resolver or "the container's"),
+            given.wireguard_endpoint_resolver,
+        ),
+        ("VPN_UP_COMMAND", _set(config.up_command), given.vpn_up_command),
+        ("VPN_DOWN_COMMAND", _set(config.down_command), given.vpn_down_command),
+        ("HEALTH_SERVER_ADDRESS", _listens(config.health_server), given.health_server_address),
+        ("HEALTH_PROBE", _probe(config.health_probe), given.health_probe),
+        ("LOG_LEVEL", loaded.log.level, given.log_level),
+        ("LOG_FORMAT", loaded.log.format, given.log_format),
+    ):
+        yield name, value, origin_text(sourced)
+
+
+def _set(value: object) -> str:
+    return "set" if value else "none"
+
+
+def _listens(server: HostPort) -> str:
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    return f"{host}:{server.port}"
+
+
+def _probe(probe: HealthProbe) -> str:
+    return f"{probe.kind}:{probe.address}" if probe.address else probe.kind.value
+
+
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values)) or "none"

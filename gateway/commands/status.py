@@ -1,0 +1,70 @@
+"""`gateway status`: asks the running gateway for its state and shows the answer.
+
+While the gateway is gone, any workload can listen on its port, so `healthcheck.ask` limits the time
+and the size of a reply.
+"""
+
+import json
+import sys
+
+from gateway import settings
+from gateway.commands.exit_codes import FAILED, OK
+from gateway.errors import NetworkError
+from gateway.model import HostPort
+from healthcheck import __main__ as healthcheck
+from healthcheck.__main__ import ASK_INSTEAD, TIME_LIMIT
+
+
+def status(*, as_json: bool) -> int:
+    """Print the status of the running gateway; the exit code says whether it is healthy."""
+    try:
+        answered = ask(settings.health_address(settings.environment()))
+    except NetworkError as err:
+        print(visible(str(err)), file=sys.stderr)
+        return FAILED
+    if as_json:
+        print(json.dumps(answered))
+    else:
+        for name, value in answered.items():
+            print(f"{visible(name.replace('_', ' ')):14} {for_people(value)}")
+    return OK if answered.get("healthy") else FAILED
+
+
+def ask(address: HostPort) -> dict[str, object]:
+    """Return the status of the gateway at `address`; raises NetworkError without an answer."""
+    host = ASK_INSTEAD.get(address.host, address.host)
+    where = f"{host}:{address.port}"
+    try:
+        reply = healthcheck.ask(host, address.port)
+    except TimeoutError as err:
+        raise NetworkError(f"no complete answer within {TIME_LIMIT:g} s", where) from err
+    except (OSError, healthcheck.Unhealthy) as err:
+        raise NetworkError(f"no answer from the gateway ({err})", where) from err
+    try:
+        answered = json.loads(reply.partition(b"\r\n\r\n")[2])
+    except (ValueError, RecursionError):
+        answered = None
+    if not isinstance(answered, dict):
+        raise NetworkError("the reply is not from the gateway", where)
+    return answered
+
+
+def for_people(value: object) -> str:
+    """Return a value of the answer as text that is safe for a terminal."""
+    match value:
+        case None | "" | [] | {}:
+            return "-"
+        case dict():
+            return visible(", ".join(f"{name}: {number}" for name, number in value.items()))
+        case list():
+            return "\n               ".join(visible(str(each)) for each in value)
+        case _:
+            return visible(str(value))
+
+
+def visible(text: str) -> str:
+    """Return `text` with control characters escaped, so that they do not control the terminal."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )

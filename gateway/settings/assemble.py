@@ -1,0 +1,158 @@
+"""Reads all sources, checks the values against each other, and builds the `Config`.
+
+sources -> schema (pydantic-settings) -> tunnels, with quickfiles -> checks -> Loaded
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, TypeVar
+
+from gateway.errors import Notice
+from gateway.model import Backend, Candidate, Config, HealthProbe, HostPort, Implementation
+from gateway.settings import checks, compat, fields, quickfiles, tunnels
+from gateway.settings.addresses import listen_address
+from gateway.settings.findings import Findings
+from gateway.settings.schema import Settings
+from gateway.settings.sourced import Sourced
+from gateway.settings.sources import Variables, read_variables
+from gateway.settings.tunnels import SourcedTunnel
+from gateway.settings.values import unquoted
+
+T = TypeVar("T")
+
+DEFAULT_HEALTH_SERVER: Final = HostPort("127.0.0.1", 9999)
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """How to log: the least `level` (debug, info, warning, error), `format` auto, json, console."""
+
+    level: str = "info"
+    format: str = "auto"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The configuration, the notices about it, and its values with their origins.
+
+    `tunnels` are `config.tunnels` with origins, in the same order. `values` are the variables.
+    """
+
+    config: Config
+    notices: tuple[Notice, ...]
+    tunnels: tuple[SourcedTunnel, ...]
+    values: Settings
+    log: LogSettings
+
+
+def environment() -> Mapping[str, str]:
+    """Return a copy of the process's environment."""
+    return dict(os.environ)
+
+
+def log_settings(environ: Mapping[str, str]) -> LogSettings:
+    """Return how to log. A wrong value counts as not set here, and `load` reports it."""
+    return LogSettings(
+        _plain(environ, "LOG_LEVEL", fields.log_level, "info"),
+        _plain(environ, "LOG_FORMAT", fields.log_format, "auto"),
+    )
+
+
+def health_address(environ: Mapping[str, str]) -> HostPort:
+    """Return where the health server listens. A wrong value counts as not set."""
+    return _plain(environ, "HEALTH_SERVER_ADDRESS", listen_address, DEFAULT_HEALTH_SERVER)
+
+
+def _plain(environ: Mapping[str, str], name: str, parse: Callable[[str], T], default: T) -> T:
+    try:
+        return parse(unquoted(environ.get(name, "").strip()))
+    except ValueError:
+        return default
+
+
+def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
+    """Read the configuration from `environ` and from the files under `root`.
+
+    Raises ConfigError with every problem there is; no message holds a secret.
+    """
+    findings = Findings()
+    compat.check_names(environ, findings)
+    variables = read_variables(environ, root, findings)
+    candidates = _candidates(variables, root, findings)
+    config = _config(variables, candidates, findings)
+    if findings.problems or config is None:
+        raise findings.to_error()
+    notices = tuple(findings.notices)
+    return Loaded(config, notices, candidates, variables.values, log_settings(environ))
+
+
+def _candidates(variables: Variables, root: Path, findings: Findings) -> tuple[SourcedTunnel, ...]:
+    """Return the candidate tunnels; none when a file cannot be read."""
+    chosen = variables.values.wireguard_conf_secretfile
+    named = chosen.value if chosen else None
+    paths = quickfiles.find(root, named, findings)
+    where = "WIREGUARD_CONF_SECRETFILE" if named in paths else ""
+    read = [quickfiles.read(root, path, findings, where) for path in paths]
+    if None in read or "wireguard_conf_secretfile" in variables.unreadable:
+        return ()
+    return tunnels.build(variables, [file for file in read if file], findings)
+
+
+def _config(
+    variables: Variables, candidates: Sequence[SourcedTunnel], findings: Findings
+) -> Config | None:
+    """Check the values against each other; return the configuration, None without a tunnel."""
+    given = variables.values
+    subnets = checks.outbound_subnets(given.firewall_outbound_subnets, findings)
+    input_ports = checks.ports(given.firewall_input_ports, findings)
+    vpn_input_ports = checks.ports(given.firewall_vpn_input_ports, findings)
+    health_server = _value(given.health_server_address, DEFAULT_HEALTH_SERVER)
+    probe = _value(given.health_probe, None)
+    checks.health_server(health_server, input_ports, findings)
+    checks.probe_outside(probe, subnets, findings)
+    for tunnel in candidates:
+        checks.check_tunnel(tunnel, findings)
+        where = _where(given.firewall_outbound_subnets)
+        checks.lan_against_tunnel(subnets, tunnel, where, findings)
+        checks.resolvers(tunnel, subnets, findings)
+        checks.probe_inside(probe, tunnel, subnets, findings)
+        checks.listen_port(tunnel, input_ports, _where(given.firewall_input_ports), findings)
+    if not candidates:
+        return None
+    if not candidates[0].dns.value and "dns_address" not in variables.unreadable:
+        findings.warn(
+            "DNS_ADDRESS",
+            "is not set, so no names resolve; write your provider's resolver, often called "
+            "DNS in its WireGuard file. There is no default: a resolver sees every name",
+        )
+    return Config(
+        tunnels=_tunnels(candidates),
+        dns=candidates[0].dns.value,
+        outbound_subnets=subnets,
+        input_ports=input_ports,
+        vpn_input_ports=vpn_input_ports,
+        health_server=health_server,
+        implementation=_value(given.wireguard_implementation, Implementation.AUTO),
+        firewall=_value(given.firewall_backend, Backend.AUTO),
+        health_probe=probe or HealthProbe(),
+        endpoint_resolver=_value(given.wireguard_endpoint_resolver, None),
+        up_command=_value(given.vpn_up_command, ()),
+        down_command=_value(given.vpn_down_command, ()),
+    )
+
+
+def _tunnels(candidates: Sequence[SourcedTunnel]) -> tuple[Candidate, ...]:
+    """Return the tunnels, each with its own resolvers unless all have the same."""
+    if all(each.dns.value == candidates[0].dns.value for each in candidates):
+        return tuple(each.tunnel for each in candidates)
+    return tuple(replace(each.tunnel, dns=each.dns.value) for each in candidates)
+
+
+def _value(given: Sourced[T] | None, default: T) -> T:
+    return given.value if given else default
+
+
+def _where(given: Sourced[object] | None) -> str:
+    return given.origin.where if given else ""
