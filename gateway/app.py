@@ -1,6 +1,7 @@
 """The composition root: picks the parts that this kernel has, and runs the supervisor with them."""
 
 import asyncio
+import errno
 import secrets
 import signal
 import socket
@@ -25,7 +26,7 @@ from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.guard import Guard, guard_for
 from gateway.health import Board, HealthServer
-from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
+from gateway.model import INTERFACE, Backend, Config, Facts, HostPort, Uplink
 from gateway.parts import Parts
 from gateway.policy import limits
 from gateway.policy.dns import resolvers_of
@@ -60,6 +61,10 @@ SHORTAGE_FIRST = 0.25
 SHORTAGE_LAST = 4.0
 """Seconds from one attempt to the next where a shortage keeps the gateway from beginning."""
 
+TAKE_ATTEMPTS = 10
+"""How often the resolvers that the container was given are looked for while a shortage or a
+workload keeps them from being read."""
+
 FLUSH_TIME = 3.0
 """Seconds that the end waits for the kernel to forget its flows: 0.5 s for a hundred thousand."""
 
@@ -74,10 +79,24 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Tools:
+    """What closing takes, made once: attempts that fail leave nothing behind.
+
+    `first` says that no gateway has had the namespace before.
+    """
+
+    network: Network
+    unplug: Unplug
+    reserve: Reserve
+    given: Given
+    first: bool
+
+
+@dataclass(frozen=True)
 class Secured:
     """The namespace after the lock: closed by `firewall`, and what this kernel cannot do.
 
-    It is ours while `claim` is open. `first` says that no gateway has had it before.
+    It is ours while `claim` is open.
     """
 
     claim: socket.socket
@@ -85,10 +104,8 @@ class Secured:
     guard: Guard | None
     network: Network
     namespace: Namespace
-    reserve: Reserve
+    tools: Tools
     mark: int
-    first: bool
-    given: Given
     limits: tuple[str, ...]
 
 
@@ -135,10 +152,16 @@ def patiently(work: Callable[[], T]) -> T:
 
 def secure() -> Secured:
     """Close the namespace completely, as soon as there is what it takes; see `_secure`."""
-    return patiently(_secure)
+    network = Network(INTERFACE)
+    first = patiently(lambda: not network.has_routing(LOCKED))
+    given = Given(ResolverFile(), KeptFile())
+    tools = Tools(network, patiently(Unplug), Reserve(), given, first)
+    if first:
+        given.keep_first()
+    return patiently(lambda: _secure(tools))
 
 
-def _secure() -> Secured:
+def _secure(tools: Tools) -> Secured:
     """Close the namespace completely and read that back; needs no configuration.
 
     The kernel's own tool has closed it before (gateway.lockdown). Here the rules go in through the
@@ -147,40 +170,32 @@ def _secure() -> Secured:
     """
     with ExitStack() as undo:
         claim = undo.enter_context(sole.claim())
-        secured = _secured(claim)
+        secured = _secured(claim, tools)
         undo.pop_all()
     return secured
 
 
-def _secured(claim: socket.socket) -> Secured:
-    unplug, reserve = Unplug(), Reserve()
-    network = Network(INTERFACE)
+def _secured(claim: socket.socket, tools: Tools) -> Secured:
+    network, unplug = tools.network, tools.unplug
     links, told = _exclusive_links(network, unplug)
     firewall = choose(Backend.AUTO)
     take_over(firewall, closed())
     refuse_unnameable()
-    # Links that a gateway has set down for want of rules: closed rules are in force now, and the
-    # lock has put the guard on every link, those that are down too.
-    unplug.plug(links.claim() if links else ())
     mark = secrets.randbelow(2**32 - 1) + 1
     guard = None
     try:
         guard = Guard.find()
-        guard.apply(guard_for(closed(), network.facts().uplinks, mark))
+        guard.apply(guard_for(closed(), _guarded(network, unplug), mark))
     except MissingError as err:
         told.append(limits.without_guard(err.missing, err.remedy))
         if links:
             # Packet sockets send anyway: no reason to set a link down.
             links.close()
             links = None
-            unplug.plug()
             told.append(limits.without_queues("nor are packet sockets"))
     else:
         told += limits.of_guard(routed=guard.routed, in_advance=guard.in_advance)
-    given = Given(ResolverFile(), KeptFile())
-    first = not network.has_routing(LOCKED)
-    if first:
-        given.keep_first()
+    _set_up_again(unplug, links)
     network.apply_routing(LOCKED)
     try:
         conntrack.flush()
@@ -192,9 +207,27 @@ def _secured(claim: socket.socket) -> Secured:
         # No reason to end: no rule lets a packet out because its flow is established (P6).
         told.append(f"it is not certain that flows older than the gateway are forgotten: {err}")
     namespace = Namespace(network, mark if guard else None, unplug, links)
-    return Secured(
-        claim, firewall, guard, network, namespace, reserve, mark, first, given, tuple(told)
-    )
+    return Secured(claim, firewall, guard, network, namespace, tools, mark, tuple(told))
+
+
+def _guarded(network: Network, unplug: Unplug) -> tuple[Uplink, ...]:
+    """Return the uplinks, and the links that are about to be set up again."""
+    up = network.facts().uplinks
+    known = {uplink.index for uplink in up}
+    down = unplug.pulled().items()
+    return (*up, *(Uplink(name, index, 0) for index, name in down if index not in known))
+
+
+def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:
+    """Set links up that a gateway has set down for want of rules, which are in force now.
+
+    Those with a queue that somebody else has stay down until it is free.
+    """
+    held_by_others = links.claim() if links else {}
+    if links:
+        links.leave_down(held_by_others)
+    if problems := unplug.plug(held_by_others):
+        structlog.get_logger().warning("links are up again, not as they were", problems=problems)
 
 
 def _exclusive_links(network: Network, unplug: Unplug) -> tuple[ExclusiveLinks | None, list[str]]:
@@ -251,7 +284,7 @@ async def serve(config: Config, secured: Secured) -> None:
             forget_flows=lambda: flows.run(conntrack.flush, FLUSH_TIME),
             publish=board.publish,
             clock=_clock,
-            reserve=secured.reserve.lent,
+            reserve=secured.tools.reserve.lent,
             limits=told,
         ),
     )
@@ -259,7 +292,7 @@ async def serve(config: Config, secured: Secured) -> None:
     for number in STOP_SIGNALS:
         # By Python's own handler too, and not only by the byte that asyncio hears of a signal
         # through: a pipe that does not take it would leave the gateway deaf to `docker stop`.
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(supervisor.stop))
+        signal.signal(number, lambda *_: _stop_soon(loop, supervisor))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def changed() -> None:
@@ -270,6 +303,12 @@ async def serve(config: Config, secured: Secured) -> None:
     await alongside(
         supervisor.run(), watch(changed), _listen(HealthServer(board), config.health_server)
     )
+
+
+def _stop_soon(loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> None:
+    """Ask the supervisor to stop; a loop that has ended needs no second signal."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(supervisor.stop)
 
 
 def _chosen(backend: Backend) -> Firewall:
@@ -285,14 +324,22 @@ async def _take_resolvers(config: Config, secured: Secured, files: Aside) -> Giv
     At once, before any workload is there to write to it. Whether the file can be written at all is
     found out and told when the tunnel's resolvers are.
     """
-    given = secured.given
+    given = secured.tools.given
 
     def take() -> None:
-        given.take(config.tunnels[0].private_key, first=secured.first)
-        given.write(resolvers_of(config.tunnels[0], config))
+        given.take(config.tunnels[0].private_key, first=secured.tools.first)
 
+    for _ in range(TAKE_ATTEMPTS):
+        try:
+            await files.run(take)
+        except NetworkError as err:
+            if not is_shortage(err) and err.errno != errno.EBUSY:
+                break
+            await asyncio.sleep(SHORTAGE_FIRST)
+        else:
+            break
     with suppress(NetworkError):
-        await files.run(take)
+        await files.run(lambda: given.write(resolvers_of(config.tunnels[0], config)))
     return given
 
 

@@ -7,15 +7,15 @@ back last stay in force. Nothing here accepts, restores or flushes on the way ou
 """
 
 import errno
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Protocol
 
 import structlog
 
 from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
-from gateway.model import Config, Facts, Interface, Tunnel
+from gateway.model import Config, Facts, Tunnel
+from gateway.needs import Guard, Network
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.limits import DROP_NET_RAW
 from gateway.policy.routing import (
@@ -36,56 +36,6 @@ LOOKS = 5
 _UNPLUG = "stop the workloads, or take the container off its networks: `docker network disconnect`"
 _ROUTES_IGNORED = "the main table has more routes than the gateway reads; the others are ignored"
 _FEWER_ROUTES = "stop the router that advertises them, or set net.ipv6.conf.eth0.accept_ra to 0"
-
-
-class Network(Protocol):
-    """What is needed of the namespace's links and routes."""
-
-    def facts(self) -> Facts:
-        """Return what the namespace looks like now."""
-
-    def fault_of(self, name: str, addresses: Collection[Interface]) -> str:
-        """Say why the link `name` cannot carry what comes from `addresses`; empty if it can."""
-
-    def prepare(self, uplink: str) -> None:
-        """Give `uplink` the per-device settings that the promises need."""
-
-    def apply_routing(self, wanted: Routing) -> None:
-        """Make the gateway's tables and policy rules hold exactly `wanted`."""
-
-    def routing_drift(self, wanted: Routing) -> tuple[str, ...]:
-        """Return what the kernel has otherwise than `wanted`."""
-
-    def device_drift(self, uplink: str) -> tuple[str, ...]:
-        """Return the per-device settings of `uplink` that are not as `prepare` set them."""
-
-    def shut_unnameable(self) -> tuple[str, ...]:
-        """Set links down that no rule can name; return those that were up. Raises NetworkError."""
-
-    def shut_shared(self) -> tuple[str, ...]:
-        """Keep links down that others can send by below the rules; return them. NetworkError."""
-
-    def shut(self) -> tuple[str, ...]:
-        """Set every link but loopback down; return those still up. Raises NetworkError."""
-
-    def reopen(self) -> tuple[str, ...]:
-        """Set the links up again that `shut` has set down; return what could not be restored.
-
-        Raises NetworkError.
-        """
-
-
-class Guard(Protocol):
-    """The egress guard, kept in step with the rules."""
-
-    def apply(self, ruleset: Ruleset, facts: Facts) -> None:
-        """Let nothing leave by the uplinks of `facts` but what `ruleset` accepted."""
-
-    def verify(self, ruleset: Ruleset, facts: Facts) -> tuple[str, ...]:
-        """Return what the kernel has otherwise."""
-
-    def refused(self) -> Mapping[tuple[str, str], int]:
-        """Return the frames dropped since the last `apply`, as `verify` has just read them."""
 
 
 class Enforcement:
@@ -109,9 +59,10 @@ class Enforcement:
         self._network = network
         self._log = structlog.get_logger()
         self._reserve = reserve
-        self._are_links_down = False
+        self.are_links_down = False
         self._state: State = Locked()
         self._rules = closed()
+        self._is_whole = True
         self._routing = LOCKED
         self._refused = Tally()
         self._refused_by_guard = Tally()
@@ -131,7 +82,7 @@ class Enforcement:
     def enter(self, state: State) -> None:
         """Put what `state` needs into force: rules, then routes. Raises KernelError."""
         self._state = state
-        if self._are_links_down:
+        if self.are_links_down:
             self.close()
         self._bring_into_step(changed=False)
 
@@ -142,6 +93,7 @@ class Enforcement:
         after anything else the links are down, and the log names those that are still up. The next
         call that succeeds sets them up again.
         """
+        self._is_whole = False
         try:
             self._apply(closed())
             if self._guard:
@@ -152,6 +104,7 @@ class Enforcement:
             raise
         # From here on, what is compared and put back is the closed ruleset.
         self._rules = closed()
+        self._is_whole = True
         self._reopen()
 
     def shut(self) -> tuple[str, ...] | None:
@@ -159,7 +112,7 @@ class Enforcement:
 
         Return them; None when that is not known.
         """
-        self._are_links_down = True
+        self.are_links_down = True
         with suppress(OSError):  # of the log, whose reader may be gone
             try:
                 still_up = self._network.shut()
@@ -173,9 +126,9 @@ class Enforcement:
 
     def _reopen(self) -> None:
         """Set the links up again that were set down while nothing could be closed."""
-        if self._are_links_down:
+        if self.are_links_down:
             problems = self._network.reopen()
-            self._are_links_down = False
+            self.are_links_down = False
             self._log.warning("links are up again; closed by rules", not_restored=problems)
 
     def _close_guard(self, guard: Guard) -> None:
@@ -294,7 +247,12 @@ class Enforcement:
         """
         found = self._rules_drift()
         if found:
-            self._apply(self._rules)
+            try:
+                self._apply(self._rules)
+            except BaseException:
+                # What is in force was read, and is not what was put there: it may pass anything.
+                self.shut()
+                raise
         drift = [
             *found,
             *(self._mended_guard(self._guard) if self._guard else ()),
@@ -343,14 +301,17 @@ class Enforcement:
     def _put_rules(self, *, guard: bool = False) -> None:
         """Put the rules of the state into force, where they are not already."""
         rules = ruleset_for(self._state, self._config, self.facts)
-        changed = rules != self._rules
+        changed = rules != self._rules or not self._is_whole
         if changed:
             with suppress(FirewallError):  # the rules are more than their counts
                 self._refused.read(self._firewall.refused())
+            # Until the guard is in force too, what is in force is neither this nor the former.
+            self._is_whole = False
             self._apply(rules)
         if self._guard and (guard or changed):
             self._apply_guard(self._guard, rules, self.facts)
         self._rules = rules
+        self._is_whole = True
 
     def _apply(self, rules: Ruleset) -> None:
         """Put `rules` into force, whose counts begin anew."""

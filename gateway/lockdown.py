@@ -67,9 +67,10 @@ def _locked() -> tuple[str, bool, Exception | None]:
     MissingError for any other.
     """
     complaints: list[str] = []
+    unguarded: list[str] = []
     try:
         firewall = _firewall(complaints)
-        all_named = bool(firewall) and _shut_out_packet_sockets()
+        all_named = bool(firewall) and _shut_out_packet_sockets(unguarded)
     except OSError as err:
         error = _last_resort([*complaints, str(err)])
         if not _is_shortage(err):
@@ -78,10 +79,10 @@ def _locked() -> tuple[str, bool, Exception | None]:
     except BaseException:
         _last_resort(complaints)
         raise
-    if firewall:
+    if firewall and not unguarded:
         return firewall, all_named, None
-    error = _last_resort(complaints)
-    if not any(complaint.startswith(NOT_NOW) for complaint in complaints):
+    error = _last_resort(unguarded or complaints)
+    if not any(complaint.startswith(NOT_NOW) for complaint in unguarded or complaints):
         raise error
     return "", False, error
 
@@ -115,11 +116,11 @@ def _by_iptables(complaints: list[str]) -> bool:
     return open_ == [("ip6tables-legacy-restore", IPV6)] and not _has_ipv6()
 
 
-def _shut_out_packet_sockets() -> bool:
+def _shut_out_packet_sockets(complaints: list[str]) -> bool:
     """Put the egress guard on every link, where this kernel has it; say whether each has a name.
 
     So that whatever ends the gateway before `app.secure` leaves no way out for packet sockets
-    either. That it did not work is found out and told there.
+    either. That this kernel has no such hook is found out and reported there.
     """
     with open("/proc/self/net/dev", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - not loaded yet
         names = [line.partition(":")[0].strip() for line in file if ":" in line]
@@ -129,7 +130,9 @@ def _shut_out_packet_sockets() -> bool:
         if name != UNGUARDED and is_nameable(name)
     ]
     if chains:
-        _run([("nft", ("-f", "-"), GUARD.format(chains="\n".join(chains)))], {}, [])
+        said: list[str] = []
+        _run([("nft", ("-f", "-"), GUARD.format(chains="\n".join(chains)))], {}, said)
+        complaints += [line for line in said if line.startswith(NOT_NOW)]
     return all(map(is_nameable, names))
 
 
@@ -150,7 +153,12 @@ def _start(
 ) -> tuple[int, int] | None:
     """Start a tool with nothing of our environment; return its pid and its complaints' pipe."""
     reader, writer = os.pipe()
-    listener, speaker = os.pipe()
+    try:
+        listener, speaker = os.pipe()
+    except OSError:
+        os.close(reader)
+        os.close(writer)
+        raise
     os.write(writer, text.encode())  # fits into the pipe: nobody reads yet
     os.close(writer)
     actions = [(os.POSIX_SPAWN_DUP2, reader, 0)]

@@ -160,8 +160,8 @@ class Supervisor:
             return True
         if self._refusal:
             self._close(self._refusal)
-            return not self._refusal
-        if self._left is not None:
+            return not self._refusal and self._left is None
+        if self._left is not None or self._kernel.are_links_down:
             self._enter()
         self._kernel.look_around()
         self._verify(self._now())
@@ -271,6 +271,8 @@ class Supervisor:
         """
         task = asyncio.ensure_future(work)
         while not (await asyncio.wait({task}, timeout=HEARTBEAT))[0]:
+            if self._asked_to_stop:
+                self._connector.stop()  # it may have begun only after it was told to stop
             try:
                 self._verify_if_due(self._now())
             except (KernelError, OSError, MemoryError):
@@ -314,18 +316,21 @@ class Supervisor:
         When the kernel refuses the closed rules too, the links are down, and that is tried again;
         so it is after a shortage, where the rules of the state that is left stay in force.
         """
-        if not self._refusal:
+        is_first = not self._refusal
+        if is_first:
             self._log.error("closing", problem=problem)
         self._refusal = problem
         try:
             self._kernel.close()
         except (KernelError, OSError, MemoryError) as err:
             self._setbacks.add(err)
-            if not is_shortage(err):
+            if is_first and not is_shortage(err):
                 self._advance(Refused(problem))
         else:
             self._refusal = ""
-            self._follow(Refused(problem))
+            # The state is the locked one already where an earlier attempt was refused.
+            is_locked = isinstance(self._state, Locked) and not is_first
+            self._follow(None if is_locked else Refused(problem))
 
     def _fail(self, problem: str) -> None:
         """Go back because something that the state needs could not be done."""
@@ -337,13 +342,18 @@ class Supervisor:
             case Connected():
                 self._follow(Lost(problem))
 
-    def _follow(self, event: Event) -> None:
-        """Enter the stricter state that follows from a failure, and survive another one."""
+    def _follow(self, event: Event | None) -> None:
+        """Enter the stricter state that follows from a failure, and survive another one.
+
+        None stands for the state that is ours already.
+        """
         try:
-            self._meet(event)
+            if event is not None:
+                self._advance(event)
+            self._enter()
         except (KernelError, OSError, MemoryError) as err:
             refused = isinstance(err, FirewallError) and not is_shortage(err)
-            if refused and not isinstance(event, Refused):
+            if refused and event is not None and not isinstance(event, Refused):
                 self._close(str(err))
             else:
                 self._setbacks.add(err)

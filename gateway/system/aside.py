@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from gateway.errors import GatewayError, NetworkError
+from gateway.errors import NetworkError
 
 TIME_LIMIT = 0.5
 """Seconds that the loop waits. The work goes on after that, and nobody waits for it any more."""
@@ -47,7 +47,7 @@ class Aside:
             error: Exception | None = None
             try:
                 work()
-            except (GatewayError, OSError) as err:
+            except Exception as err:  # noqa: BLE001 - it is raised where the work was asked for
                 error = err
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(finish, error)

@@ -32,6 +32,7 @@ class ExclusiveLinks:
         self._is_tunnel = is_tunnel
         self._unplug = unplug
         self._down: dict[int, str] = {}
+        self._to_restore: set[int] = set()
 
     @property
     def down(self) -> Collection[int]:
@@ -65,6 +66,10 @@ class ExclusiveLinks:
             while self.claim() and time.monotonic() < deadline:
                 time.sleep(PAUSE)
 
+    def leave_down(self, indexes: Collection[int]) -> None:
+        """Take over links that an earlier gateway has set down, until their queues are free."""
+        self._to_restore |= set(indexes)
+
     def close(self) -> None:
         """Give every queue back."""
         self._queues.close()
@@ -75,10 +80,12 @@ class ExclusiveLinks:
         Only a link that a gateway has set down is set up again. Raises NetworkError.
         """
         try:
-            former, self._down = self._down, self.claim()
+            self._down = self.claim()
+            self._to_restore |= self._down.keys()
             still_up = self._unplug.pull(self._down) if self._down else ()
-            if former.keys() - self._down.keys():
+            if freed := self._to_restore - self._down.keys():
                 self._unplug.plug(self._down)
+                self._to_restore -= freed  # not before it has worked
         except OSError as err:
             raise NetworkError(f"hold queues: {err.strerror}", "every link", err.errno) from err
         if still_up:

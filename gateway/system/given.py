@@ -7,7 +7,7 @@ So they are copied at the first start to where no workload can reach, and the co
 
 from contextlib import suppress
 
-from gateway.errors import NetworkError
+from gateway.errors import NetworkError, is_shortage
 from gateway.model import Address, Secret
 from gateway.policy import dns
 from gateway.system.kept import KeptFile
@@ -24,7 +24,7 @@ class Given:
         self._file = file
         self._kept = kept
         self._key = Secret("")
-        self._is_to_be_kept = True
+        self._is_to_be_kept = False
         self.found: tuple[Address, ...] = ()
         self.problem = ""
 
@@ -49,6 +49,8 @@ class Given:
         try:
             copy = self._kept.read()
         except NetworkError as err:
+            if is_shortage(err):
+                raise
             self._is_to_be_kept = False
             self.problem = str(err)
             self.found = dns.resolvers_found(self._file.read(), key, first=first, kept=False)
@@ -59,6 +61,7 @@ class Given:
             return
         text = self._file.read()
         self.found = dns.resolvers_found(text, key, first=first, kept=True)
+        self._is_to_be_kept = True
         self._keep()
         if self._is_to_be_kept:
             self.found = dns.resolvers_found(text, key, first=first, kept=False)

@@ -87,6 +87,7 @@ class Unplug:
         # Not settimeout(), with which Python waits for MSG_DONTWAIT too.
         self._rtnl.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, ANSWER_TIME)
         self._rtnl.bind((0, 0))
+        self._pulled: set[int] = set()
 
     def pull(self, only: Collection[int] | None = None) -> tuple[str, ...]:
         """Set every link but the loopback down, or `only` those with these indexes.
@@ -96,6 +97,7 @@ class Unplug:
         for link in self._links(only):
             if link.is_up:
                 self._remember(link)
+                self._pulled.add(link.index)
                 with suppress(OSError):  # what did not work is seen by what is up afterwards
                     self._set_flags(link, link.flags & ~IFF_UP)
         return tuple(link.name for link in self._links(only) if link.is_up)
@@ -108,13 +110,22 @@ class Unplug:
         """
         problems: list[str] = []
         for link in self._links():
-            if link.alias.startswith(MARK) and link.index not in but:
+            if self._is_pulled(link) and link.index not in but:
                 problems += self._restore(link)
+                self._pulled.discard(link.index)
         return tuple(problems)
+
+    def pulled(self) -> dict[int, str]:
+        """Return the names of the links that a gateway has set down, by index. Raises OSError."""
+        return {link.index: link.name for link in self._links() if self._is_pulled(link)}
+
+    def _is_pulled(self, link: Link) -> bool:
+        """Return whether a gateway has set `link` down: by its alias, or by our own memory."""
+        return link.alias.startswith(MARK) or link.index in self._pulled
 
     def _remember(self, link: Link) -> None:
         """Write into the alias what `link` will lose; the last resort does not wait for it."""
-        with suppress(OSError, TimeoutError):
+        with suppress(Exception):  # whatever it is, the link has to go down
             entries = (*self._routes(link.index), *self._addresses(link.index))
             self._set_alias(link, fitting(entries))
 
@@ -169,7 +180,8 @@ class Unplug:
         found = [
             route_text(fields, attributes)
             for fields, attributes in self._dump(RTM_GETROUTE, ROUTE)
-            if _number(attributes, RTA_OIF) == index and _is_kept(fields)
+            if _number(attributes, RTA_OIF) == index
+            and _is_kept(fields, has_gateway=RTA_GATEWAY in attributes)
         ]
         yield from sorted(found, key=lambda text: not text.startswith("default"))
 
@@ -308,13 +320,18 @@ def attributes_in(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _is_kept(fields: tuple[int, ...]) -> bool:
-    """Return whether a route has to be remembered: the kernel makes its own again by itself."""
+def _is_kept(fields: tuple[int, ...], *, has_gateway: bool) -> bool:
+    """Return whether a route has to be remembered: the kernel makes its own again by itself.
+
+    One that a router has advertised is kept for its gateway: advertisements are accepted only from
+    gateways in use.
+    """
     table, protocol, kind = fields[4], fields[5], fields[7]
     return (
         table == RT_TABLE_MAIN
         and kind == RTN_UNICAST
-        and protocol not in {RTPROT_KERNEL, RTPROT_RA}
+        and (protocol != RTPROT_RA or has_gateway)
+        and protocol != RTPROT_KERNEL
     )
 
 

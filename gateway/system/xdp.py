@@ -20,7 +20,7 @@ import socket
 import struct
 from collections.abc import Iterable
 
-from gateway.errors import MissingError, NetworkError
+from gateway.errors import SHORTAGES, MissingError, NetworkError
 from gateway.policy.limits import DROP_NET_RAW
 from gateway.system.kernel import AF_XDP
 
@@ -40,8 +40,6 @@ ADDRESS = struct.Struct("=HHIII")
 
 MOST_QUEUES = 256
 """Queues of one link that are bound; a link that has more is not usable."""
-
-SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 LOOPBACK = "lo"
 PAGE = mmap.PAGESIZE

@@ -16,11 +16,11 @@ import pytest
 from gateway.errors import FirewallError, NetworkError, NotClosedError, TunnelError
 from gateway.model import EVERYTHING, Config, Endpoint, NamedEndpoint, Peer, Tunnel
 from gateway.policy.machine import RETURN_AFTER
-from gateway.policy.rules import Chain, Family
+from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.states import Reason
 from gateway.setback import CLOSING_TIME
 from gateway.supervisor import HEARTBEAT, VERIFY_EVERY
-from tests.fakes.world import World, other_uplink
+from tests.fakes.world import World, other_uplink, summary
 from tests.scenarios import IPV4_ONLY, TWO_UPLINKS
 
 FIRST, SECOND = "198.51.100.10", "198.51.100.20"
@@ -580,3 +580,73 @@ def test_rules_that_cannot_be_put_back_while_the_interface_is_being_built_end_th
     assert "locked" in {status.state for status in world.told if status.at > world.since(4)}
     assert acts(world).count(f"up {FIRST}:51820") == 2
     assert [it for it in world.told if it.state != "stopping"][-1].healthy
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.parametrize("lasts", [True, False])
+def test_rules_that_went_in_before_a_shortage_do_not_outlive_a_stop(*, lasts: bool) -> None:
+    """The kernel took them and could not be read back: neither they nor the former are certain."""
+    world = World(ONE)
+    put, is_short = world.firewall.apply, False
+
+    def apply(ruleset: Ruleset) -> None:
+        nonlocal is_short
+        if is_short:
+            raise NOT_NOW
+        put(ruleset)
+        if summary(ruleset) != "closed":
+            is_short = lasts
+            raise NOT_NOW
+
+    world.firewall.apply = apply  # type: ignore[method-assign]
+    if lasts:
+        with pytest.raises(NotClosedError, match="every link is down"):
+            world.run(until=2.2)
+    else:
+        world.run(until=2.2)
+        assert world.firewall.summary == "closed"
+
+
+@pytest.mark.promise("P17")
+@pytest.mark.parametrize("code", [None, errno.EAGAIN], ids=["refused", "shortage"])
+def test_rules_that_are_seen_to_be_gone_and_cannot_be_put_back_set_the_links_down(
+    code: int | None,
+) -> None:
+    """Whatever keeps them out: what is in force is known to be something else."""
+    world = World(ONE)
+    seen: list[bool] = []
+
+    def flushed() -> None:
+        world.firewall.rules.clear()
+        world.firewall.policies.clear()
+        world.fails["rules"] = [FirewallError("put", "", code)] * 100_000
+
+    def ends() -> None:
+        del world.fails["rules"]
+
+    world.run((5, flushed), (20, lambda: seen.append(world.links_are_down)), (21, ends), until=60)
+    assert seen == [True]
+    assert not world.links_are_down
+    assert world.at(59).healthy
+
+
+def test_a_stop_is_heard_that_comes_before_the_building_has_begun() -> None:
+    """The rules of the state go in without a pause, and the signal waits for that."""
+    world = World(ONE)
+    put = world.firewall.apply
+    ended = 0.0
+
+    async def never(*_: object) -> None:
+        await asyncio.sleep(3600)
+
+    def apply(ruleset: Ruleset) -> None:
+        put(ruleset)
+        if summary(ruleset) != "closed":
+            world.supervisor.stop()
+
+    world.tunnel.up = never  # type: ignore[method-assign]
+    world.firewall.apply = apply  # type: ignore[method-assign]
+    world.run(until=60)
+    ended = world.clock.now - world.since(0)
+    assert ended < 3
+    assert world.firewall.summary == "closed"
