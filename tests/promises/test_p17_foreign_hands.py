@@ -145,6 +145,9 @@ HANDS: dict[str, tuple[Hand, frozenset[str]]] = {
 }  # fmt: skip
 
 
+MOST_TRIES = 4
+"""How often a change is made until every kind that it lets out has been seen."""
+
 TOLD_BY_THE_KERNEL = {
     "the rule into the tunnel deleted",
     "all of the gateway's rules deleted",
@@ -160,7 +163,20 @@ def test_what_others_take_away_is_put_back_counted_and_told(site: Site, name: st
     """And what got out meanwhile is what no other barrier concerns.
 
     Limitations: hands that act once. Somebody who goes on is put back each time, as root he wins.
+    The gateway can be faster than the flood, so a change is made again until every kind that it
+    lets out has been seen.
     """
+    _, expected = HANDS[name]
+    came_out: set[str] = set()
+    for _ in range(MOST_TRIES):
+        came_out |= changed_and_reverted(site, name)
+        if came_out == expected:
+            return
+    assert came_out == expected
+
+
+def changed_and_reverted(site: Site, name: str) -> frozenset[str]:
+    """Make the change `name`, and return the kinds that got out until it was put back."""
     lab, gateway = site.lab, site.gateway
     hand, expected = HANDS[name]
     gateway.wait_healthy()
@@ -173,10 +189,11 @@ def test_what_others_take_away_is_put_back_counted_and_told(site: Site, name: st
     eventually(lambda: comparable(lab) == wanted, timeout=3, what="everything as it was")
     until = time.monotonic()
     came_out = seen(lab, since, until)
-    assert came_out == expected, examples(lab, since, until)
+    assert came_out <= expected, examples(lab, since, until)
     gateway.wait_healthy()
     assert seen(lab, until + 0.1, time.monotonic()) == NOTHING
     assert seconds < (TOLD_WITHIN if name in TOLD_BY_THE_KERNEL else NOTICED_WITHIN) * PATIENCE
+    return came_out
 
 
 def until_noticed(gateway: Gateway, counted: int, since: float) -> float:
