@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import closing
 
 from gateway.errors import GatewayError, MissingError
 from gateway.log_writer import without_waiting
@@ -21,7 +22,8 @@ def close_links(complaints: Iterable[str]) -> MissingError:
     what to do, and which links are still up.
     """
     try:
-        still_up = Unplug().pull()
+        with closing(Unplug()) as unplug:
+            still_up = unplug.pull()
         state = f"still up: {', '.join(still_up)}" if still_up else "every link is down"
     except OSError as err:
         state = f"the links are as they were: {err}"

@@ -1,8 +1,7 @@
-"""The last resort: links set down, by ioctl, with the standard library only.
+"""Links whose names no rule can carry are set down, by ioctl (netdevice(7)).
 
-For the moment when no firewall can be set: nothing but ioctls (netdevice(7)), so that neither a
-missing library nor a missing kernel subsystem can stand in the way. And for links whose names no
-firewall can carry.
+With the standard library only, like `unplug`, which sets down all links when no firewall can be
+set: neither a missing library nor a missing kernel subsystem can prevent it.
 """
 
 import errno
@@ -27,9 +26,8 @@ REQUEST = struct.Struct("16sH22x")
 RENAME = "give the network's interface another name: letters, digits, and - . _ @"
 
 
-def links_down(only: Collection[str] | None = None) -> tuple[str, ...]:
-    """Set every link but the loopback down, or `only` these; return those that are still up."""
-    names = [name for _, name in socket.if_nameindex()] if only is None else only
+def links_down(names: Collection[str]) -> tuple[str, ...]:
+    """Set these links down, but not the loopback; return those that are still up."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
         for name in names:
             # What did not work is seen by what is up afterwards.

@@ -15,12 +15,14 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
 from gateway.system.links import REQUEST, SIOCGIFFLAGS, SIOCSIFFLAGS
+from gateway.system.netlink import attributes_in
 
 MARK = "set down by portcullis"
 """How the alias of a link begins that the gateway has set down."""
@@ -88,6 +90,11 @@ class Unplug:
         self._rtnl.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, ANSWER_TIME)
         self._rtnl.bind((0, 0))
         self._pulled: set[int] = set()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._ioctl.close()
+        self._rtnl.close()
 
     def pull(self, only: Collection[int] | None = None) -> tuple[str, ...]:
         """Set every link but the loopback down, or `only` those with these indexes.
@@ -209,7 +216,7 @@ class Unplug:
     ) -> Iterator[tuple[tuple[int, ...], dict[int, bytes]]]:
         """Yield the fixed part and the attributes of each message that answers a dump."""
         for body in self._ask(kind, NLM_F_REQUEST | NLM_F_DUMP, bytes(LINK.size)):
-            yield layout.unpack_from(body), attributes_in(body[layout.size :])
+            yield layout.unpack_from(body), attributes_in(body, layout.size)
 
     def _ask(self, kind: int, flags: int, body: bytes) -> list[bytes]:
         """Send a request and return the bodies of its answers. Raises OSError."""
@@ -308,18 +315,6 @@ def attribute(kind: int, value: bytes) -> bytes:
     return ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
 
 
-def attributes_in(data: bytes) -> dict[int, bytes]:
-    """Return the attributes in `data` by their kind; the last of each."""
-    found = {}
-    while len(data) >= ATTRIBUTE.size:
-        length, kind = ATTRIBUTE.unpack_from(data)
-        if length < ATTRIBUTE.size:
-            break
-        found[kind] = data[ATTRIBUTE.size : length]
-        data = data[length + -length % 4 :]
-    return found
-
-
 def _is_kept(fields: tuple[int, ...], *, has_gateway: bool) -> bool:
     """Return whether a route has to be remembered: the kernel makes its own again by itself.
 
@@ -336,7 +331,4 @@ def _is_kept(fields: tuple[int, ...], *, has_gateway: bool) -> bool:
 
 
 def _number(attributes: dict[int, bytes], kind: int) -> int:
-    return int.from_bytes(attributes.get(kind, b""), "little" if _LITTLE else "big")
-
-
-_LITTLE = struct.pack("=H", 1) == struct.pack("<H", 1)
+    return int.from_bytes(attributes.get(kind, b""), sys.byteorder)

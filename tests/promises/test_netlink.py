@@ -20,12 +20,13 @@ from gateway.model import INTERFACE, PortRange, Protocol, Route
 from gateway.policy.routing import LOCKED, PolicyRule, Routing, TableRoute, routing_for
 from gateway.system import conntrack
 from gateway.system.events import BURST, watch
-from gateway.system.links import links_down, refuse_unnameable
+from gateway.system.links import refuse_unnameable
 from gateway.system.namespace import Namespace as System
 from gateway.system.netlink import MOST_DECODED, MOST_LISTED
 from gateway.system.network import DeviceSetting, Network
 from gateway.system.routes import RTM_DELROUTE, RTM_DELRULE
 from gateway.system.sockets import sockets_of, udp_sockets
+from gateway.system.unplug import Unplug
 from tests.lab.namespace import Namespace
 from tests.lab.process import PATIENCE
 from tests.scenarios import DUAL, HOLES, SCENARIOS, TWO_UPLINKS
@@ -363,11 +364,15 @@ def test_a_link_that_no_rule_can_name_is_set_down_and_no_other(bench: Bench, nam
 
 
 def test_the_last_resort_sets_every_link_down_but_loopback(bench: Bench) -> None:
-    """With ioctls alone."""
+    """And up again, once there are rules."""
     assert bench.call("is_up", "eth0")
-    assert bench.own.inside(links_down) == ()
+    unplug = bench.own.inside(Unplug)
+    assert unplug.pull() == ()
     assert not any(bench.call("is_up", name) for name in ("eth0", "eth1", INTERFACE, "far0"))
     assert bench.call("is_up", "lo")
+    assert unplug.plug() == ()
+    unplug.close()
+    assert bench.call("is_up", "eth0")
 
 
 @pytest.mark.promise("P6")

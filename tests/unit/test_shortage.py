@@ -4,7 +4,6 @@ import errno
 import os
 import resource
 import struct
-from ipaddress import ip_address
 
 import pytest
 
@@ -19,18 +18,14 @@ from gateway.errors import (
 from gateway.firewall.nft import Nft
 from gateway.system import process
 from gateway.system.capabilities import missing_capabilities
+from gateway.system.netlink import attributes_in
 from gateway.system.reserve import Reserve
 from gateway.system.unplug import (
     LEFT_OUT,
     LONGEST_ALIAS,
     MARK,
-    RTA_DST,
-    RTA_GATEWAY,
     RTA_OIF,
-    RTA_PRIORITY,
     address_message,
-    attribute,
-    attributes_in,
     fitting,
     route_message,
     route_text,
@@ -135,7 +130,7 @@ def test_a_route_reads_back_as_it_was_written(text: str) -> None:
     """Text to message to text, over the kernel's own layout."""
     body = route_message(text, 7)
     fields = struct.unpack_from("=BBBBBBBBI", body)
-    attributes = attributes_in(body[12:])
+    attributes = attributes_in(body, 12)
     assert attributes[RTA_OIF] == struct.pack("=i", 7)
     assert route_text(fields, attributes) == text
 
@@ -147,15 +142,6 @@ def test_an_alias_that_somebody_else_has_written_makes_no_route(text: str) -> No
         route_message(text, 7)
     with pytest.raises(ValueError, match=r".*"):
         address_message(f"address {text}", 7)
-
-
-def test_attributes_that_end_early_or_claim_no_length_end_the_reading() -> None:
-    """The kernel sends none; nothing loops for ever on one."""
-    good = attribute(RTA_PRIORITY, struct.pack("=I", 5))
-    assert attributes_in(good + struct.pack("=HH", 0, RTA_DST)) == {RTA_PRIORITY: b"\5\0\0\0"}
-    assert attributes_in(good[:2]) == {}
-    gateway = attribute(RTA_GATEWAY, ip_address("10.0.0.1").packed)
-    assert attributes_in(good + gateway)[RTA_GATEWAY] == b"\x0a\0\0\1"
 
 
 def test_an_alias_has_what_fits_and_says_that_there_was_more() -> None:
