@@ -24,9 +24,9 @@ from gateway.errors import (
 )
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
-from gateway.firewall.guard import Guard, guard_for
+from gateway.firewall.guard import Guard, GuardRules, guard_for
 from gateway.health import Board, HealthServer
-from gateway.model import INTERFACE, Backend, Config, Facts, HostPort, Uplink
+from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
 from gateway.parts import Parts
 from gateway.policy import limits
 from gateway.policy.dns import resolvers_of
@@ -118,11 +118,14 @@ class UplinkGuard:
 
     def apply(self, ruleset: Ruleset, facts: Facts) -> None:
         """Let nothing leave by the uplinks of `facts` but what `ruleset` accepted."""
-        self._guard.apply(guard_for(ruleset, facts.uplinks, self._mark, facts.routes))
+        self._guard.apply(self._rules(ruleset, facts))
 
     def verify(self, ruleset: Ruleset, facts: Facts) -> tuple[str, ...]:
         """Return what the kernel has otherwise."""
-        return self._guard.verify(guard_for(ruleset, facts.uplinks, self._mark, facts.routes))
+        return self._guard.verify(self._rules(ruleset, facts))
+
+    def _rules(self, ruleset: Ruleset, facts: Facts) -> GuardRules:
+        return guard_for(ruleset, facts.uplinks, self._mark, facts.routes, facts.down)
 
     def refused(self) -> dict[tuple[str, str], int]:
         """Return the frames dropped; see `enforcement.Guard.refused`."""
@@ -185,7 +188,8 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     guard = None
     try:
         guard = Guard.find()
-        guard.apply(guard_for(closed(), _guarded(network, unplug), mark))
+        facts = network.facts()
+        guard.apply(guard_for(closed(), facts.uplinks, mark, down=facts.down))
     except MissingError as err:
         told.append(limits.without_guard(err.missing, err.remedy))
         if links:
@@ -210,30 +214,19 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     return Secured(claim, firewall, guard, network, namespace, tools, mark, tuple(told))
 
 
-def _guarded(network: Network, unplug: Unplug) -> tuple[Uplink, ...]:
-    """Return the uplinks, and the links that are about to be set up again."""
-    up = network.facts().uplinks
-    known = {uplink.index for uplink in up}
-    down = unplug.pulled().items()
-    return (*up, *(Uplink(name, index, 0) for index, name in down if index not in known))
-
-
 def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:
     """Set links up that a gateway has set down for want of rules, which are in force now.
 
     Those with a queue that somebody else has stay down until it is free.
     """
-    held_by_others = links.claim() if links else {}
-    if links:
-        links.leave_down(held_by_others)
-    if problems := unplug.plug(held_by_others):
+    if problems := unplug.plug(links.down if links else ()):
         structlog.get_logger().warning("links are up again, not as they were", problems=problems)
 
 
 def _exclusive_links(network: Network, unplug: Unplug) -> tuple[ExclusiveLinks | None, list[str]]:
     """Hold the queues of every link; None, and the limit, where this process cannot.
 
-    A queue that somebody else has is dealt with when the supervisor first looks around.
+    A link with a queue that somebody else has is down from here on.
     """
     if not has_xdp():
         return None, []
@@ -242,6 +235,7 @@ def _exclusive_links(network: Network, unplug: Unplug) -> tuple[ExclusiveLinks |
     except MissingError as err:
         return None, [limits.without_queues(err.missing, err.remedy)]
     links.claim_patiently()
+    links.enforce()
     return links, []
 
 

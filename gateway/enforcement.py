@@ -7,7 +7,7 @@ back last stay in force. Nothing here accepts, restores or flushes on the way ou
 """
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 import structlog
@@ -66,6 +66,8 @@ class Enforcement:
         self._routing = LOCKED
         self._refused = Tally()
         self._refused_by_guard = Tally()
+        # The links with a guard; None while it is the one that closed the namespace.
+        self._guarded: set[int] | None = None
         self._prepared: frozenset[int] = frozenset()
         self._in_step = True
         self.facts = Facts()
@@ -107,15 +109,16 @@ class Enforcement:
         self._is_whole = True
         self._reopen()
 
-    def shut(self) -> tuple[str, ...] | None:
-        """Set the links down, and log those that are still up, because nothing else can be done.
+    def shut(self, only: Collection[int] | None = None) -> tuple[str, ...] | None:
+        """Set the links down, or `only` those with these indexes.
 
-        Return them; None when that is not known.
+        Log and return those that are still up, because nothing else can be done; None when that is
+        not known.
         """
         self.are_links_down = True
         with suppress(OSError):  # of the log, whose reader may be gone
             try:
-                still_up = self._network.shut()
+                still_up = self._network.shut(only)
             except (NetworkError, OSError) as err:
                 self._log.error("the links are as they were", problem=str(err), remedy=_UNPLUG)
                 return None
@@ -200,6 +203,7 @@ class Enforcement:
                 self._put_everything(changed=changed)
             except KernelError as err:
                 if is_shortage(err):
+                    self._shut_unguarded()
                     raise
                 found = self._found()
                 if found == self.facts or len(looks) > LOOKS:
@@ -211,6 +215,13 @@ class Enforcement:
             else:
                 self._in_step = True
                 return
+
+    def _shut_unguarded(self) -> None:
+        """Set links down that came up and could not be given a guard; they wait for it."""
+        if self._guarded is None:
+            return
+        if unguarded := {uplink.index for uplink in self.facts.uplinks} - self._guarded:
+            self.shut(unguarded)
 
     def _put_everything(self, *, changed: bool) -> None:
         """Put what the state needs into force; `changed` says whether the namespace did."""
@@ -324,6 +335,7 @@ class Enforcement:
         They are not read before: one more run of nft would keep a lock waiting.
         """
         self._with_reserve(lambda: guard.apply(rules, facts))
+        self._guarded = {uplink.index for uplink in facts.uplinks}
         self._refused_by_guard.begin_anew()
 
     def _with_reserve(self, put: Callable[[], None]) -> None:

@@ -286,7 +286,8 @@ class Facts:
     the namespace has it switched off (net.ipv6.conf.default.disable_ipv6). `guard_mark` is the
     mark, secret and random, that packets wear which have passed the rules and leave by an uplink;
     None where the kernel cannot have the egress guard. `all_routes` is False where the main table
-    has more routes than the gateway takes notice of.
+    has more routes than the gateway takes notice of. `down` are the names of links that are no
+    uplinks only because they are down.
     """
 
     uplinks: tuple[Uplink, ...] = ()
@@ -294,6 +295,7 @@ class Facts:
     ipv6: bool = True
     guard_mark: int | None = None
     all_routes: bool = True
+    down: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

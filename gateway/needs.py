@@ -35,8 +35,11 @@ class Network(Protocol):
     def shut_shared(self) -> tuple[str, ...]:
         """Keep links down that others can send by below the rules; return them. NetworkError."""
 
-    def shut(self) -> tuple[str, ...]:
-        """Set every link but loopback down; return those still up. Raises NetworkError."""
+    def shut(self, only: Collection[int] | None = None) -> tuple[str, ...]:
+        """Set every link but loopback down, or `only` those with these indexes.
+
+        Return those of them that are still up. Raises NetworkError.
+        """
 
     def reopen(self) -> tuple[str, ...]:
         """Set the links up again that `shut` has set down; return what could not be restored.

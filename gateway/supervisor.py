@@ -143,16 +143,20 @@ class Supervisor:
         else:
             raise error
 
-    # What could not be done for now
-
     async def _wait_for_retry(self) -> None:
-        """Wait until the next attempt is due, and go on publishing; a stop ends the waiting."""
+        """Wait until the next attempt is due, and go on publishing.
+
+        A stop ends the waiting, and so does a change: a new link has to have a guard, or be down.
+        """
         while not self._asked_to_stop and self._setbacks.seconds_left > 0:
             self._woken.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(self._setbacks.seconds_left, HEARTBEAT)):
                     await self._woken.wait()
             self._publish()
+            if self._kernel_changed:
+                self._kernel_changed = False
+                return
 
     def _catch_up(self) -> bool:
         """Do what could not be done before; return whether it is. Raises KernelError."""
@@ -173,8 +177,6 @@ class Supervisor:
         if isinstance(self._state, Stopping) and self._left is not None:
             with suppress(KernelError, OSError, MemoryError):  # only routes: the rules are in force
                 self._enter()
-
-    # What happens next
 
     async def _next_event(self) -> Event | None:
         """Wait for what happens next; None when time has passed and nothing else."""
@@ -282,8 +284,6 @@ class Supervisor:
             self._publish()
         return task.result()
 
-    # What it means
-
     def _meet(self, event: Event | None) -> None:
         """Let the machine say what `event` leads to, and make that the state."""
         if event is not None:
@@ -357,8 +357,6 @@ class Supervisor:
                 self._close(str(err))
             else:
                 self._setbacks.add(err)
-
-    # What is due now and then
 
     def _keep(self) -> None:
         """Compare with the kernel, probe the tunnel, mend the resolver file, when it is time."""

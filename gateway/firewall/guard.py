@@ -88,19 +88,25 @@ class GuardRules:
 
 
 def guard_for(
-    ruleset: Ruleset, uplinks: tuple[Uplink, ...], mark: int, routes: tuple[Route, ...] = ()
+    ruleset: Ruleset,
+    uplinks: tuple[Uplink, ...],
+    mark: int,
+    routes: tuple[Route, ...] = (),
+    down: tuple[str, ...] = (),
 ) -> GuardRules:
     """Return the guard that goes with `ruleset` on `uplinks`; `mark` is the sign of having passed.
 
     `routes` name the gateways that may be asked for by ARP though they are in no network of
-    their uplink's addresses.
+    their uplink's addresses. Nothing passes on the links that are `down`, so that none is without
+    a guard in the moment in which it is set up.
 
     The accepting rules of the OUTPUT chain are reduced to what the egress hook can see: the
     packet's own headers. Refusing rules are left out: what they caught has no mark.
     """
     if not 0 < mark < 1 << 32:
         raise FirewallError("the guard needs a mark that no packet has by itself", hex(mark))
-    return GuardRules(mark, tuple(_device_guard(ruleset, uplink, routes) for uplink in uplinks))
+    guarded = tuple(_device_guard(ruleset, uplink, routes) for uplink in uplinks)
+    return GuardRules(mark, (*guarded, *map(DeviceGuard, down)))
 
 
 def render_devices(rules: GuardRules) -> str:

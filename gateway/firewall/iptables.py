@@ -55,7 +55,7 @@ if _hide_distutils:
 try:
     import iptc
     from iptc.xtables import XTablesError, xt_option_entry, xtables
-except (ImportError, AttributeError, OSError) as err:  # a library of iptables is not installed
+except (ImportError, AttributeError, OSError, TypeError) as err:  # a library is not there
     raise MissingError(
         f"python-iptables does not load ({err})", "install libip4tc2, libip6tc2 and libxtables12"
     ) from err

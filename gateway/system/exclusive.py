@@ -66,10 +66,6 @@ class ExclusiveLinks:
             while self.claim() and time.monotonic() < deadline:
                 time.sleep(PAUSE)
 
-    def leave_down(self, indexes: Collection[int]) -> None:
-        """Take over links that an earlier gateway has set down, until their queues are free."""
-        self._to_restore |= set(indexes)
-
     def close(self) -> None:
         """Give every queue back."""
         self._queues.close()

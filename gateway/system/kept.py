@@ -39,11 +39,12 @@ class KeptFile:
             return None
         except OSError as err:
             raise self._error("read", err) from err
+        status = os.fstat(descriptor)
+        is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+        if not is_ours or status.st_mode & OTHERS_WRITE:
+            os.close(descriptor)
+            raise NetworkError("it is not a file that only we can write", str(self._path))
         with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
-            status = os.fstat(descriptor)
-            is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-            if not is_ours or status.st_mode & OTHERS_WRITE:
-                raise NetworkError("it is not a file that only we can write", str(self._path))
             try:
                 return file.read(LARGEST).decode("ascii", "replace")
             except OSError as err:

@@ -94,10 +94,13 @@ class Namespace:
         """Return what the kernel has otherwise than `wanted`."""
         return self._network.routing_drift(wanted)
 
-    def shut(self) -> tuple[str, ...]:
-        """Set every link but loopback down; return those still up. Raises NetworkError."""
+    def shut(self, only: Collection[int] | None = None) -> tuple[str, ...]:
+        """Set every link but loopback down, or `only` those with these indexes.
+
+        Return those of them that are still up. Raises NetworkError.
+        """
         try:
-            return (self._unplug or Unplug()).pull()
+            return (self._unplug or Unplug()).pull(only)
         except OSError as err:
             raise NetworkError(f"set down: {err.strerror}", "every link", err.errno) from err
 

@@ -19,6 +19,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from gateway.errors import NetworkError, is_shortage
 from gateway.model import Address, Facts, Interface, Uplink
 from gateway.policy.routing import Routing
+from gateway.policy.rules import is_nameable
 from gateway.system import routes
 from gateway.system.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, message
 
@@ -88,11 +89,13 @@ class Network:
 
         A link that is down carries nothing, so it is no uplink; setting it up is an event.
         """
-        links = {
+        found = {
             link["index"]: link
             for link in self._rtnl.dump("list links", message(ifinfmsg, {}), RTM_GETLINK)
-            if link["flags"] & (IFF_UP | IFF_LOOPBACK) == IFF_UP and not self._is_tunnel(link)
+            if not link["flags"] & IFF_LOOPBACK and not self._is_tunnel(link)
         }
+        links = {index: link for index, link in found.items() if link["flags"] & IFF_UP}
+        down = (found[index].get_attr("IFLA_IFNAME") for index in sorted(found.keys() - links))
         addresses: dict[int, list[Interface]] = {index: [] for index in links}
         for entry in self._addresses():
             if entry["index"] in addresses and entry["scope"] < RT_SCOPE_LINK:
@@ -109,7 +112,12 @@ class Network:
             )
             for index, link in sorted(links.items())
         )
-        return Facts(uplinks, table.routes, all_routes=table.is_whole)
+        return Facts(
+            uplinks,
+            table.routes,
+            all_routes=table.is_whole,
+            down=tuple(name for name in down if is_nameable(name)),
+        )
 
     def apply_routing(self, wanted: Routing) -> None:
         """Make the gateway's tables and its band of policy rules hold exactly `wanted`.

@@ -7,7 +7,8 @@ A link that goes down loses its routes and, of its addresses, those of IPv6 (net
 addrconf_ifdown). So what it had is written into the link's own alias first (IFLA_IFALIAS, shown by
 `ip link`). The alias lives as long as the link, so a gateway that starts later in the same
 namespace finds it too. It holds 255 bytes; what does not fit is left out, the default routes first
-in, and what is left out is reported. Routes with several next hops are not kept.
+in, and what is left out is reported. Routes with several next hops are not kept, nor are metrics
+such as a route's mtu.
 """
 
 import errno
@@ -21,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
+from gateway.errors import is_shortage
 from gateway.system.links import REQUEST, SIOCGIFFLAGS, SIOCSIFFLAGS
 from gateway.system.netlink import attributes_in
 
@@ -43,7 +45,7 @@ IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 IFLA_IFNAME, IFLA_IFALIAS = 3, 20
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD, IFA_F_PERMANENT = 0x2, 0x80
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
 RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
 RTPROT_KERNEL, RTPROT_BOOT, RTPROT_RA = 2, 3, 9
@@ -131,7 +133,12 @@ class Unplug:
         return link.alias.startswith(MARK) or link.index in self._pulled
 
     def _remember(self, link: Link) -> None:
-        """Write into the alias what `link` will lose; the last resort does not wait for it."""
+        """Write into the alias what `link` will lose; the last resort does not wait for it.
+
+        An alias that is there already knows more: a gateway was killed while it restored the link.
+        """
+        if link.alias.startswith(MARK):
+            return
         with suppress(Exception):  # whatever it is, the link has to go down
             entries = (*self._routes(link.index), *self._addresses(link.index))
             self._set_alias(link, fitting(entries))
@@ -143,14 +150,17 @@ class Unplug:
             yield f"{link.name} stays down: {err.strerror}"
             return
         _, *entries = link.alias.split("; ")
+        is_short = False
         # Addresses first: a gateway has to be on the link before a route can name it.
         for entry in sorted(entries, key=lambda entry: not entry.startswith("address")):
             try:
                 self._put_back(link, entry)
-            except (OSError, ValueError) as err:
+            except (OSError, ValueError, struct.error) as err:
+                is_short = is_short or is_shortage(err)
                 yield f"{link.name}: {entry}: {err}"
-        with suppress(OSError):
-            self._set_alias(link, "")
+        if not is_short:
+            with suppress(OSError):
+                self._set_alias(link, "")
 
     def _put_back(self, link: Link, entry: str) -> None:
         if entry == LEFT_OUT:
@@ -262,6 +272,8 @@ def route_text(fields: tuple[int, ...], attributes: dict[int, bytes]) -> str:
     words = [f"default-{4 if family == FAMILIES[4] else 6}" if length == 0 else network]
     if RTA_GATEWAY in attributes:
         words += ["via", str(ip_address(attributes[RTA_GATEWAY]))]
+    if RTA_PREFSRC in attributes:
+        words += ["src", str(ip_address(attributes[RTA_PREFSRC]))]
     if metric := _number(attributes, RTA_PRIORITY):
         words += ["metric", str(metric)]
     return " ".join([*words, *(["onlink"] if flags & RTNH_F_ONLINK else [])])
@@ -293,6 +305,8 @@ def route_message(text: str, index: int) -> bytes:
         body += attribute(RTA_DST, network.network_address.packed)
     if "via" in options:
         body += attribute(RTA_GATEWAY, ip_address(options["via"]).packed)
+    if "src" in options:
+        body += attribute(RTA_PREFSRC, ip_address(options["src"]).packed)
     if "metric" in options:
         body += attribute(RTA_PRIORITY, struct.pack("=I", int(options["metric"])))
     return body

@@ -261,7 +261,8 @@ class _Network:
     def shut_shared(self) -> tuple[str, ...]:
         return self._world.kept_down
 
-    def shut(self) -> tuple[str, ...]:
+    def shut(self, only: Collection[int] | None = None) -> tuple[str, ...]:
+        del only
         self._world.call("links down")
         self._world.links_are_down = not self._world.still_up
         return self._world.still_up

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.policy.states import Reason
 from tests.lab.capture import Capture
 from tests.lab.container import GATEWAY_CAPABILITIES
 from tests.lab.internet import INTERNET, LAN_HOST
@@ -250,3 +251,32 @@ def test_without_net_raw_the_gateway_says_that_it_cannot_stop_them(lab: Lab) -> 
     assert "add NET_RAW to cap_add of the gateway" in told
     assert "cap_drop: [NET_RAW]" in told
     assert "copy 0" in salvo(lab), "it is true"
+
+
+def test_a_link_that_was_kept_down_has_its_guard_when_it_comes_up(lab: Lab) -> None:
+    """A packet socket sends by it all the time, and gets nothing out once it has been down.
+
+    The control is the same flood before the gateway starts.
+    """
+    connect(lab.internet_namespace, "upx", lab.gateway_namespace, "net0")
+    lab.internet_namespace.ip("link set upx up")
+    capture = Capture("upx", lab.household, enter=lab.internet_namespace.command)
+    lab.gateway_namespace.ip("link set net0 up")
+    flood = lab.workload.flood("packet4", device="net0", marker="kept-down-flood", rate=2000)
+    capture.wait_for(lambda frame: b"kept-down-flood" in frame.raw, since=0)
+    holder = lab.workload.hold_queue(device="net0", frame=frame_of(FLOOD))
+    eventually(lambda: "bound" in holder.output(), timeout=5, what="the queue to be taken")
+    gateway = lab.gateway().start()
+    eventually(
+        lambda: gateway.status().body.get("reason") == Reason.KEPT_DOWN,
+        timeout=10,
+        what="the link to be kept down",
+    )
+    closed_at = time.monotonic()
+    time.sleep(0.5)
+    holder.close()
+    gateway.wait_healthy(20)
+    assert "net0" in lab.operator.run("ip", "-o", "link", "show", "up")
+    time.sleep(0.5)
+    assert capture.containing("kept-down-flood", closed_at) == []
+    flood.stop()

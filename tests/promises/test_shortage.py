@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.capture import Capture
 from tests.lab.gateway import Gateway
+from tests.lab.namespace import connect
 from tests.lab.process import eventually
 from tests.lab.shortage import ProcessLimit, no_descriptors
 from tests.lab.topology import Lab
@@ -161,3 +163,31 @@ def test_a_stop_ends_the_waiting_at_the_start(lab: Lab, processes: ProcessLimit)
     eventually(lambda: links_up(lab) <= {"lo"}, timeout=10, what="the links to be down")
     assert gateway.stop(8) == 1
     assert links_up(lab) <= {"lo"}
+
+
+@pytest.mark.promise("P14")
+def test_a_link_that_appears_in_a_shortage_is_down_until_it_has_a_guard(
+    lab: Lab, processes: ProcessLimit
+) -> None:
+    """A packet socket sends by it all the time; the tunnel goes on meanwhile."""
+    gateway = lab.gateway().start()
+    gateway.wait_healthy()
+    processes.add(gateway.pid)
+    processes.exhaust()
+    wait_until_red(gateway)
+    connect(lab.internet_namespace, "upx", lab.gateway_namespace, "net1")
+    lab.internet_namespace.ip("link set upx up")
+    capture = Capture("upx", lab.household, enter=lab.internet_namespace.command)
+    flood = lab.workload.flood("packet4", device="net1", marker="unforeseen-flood", rate=2000)
+    since = time.monotonic()
+    lab.gateway_namespace.ip("link set net1 up")
+    capture.wait_for(lambda frame: b"unforeseen-flood" in frame.raw, since=since)
+    eventually(lambda: "net1" not in links_up(lab), timeout=5, what="the new link to be down")
+    assert not_by_the_exit(lab, ordinary(lab.workload)) == {}
+    closed_at = time.monotonic()
+    processes.lift()
+    eventually(lambda: "net1" in links_up(lab), timeout=10, what="the new link to be up")
+    gateway.wait_healthy()
+    time.sleep(0.5)
+    assert capture.containing("unforeseen-flood", closed_at) == []
+    flood.stop()

@@ -15,7 +15,7 @@ from gateway.policy.firewall import closed
 from gateway.policy.pulse import Pulse
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Chain, Family, Ruleset
-from gateway.policy.states import Connected, Turn
+from gateway.policy.states import Connected, Locked, Turn
 from tests.fakes.firewall import FakeFirewall
 from tests.scenarios import IPV4_ONLY, TWO_UPLINKS
 
@@ -26,6 +26,7 @@ class Namespace:
     def __init__(self, facts: Facts) -> None:
         self.now = facts
         self.is_shut = False
+        self.shut_only: Collection[int] | None = None
         self.stubborn: tuple[str, ...] | None = ()
         self.unnameable: tuple[str, ...] = ()
         self.breaks = False
@@ -69,13 +70,13 @@ class Namespace:
         self.is_shut = False
         return ()
 
-    def shut(self) -> tuple[str, ...]:
+    def shut(self, only: Collection[int] | None = None) -> tuple[str, ...]:
         """Set the links down but those that are stubborn, or fail if there is no telling."""
         if self.breaks:
             raise OSError(errno.EMFILE, "Too many open files")
         if self.stubborn is None:
             raise NetworkError("set down: Too many open files", "every link")
-        self.is_shut = True
+        self.is_shut, self.shut_only = True, only
         return self.stubborn
 
 
@@ -85,6 +86,7 @@ class Guard:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self.is_broken = False
+        self.is_short = False
         self.dropped = 0
         self.drifted: tuple[str, ...] = ()
         self.closed: list[tuple[str, ...]] = []
@@ -93,6 +95,8 @@ class Guard:
         """Take note of the uplinks of `facts` that a closed `ruleset` closes."""
         names = tuple(uplink.name for uplink in facts.uplinks)
         there = {uplink.name for uplink in self._namespace.now.uplinks}
+        if self.is_short:
+            raise FirewallError("loading a table", "nft: could not be started", errno.EAGAIN)
         if self.is_broken or not there.issuperset(names):
             raise FirewallError("loading a table", "No such file or directory")
         self.closed += [names] if ruleset == closed() else []
@@ -246,6 +250,23 @@ def test_what_is_compared_after_closing_is_the_closed_ruleset() -> None:
     enforcement.put_back_drift()
     assert firewall.applied[-1] == closed()
     assert firewall.verify(closed()) == ()
+
+
+@pytest.mark.promise("P14")
+def test_a_link_that_appears_in_a_shortage_is_down_until_it_has_a_guard() -> None:
+    """The others stay up: they have one."""
+    namespace = Namespace(replace(TWO_UPLINKS, uplinks=TWO_UPLINKS.uplinks[:1]))
+    guard = Guard(namespace)
+    enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
+    enforcement.look_around()
+    namespace.now, guard.is_short = TWO_UPLINKS, True
+    with pytest.raises(FirewallError):
+        enforcement.look_around()
+    assert namespace.shut_only == {TWO_UPLINKS.uplinks[1].index}
+    guard.is_short = False
+    enforcement.enter(Locked())
+    assert not namespace.is_shut
+    assert guard.closed[-1] == ("eth0", "eth1")
 
 
 class Counted:

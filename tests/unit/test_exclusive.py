@@ -90,7 +90,8 @@ def test_a_link_that_could_not_be_set_up_is_tried_again() -> None:
 def test_a_link_that_an_earlier_gateway_set_down_comes_up_too() -> None:
     """Also where its queue becomes free before the first look at it."""
     exclusive, queues, switch = links(up=False)
-    exclusive.leave_down(exclusive.claim())
+    exclusive.enforce()
+    switch.plug(exclusive.down)
     queues.taken = False
     exclusive.enforce()
     assert switch.up

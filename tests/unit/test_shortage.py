@@ -124,6 +124,7 @@ def test_a_reserve_is_held_lent_and_taken_again() -> None:
         "10.9.0.0/16 via 172.18.0.9 metric 7",
         "192.0.2.1/32",
         "default-4 via 10.0.0.1 onlink",
+        "10.50.0.0/16 via 172.18.0.1 src 172.18.0.2",
     ],
 )
 def test_a_route_reads_back_as_it_was_written(text: str) -> None:

@@ -98,7 +98,7 @@ def compared(config: Config, told: Mapping[str, object], held: Held) -> Iterator
     yield _line(f"rules of {name}, read back", lambda: _firewall(name).verify(rules))
     if NO_GUARD not in str(told.get("limits")):
         mark = facts.guard_mark or 0
-        wanted = guard_for(rules, facts.uplinks, mark, facts.routes) if mark else None
+        wanted = guard_for(rules, facts.uplinks, mark, facts.routes, facts.down) if mark else None
         yield _line(
             "egress guard, read back",
             lambda: Guard.find(Nft(twin=TWIN)).verify(wanted) if wanted else ("it has no mark",),
