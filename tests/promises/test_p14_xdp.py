@@ -280,3 +280,18 @@ def test_a_link_that_was_kept_down_has_its_guard_when_it_comes_up(lab: Lab) -> N
     time.sleep(0.5)
     assert capture.containing("kept-down-flood", closed_at) == []
     flood.stop()
+
+
+def test_a_link_whose_queue_is_taken_is_down_before_the_configuration_is_read(lab: Lab) -> None:
+    """So it is after a wrong one, which ends the gateway. The control: frames leave until then."""
+    holder = lab.workload.hold_queue(device="eth0", frame=frame_of(FLOOD))
+    lab.capture.wait_for(lambda frame: FLOOD.encode() in frame.raw, since=0)
+    gateway = lab.gateway()
+    gateway.start(gateway.env(WIREGUARD_ENDPOINT_PORT="no port"))
+    assert gateway.wait() != 0
+    ended_at = time.monotonic()
+    time.sleep(0.5)
+    assert "eth0" not in lab.operator.run("ip", "-o", "link", "show", "up")
+    assert lab.capture.containing(FLOOD, ended_at) == []
+    holder.close()
+    gateway.start().wait_healthy(20)
