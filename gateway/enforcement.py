@@ -16,7 +16,7 @@ from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Tunnel
 from gateway.needs import Guard, Network
-from gateway.policy.firewall import closed, ruleset_for
+from gateway.policy.firewall import closed, essence, ruleset_for
 from gateway.policy.limits import DROP_NET_RAW
 from gateway.policy.routing import (
     LOCKED,
@@ -62,6 +62,7 @@ class Enforcement:
         self.are_links_down = False
         self._state: State = Locked()
         self._rules = closed()
+        self._made: tuple[object, Ruleset] | None = None
         self._is_whole = True
         self._routing = LOCKED
         self._refused = Tally()
@@ -311,7 +312,7 @@ class Enforcement:
 
     def _put_rules(self, *, guard: bool = False) -> None:
         """Put the rules of the state into force, where they are not already."""
-        rules = ruleset_for(self._state, self._config, self.facts)
+        rules = self._wanted_rules()
         changed = rules != self._rules or not self._is_whole
         if changed:
             with suppress(FirewallError):  # the rules are more than their counts
@@ -357,6 +358,13 @@ class Enforcement:
         found = guard.verify(self._rules, self.facts)
         self._refused_by_guard.read(guard.refused())
         return found
+
+    def _wanted_rules(self) -> Ruleset:
+        """Return the rules of the state, made once: a sample a second changes most states."""
+        basis = (essence(self._state), self.facts)
+        if self._made is None or self._made[0] != basis:
+            self._made = (basis, ruleset_for(self._state, self._config, self.facts))
+        return self._made[1]
 
     def _wanted_routing(self) -> Routing:
         match self._state:

@@ -64,6 +64,19 @@ def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
             )
 
 
+def essence(state: State) -> tuple[object, ...]:
+    """Return what the rules of `state` depend on: states with the same have the same ruleset."""
+    match state:
+        case Locked() | Stopping():
+            return ("closed",)
+        case Resolving():
+            return ("resolving", state.query)
+        case Connecting():
+            return ("connecting", state.tunnel)
+        case Connected():
+            return ("connected", state.tunnel)
+
+
 def closed() -> Ruleset:
     """Return the ruleset that refuses everything but loopback; it needs no configuration."""
     return _both(_nothing)

@@ -4,15 +4,17 @@ It also shows that the promises in tests/model are sharp: they notice each rule 
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
 import pytest
 
 from gateway.firewall import render_nftables
-from gateway.policy.firewall import LOOPBACK, ruleset_for
+from gateway.policy.firewall import LOOPBACK, essence, ruleset_for
+from gateway.policy.pulse import Pulse
 from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset
+from gateway.policy.states import Reason
 from tests.model import nft_text
 from tests.model.packets import (
     ACCEPT,
@@ -140,3 +142,17 @@ def host(network: IPv4Network | IPv6Network | None, family: Family) -> Any:
     if network is None:
         return STRANGER[family] - 1
     return network[min(5, network.num_addresses - 1)]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_rules_depend_on_nothing_else_of_a_state(name: str) -> None:
+    """What changes every second while a state lasts changes no rule, so rules are made once."""
+    state, config, facts = SCENARIOS[name]
+    later = {"since": 77.0, "reason": Reason.SILENT, "detail": "later", "retry_at": 99.0}
+    later |= {"built": True, "give_up_at": 88.0, "pulse": Pulse(handshake_at=5.0)}
+    later |= {"resolver_failures": 3, "resolver_failing_at": 6.0, "attempt": 4}
+    known = {field.name for field in fields(state)} & later.keys()
+    other = replace(state, **{field: later[field] for field in known})
+    assert other != state, "control"
+    assert essence(other) == essence(state)
+    assert ruleset_for(other, config, facts) == ruleset_for(state, config, facts)
