@@ -60,6 +60,7 @@ class Enforcement:
         self._log = structlog.get_logger()
         self._reserve = reserve
         self.are_links_down = False
+        self._are_some_down = False
         self._state: State = Locked()
         self._rules = closed()
         self._made: tuple[object, Ruleset] | None = None
@@ -116,7 +117,10 @@ class Enforcement:
         Log and return those that are still up, because nothing else can be done; None when that is
         not known.
         """
-        self.are_links_down = True
+        if only is None:
+            self.are_links_down = True
+        else:
+            self._are_some_down = True
         with suppress(OSError):  # of the log, whose reader may be gone
             try:
                 still_up = self._network.shut(only)
@@ -130,9 +134,9 @@ class Enforcement:
 
     def _reopen(self) -> None:
         """Set the links up again that were set down while nothing could be closed."""
-        if self.are_links_down:
+        if self.are_links_down or self._are_some_down:
             problems = self._network.reopen()
-            self.are_links_down = False
+            self.are_links_down = self._are_some_down = False
             self._log.warning("links are up again; closed by rules", not_restored=problems)
 
     def _close_guard(self, guard: Guard) -> None:
@@ -215,6 +219,8 @@ class Enforcement:
                 changed = True
             else:
                 self._in_step = True
+                if self._are_some_down and changed:
+                    self._reopen()  # they have a guard now
                 return
 
     def _shut_unguarded(self) -> None:

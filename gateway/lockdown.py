@@ -243,6 +243,10 @@ def _tell(error: Exception) -> None:
 
 
 def _last_resort(complaints: list[str]) -> Exception:
-    from gateway.last_resort import close_links  # noqa: PLC0415 - slow, and seldom needed
+    import signal  # noqa: PLC0415 - slow, and seldom needed
 
+    from gateway.last_resort import close_links  # noqa: PLC0415 - as above
+
+    # Blocked before a link goes down: from then on the end is said in words (`_waited`).
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     return close_links(complaints)

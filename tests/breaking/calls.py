@@ -178,10 +178,24 @@ def _on_descriptor(call: Call, kind: str) -> tuple[str, str]:
     return kind, f"{call.name}{detail} {name}"
 
 
+def _kind_of(descriptor: int) -> tuple[int, int, int]:
+    """Return family, type and protocol of a socket, and close it. Raises OSError.
+
+    One of AF_XDP has no address that could be asked for, so Python makes no object of it. To keep
+    it open would keep its queue from the gateway that comes next.
+    """
+    try:
+        channel = socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    with channel:
+        return channel.family, channel.type, channel.proto
+
+
 def _on_socket(call: Call) -> tuple[str, str]:
     try:
-        with socket.socket(fileno=call.open(_signed(call.arguments[0]))) as channel:
-            family, type_, protocol = channel.family, channel.type, channel.proto
+        family, type_, protocol = _kind_of(call.open(_signed(call.arguments[0])))
     except OSError:
         return "socket", f"{call.name} on something else"
     name = _socket_name(family, type_, protocol)

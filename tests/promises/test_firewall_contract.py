@@ -33,7 +33,7 @@ from gateway.policy.rules import (
     Transport,
 )
 from tests.lab.namespace import Namespace
-from tests.lab.process import PATIENCE, Household, run
+from tests.lab.process import PATIENCE, Household, eventually, run
 from tests.scenarios import SCENARIOS
 from tests.vocabulary import EVERY_WORD
 
@@ -423,6 +423,7 @@ def test_an_apply_among_foreign_changes_holds_or_says_so(
         else:
             held += 1
     meddler.close()
+    eventually(lambda: not bench.own.pids(), timeout=5, what="the last program of the meddler")
     assert held
     bench.apply(EVERY_WORD)
     assert bench.verify(EVERY_WORD) == ()

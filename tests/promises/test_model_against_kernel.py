@@ -217,6 +217,7 @@ def sendable(packet: Packet, *, incoming: bool) -> Packet:
         packet,
         protocol=protocol,
         later_fragment=False,
+        extra_headers=False,  # promises/test_p07_detours.py sends packets with them
         connmark=0,
         mark=0 if incoming else packet.mark,
         state="NEW" if tracked else INVALID,

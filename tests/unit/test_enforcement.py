@@ -15,7 +15,7 @@ from gateway.policy.firewall import closed
 from gateway.policy.pulse import Pulse
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Chain, Family, Ruleset
-from gateway.policy.states import Connected, Locked, Turn
+from gateway.policy.states import Connected, Turn
 from tests.fakes.firewall import FakeFirewall
 from tests.scenarios import IPV4_ONLY, TWO_UPLINKS
 
@@ -264,7 +264,7 @@ def test_a_link_that_appears_in_a_shortage_is_down_until_it_has_a_guard() -> Non
         enforcement.look_around()
     assert namespace.shut_only == {TWO_UPLINKS.uplinks[1].index}
     guard.is_short = False
-    enforcement.enter(Locked())
+    enforcement.look_around()
     assert not namespace.is_shut
     assert guard.closed[-1] == ("eth0", "eth1")
 
