@@ -23,8 +23,19 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
 from gateway.errors import is_shortage
-from gateway.system.links import REQUEST, SIOCGIFFLAGS, SIOCSIFFLAGS
-from gateway.system.netlink import attributes_in
+from gateway.system.links import IFF_LOOPBACK, IFF_UP, REQUEST, SIOCGIFFLAGS, SIOCSIFFLAGS
+from gateway.system.netlink import (
+    ATTRIBUTE,
+    HEADER,
+    LARGEST_DATAGRAM,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    attributes_in,
+)
 
 MARK = "set down by portcullis"
 """How the alias of a link begins that the gateway has set down."""
@@ -37,11 +48,7 @@ RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 """Message types of linux/rtnetlink.h."""
 
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-NLM_F_CREATE = 0x400
-NLMSG_ERROR, NLMSG_DONE = 2, 3
 
-IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 IFLA_IFNAME, IFLA_IFALIAS = 3, 20
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD, IFA_F_PERMANENT = 0x2, 0x80
@@ -52,12 +59,9 @@ RTPROT_KERNEL, RTPROT_BOOT, RTPROT_RA = 2, 3, 9
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 RTNH_F_ONLINK = 0x4
 
-HEADER = struct.Struct("=IHHII")
 LINK = struct.Struct("=BxHiII")
 ADDRESS = struct.Struct("=BBBBi")
 ROUTE = struct.Struct("=BBBBBBBBI")
-ATTRIBUTE = struct.Struct("=HH")
-LARGEST_DATAGRAM = 1 << 16
 MOST_MESSAGES = 10_000
 """Messages of one dump that are read; a neighbour can make more routes than fit an alias."""
 ANSWER_TIME = struct.pack("@ll", 1, 0)
