@@ -33,6 +33,9 @@ from gateway.policy.ways import steady
 LOOKS = 5
 """How often the namespace is looked at anew, because it changed while it was brought into step."""
 
+_GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.ENETDOWN}
+"""What the kernel answers about a link, an address or a route that is not there (any more)."""
+
 _UNPLUG = "stop the workloads, or take the container off its networks: `docker network disconnect`"
 _ROUTES_IGNORED = "the main table has more routes than the gateway reads; the others are ignored"
 _FEWER_ROUTES = "stop the router that advertises them, or set net.ipv6.conf.eth0.accept_ra to 0"
@@ -198,8 +201,10 @@ class Enforcement:
 
         A link can go, come or be renamed meanwhile, and the kernel then refuses what is about it
         (ENODEV, ENOENT, ESRCH, ENETDOWN and others). So an error counts only if the namespace still
-        looks as it did; else it is looked at again. A link that never stays the same is left out at
-        last: it is no uplink, which closes it. Raises KernelError.
+        looks as it did; else it is looked at again. A link that was renamed twice looks as it did
+        too: an answer that something is not there counts only after all attempts. A link that
+        never stays the same is left out at last: it is not an uplink then, which closes it. Raises
+        KernelError.
         """
         looks = [self.facts]
         self._in_step = False
@@ -211,7 +216,8 @@ class Enforcement:
                     self._shut_unguarded()
                     raise
                 found = self._found()
-                if found == self.facts or len(looks) > LOOKS:
+                is_gone = isinstance(err, NetworkError) and err.errno in _GONE
+                if (found == self.facts and not is_gone) or len(looks) > LOOKS:
                     raise
                 self._log.debug("looking again", problem=str(err))
                 looks.append(found)

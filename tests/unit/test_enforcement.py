@@ -375,6 +375,35 @@ def test_a_link_that_goes_while_it_is_looked_at_is_looked_at_again(times: int) -
     assert set(namespace.prepared) == set(names)
 
 
+class Renamed(Namespace):
+    """A namespace whose eth1 is gone when it is set up, and there whenever it is looked for."""
+
+    def __init__(self, times: int, number: int) -> None:
+        super().__init__(TWO_UPLINKS)
+        self.left = times
+        self.number = number
+
+    def prepare(self, uplink: str) -> None:
+        """Answer `number` as often as it is wanted."""
+        if uplink == "eth1" and self.left:
+            self.left -= 1
+            raise NetworkError("there is no such link", uplink, self.number)
+
+
+@pytest.mark.parametrize("number", [errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.ENETDOWN])
+def test_a_link_that_is_renamed_and_back_between_two_looks_costs_nothing(number: int) -> None:
+    """The namespace looks as it did, and the kernel says that the link is not there."""
+    enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, Renamed(3, number))
+    enforcement.look_around()
+    assert enforcement.facts == TWO_UPLINKS
+    with pytest.raises(NetworkError):
+        Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, Renamed(99, number)).look_around()
+    with pytest.raises(NetworkError):
+        Enforcement(
+            Config((IPV4_ONLY,)), FakeFirewall(), None, Renamed(1, errno.EINVAL)
+        ).look_around()
+
+
 def test_a_link_that_never_stays_is_no_uplink_and_starves_nobody() -> None:
     """The number of looks is bounded; those that stay are served, and the next look tries again."""
     namespace = Flapping(1000)
