@@ -2,7 +2,7 @@
 
 import sys
 
-from gateway import lockdown
+from gateway.lock import lockdown
 
 HARMLESS = frozenset({"check", "status", "verify", "help", "-h", "--help", "--version"})
 """The commands that do not lock. All others do, misspelt ones too: a wrong command line is a wrong
@@ -27,7 +27,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001 - the end of the program: told, and an exit code
-        from gateway.last_resort import tell  # noqa: PLC0415 - slow, and seldom needed
+        from gateway.lock.last_resort import tell  # noqa: PLC0415 - slow, and seldom needed
 
         tell(error)
         return 1

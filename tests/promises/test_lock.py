@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import lock_rules
+from gateway.lock import rules as lock_rules
 from tests.lab.namespace import Namespace, connect
 from tests.lab.process import PATIENCE
 from tests.lab.workload import DOCKER_CAPABILITIES, with_capabilities
@@ -18,7 +18,7 @@ from tests.lab.workload import DOCKER_CAPABILITIES, with_capabilities
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P1"), pytest.mark.no_gateway]
 
 PROJECT = Path(__file__).resolve().parents[2]
-LOCK = (sys.executable, "-c", "from gateway import lockdown; print(lockdown.lock())")
+LOCK = (sys.executable, "-c", "from gateway.lock import lockdown; print(lockdown.lock())")
 GATEWAY = (sys.executable, "-m", "gateway")
 WITHOUT_IPV6 = (sys.executable, str(PROJECT / "tests/lab/without_ipv6.py"))
 TOOLS = ("iptables-legacy-restore", "ip6tables-legacy-restore", "nft")

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pytest
 
-from gateway import lock_rules
 from gateway.errors import FirewallError
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.iptables import IptablesFirewall
 from gateway.firewall.nftables import NftablesFirewall
+from gateway.lock import rules as lock_rules
 from gateway.model import Backend
 from gateway.policy.firewall import closed
 from gateway.policy.rules import Accept, Chain, Rule, Ruleset

@@ -62,7 +62,7 @@ ONLY_IMPORTER = {
         "gateway/enforcement.py",
         "gateway/system/hooks.py",
         "gateway/cli.py",
-        "gateway/last_resort.py",
+        "gateway/lock/last_resort.py",
         "gateway/log.py",
         "gateway/reporter.py",
         "gateway/setback.py",

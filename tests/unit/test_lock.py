@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway import lock_rules, lockdown
 from gateway.firewall import render_iptables, render_nftables
 from gateway.firewall.guard import TABLE, DeviceGuard, GuardRules, render_devices
 from gateway.firewall.render_nftables import transaction
+from gateway.lock import lockdown
+from gateway.lock import rules as lock_rules
 from gateway.policy.firewall import closed
 from gateway.policy.rules import Family, is_nameable
 
@@ -63,5 +64,5 @@ def test_nothing_is_imported_before_the_lock_but_the_lock() -> None:
         text=True,
         check=True,
     )
-    expected = ["gateway", "gateway.__main__", "gateway.lock_rules", "gateway.lockdown"]
+    expected = ["gateway", "gateway.__main__", "gateway.lock.rules", "gateway.lock.lockdown"]
     assert done.stdout.split() == expected

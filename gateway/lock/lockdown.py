@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-from gateway.lock_rules import GUARD, GUARD_CHAIN, IPV4, IPV6, NFTABLES
+from gateway.lock.rules import GUARD, GUARD_CHAIN, IPV4, IPV6, NFTABLES
 
 DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 """Where the tools are looked for; never by PATH."""
@@ -237,7 +237,7 @@ def _refuse_unnameable() -> None:
 
 
 def _tell(error: Exception) -> None:
-    from gateway.last_resort import tell  # noqa: PLC0415 - slow, and seldom needed
+    from gateway.lock.last_resort import tell  # noqa: PLC0415 - slow, and seldom needed
 
     tell(error)
 
@@ -245,7 +245,7 @@ def _tell(error: Exception) -> None:
 def _last_resort(complaints: list[str]) -> Exception:
     import signal  # noqa: PLC0415 - slow, and seldom needed
 
-    from gateway.last_resort import close_links  # noqa: PLC0415 - as above
+    from gateway.lock.last_resort import close_links  # noqa: PLC0415 - as above
 
     # Blocked before a link goes down: from then on the end is said in words (`_waited`).
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})

@@ -1,0 +1,1 @@
+"""The first kernel act: closes the namespace before anything heavy is imported."""
