@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
-from gateway import app, log, settings
+from gateway import log, settings
 from gateway.commands.exit_codes import FAILED, OK, USAGE
+from gateway.daemon import main as app
 from gateway.errors import (
     ConfigError,
     GatewayError,

@@ -11,6 +11,8 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
+from gateway.daemon.loop import Supervisor
+from gateway.daemon.ports import Parts
 from gateway.errors import NetworkError
 from gateway.model import (
     Address,
@@ -22,13 +24,11 @@ from gateway.model import (
     Tunnel,
     TunnelStatus,
 )
-from gateway.parts import Parts
 from gateway.policy.firewall import closed
 from gateway.policy.probing import Probe
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Accept, Chain, Family, Ruleset
 from gateway.policy.states import Query
-from gateway.supervisor import Supervisor
 from gateway.system import probe as probing
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.tunnel import FakeTunnel

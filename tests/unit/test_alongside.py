@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.alongside import alongside
+from gateway.daemon.alongside import alongside
 
 
 class Deciding:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.enforcement import LOOKS, Enforcement
+from gateway.daemon.enforcement import LOOKS, Enforcement
 from gateway.errors import FirewallError, KernelError, NetworkError
 from gateway.model import Config, Facts, Interface
 from gateway.policy.firewall import closed

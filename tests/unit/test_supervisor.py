@@ -13,13 +13,13 @@ from itertools import pairwise
 
 import pytest
 
+from gateway.daemon.loop import HEARTBEAT, VERIFY_EVERY
+from gateway.daemon.setback import CLOSING_TIME
 from gateway.errors import FirewallError, NetworkError, NotClosedError, TunnelError
 from gateway.model import EVERYTHING, Config, Endpoint, NamedEndpoint, Peer, Tunnel
 from gateway.policy.machine import RETURN_AFTER
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.states import Reason
-from gateway.setback import CLOSING_TIME
-from gateway.supervisor import HEARTBEAT, VERIFY_EVERY
 from tests.fakes.world import World, other_uplink, summary
 from tests.scenarios import IPV4_ONLY, TWO_UPLINKS
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import structlog
 
-from gateway.enforcement import Enforcement
+from gateway.daemon.enforcement import Enforcement
+from gateway.daemon.ports import Parts
 from gateway.errors import FirewallError, GatewayError, KernelError, NetworkError, TunnelError
 from gateway.model import INTERFACE, Candidate, Config, Tunnel
-from gateway.parts import Parts
 from gateway.policy.dns import resolved, resolvers_of
 from gateway.policy.routing import tunnel_mtu
 from gateway.policy.states import Built, Event, Failed, Resolved, Stop

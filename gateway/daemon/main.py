@@ -13,7 +13,9 @@ from typing import TypeVar
 
 import structlog
 
-from gateway.alongside import alongside
+from gateway.daemon.alongside import alongside
+from gateway.daemon.loop import Supervisor
+from gateway.daemon.ports import Parts
 from gateway.errors import (
     KernelError,
     MissingError,
@@ -27,14 +29,12 @@ from gateway.firewall.choose import choose, take_over
 from gateway.firewall.guard import Guard, GuardRules, guard_for
 from gateway.health import Board, HealthServer
 from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
-from gateway.parts import Parts
 from gateway.policy import limits
 from gateway.policy.dns import resolvers_of
 from gateway.policy.firewall import closed
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
-from gateway.supervisor import Supervisor
 from gateway.system import conntrack, process, sole
 from gateway.system.aside import Aside
 from gateway.system.events import watch

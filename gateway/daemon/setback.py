@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.enforcement import Enforcement
+from gateway.daemon.enforcement import Enforcement
 from gateway.errors import NotClosedError, is_shortage
 
 PAUSE_FIRST = 0.25

@@ -8,11 +8,14 @@ from typing import Any
 
 import structlog
 
-from gateway.connector import Connector
-from gateway.enforcement import Enforcement
+from gateway.daemon.enforcement import Enforcement
+from gateway.daemon.ports import Parts
+from gateway.daemon.prober import Prober
+from gateway.daemon.reporter import Reporter
+from gateway.daemon.setback import Setbacks, end_closed
+from gateway.daemon.workers import Connector
 from gateway.errors import FirewallError, GatewayError, KernelError, TunnelError, is_shortage
 from gateway.model import INTERFACE, Config, Facts, TunnelStatus
-from gateway.parts import Parts
 from gateway.policy.machine import step
 from gateway.policy.routing import fitted
 from gateway.policy.states import (
@@ -33,9 +36,6 @@ from gateway.policy.states import (
     Stopping,
 )
 from gateway.policy.ways import has_moved, shared_addresses, ways
-from gateway.prober import Prober
-from gateway.reporter import Reporter
-from gateway.setback import Setbacks, end_closed
 
 HEARTBEAT = 1.0
 """Seconds that the loop waits at most: how often a connected tunnel is looked at, and told of."""

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import structlog
 
-from gateway.enforcement import Enforcement
-from gateway.parts import Parts
+from gateway.daemon.enforcement import Enforcement
+from gateway.daemon.ports import Parts
+from gateway.daemon.setback import Setback
 from gateway.policy.states import Connected, Reason, State, Stopping
 from gateway.policy.telling import detail, endpoint, name, reason, status_of
-from gateway.setback import Setback
 
 
 class Reporter:

@@ -4,8 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from gateway.daemon.ports import Parts
 from gateway.model import Config
-from gateway.parts import Parts
 from gateway.policy.probing import Probe, probe_for
 from gateway.policy.states import Connected, Probed
 

@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gateway.daemon.needs import Guard, Network
 from gateway.firewall import Firewall
 from gateway.model import Address, Status
-from gateway.needs import Guard, Network
 from gateway.policy.probing import Probe
 from gateway.policy.states import Query
 from gateway.tunnel import TunnelBackend

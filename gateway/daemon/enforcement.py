@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 
 import structlog
 
+from gateway.daemon.needs import Guard, Network
 from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Tunnel
-from gateway.needs import Guard, Network
 from gateway.policy.firewall import closed, essence, ruleset_for
 from gateway.policy.limits import DROP_NET_RAW
 from gateway.policy.routing import (

@@ -1,0 +1,1 @@
+"""What runs while the gateway runs: the loop, what it enforces, and what takes time."""
