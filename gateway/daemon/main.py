@@ -27,7 +27,6 @@ from gateway.errors import (
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.guard import Guard, GuardRules, guard_for
-from gateway.health import Board, HealthServer
 from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
 from gateway.policy import limits
 from gateway.policy.dns import resolvers_of
@@ -35,12 +34,13 @@ from gateway.policy.firewall import closed
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
+from gateway.services.health import Board, HealthServer
+from gateway.services.hooks import Hooks
 from gateway.system import conntrack, process, sole
 from gateway.system.aside import Aside
 from gateway.system.events import watch
 from gateway.system.exclusive import ExclusiveLinks
 from gateway.system.given import Given
-from gateway.system.hooks import Hooks
 from gateway.system.kept import KeptFile
 from gateway.system.kernel import has_xdp
 from gateway.system.links import refuse_unnameable

@@ -60,7 +60,7 @@ ONLY_IMPORTER = {
         "gateway/daemon/main.py",
         "gateway/daemon/workers.py",
         "gateway/daemon/enforcement.py",
-        "gateway/system/hooks.py",
+        "gateway/services/hooks.py",
         "gateway/cli.py",
         "gateway/lock/last_resort.py",
         "gateway/log.py",

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.health import STALE_AFTER, Board, respond
 from gateway.model import Status
+from gateway.services.health import STALE_AFTER, Board, respond
 
 HEALTHY = Status(
     at=100.0,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.system.hooks import GRACE, Hooks
+from gateway.services.hooks import GRACE, Hooks
 
 SLOW = 60
 LIMIT = 2.0

@@ -57,7 +57,7 @@ class Board:
 
     def metrics(self) -> Answer:
         """Return everything that is counted, for Prometheus."""
-        from gateway import metrics  # noqa: PLC0415 - many are never scraped; it costs 7 MB
+        from gateway.services import metrics  # noqa: PLC0415 - many are never scraped; it costs 7 MB
 
         healthy = bool(self._told()["healthy"])
         text = metrics.exposition(self._status, self._clock(), healthy=healthy)

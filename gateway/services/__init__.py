@@ -1,0 +1,1 @@
+"""What others talk to; nothing here decides."""
