@@ -17,7 +17,7 @@ from gateway.model import (
     Tunnel,
     Uplink,
 )
-from gateway.policy.pulse import Pulse
+from gateway.policy.evidence import Pulse
 from gateway.policy.states import (
     Connected,
     Connecting,

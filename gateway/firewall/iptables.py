@@ -11,7 +11,7 @@ Reading and writing avoid what is unsafe in the library for a process like ours:
 - Targets are never looked up as names of chains, because that opens every table of the kernel.
 
 Order. The kernel commits one table at a time, and the filter table decides by marks that the mangle
-table sets: `gateway.firewall.transition`. A process that dies in between leaves the stricter rules.
+table sets: `gateway.policy.transition`. A process that dies in between leaves the stricter rules.
 The families share no packet, so their order is free. Every rule of both is built before the first
 commit.
 """
@@ -37,13 +37,13 @@ from gateway.firewall.render_iptables import (
     render_rule,
     target_of,
 )
-from gateway.firewall.transition import interim
 from gateway.firewall.xt_entry import EXTENSION, Entry, differences, is_standard, packets, parse
 from gateway.firewall.xt_matches import sees_extra_headers
 from gateway.firewall.xt_options import entry_size, lookup_by
 from gateway.firewall.xtables_lock import xtables_lock
 from gateway.policy.limits import blind_to_extra_headers
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
+from gateway.policy.transition import interim
 from gateway.system.capabilities import missing_capabilities
 from gateway.system.kernel import has_ipv6, wait_for_packets_in_flight
 

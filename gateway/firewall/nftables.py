@@ -3,7 +3,7 @@
 Other tables are left alone: Docker's resolver keeps one of its own in the same namespace.
 
 A transaction changes all chains at once, but a packet passes them one after the other, so where
-marks change it takes two: `gateway.firewall.transition`.
+marks change it takes two: `gateway.policy.transition`.
 
 The legacy tables are in force beside it. Once they have been seen to pass everything, what gets
 into them, by a second gateway's lock for one, is drift, and goes when this table has been read
@@ -15,7 +15,6 @@ from gateway.firewall import legacy
 from gateway.firewall.nf_tables import kernel_has_nf_tables
 from gateway.firewall.nft import HeldTable, Nft
 from gateway.firewall.render_nftables import TABLE, render_chains, transaction
-from gateway.firewall.transition import interim
 from gateway.policy.rules import (
     Accept,
     Chain,
@@ -28,6 +27,7 @@ from gateway.policy.rules import (
     SetConnmark,
     Transport,
 )
+from gateway.policy.transition import interim
 from gateway.system import process
 from gateway.system.kernel import wait_for_packets_in_flight
 

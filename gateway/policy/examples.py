@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from gateway.model import Config
+from gateway.policy.evidence import Pulse
 from gateway.policy.marks import SHOWN, with_secret_mark
-from gateway.policy.pulse import Pulse
 from gateway.policy.states import (
     Connected,
     Connecting,

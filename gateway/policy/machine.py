@@ -31,7 +31,7 @@ handshakes. When the way to a server changes, waiting longer than PAUSE has no m
 from dataclasses import replace
 
 from gateway.model import Tunnel, TunnelStatus
-from gateway.policy.pulse import Pulse, foreign_change
+from gateway.policy.evidence import Pulse, foreign_change
 from gateway.policy.states import (
     Asking,
     Begin,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from gateway.model import Address, Candidate, Tunnel, TunnelStatus
-from gateway.policy.pulse import Pulse
+from gateway.policy.evidence import Pulse
 
 RESOLVER_FAILURES = 5
 """Probes in a row that the tunnel's resolver leaves unanswered before it counts as silent.

@@ -1,7 +1,7 @@
 """What a state is called, and what is told of it."""
 
 from gateway.model import Candidate, Status
-from gateway.policy.pulse import Pulse
+from gateway.policy.evidence import Pulse
 from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
 
 ANSWERS = "the server answers"

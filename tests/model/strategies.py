@@ -28,8 +28,8 @@ from gateway.model import (
     Tunnel,
     Uplink,
 )
+from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import ruleset_for
-from gateway.policy.pulse import Pulse
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import Chain, Family, Rule
 from gateway.policy.states import (

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from gateway.daemon.enforcement import LOOKS, Enforcement
 from gateway.errors import FirewallError, KernelError, NetworkError
 from gateway.model import Config, Facts, Interface
+from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import closed
-from gateway.policy.pulse import Pulse
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.states import Connected, Turn

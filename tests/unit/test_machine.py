@@ -17,6 +17,7 @@ from gateway.model import (
     Tunnel,
     TunnelStatus,
 )
+from gateway.policy.evidence import HANDSHAKE_EXPIRES, KEEPALIVE_SIZE, SILENT_AFTER, Pulse
 from gateway.policy.machine import (
     BACKOFF_LAST,
     PATIENCE,
@@ -25,7 +26,6 @@ from gateway.policy.machine import (
     backoff,
     step,
 )
-from gateway.policy.pulse import HANDSHAKE_EXPIRES, KEEPALIVE_SIZE, SILENT_AFTER, Pulse
 from gateway.policy.states import (
     RESOLVER_FAILURES,
     Asking,

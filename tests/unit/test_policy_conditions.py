@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.firewall import render_nftables
+from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import LOOPBACK, essence, ruleset_for
-from gateway.policy.pulse import Pulse
 from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset
 from gateway.policy.states import Reason
 from tests.model import nft_text

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.model import PeerStatus, TunnelStatus
-from gateway.policy.pulse import (
+from gateway.policy.evidence import (
     INITIATION_SIZE,
     KEEPALIVE_SIZE,
     RESPONSE_SIZE,

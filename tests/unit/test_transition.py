@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.firewall.transition import interim
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.rules import Accept, Chain, Drop, Family, Rule, Ruleset, SetMark
+from gateway.policy.transition import interim
 from tests.scenarios import SCENARIOS
 
 MARKING = (Chain.PREROUTING, Chain.OUTPUT_MARK, Chain.POSTROUTING)

@@ -30,10 +30,10 @@ from gateway.model import (
     Tunnel,
 )
 from gateway.policy import marks
+from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.flows import ENCRYPTED, PASSED
 from gateway.policy.limits import NO_GUARD
-from gateway.policy.pulse import Pulse
 from gateway.policy.routing import fitted, routing_for
 from gateway.policy.states import Connected, Turn
 from gateway.system import process
