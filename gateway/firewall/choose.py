@@ -16,8 +16,9 @@ nftables bears our name.
 """
 
 from gateway.errors import FirewallError, MissingError
-from gateway.firewall import Firewall, legacy
+from gateway.firewall import Firewall
 from gateway.firewall.nftables import NftablesFirewall, remove_leftover
+from gateway.firewall.xtables import legacy
 from gateway.model import Backend
 from gateway.policy.rules import Ruleset
 from gateway.system.kernel import wait_for_packets_in_flight
@@ -65,7 +66,7 @@ def _require(firewall: Firewall, closed: Ruleset) -> None:
 
 def _iptables() -> Firewall:
     # Imported here because its libraries may not be there, which is an answer and not a failure.
-    from gateway.firewall.iptables import IptablesFirewall  # noqa: PLC0415
+    from gateway.firewall.xtables.tables import IptablesFirewall  # noqa: PLC0415
 
     return IptablesFirewall.find()
 

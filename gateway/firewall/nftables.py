@@ -11,10 +11,10 @@ back.
 """
 
 from gateway.errors import MissingError
-from gateway.firewall import legacy
 from gateway.firewall.nf_tables import kernel_has_nf_tables
 from gateway.firewall.nft import HeldTable, Nft
 from gateway.firewall.render_nftables import TABLE, render_chains, transaction
+from gateway.firewall.xtables import legacy
 from gateway.policy.rules import (
     Accept,
     Chain,

@@ -1,7 +1,7 @@
 """A firewall without a kernel: the whole protocol, in memory, for tests of what stands above it."""
 
 from gateway.errors import FirewallError
-from gateway.firewall.render_iptables import render
+from gateway.firewall.xtables.render import render
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
 
 OPEN = dict.fromkeys(Chain, "ACCEPT")

@@ -17,9 +17,9 @@ import pytest
 
 from gateway.errors import FirewallError
 from gateway.firewall import Firewall
-from gateway.firewall.iptables import IptablesFirewall
 from gateway.firewall.nftables import NftablesFirewall
-from gateway.firewall.render_iptables import render
+from gateway.firewall.xtables.render import render
+from gateway.firewall.xtables.tables import IptablesFirewall
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.rules import (
     Accept,

@@ -15,9 +15,9 @@ import pytest
 
 from gateway.firewall import Firewall
 from gateway.firewall.guard import Guard, guard_for
-from gateway.firewall.iptables import IptablesFirewall
 from gateway.firewall.nft import Nft
 from gateway.firewall.nftables import NftablesFirewall
+from gateway.firewall.xtables.tables import IptablesFirewall
 from gateway.model import Facts, Uplink
 from gateway.policy.firewall import closed
 from gateway.policy.flows import guard_marks, neighbours

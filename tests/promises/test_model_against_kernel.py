@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from gateway.firewall import Firewall, render_nftables
-from gateway.firewall.iptables import IptablesFirewall
 from gateway.firewall.nftables import NftablesFirewall
+from gateway.firewall.xtables.tables import IptablesFirewall
 from gateway.model import INTERFACE, Config, PortRange, Protocol
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.rules import Chain, Family

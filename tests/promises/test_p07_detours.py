@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.firewall.iptables import IptablesFirewall
-from gateway.firewall.xt_matches import has_match
+from gateway.firewall.xtables.matches import has_match
+from gateway.firewall.xtables.tables import IptablesFirewall
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.flows import EXTRA_HEADERS
 from gateway.policy.rules import Family

@@ -13,8 +13,8 @@ import pytest
 from gateway.errors import FirewallError
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
-from gateway.firewall.iptables import IptablesFirewall
 from gateway.firewall.nftables import NftablesFirewall
+from gateway.firewall.xtables.tables import IptablesFirewall
 from gateway.lock import rules as lock_rules
 from gateway.model import Backend
 from gateway.policy.firewall import closed

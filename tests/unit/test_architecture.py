@@ -54,7 +54,7 @@ MAY_IMPORT = {
 """Each room of `gateway/`, and the other rooms whose names may stand in its imports."""
 
 ONLY_IMPORTER = {
-    "iptc": {"gateway/firewall/iptables.py"},
+    "iptc": {"gateway/firewall/xtables/tables.py"},
     "subprocess": {"gateway/system/process.py"},
     "structlog": {
         "gateway/daemon/main.py",

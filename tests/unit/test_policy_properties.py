@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from gateway.firewall import render_iptables, render_nftables
+from gateway.firewall import render_nftables
+from gateway.firewall.xtables import render as render_iptables
 from gateway.model import INTERFACE
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.rules import Chain, Family, Ruleset, SetMark

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway.firewall.render_iptables import render, render_rule
+from gateway.firewall.xtables.render import render, render_rule
 from gateway.policy.rules import (
     Accept,
     Chain,

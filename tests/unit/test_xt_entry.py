@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.firewall.xt_entry import (
+from gateway.firewall.xtables.entry import (
     ENTRY_SIZE,
     HEADER_SIZE,
     Entry,

@@ -2,7 +2,8 @@
 
 from ipaddress import ip_address, ip_interface, ip_network
 
-from gateway.firewall import render_iptables, render_nftables
+from gateway.firewall import render_nftables
+from gateway.firewall.xtables import render as render_iptables
 from gateway.model import Config, Facts, Route, Uplink
 from gateway.policy.examples import DRAWN_MARK, NOT_YET_KNOWN, each_state
 from gateway.policy.firewall import ruleset_for

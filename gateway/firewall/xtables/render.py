@@ -1,7 +1,7 @@
 """Rules as iptables writes them: the words for python-iptables, and the text of iptables-save.
 
 Pure. `matches_of` and `target_of` are the only translation of a `Rule` into iptables: the text
-below and what `gateway.firewall.iptables` puts into the kernel are both made of them.
+below and what `gateway.firewall.xtables.tables` puts into the kernel are both made of them.
 """
 
 import re

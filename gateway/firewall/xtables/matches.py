@@ -13,7 +13,7 @@ import struct
 from functools import cache
 
 from gateway.errors import FirewallError
-from gateway.firewall.render_iptables import EXTRA_HEADERS
+from gateway.firewall.xtables.render import EXTRA_HEADERS
 from gateway.policy.rules import Family
 
 _REVISION = struct.Struct("=29sB")

@@ -9,7 +9,7 @@ not met it.
 from pathlib import Path
 
 from gateway.errors import FirewallError, MissingError, ProcessError
-from gateway.firewall.render_iptables import TABLES
+from gateway.firewall.xtables.render import TABLES
 from gateway.policy.rules import Family
 from gateway.system import process
 

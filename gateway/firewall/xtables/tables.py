@@ -27,7 +27,18 @@ from functools import cache
 from typing import Any
 
 from gateway.errors import FirewallError, MissingError
-from gateway.firewall.render_iptables import (
+from gateway.firewall.xtables.entry import (
+    EXTENSION,
+    Entry,
+    differences,
+    is_standard,
+    packets,
+    parse,
+)
+from gateway.firewall.xtables.lock import xtables_lock
+from gateway.firewall.xtables.matches import sees_extra_headers
+from gateway.firewall.xtables.options import entry_size, lookup_by
+from gateway.firewall.xtables.render import (
     POLICIES,
     PROTOCOL_NUMBERS,
     TABLES,
@@ -37,10 +48,6 @@ from gateway.firewall.render_iptables import (
     render_rule,
     target_of,
 )
-from gateway.firewall.xt_entry import EXTENSION, Entry, differences, is_standard, packets, parse
-from gateway.firewall.xt_matches import sees_extra_headers
-from gateway.firewall.xt_options import entry_size, lookup_by
-from gateway.firewall.xtables_lock import xtables_lock
 from gateway.policy.limits import blind_to_extra_headers
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
 from gateway.policy.transition import interim

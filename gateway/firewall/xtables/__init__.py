@@ -1,0 +1,1 @@
+"""The backend for the kernel's legacy tables, through python-iptables."""
