@@ -26,7 +26,7 @@ from gateway.errors import (
 )
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
-from gateway.firewall.guard import Guard, GuardRules, guard_for
+from gateway.firewall.nft.guard import Guard, GuardRules, guard_for
 from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
 from gateway.policy import limits
 from gateway.policy.dns import resolvers_of

@@ -17,7 +17,7 @@ nftables bears our name.
 
 from gateway.errors import FirewallError, MissingError
 from gateway.firewall import Firewall
-from gateway.firewall.nftables import NftablesFirewall, remove_leftover
+from gateway.firewall.nft.firewall import NftablesFirewall, remove_leftover
 from gateway.firewall.xtables import legacy
 from gateway.model import Backend
 from gateway.policy.rules import Ruleset

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.firewall.guard import Guard
+from gateway.firewall.nft.guard import Guard
 from gateway.policy import limits
 from tests.lab.frames import Frame
 from tests.lab.gateway import Gateway

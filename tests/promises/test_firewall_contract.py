@@ -17,7 +17,7 @@ import pytest
 
 from gateway.errors import FirewallError
 from gateway.firewall import Firewall
-from gateway.firewall.nftables import NftablesFirewall
+from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.xtables.render import render
 from gateway.firewall.xtables.tables import IptablesFirewall
 from gateway.policy.firewall import closed, ruleset_for

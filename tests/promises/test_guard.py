@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from gateway.firewall import Firewall
-from gateway.firewall.guard import Guard, guard_for
-from gateway.firewall.nft import Nft
-from gateway.firewall.nftables import NftablesFirewall
+from gateway.firewall.nft.firewall import NftablesFirewall
+from gateway.firewall.nft.guard import Guard, guard_for
+from gateway.firewall.nft.table import Nft
 from gateway.firewall.xtables.tables import IptablesFirewall
 from gateway.model import Facts, Uplink
 from gateway.policy.firewall import closed

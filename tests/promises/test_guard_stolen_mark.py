@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.firewall.guard import ROUTED, TABLE
+from gateway.firewall.nft.guard import ROUTED, TABLE
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS
 from tests.lab.probes import ROUTER_MAC, ethernet, udp_packet
 from tests.lab.topology import Lab

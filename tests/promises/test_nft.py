@@ -6,9 +6,9 @@ from ipaddress import ip_interface
 
 import pytest
 
-from gateway.firewall.guard import Guard, guard_for
-from gateway.firewall.nft import Nft
-from gateway.firewall.nftables import NftablesFirewall
+from gateway.firewall.nft.firewall import NftablesFirewall
+from gateway.firewall.nft.guard import Guard, guard_for
+from gateway.firewall.nft.table import Nft
 from gateway.model import Uplink
 from gateway.policy.firewall import closed
 from gateway.system import process

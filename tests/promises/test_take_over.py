@@ -13,7 +13,7 @@ import pytest
 from gateway.errors import FirewallError
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
-from gateway.firewall.nftables import NftablesFirewall
+from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.xtables.tables import IptablesFirewall
 from gateway.lock import rules as lock_rules
 from gateway.model import Backend
@@ -143,7 +143,7 @@ def test_each_backend_can_be_asked_for_and_iptables_comes_first(lab: Lab) -> Non
 ASK = """
 from gateway.errors import MissingError
 from gateway.firewall.choose import choose
-from gateway.firewall.guard import Guard
+from gateway.firewall.nft.guard import Guard
 from gateway.model import Backend
 for ask in (lambda: choose(Backend.AUTO), lambda: choose(Backend.NFTABLES), Guard.find):
     try:

@@ -6,8 +6,8 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from gateway.errors import FirewallError
-from gateway.firewall.guard import TABLE, Guard, GuardRules, guard_for, render_devices
-from gateway.firewall.nft import Nft
+from gateway.firewall.nft.guard import TABLE, Guard, GuardRules, guard_for, render_devices
+from gateway.firewall.nft.table import Nft
 from gateway.model import Route, Uplink
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.rules import Accept, Chain, Reject, Rule, Ruleset

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.firewall import render_nftables
-from gateway.firewall.guard import TABLE, DeviceGuard, GuardRules, render_devices
-from gateway.firewall.render_nftables import transaction
+from gateway.firewall.nft.guard import TABLE, DeviceGuard, GuardRules, render_devices
+from gateway.firewall.nft.render import transaction
+from gateway.firewall.nft.table import render as render_nftables
 from gateway.firewall.xtables import render as render_iptables
 from gateway.lock import lockdown
 from gateway.lock import rules as lock_rules

@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.errors import FirewallError, MissingError, ProcessError
-from gateway.firewall.listing import compare, parse, refused
-from gateway.firewall.nft import HeldTable, Nft, without_marks
+from gateway.firewall.nft.listing import compare, parse, refused
+from gateway.firewall.nft.table import HeldTable, Nft, without_marks
 
 # As nft 1.0.6 printed it, shortened.
 LISTED = """\

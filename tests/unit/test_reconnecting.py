@@ -3,7 +3,7 @@
 from dataclasses import replace
 from ipaddress import ip_address
 
-from gateway.firewall.listing import refused
+from gateway.firewall.nft.listing import refused
 from gateway.firewall.xtables.entry import COUNTERS, ENTRY_SIZE, packets
 from gateway.model import EVERYTHING, NamedEndpoint, Peer
 from gateway.policy.dns import resolved

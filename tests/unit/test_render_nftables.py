@@ -6,7 +6,7 @@ from ipaddress import ip_network
 import pytest
 
 from gateway.errors import FirewallError
-from gateway.firewall.render_nftables import render, render_rule
+from gateway.firewall.nft.render import render, render_rule
 from gateway.policy.rules import (
     Accept,
     Chain,

@@ -15,7 +15,7 @@ from gateway.errors import (
     TunnelError,
     is_shortage,
 )
-from gateway.firewall.nft import Nft
+from gateway.firewall.nft.table import Nft
 from gateway.system import process
 from gateway.system.capabilities import missing_capabilities
 from gateway.system.netlink import attributes_in

@@ -15,10 +15,10 @@ from ipaddress import ip_address
 from gateway.commands.verify.lines import Line
 from gateway.errors import GatewayError, ProcessError
 from gateway.firewall import Firewall
-from gateway.firewall.guard import Guard, guard_for
-from gateway.firewall.nft import Nft
-from gateway.firewall.nftables import NftablesFirewall
-from gateway.firewall.render_nftables import TABLE
+from gateway.firewall.nft.firewall import NftablesFirewall
+from gateway.firewall.nft.guard import Guard, guard_for
+from gateway.firewall.nft.render import TABLE
+from gateway.firewall.nft.table import Nft
 from gateway.model import (
     INTERFACE,
     Address,

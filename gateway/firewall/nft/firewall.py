@@ -11,9 +11,9 @@ back.
 """
 
 from gateway.errors import MissingError
-from gateway.firewall.nf_tables import kernel_has_nf_tables
-from gateway.firewall.nft import HeldTable, Nft
-from gateway.firewall.render_nftables import TABLE, render_chains, transaction
+from gateway.firewall.nft.available import kernel_has_nf_tables
+from gateway.firewall.nft.render import TABLE, render_chains, transaction
+from gateway.firewall.nft.table import HeldTable, Nft
 from gateway.firewall.xtables import legacy
 from gateway.policy.rules import (
     Accept,

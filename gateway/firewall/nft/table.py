@@ -18,8 +18,16 @@ from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 from gateway.errors import FirewallError, MissingError, ProcessError, is_shortage
-from gateway.firewall.listing import HEAD, Listing, compare, parse, parse_code, parse_words, refused
-from gateway.firewall.render_nftables import replacement, transaction
+from gateway.firewall.nft.listing import (
+    HEAD,
+    Listing,
+    compare,
+    parse,
+    parse_code,
+    parse_words,
+    refused,
+)
+from gateway.firewall.nft.render import replacement, transaction
 from gateway.system import process
 
 TIMEOUT = 10.0

@@ -23,9 +23,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from gateway.errors import FirewallError, MissingError
-from gateway.firewall.nf_tables import kernel_has_nf_tables
-from gateway.firewall.nft import HeldTable, Nft
-from gateway.firewall.render_nftables import (
+from gateway.firewall.nft.available import kernel_has_nf_tables
+from gateway.firewall.nft.render import (
     EXTRA_HEADERS,
     device,
     quoted,
@@ -33,6 +32,7 @@ from gateway.firewall.render_nftables import (
     render_headers,
     transaction,
 )
+from gateway.firewall.nft.table import HeldTable, Nft
 from gateway.model import Route, Uplink
 from gateway.policy.flows import EXTRA_HEADERS as EXTRA_HEADERS_WHY
 from gateway.policy.flows import NEIGHBOUR_DISCOVERY
