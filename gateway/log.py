@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from gateway.log_writer import without_waiting
+from gateway.system.log_writer import without_waiting
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 

@@ -36,14 +36,14 @@ from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
 from gateway.services.health import Board, HealthServer
 from gateway.services.hooks import Hooks
-from gateway.system import conntrack, process, sole
+from gateway.system import claim as sole
+from gateway.system import conntrack, process
 from gateway.system.aside import Aside
-from gateway.system.events import watch
 from gateway.system.exclusive import ExclusiveLinks
+from gateway.system.features import has_xdp
 from gateway.system.given import Given
 from gateway.system.kept import KeptFile
-from gateway.system.kernel import has_xdp
-from gateway.system.links import refuse_unnameable
+from gateway.system.link_down import refuse_unnameable
 from gateway.system.lookup import EndpointLookup
 from gateway.system.namespace import Namespace
 from gateway.system.network import Network, ipv6_usable
@@ -51,6 +51,7 @@ from gateway.system.probe import probe
 from gateway.system.reserve import Reserve
 from gateway.system.resolv import FILE, ResolverFile
 from gateway.system.unplug import Unplug
+from gateway.system.watch import watch
 from gateway.system.xdp import Queues
 from gateway.tunnel.choose import choose as choose_tunnel
 

@@ -21,7 +21,7 @@ from gateway.firewall.nft.firewall import NftablesFirewall, remove_leftover
 from gateway.firewall.xtables import legacy
 from gateway.model import Backend
 from gateway.policy.rules import Ruleset
-from gateway.system.kernel import wait_for_packets_in_flight
+from gateway.system.features import wait_for_packets_in_flight
 
 
 def choose(backend: Backend) -> Firewall:

@@ -225,13 +225,13 @@ def _is_shortage(error: OSError) -> bool:
 
 
 def _has_ipv6() -> bool:
-    from gateway.system.kernel import has_ipv6  # noqa: PLC0415 - slow, and seldom needed
+    from gateway.system.features import has_ipv6  # noqa: PLC0415 - slow, and seldom needed
 
     return has_ipv6()
 
 
 def _refuse_unnameable() -> None:
-    from gateway.system.links import refuse_unnameable  # noqa: PLC0415 - slow, and seldom needed
+    from gateway.system.link_down import refuse_unnameable  # noqa: PLC0415 - slow, and seldom needed
 
     refuse_unnameable()
 

@@ -8,7 +8,7 @@ from gateway.errors import NetworkError
 from gateway.model import Facts, Interface
 from gateway.policy.routing import Routing
 from gateway.system.exclusive import ExclusiveLinks
-from gateway.system.links import links_down, links_up, unnameable_links
+from gateway.system.link_down import links_down, links_up, unnameable_links
 from gateway.system.network import DeviceSetting, Network, ipv6_usable
 from gateway.system.unplug import Unplug
 

@@ -22,7 +22,7 @@ from gateway.policy.routing import (
     Routing,
 )
 from gateway.system import route_reading
-from gateway.system.kernel import has_ipv6
+from gateway.system.features import has_ipv6
 from gateway.system.netlink import (
     HEADER,
     NLM_F_CREATE,

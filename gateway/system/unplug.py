@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
 from gateway.errors import is_shortage
-from gateway.system.links import IFF_LOOPBACK, IFF_UP, REQUEST, SIOCGIFFLAGS, SIOCSIFFLAGS
+from gateway.system.link_down import IFF_LOOPBACK, IFF_UP, REQUEST, SIOCGIFFLAGS, SIOCSIFFLAGS
 from gateway.system.netlink import (
     ATTRIBUTE,
     HEADER,

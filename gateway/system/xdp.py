@@ -22,7 +22,7 @@ from collections.abc import Iterable
 
 from gateway.errors import SHORTAGES, MissingError, NetworkError
 from gateway.policy.limits import DROP_NET_RAW
-from gateway.system.kernel import AF_XDP
+from gateway.system.features import AF_XDP
 
 SOL_XDP = 283
 XDP_RX_RING = 2

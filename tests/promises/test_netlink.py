@@ -19,14 +19,14 @@ from gateway.errors import MissingError, NetworkError
 from gateway.model import INTERFACE, PortRange, Protocol, Route
 from gateway.policy.routing import LOCKED, PolicyRule, Routing, TableRoute, routing_for
 from gateway.system import conntrack
-from gateway.system.events import BURST, watch
-from gateway.system.links import refuse_unnameable
+from gateway.system.link_down import refuse_unnameable
 from gateway.system.namespace import Namespace as System
 from gateway.system.netlink import MOST_DECODED, MOST_LISTED
 from gateway.system.network import DeviceSetting, Network
 from gateway.system.routes import RTM_DELROUTE, RTM_DELRULE
 from gateway.system.sockets import sockets_of, udp_sockets
 from gateway.system.unplug import Unplug
+from gateway.system.watch import BURST, watch
 from tests.lab.namespace import Namespace
 from tests.lab.process import PATIENCE
 from tests.scenarios import DUAL, HOLES, SCENARIOS, TWO_UPLINKS

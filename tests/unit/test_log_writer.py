@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.log_writer import LineWriter, Stream, without_waiting
+from gateway.system.log_writer import LineWriter, Stream, without_waiting
 
 F_SETPIPE_SZ = 1031
 """linux/fcntl.h."""

@@ -37,7 +37,7 @@ from gateway.policy.limits import NO_GUARD
 from gateway.policy.routing import fitted, routing_for
 from gateway.policy.states import Connected, Turn
 from gateway.system import process
-from gateway.system.kernel import has_ipv6
+from gateway.system.features import has_ipv6
 from gateway.system.namespace import Namespace
 from gateway.system.network import Network
 

@@ -29,7 +29,7 @@ from gateway.policy.rules import (
 )
 from gateway.policy.transition import interim
 from gateway.system import process
-from gateway.system.kernel import wait_for_packets_in_flight
+from gateway.system.features import wait_for_packets_in_flight
 
 _MODULES = (
     "load the modules nf_tables, nft_ct and nft_reject_inet on the host,"

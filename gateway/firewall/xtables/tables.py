@@ -52,7 +52,7 @@ from gateway.policy.limits import blind_to_extra_headers
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
 from gateway.policy.transition import interim
 from gateway.system.capabilities import missing_capabilities
-from gateway.system.kernel import has_ipv6, wait_for_packets_in_flight
+from gateway.system.features import has_ipv6, wait_for_packets_in_flight
 
 # Without distutils the library asks sysconfig, as it does since Python 3.12 (iptc/util.py). The
 # distutils of setuptools, where that is installed, takes 100 ms to import.
