@@ -1,15 +1,19 @@
-"""The command line: `run` (the default) is here, the other commands are in `commands`.
+"""The command line: the parser, `run` (the default), and the way to each other command.
 
 Each command turns errors into exit codes (`commands/exit_codes.py`); `__main__` returns 1 for an
-error that nobody foresaw.
+unexpected error. The other commands are imported when they are asked for: together they need every
+part of the gateway.
 """
 
+import argparse
 import asyncio
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import structlog
 
-from gateway import log, settings
+from gateway import __version__, log, settings
 from gateway.commands.exit_codes import FAILED, OK, USAGE
 from gateway.daemon import main as app
 from gateway.errors import (
@@ -26,9 +30,24 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command that `arguments` name and return its exit code."""
     if list(arguments) in ([], ["run"]):
         return run()
-    from gateway.commands import main as commands  # noqa: PLC0415 - the gateway needs none of it
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    match asked.command:
+        case "check":
+            from gateway.commands.check.command import check
 
-    return commands.main(arguments)
+            return check(asked)
+        case "status":
+            from gateway.commands.status import status
+
+            return status(as_json=asked.json)
+        case "verify":
+            from gateway.commands.verify.command import verify
+
+            return verify(asked)
+        case _:
+            parser.print_help(sys.stderr)
+            return USAGE
 
 
 def run() -> int:
@@ -69,3 +88,44 @@ def _tell(notices: Iterable[Notice]) -> None:
     logger = structlog.get_logger()
     for notice in notices:
         logger.log(log.LEVELS[notice.weight], notice.message, where=notice.where)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gateway",
+        description="A fail-closed WireGuard gateway. Without a command it is the gateway: it "
+        "closes the network namespace that it is started in, connects, and stays.",
+        epilog="The configuration is read from the environment: docs/configuration.md.",
+    )
+    parser.add_argument("--version", action="version", version=f"portcullis {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("run", help="run the gateway (the default)")
+    shown = commands.add_parser("status", help="show the state of the running gateway")
+    shown.add_argument("--json", action="store_true", help="print JSON")
+    checked = commands.add_parser(
+        "check", help="check the configuration and show what it means; changes nothing"
+    )
+    source = checked.add_mutually_exclusive_group()
+    source.add_argument("--env-file", type=Path, metavar="FILE", help="variables, one per line")
+    source.add_argument(
+        "--compose",
+        type=Path,
+        metavar="FILE",
+        help="a compose file, or - for the output of `docker compose config` on standard input",
+    )
+    checked.add_argument("--service", default="gateway", help="the service in the compose file")
+    checked.add_argument(
+        "--rules", choices=["iptables", "nftables"], help="show the rules of each state"
+    )
+    tried = commands.add_parser(
+        "verify", help="try every way around the tunnel, live and without harm"
+    )
+    tried.add_argument("--json", action="store_true", help="print JSON")
+    tried.add_argument("--cut", action="store_true", help="also take the tunnel down for a moment")
+    tried.add_argument(
+        "--echo",
+        default="",
+        metavar="URL",
+        help="a service that returns the caller's address, asked through the tunnel",
+    )
+    return parser

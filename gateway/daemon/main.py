@@ -168,9 +168,10 @@ def secure() -> Secured:
 def _secure(tools: Tools) -> Secured:
     """Close the namespace completely and read that back; needs no configuration.
 
-    The kernel's own tool has closed it before (gateway.lock.lockdown). Here the rules go in through the
-    backend that will hold them, older flows are forgotten, the routes of the second barrier stand,
-    and packet sockets are shut out. Raises MissingError or KernelError; what is closed stays so.
+    The kernel's own tool has closed it before (gateway.lock.lockdown). Here the rules go in through
+    the backend that will hold them, older flows are forgotten, the routes of the second barrier
+    stand, and packet sockets are shut out. Raises MissingError or KernelError; what is closed stays
+    so.
     """
     with ExitStack() as undo:
         claim = undo.enter_context(sole.claim())

@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from gateway.firewall import Firewall
+from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.nft.firewall import NftablesFirewall
-from gateway.firewall.nft.table import render as render_nftables
 from gateway.firewall.xtables.tables import IptablesFirewall
 from gateway.model import INTERFACE, Config, PortRange, Protocol
 from gateway.policy.firewall import ruleset_for

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands import main as commands
+from gateway import cli
 from tests.configurations import COMPLETE, QUICK, put
 
 
@@ -19,7 +19,7 @@ def test_problems_and_notices_go_to_standard_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Both: what is told beside a problem often says where it comes from."""
-    code = commands.main(["check", "--env-file", env_file(tmp_path, WIREGUARD_MTU="9", PUID="1")])
+    code = cli.main(["check", "--env-file", env_file(tmp_path, WIREGUARD_MTU="9", PUID="1")])
     said = capsys.readouterr()
     assert code == 2
     assert not said.out
@@ -34,7 +34,7 @@ def test_the_rules_admit_the_server_in_either_family(
 ) -> None:
     """The container of the example has both."""
     file = env_file(tmp_path, WIREGUARD_ENDPOINT_IP=server)
-    assert commands.main(["check", "--env-file", file, "--rules", syntax]) == 0
+    assert cli.main(["check", "--env-file", file, "--rules", syntax]) == 0
     said = capsys.readouterr().out
     rules = [line for line in said.splitlines() if "P3 " in line]
     assert any(server in line for line in rules)
@@ -54,7 +54,7 @@ def test_a_servers_name_has_a_state_of_its_own(
         WIREGUARD_ENDPOINT_IP="vpn.example.com",
         WIREGUARD_ENDPOINT_RESOLVER=resolver,
     )
-    assert commands.main(["check", "--env-file", file, "--rules", "nftables"]) == 0
+    assert cli.main(["check", "--env-file", file, "--rules", "nftables"]) == 0
     said = capsys.readouterr().out
     assert "192.0.2.1 represents the address that a server's name resolves to" in said
     looking_up = said.partition("# Looking up the server's name")[2].partition("\n# ")[0]
@@ -75,7 +75,7 @@ def test_every_value_of_every_peer_has_its_origin(
         "compose.yml",
         "services: {gateway: {volumes: ['./wg0.conf:/config/wg0.conf']}}",
     )
-    assert commands.main(["check", "--compose", str(tmp_path / "compose.yml")]) == 0
+    assert cli.main(["check", "--compose", str(tmp_path / "compose.yml")]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name, value, origin in [
         ("(ListenPort)", "4000", "/config/wg0.conf line 4"),

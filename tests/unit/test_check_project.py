@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.commands import main as commands
+from gateway import cli
 from gateway.commands.check.compose import STANDARD_INPUT
 from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
@@ -356,7 +356,7 @@ def test_the_output_of_docker_compose_config_is_read_from_standard_input(
     assert shown_from(loaded, "WIREGUARD_PRIVATE_KEY", "/config/wg0.conf line 2")
     assert "standard input: port 8080/tcp is published but stays closed" in told(loaded)
     feed(monkeypatch, text.encode())
-    assert commands.main(["check", "--compose", "-"]) == 0
+    assert cli.main(["check", "--compose", "-"]) == 0
     assert "10.2.0.2/32" in capsys.readouterr().out
 
 
@@ -375,7 +375,7 @@ def test_what_is_wrong_with_standard_input_is_told(
 ) -> None:
     """As of a file."""
     feed(monkeypatch, raw)
-    assert commands.main(["check", "--compose", "-"]) == 2
+    assert cli.main(["check", "--compose", "-"]) == 2
     assert expected in capsys.readouterr().err
 
 

@@ -29,7 +29,7 @@ def due(known: Ledger, words: str = WORDS) -> bool:
     commits = (
         commit for commit in COMMITS if not Ledger(frozenset({words})).is_due(words, (), commit)
     )
-    return known.is_due(words, ["gateway/daemon/main.py"], next(commits))
+    return known.is_due(words, ["gateway/app.py"], next(commits))
 
 
 def test_what_is_proven_is_due_again_when_its_code_has_changed(code: Path, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.nft.guard import TABLE, DeviceGuard, GuardRules, render_devices
 from gateway.firewall.nft.render import transaction
-from gateway.firewall.nft.table import render as render_nftables
 from gateway.firewall.xtables import render as render_iptables
 from gateway.lock import lockdown
 from gateway.lock import rules as lock_rules
@@ -65,5 +65,5 @@ def test_nothing_is_imported_before_the_lock_but_the_lock() -> None:
         text=True,
         check=True,
     )
-    expected = ["gateway", "gateway.__main__", "gateway.lock.rules", "gateway.lock.lockdown"]
-    assert done.stdout.split() == expected
+    lock = ["gateway.lock", "gateway.lock.lockdown", "gateway.lock.rules"]
+    assert done.stdout.split() == ["gateway", "gateway.__main__", *lock]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.firewall.nft.table import render as render_nftables
+from gateway.firewall.nft import render as render_nftables
 from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import LOOPBACK, essence, ruleset_for
 from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.firewall.nft.table import render as render_nftables
+from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.xtables import render as render_iptables
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.routing import (

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from gateway.firewall.nft.table import render as render_nftables
+from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.xtables import render as render_iptables
 from gateway.model import INTERFACE
 from gateway.policy.firewall import ruleset_for

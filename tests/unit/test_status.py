@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.commands import main
+from gateway import cli
 from gateway.commands import status as status_command
 from gateway.commands.status import for_people, visible
 from healthcheck import __main__ as program
@@ -103,7 +103,7 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up_after_the_time_limit(
         monkeypatch.setattr(module, "TIME_LIMIT", 0.5)
     with server(byte_by_byte) as (port, _):
         monkeypatch.setenv("HEALTH_SERVER_ADDRESS", f"127.0.0.1:{port}")
-        assert main.main(["status"]) == 1
+        assert cli.main(["status"]) == 1
     said = capsys.readouterr()
     assert said.err == f"no complete answer within 0.5 s: 127.0.0.1:{port}\n"
     assert said.out == ""

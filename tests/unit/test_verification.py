@@ -11,7 +11,7 @@ from gateway.commands.verify.lines import judged
 from gateway.commands.verify.packets import frame, udp_packet
 from gateway.commands.verify.trials import TARGETS, on_a_link, quick, trials
 from gateway.commands.verify.witness import goes_nowhere
-from gateway.firewall.nft.table import render as render_nftables
+from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.xtables import render as render_iptables
 from gateway.model import EVERYTHING, Endpoint, Facts, NamedEndpoint, Peer, Tunnel
 from gateway.policy.firewall import ruleset_for

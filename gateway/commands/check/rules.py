@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address, ip_interface, ip_network
 
-from gateway.firewall.nft.table import render as render_nftables
+from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.xtables import render as render_iptables
 from gateway.model import Config, Facts, Route, Uplink
 from gateway.policy.examples import DRAWN_MARK, NOT_YET_KNOWN, each_state
