@@ -1,6 +1,7 @@
 """The import table of docs/architecture.md: which part imports which."""
 
 import ast
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,9 @@ IMPORTS = {
     "model": set(),
 }
 """Each part of `gateway/`, a package or a module at its top, and the parts that it imports."""
+
+UNDRAWN = {"errors", "model"}
+"""Parts that nearly every other part imports: the diagram leaves their arrows out."""
 
 FLOORS = 7
 """The most parts that may lie one above the other."""
@@ -126,6 +130,19 @@ def floors(graph: Mapping[str, set[str]]) -> list[set[str]]:
 def test_each_part_imports_what_the_table_lists_and_nothing_else() -> None:
     """A line that nothing uses is an invitation, so it fails too."""
     assert edges(part) == IMPORTS
+
+
+def test_the_diagram_shows_the_table() -> None:
+    """All arrows but those to `errors` and `model`, which would hide the others."""
+    text = (PROJECT / "docs" / "architecture.md").read_text("utf-8")
+    diagram = re.findall(r"```mermaid\n(.*?)```", text, re.DOTALL)[0]
+    drawn = {
+        name: set(imported.split(" & "))
+        for name, imported in re.findall(r"^ +(\w+) --> ([\w &]+)$", diagram, re.MULTILINE)
+    }
+    assert drawn == {
+        name: others for name, imported in IMPORTS.items() if (others := imported - UNDRAWN)
+    }
 
 
 def test_data_flows_one_way() -> None:

@@ -146,6 +146,16 @@ def test_the_files_that_the_architecture_names_are_there() -> None:
     assert named - there == set()
 
 
+def test_the_paths_through_the_code_name_what_is_there() -> None:
+    """Each name on the page is defined in the file that it links to."""
+    text = (DOCS / "architecture.md").read_text("utf-8")
+    named = re.findall(r"`(\w+)` in\s\[`[^`]+`\]\(\.\./(gateway/[\w/]+\.py)\)", text)
+    assert len(named) >= 7
+    for name, path in named:
+        source = (PROJECT / path).read_text("utf-8")
+        assert re.search(rf"^ *(?:def|class) {name}\b", source, re.MULTILINE), (name, path)
+
+
 @pytest.mark.parametrize(
     "path", [PROJECT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name
 )
