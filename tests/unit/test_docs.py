@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def promised() -> set[str]:
     return set(re.findall(r"^\*\*(P\d+) ", text, re.MULTILINE))
 
 
+@cache
 def proven() -> dict[str, set[str]]:
     """Return the numbers that a test claims to prove, by its marker, with the files that do."""
     found: dict[str, set[str]] = {}
@@ -156,13 +158,34 @@ def test_the_paths_through_the_code_name_what_is_there() -> None:
         assert re.search(rf"^ *(?:def|class) {name}\b", source, re.MULTILINE), (name, path)
 
 
+def test_the_readme_links_every_promise_to_a_test_of_it() -> None:
+    """The link says the number, and the file that it opens proves that promise."""
+    text = (PROJECT / "README.md").read_text("utf-8")
+    links = re.findall(r"\[(P\d+)\]\(tests/([\w/]+\.py)\)", text)
+    assert {number for number, _ in links} == promised()
+    assert [(number, file) for number, file in links if file not in proven()[number]] == []
+
+
 @pytest.mark.parametrize(
-    "path", [PROJECT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name
+    "path",
+    [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))],
+    ids=lambda path: path.name,
 )
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
     """Whoever follows a link finds a file."""
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
         assert (path.parent / target).exists(), target
+
+
+def test_every_file_that_the_recipes_name_is_there() -> None:
+    """Paths in code spans; a bare name is in the folder of a path before it."""
+    text = (PROJECT / "CONTRIBUTING.md").read_text("utf-8")
+    paths = re.findall(r"`([\w.]+(?:/[\w.-]+)+\.(?:py|md|in))`", text)
+    assert paths
+    assert [path for path in paths if not (PROJECT / path).is_file()] == []
+    folders = {(PROJECT / path).parent for path in paths}
+    for name in re.findall(r"`(\w+\.py)`", text):
+        assert any((folder / name).is_file() for folder in folders), name
 
 
 def test_every_script_that_the_readme_names_is_there() -> None:
