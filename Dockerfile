@@ -1,10 +1,10 @@
 # Two stages: the first has a compiler and pip, the second has neither.
-# Debian names its directories by architecture; nothing here does, so amd64 and arm64 build alike.
-# Plain enough for Docker's classic builder (20.10): no RUN --mount, no here-documents.
+# No line names an architecture, as Debian's directories do, so amd64 and arm64 build alike.
+# Docker's classic builder (20.10) can build it: no RUN --mount, no here-documents.
 
 FROM debian:trixie-slim AS builder
 
-# python-iptables is published as source only: it needs a C compiler, the rest are wheels.
+# python-iptables is published as source only, so it needs a C compiler; the rest are wheels.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
@@ -21,8 +21,8 @@ RUN python3 -m venv tools \
     && tools/bin/pip --python /opt/portcullis/bin/python install --no-index --no-deps --no-compile \
         wheels/*.whl
 
-# python-iptables finds its libraries by running ldconfig, which costs more than everything else at
-# start, unless these names lead to them. The links dangle here and are whole in the final image.
+# Without these links, python-iptables finds its libraries by running ldconfig, which takes longer
+# than the rest of the start. The links dangle here; their targets are in the final image.
 RUN libraries=/usr/lib/$(python3 -c 'import sysconfig; print(sysconfig.get_config_var("MULTIARCH"))') \
     && mkdir /opt/portcullis/iptables \
     && ln -s "$libraries/xtables" /opt/portcullis/iptables/xtables \
@@ -32,8 +32,8 @@ RUN libraries=/usr/lib/$(python3 -c 'import sysconfig; print(sysconfig.get_confi
     && ln -s /opt/portcullis/lib/python3*/site-packages/libxtwrapper.*.so \
         /opt/portcullis/iptables/libxtwrapper.so
 
-# The project last, so that a change of it rebuilds nothing above. What is compiled here is never
-# checked against its source again: the image is not edited in place, and start-up is what counts.
+# The project comes last, so that a change of it rebuilds nothing above. Python never compares the
+# compiled files with their source: nothing edits the image in place, and this starts faster.
 COPY pyproject.toml README.md LICENSE ./
 COPY healthcheck healthcheck
 COPY gateway gateway
@@ -51,10 +51,10 @@ LABEL org.opencontainers.image.title="Portcullis" \
       org.opencontainers.image.description="A fail-closed WireGuard gateway for containers" \
       org.opencontainers.image.documentation="docs/image.md"
 
-# iptables brings the legacy tools that close the namespace before anything else is loaded, nftables
-# serves kernels without the legacy tables, wireguard-go serves kernels without WireGuard. That one
-# keeps its socket, which tells the keys, in /run/wireguard: a directory of this container alone. It
-# must not lead to /dev/shm, which the containers of a pod share; a read-only one needs a tmpfs there.
+# iptables has the legacy tools that close the namespace before anything else is loaded. nftables is
+# for kernels without the legacy tables, wireguard-go for kernels without WireGuard. wireguard-go
+# keeps its socket, through which the keys can be read, in /run/wireguard. That must not be a link to
+# /dev/shm, which the containers of a pod share; a read-only container needs a tmpfs there.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends iptables nftables python3 wireguard-go \
     && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
@@ -68,17 +68,17 @@ ENV PATH=/opt/portcullis/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     XTABLES_LIBDIR=/opt/portcullis/iptables/xtables \
     PYTHON_IPTABLES_XTABLES_VERSION=12
 
-# Root, with the few capabilities that Docker leaves it: netfilter and netlink ask for NET_ADMIN, and
-# Docker gives a user other than root none of the capabilities that it is told to add.
+# Root, with the few capabilities that Docker leaves it: netfilter and netlink require NET_ADMIN, and
+# Docker gives added capabilities to no user except root.
 USER root
 
-# One failure is enough for red: the gateway has made up its mind before it answers 503. Failures
-# count after start-period only, the time that a slow server has for the first handshake. Each check
-# costs the engine more than us: five seconds between two is what a small machine does not feel.
+# One failure is enough: the gateway is sure before it answers 503. Failures count only after
+# start-period, which is the time that a slow server has for the first handshake. A check costs the
+# engine more than the gateway; every five seconds is light enough for a small machine.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=1 \
     CMD ["/opt/portcullis/bin/python", "-I", "-m", "healthcheck"]
 
 STOPSIGNAL SIGTERM
 
-# -I: no PYTHON* variable, no module from the working directory or a home directory gets in.
+# -I: Python ignores PYTHON* variables and modules in the working directory or a home directory.
 ENTRYPOINT ["/opt/portcullis/bin/python", "-I", "-m", "gateway"]
