@@ -1,43 +1,43 @@
-"""PID 1: close the namespace, then hand over to the command line."""
+"""Process 1: closes the namespace, then runs the command line."""
 
 import sys
 
 from gateway.lock import lockdown
 
 HARMLESS = frozenset({"check", "status", "verify", "help", "-h", "--help", "--version"})
-"""The commands that do not lock. All others do, misspelt ones too: a wrong command line is a wrong
+"""The commands that do not lock. All others do, also misspelt ones: a wrong command line is a wrong
 configuration, and leaves the namespace closed."""
 
 
 def main() -> int:
-    """Run the command that the arguments name, `run` without any; return the exit code.
+    """Run the command that the arguments name, `run` by default; return the exit code.
 
-    Nothing that goes wrong here opens anything: the rules stay as they are.
+    An error here opens nothing: the rules stay as they are.
     """
     argv = sys.argv[1:]
     harmless = not HARMLESS.isdisjoint(argv[:1]) or not {"-h", "--help"}.isdisjoint(argv)
     try:
         if not harmless:
             lockdown.lock()
-            _keep_memory_to_itself()
-            _keep_signals_waiting()
+            _prevent_core_dumps()
+            _block_stop_signals()
         from gateway import cli  # noqa: PLC0415 - imports everything, so after the lock
 
         return cli.main(argv)
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # noqa: BLE001 - the end of the program: told, and an exit code
-        from gateway.lock.last_resort import tell  # noqa: PLC0415 - slow, and seldom needed
+    except Exception as error:  # noqa: BLE001 - the end of the program: reported, with an exit code
+        from gateway.lock.last_resort import report  # noqa: PLC0415 - slow, and seldom needed
 
-        tell(error)
+        report(error)
         return 1
 
 
-def _keep_memory_to_itself() -> None:
-    """Let no crash of this process or its children write a core dump, in which the keys would be.
+def _prevent_core_dumps() -> None:
+    """Prevent core dumps of this process and its children, which would contain the keys.
 
-    A limit of 1 and not 0: where core dumps go to a program, which may be the host's, the kernel
-    takes no notice of 0 and refuses 1 (fs/coredump.c). A limit that is 0 already cannot be raised.
+    The limit is 1 instead of 0: if core dumps go to a program, which may be the host's, the kernel
+    ignores 0 and respects 1 (fs/coredump.c). A limit that is 0 already cannot be raised.
     """
     import resource  # noqa: PLC0415 - slow, so after the lock
 
@@ -47,11 +47,11 @@ def _keep_memory_to_itself() -> None:
         return
 
 
-def _keep_signals_waiting() -> None:
-    """Let the signals that stop the gateway wait until its loop can answer them (app.serve).
+def _block_stop_signals() -> None:
+    """Block the signals that stop the gateway until its loop handles them (`daemon.main.serve`).
 
     Process 1 would lose them: without a handler they have no effect on it, unless they are blocked
-    (signal(7)). Anybody else would end in the middle of something.
+    (signal(7)). Any other process would end in the middle of its work.
     """
     import signal  # noqa: PLC0415 - slow, so after the lock
 

@@ -1,1 +1,1 @@
-"""What Docker's HEALTHCHECK runs: standard library only."""
+"""The command of Docker's HEALTHCHECK: standard library only."""

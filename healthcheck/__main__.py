@@ -1,10 +1,10 @@
-"""Ask the gateway once whether it is healthy; say why in one line and in the exit code.
+"""Asks the gateway once whether it is healthy; prints one line and returns the exit code.
 
 Docker starts this every few seconds for the life of the container, on machines where that shows
-on the power bill. So it speaks the few words of HTTP itself: with `http.client` it takes twice as
-long to start. It runs in the namespace that the workloads share, where any of them could listen
-on the gateway's port while the gateway is gone: a reply is not believed to be small, prompt or
-sane, and only one in the gateway's own form counts as healthy.
+on the power bill. So it contains the little HTTP that it needs: with `http.client` it takes twice
+as long to start. It runs in the namespace that the workloads share, where any of them could listen
+on the gateway's port while the gateway is gone. So a reply may be large, slow or malformed, and
+only one in the gateway's own form counts as healthy.
 """
 
 import json
@@ -14,7 +14,7 @@ from time import monotonic
 
 VARIABLE = "HEALTH_SERVER_ADDRESS"
 DEFAULT = "127.0.0.1:9999"
-TIME_LIMIT = 3.0  # seconds for everything, also when the reply comes byte by byte
+TIME_LIMIT = 3.0  # seconds for everything, even if the reply comes byte by byte
 LARGEST_REPLY = 65536  # bytes
 LONGEST_LINE = 300  # characters
 HIGHEST_PORT = 65535
@@ -24,18 +24,18 @@ ASK_INSTEAD = {
     "0.0.0.0": "127.0.0.1",  # noqa: S104 - an address to ask, nothing is bound
     "::": "::1",
 }
-"""Where to ask a server that listens on every address, or under a name that needs no resolver."""
+"""The address to ask if the server listens on every address, or on localhost."""
 
 
-class Unhealthy(Exception):  # noqa: N818 - an answer more than a fault
-    """The gateway is not healthy, or does not say so convincingly; the text says why."""
+class Unhealthy(Exception):  # noqa: N818 - a verdict more than an error
+    """The gateway is not healthy, or its reply is not valid; the text says why."""
 
 
 def parse_address(text: str) -> tuple[str, int]:
     """Return the host and port to ask for a listening address: `host:port`, `[v6]:port`, `:port`.
 
-    Raises Unhealthy naming the variable. Names other than localhost are refused, because a resolver
-    that does not answer could hold the check up beyond its time limit.
+    Raises Unhealthy with the name of the variable. It refuses names other than localhost, because a
+    resolver that does not answer could delay the check beyond its time limit.
     """
     host, colon, port = text.rpartition(":")
     family = socket.AF_INET
@@ -58,8 +58,8 @@ def parse_address(text: str) -> tuple[str, int]:
 def ask(host: str, port: int) -> bytes:
     """Send GET /healthz and return the whole reply, head and body.
 
-    Raises TimeoutError after TIME_LIMIT seconds in all, other OSErrors as the socket does, and
-    Unhealthy for a reply that does not end.
+    Raises TimeoutError after TIME_LIMIT seconds in total, any OSError of the socket, and Unhealthy
+    for a reply that is too long.
     """
     deadline = monotonic() + TIME_LIMIT
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -81,24 +81,24 @@ def ask(host: str, port: int) -> bytes:
 
 
 def judge(reply: bytes) -> str:
-    """Return what a healthy gateway says of itself; raises Unhealthy with what another one says."""
+    """Return the state of a healthy gateway; raises Unhealthy with the state of any other."""
     head, _, body = reply.partition(b"\r\n\r\n")
     version, _, rest = head.partition(b" ")
     status = rest[:3]
     try:
-        told = json.loads(body)
+        answer = json.loads(body)
     except (ValueError, RecursionError):
-        told = None
-    if not version.startswith(b"HTTP/1.") or not isinstance(told, dict) or "state" not in told:
+        answer = None
+    if not version.startswith(b"HTTP/1.") or not isinstance(answer, dict) or "state" not in answer:
         raise Unhealthy("the reply is not the gateway's: does another program use this port?")
-    account = ": ".join(str(told[key]) for key in ("state", "reason") if told.get(key))
+    summary = ": ".join(str(answer[key]) for key in ("state", "reason") if answer.get(key))
     if status != b"200":
-        raise Unhealthy(account)
-    return account
+        raise Unhealthy(summary)
+    return summary
 
 
 def check(address: str) -> str:
-    """Return what the gateway that listens on `address` says; raises Unhealthy when not healthy."""
+    """Return the state of the gateway that listens on `address`; raises Unhealthy."""
     host, port = parse_address(address)
     try:
         return judge(ask(host, port))
@@ -110,13 +110,13 @@ def check(address: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Make `text` fit for one line of any log: plain ASCII, no control characters, not endless."""
+    """Return `text` as one line for any log: printable ASCII, at most LONGEST_LINE characters."""
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     words = " ".join(printable.encode("ascii", "backslashreplace").decode().split())
     return words[:LONGEST_LINE]
 
 
-def written(text: str) -> str:
+def unquoted(text: str) -> str:
     """Return a variable's value without the quotes that a compose list leaves around it."""
     text = text.strip()
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
@@ -124,13 +124,13 @@ def written(text: str) -> str:
 
 
 def main() -> int:
-    """Print the verdict and return the exit code that Docker understands: 0 healthy, 1 not."""
+    """Print the verdict and return the exit code for Docker: 0 healthy, 1 not."""
     try:
-        account = check(written(os.environ.get(VARIABLE, "")) or DEFAULT)
+        summary = check(unquoted(os.environ.get(VARIABLE, "")) or DEFAULT)
     except Unhealthy as err:
         print(one_line(f"unhealthy: {err}"))
         return 1
-    print(one_line(f"healthy: {account}"))
+    print(one_line(f"healthy: {summary}"))
     return 0
 
 

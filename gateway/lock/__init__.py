@@ -1,1 +1,1 @@
-"""The first kernel act: closes the namespace before anything heavy is imported."""
+"""Closes the namespace before anything heavy is imported."""

@@ -1,4 +1,4 @@
-"""What is done and said when the gateway cannot go on."""
+"""What the gateway does and reports when it cannot continue."""
 
 import os
 import sys
@@ -12,13 +12,13 @@ from gateway.system.log_writer import without_waiting
 from gateway.system.unplug import Unplug
 
 NOT_NOW = "not now"
-"""How the complaint begins of a tool that could not be run, or was not let finish."""
+"""How a failure begins that may clear: a tool did not start, or reached its time limit."""
 
 
-def close_links(complaints: Iterable[str]) -> MissingError:
-    """Set every link but the loopback down, because no firewall could be set.
+def close_links(failures: Iterable[str]) -> MissingError:
+    """Set every link except the loopback down, because no firewall could be set.
 
-    `complaints` are what the firewalls' tools said. Return the error that says what is missing,
+    `failures` are the messages of the firewalls' tools. Return the error that says what is missing,
     what to do, and which links are still up.
     """
     try:
@@ -26,31 +26,31 @@ def close_links(complaints: Iterable[str]) -> MissingError:
             still_up = unplug.pull()
         state = f"still up: {', '.join(still_up)}" if still_up else "every link is down"
     except OSError as err:
-        state = f"the links are as they were: {err}"
+        state = f"no link was changed: {err}"
     if missing := missing_capabilities("NET_ADMIN", "NET_RAW"):
         names = " and ".join(f"CAP_{name}" for name in missing)
         remedy = f"add {' and '.join(missing)} to cap_add"
         if os.geteuid() != 0:
-            remedy = "run as root: the capabilities that Docker adds reach no other user"
+            remedy = "run as root: Docker gives added capabilities to no other user"
         return MissingError(f"cannot lock the namespace without {names} ({state})", remedy)
-    said = "; ".join(dict.fromkeys(complaints)) or "no tool found"
-    if any(complaint.startswith(NOT_NOW) for complaint in complaints):
+    messages = "; ".join(dict.fromkeys(failures)) or "no tool found"
+    if any(failure.startswith(NOT_NOW) for failure in failures):
         return MissingError(
-            f"cannot lock the namespace yet ({state}; {said})",
-            "the gateway tries again; if it goes on, raise pids_limit, ulimits or mem_limit",
+            f"cannot lock the namespace yet ({state}; {messages})",
+            "the gateway tries again; if this continues, raise pids_limit, ulimits or mem_limit",
         )
     return MissingError(
         "cannot lock the namespace: neither iptables nor nftables works for both IPv4 and IPv6"
-        f" ({state}; {said})",
+        f" ({state}; {messages})",
         "load iptable_filter, iptable_mangle, ip6table_filter and ip6table_mangle, or nf_tables,"
         " on the host",
     )
 
 
-def tell(error: Exception) -> None:
-    """Say in one line what went wrong; with LOG_LEVEL=debug, where as well.
+def report(error: Exception) -> None:
+    """Write one line about `error` to stderr; with LOG_LEVEL=debug, the traceback too.
 
-    What a foreign error says of itself may hold a key, so of that only the kind is shown.
+    The message of an error that is not ours may contain a key, so only its type is shown.
     """
     if isinstance(error, GatewayError):
         line = str(error)

@@ -1,13 +1,13 @@
-"""The first kernel act: refuse everything but loopback, before anything heavy is imported.
+"""Rejects everything except loopback, before anything heavy is imported.
 
-The rules are text that is known beforehand, loaded by the kernel's own tools, because starting
-them takes 3 ms and importing python-iptables 30 to 200. Both families at once, since a family that
-waits is open. Where the legacy tables do not lock, nftables does; where nothing does, every link
-but the loopback goes down. Nothing here accepts anything but loopback, needs configuration, or
-takes rules away: whatever fails leaves the namespace as closed as it was. Where a tool could not be
-started for now, or took too long, the links wait for it down: `app.secure` sets them up again.
+The rules are constant text. The kernel's own tools load it, because starting them takes 3 ms and
+importing python-iptables 30 to 200. Both families are loaded at once: a family that waits is open.
+If the legacy tables cannot lock, nftables does; if neither can, every link except the loopback
+goes down. Nothing here accepts anything except loopback, needs configuration, or removes rules, so
+every failure leaves the namespace as closed as it was. If a tool cannot be started yet, or takes
+too long, the links stay down until it works: `daemon.main.secure` sets them up again.
 
-At the top only modules that the interpreter has loaded anyway; `-X importtime` tells.
+This module imports only what the interpreter has loaded anyway (`-X importtime` shows it).
 """
 
 import os
@@ -17,110 +17,110 @@ import time
 from gateway.lock.rules import GUARD, GUARD_CHAIN, IPV4, IPV6, NFTABLES
 
 DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/local/sbin")
-"""Where the tools are looked for; never by PATH."""
+"""The directories of the tools; PATH is never used."""
 
 UNGUARDED = "lo"
-"""The link that is no uplink. One called wg0 may be; if it is the tunnel that a former gateway has
-left, nothing should go by it either."""
+"""The only link without a guard. An uplink may be called wg0; a tunnel that an earlier gateway left
+behind must not send anything either."""
 
 LOCK_FILES = ("/run/xtables.lock", "/dev/null")
-"""What the tools of iptables lock: their own file, and one that is there on a read-only system."""
+"""What the tools of iptables lock: their own file, or one that exists on a read-only system."""
 
 TOOL_SECONDS = 3.0
-"""How long a tool may take; it waits for the lock file for one second of it."""
+"""How long a tool may take, including up to one second for the lock file."""
 
 RETRY_SECONDS = 1.0
-"""The pause between two attempts to lock while no tool can be run."""
+"""The pause between two attempts to lock while no tool can be started."""
 
 NOT_NOW = "not now"
-"""How the complaint begins of a tool that could not be run, or was not let finish; last_resort has
-the word too."""
+"""How a failure begins that may clear: a tool did not start, or reached its time limit.
+last_resort has the same text."""
 
 Job = tuple[str, tuple[str, ...], str]
 """A tool, its arguments, its input."""
 
 
 def lock() -> str:
-    """Close the namespace and return the name of the firewall that holds it closed.
+    """Close the namespace and return the name of the firewall that keeps it closed.
 
-    Raises MissingError when no firewall did; then every link is down that could be set down. And
-    when a link has a name that no rule can carry; then that link is down.
+    Raises MissingError if no firewall can; then every link is down that could be set down. It does
+    so too if rules cannot use the name of a link; then that link is down.
     """
     firewall, all_named, error = _locked()
     if error:
-        _tell(error)
-    while error and _waited():
+        _report(error)
+    while error and _wait_for_retry():
         firewall, all_named, error = _locked()
     if error:
         raise error
     if not all_named:
         _refuse_unnameable()
     if firewall == "iptables":
-        _lead_python_iptables()
+        _set_library_paths()
     return firewall
 
 
 def _locked() -> tuple[str, bool, Exception | None]:
-    """Close the namespace; return the firewall, whether each link has a name, and what to retry.
+    """Close the namespace; return the firewall, whether rules can use every name, and an error.
 
-    The last is an error whose cause may clear by itself; the links are down until it has. Raises
-    MissingError for any other.
+    The error is one whose cause may clear by itself; the links are down until then. Raises
+    MissingError for any other error.
     """
-    complaints: list[str] = []
-    unguarded: list[str] = []
+    failures: list[str] = []
+    guard_failures: list[str] = []
     try:
-        firewall = _firewall(complaints)
-        all_named = bool(firewall) and _shut_out_packet_sockets(unguarded)
+        firewall = _firewall(failures)
+        all_named = bool(firewall) and _load_guard(guard_failures)
     except OSError as err:
-        error = _last_resort([*complaints, str(err)])
+        error = _close_links([*failures, str(err)])
         if not _is_shortage(err):
             raise error from err
         return "", False, error
     except BaseException:
-        _last_resort(complaints)
+        _close_links(failures)
         raise
-    if firewall and not unguarded:
+    if firewall and not guard_failures:
         return firewall, all_named, None
-    error = _last_resort(unguarded or complaints)
-    if not any(complaint.startswith(NOT_NOW) for complaint in unguarded or complaints):
+    error = _close_links(guard_failures or failures)
+    if not any(failure.startswith(NOT_NOW) for failure in guard_failures or failures):
         raise error
     return "", False, error
 
 
-def _waited() -> bool:
-    """Wait until the next attempt is due; return whether there is to be one."""
+def _wait_for_retry() -> bool:
+    """Wait until the next attempt is due; return False if a signal asks the gateway to stop."""
     import signal  # noqa: PLC0415 - slow, and seldom needed
 
-    # Blocked, as in `gateway.__main__`: process 1 would not notice them otherwise.
+    # Blocked, as in `gateway.__main__`: process 1 would lose them otherwise.
     stop = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     return signal.sigtimedwait(stop, RETRY_SECONDS) is None
 
 
-def _firewall(complaints: list[str]) -> str:
-    """Close the namespace by the first firewall that can; return its name, or nothing."""
-    if _by_iptables(complaints):
+def _firewall(failures: list[str]) -> str:
+    """Close the namespace with the first firewall that works; return its name, or ""."""
+    if _load_iptables(failures):
         return "iptables"
-    return "nftables" if _run([("nft", ("-f", "-"), NFTABLES)], {}, complaints) == [True] else ""
+    return "nftables" if _run([("nft", ("-f", "-"), NFTABLES)], {}, failures) == [True] else ""
 
 
-def _by_iptables(complaints: list[str]) -> bool:
-    """Load the legacy tables of both families; say whether both are closed."""
+def _load_iptables(failures: list[str]) -> bool:
+    """Load the legacy tables of both families; return whether both are closed."""
     open_ = [("iptables-legacy-restore", IPV4), ("ip6tables-legacy-restore", IPV6)]
     for lock_file in LOCK_FILES:
         jobs: list[Job] = [(tool, ("-w", "1"), text) for tool, text in open_]
-        loaded = _run(jobs, {"XTABLES_LOCKFILE": lock_file}, complaints)
+        loaded = _run(jobs, {"XTABLES_LOCKFILE": lock_file}, failures)
         open_ = [job for job, done in zip(open_, loaded, strict=True) if not done]
         if not open_:
             return True
     return open_ == [("ip6tables-legacy-restore", IPV6)] and not _has_ipv6()
 
 
-def _shut_out_packet_sockets(complaints: list[str]) -> bool:
-    """Put the egress guard on every link, where this kernel has it; say whether each has a name.
+def _load_guard(failures: list[str]) -> bool:
+    """Put the egress guard on every link; return whether rules can use the names of all links.
 
-    So that whatever ends the gateway before `app.secure` leaves no way out for packet sockets
-    either. That this kernel has no such hook is found out and reported there.
+    It stops packet sockets if the gateway ends before `daemon.main.secure`, which also detects and
+    reports a kernel without the egress hook.
     """
     with open("/proc/self/net/dev", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - not loaded yet
         names = [line.partition(":")[0].strip() for line in file if ":" in line]
@@ -130,39 +130,39 @@ def _shut_out_packet_sockets(complaints: list[str]) -> bool:
         if name != UNGUARDED and is_nameable(name)
     ]
     if chains:
-        said: list[str] = []
-        _run([("nft", ("-f", "-"), GUARD.format(chains="\n".join(chains)))], {}, said)
-        complaints += [line for line in said if line.startswith(NOT_NOW)]
+        messages: list[str] = []
+        _run([("nft", ("-f", "-"), GUARD.format(chains="\n".join(chains)))], {}, messages)
+        failures += [line for line in messages if line.startswith(NOT_NOW)]
     return all(map(is_nameable, names))
 
 
 def is_nameable(name: str) -> bool:
-    """Say whether rules can carry the name of a link; the policy's word, which is not imported."""
+    """Return whether rules can use the name of a link, as `is_nameable` of the policy does."""
     return all(c.isascii() and (c.isalnum() or c in "_.@-") for c in name)
 
 
-def _run(jobs: list[Job], env: dict[str, str], complaints: list[str]) -> list[bool]:
-    """Run tools with their texts as input, all at the same time; say which succeeded."""
-    children = [_start(tool, arguments, text, env, complaints) for tool, arguments, text in jobs]
+def _run(jobs: list[Job], env: dict[str, str], failures: list[str]) -> list[bool]:
+    """Run tools in parallel, each with its text as input; return which of them succeeded."""
+    children = [_start(tool, arguments, text, env, failures) for tool, arguments, text in jobs]
     deadline = time.monotonic() + TOOL_SECONDS
-    return [child is not None and _succeeded(*child, deadline, complaints) for child in children]
+    return [child is not None and _succeeded(*child, deadline, failures) for child in children]
 
 
 def _start(
-    tool: str, arguments: tuple[str, ...], text: str, env: dict[str, str], complaints: list[str]
+    tool: str, arguments: tuple[str, ...], text: str, env: dict[str, str], failures: list[str]
 ) -> tuple[int, int] | None:
-    """Start a tool with nothing of our environment; return its pid and its complaints' pipe."""
+    """Start a tool without our environment; return its pid and the pipe with its output."""
     reader, writer = os.pipe()
     try:
-        listener, speaker = os.pipe()
+        output, output_writer = os.pipe()
     except OSError:
         os.close(reader)
         os.close(writer)
         raise
-    os.write(writer, text.encode())  # fits into the pipe: nobody reads yet
+    os.write(writer, text.encode())  # fits into the pipe: no process reads it yet
     os.close(writer)
     actions = [(os.POSIX_SPAWN_DUP2, reader, 0)]
-    actions += [(os.POSIX_SPAWN_DUP2, speaker, target) for target in (1, 2)]
+    actions += [(os.POSIX_SPAWN_DUP2, output_writer, target) for target in (1, 2)]
     try:
         for directory in DIRECTORIES:
             path = f"{directory}/{tool}"
@@ -172,19 +172,19 @@ def _start(
                 continue
             except OSError as err:
                 if _is_shortage(err):
-                    complaints.append(f"{NOT_NOW}: {tool}: {err.strerror}")
+                    failures.append(f"{NOT_NOW}: {tool}: {err.strerror}")
                     break
                 continue
-            return pid, listener
+            return pid, output
     finally:
         os.close(reader)
-        os.close(speaker)
-    os.close(listener)
+        os.close(output_writer)
+    os.close(output)
     return None
 
 
-def _succeeded(pid: int, listener: int, deadline: float, complaints: list[str]) -> bool:
-    """Wait for a tool until `deadline`, then end it; keep what it said if it failed."""
+def _succeeded(pid: int, output: int, deadline: float, failures: list[str]) -> bool:
+    """Wait for a tool until `deadline`, then kill it; keep its output if it failed."""
     done, status = os.waitpid(pid, os.WNOHANG)
     while not done and time.monotonic() < deadline:
         time.sleep(0.0002)
@@ -192,22 +192,22 @@ def _succeeded(pid: int, listener: int, deadline: float, complaints: list[str]) 
     if not done:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
-        complaints.append(f"{NOT_NOW}: a tool took longer than {TOOL_SECONDS:g} s")
+        failures.append(f"{NOT_NOW}: a tool took longer than {TOOL_SECONDS:g} s")
         status = 9
     if status:
-        os.set_blocking(listener, False)
+        os.set_blocking(output, False)
         try:
-            complaints.append(os.read(listener, 4096).decode(errors="replace").strip())
-        except BlockingIOError:  # ended without a word, or by us
-            complaints.append(f"status {status}")
-    os.close(listener)
+            failures.append(os.read(output, 4096).decode(errors="replace").strip())
+        except BlockingIOError:  # ended without output, or killed above
+            failures.append(f"status {status}")
+    os.close(output)
     return not status
 
 
-def _lead_python_iptables() -> None:
-    """Tell python-iptables where its libraries are, which it else asks ldconfig, gcc and ld.
+def _set_library_paths() -> None:
+    """Set where python-iptables finds its libraries; otherwise it runs ldconfig, gcc and ld.
 
-    The library takes these from the environment alone (iptc/util.py, iptc/xtables.py). What the
+    It reads these paths only from the environment (iptc/util.py, iptc/xtables.py). What the
     operator has set stays.
     """
     system = f"/usr/lib/{os.uname().machine}-linux-gnu"
@@ -236,17 +236,17 @@ def _refuse_unnameable() -> None:
     refuse_unnameable()
 
 
-def _tell(error: Exception) -> None:
-    from gateway.lock.last_resort import tell  # noqa: PLC0415 - slow, and seldom needed
+def _report(error: Exception) -> None:
+    from gateway.lock.last_resort import report  # noqa: PLC0415 - slow, and seldom needed
 
-    tell(error)
+    report(error)
 
 
-def _last_resort(complaints: list[str]) -> Exception:
+def _close_links(failures: list[str]) -> Exception:
     import signal  # noqa: PLC0415 - slow, and seldom needed
 
     from gateway.lock.last_resort import close_links  # noqa: PLC0415 - as above
 
-    # Blocked before a link goes down: from then on the end is said in words (`_waited`).
+    # Blocked before a link goes down: from then on a stop is reported (`_wait_for_retry`).
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    return close_links(complaints)
+    return close_links(failures)

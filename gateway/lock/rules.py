@@ -1,6 +1,6 @@
-"""The locked ruleset as text: what `closed()` of the policy is in each firewall's own words.
+"""The locked ruleset as text: `closed()` of the policy in the syntax of each firewall.
 
-Written out, because the lock comes before the policy is imported; a test keeps the two equal.
+It is text because the lock runs before the policy is imported. A test keeps the two equal.
 """
 
 GUARD = """\
