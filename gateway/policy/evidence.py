@@ -1,18 +1,19 @@
-"""What has been seen of the tunnel, and whether it proves that the server is there.
+"""Decides from handshakes and bytes whether the tunnel's server is alive.
 
-WireGuard has no connection that could be up or down: there is a handshake in the past,
-and there are bytes. A live server answers every packet of data within ten seconds, if only by a
-passive keepalive (WireGuard paper, section 6.5, KEEPALIVE_TIMEOUT). So data that was sent and
-stays unanswered for SILENT_AFTER seconds means that the server is gone.
+WireGuard has no connection that is up or down: there is a handshake in the past, and there are
+byte counters. A live server answers every packet of data within ten seconds, at least with a
+passive keepalive (WireGuard paper, section 6.5, KEEPALIVE_TIMEOUT). So the server is gone if sent
+data stays unanswered for SILENT_AFTER seconds.
 
-Only data answers data. Handshakes and keepalives of our own ask for no such answer, and
-handshakes that arrive are none: where the way there is cut and the way back is not, the server
-begins one every five seconds; where something on the way lets handshakes pass and no data, each of
-ours is responded to. All of them are known by their sizes. A response still says that the server
-lives and may have forgotten us meanwhile, so the first one in a silence begins the count anew.
+Only data counts as an answer to data. Our handshakes and keepalives require no such answer, and
+arriving handshakes are not one. If only the path to the server is cut, the server begins a
+handshake every five seconds. If a device on the path passes handshakes but no data, the server
+responds to each of ours. The code recognizes all of them by their sizes. A response still shows
+that the server lives and may have forgotten our session, so the first one in a silence restarts
+the count.
 
-The time of a handshake is told by the wall clock, which may jump: it is compared for change only,
-and its age counts from the moment the change was seen.
+WireGuard reports the time of a handshake by the wall clock, which may jump. The code only compares
+it for change, and counts its age from the moment the change was seen.
 """
 
 from dataclasses import dataclass
@@ -22,18 +23,18 @@ from gateway.model import Tunnel, TunnelStatus
 SILENT_AFTER = 16.0
 """Seconds that sent data may stay unanswered.
 
-WireGuard itself starts a new handshake after 15; one more leaves time for the answer, which is all
-that a server needs which was started again and has forgotten us.
+WireGuard itself starts a new handshake after 15. One more second leaves time for the response of a
+server that has restarted and forgotten our session.
 """
 
 DOUBT_AFTER = 3.0
-"""Seconds after which unanswered data is reason to ask something that will be answered."""
+"""Seconds after which unanswered data causes a probe."""
 
 HANDSHAKE_EXPIRES = 210.0
 """Seconds after which a tunnel with keepalive must have had a new handshake.
 
-A keepalive 120 s after the last handshake starts a new one and keys die at 180 s; the rest is room
-for the slowest customary keepalive and a few lost packets.
+A keepalive 120 s after the last handshake starts a new one, and keys expire at 180 s. The rest is
+a margin for the slowest common keepalive and a few lost packets.
 """
 
 KEEPALIVE_SIZE = 32
@@ -43,14 +44,14 @@ INITIATION_SIZE, RESPONSE_SIZE = 148, 92
 """Bytes of the two messages of a handshake (WireGuard paper, 5.4.2 and 5.4.3)."""
 
 PADDING = 16
-"""What data adds up to a multiple of, but for packets as large as the MTU; handshakes do not."""
+"""Bytes that WireGuard pads data to a multiple of, up to the MTU; it does not pad handshakes."""
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """What has been seen of the tunnel so far; every `_at` is the time at which it was seen.
+    """The evidence so far; every `_at` is the time in seconds at which it was seen.
 
-    `excused` says that a handshake was responded to since data has been without an answer.
+    `excused` is True if the server has responded to a handshake since data is unanswered.
     """
 
     handshake: float | None = None
@@ -63,7 +64,7 @@ class Pulse:
     heard_at: float | None = None
 
     def after(self, status: TunnelStatus, now: float, keepalive: int = 0) -> "Pulse":
-        """Return the pulse with `status`, read at `now`, taken into account.
+        """Return the pulse that includes `status`, which was read at `now`.
 
         `keepalive` is the shortest persistent keepalive of the peers, in seconds, 0 for none.
         """
@@ -91,11 +92,11 @@ class Pulse:
         )
 
     def is_in_doubt(self, now: float) -> bool:
-        """Say whether something that was sent has been without an answer for a while."""
+        """Return whether sent data has been unanswered for DOUBT_AFTER seconds."""
         return self.unanswered_at is not None and now - self.unanswered_at >= DOUBT_AFTER
 
     def is_silent(self, now: float, *, keepalive: bool) -> bool:
-        """Say whether the server is gone, by what has been seen until `now`."""
+        """Return whether the server is gone, from the evidence until `now`."""
         if self.unanswered_at is not None and now - self.unanswered_at >= SILENT_AFTER:
             return True
         expired = self.handshake_at is None or now - self.handshake_at >= HANDSHAKE_EXPIRES
@@ -103,23 +104,24 @@ class Pulse:
 
 
 def foreign_change(tunnel: Tunnel, status: TunnelStatus) -> str:
-    """Say what somebody else has changed of WireGuard's own settings; empty if nothing.
+    """Return what another program has changed in WireGuard's own settings; empty if nothing.
 
-    An endpoint is left out: the server may answer from another address, which the firewall refuses.
+    It does not compare endpoints: the server may answer from another address, which the firewall
+    drops.
     """
     if status.listen_port != tunnel.listen_port:
-        return f"somebody changed the listen port to {status.listen_port}"
+        return f"another program changed the listen port to {status.listen_port}"
     if status.fwmark != tunnel.fwmark:
-        return "somebody changed the mark"
+        return "another program changed the mark"
     if {peer.public_key for peer in status.peers} != {peer.public_key for peer in tunnel.peers}:
-        return "somebody changed the peers"
+        return "another program changed the peers"
     return ""
 
 
 def _is_handshakes(size: int, most: int) -> bool:
-    """Say whether `size` bytes are nothing but up to `most` messages of handshakes.
+    """Return whether `size` bytes can consist of up to `most` handshake messages.
 
-    Whoever began one confirms it by a keepalive, which comes with it if not a moment later.
+    The initiator confirms a handshake with a keepalive, which may be among these bytes.
     """
     confirmed = size - KEEPALIVE_SIZE - INITIATION_SIZE
     alone = size % PADDING != 0 and size in _sums(most)
@@ -127,9 +129,9 @@ def _is_handshakes(size: int, most: int) -> bool:
 
 
 def _is_upkeep(size: int, peers: int, keepalives: int) -> bool:
-    """Say whether `size` bytes are nothing but what WireGuard sends of itself to `peers`.
+    """Return whether `size` bytes can consist of what WireGuard itself sends to `peers` peers.
 
-    Those are up to `keepalives` for each, and a handshake, which one more keepalive confirms.
+    For each peer that is up to `keepalives`, and a handshake with one more keepalive.
     """
     most = peers * keepalives
     rests = [(size, most), *((size - handshake, most + peers) for handshake in _sums(peers))]
@@ -139,7 +141,7 @@ def _is_upkeep(size: int, peers: int, keepalives: int) -> bool:
 
 
 def _sums(most: int) -> frozenset[int]:
-    """Return what one to `most` messages of handshakes add up to."""
+    """Return the possible sizes in bytes of one to `most` handshake messages together."""
     return frozenset(
         first * INITIATION_SIZE + second * RESPONSE_SIZE
         for first in range(most + 1)

@@ -1,10 +1,9 @@
 """Which packets pass in which state: docs/security.md as code.
 
 `ruleset_for` is the whole security argument. Each rule names the promise that it keeps. Three
-things hold in every state and are not repeated below: the filter chains' policy is DROP; rules
-name the interface they are about, so that an interface nobody has listed is closed from its first
-frame; and what leaves is accepted by where it comes from and where it goes, never only because
-it belongs to an established flow.
+things hold in every state. The policy of the filter chains is DROP. Every rule that accepts names
+its interface, so an unknown interface is closed from its first frame. A packet leaves because of
+its source and destination, never only because it belongs to an established flow.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -42,11 +41,11 @@ from gateway.policy.ways import uplink_to
 LOOPBACK = "lo"
 
 DOCKER_RESOLVER = IPv4Network("127.0.0.11/32")
-"""Docker's resolver: it asks the outside from the host's namespace, where no rule of ours is."""
+"""Docker's resolver: it forwards queries from the host's namespace, where we have no rules."""
 
 
 def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
-    """Return the complete ruleset of both families for `state` in a namespace like `facts`."""
+    """Return the complete ruleset of both families for `state` in the namespace of `facts`."""
     match state:
         case Locked() | Stopping():
             return closed()
@@ -65,7 +64,7 @@ def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
 
 
 def essence(state: State) -> tuple[object, ...]:
-    """Return what the rules of `state` depend on: states with the same have the same ruleset."""
+    """Return what the rules of `state` depend on: equal results mean equal rulesets."""
     match state:
         case Locked() | Stopping():
             return ("closed",)
@@ -78,7 +77,7 @@ def essence(state: State) -> tuple[object, ...]:
 
 
 def closed() -> Ruleset:
-    """Return the ruleset that refuses everything but loopback; it needs no configuration."""
+    """Return the ruleset that rejects everything except loopback; it needs no configuration."""
     return _both(_nothing)
 
 
@@ -90,9 +89,9 @@ def _nothing(_family: Family) -> Iterable[Entry]:
 
 
 def _both(entries: Entries, first: Entries = _nothing) -> Ruleset:
-    """Return the ruleset of `entries` for each family, framed by what every chain has.
+    """Return the ruleset of `entries` for each family, between the rules that every chain has.
 
-    `first` stands even before the frame.
+    `first` comes before all of them.
     """
     chains = {
         f"ipv{family.value}": _by_chain((*first(family), *_framed(family, entries(family))))
@@ -107,7 +106,7 @@ def _by_chain(entries: Iterable[Entry]) -> dict[Chain, tuple[Rule, ...]]:
 
 
 def _framed(family: Family, entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Yield what begins every chain, then `entries`, then what ends every chain."""
+    """Yield the first rules of every chain, then `entries`, then the last rules of every chain."""
     if family is Family.IPV4:
         for chain in (Chain.INPUT, Chain.OUTPUT):
             yield from _refused(chain, "P10 no names by Docker", destination=DOCKER_RESOLVER)
@@ -121,13 +120,13 @@ def _framed(family: Family, entries: Iterable[Entry]) -> Iterator[Entry]:
 
 
 def _refused(chain: Chain, why: str, destination: Network | None = None) -> Iterator[Entry]:
-    """Yield the rules that refuse at once, so that applications do not wait (P12)."""
+    """Yield the rules that reject with an answer, so that applications do not wait (P12)."""
     for protocol, verdict in ((Transport.TCP, Reject(tcp_reset=True)), (None, Reject())):
         yield chain, Rule(why=why, verdict=verdict, protocol=protocol, destination=destination)
 
 
 def _resolving(query: Query | None, facts: Facts) -> Ruleset:
-    """Return what lets our one question for the endpoint's name pass, while it is under way."""
+    """Return the ruleset for the query for the endpoint's name, while it is pending."""
     if query is None:
         return closed()
     if query.resolver.is_loopback:
@@ -147,7 +146,7 @@ def _resolving(query: Query | None, facts: Facts) -> Ruleset:
 
 
 def _connecting(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[Entry]:
-    """Yield what the encrypted flow needs."""
+    """Yield the rules for the encrypted flow."""
     yield from plain_only(facts.uplinks)
     for endpoint in tunnel.endpoints:
         uplink = uplink_to(endpoint.address, facts)
@@ -158,7 +157,7 @@ def _connecting(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[Entry]
 
 
 def _connected(family: Family, tunnel: Tunnel, config: Config, facts: Facts) -> Iterator[Entry]:
-    """Yield what the encrypted flow needs, the tunnel itself, and the listed holes."""
+    """Yield the rules for the encrypted flow, the tunnel itself, and the listed holes."""
     yield from _connecting(family, tunnel, facts)
     for address in tunnel.addresses:
         if family.has(address):

@@ -32,8 +32,8 @@ LAN_PROTOCOLS: dict[Family, tuple[tuple[Transport, int | None], ...]] = {
 }
 """What a LAN hole carries: TCP, UDP and echo requests (RFC 792; RFC 4443, section 4.1).
 
-Nothing else: a router in the subnet would unpack IPIP, 6in4 or GRE (protocols 4, 41 and 47) and
-carry on what is inside.
+Nothing else: a router in the subnet could unpack IPIP, 6in4 or GRE (protocols 4, 41 and 47) and
+forward the packet inside.
 """
 
 DNS = tuple(product((Transport.UDP, Transport.TCP), (Ports.one(53), Ports.one(853))))
@@ -43,9 +43,9 @@ DNS = tuple(product((Transport.UDP, Transport.TCP), (Ports.one(53), Ports.one(85
 def holes(
     family: Family, uplink: Uplink, config: Config, resolvers: Iterable[Address]
 ) -> Iterator[Entry]:
-    """Yield the listed holes of `family` by `uplink`, at each of its addresses.
+    """Yield the rules of `family` for the listed holes of `uplink`, for each of its addresses.
 
-    `resolvers` are those that workloads are told to ask.
+    `resolvers` are those that resolv.conf lists for workloads.
     """
     addresses = [address for address in uplink.addresses if family.has(address)]
     subnets = [subnet for subnet in config.outbound_subnets if family.has(subnet)]
@@ -67,7 +67,7 @@ def holes(
 
 
 def _outward(uplink: Uplink, address: Interface, destination: Network) -> Rule:
-    """Return what accepts flows from `address` in the direction in which they began."""
+    """Return the rule that accepts flows from `address` in their original direction."""
     return Rule(
         why="P7 a listed LAN subnet",
         verdict=Accept(),
@@ -80,7 +80,7 @@ def _outward(uplink: Uplink, address: Interface, destination: Network) -> Rule:
 
 
 def _resolver(uplink: Uplink, address: Interface, resolver: Address) -> Iterator[Entry]:
-    """Yield what lets a configured `resolver` in a listed subnet be asked (P10)."""
+    """Yield the rules for queries to a configured `resolver` in a listed subnet (P10)."""
     outward = _outward(uplink, address, ip_network(resolver))
     for protocol, port in DNS:
         yield (
@@ -95,7 +95,7 @@ def _resolver(uplink: Uplink, address: Interface, resolver: Address) -> Iterator
 
 
 def _no_names(uplink: Uplink, subnet: Network) -> Iterator[Entry]:
-    """Yield what refuses DNS in a listed `subnet` (P10)."""
+    """Yield the rules that reject DNS to a listed `subnet` (P10)."""
     for protocol, port in DNS:
         yield (
             Chain.OUTPUT,
@@ -111,10 +111,10 @@ def _no_names(uplink: Uplink, subnet: Network) -> Iterator[Entry]:
 
 
 def _lan(uplink: Uplink, address: Interface, subnet: Network) -> Iterator[Entry]:
-    """Yield what lets flows that start here reach a listed `subnet` (P7).
+    """Yield the rules for flows that begin in the namespace and go to a listed `subnet` (P7).
 
-    Only the direction in which the flow began passes, from the uplink's own address: the answers
-    to a flow that came in by the tunnel have neither.
+    Packets leave only in their flow's original direction and from the uplink's own address. The
+    answers to a flow that came in through the tunnel match neither condition.
     """
     outward = _outward(uplink, address, subnet)
     for protocol, kind in LAN_PROTOCOLS[Family(address.version)]:
@@ -134,10 +134,10 @@ def _lan(uplink: Uplink, address: Interface, subnet: Network) -> Iterator[Entry]
 
 
 def _input_port(uplink: Uplink, address: Interface, ports: PortRange) -> Iterator[Entry]:
-    """Yield what lets clients reach a listed port, and the answers leave as they came (P8).
+    """Yield the rules for clients of a listed port, and for the answers to them (P8).
 
-    The connection mark is set when a flow begins at this uplink and nowhere else: a flow that came
-    in by the tunnel or by loopback does not wear it, so its answers do not pass.
+    A flow gets the connection mark only if it begins at this uplink. A flow that came in through
+    the tunnel or on loopback does not have the mark, so its answers do not pass.
     """
     why, mark = "P8 a listed input port", reply_mark(uplink)
     inward = Rule(
@@ -173,10 +173,10 @@ def _input_port(uplink: Uplink, address: Interface, ports: PortRange) -> Iterato
 
 
 def _arrival_mark(uplink: Uplink) -> Entry:
-    """Return what marks packets of flows to an input port as they arrive.
+    """Return the rule that marks arriving packets of flows to an input port.
 
-    Strict reverse-path filtering asks the routing rules with that mark, and so finds the client
-    behind the uplink that he came in by.
+    Strict reverse-path filtering uses that mark in its route lookup, and so finds the client behind
+    the uplink that the packet arrived on.
     """
     mark = reply_mark(uplink)
     return (
@@ -191,11 +191,12 @@ def _arrival_mark(uplink: Uplink) -> Entry:
 
 
 def _errors(family: Family, uplink: Uplink, address: Interface) -> Iterator[Entry]:
-    """Yield what lets ICMP errors in that belong to a flow of a hole, so that it fails at once.
+    """Yield the rules for ICMP errors about a flow of a hole, so that the flow fails at once.
 
-    A redirect counts as one for IPv4, and who sends it is a neighbour that wants the flow to go by
-    him. The uplink's own setting does not keep it out where that of all links is another one
-    (kernel documentation, networking/ip-sysctl, accept_redirects). IPv6 takes it for no error.
+    In IPv4 a redirect counts as an error. A neighbour could send one to move the flow to itself, so
+    it is dropped. The uplink's sysctl is not enough: the kernel combines it with that of all links
+    (kernel documentation, networking/ip-sysctl, accept_redirects). In IPv6 a redirect is not an
+    error.
     """
     protocol = ICMP_OF[family]
     if family is Family.IPV4:

@@ -1,12 +1,14 @@
-"""The firewall mark of the encrypted flow: how it stays a secret though routing rules go by it.
+"""The firewall mark of the encrypted flow, and how it stays secret although routing rules match it.
 
 A workload with CAP_NET_RAW can set any mark (Linux 5.17, net/core/sock.c, sock_setsockopt) and put
-any source port into a raw packet. So a mark that it knows makes a packet of its own the encrypted
-flow's equal, and routing rules, which go by the mark, are shown to everybody. Therefore the mark is
-drawn at each start, rules ask for one bit of it, the firewall for all of it, and arriving packets,
-which raw sockets are shown with their mark (SO_RCVMARK, Linux 5.19), get that bit alone. What
-leaves has lost the mark before a packet socket can see it, where there is an egress guard; where
-there is none, packet sockets need no mark anyway.
+any source port into a raw packet. If it knows the mark, its packet looks like the encrypted flow.
+Routing rules match the mark, and every process can list them. Therefore:
+
+- The gateway draws a random mark at each start.
+- Routing rules match one bit of it; the firewall matches all of it.
+- Arriving packets get that bit alone, because raw sockets see their mark (SO_RCVMARK, Linux 5.19).
+- The egress guard removes the mark before a packet socket can see it. Without the guard, packet
+  sockets need no mark anyway.
 """
 
 from dataclasses import replace
@@ -14,25 +16,25 @@ from dataclasses import replace
 from gateway.model import Config
 
 SHOWN = 0x8000_0000
-"""The bit of a secret mark that routing rules ask for; no other mark of such a rule has it."""
+"""The bit of a secret mark that routing rules match; no other mark of these rules has it."""
 
 WHOLE = 0xFFFF_FFFF
 
 
 def shown(mark: int) -> int:
-    """Return what everybody may see of the flow's `mark`: all of one that is no secret."""
+    """Return the part of the flow's `mark` that may be public: all of a mark that is not secret."""
     return SHOWN if mark & SHOWN else mark
 
 
 def mask(mark: int) -> int:
-    """Return which bits of the flow's `mark` routing rules ask for."""
+    """Return the bits of the flow's `mark` that routing rules match."""
     return SHOWN if mark & SHOWN else WHOLE
 
 
 def with_secret_mark(config: Config, number: int) -> Config:
-    """Return `config` with a mark made of the random `number` where the user has chosen none.
+    """Return `config` with a mark made of the random `number` for each tunnel without a FwMark.
 
-    A chosen mark stays, whatever its value, and is not a secret.
+    A FwMark of the user stays, whatever its value, and is not secret.
     """
     tunnels = tuple(
         replace(tunnel, fwmark=number | SHOWN) if tunnel.fwmark is None else tunnel

@@ -1,4 +1,4 @@
-"""What to ask inside the tunnel to know that it is alive."""
+"""What to send into the tunnel to find out whether it is alive."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +10,7 @@ from gateway.policy.routing import IPV4
 
 
 class Question(StrEnum):
-    """How the other side is asked."""
+    """The protocol of a probe."""
 
     DNS = "dns"
     ICMP = "icmp"
@@ -18,11 +18,11 @@ class Question(StrEnum):
 
 @dataclass(frozen=True)
 class Probe:
-    """One packet into the tunnel that somebody should answer.
+    """One packet into the tunnel that requests an answer.
 
-    Whoever answers, or nobody: the server of a tunnel that is alive acknowledges every packet of
-    data within ten seconds, which is what `pulse` goes by. Only the resolver's silence means
-    something by itself. With `hops` the packet gets no farther than so many routers.
+    The answer itself matters little: a live server acknowledges every packet of data within ten
+    seconds, and `evidence` decides from that. Only a resolver that does not answer means something
+    by itself. `hops` is the packet's hop limit.
     """
 
     question: Question
@@ -31,19 +31,19 @@ class Probe:
 
     @property
     def is_question(self) -> bool:
-        """Whether it is the tunnel's resolver that should answer."""
+        """Whether the tunnel's resolver should answer."""
         return self.question is Question.DNS
 
 
 NOBODY: dict[int, Address] = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
-"""Addresses that nobody has (RFC 5737, RFC 3849)."""
+"""Addresses that no host has (RFC 5737, RFC 3849)."""
 
 
 def probe_for(tunnel: Tunnel, config: Config) -> Probe | None:
-    """Return the probe for `tunnel`, or None when there is none to be had.
+    """Return the probe for `tunnel`, or None if none is configured or possible.
 
-    Where no resolver is known inside it, something is sent all the same that ends at the server: an
-    echo that no router passes on. Whatever becomes of it there, a live server acknowledges it.
+    If no resolver in the tunnel is known, the probe is an echo with a hop limit of one, which ends
+    at the server. A live server acknowledges it even if nothing answers it.
     """
     wanted: HealthProbe = config.health_probe
     inside = [a for a in resolvers_of(tunnel, config) if _is_inside(a, tunnel, config)]
@@ -60,7 +60,7 @@ def probe_for(tunnel: Tunnel, config: Config) -> Probe | None:
 
 
 def _to_the_server(tunnel: Tunnel, config: Config) -> Probe | None:
-    """Return an echo that gets as far as the server, for an address that goes into the tunnel."""
+    """Return an echo that ends at the server, to an address that is routed into the tunnel."""
     networks = [network for peer in tunnel.peers for network in peer.allowed_ips]
     own = {address.ip for address in tunnel.addresses}
     addresses = [NOBODY[n.version] if NOBODY[n.version] in n else _last(n) for n in networks]
@@ -69,13 +69,13 @@ def _to_the_server(tunnel: Tunnel, config: Config) -> Probe | None:
 
 
 def _last(network: Network) -> Address:
-    """Return the last address of `network` that is no broadcast's."""
-    beside = 1 if network.version == IPV4 and network.num_addresses > 1 else 0
-    return network[-1 - beside]
+    """Return the last address of `network` that is not a broadcast address."""
+    has_broadcast = network.version == IPV4 and network.num_addresses > 1
+    return network[-2 if has_broadcast else -1]
 
 
 def _is_inside(address: Address, tunnel: Tunnel, config: Config) -> bool:
-    """Say whether packets to `address` go into the tunnel."""
+    """Return whether packets to `address` go into the tunnel."""
     carried = any(address in network for peer in tunnel.peers for network in peer.allowed_ips)
-    beside = any(address in subnet for subnet in config.outbound_subnets)
-    return carried and not beside and not address.is_loopback and tunnel.has_family(address.version)
+    in_lan = any(address in subnet for subnet in config.outbound_subnets)
+    return carried and not in_lan and not address.is_loopback and tunnel.has_family(address.version)

@@ -1,9 +1,9 @@
-"""The vocabulary of firewall rules: what a rule matches, what becomes of the packet, and why.
+"""The vocabulary of firewall rules: what a rule matches, its verdict, and why it exists.
 
-A `Ruleset` is complete: for both families it names every chain that the gateway owns, and a
-backend puts it into force whole. The two backends render the same values; what a rule means is
-what iptables(8) and nft(8) agree on for these matches. The filter chains have the policy DROP in
-every ruleset, which is why it is no field.
+A `Ruleset` is complete: for both families it has every chain that the gateway owns, and a
+backend puts it into force as a whole. The two backends render the same values. A rule means what
+iptables(8) and nft(8) agree on for its matches. The filter chains have the policy DROP in
+every ruleset, so the policy is not a field.
 """
 
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from types import MappingProxyType
 from typing import Protocol as TypingProtocol
 
 LONGEST_NAME = 15
-"""Characters of the longest name of a link (IFNAMSIZ, less the zero that ends it)."""
+"""Characters of the longest name of a link (IFNAMSIZ without the final zero)."""
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.@-")
 
 
 def is_nameable(link: str) -> bool:
-    """Say whether rules can carry the name `link`: one link's in both firewalls, and no pattern.
+    """Return whether rules can use the name `link`: both firewalls match exactly one link with it.
 
-    The kernel takes more: `eth+` and `eth*` would match other links too.
+    The kernel allows more names: a rule for `eth+` or `eth*` would match other links too.
     """
     return 0 < len(link) <= LONGEST_NAME and NAME_CHARACTERS.issuperset(link)
 
@@ -34,12 +34,12 @@ class Family(Enum):
     IPV6 = 6
 
     def has(self, thing: "Versioned") -> bool:
-        """Say whether an address, interface or network is of this family."""
+        """Return whether an address, interface or network is of this family."""
         return thing.version == self.value
 
 
 class Versioned(TypingProtocol):
-    """Whatever has an IP version: the addresses, interfaces and networks of `ipaddress`."""
+    """Anything with an IP version: the addresses, interfaces and networks of `ipaddress`."""
 
     @property
     def version(self) -> int:
@@ -79,7 +79,7 @@ class Transport(StrEnum):
 ICMP_OF: Mapping[Family, Transport] = MappingProxyType(
     {Family.IPV4: Transport.ICMP, Family.IPV6: Transport.ICMPV6}
 )
-"""The ICMP that goes with each family."""
+"""The ICMP of each family."""
 
 
 class CtState(StrEnum):
@@ -91,7 +91,7 @@ class CtState(StrEnum):
 
 
 class CtDirection(StrEnum):
-    """Which way of its flow a packet goes, iptables-extensions(8), `--ctdir`."""
+    """The direction of a packet in its flow, iptables-extensions(8), `--ctdir`."""
 
     ORIGINAL = "ORIGINAL"
     REPLY = "REPLY"
@@ -109,7 +109,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Reject:
-    """The packet disappears and its sender is told: TCP by a reset, the rest by ICMP.
+    """The packet disappears and its sender gets an answer: a TCP reset, or an ICMP error.
 
     Without `tcp_reset` the answer is ICMP "administratively prohibited" of the family. A rule
     with `tcp_reset` must match TCP.
@@ -120,14 +120,14 @@ class Reject:
 
 @dataclass(frozen=True)
 class SetMark:
-    """The packet gets the mark `value` and goes on (mangle chains only)."""
+    """The packet gets the mark `value` and continues (mangle chains only)."""
 
     value: int
 
 
 @dataclass(frozen=True)
 class SetConnmark:
-    """The packet's flow gets the connection mark `value` and the packet goes on (mangle only)."""
+    """The packet's flow gets the connection mark `value`; the packet continues (mangle only)."""
 
     value: int
 
@@ -144,22 +144,22 @@ class Ports:
 
     @classmethod
     def one(cls, port: int) -> "Ports":
-        """Return the range that is `port` alone."""
+        """Return the range of `port` alone."""
         return cls(port, port)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Packets that match every field that is not None meet `verdict`.
+    """Packets that match every field that is not None get `verdict`.
 
-    `why` is for the reader of the rules in the kernel: one short line of printable ASCII without
+    `why` explains the rule to an operator who lists the rules: one line of printable ASCII without
     quotes or backslashes, at most 128 characters, that names the promise. Ports need
     `protocol` TCP or UDP, `icmp_type` needs ICMP or ICMPV6. `ct_states` matches any of the states.
 
     `extra_headers` matches packets with IPv4 options (RFC 791, section 3.1) or with an IPv6
     extension header (RFC 8200, section 4): they can say where a packet goes next. For IPv6 a
-    backend may also match packets of protocols other than TCP, UDP and ICMPv6. It is for rules
-    that refuse: a backend leaves such a rule out where the kernel cannot ask (`Firewall.limits`).
+    backend may also match packets of protocols other than TCP, UDP and ICMPv6. Use it only in rules
+    that refuse: a backend omits such a rule if the kernel cannot match it (`Firewall.limits`).
     """
 
     why: str
@@ -180,14 +180,14 @@ class Rule:
 
 
 Entry = tuple[Chain, Rule]
-"""A rule and the chain that it goes to the end of."""
+"""A rule, and the chain that it is appended to."""
 
 Rules = Mapping[Chain, tuple[Rule, ...]]
 
 
 @dataclass(frozen=True)
 class Ruleset:
-    """Everything the firewall should hold, for both families; a chain left out is empty."""
+    """Everything that the firewall should hold, for both families; a missing chain is empty."""
 
     ipv4: Rules = field(default_factory=lambda: MappingProxyType({}))
     ipv6: Rules = field(default_factory=lambda: MappingProxyType({}))

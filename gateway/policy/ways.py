@@ -1,4 +1,4 @@
-"""The way to an address in a namespace as it is found, and whether it has changed."""
+"""The path to an address in a namespace, and whether it has changed."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,18 +14,18 @@ def route_to(address: Address, facts: Facts) -> Route | None:
 
 
 def uplink_to(address: Address, facts: Facts) -> Uplink | None:
-    """Return the uplink by which the main table reaches `address`, if any."""
+    """Return the uplink through which the main table reaches `address`, if any."""
     route = route_to(address, facts)
     return next((u for u in facts.uplinks if route and u.name == route.interface), None)
 
 
 def ways(tunnel: Tunnel, facts: Facts) -> str:
-    """Return by which uplinks, gateways and own addresses the endpoints of `tunnel` are reached."""
+    """Return the path to each endpoint of `tunnel`: gateway, uplink and source addresses."""
     return "; ".join(_way(endpoint.address, facts) for endpoint in tunnel.endpoints)
 
 
 def steady(looks: Sequence[Facts]) -> Facts:
-    """Return the last of `looks` at the namespace, less the uplinks that are not in all."""
+    """Return the last of `looks` at the namespace, without the uplinks that are not in all."""
     known = [frozenset((u.index, u.name) for u in facts.uplinks) for facts in looks]
     kept = frozenset.intersection(*known)
     uplinks = tuple(u for u in looks[-1].uplinks if (u.index, u.name) in kept)
@@ -35,11 +35,11 @@ def steady(looks: Sequence[Facts]) -> Facts:
 
 
 def has_moved(tunnel: Tunnel, former: Facts, facts: Facts) -> bool:
-    """Say whether an endpoint of `tunnel` is reached another way than it was in `former`.
+    """Return whether the path to an endpoint of `tunnel` differs from that in `former`.
 
-    By another uplink or gateway, or without an address that it was reached from. One more address
-    changes nothing, since WireGuard goes on from the one that it uses; it may be a neighbour that
-    brings it about (RFC 4862, section 5.5.3).
+    It differs if the uplink or the gateway is another one, if the uplink has lost an address, or if
+    it had none. One more address changes nothing, because WireGuard continues with the address that
+    it uses; a neighbour may have caused the change (RFC 4862, section 5.5.3).
     """
     return any(_differs(endpoint.address, former, facts) for endpoint in tunnel.endpoints)
 
@@ -52,13 +52,13 @@ def _differs(address: Address, former: Facts, facts: Facts) -> bool:
 
 
 def _by(address: Address, facts: Facts) -> tuple[int | None, Address | None]:
-    """Return the index of the uplink and the gateway by which `address` is reached."""
+    """Return the index of the uplink, and the gateway, of the path to `address`."""
     route, uplink = route_to(address, facts), uplink_to(address, facts)
     return uplink.index if uplink else None, route.gateway if route else None
 
 
 def _own(address: Address, facts: Facts) -> set[Address]:
-    """Return the addresses that the uplink to `address` has of its family."""
+    """Return the addresses of the uplink to `address`, of the same family."""
     uplink = uplink_to(address, facts)
     return {a.ip for a in uplink.addresses if a.version == address.version} if uplink else set()
 
@@ -66,13 +66,14 @@ def _own(address: Address, facts: Facts) -> set[Address]:
 def _way(address: Address, facts: Facts) -> str:
     route, uplink = route_to(address, facts), uplink_to(address, facts)
     if route is None or uplink is None:
-        return f"no way to {address}"
+        return f"no route to {address}"
     own = ", ".join(str(a.ip) for a in uplink.addresses if a.version == address.version)
-    return f"{address} by {uplink.name} via {route.gateway or 'the link'} from {own or 'nowhere'}"
+    gateway = f"via {route.gateway} " if route.gateway else ""
+    return f"{address} {gateway}dev {uplink.name} src {own or 'none'}"
 
 
 def shared_addresses(tunnel: Tunnel, facts: Facts) -> str:
-    """Return the addresses that the tunnel and an uplink both have, with the uplink's name."""
+    """Return the addresses that both the tunnel and an uplink have, with the uplink's name."""
     own = {address.ip for address in tunnel.addresses}
     return ", ".join(
         f"{address.ip} on {uplink.name}"

@@ -305,7 +305,7 @@ def test_wireguards_own_settings_are_put_back(site: Site, change: str) -> None:
         timeout=NOTICED_WITHIN, what="the way back to connected",
     )  # fmt: skip
     gateway.wait_healthy()
-    assert "somebody changed" in gateway.events(event="state changed")[events]["detail"]
+    assert "another program changed" in gateway.events(event="state changed")[events]["detail"]
     assert lab.workload.probe("udp", host="198.51.100.10").seen == lab.server.exit.ipv4
     assert lab.leaks(since) == []
 

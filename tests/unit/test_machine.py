@@ -349,7 +349,7 @@ def test_a_tunnel_that_somebody_has_changed_is_built_again(
     after = step(STATES[state], Sampled(told), NOW + 5)
     assert isinstance(after, Connecting)
     assert (after.built, after.reason) == (False, Reason.INTERFACE_LOST)
-    assert after.detail.startswith("somebody changed")
+    assert after.detail.startswith("another program changed")
     assert "0x" not in after.detail
 
 

@@ -55,10 +55,10 @@ def test_an_entry_of_a_legacy_table_has_its_count_before_its_first_match() -> No
 def test_the_way_to_a_server_is_uplink_gateway_and_own_address() -> None:
     """What does not lead there makes no difference."""
     usual = ways(IPV4_ONLY, ONE_UPLINK)
-    assert usual == "198.51.100.10 by eth0 via 172.18.0.1 from 172.18.0.2"
+    assert usual == "198.51.100.10 via 172.18.0.1 dev eth0 src 172.18.0.2"
     assert ways(IPV4_ONLY, TWO_UPLINKS) == usual
     assert ways(IPV4_ONLY, other_uplink(ONE_UPLINK)) != usual
-    assert ways(IPV4_ONLY, replace(ONE_UPLINK, routes=())) == "no way to 198.51.100.10"
+    assert ways(IPV4_ONLY, replace(ONE_UPLINK, routes=())) == "no route to 198.51.100.10"
 
 
 def test_addresses_that_no_server_can_have_are_left_out() -> None:
