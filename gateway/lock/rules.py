@@ -22,18 +22,18 @@ IPV4 = """\
 :INPUT DROP [0:0]
 :FORWARD DROP [0:0]
 :OUTPUT DROP [0:0]
--A INPUT -d 127.0.0.11/32 -p tcp -m comment --comment "P10 no names by Docker" \
+-A INPUT -d 127.0.0.11/32 -p tcp -m comment --comment "P10 no names via Docker" \
 -j REJECT --reject-with tcp-reset
--A INPUT -d 127.0.0.11/32 -m comment --comment "P10 no names by Docker" \
+-A INPUT -d 127.0.0.11/32 -m comment --comment "P10 no names via Docker" \
 -j REJECT --reject-with icmp-admin-prohibited
 -A INPUT -i lo -p icmp -m icmp --icmp-type 5 \
--m comment --comment "P11 no routes by loopback" -j DROP
+-m comment --comment "P11 no routes via loopback" -j DROP
 -A INPUT -i lo -m comment --comment loopback -j ACCEPT
 -A INPUT -m comment --comment "P1 nothing else enters" -j DROP
 -A FORWARD -m comment --comment "P11 nothing is forwarded" -j DROP
--A OUTPUT -d 127.0.0.11/32 -p tcp -m comment --comment "P10 no names by Docker" \
+-A OUTPUT -d 127.0.0.11/32 -p tcp -m comment --comment "P10 no names via Docker" \
 -j REJECT --reject-with tcp-reset
--A OUTPUT -d 127.0.0.11/32 -m comment --comment "P10 no names by Docker" \
+-A OUTPUT -d 127.0.0.11/32 -m comment --comment "P10 no names via Docker" \
 -j REJECT --reject-with icmp-admin-prohibited
 -A OUTPUT -o lo -m comment --comment loopback -j ACCEPT
 -A OUTPUT -p tcp -m comment --comment "P1 nothing else leaves" -j REJECT --reject-with tcp-reset
@@ -55,11 +55,11 @@ IPV6 = """\
 :FORWARD DROP [0:0]
 :OUTPUT DROP [0:0]
 -A INPUT -i lo -p ipv6-icmp -m icmp6 --icmpv6-type 133 \
--m comment --comment "P11 no routes by loopback" -j DROP
+-m comment --comment "P11 no routes via loopback" -j DROP
 -A INPUT -i lo -p ipv6-icmp -m icmp6 --icmpv6-type 134 \
--m comment --comment "P11 no routes by loopback" -j DROP
+-m comment --comment "P11 no routes via loopback" -j DROP
 -A INPUT -i lo -p ipv6-icmp -m icmp6 --icmpv6-type 137 \
--m comment --comment "P11 no routes by loopback" -j DROP
+-m comment --comment "P11 no routes via loopback" -j DROP
 -A INPUT -i lo -m comment --comment loopback -j ACCEPT
 -A INPUT -m comment --comment "P1 nothing else enters" -j DROP
 -A FORWARD -m comment --comment "P11 nothing is forwarded" -j DROP
@@ -88,19 +88,19 @@ table inet portcullis {
 	chain input {
 		type filter hook input priority filter; policy drop;
 		meta nfproto ipv4 ip daddr 127.0.0.11/32 meta l4proto tcp counter reject with tcp reset \
-comment "P10 no names by Docker"
+comment "P10 no names via Docker"
 		meta nfproto ipv4 ip daddr 127.0.0.11/32 counter reject with icmp admin-prohibited \
-comment "P10 no names by Docker"
+comment "P10 no names via Docker"
 		meta nfproto ipv4 iifname "lo" icmp type 5 counter drop \
-comment "P11 no routes by loopback"
+comment "P11 no routes via loopback"
 		meta nfproto ipv4 iifname "lo" accept comment "loopback"
 		meta nfproto ipv4 counter drop comment "P1 nothing else enters"
 		meta nfproto ipv6 iifname "lo" icmpv6 type 133 counter drop \
-comment "P11 no routes by loopback"
+comment "P11 no routes via loopback"
 		meta nfproto ipv6 iifname "lo" icmpv6 type 134 counter drop \
-comment "P11 no routes by loopback"
+comment "P11 no routes via loopback"
 		meta nfproto ipv6 iifname "lo" icmpv6 type 137 counter drop \
-comment "P11 no routes by loopback"
+comment "P11 no routes via loopback"
 		meta nfproto ipv6 iifname "lo" accept comment "loopback"
 		meta nfproto ipv6 counter drop comment "P1 nothing else enters"
 		drop comment "the rest"
@@ -120,9 +120,9 @@ comment "P11 no routes by loopback"
 	chain output {
 		type filter hook output priority filter; policy drop;
 		meta nfproto ipv4 ip daddr 127.0.0.11/32 meta l4proto tcp counter reject with tcp reset \
-comment "P10 no names by Docker"
+comment "P10 no names via Docker"
 		meta nfproto ipv4 ip daddr 127.0.0.11/32 counter reject with icmp admin-prohibited \
-comment "P10 no names by Docker"
+comment "P10 no names via Docker"
 		meta nfproto ipv4 oifname "lo" accept comment "loopback"
 		meta nfproto ipv4 meta l4proto tcp counter reject with tcp reset \
 comment "P1 nothing else leaves"

@@ -109,7 +109,7 @@ def _framed(family: Family, entries: Iterable[Entry]) -> Iterator[Entry]:
     """Yield the first rules of every chain, then `entries`, then the last rules of every chain."""
     if family is Family.IPV4:
         for chain in (Chain.INPUT, Chain.OUTPUT):
-            yield from _refused(chain, "P10 no names by Docker", destination=DOCKER_RESOLVER)
+            yield from _refused(chain, "P10 no names via Docker", destination=DOCKER_RESOLVER)
     yield from no_routes_by_loopback(family, LOOPBACK)
     yield Chain.INPUT, Rule(why="loopback", verdict=Accept(), in_interface=LOOPBACK)
     yield Chain.OUTPUT, Rule(why="loopback", verdict=Accept(), out_interface=LOOPBACK)

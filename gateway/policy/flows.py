@@ -170,7 +170,7 @@ def no_routes_by_loopback(family: Family, loopback: str) -> Iterator[Entry]:
         yield (
             Chain.INPUT,
             Rule(
-                why="P11 no routes by loopback",
+                why="P11 no routes via loopback",
                 verdict=Drop(),
                 in_interface=loopback,
                 protocol=protocol,

@@ -100,7 +100,7 @@ def _no_names(uplink: Uplink, subnet: Network) -> Iterator[Entry]:
         yield (
             Chain.OUTPUT,
             Rule(
-                why="P10 no names by the LAN",
+                why="P10 no names via the LAN",
                 verdict=Reject(tcp_reset=protocol is Transport.TCP),
                 out_interface=uplink.name,
                 destination=subnet,
@@ -182,7 +182,7 @@ def _arrival_mark(uplink: Uplink) -> Entry:
     return (
         Chain.PREROUTING,
         Rule(
-            why="P8 arrived by this uplink",
+            why="P8 arrived on this uplink",
             verdict=SetMark(mark),
             in_interface=uplink.name,
             connmark=mark,
@@ -203,7 +203,7 @@ def _errors(family: Family, uplink: Uplink, address: Interface) -> Iterator[Entr
         yield (
             Chain.INPUT,
             Rule(
-                why="P11 nobody redirects a flow",
+                why="P11 no redirects of a flow",
                 verdict=Drop(),
                 in_interface=uplink.name,
                 protocol=protocol,

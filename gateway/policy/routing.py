@@ -161,7 +161,7 @@ LOCKED = Routing(
             for network in PRIVATE
         ),
         *(
-            PolicyRule(v, PRIORITY_TUNNEL, TABLE_TUNNEL, "everything goes by the tunnel or nowhere")
+            PolicyRule(v, PRIORITY_TUNNEL, TABLE_TUNNEL, "all traffic via the tunnel or nowhere")
             for v in DEFAULTS
         ),
     ),
@@ -254,7 +254,7 @@ def _arrived_rules(uplink: Uplink) -> tuple[PolicyRule, ...]:
     """Return the rules by which packets to an input port pass the reverse-path filter."""
     mark = reply_mark(uplink)
     return tuple(
-        PolicyRule(version, PRIORITY_ARRIVED, mark, f"arrived by {uplink.name}", fwmark=mark)
+        PolicyRule(version, PRIORITY_ARRIVED, mark, f"arrived on {uplink.name}", fwmark=mark)
         for version in sorted({address.version for address in uplink.addresses})
     )
 
@@ -270,7 +270,7 @@ def _answer_rules(uplink: Uplink, config: Config) -> tuple[PolicyRule, ...]:
             address.version,
             PRIORITY_ANSWERS,
             reply_mark(uplink),
-            f"answers by {uplink.name}",
+            f"answers via {uplink.name}",
             source=ip_network(address.ip),
             source_ports=ports,
         )
