@@ -35,7 +35,7 @@ class Probe:
         return self.question is Question.DNS
 
 
-NOBODY: dict[int, Address] = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
+UNASSIGNED: dict[int, Address] = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
 """Addresses that no host has (RFC 5737, RFC 3849)."""
 
 
@@ -63,7 +63,8 @@ def _to_the_server(tunnel: Tunnel, config: Config) -> Probe | None:
     """Return an echo that ends at the server, to an address that is routed into the tunnel."""
     networks = [network for peer in tunnel.peers for network in peer.allowed_ips]
     own = {address.ip for address in tunnel.addresses}
-    addresses = [NOBODY[n.version] if NOBODY[n.version] in n else _last(n) for n in networks]
+    free = ((UNASSIGNED[network.version], network) for network in networks)
+    addresses = [address if address in network else _last(network) for address, network in free]
     fitting = (a for a in addresses if a not in own and _is_inside(a, tunnel, config))
     return next((Probe(Question.ICMP, address, hops=1) for address in fitting), None)
 

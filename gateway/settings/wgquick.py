@@ -119,7 +119,7 @@ def _read_entry(
 
 
 def _unknown(written: str, head: str) -> str:
-    """Say why a key is refused; repeat its name only if it cannot be part of a secret."""
+    """Return why a key is refused; repeat its name only if it cannot be part of a secret."""
     name = written.lower()
     if name in _AMNEZIA:
         return f"{name} belongs to AmneziaWG, which is not supported; use a plain WireGuard server"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gateway.policy.probing import NOBODY
+from gateway.policy.probing import UNASSIGNED
 from tests.lab.gateway import Gateway, Health
 from tests.lab.process import eventually, promised
 from tests.lab.server import INSIDE
@@ -110,7 +110,7 @@ def dies_idle_without_a_resolver() -> None:
         assert health.body["reason"] == "handshake but nothing received"
         lab.server.restore()
         gateway.wait_healthy(timeout=30)
-        nobody = set(map(str, NOBODY.values()))
+        nobody = set(map(str, UNASSIGNED.values()))
         assert [frame for frame in lab.capture.frames() if frame.destination in nobody] == []
 
 
