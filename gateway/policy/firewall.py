@@ -27,8 +27,8 @@ from gateway.policy.holes import holes
 from gateway.policy.rules import (
     Accept,
     Chain,
+    ChainRule,
     Drop,
-    Entry,
     Family,
     Reject,
     Rule,
@@ -81,14 +81,14 @@ def closed() -> Ruleset:
     return _both(_nothing)
 
 
-Entries = Callable[[Family], Iterable[Entry]]
+ChainRules = Callable[[Family], Iterable[ChainRule]]
 
 
-def _nothing(_family: Family) -> Iterable[Entry]:
+def _nothing(_family: Family) -> Iterable[ChainRule]:
     return ()
 
 
-def _both(entries: Entries, first: Entries = _nothing) -> Ruleset:
+def _both(entries: ChainRules, first: ChainRules = _nothing) -> Ruleset:
     """Return the ruleset of `entries` for each family, between the rules that every chain has.
 
     `first` comes before all of them.
@@ -100,12 +100,12 @@ def _both(entries: Entries, first: Entries = _nothing) -> Ruleset:
     return Ruleset(**{name: MappingProxyType(rules) for name, rules in chains.items()})
 
 
-def _by_chain(entries: Iterable[Entry]) -> dict[Chain, tuple[Rule, ...]]:
+def _by_chain(entries: Iterable[ChainRule]) -> dict[Chain, tuple[Rule, ...]]:
     listed = tuple(dict.fromkeys(entries))
     return {chain: tuple(rule for where, rule in listed if where is chain) for chain in Chain}
 
 
-def _framed(family: Family, entries: Iterable[Entry]) -> Iterator[Entry]:
+def _framed(family: Family, entries: Iterable[ChainRule]) -> Iterator[ChainRule]:
     """Yield the first rules of every chain, then `entries`, then the last rules of every chain."""
     if family is Family.IPV4:
         for chain in (Chain.INPUT, Chain.OUTPUT):
@@ -119,7 +119,7 @@ def _framed(family: Family, entries: Iterable[Entry]) -> Iterator[Entry]:
     yield from _refused(Chain.OUTPUT, "P1 nothing else leaves")
 
 
-def _refused(chain: Chain, why: str, destination: Network | None = None) -> Iterator[Entry]:
+def _refused(chain: Chain, why: str, destination: Network | None = None) -> Iterator[ChainRule]:
     """Yield the rules that reject with an answer, so that applications do not wait (P12)."""
     for protocol, verdict in ((Transport.TCP, Reject(tcp_reset=True)), (None, Reject())):
         yield chain, Rule(why=why, verdict=verdict, protocol=protocol, destination=destination)
@@ -145,7 +145,7 @@ def _resolving(query: Query | None, facts: Facts) -> Ruleset:
     )
 
 
-def _connecting(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[Entry]:
+def _connecting(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[ChainRule]:
     """Yield the rules for the encrypted flow."""
     yield from plain_only(facts.uplinks)
     for endpoint in tunnel.endpoints:
@@ -156,7 +156,7 @@ def _connecting(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[Entry]
     yield from guard_marks(facts)
 
 
-def _connected(family: Family, tunnel: Tunnel, config: Config, facts: Facts) -> Iterator[Entry]:
+def _connected(family: Family, tunnel: Tunnel, config: Config, facts: Facts) -> Iterator[ChainRule]:
     """Yield the rules for the encrypted flow, the tunnel itself, and the listed holes."""
     yield from _connecting(family, tunnel, facts)
     for address in tunnel.addresses:

@@ -10,9 +10,9 @@ from gateway.policy.rules import (
     ICMP_OF,
     Accept,
     Chain,
+    ChainRule,
     CtState,
     Drop,
-    Entry,
     Family,
     Ports,
     Reject,
@@ -59,7 +59,7 @@ NEIGHBOUR_MULTICAST = ip_network("ff02::1:ff00:0/104")
 """Where neighbour solicitations are sent to (RFC 4291, section 2.7.1)."""
 
 
-def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterator[Entry]:
+def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterator[ChainRule]:
     """Yield what admits the encrypted flow, by everything that tells it from other packets (P3).
 
     The source port is taken by WireGuard's own socket. Against a raw socket that forges it stands
@@ -97,7 +97,7 @@ def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterat
     )
 
 
-def question(family: Family, interface: str, query: Query) -> Iterator[Entry]:
+def question(family: Family, interface: str, query: Query) -> Iterator[ChainRule]:
     """Yield what lets our question for the endpoint's name pass by `interface` (P10).
 
     The source port is taken by our own socket. Against a raw socket that forges it stands the
@@ -147,7 +147,7 @@ def question(family: Family, interface: str, query: Query) -> Iterator[Entry]:
     )
 
 
-def forged_answers(family: Family, query: Query, loopback: str) -> Iterator[Entry]:
+def forged_answers(family: Family, query: Query, loopback: str) -> Iterator[ChainRule]:
     """Yield what keeps out answers to our question that only pretend to come from outside (P3).
 
     Whoever chooses the endpoint's address sees where the gateway is. A workload with CAP_NET_RAW
@@ -159,7 +159,7 @@ def forged_answers(family: Family, query: Query, loopback: str) -> Iterator[Entr
         yield Chain.INPUT, Rule(why=why, verdict=Drop(), in_interface=loopback, source=source)
 
 
-def no_routes_by_loopback(family: Family, loopback: str) -> Iterator[Entry]:
+def no_routes_by_loopback(family: Family, loopback: str) -> Iterator[ChainRule]:
     """Yield what keeps out messages about routes that pretend to come from a neighbour (P11).
 
     A workload with CAP_NET_RAW can send them to itself by loopback, where the kernel believes them
@@ -179,7 +179,7 @@ def no_routes_by_loopback(family: Family, loopback: str) -> Iterator[Entry]:
         )
 
 
-def no_mark_on_loopback(loopback: str, tunnel: Tunnel) -> Iterator[Entry]:
+def no_mark_on_loopback(loopback: str, tunnel: Tunnel) -> Iterator[ChainRule]:
     """Yield what keeps the encrypted flow, and so its mark, off loopback (P3).
 
     A raw socket there could read it (SO_RCVMARK, Linux 5.19), if the endpoint were an address of
@@ -196,7 +196,7 @@ def no_mark_on_loopback(loopback: str, tunnel: Tunnel) -> Iterator[Entry]:
     )
 
 
-def plain_only(uplinks: Iterable[Uplink]) -> Iterator[Entry]:
+def plain_only(uplinks: Iterable[Uplink]) -> Iterator[ChainRule]:
     """Yield what refuses IPv4 options and IPv6 extension headers on `uplinks` (P7).
 
     A source route (RFC 791) or routing header (RFC 8200) names the hosts to pass on the way: a
@@ -211,7 +211,9 @@ def plain_only(uplinks: Iterable[Uplink]) -> Iterator[Entry]:
         yield Chain.OUTPUT, replace(rule, verdict=Reject(), out_interface=uplink.name)
 
 
-def in_tunnel(family: Family, address: Interface, ports: Iterable[PortRange]) -> Iterator[Entry]:
+def in_tunnel(
+    family: Family, address: Interface, ports: Iterable[PortRange]
+) -> Iterator[ChainRule]:
     """Yield what passes in the tunnel, from and to its `address` (P4, P9)."""
     inward = Rule(
         why="P4 answers in the tunnel",
@@ -246,7 +248,7 @@ def in_tunnel(family: Family, address: Interface, ports: Iterable[PortRange]) ->
     )
 
 
-def neighbours(family: Family, uplink: Uplink) -> Iterator[Entry]:
+def neighbours(family: Family, uplink: Uplink) -> Iterator[ChainRule]:
     """Yield the neighbour discovery that IPv6 needs on a link where something may pass (P5).
 
     It is what ARP is to IPv4, except that it runs over the firewall. Outwards it reaches the link
@@ -283,7 +285,7 @@ def neighbours(family: Family, uplink: Uplink) -> Iterator[Entry]:
         )
 
 
-def guard_marks(facts: Facts) -> Iterator[Entry]:
+def guard_marks(facts: Facts) -> Iterator[ChainRule]:
     """Yield what marks packets that passed, for the egress guard to know them by (P14).
 
     The guard takes the mark off as a packet leaves. But the kernel also hands the sender's own

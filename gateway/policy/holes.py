@@ -12,9 +12,9 @@ from gateway.policy.rules import (
     ICMP_OF,
     Accept,
     Chain,
+    ChainRule,
     CtDirection,
     Drop,
-    Entry,
     Family,
     Ports,
     Reject,
@@ -42,7 +42,7 @@ DNS = tuple(product((Transport.UDP, Transport.TCP), (Ports.one(53), Ports.one(85
 
 def holes(
     family: Family, uplink: Uplink, config: Config, resolvers: Iterable[Address]
-) -> Iterator[Entry]:
+) -> Iterator[ChainRule]:
     """Yield the rules of `family` for the listed holes of `uplink`, for each of its addresses.
 
     `resolvers` are those that resolv.conf lists for workloads.
@@ -79,7 +79,7 @@ def _outward(uplink: Uplink, address: Interface, destination: Network) -> Rule:
     )
 
 
-def _resolver(uplink: Uplink, address: Interface, resolver: Address) -> Iterator[Entry]:
+def _resolver(uplink: Uplink, address: Interface, resolver: Address) -> Iterator[ChainRule]:
     """Yield the rules for queries to a configured `resolver` in a listed subnet (P10)."""
     outward = _outward(uplink, address, ip_network(resolver))
     for protocol, port in DNS:
@@ -94,7 +94,7 @@ def _resolver(uplink: Uplink, address: Interface, resolver: Address) -> Iterator
         )
 
 
-def _no_names(uplink: Uplink, subnet: Network) -> Iterator[Entry]:
+def _no_names(uplink: Uplink, subnet: Network) -> Iterator[ChainRule]:
     """Yield the rules that reject DNS to a listed `subnet` (P10)."""
     for protocol, port in DNS:
         yield (
@@ -110,7 +110,7 @@ def _no_names(uplink: Uplink, subnet: Network) -> Iterator[Entry]:
         )
 
 
-def _lan(uplink: Uplink, address: Interface, subnet: Network) -> Iterator[Entry]:
+def _lan(uplink: Uplink, address: Interface, subnet: Network) -> Iterator[ChainRule]:
     """Yield the rules for flows that begin in the namespace and go to a listed `subnet` (P7).
 
     Packets leave only in their flow's original direction and from the uplink's own address. The
@@ -133,7 +133,7 @@ def _lan(uplink: Uplink, address: Interface, subnet: Network) -> Iterator[Entry]
     )
 
 
-def _input_port(uplink: Uplink, address: Interface, ports: PortRange) -> Iterator[Entry]:
+def _input_port(uplink: Uplink, address: Interface, ports: PortRange) -> Iterator[ChainRule]:
     """Yield the rules for clients of a listed port, and for the answers to them (P8).
 
     A flow gets the connection mark only if it begins at this uplink. A flow that came in through
@@ -172,7 +172,7 @@ def _input_port(uplink: Uplink, address: Interface, ports: PortRange) -> Iterato
     )
 
 
-def _arrival_mark(uplink: Uplink) -> Entry:
+def _arrival_mark(uplink: Uplink) -> ChainRule:
     """Return the rule that marks arriving packets of flows to an input port.
 
     Strict reverse-path filtering uses that mark in its route lookup, and so finds the client behind
@@ -190,7 +190,7 @@ def _arrival_mark(uplink: Uplink) -> Entry:
     )
 
 
-def _errors(family: Family, uplink: Uplink, address: Interface) -> Iterator[Entry]:
+def _errors(family: Family, uplink: Uplink, address: Interface) -> Iterator[ChainRule]:
     """Yield the rules for ICMP errors about a flow of a hole, so that the flow fails at once.
 
     In IPv4 a redirect counts as an error. A neighbour could send one to move the flow to itself, so

@@ -9,7 +9,7 @@ from gateway.policy.dns import resolvers_of
 from gateway.policy.routing import IPV4
 
 
-class Question(StrEnum):
+class ProbeProtocol(StrEnum):
     """The protocol of a probe."""
 
     DNS = "dns"
@@ -25,14 +25,14 @@ class Probe:
     by itself. `hops` is the packet's hop limit.
     """
 
-    question: Question
+    protocol: ProbeProtocol
     address: Address
     hops: int | None = None
 
     @property
     def is_question(self) -> bool:
         """Whether the tunnel's resolver should answer."""
-        return self.question is Question.DNS
+        return self.protocol is ProbeProtocol.DNS
 
 
 UNASSIGNED: dict[int, Address] = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
@@ -52,11 +52,11 @@ def probe_for(tunnel: Tunnel, config: Config) -> Probe | None:
             return None
         case ProbeKind.ICMP:
             address = wanted.address or next(iter(inside), None)
-            return Probe(Question.ICMP, address) if address else None
+            return Probe(ProbeProtocol.ICMP, address) if address else None
         case ProbeKind.DNS:
-            return Probe(Question.DNS, inside[0]) if inside else None
+            return Probe(ProbeProtocol.DNS, inside[0]) if inside else None
         case ProbeKind.AUTO:
-            return Probe(Question.DNS, inside[0]) if inside else _to_the_server(tunnel, config)
+            return Probe(ProbeProtocol.DNS, inside[0]) if inside else _to_the_server(tunnel, config)
 
 
 def _to_the_server(tunnel: Tunnel, config: Config) -> Probe | None:
@@ -66,7 +66,7 @@ def _to_the_server(tunnel: Tunnel, config: Config) -> Probe | None:
     free = ((UNASSIGNED[network.version], network) for network in networks)
     addresses = [address if address in network else _last(network) for address, network in free]
     fitting = (a for a in addresses if a not in own and _is_inside(a, tunnel, config))
-    return next((Probe(Question.ICMP, address, hops=1) for address in fitting), None)
+    return next((Probe(ProbeProtocol.ICMP, address, hops=1) for address in fitting), None)
 
 
 def _last(network: Network) -> Address:

@@ -179,7 +179,7 @@ class Rule:
     ct_direction: CtDirection | None = None
 
 
-Entry = tuple[Chain, Rule]
+ChainRule = tuple[Chain, Rule]
 """A rule, and the chain that it is appended to."""
 
 Rules = Mapping[Chain, tuple[Rule, ...]]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gateway.errors import is_shortage
 from gateway.model import INTERFACE
-from gateway.policy.probing import Probe, Question
+from gateway.policy.probing import Probe, ProbeProtocol
 
 TRIES = 3
 INTERVAL = 1.0
@@ -43,7 +43,7 @@ async def probe(wanted: Probe) -> bool | None:
     """
     address, version = str(wanted.address), wanted.address.version
     try:
-        if wanted.question is Question.DNS:
+        if wanted.protocol is ProbeProtocol.DNS:
             return await _ask_resolver(address, version)
         return await _ping(address, version, wanted.hops)
     except OSError as err:
