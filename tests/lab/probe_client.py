@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.lab import probe_server
 from tests.lab.errors import LabError
 from tests.lab.process import PATIENCE
 
+SERVER = str(Path(__file__).with_name("probe_server.py"))
 CAPABILITIES = {
     "chown": 0,
     "dac_override": 1,
@@ -46,7 +46,7 @@ class ProbeServer:
         number = theirs.fileno()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", probe_server.__file__, str(number)],
+                [sys.executable, "-I", "-S", SERVER, str(number)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[number],
                 start_new_session=True,
