@@ -355,6 +355,14 @@ def resolve(name: str) -> Outcome:
     return {"result": "answered", "addresses": sorted({str(entry[4][0]) for entry in found})}
 
 
+def privileges() -> Outcome:
+    """Return what this process may do, as /proc/self/status says it, and where it is."""
+    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - as a script
+        lines = [line.split() for line in status if line.startswith(("Cap", "NoNewPrivs", "Uid"))]
+    namespaces = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "mnt", "pid")}  # noqa: PTH115
+    return {"result": "answered", "status": lines, "namespaces": namespaces}
+
+
 def send_packets(host: str, packets: list[bytes], device: str, mark: int) -> None:
     """Send whole IP packets on a raw socket."""
     six = version(host) == 6
@@ -431,7 +439,7 @@ PROBES: dict[str, Callable[..., Outcome]] = {
     for probe in (
         tcp, udp, http, ping, raw, sctp, forged, fragments, options, source_route,
         routed_syn, broadcast, multicast,
-        packet, dns, resolve,
+        packet, dns, resolve, privileges,
     )
 }  # fmt: skip
 

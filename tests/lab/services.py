@@ -1,11 +1,12 @@
-"""Hosts of the lab: an echo that tells the client its address, the same by HTTP, and a resolver.
+"""Hosts of the lab: an echo that returns the client's address, the same over HTTP, and a resolver.
 
     python services.py JSON
 
 JSON is a list of services, each an object with `kind` (echo, http or dns), `address`, `port`
-and, for dns, `answers` (record type to addresses, by comma). Every arrival is one JSON line on
-standard output, after the line "ready". A program of its own, standard library only, so that it
-also runs in a guest or a container. It ends when standard input closes.
+and, for dns, `answers` (record type to addresses, separated by commas). Every arrival is one JSON
+line on standard output, after the line "ready". A program of its own, standard library only, so
+that it also runs in a guest or a container. It ends when standard input closes. Several start with
+each lab, hence no asyncio: its import takes longer than everything else here.
 
 - echo, TCP: the first line is "ADDRESS PORT" of the client, then everything comes back.
 - echo, UDP: the answer is "ADDRESS PORT " and what was sent.
@@ -13,22 +14,34 @@ also runs in a guest or a container. It ends when standard input closes.
 - dns, UDP and TCP: answers every name with the addresses for the type asked, or with nothing.
 """
 
-import asyncio
+import _thread  # threading imports three times as much, for names that nothing here uses
 import ipaddress
 import json
+import os
+import selectors
 import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 TYPES = {1: "A", 28: "AAAA", 16: "TXT", 5: "CNAME", 255: "ANY", 65: "HTTPS"}
 
 
+Service = dict[str, Any]
+BACKLOG = 100
+"""Connections that wait for their thread."""
+
+
+def say(line: str) -> None:
+    """Write one line at once, whole, whichever thread it comes from."""
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())
+
+
 def note(**event: object) -> None:
     """Write one event."""
-    sys.stdout.write(json.dumps({"at": time.monotonic(), **event}) + "\n")
-    sys.stdout.flush()
+    say(json.dumps({"at": time.monotonic(), **event}))
 
 
 def plain(address: str) -> str:
@@ -65,35 +78,7 @@ def dns_answer(query: bytes, answers: dict[str, str]) -> bytes:
     return query[:2] + struct.pack("!HHHHH", 0x8180, 1, count, 0, 0) + question + records
 
 
-class Datagrams(asyncio.DatagramProtocol):
-    """UDP side of echo and dns."""
-
-    def __init__(self, service: dict[str, Any]) -> None:
-        """Serve one configured service."""
-        self.service = service
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport for the answers."""
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        """Answer one datagram."""
-        client = plain(addr[0])
-        if self.service["kind"] == "dns":
-            try:
-                name, kind, _ = dns_question(data)
-            except (IndexError, struct.error):
-                return
-            answer = dns_answer(data, self.service["answers"])
-            event = {"name": name, "type": kind}
-        else:
-            answer = f"{client} {addr[1]} ".encode() + data
-            event = {"data": data[:64].decode("ascii", "replace")}
-        note(**heard(self.service, "udp", client, addr[1]), **event)
-        self.transport.sendto(answer, addr)  # type: ignore[attr-defined]
-
-
-def heard(service: dict[str, Any], transport: str, client: str, port: int) -> dict[str, Any]:
+def heard(service: Service, transport: str, client: str, port: int) -> dict[str, Any]:
     """Return what every event has in common."""
     return {
         "kind": service["kind"],
@@ -105,75 +90,130 @@ def heard(service: dict[str, Any], transport: str, client: str, port: int) -> di
     }
 
 
-class Streams:
-    """TCP side of every kind."""
-
-    def __init__(self, service: dict[str, Any]) -> None:
-        """Serve one configured service."""
-        self.service = service
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end."""
-        peer = writer.get_extra_info("peername")
-        event = heard(self.service, "tcp", plain(peer[0]), peer[1])
+def serve_datagram(service: Service, outlet: socket.socket) -> None:
+    """Answer one datagram."""
+    try:
+        data, peer = outlet.recvfrom(1 << 16)
+    except OSError:  # an ICMP error about an earlier answer
+        return
+    client = plain(peer[0])
+    if service["kind"] == "dns":
         try:
-            await getattr(self, self.service["kind"])(reader, writer, event)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    async def echo(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, event: dict[str, Any]
-    ) -> None:
-        """Tell the client its address, then send everything back."""
-        note(**event)
-        writer.write(f"{event['client']} {event['client_port']}\n".encode())
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-
-    async def http(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, event: dict[str, Any]
-    ) -> None:
-        """Answer one request with the client's address."""
-        request = await reader.readuntil(b"\r\n\r\n")
-        note(**event, data=request.partition(b"\r\n")[0].decode("ascii", "replace"))
-        body = f"{event['client']}\n".encode()
-        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        writer.write(head.encode() + body)
-        await writer.drain()
-
-    async def dns(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, event: dict[str, Any]
-    ) -> None:
-        """Answer queries with the two-octet length in front (RFC 1035, 4.2.2)."""
-        note(**event, connected=True)
-        while True:
-            query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-            name, kind, _ = dns_question(query)
-            note(**event, name=name, type=kind)
-            answer = dns_answer(query, self.service["answers"])
-            writer.write(len(answer).to_bytes(2, "big") + answer)
+            name, kind, _ = dns_question(data)
+        except (IndexError, struct.error):
+            return
+        answer = dns_answer(data, service["answers"])
+        event = {"name": name, "type": kind}
+    else:
+        answer = f"{client} {peer[1]} ".encode() + data
+        event = {"data": data[:64].decode("ascii", "replace")}
+    note(**heard(service, "udp", client, peer[1]), **event)
+    try:
+        outlet.sendto(answer, peer)
+    except OSError:  # the way back is closed, which is what some tests are about
+        return
 
 
-async def main() -> None:
-    """Start every service, say so, and serve until standard input ends."""
-    loop = asyncio.get_running_loop()
+def serve_connection(service: Service, connection: socket.socket, peer: tuple[Any, ...]) -> None:
+    """Serve one connection to its end, on a thread of its own."""
+    event = heard(service, "tcp", plain(peer[0]), peer[1])
+    with connection:
+        try:
+            STREAMS[service["kind"]](service, connection, event)
+        except (OSError, EOFError):
+            return
+
+
+def echo(_service: Service, connection: socket.socket, event: dict[str, Any]) -> None:
+    """Send the client its address, then everything back."""
+    note(**event)
+    connection.sendall(f"{event['client']} {event['client_port']}\n".encode())
+    while data := connection.recv(65536):
+        connection.sendall(data)
+
+
+def http(_service: Service, connection: socket.socket, event: dict[str, Any]) -> None:
+    """Answer one request with the client's address."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        request += received(connection, 1)
+    note(**event, data=request.partition(b"\r\n")[0].decode("ascii", "replace"))
+    body = f"{event['client']}\n".encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    connection.sendall(head.encode() + body)
+
+
+def dns(service: Service, connection: socket.socket, event: dict[str, Any]) -> None:
+    """Answer queries with the two-octet length in front (RFC 1035, 4.2.2)."""
+    note(**event, connected=True)
+    while True:
+        query = received(connection, int.from_bytes(received(connection, 2), "big"))
+        name, kind, _ = dns_question(query)
+        note(**event, name=name, type=kind)
+        answer = dns_answer(query, service["answers"])
+        connection.sendall(len(answer).to_bytes(2, "big") + answer)
+
+
+def received(connection: socket.socket, size: int) -> bytes:
+    """Return exactly `size` octets; EOFError when the client ends before."""
+    data = b""
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return data
+
+
+STREAMS = {"echo": echo, "http": http, "dns": dns}
+
+
+def serve_client(service: Service, listener: socket.socket) -> None:
+    """Accept one connection and serve it on a thread of its own."""
+    try:
+        connection, peer = listener.accept()
+    except OSError:  # it is gone already
+        return
+    connection.setblocking(True)
+    _thread.start_new_thread(serve_connection, (service, connection, peer))
+
+
+def opened(service: Service, kind: int) -> socket.socket:
+    """Return the bound socket of a service."""
+    family = socket.AF_INET6 if ":" in service["address"] else socket.AF_INET
+    outlet = socket.socket(family, kind)
+    if kind == socket.SOCK_STREAM:
+        outlet.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            outlet.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    outlet.bind((service["address"], service["port"]))
+    if kind == socket.SOCK_STREAM:
+        outlet.listen(BACKLOG)
+    outlet.setblocking(False)
+    return outlet
+
+
+def main() -> None:
+    """Open every service, say so, and serve until standard input ends."""
+    selector = selectors.PollSelector()  # epoll takes no file for standard input
+    handlers: list[tuple[int, Callable[[Service, socket.socket], None]]] = [
+        (socket.SOCK_STREAM, serve_client),
+        (socket.SOCK_DGRAM, serve_datagram),
+    ]
     for service in json.loads(sys.argv[1]):
-        address, port = service["address"], service["port"]
-        await asyncio.start_server(Streams(service).serve, address, port)
-        if service["kind"] != "http":
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            await loop.create_datagram_endpoint(
-                lambda service=service: Datagrams(service),  # type: ignore[misc]
-                (address, port),
-                family=family,
-            )
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    await loop.run_in_executor(None, sys.stdin.read)
+        for kind, handler in handlers:
+            if kind == socket.SOCK_STREAM or service["kind"] != "http":
+                selector.register(opened(service, kind), selectors.EVENT_READ, (handler, service))
+    selector.register(sys.stdin, selectors.EVENT_READ)
+    say("ready")
+    while True:
+        for key, _ in selector.select():
+            if key.data is not None:
+                handler, service = key.data
+                handler(service, key.fileobj)
+            elif not os.read(sys.stdin.fileno(), 4096):
+                return
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.lab.hosts import Services
 from tests.lab.namespace import Namespace
+from tests.lab.probe_client import probe_server_of_this_process
 from tests.lab.process import PATIENCE, Child, Household, run
 
 PROBES = str(Path(__file__).with_name("probes.py"))
@@ -104,10 +105,14 @@ class Workload:
 
     def probe(self, name: str, /, **arguments: object) -> Probe:
         """Run one probe of probes.py, such as `probe("tcp", host="198.51.100.10")`."""
-        script = [sys.executable, "-I", "-S", PROBES, name]
         given = {"timeout": PROBE_TIMEOUT * PATIENCE} | arguments
-        output = self.run(*script, *(f"{key}={value}" for key, value in given.items()))
-        fields = json.loads(output)
+        mounts = [] if self._mounts is None else [self._mounts]
+        fields = probe_server_of_this_process().run(
+            name,
+            {key: str(value) for key, value in given.items()},
+            namespaces=[self.namespace.path, *mounts],
+            capabilities=self._capabilities,
+        )
         return Probe(
             fields["result"], fields["errno"], fields["seconds"], fields.get("seen"), fields
         )

@@ -124,7 +124,7 @@ def test_a_lab_that_fails_half_way_removes_what_it_built() -> None:
     assert not [path for path in NETNS_DIRECTORY.iterdir() if path.name.startswith(lab.prefix)]
 
 
-def test_leftovers_of_a_dead_run_areswept_and_those_of_a_live_one_are_not(lab: Lab) -> None:
+def test_leftovers_of_a_dead_run_are_swept_and_those_of_a_live_one_are_not(lab: Lab) -> None:
     """The process id in the name decides."""
     dead = lab.household.start(["true"], "dead")
     dead.wait()

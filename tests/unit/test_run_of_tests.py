@@ -23,10 +23,19 @@ def test_a_step_ends_at_its_first_failure_with_all_that_was_said() -> None:
 
 
 def test_the_closing_lines_of_pytest_are_added_up() -> None:
-    """Also of a step that runs beside another one, and of the guest's own closing lines none."""
+    """An error is a failure, and the closing lines of the guest itself do not count."""
     one = run(Step("x", [says("==== 2 failed, 7 passed, 1 error in 3.21s ====")], 60), live=False)
     two = run(Step("y", [says("=== 3 passed in 70.02s (0:01:10) ===", "3 passed")], 60), live=False)
-    assert counted([one, two]) == {"passed": 10, "failed": 2, "error": 1}
+    assert counted(one) == {"passed": 7, "failed": 3}
+    assert counted(two) == {"passed": 3}
+
+
+def test_a_failed_test_counts_once_and_a_failed_linter_too() -> None:
+    """The exit code of pytest does not count next to the failures that it reports."""
+    tests = run(Step("x", [says("= 1 failed, 7 passed in 3.21s =", code=1)], 60), live=False)
+    linter = run(Step("y", [says("Found 3 errors.", code=1)], 60), live=False)
+    assert counted(tests) == {"passed": 7, "failed": 1}
+    assert counted(linter) == {"failed": 1}
 
 
 def test_a_step_may_take_half_as_long_again_and_no_more() -> None:
@@ -54,10 +63,10 @@ def test_budgets_of_a_whole_run_are_within_the_goal() -> None:
 def test_the_run_ends_with_the_table_and_a_line_that_machines_read(
     code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A step that fails ends the run and counts, whatever its closing line says."""
+    """A step that fails is counted and fails the run, and does not hide the steps after it."""
     first = Step("first", [says("= 4 passed in 1.00s =", code=code)], 60)
     groups = [
-        [first, Step("beside", [says("= 2 passed in 1.00s =")], 60)],
+        [first, Step("parallel", [says("= 2 passed in 1.00s =")], 60)],
         [Step("last", [says()], 60)],
     ]
     monkeypatch.setattr(testing, "steps", lambda **_: groups)
@@ -65,4 +74,19 @@ def test_the_run_ends_with_the_table_and_a_line_that_machines_read(
     assert testing.main() == code
     lines = capfd.readouterr().out.splitlines()
     assert lines[-1] == f"6 passed, {code} failed"
-    assert bool([line for line in lines if line.startswith("last ")]) == (code == 0)
+    assert [line for line in lines if line.startswith("last ")]
+
+
+def test_steps_that_would_begin_too_late_are_not_run_and_fail_the_run(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The table comes before CI gives up."""
+    sleep = (sys.executable, "-c", "import time; time.sleep(0.3)")
+    groups = [[Step("first", [sleep], 60)], [Step("second", [says("= 2 passed in 1.00s =")], 60)]]
+    monkeypatch.setattr(testing, "steps", lambda **_: groups)
+    monkeypatch.setattr(testing, "LIMIT", 0.25)
+    monkeypatch.setattr(sys, "argv", ["scripts/test"])
+    assert testing.main() == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert "not run, because 0.25 s were over: second" in lines
+    assert lines[-1] == "0 passed, 1 failed"
