@@ -27,7 +27,7 @@ only the firewall keeps them out where the setting of all links allows them.
 
 
 class Namespace:
-    """The namespace that the process is in.
+    """The namespace that `network` is in, and so has to be everything else that is given.
 
     `guard_mark` is the egress guard's mark, if any. `unplug` is the switch for the links; without
     one, it is made when it is needed. `links` are those whose queues nobody else may have, None
@@ -48,7 +48,11 @@ class Namespace:
 
     def facts(self) -> Facts:
         """Return what the namespace looks like now."""
-        return replace(self._network.facts(), ipv6=ipv6_usable(), guard_mark=self._guard_mark)
+        return replace(
+            self._network.facts(),
+            ipv6=ipv6_usable(self._network.netns),
+            guard_mark=self._guard_mark,
+        )
 
     def hold_links(self) -> None:
         """Hold the queues of a new link at once; what fails is left to `shut_shared`."""
@@ -100,7 +104,7 @@ class Namespace:
         Return those of them that are still up. Raises NetworkError.
         """
         try:
-            return (self._unplug or Unplug()).pull(only)
+            return self._switch().pull(only)
         except OSError as err:
             raise NetworkError(f"set down: {err.strerror}", "every link", err.errno) from err
 
@@ -110,15 +114,20 @@ class Namespace:
         Raises NetworkError.
         """
         try:
-            return (self._unplug or Unplug()).plug(self._links.down if self._links else ())
+            return self._switch().plug(self._links.down if self._links else ())
         except OSError as err:
             raise NetworkError(f"set up: {err.strerror}", "every link", err.errno) from err
+
+    def _switch(self) -> Unplug:
+        self._unplug = self._unplug or Unplug(self._network.netns)
+        return self._unplug
 
     def shut_unnameable(self) -> tuple[str, ...]:
         """Set links down that no rule can name; return those that were up. Raises NetworkError."""
         try:
-            up = links_up(unnameable_links())
-            still_up = links_down(up)
+            netns = self._network.netns
+            up = links_up(unnameable_links(netns), netns)
+            still_up = links_down(up, netns)
         except OSError as err:
             raise NetworkError(f"set down: {err.strerror}", "a link", err.errno) from err
         if still_up:

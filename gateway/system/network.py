@@ -22,6 +22,7 @@ from gateway.policy.routing import Routing
 from gateway.policy.rules import is_nameable
 from gateway.system import routes
 from gateway.system.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, message
+from gateway.system.netns import OWN, Netns
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -78,11 +79,12 @@ class _SettingsMessage(nlmsg):  # type: ignore[misc]
 
 
 class Network:
-    """The namespace that the process is in; `tunnel` is the name of the tunnel's interface."""
+    """Links and addresses of `netns`; `tunnel` is the name of the tunnel's interface."""
 
-    def __init__(self, tunnel: str) -> None:
+    def __init__(self, tunnel: str, netns: Netns = OWN) -> None:
         self._tunnel = tunnel
-        self._rtnl = Netlink(socket.NETLINK_ROUTE)
+        self.netns = netns
+        self._rtnl = Netlink(netns, socket.NETLINK_ROUTE)
 
     def facts(self) -> Facts:
         """Return the uplinks that are up, with their addresses, and the routes of the main table.
@@ -154,7 +156,7 @@ class Network:
         Raises NetworkError when the kernel could not be asked.
         """
         try:
-            return socket.if_nametoindex(name)
+            return self.netns.index_of(name)
         except OSError as err:
             if is_shortage(err):
                 raise NetworkError(f"look up a link: {err.strerror}", name, err.errno) from err
@@ -297,21 +299,20 @@ class Network:
         flags = NLM_F_CREATE | NLM_F_EXCL
         self._rtnl.change(f"add address {address}", name, request, RTM_NEWADDR, flags)
 
-    @staticmethod
-    def _enable_ipv6(name: str) -> None:
+    def _enable_ipv6(self, name: str) -> None:
         """Switch IPv6 on for a link that inherited it off, where /proc/sys can be written."""
         setting = IPV6_SETTINGS / name / "disable_ipv6"
         try:
-            if setting.read_text("ascii").strip() != "0":
-                setting.write_text("0", "ascii")
+            if self.netns.read(setting).strip() != "0":
+                self.netns.write(setting, "0")
         except OSError as err:
             raise NetworkError(
                 "IPv6 is switched off here (sysctl net.ipv6.conf.all.disable_ipv6)", name, err.errno
             ) from err
 
 
-def ipv6_usable() -> bool:
-    """Say whether a new link can have IPv6 addresses.
+def ipv6_usable(netns: Netns = OWN) -> bool:
+    """Say whether a new link of `netns` can have IPv6 addresses.
 
     Docker switches IPv6 off in namespaces without an IPv6 network and makes /proc/sys read-only;
     `sysctls: net.ipv6.conf.all.disable_ipv6: 0` on the container is the remedy. Raises
@@ -319,10 +320,11 @@ def ipv6_usable() -> bool:
     """
     setting = IPV6_SETTINGS / "default" / "disable_ipv6"
     try:
-        if setting.read_text("ascii").strip() == "0":
-            return True
-        with setting.open("r+"):
-            return True
+        with netns.entered():
+            if setting.read_text("ascii").strip() == "0":
+                return True
+            with setting.open("r+"):
+                return True
     except OSError as err:
         if is_shortage(err):
             raise NetworkError(f"read: {err.strerror}", str(setting), err.errno) from err

@@ -36,6 +36,7 @@ from gateway.system.netlink import (
     NLMSG_ERROR,
     attributes_in,
 )
+from gateway.system.netns import OWN, Netns
 
 MARK = "set down by portcullis"
 """How the alias of a link begins that the gateway has set down."""
@@ -86,12 +87,12 @@ class Link:
 
 
 class Unplug:
-    """The switch for every link of the namespace; holds the sockets that it takes."""
+    """The switch for every link of `netns`; holds the sockets that it takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, netns: Netns = OWN) -> None:
         """Open the sockets. Raises OSError."""
-        self._ioctl = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._rtnl = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._ioctl = netns.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._rtnl = netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         # Not settimeout(), with which Python waits for MSG_DONTWAIT too.
         self._rtnl.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, ANSWER_TIME)
         self._rtnl.bind((0, 0))

@@ -9,11 +9,12 @@ from gateway.tunnel import TunnelBackend, kernel, userspace
 def choose(wanted: Implementation, network: Network | None = None) -> TunnelBackend:
     """Return the implementation that is `wanted`; for `auto` the kernel's if it has one.
 
-    Only its absence leads from one to the other. Raises MissingError with the remedy when there is
-    none, and TunnelError when the kernel cannot be asked.
+    It is made in the namespace that `network` is in. Only its absence leads from one to the other.
+    Raises MissingError with the remedy when there is none, and TunnelError when the kernel cannot
+    be asked.
     """
     network = network or Network(INTERFACE)
-    if wanted is not Implementation.USERSPACE and kernel.available():
+    if wanted is not Implementation.USERSPACE and kernel.available(network.netns):
         return kernel.Kernel(network)
     if wanted is Implementation.KERNELSPACE:
         raise MissingError(

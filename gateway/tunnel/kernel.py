@@ -25,6 +25,7 @@ from gateway.model import (
     TunnelStatus,
 )
 from gateway.system.netlink import Netlink, message
+from gateway.system.netns import OWN, Netns
 from gateway.system.network import Network
 from gateway.tunnel.device import (
     KEY_LENGTH,
@@ -52,14 +53,14 @@ FAMILIES = {4: 2, 6: 10}
 """AF_INET and AF_INET6 by IP version."""
 
 
-def available() -> bool:
+def available(netns: Netns = OWN) -> bool:
     """Say whether the kernel has WireGuard, and make it load its module if it can.
 
-    Asks for the generic netlink family, for which the kernel loads the module by itself
+    Asks in `netns` for the generic netlink family, for which the kernel loads the module by itself
     (net/netlink/genetlink.c, ctrl_getfamily), and which leaves nothing behind. Raises TunnelError
     when that cannot be found out.
     """
-    return _family() is not None
+    return _family(netns) is not None
 
 
 class Kernel:
@@ -69,7 +70,7 @@ class Kernel:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._genl = Netlink(NETLINK_GENERIC, TunnelError)
+        self._genl = Netlink(network.netns, NETLINK_GENERIC, TunnelError)
         self._index: int | None = None
 
     async def up(self, tunnel: Tunnel, mtu: int) -> None:
@@ -148,20 +149,19 @@ class Kernel:
             raise
         return parse(parts)
 
-    @staticmethod
-    def _message_type() -> int:
-        family = _family()
+    def _message_type(self) -> int:
+        family = _family(self._network.netns)
         if family is None:
             raise TunnelGone("the kernel has no WireGuard any more", INTERFACE, errno.ENOENT)
         return family
 
 
-def _family() -> int | None:
+def _family(netns: Netns) -> int | None:
     """Return the message type of the family, which changes when its module is loaded again."""
     request = message(
         ctrlmsg, {"cmd": CTRL_CMD_GETFAMILY, "version": 1}, [("CTRL_ATTR_FAMILY_NAME", FAMILY)]
     )
-    genl = Netlink(NETLINK_GENERIC, TunnelError)
+    genl = Netlink(netns, NETLINK_GENERIC, TunnelError)
     try:
         answer = genl.get("ask for the kernel's WireGuard", FAMILY, request, GENL_ID_CTRL)
     except KernelError as err:

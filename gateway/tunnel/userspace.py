@@ -189,6 +189,7 @@ class Userspace:
                 on_line=self._heard,
                 env={"LOG_LEVEL": "verbose", "WG_UAPI_FD": "3", "WG_PROCESS_FOREGROUND": "1"},
                 descriptors={3: listener.fileno()},
+                netns=self._network.netns,
             )
 
     def _heard(self, line: str) -> None:
@@ -204,10 +205,9 @@ class Userspace:
         if self._network.index(INTERFACE) != self._index:
             raise TunnelGone("the interface was removed or renamed", INTERFACE, errno.ENODEV)
 
-    @staticmethod
-    def _refuse_taken_port(port: int) -> None:
+    def _refuse_taken_port(self, port: int) -> None:
         """Raise before wireguard-go finds out, which may only log it (device.go, upLocked)."""
-        if udp_sockets(port):
+        if udp_sockets(port, netns=self._network.netns):
             raise TunnelError(f"UDP port {port} is taken", INTERFACE, errno.EADDRINUSE)
 
     async def _sockets_open(self, port: int) -> None:
@@ -215,7 +215,7 @@ class Userspace:
         deadline = asyncio.get_running_loop().time() + OPEN_TIME
         while True:
             self._require_interface()
-            owners = udp_sockets(port)
+            owners = udp_sockets(port, netns=self._network.netns)
             if self._child and owners & sockets_of(self._child.pid):
                 return
             if owners:
