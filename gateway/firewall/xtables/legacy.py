@@ -12,6 +12,7 @@ from gateway.errors import FirewallError, MissingError, ProcessError
 from gateway.firewall.xtables.render import TABLES
 from gateway.policy.rules import Family
 from gateway.system import process
+from gateway.system.netns import OWN, Netns
 
 TIMEOUT = 10.0
 """Seconds that reading or emptying the tables of one family may take; it takes a few ms."""
@@ -30,8 +31,8 @@ IN_USE = {
 """Where the kernel lists the legacy tables of this namespace that anybody has ever opened."""
 
 
-def leftovers() -> tuple[str, ...]:
-    """Return a line for each rule, chain and policy in the tables that is in the way.
+def leftovers(netns: Netns = OWN) -> tuple[str, ...]:
+    """Return a line for each rule, chain and policy in the tables of `netns` that is in the way.
 
     Where the program that reads them is not installed, none is known of: what could be there can
     only refuse. Raises FirewallError when they cannot be read.
@@ -40,22 +41,22 @@ def leftovers() -> tuple[str, ...]:
         f"{PROGRAMS[family]} {table}: {line}"
         for family in Family
         if _is_installed(f"{PROGRAMS[family]}-save")
-        for table in _tables(family)
-        for line in _run(family, "save", "-t", table).splitlines()
+        for table in _tables(family, netns)
+        for line in _run(netns, family, "save", "-t", table).splitlines()
         if line.startswith("-A") or (line.startswith(":") and not _passes(line, TABLES[table]))
     )
 
 
-def empty() -> None:
-    """Let the tables that exist in this namespace pass everything. Raises FirewallError."""
+def empty(netns: Netns = OWN) -> None:
+    """Let the tables that exist in `netns` pass everything. Raises FirewallError."""
     for family in Family:
         lines = [
             line
-            for table in _tables(family)
+            for table in _tables(family, netns)
             for line in (f"*{table}", *(f":{c} ACCEPT [0:0]" for c in TABLES[table]), "COMMIT")
         ]
         if lines:
-            _run(family, "restore", stdin="\n".join(lines) + "\n")
+            _run(netns, family, "restore", stdin="\n".join(lines) + "\n")
 
 
 def _is_installed(program: str) -> bool:
@@ -72,9 +73,9 @@ def _passes(line: str, chains: tuple[str, ...]) -> bool:
     return name in chains and policy == "ACCEPT"
 
 
-def _tables(family: Family) -> tuple[str, ...]:
+def _tables(family: Family, netns: Netns) -> tuple[str, ...]:
     try:
-        names = set(IN_USE[family].read_text("ascii").split())
+        names = set(netns.read(IN_USE[family]).split())
     except FileNotFoundError:  # this kernel has no legacy tables of the family
         return ()
     except OSError as err:
@@ -82,10 +83,12 @@ def _tables(family: Family) -> tuple[str, ...]:
     return tuple(table for table in TABLES if table in names)
 
 
-def _run(family: Family, what: str, *arguments: str, stdin: str | None = None) -> str:
+def _run(netns: Netns, family: Family, what: str, *arguments: str, stdin: str | None = None) -> str:
     program = f"{PROGRAMS[family]}-{what}"
     try:
-        return process.run((program, *arguments), stdin=stdin, timeout=TIMEOUT, env=NO_LOCK_FILE)
+        return process.run(
+            (program, *arguments), stdin=stdin, timeout=TIMEOUT, env=NO_LOCK_FILE, netns=netns
+        )
     except (MissingError, ProcessError) as err:
         number = err.errno if isinstance(err, ProcessError) else None
         raise FirewallError(f"the legacy tables: {program}", str(err), number) from err

@@ -53,6 +53,7 @@ from gateway.policy.rules import Chain, Family, Rule, Ruleset
 from gateway.policy.transition import interim
 from gateway.system.capabilities import missing_capabilities
 from gateway.system.features import has_ipv6, wait_for_packets_in_flight
+from gateway.system.netns import OWN, Netns
 
 # Without distutils the library asks sysconfig, as it does since Python 3.12 (iptc/util.py). The
 # distutils of setuptools, where that is installed, takes 100 ms to import.
@@ -118,9 +119,12 @@ _Chains = dict[str, tuple[_Built, ...]]
 
 
 class _Table:
-    """One table of one family. `name` is that of the kernel."""
+    """One table of one family in `netns`. `name` is that of the kernel."""
 
-    def __init__(self, family: Family, name: str, sees: Callable[[Family], bool]) -> None:
+    def __init__(
+        self, family: Family, name: str, sees: Callable[[Family], bool], netns: Netns
+    ) -> None:
+        self._netns = netns
         self.family = family
         self.name = name
         self._sees = sees
@@ -238,14 +242,20 @@ class _Table:
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        """Read the table; the library keeps one object for each name, so it is closed again."""
+        """Read the table; the library keeps one object for each name, so it is closed again.
+
+        Reading opens the socket that a later commit uses (libiptc.c, TC_INIT and TC_COMMIT).
+        """
         with _translated(self._where):
-            kernel = _LIBRARY_TABLE[self.family](self.name, autocommit=False)
+            kernel = None
             try:
-                kernel.refresh()
+                with self._netns.entered(), _translated(self._where):
+                    kernel = _LIBRARY_TABLE[self.family](self.name, autocommit=False)
+                    kernel.refresh()
                 yield kernel
             finally:
-                kernel.close()
+                if kernel is not None:
+                    kernel.close()
 
 
 _Tables = dict[Family, tuple[_Table, _Table]]
@@ -254,7 +264,8 @@ _Tables = dict[Family, tuple[_Table, _Table]]
 class IptablesFirewall:
     """The filter and mangle tables of each family that the kernel has, as the gateway's own.
 
-    The kernel is asked each time anew: with IPv6 that appears later, its tables are open.
+    The tables are those of `netns`. The kernel is asked each time anew: with IPv6 that appears
+    later, its tables are open.
     """
 
     name = "iptables"
@@ -263,22 +274,23 @@ class IptablesFirewall:
         self,
         speaks_ipv6: Callable[[], bool] = has_ipv6,
         sees: Callable[[Family], bool] = sees_extra_headers,
+        netns: Netns = OWN,
     ) -> None:
         self._speaks_ipv6 = speaks_ipv6
         self._sees = sees
         self._all_tables = {
-            family: (_Table(family, "mangle", sees), _Table(family, "filter", sees))
+            family: (_Table(family, "mangle", sees, netns), _Table(family, "filter", sees, netns))
             for family in Family
         }
 
     @classmethod
-    def find(cls) -> "IptablesFirewall":
-        """Return the firewall of this kernel.
+    def find(cls, netns: Netns = OWN) -> "IptablesFirewall":
+        """Return the firewall of this kernel for `netns`.
 
         Raises MissingError when it is not there for every family that the kernel has, and
         FirewallError when that could not be found out.
         """
-        firewall = cls()
+        firewall = cls(netns=netns)
         for table in _each(firewall._tables()):
             table.find()
         return firewall
@@ -392,3 +404,5 @@ def _translated(subject: str) -> Iterator[None]:
         raise FirewallError(str(error), subject, _errno_location()[0]) from error
     except (XTablesError, ValueError, AttributeError) as error:
         raise FirewallError(str(error), subject) from error
+    except OSError as error:
+        raise FirewallError(str(error.strerror), subject, error.errno) from error
