@@ -70,7 +70,7 @@ def _require(firewall: Firewall, closed: Ruleset) -> None:
 
 def _iptables(netns: Netns) -> Firewall:
     # Imported here because its libraries may not be there, which is an answer and not a failure.
-    from gateway.firewall.xtables.tables import IptablesFirewall  # noqa: PLC0415
+    from gateway.firewall.xtables.firewall import IptablesFirewall  # noqa: PLC0415
 
     return IptablesFirewall.find(netns)
 

@@ -19,8 +19,8 @@ from gateway.errors import FirewallError
 from gateway.firewall import Firewall
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.table import Nft
+from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.firewall.xtables.render import render
-from gateway.firewall.xtables.tables import IptablesFirewall
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.rules import (
     Accept,

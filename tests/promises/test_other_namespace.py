@@ -28,7 +28,7 @@ from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import DeviceGuard, Guard, GuardRules
 from gateway.firewall.nft.table import Nft
 from gateway.firewall.xtables import legacy
-from gateway.firewall.xtables.tables import IptablesFirewall
+from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.model import INTERFACE, Backend
 from gateway.policy.firewall import closed
 from gateway.policy.probing import Probe, Question

@@ -33,7 +33,7 @@ FLOORS = 7
 """The most parts that may lie one above the other."""
 
 ONLY_IMPORTER = {
-    "iptc": {"gateway/firewall/xtables/tables.py"},
+    "iptc": {"gateway/firewall/xtables/library.py"},
     "subprocess": {"gateway/system/process.py"},
     "structlog": {
         "gateway/daemon/main.py",
@@ -69,7 +69,6 @@ LONG = {
     "gateway/daemon/loop.py",
     "gateway/daemon/main.py",
     "gateway/firewall/nft/guard.py",
-    "gateway/firewall/xtables/tables.py",
     "gateway/model.py",
     "gateway/policy/flows.py",
     "gateway/policy/routing.py",

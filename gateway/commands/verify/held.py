@@ -170,7 +170,7 @@ def _firewall(name: str) -> Firewall:
     if name == NftablesFirewall.name:
         return NftablesFirewall(Nft(twin=TWIN))
     # Imported here because its libraries may not be there, where nobody needs them.
-    from gateway.firewall.xtables.tables import IptablesFirewall  # noqa: PLC0415
+    from gateway.firewall.xtables.firewall import IptablesFirewall  # noqa: PLC0415
 
     return IptablesFirewall.find()
 

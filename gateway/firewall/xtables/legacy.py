@@ -6,6 +6,11 @@ To empty them is safe only when the other firewall is in force and no packet is 
 not met it.
 """
 
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.errors import FirewallError, MissingError, ProcessError
@@ -23,6 +28,12 @@ PROGRAMS = {Family.IPV4: "iptables-legacy", Family.IPV6: "ip6tables-legacy"}
 NO_LOCK_FILE = {"XTABLES_LOCKFILE": "/dev/null"}
 """The lock file of the programs cannot be made on a read-only system, and is not needed: a table
 is replaced whole, and the kernel refuses that if somebody else has changed it meanwhile."""
+
+LOCK_FILE = "/run/xtables.lock"
+"""What the programs of iptables lock while they change tables, iptables(8)."""
+
+WAIT_SECONDS = 0.5
+"""Seconds that another program may keep the lock."""
 
 IN_USE = {
     Family.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
@@ -92,3 +103,32 @@ def _run(netns: Netns, family: Family, what: str, *arguments: str, stdin: str | 
     except (MissingError, ProcessError) as err:
         number = err.errno if isinstance(err, ProcessError) else None
         raise FirewallError(f"the legacy tables: {program}", str(err), number) from err
+
+
+@contextmanager
+def xtables_lock() -> Iterator[None]:
+    """Keep the programs of iptables from changing a table between our reading and writing it.
+
+    Without the lock (a read-only file system, or somebody who does not let go) we go on: what we
+    write is whole, and what is read back afterwards is what counts.
+    """
+    try:
+        lock = os.open(LOCK_FILE, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not _is_locked(lock) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _is_locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
