@@ -14,8 +14,8 @@ import structlog
 from gateway.errors import GatewayError
 from gateway.model import INTERFACE, Implementation
 from gateway.system import process
+from gateway.system.links import Links
 from gateway.system.netns import OWN, Netns
-from gateway.system.network import Network
 from gateway.tunnel import TunnelBackend
 from gateway.tunnel.choose import choose
 
@@ -28,7 +28,7 @@ async def answer(
         if method == "choose":
             implementation, descriptor = arguments
             netns = OWN if descriptor is None else Netns.of_descriptor(int(descriptor), "another")
-            return choose(Implementation(implementation), Network(INTERFACE, netns))
+            return choose(Implementation(implementation), Links(INTERFACE, netns))
         return await getattr(backend, method)(*arguments)
     except GatewayError as err:
         return err

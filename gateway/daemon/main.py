@@ -34,7 +34,7 @@ from gateway.policy import limits
 from gateway.policy.dns import resolvers_of
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.rules import Ruleset
-from gateway.policy.topology import SHARED, Links
+from gateway.policy.topology import SHARED, LinkKind
 from gateway.services.health import Board, HealthServer
 from gateway.services.hooks import Hooks
 from gateway.system import claim as sole
@@ -45,10 +45,11 @@ from gateway.system.features import has_xdp
 from gateway.system.given import Given
 from gateway.system.kept import KeptFile
 from gateway.system.link_down import refuse_unnameable
+from gateway.system.link_settings import ipv6_usable
+from gateway.system.links import Links
 from gateway.system.lookup import EndpointLookup
 from gateway.system.namespace import Namespace
 from gateway.system.netns import OWN
-from gateway.system.network import Network, ipv6_usable
 from gateway.system.probe import probe
 from gateway.system.reserve import Reserve
 from gateway.system.resolv import FILE, ResolverFile
@@ -77,9 +78,9 @@ BIND_AGAIN = 5.0
 IPV6_IS_OFF = "the tunnel has an IPv6 address, but IPv6 is switched off for new links here"
 SWITCH_IPV6_ON = 'set the sysctl net.ipv6.conf.all.disable_ipv6 to "0" (compose: sysctls)'
 
-PLACE = SHARED.holder_of(Links.UPLINKS)
+PLACE = SHARED.holder_of(LinkKind.UPLINKS)
 NETNS = dict.fromkeys((place.name for place in SHARED.places), OWN)
-UPLINKS, TUNNEL = NETNS[PLACE.name], NETNS[SHARED.holder_of(Links.TUNNEL).name]
+UPLINKS, TUNNEL = NETNS[PLACE.name], NETNS[SHARED.holder_of(LinkKind.TUNNEL).name]
 """What the namespace of the uplinks must hold, and the namespaces as this process has them."""
 
 T = TypeVar("T")
@@ -92,7 +93,7 @@ class Tools:
     `first` says that no gateway has had the namespace before.
     """
 
-    network: Network
+    links: Links
     unplug: Unplug
     reserve: Reserve
     given: Given
@@ -161,10 +162,10 @@ def patiently(work: Callable[[], T]) -> T:
 
 def secure() -> Secured:
     """Close the namespace completely, as soon as there is what it takes; see `_secure`."""
-    network = Network(INTERFACE, UPLINKS)
-    first = patiently(lambda: not network.has_routing(PLACE.locked))
+    links = Links(INTERFACE, UPLINKS)
+    first = patiently(lambda: not Namespace(links).has_routing(PLACE.locked))
     given = Given(ResolverFile(), KeptFile())
-    tools = Tools(network, patiently(lambda: Unplug(UPLINKS)), Reserve(), given, first)
+    tools = Tools(links, patiently(lambda: Unplug(UPLINKS)), Reserve(), given, first)
     if first:
         given.keep_first()
     return patiently(lambda: _secure(tools))
@@ -186,8 +187,8 @@ def _secure(tools: Tools) -> Secured:
 
 
 def _secured(claim: socket.socket, tools: Tools) -> Secured:
-    network, unplug = tools.network, tools.unplug
-    links, told = _exclusive_links(network, unplug)
+    links, unplug = tools.links, tools.unplug
+    queues, told = _exclusive_links(links, unplug)
     firewall = choose(Backend.AUTO, UPLINKS)
     take_over(firewall, PLACE.closed, UPLINKS)
     refuse_unnameable(UPLINKS)
@@ -195,19 +196,19 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     guard = None
     try:
         guard = Guard.find(Nft(netns=UPLINKS))
-        facts = network.facts()
+        facts = Namespace(links).facts()
         guard.apply(guard_for(PLACE.closed, facts.uplinks, mark, down=facts.down))
     except MissingError as err:
         told.append(limits.without_guard(err.missing, err.remedy))
-        if links:
+        if queues:
             # Packet sockets send anyway: no reason to set a link down.
-            links.close()
-            links = None
+            queues.close()
+            queues = None
             told.append(limits.without_queues("nor are packet sockets"))
     else:
         told += limits.of_guard(routed=guard.routed, in_advance=guard.in_advance)
-    _set_up_again(unplug, links)
-    network.apply_routing(PLACE.locked)
+    _set_up_again(unplug, queues)
+    Namespace(links).apply_routing(PLACE.locked)
     try:
         conntrack.flush(UPLINKS)
     except MissingError as err:
@@ -217,7 +218,7 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
             raise
         # No reason to end: no rule lets a packet out because its flow is established (P6).
         told.append(f"it is not certain that flows older than the gateway are forgotten: {err}")
-    namespace = Namespace(network, mark if guard else None, unplug, links)
+    namespace = Namespace(links, mark if guard else None, unplug, queues)
     return Secured(claim, firewall, guard, namespace, tools, mark, tuple(told))
 
 
@@ -230,7 +231,7 @@ def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:
         structlog.get_logger().warning("links are up again, not as they were", problems=problems)
 
 
-def _exclusive_links(network: Network, unplug: Unplug) -> tuple[ExclusiveLinks | None, list[str]]:
+def _exclusive_links(links: Links, unplug: Unplug) -> tuple[ExclusiveLinks | None, list[str]]:
     """Hold the queues of every link; None, and the limit, where this process cannot.
 
     A link with a queue that somebody else has is down from here on.
@@ -238,12 +239,12 @@ def _exclusive_links(network: Network, unplug: Unplug) -> tuple[ExclusiveLinks |
     if not has_xdp():
         return None, []
     try:
-        links = ExclusiveLinks(Queues(UPLINKS), network.is_tunnel, unplug)
+        queues = ExclusiveLinks(Queues(UPLINKS), links.is_tunnel, unplug)
     except MissingError as err:
         return None, [limits.without_queues(err.missing, err.remedy)]
-    links.claim_patiently()
-    links.enforce()
-    return links, []
+    queues.claim_patiently()
+    queues.enforce()
+    return queues, []
 
 
 async def serve(config: Config, secured: Secured) -> None:
@@ -258,7 +259,7 @@ async def serve(config: Config, secured: Secured) -> None:
         firewall = patiently(lambda: _chosen(config.firewall))
     board = Board(_clock)
     process.reap_orphans()
-    tunnel = patiently(lambda: choose_tunnel(config.implementation, Network(INTERFACE, TUNNEL)))
+    tunnel = patiently(lambda: choose_tunnel(config.implementation, Links(INTERFACE, TUNNEL)))
     files, flows = Aside(str(FILE)), Aside("connection tracking")
     given = await _take_resolvers(config, secured, files)
     told = (

@@ -13,7 +13,7 @@ from gateway.policy.routing import LOCKED, Routing
 from gateway.policy.rules import Ruleset
 
 
-class Links(Enum):
+class LinkKind(Enum):
     """The kinds of links that a gateway needs somewhere."""
 
     UPLINKS = "uplinks"
@@ -29,7 +29,7 @@ class Place:
     """
 
     name: str
-    links: frozenset[Links]
+    links: frozenset[LinkKind]
     closed: Ruleset
     locked: Routing
 
@@ -43,14 +43,14 @@ class Topology:
 
     def __post_init__(self) -> None:
         """Raise ValueError where a kind of link is nowhere, or in two namespaces."""
-        for kind in Links:
+        for kind in LinkKind:
             if sum(kind in place.links for place in self.places) != 1:
                 raise ValueError(f"{self.name}: not exactly one namespace has the {kind.value}")
 
-    def holder_of(self, kind: Links) -> Place:
+    def holder_of(self, kind: LinkKind) -> Place:
         """Return the namespace that has the links of this `kind`."""
         return next(place for place in self.places if kind in place.links)
 
 
-SHARED = Topology("shared", (Place("shared", frozenset(Links), closed(), LOCKED),))
+SHARED = Topology("shared", (Place("shared", frozenset(LinkKind), closed(), LOCKED),))
 """One namespace for everything."""

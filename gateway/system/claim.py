@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 from gateway.errors import MissingError, NetworkError
-from gateway.system.capabilities import missing_capabilities
+from gateway.system.features import missing_capabilities
 from gateway.system.netns import OWN, Netns
 
 PROC = Path("/proc")

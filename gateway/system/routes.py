@@ -111,8 +111,8 @@ def _delete_surplus(rtnl: Netlink, wanted: Routing, present: Mapping[KernelRoute
         rtnl.send("delete route", str(route), body, RTM_DELROUTE)
 
 
-def stands(rtnl: Netlink, wanted: Routing) -> bool:
-    """Say whether the kernel holds all of `wanted`, whatever it holds beside it."""
+def has_all(rtnl: Netlink, wanted: Routing) -> bool:
+    """Say whether the kernel has all of `wanted`, whatever else it has."""
     routes, rules = _wanted(rtnl, wanted)
     return routes <= _owned_routes(rtnl, wanted).keys() and rules <= _owned_rules(rtnl).keys()
 

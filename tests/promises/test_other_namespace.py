@@ -37,10 +37,11 @@ from gateway.system import conntrack, process
 from gateway.system.claim import NAME, claim
 from gateway.system.exclusive import ExclusiveLinks
 from gateway.system.link_down import links_down
+from gateway.system.link_settings import DeviceSetting, ipv6_usable
+from gateway.system.links import Links
 from gateway.system.lookup import DNS_PORT, EndpointLookup
 from gateway.system.namespace import Namespace as System
 from gateway.system.netns import OWN, Netns
-from gateway.system.network import DeviceSetting, Network, ipv6_usable
 from gateway.system.probe import probe
 from gateway.system.sockets import udp_sockets
 from gateway.system.unplug import Unplug
@@ -222,29 +223,30 @@ def test_links_addresses_settings_and_routes(pair: Pair) -> None:
     address = ip_interface("10.64.0.7/32")
     arp = "/proc/sys/net/ipv4/conf/eth0/arp_ignore"
     for netns, expected in ((pair.netns, "there"), (OWN, "here there")):
-        network = Network(INTERFACE, netns)
-        pair.call(partial(network.add_addresses, INTERFACE, [address]))
-        pair.call(partial(network.set_mtu, "eth0", 1300))
-        pair.call(partial(network.set_device, "eth0", {DeviceSetting.ARP_IGNORE: 1}))
-        pair.call(partial(network.apply_routing, LOCKED))
-        assert pair.call(partial(network.routing_drift, LOCKED)) == ()
-        assert pair.call(network.facts).uplinks[0].mtu == 1300
+        links = Links(INTERFACE, netns)
+        system = System(links)
+        pair.call(partial(links.add_addresses, INTERFACE, [address]))
+        pair.call(partial(links.set_mtu, "eth0", 1300))
+        pair.call(partial(links.set_device, "eth0", {DeviceSetting.ARP_IGNORE: 1}))
+        pair.call(partial(system.apply_routing, LOCKED))
+        assert pair.call(partial(system.routing_drift, LOCKED)) == ()
+        assert pair.call(system.facts).uplinks[0].mtu == 1300
         assert pair.where(shows("ip", "addr", text="10.64.0.7")) == expected
         assert pair.where(shows("ip", "link", "show", "eth0", text="mtu 1300")) == expected
         assert pair.where(shows("ip", "-6", "rule", text="proto 112")) == expected
         assert pair.where(shows("ip", "rule", text="proto 112")) == expected
         assert pair.where(shows("cat", arp, text="1")) == expected
-    pair.call(lambda: Network(INTERFACE, pair.netns).delete_link(INTERFACE))
+    pair.call(lambda: Links(INTERFACE, pair.netns).delete_link(INTERFACE))
     assert pair.where(shows("ip", "link", text=INTERFACE)) == "here"
 
 
 def test_a_route_that_is_surplus_is_named_by_its_own_links(pair: Pair) -> None:
     """The same index may be another link's in the caller's namespace."""
-    pair.call(lambda: Network(INTERFACE, pair.netns).apply_routing(LOCKED))
+    pair.call(lambda: System(Links(INTERFACE, pair.netns)).apply_routing(LOCKED))
     pair.there.ip("link add only index 77 type veth peer name other", "link set only up")
     table = LOCKED.routes[0].table
     pair.there.ip(f"route add 10.1.0.0/16 dev only table {table}")
-    drift = pair.call(lambda: Network(INTERFACE, pair.netns).routing_drift(LOCKED))
+    drift = pair.call(lambda: System(Links(INTERFACE, pair.netns)).routing_drift(LOCKED))
     assert "dev only" in next(line for line in drift if "10.1.0.0/16" in line)
 
 
@@ -255,7 +257,7 @@ def test_ipv6_is_switched_on_for_a_link(pair: Pair) -> None:
         namespace.sysctl(setting, 1)
     assert pair.call(lambda: ipv6_usable(pair.netns))
     pair.call(
-        lambda: Network(INTERFACE, pair.netns).add_addresses(INTERFACE, [ip_interface("fd64::7")])
+        lambda: Links(INTERFACE, pair.netns).add_addresses(INTERFACE, [ip_interface("fd64::7")])
     )
     assert pair.where(shows("cat", f"/proc/sys/net/{setting}", text="0")) == "there"
     assert pair.where(shows("ip", "addr", text="fd64::7")) == "there"
@@ -265,7 +267,7 @@ def test_what_a_namespace_cannot_have_is_its_own_question(pair: Pair) -> None:
     """IPv6 that is switched off here, read-only as in a container, is not off there."""
     script = f"""
 from gateway.system.netns import OWN, Netns
-from gateway.system.network import ipv6_usable
+from gateway.system.link_settings import ipv6_usable
 print(ipv6_usable(OWN), ipv6_usable(Netns.at({str(pair.there.path)!r})))
 """
     pair.here.sysctl("ipv6/conf/default/disable_ipv6", 1)
@@ -338,7 +340,7 @@ def test_queues_are_held_and_links_set_down(pair: Pair) -> None:
     assert pair.where(takes) == "here there", "control"
     unplug = pair.call(lambda: Unplug(pair.netns))
     links = pair.call(
-        lambda: ExclusiveLinks(Queues(pair.netns), Network(INTERFACE, pair.netns).is_tunnel, unplug)
+        lambda: ExclusiveLinks(Queues(pair.netns), Links(INTERFACE, pair.netns).is_tunnel, unplug)
     )
     pair.call(links.claim_patiently)
     pair.call(links.enforce)
@@ -359,7 +361,7 @@ def test_a_link_that_no_rule_can_name_is_set_down(pair: Pair) -> None:
     """In that namespace."""
     for namespace in (pair.here, pair.there):
         namespace.ip("link set spare down name eth+7", "link set eth+7 up")
-    system = System(Network(INTERFACE, pair.netns), None)
+    system = System(Links(INTERFACE, pair.netns))
     assert pair.call(system.shut_unnameable) == ("eth+7",)
     assert pair.where(shows("ip", "link", "show", "eth+7", text=",UP")) == "here"
 

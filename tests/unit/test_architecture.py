@@ -72,8 +72,6 @@ LONG = {
     "gateway/model.py",
     "gateway/policy/flows.py",
     "gateway/policy/routing.py",
-    "gateway/system/network.py",
-    "gateway/system/unplug.py",
 }
 
 ADAPTERS = [path for path in MODULES if path.parts[len(GATEWAY.parts)] in NAMESPACED]

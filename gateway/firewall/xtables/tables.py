@@ -39,7 +39,7 @@ from gateway.firewall.xtables.render import (
     target_of,
 )
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
-from gateway.system.capabilities import missing_capabilities
+from gateway.system.features import missing_capabilities
 from gateway.system.netns import Netns
 
 _MARK = re.compile(r"\b0x[0-9a-f]+(/0x[0-9a-f]+)?")
