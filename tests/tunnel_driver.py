@@ -12,8 +12,10 @@ import sys
 import structlog
 
 from gateway.errors import GatewayError
-from gateway.model import Implementation
+from gateway.model import INTERFACE, Implementation
 from gateway.system import process
+from gateway.system.links import Links
+from gateway.system.netns import OWN, Netns
 from gateway.tunnel import TunnelBackend
 from gateway.tunnel.choose import choose
 
@@ -24,7 +26,9 @@ async def answer(
     """Return the result of a call, or the error that it raised."""
     try:
         if method == "choose":
-            return choose(Implementation(arguments[0]))
+            implementation, descriptor = arguments
+            netns = OWN if descriptor is None else Netns.of_descriptor(int(descriptor), "another")
+            return choose(Implementation(implementation), Links(INTERFACE, netns))
         return await getattr(backend, method)(*arguments)
     except GatewayError as err:
         return err

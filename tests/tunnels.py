@@ -94,13 +94,17 @@ class Real:
 
     _number = 0
 
-    def __init__(self, implementation: str) -> None:
-        """Build both namespaces, start the server and the process that drives the backend."""
+    def __init__(self, implementation: str, *, elsewhere: bool = False) -> None:
+        """Build both namespaces, start the server and the process that drives the backend.
+
+        With `elsewhere` that process is in a third namespace, the `caller`.
+        """
         Real._number += 1
         name = f"pct{os.getpid()}x{Real._number}"
         self.household = Household(name)
         self.own, self.far = Namespace(name), Namespace(f"{name}far")
-        for namespace in (self.own, self.far):
+        self.caller = Namespace(f"{name}caller") if elsewhere else self.own
+        for namespace in {self.own, self.far, self.caller}:
             namespace.create()
         connect(self.own, "eth0", self.far, "eth0")
         for namespace, last in ((self.own, 2), (self.far, 1)):
@@ -119,8 +123,9 @@ class Real:
             for server in servers
         )
         self.log = self.household.file("driver.log")
+        self._descriptor = os.open(self.own.path, os.O_RDONLY) if elsewhere else None
         self._driver = self._start_driver()
-        assert self.call("choose", implementation) == implementation
+        assert self.call("choose", implementation, self._descriptor) == implementation
 
     def _server(self, name: str, implementation: str, preshared: Secret) -> tuple[str, Endpoint]:
         """Start a server and return its key and endpoint: the first by IPv4, the second by IPv6."""
@@ -146,8 +151,9 @@ class Real:
         command = ["unshare", "--mount", "sh", "-c", mounts, "sh"]
         with self.log.open("wb") as log:
             return subprocess.Popen(
-                self.own.command([*command, sys.executable, "-m", "tests.tunnel_driver"]),
+                self.caller.command([*command, sys.executable, "-m", "tests.tunnel_driver"]),
                 cwd=PROJECT,
+                pass_fds=() if self._descriptor is None else (self._descriptor,),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -177,8 +183,9 @@ class Real:
         return self._driver.pid
 
     def call_tool(self, *argv: str) -> str:
-        """Run a program in both namespaces of the driver, so that wg(8) finds the socket."""
-        return run(["nsenter", f"--target={self.pid}", "--net", "--mount", "--", *argv])
+        """Run a program where the tunnel and wireguard-go's socket are, so that wg(8) finds it."""
+        where = (f"--target={self.pid}", "--mount", f"--net={self.own.path}")
+        return run(["nsenter", *where, "--", *argv])
 
     def children(self) -> list[int]:
         """Return the processes that the driver has started."""
@@ -208,9 +215,11 @@ class Real:
         for pipe in (self._driver.stdin, self._driver.stdout):
             if pipe:
                 pipe.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
         self.household.close()
-        self.own.delete()
-        self.far.delete()
+        for namespace in {self.own, self.far, self.caller}:
+            namespace.delete()
 
 
 def real_implementations() -> list[str]:

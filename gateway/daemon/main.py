@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -27,13 +28,13 @@ from gateway.errors import (
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.nft.guard import Guard, GuardRules, guard_for
+from gateway.firewall.nft.table import Nft
 from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
 from gateway.policy import limits
 from gateway.policy.dns import resolvers_of
-from gateway.policy.firewall import closed
 from gateway.policy.marks import with_secret_mark
-from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
+from gateway.policy.topology import SHARED, LinkKind
 from gateway.services.health import Board, HealthServer
 from gateway.services.hooks import Hooks
 from gateway.system import claim as sole
@@ -44,9 +45,11 @@ from gateway.system.features import has_xdp
 from gateway.system.given import Given
 from gateway.system.kept import KeptFile
 from gateway.system.link_down import refuse_unnameable
+from gateway.system.link_settings import ipv6_usable
+from gateway.system.links import Links
 from gateway.system.lookup import EndpointLookup
 from gateway.system.namespace import Namespace
-from gateway.system.network import Network, ipv6_usable
+from gateway.system.netns import OWN
 from gateway.system.probe import probe
 from gateway.system.reserve import Reserve
 from gateway.system.resolv import FILE, ResolverFile
@@ -75,6 +78,10 @@ BIND_AGAIN = 5.0
 IPV6_IS_OFF = "the tunnel has an IPv6 address, but IPv6 is switched off for new links here"
 SWITCH_IPV6_ON = 'set the sysctl net.ipv6.conf.all.disable_ipv6 to "0" (compose: sysctls)'
 
+PLACE = SHARED.holder_of(LinkKind.UPLINKS)
+NETNS = dict.fromkeys((place.name for place in SHARED.places), OWN)
+UPLINKS, TUNNEL = NETNS[PLACE.name], NETNS[SHARED.holder_of(LinkKind.TUNNEL).name]
+"""What the namespace of the uplinks must hold, and the namespaces as this process has them."""
 
 T = TypeVar("T")
 
@@ -86,7 +93,7 @@ class Tools:
     `first` says that no gateway has had the namespace before.
     """
 
-    network: Network
+    links: Links
     unplug: Unplug
     reserve: Reserve
     given: Given
@@ -103,7 +110,6 @@ class Secured:
     claim: socket.socket
     firewall: Firewall
     guard: Guard | None
-    network: Network
     namespace: Namespace
     tools: Tools
     mark: int
@@ -156,10 +162,10 @@ def patiently(work: Callable[[], T]) -> T:
 
 def secure() -> Secured:
     """Close the namespace completely, as soon as there is what it takes; see `_secure`."""
-    network = Network(INTERFACE)
-    first = patiently(lambda: not network.has_routing(LOCKED))
+    links = Links(INTERFACE, UPLINKS)
+    first = patiently(lambda: not Namespace(links).has_routing(PLACE.locked))
     given = Given(ResolverFile(), KeptFile())
-    tools = Tools(network, patiently(Unplug), Reserve(), given, first)
+    tools = Tools(links, patiently(lambda: Unplug(UPLINKS)), Reserve(), given, first)
     if first:
         given.keep_first()
     return patiently(lambda: _secure(tools))
@@ -174,37 +180,37 @@ def _secure(tools: Tools) -> Secured:
     so.
     """
     with ExitStack() as undo:
-        claim = undo.enter_context(sole.claim())
+        claim = undo.enter_context(sole.claim(UPLINKS))
         secured = _secured(claim, tools)
         undo.pop_all()
     return secured
 
 
 def _secured(claim: socket.socket, tools: Tools) -> Secured:
-    network, unplug = tools.network, tools.unplug
-    links, told = _exclusive_links(network, unplug)
-    firewall = choose(Backend.AUTO)
-    take_over(firewall, closed())
-    refuse_unnameable()
+    links, unplug = tools.links, tools.unplug
+    queues, told = _exclusive_links(links, unplug)
+    firewall = choose(Backend.AUTO, UPLINKS)
+    take_over(firewall, PLACE.closed, UPLINKS)
+    refuse_unnameable(UPLINKS)
     mark = secrets.randbelow(2**32 - 1) + 1
     guard = None
     try:
-        guard = Guard.find()
-        facts = network.facts()
-        guard.apply(guard_for(closed(), facts.uplinks, mark, down=facts.down))
+        guard = Guard.find(Nft(netns=UPLINKS))
+        facts = Namespace(links).facts()
+        guard.apply(guard_for(PLACE.closed, facts.uplinks, mark, down=facts.down))
     except MissingError as err:
         told.append(limits.without_guard(err.missing, err.remedy))
-        if links:
+        if queues:
             # Packet sockets send anyway: no reason to set a link down.
-            links.close()
-            links = None
+            queues.close()
+            queues = None
             told.append(limits.without_queues("nor are packet sockets"))
     else:
         told += limits.of_guard(routed=guard.routed, in_advance=guard.in_advance)
-    _set_up_again(unplug, links)
-    network.apply_routing(LOCKED)
+    _set_up_again(unplug, queues)
+    Namespace(links).apply_routing(PLACE.locked)
     try:
-        conntrack.flush()
+        conntrack.flush(UPLINKS)
     except MissingError as err:
         told.append(f"flows older than the gateway are not forgotten: {err}")
     except NetworkError as err:
@@ -212,8 +218,8 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
             raise
         # No reason to end: no rule lets a packet out because its flow is established (P6).
         told.append(f"it is not certain that flows older than the gateway are forgotten: {err}")
-    namespace = Namespace(network, mark if guard else None, unplug, links)
-    return Secured(claim, firewall, guard, network, namespace, tools, mark, tuple(told))
+    namespace = Namespace(links, mark if guard else None, unplug, queues)
+    return Secured(claim, firewall, guard, namespace, tools, mark, tuple(told))
 
 
 def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:
@@ -225,7 +231,7 @@ def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:
         structlog.get_logger().warning("links are up again, not as they were", problems=problems)
 
 
-def _exclusive_links(network: Network, unplug: Unplug) -> tuple[ExclusiveLinks | None, list[str]]:
+def _exclusive_links(links: Links, unplug: Unplug) -> tuple[ExclusiveLinks | None, list[str]]:
     """Hold the queues of every link; None, and the limit, where this process cannot.
 
     A link with a queue that somebody else has is down from here on.
@@ -233,12 +239,12 @@ def _exclusive_links(network: Network, unplug: Unplug) -> tuple[ExclusiveLinks |
     if not has_xdp():
         return None, []
     try:
-        links = ExclusiveLinks(Queues(), network.is_tunnel, unplug)
+        queues = ExclusiveLinks(Queues(UPLINKS), links.is_tunnel, unplug)
     except MissingError as err:
         return None, [limits.without_queues(err.missing, err.remedy)]
-    links.claim_patiently()
-    links.enforce()
-    return links, []
+    queues.claim_patiently()
+    queues.enforce()
+    return queues, []
 
 
 async def serve(config: Config, secured: Secured) -> None:
@@ -253,7 +259,7 @@ async def serve(config: Config, secured: Secured) -> None:
         firewall = patiently(lambda: _chosen(config.firewall))
     board = Board(_clock)
     process.reap_orphans()
-    tunnel = patiently(lambda: choose_tunnel(config.implementation, secured.network))
+    tunnel = patiently(lambda: choose_tunnel(config.implementation, Links(INTERFACE, TUNNEL)))
     files, flows = Aside(str(FILE)), Aside("connection tracking")
     given = await _take_resolvers(config, secured, files)
     told = (
@@ -264,7 +270,7 @@ async def serve(config: Config, secured: Secured) -> None:
     )
     for limit in told:
         log.warning("this machine cannot keep every promise", limit=limit)
-    if any(candidate.has_family(6) for candidate in config.tunnels) and not ipv6_usable():
+    if any(candidate.has_family(6) for candidate in config.tunnels) and not ipv6_usable(TUNNEL):
         log.warning("IPv6 stays refused", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
     supervisor = Supervisor(
         with_secret_mark(config, secrets.randbits(31)),
@@ -273,11 +279,13 @@ async def serve(config: Config, secured: Secured) -> None:
             guard=UplinkGuard(secured.guard, secured.mark) if secured.guard else None,
             tunnel=tunnel,
             network=secured.namespace,
-            resolver=EndpointLookup(config.endpoint_resolver or next(iter(given.found), None)),
+            resolver=EndpointLookup(
+                config.endpoint_resolver or next(iter(given.found), None), UPLINKS
+            ),
             hooks=Hooks(config.up_command, config.down_command),
-            probe=probe,
+            probe=partial(probe, netns=TUNNEL),
             write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
-            forget_flows=lambda: flows.run(conntrack.flush, FLUSH_TIME),
+            forget_flows=lambda: flows.run(partial(conntrack.flush, UPLINKS), FLUSH_TIME),
             publish=board.publish,
             clock=_clock,
             reserve=secured.tools.reserve.lent,
@@ -297,7 +305,9 @@ async def serve(config: Config, secured: Secured) -> None:
         supervisor.kernel_changed()
 
     await alongside(
-        supervisor.run(), watch(changed), _listen(HealthServer(board), config.health_server)
+        supervisor.run(),
+        watch(changed, UPLINKS),
+        _listen(HealthServer(board), config.health_server),
     )
 
 
@@ -309,8 +319,8 @@ def _stop_soon(loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> None:
 
 def _chosen(backend: Backend) -> Firewall:
     """Return the firewall that the user chose, once it has taken over."""
-    firewall = choose(backend)
-    take_over(firewall, closed())
+    firewall = choose(backend, UPLINKS)
+    take_over(firewall, PLACE.closed, UPLINKS)
     return firewall
 
 

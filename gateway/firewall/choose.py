@@ -18,45 +18,49 @@ nftables bears our name.
 from gateway.errors import FirewallError, MissingError
 from gateway.firewall import Firewall
 from gateway.firewall.nft.firewall import NftablesFirewall, remove_leftover
+from gateway.firewall.nft.table import Nft
 from gateway.firewall.xtables import legacy
 from gateway.model import Backend
 from gateway.policy.rules import Ruleset
 from gateway.system.features import wait_for_packets_in_flight
+from gateway.system.netns import OWN, Netns
 
 
-def choose(backend: Backend) -> Firewall:
-    """Return the firewall for `backend`: for `auto` iptables, and nftables where that is not there.
+def choose(backend: Backend, netns: Netns = OWN) -> Firewall:
+    """Return the firewall of `netns` for `backend`.
 
-    Where iptables cannot refuse everything (`Firewall.limits`), `auto` prefers nftables too.
+    For `auto` that is iptables, and nftables where iptables is not there, or cannot refuse
+    everything (`Firewall.limits`).
     Raises MissingError when what was asked for, or either, is not there for every family that the
     kernel has, and FirewallError when that could not be found out.
     """
     match backend:
         case Backend.IPTABLES:
-            return _iptables()
+            return _iptables(netns)
         case Backend.NFTABLES:
-            return NftablesFirewall.find()
+            return NftablesFirewall.find(Nft(netns=netns))
         case Backend.AUTO:
             try:
-                iptables = _iptables()
-            except MissingError as legacy:
-                return _nftables_after(legacy)
-            return _nftables_or(iptables) if iptables.limits else iptables
+                iptables = _iptables(netns)
+            except MissingError as err:
+                return _nftables_after(err, netns)
+            return _nftables_or(iptables, netns) if iptables.limits else iptables
 
 
-def take_over(firewall: Firewall, closed: Ruleset) -> None:
-    """Put `closed`, which refuses everything, into `firewall`, then empty the other one.
+def take_over(firewall: Firewall, closed: Ruleset, netns: Netns = OWN) -> None:
+    """Put `closed`, which refuses everything, into `firewall`, then empty the other one of `netns`.
 
+    `firewall` is one of `netns` too.
     Raises FirewallError; then the namespace is as closed as before or more.
     """
     firewall.apply(closed)
     _require(firewall, closed)
     wait_for_packets_in_flight()
     if firewall.name == NftablesFirewall.name:
-        legacy.empty()
+        legacy.empty(netns)
         _require(firewall, closed)  # from here on it sees to it that it stays alone
     else:
-        remove_leftover()
+        remove_leftover(netns)
 
 
 def _require(firewall: Firewall, closed: Ruleset) -> None:
@@ -64,25 +68,25 @@ def _require(firewall: Firewall, closed: Ruleset) -> None:
         raise FirewallError("taking over", "; ".join(problems))
 
 
-def _iptables() -> Firewall:
+def _iptables(netns: Netns) -> Firewall:
     # Imported here because its libraries may not be there, which is an answer and not a failure.
-    from gateway.firewall.xtables.tables import IptablesFirewall  # noqa: PLC0415
+    from gateway.firewall.xtables.firewall import IptablesFirewall  # noqa: PLC0415
 
-    return IptablesFirewall.find()
+    return IptablesFirewall.find(netns)
 
 
-def _nftables_or(iptables: Firewall) -> Firewall:
+def _nftables_or(iptables: Firewall, netns: Netns) -> Firewall:
     try:
-        return NftablesFirewall.find()
+        return NftablesFirewall.find(Nft(netns=netns))
     except MissingError:
         return iptables
 
 
-def _nftables_after(legacy: MissingError) -> Firewall:
+def _nftables_after(iptables: MissingError, netns: Netns) -> Firewall:
     try:
-        return NftablesFirewall.find()
+        return NftablesFirewall.find(Nft(netns=netns))
     except MissingError as nftables:
         raise MissingError(
-            f"no firewall: {legacy.missing}, and {nftables.missing}",
-            f"one of the two: {legacy.remedy}; or {nftables.remedy}",
+            f"no firewall: {iptables.missing}, and {nftables.missing}",
+            f"one of the two: {iptables.remedy}; or {nftables.remedy}",
         ) from nftables

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import closing
 
 from gateway.errors import GatewayError, MissingError
-from gateway.system.capabilities import missing_capabilities
+from gateway.system.features import missing_capabilities
 from gateway.system.log_writer import without_waiting
 from gateway.system.unplug import Unplug
 

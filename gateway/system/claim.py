@@ -6,7 +6,8 @@ import struct
 from pathlib import Path
 
 from gateway.errors import MissingError, NetworkError
-from gateway.system.capabilities import missing_capabilities
+from gateway.system.features import missing_capabilities
+from gateway.system.netns import OWN, Netns
 
 PROC = Path("/proc")
 
@@ -17,15 +18,15 @@ CREDENTIALS = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""
 
 
-def claim() -> socket.socket:
-    """Take the namespace for this process, as long as the returned socket is open.
+def claim(netns: Netns = OWN) -> socket.socket:
+    """Take `netns` for this process, as long as the returned socket is open.
 
     Raises MissingError when another gateway of this container has it. A holder from elsewhere is a
     workload that wants to keep the gateway out, and is passed over: the kernel shows the process
     id of a peer only within one process namespace, 0 otherwise (SO_PEERCRED). Where containers
     share that too, it is known by what it may not do.
     """
-    mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mine = netns.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         mine.bind(NAME)
         mine.listen(1)
@@ -33,7 +34,7 @@ def claim() -> socket.socket:
         if err.errno != errno.EADDRINUSE:
             mine.close()
             raise NetworkError(f"claim the namespace: {err.strerror}", "", err.errno) from err
-        holder = _holder()
+        holder = _holder(netns)
         if holder and could_be_a_gateway(PROC / str(holder)):
             mine.close()
             raise MissingError(
@@ -55,9 +56,9 @@ def could_be_a_gateway(process: Path) -> bool:
     return ours and not missing_capabilities("NET_ADMIN", status=process / "status")
 
 
-def _holder() -> int:
+def _holder(netns: Netns) -> int:
     """Return the process id of whoever has the name, 0 for nobody that we can see."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
+    with netns.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
         try:
             asking.connect(NAME)
             told = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)

@@ -12,6 +12,7 @@ from itertools import islice
 
 from gateway.errors import MissingError, NetworkError
 from gateway.system.netlink import Netlink, attributes_in, undisturbed
+from gateway.system.netns import OWN, Netns
 
 NETLINK_NETFILTER = 12
 CTNETLINK = 1 << 8
@@ -35,15 +36,15 @@ NOT_THERE = {errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.ENOENT
 """How kernels answer that lack nfnetlink (socket) or its conntrack part (nfnetlink_rcv_msg)."""
 
 
-def flush() -> None:
-    """Forget all flows of both families, and read back that none of them is left.
+def flush(netns: Netns = OWN) -> None:
+    """Forget all flows of both families in `netns`, and read back that none of them is left.
 
     Flows that begin meanwhile are new ones and stay. It takes a fraction of a second however many
     there are, and can be called on any thread. Raises MissingError when the kernel has no interface
     to its flows, NetworkError when it refuses, and when it cannot be seen that all are gone.
     """
     try:
-        _flush(Netlink(NETLINK_NETFILTER))
+        _flush(Netlink(netns, NETLINK_NETFILTER))
     except NetworkError as err:
         if err.errno in NOT_THERE:
             raise MissingError(

@@ -5,7 +5,6 @@ that is down sends nothing (net/core/dev.c, __dev_direct_xmit). So it is set dow
 free, and then set up again with the addresses and routes that it lost.
 """
 
-import socket
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -24,10 +23,13 @@ was killed, for one.
 
 
 class ExclusiveLinks:
-    """All links but the loopback and those that `is_tunnel` accepts; holds their queues."""
+    """All links but the loopback and those that `is_tunnel` accepts; holds their queues.
+
+    They are those of the namespace that `queues` are in.
+    """
 
     def __init__(self, queues: Queues, is_tunnel: Callable[[str], bool], unplug: Unplug) -> None:
-        """`unplug` is the switch for the links."""
+        """`unplug` is the switch for the links, of the same namespace."""
         self._queues = queues
         self._is_tunnel = is_tunnel
         self._unplug = unplug
@@ -89,7 +91,7 @@ class ExclusiveLinks:
 
     def _links(self) -> dict[int, str]:
         """Return the links that have to be ours, by index."""
-        found = dict(socket.if_nameindex())
+        found = self._queues.netns.links()
         return {i: name for i, name in found.items() if name != LOOPBACK and not self._tunnel(name)}
 
     def _tunnel(self, name: str) -> bool:

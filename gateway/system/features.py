@@ -1,4 +1,7 @@
-"""What the kernel has at all, in any namespace, and waiting for it; standard library only."""
+"""What the kernel has at all, in any namespace, and which capabilities the process has.
+
+Standard library only.
+"""
 
 import ctypes
 import errno
@@ -6,6 +9,8 @@ import os
 import socket
 import time
 from pathlib import Path
+
+from gateway.errors import is_shortage
 
 PROC = Path("/proc")
 
@@ -19,6 +24,9 @@ MEMBARRIER_GLOBAL = 1
 
 SETTLING_TIME = 0.05
 """Seconds to wait where the kernel cannot say; a packet passes all rules in microseconds."""
+
+CAPABILITIES = {"NET_ADMIN": 12, "NET_RAW": 13}
+"""The capabilities that the gateway asks about, by their number in linux/capability.h."""
 
 
 def has_ipv6() -> bool:
@@ -73,3 +81,17 @@ def wait_for_packets_in_flight() -> None:
     libc = ctypes.CDLL(None)
     if number is None or os.cpu_count() == 1 or libc.syscall(number, MEMBARRIER_GLOBAL, 0, 0):
         time.sleep(SETTLING_TIME)
+
+
+def missing_capabilities(*wanted: str, status: Path = Path("/proc/self/status")) -> tuple[str, ...]:
+    """Return those of the `wanted` capabilities (names without CAP_) that are not effective.
+
+    Source: `CapEff` of proc(5). Without a readable `status` all of them count as missing; none
+    does while it cannot be read only for now, because nothing is known then.
+    """
+    try:
+        lines = status.read_text("ascii").splitlines()
+    except OSError as err:
+        return () if is_shortage(err) else wanted
+    effective = next((int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")), 0)
+    return tuple(name for name in wanted if not effective >> CAPABILITIES[name] & 1)

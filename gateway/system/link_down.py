@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from gateway.errors import MissingError
 from gateway.policy.rules import is_nameable
+from gateway.system.netns import OWN, Netns
 
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
@@ -26,20 +27,20 @@ REQUEST = struct.Struct("16sH22x")
 RENAME = "give the network's interface another name: letters, digits, and - . _ @"
 
 
-def links_down(names: Collection[str]) -> tuple[str, ...]:
+def links_down(names: Collection[str], netns: Netns = OWN) -> tuple[str, ...]:
     """Set these links down, but not the loopback; return those that are still up."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+    with netns.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
         for name in names:
             # What did not work is seen by what is up afterwards.
             with suppress(OSError):
                 _set_down(channel, name)
-    return links_up(names)
+    return links_up(names, netns)
 
 
-def links_up(names: Collection[str]) -> tuple[str, ...]:
+def links_up(names: Collection[str], netns: Netns = OWN) -> tuple[str, ...]:
     """Return those of `names` that are up and not the loopback, or cannot be asked."""
     up = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+    with netns.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
         for name in names:
             try:
                 is_up = _flags(channel, name) & (IFF_UP | IFF_LOOPBACK) == IFF_UP
@@ -50,16 +51,16 @@ def links_up(names: Collection[str]) -> tuple[str, ...]:
     return tuple(up)
 
 
-def unnameable_links() -> tuple[str, ...]:
+def unnameable_links(netns: Netns = OWN) -> tuple[str, ...]:
     """Return the links whose names no rule can carry, such as `eth+`, which would be a pattern."""
-    return tuple(name for _, name in socket.if_nameindex() if not is_nameable(name))
+    return tuple(name for name in netns.links().values() if not is_nameable(name))
 
 
-def refuse_unnameable() -> None:
+def refuse_unnameable(netns: Netns = OWN) -> None:
     """Set links whose names no rule can carry down, and raise MissingError if there is one."""
-    names = unnameable_links()
+    names = unnameable_links(netns)
     if names:
-        up = links_down(names)
+        up = links_down(names, netns)
         state = f"still up: {', '.join(map(ascii, up))}" if up else "it is down"
         raise MissingError(
             f"no rule can carry the name of the link {', '.join(map(ascii, names))} ({state})",

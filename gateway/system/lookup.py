@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from gateway.errors import MissingError, NetworkError
 from gateway.model import Address
 from gateway.policy.states import Query
+from gateway.system.netns import OWN, Netns
 
 if TYPE_CHECKING:
     from dns.message import QueryMessage
@@ -50,9 +51,13 @@ Question = tuple[str, str]
 
 
 class EndpointLookup:
-    """Asks `resolver` for addresses of both families, and remembers the last ones of each name."""
+    """Asks `resolver` for addresses of both families, and remembers the last ones of each name.
 
-    def __init__(self, resolver: Address | None) -> None:
+    It asks out of `netns`.
+    """
+
+    def __init__(self, resolver: Address | None, netns: Netns = OWN) -> None:
+        self._netns = netns
         self._resolver = resolver
         self._socket: socket.socket | None = None
         self._known: dict[str, tuple[Address, ...]] = {}
@@ -76,7 +81,7 @@ class EndpointLookup:
         mark = secrets.randbelow(2**32 - 1) + 1
         family = socket.AF_INET6 if self._resolver.version == 6 else socket.AF_INET  # noqa: PLR2004
         try:
-            self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            self._socket = self._netns.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             # As bytes: half of the marks do not fit into the signed number that Python would take.
             wanted = mark.to_bytes(4, sys.byteorder)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, wanted)

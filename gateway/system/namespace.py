@@ -1,98 +1,119 @@
-"""The namespace as the supervisor sees it: one place for links, routes and settings."""
+"""A namespace as the loop sees it: what it looks like, its routes, its links and their settings."""
 
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import replace
 
 from gateway.errors import NetworkError
-from gateway.model import Facts, Interface
+from gateway.model import Facts, Interface, Uplink
 from gateway.policy.routing import Routing
+from gateway.policy.rules import is_nameable
+from gateway.system import routes
+from gateway.system.addresses import of_links
 from gateway.system.exclusive import ExclusiveLinks
 from gateway.system.link_down import links_down, links_up, unnameable_links
-from gateway.system.network import DeviceSetting, Network, ipv6_usable
+from gateway.system.link_settings import UPLINK_SETTINGS, differences, ipv6_usable
+from gateway.system.links import IFF_UP, Links
 from gateway.system.unplug import Unplug
-
-UPLINK_SETTINGS = {
-    DeviceSetting.SRC_VALID_MARK: 1,
-    DeviceSetting.ARP_IGNORE: 1,
-    DeviceSetting.ARP_ANNOUNCE: 2,
-    DeviceSetting.ACCEPT_REDIRECTS: 0,
-}
-"""What the promises need of an uplink (kernel documentation, networking/ip-sysctl).
-
-The mark counts in reverse-path filtering, so that marked packets pass it where it is strict. ARP
-neither answers for the tunnel's address nor asks in its name. Redirects are not welcome, though
-only the firewall keeps them out where the setting of all links allows them.
-"""
 
 
 class Namespace:
-    """The namespace that the process is in.
+    """The namespace that `links` are in; whatever else is given has to be in it too.
 
     `guard_mark` is the egress guard's mark, if any. `unplug` is the switch for the links; without
-    one, it is made when it is needed. `links` are those whose queues nobody else may have, None
-    where that cannot be had.
+    one, it is made when it is needed. `queues` holds the queues of the links, None where they
+    cannot be held.
     """
 
     def __init__(
         self,
-        network: Network,
-        guard_mark: int | None,
+        links: Links,
+        guard_mark: int | None = None,
         unplug: Unplug | None = None,
-        links: ExclusiveLinks | None = None,
+        queues: ExclusiveLinks | None = None,
     ) -> None:
-        self._network = network
+        self._links = links
         self._guard_mark = guard_mark
         self._unplug = unplug
-        self._links = links
+        self._queues = queues
 
     def facts(self) -> Facts:
-        """Return what the namespace looks like now."""
-        return replace(self._network.facts(), ipv6=ipv6_usable(), guard_mark=self._guard_mark)
+        """Return the uplinks that are up, with their addresses, and the routes of the main table.
+
+        A link that is down carries nothing, so it is not an uplink; setting it up is an event.
+        """
+        rtnl = self._links.rtnl
+        found = self._links.others()
+        up = {index: link for index, link in sorted(found.items()) if link["flags"] & IFF_UP}
+        names = {index: link.get_attr("IFLA_IFNAME") for index, link in up.items()}
+        down = [found[index].get_attr("IFLA_IFNAME") for index in sorted(found.keys() - up)]
+        addresses = of_links(rtnl, up)
+        table = routes.main_table(rtnl, names)
+        uplinks = tuple(
+            Uplink(
+                names[index],
+                index,
+                link.get_attr("IFLA_MTU"),
+                tuple(addresses[index]),
+                table.routers.get(names[index], ()),
+            )
+            for index, link in up.items()
+        )
+        return Facts(
+            uplinks,
+            table.routes,
+            ipv6=ipv6_usable(self._links.netns),
+            guard_mark=self._guard_mark,
+            all_routes=table.is_whole,
+            down=tuple(filter(is_nameable, down)),
+        )
 
     def hold_links(self) -> None:
         """Hold the queues of a new link at once; what fails is left to `shut_shared`."""
-        if self._links:
+        if self._queues:
             with suppress(OSError, NetworkError):
-                self._links.claim()
+                self._queues.claim()
 
     def shut_shared(self) -> tuple[str, ...]:
         """Keep every link down that others can send by below the rules; return which, and why.
 
         Those that were, and are not any more, are up again. Raises NetworkError.
         """
-        if self._links is None:
+        if self._queues is None:
             return ()
-        self._links.enforce()
-        return self._links.kept_down
+        self._queues.enforce()
+        return self._queues.kept_down
 
     def fault_of(self, name: str, addresses: Collection[Interface]) -> str:
         """Say why the link `name` cannot carry what comes from `addresses`; empty if it can."""
-        if not self._network.is_up(name):
+        if not self._links.is_up(name):
             return f"{name} was set down"
-        missing = {address.ip for address in addresses} - self._network.addresses_of(name)
+        missing = {address.ip for address in addresses} - self._links.addresses_of(name)
         return f"{name} has lost {', '.join(map(str, sorted(missing, key=str)))}" if missing else ""
 
     def prepare(self, uplink: str) -> None:
         """Give `uplink` the per-device settings that the promises need."""
-        self._network.set_device(uplink, UPLINK_SETTINGS)
+        self._links.set_device(uplink, UPLINK_SETTINGS)
 
     def device_drift(self, uplink: str) -> tuple[str, ...]:
         """Return the per-device settings of `uplink` that are not as `prepare` set them."""
-        found = self._network.device(uplink)
-        return tuple(
-            f"{uplink}: {setting.name.lower()} is {found[setting]}, not {wanted}"
-            for setting, wanted in UPLINK_SETTINGS.items()
-            if found[setting] != wanted
-        )
+        found = differences(self._links.device(uplink), UPLINK_SETTINGS)
+        return tuple(f"{uplink}: {line}" for line in found)
 
     def apply_routing(self, wanted: Routing) -> None:
-        """Make the gateway's tables and policy rules hold exactly `wanted`."""
-        self._network.apply_routing(wanted)
+        """Make the gateway's tables and its band of policy rules hold exactly `wanted`.
+
+        What is missing is added before anything surplus goes. Raises NetworkError, and leaves what
+        was added so far: more of it is stricter.
+        """
+        routes.apply(self._links.rtnl, wanted)
+
+    def has_routing(self, wanted: Routing) -> bool:
+        """Say whether the kernel has all of `wanted`, whatever else it has."""
+        return routes.has_all(self._links.rtnl, wanted)
 
     def routing_drift(self, wanted: Routing) -> tuple[str, ...]:
-        """Return what the kernel has otherwise than `wanted`."""
-        return self._network.routing_drift(wanted)
+        """Return how the kernel differs from `wanted`, in the words of ip(8)."""
+        return routes.drift(self._links.rtnl, wanted)
 
     def shut(self, only: Collection[int] | None = None) -> tuple[str, ...]:
         """Set every link but loopback down, or `only` those with these indexes.
@@ -100,7 +121,7 @@ class Namespace:
         Return those of them that are still up. Raises NetworkError.
         """
         try:
-            return (self._unplug or Unplug()).pull(only)
+            return self._switch().pull(only)
         except OSError as err:
             raise NetworkError(f"set down: {err.strerror}", "every link", err.errno) from err
 
@@ -110,15 +131,20 @@ class Namespace:
         Raises NetworkError.
         """
         try:
-            return (self._unplug or Unplug()).plug(self._links.down if self._links else ())
+            return self._switch().plug(self._queues.down if self._queues else ())
         except OSError as err:
             raise NetworkError(f"set up: {err.strerror}", "every link", err.errno) from err
+
+    def _switch(self) -> Unplug:
+        self._unplug = self._unplug or Unplug(self._links.netns)
+        return self._unplug
 
     def shut_unnameable(self) -> tuple[str, ...]:
         """Set links down that no rule can name; return those that were up. Raises NetworkError."""
         try:
-            up = links_up(unnameable_links())
-            still_up = links_down(up)
+            netns = self._links.netns
+            up = links_up(unnameable_links(netns), netns)
+            still_up = links_down(up, netns)
         except OSError as err:
             raise NetworkError(f"set down: {err.strerror}", "a link", err.errno) from err
         if still_up:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from gateway.errors import KernelError, NetworkError
+from gateway.system.netns import Netns
 
 SOL_NETLINK = 270
 NETLINK_CAP_ACK = 10
@@ -74,9 +75,12 @@ def message(kind: Any, fields: Mapping[str, Any], attributes: Attributes = ()) -
 
 
 class Netlink:
-    """One netlink protocol, such as NETLINK_ROUTE; failures are raised as `error`."""
+    """One netlink protocol of `netns`, such as NETLINK_ROUTE; failures are raised as `error`."""
 
-    def __init__(self, protocol: int, error: type[KernelError] = NetworkError) -> None:
+    def __init__(
+        self, netns: Netns, protocol: int, error: type[KernelError] = NetworkError
+    ) -> None:
+        self.netns = netns
         self._protocol = protocol
         self._error = error
 
@@ -159,7 +163,7 @@ class Netlink:
         kind, flags = how
         header = HEADER.pack(HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 1, 0)
         try:
-            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, self._protocol) as channel:
+            with self.netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, self._protocol) as channel:
                 for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
                     self._prefer(channel, option)
                 if strict:

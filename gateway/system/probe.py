@@ -10,6 +10,7 @@ from collections.abc import Callable
 from gateway.errors import is_shortage
 from gateway.model import INTERFACE
 from gateway.policy.probing import Probe, ProbeProtocol
+from gateway.system.netns import OWN, Netns
 
 TRIES = 3
 INTERVAL = 1.0
@@ -35,24 +36,24 @@ HOP_LIMIT = {
 """The options of ip(7) and ipv6(7)."""
 
 
-async def probe(wanted: Probe) -> bool | None:
-    """Send `wanted` into the tunnel and return whether it was answered; never raises OSError.
+async def probe(wanted: Probe, netns: Netns = OWN) -> bool | None:
+    """Send `wanted` into the tunnel of `netns` and return whether it was answered.
 
-    None means that it could not be sent for now, which says nothing about who should answer.
-    Nothing but the tunnel's interface can carry it, whatever the routes say.
+    Never raises OSError. None means that it could not be sent for now, which says nothing about
+    who should answer. Nothing but the tunnel's interface can carry it, whatever the routes say.
     """
     address, version = str(wanted.address), wanted.address.version
     try:
         if wanted.protocol is ProbeProtocol.DNS:
-            return await _ask_resolver(address, version)
-        return await _ping(address, version, wanted.hops)
+            return await _ask_resolver(netns, address, version)
+        return await _ping(netns, address, version, wanted.hops)
     except OSError as err:
         return None if is_shortage(err) else False
 
 
-async def _ask_resolver(address: str, version: int) -> bool:
+async def _ask_resolver(netns: Netns, address: str, version: int) -> bool:
     identity = os.urandom(2)
-    with _socket(version, socket.SOCK_DGRAM) as channel:
+    with _socket(netns, version, socket.SOCK_DGRAM) as channel:
         return await _answered(
             channel,
             (address, DNS_PORT),
@@ -61,7 +62,7 @@ async def _ask_resolver(address: str, version: int) -> bool:
         )
 
 
-async def _ping(address: str, version: int, hops: int | None) -> bool:
+async def _ping(netns: Netns, address: str, version: int, hops: int | None) -> bool:
     """Echo by a raw socket, since a ping socket may be closed to root (ping_group_range)."""
     protocol = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6  # noqa: PLR2004
     identity = os.urandom(4)
@@ -73,7 +74,7 @@ async def _ping(address: str, version: int, hops: int | None) -> bool:
         body = answer[(answer[0] & 0xF) * 4 :] if version == 4 else answer  # noqa: PLR2004
         return body[:1] == bytes([ECHO_REPLY[version]]) and body[4:8] == identity
 
-    with _socket(version, socket.SOCK_RAW, protocol) as channel:
+    with _socket(netns, version, socket.SOCK_RAW, protocol) as channel:
         if hops is not None:
             channel.setsockopt(*HOP_LIMIT[version], hops)
         return await _answered(channel, (address, 0), message, is_reply)
@@ -101,9 +102,9 @@ async def _answered(
     return False
 
 
-def _socket(version: int, kind: int, protocol: int = 0) -> socket.socket:
+def _socket(netns: Netns, version: int, kind: int, protocol: int = 0) -> socket.socket:
     family = socket.AF_INET if version == 4 else socket.AF_INET6  # noqa: PLR2004
-    channel = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+    channel = netns.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
     try:
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, INTERFACE.encode())
     except OSError:

@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
 from gateway.errors import SHORTAGES, MissingError, ProcessError
+from gateway.system.netns import OWN, Netns
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MINIMAL_ENVIRONMENT = {"PATH": SEARCH_PATH, "LC_ALL": "C"}
@@ -39,25 +40,28 @@ def run(
     stdin: str | None = None,
     timeout: float = 5.0,
     env: Mapping[str, str] | None = None,
+    netns: Netns = OWN,
 ) -> str:
     """Run `argv` to its end and return what it wrote to standard output.
 
-    It gets `stdin`, `timeout` seconds, and `env` beside a minimal environment. Raises MissingError
+    It gets `stdin`, `timeout` seconds, and `env` beside a minimal environment. It runs in `netns`,
+    which a child takes over from the thread that starts it. Raises MissingError
     when there is no such program, ProcessError when it fails or takes longer.
     """
     program = find_program(argv[0])
     try:
-        done = subprocess.run(
-            [program, *argv[1:]],
-            input="" if stdin is None else stdin,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout,
-            env={**MINIMAL_ENVIRONMENT, **(env or {})},
-            check=False,
-        )
+        with netns.entered():
+            done = subprocess.run(
+                [program, *argv[1:]],
+                input="" if stdin is None else stdin,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout,
+                env={**MINIMAL_ENVIRONMENT, **(env or {})},
+                check=False,
+            )
     except subprocess.TimeoutExpired as err:
         raise ProcessError(argv[0], f"took longer than {timeout} s", errno=errno.ETIMEDOUT) from err
     except OSError as err:
@@ -172,12 +176,13 @@ def start(
     on_line: Callable[[str], None],
     env: Mapping[str, str] | None = None,
     descriptors: Mapping[int, int] | None = None,
+    netns: Netns = OWN,
 ) -> Child:
     """Start `argv` as a child that stays; it dies with the gateway. To be called on the loop.
 
     Each line that it writes goes to `on_line`, and nothing that others write after its end.
-    `descriptors` maps the child's descriptor numbers to ours; it gets no others. Raises
-    MissingError or ProcessError.
+    `descriptors` maps the child's descriptor numbers to ours; it gets no others. It
+    runs in `netns`, as in `run`. Raises MissingError or ProcessError.
     """
     reap_orphans()
     # The kernel kills the child when we go, also by SIGKILL (prctl(2), PR_SET_PDEATHSIG).
@@ -194,15 +199,16 @@ def start(
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
     ]
     try:
-        pid = os.posix_spawn(
-            command[0],
-            [*command, *argv[1:]],
-            {**MINIMAL_ENVIRONMENT, **(env or {})},
-            file_actions=wiring,
-            setpgroup=0,
-            setsigmask=(),
-            setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD),
-        )
+        with netns.entered():
+            pid = os.posix_spawn(
+                command[0],
+                [*command, *argv[1:]],
+                {**MINIMAL_ENVIRONMENT, **(env or {})},
+                file_actions=wiring,
+                setpgroup=0,
+                setsigmask=(),
+                setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD),
+            )
     except OSError as err:
         os.close(read_end)
         raise _not_started(argv[0], err) from err

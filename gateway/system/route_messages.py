@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any
 
@@ -56,7 +56,10 @@ class RuleMessage(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
 
 @dataclass(frozen=True)
 class KernelRoute:
-    """A route as the kernel tells it; `extra` names whatever the gateway never sets."""
+    """A route as the kernel tells it; `extra` names whatever the gateway never sets.
+
+    `link` is the name of the link with the `index`, for messages; only its namespace knows it.
+    """
 
     destination: Network
     table: int
@@ -65,6 +68,7 @@ class KernelRoute:
     index: int | None
     gateway: Address | None
     extra: tuple[str, ...] = ()
+    link: str = field(default="", compare=False)
 
     @property
     def key(self) -> tuple[Network, int, int]:
@@ -74,7 +78,7 @@ class KernelRoute:
     def __str__(self) -> str:
         words = ["unreachable" if self.kind == RTN_UNREACHABLE else "", str(self.destination)]
         words += [f"via {self.gateway}" if self.gateway else ""]
-        words += [f"dev {_name(self.index)}" if self.index else ""]
+        words += [f"dev {self.link or '(no such link)'}" if self.index else ""]
         words += [f"table {self.table} metric {self.metric}", *self.extra]
         return f"-{self.destination.version} route " + " ".join(filter(None, words))
 
@@ -195,10 +199,3 @@ def _network(entry: Any, attribute: str, length: str) -> Network:
     if not address:
         return DEFAULTS[VERSIONS[entry["family"]]]
     return ip_network(f"{address}/{entry[length]}")
-
-
-def _name(index: int) -> str:
-    try:
-        return socket.if_indextoname(index)
-    except OSError:
-        return "(no such link)"

@@ -6,8 +6,9 @@ first, so that at no moment a packet finds less in its way than before or after.
 
 import errno
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from ipaddress import IPv6Network
 from typing import Any
 
@@ -77,7 +78,7 @@ def apply(rtnl: Netlink, wanted: Routing) -> None:
     left: tuple[str, ...] = ()
     for _ in range(ROUNDS + 1):
         present = _owned_routes(rtnl, wanted)
-        left = _differences(present.keys(), _owned_rules(rtnl).keys(), wanted)
+        left = _differences(rtnl, present.keys(), _owned_rules(rtnl).keys(), wanted)
         if not left:
             return
         added = _add_missing(rtnl, wanted, present.keys())
@@ -89,7 +90,7 @@ def _add_missing(
     rtnl: Netlink, wanted: Routing, present: AbstractSet[KernelRoute]
 ) -> set[tuple[Network, int, int]]:
     """Add what is missing; return the keys of the routes that were added, or replaced."""
-    routes, rules = _wanted(wanted)
+    routes, rules = _wanted(rtnl, wanted)
     ends = {route for route in routes if route.kind == RTN_UNREACHABLE}
     _add_routes(rtnl, ends - present, present)
     for rule in sorted(rules - set(_owned_rules(rtnl)), key=lambda r: (-r.priority, str(r))):
@@ -100,32 +101,43 @@ def _add_missing(
 
 
 def _delete_surplus(rtnl: Netlink, wanted: Routing, present: Mapping[KernelRoute, bytes]) -> None:
-    routes, rules = _wanted(wanted)
+    routes, rules = _wanted(rtnl, wanted)
     for rule, entry in _owned_rules(rtnl).items():
         if rule not in rules:
             rtnl.send("delete rule", str(rule), bytes(entry.data[HEADER.size :]), RTM_DELRULE)
     surplus = {body: route for route, body in present.items() if route not in routes}
-    for body, route in surplus.items():  # one for each message, though it may have several hops
+    named = dict(zip(surplus, _named(rtnl, surplus.values()), strict=True))
+    for body, route in named.items():  # one for each message, though it may have several hops
         rtnl.send("delete route", str(route), body, RTM_DELROUTE)
 
 
-def stands(rtnl: Netlink, wanted: Routing) -> bool:
-    """Say whether the kernel holds all of `wanted`, whatever it holds beside it."""
-    routes, rules = _wanted(wanted)
+def has_all(rtnl: Netlink, wanted: Routing) -> bool:
+    """Say whether the kernel has all of `wanted`, whatever else it has."""
+    routes, rules = _wanted(rtnl, wanted)
     return routes <= _owned_routes(rtnl, wanted).keys() and rules <= _owned_rules(rtnl).keys()
 
 
 def drift(rtnl: Netlink, wanted: Routing) -> tuple[str, ...]:
     """Return what is missing and what is surplus, one line each."""
-    return _differences(_owned_routes(rtnl, wanted).keys(), _owned_rules(rtnl).keys(), wanted)
+    return _differences(rtnl, _owned_routes(rtnl, wanted).keys(), _owned_rules(rtnl).keys(), wanted)
+
+
+def _named(rtnl: Netlink, routes: Collection[KernelRoute]) -> list[KernelRoute]:
+    """Return `routes` with the names of their links, for messages."""
+    names = rtnl.netns.links() if routes else {}
+    return [replace(route, link=names.get(route.index or 0, "")) for route in routes]
 
 
 def _differences(
-    present: AbstractSet[KernelRoute], standing: AbstractSet[KernelRule], wanted: Routing
+    rtnl: Netlink,
+    present: AbstractSet[KernelRoute],
+    standing: AbstractSet[KernelRule],
+    wanted: Routing,
 ) -> tuple[str, ...]:
-    routes, rules = _wanted(wanted)
+    routes, rules = _wanted(rtnl, wanted)
+    others = _named(rtnl, present - routes)
     missing = [f"missing: ip {thing}" for thing in (*(routes - present), *(rules - standing))]
-    surplus = [f"surplus: ip {thing}" for thing in (*(present - routes), *(standing - rules))]
+    surplus = [f"surplus: ip {thing}" for thing in (*others, *(standing - rules))]
     return (*sorted(missing), *sorted(surplus))
 
 
@@ -140,9 +152,9 @@ def _add_routes(
         rtnl.change("add route", str(route), route_message(route), RTM_NEWROUTE, flags)
 
 
-def _wanted(wanted: Routing) -> tuple[set[KernelRoute], set[KernelRule]]:
+def _wanted(rtnl: Netlink, wanted: Routing) -> tuple[set[KernelRoute], set[KernelRule]]:
     """Translate `wanted` into what the kernel should tell, less IPv6 where there is none."""
-    indexes = {name: index for index, name in socket.if_nameindex()}
+    indexes = {name: index for index, name in rtnl.netns.links().items()}
     versions = {4, 6} if has_ipv6() else {4}
     routes = {
         KernelRoute(
@@ -153,6 +165,7 @@ def _wanted(wanted: Routing) -> tuple[set[KernelRoute], set[KernelRule]]:
             RTN_UNREACHABLE if route.unreachable else RTN_UNICAST,
             indexes.get(route.interface, NO_SUCH_LINK) if route.interface else None,
             route.gateway,
+            link=route.interface or "",
         )
         for route in wanted.routes
         if route.destination.version in versions

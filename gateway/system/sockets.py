@@ -1,6 +1,8 @@
-"""Who has a UDP port: the namespace's sockets as proc(5) tells them."""
+"""Who has a UDP port: the namespace's sockets as proc(5) lists them."""
 
 from pathlib import Path
+
+from gateway.system.netns import OWN, Netns
 
 PROC = Path("/proc")
 LOCAL_ADDRESS = 1
@@ -8,12 +10,12 @@ INODE = 9
 """Columns of /proc/net/udp (net/ipv4/udp.c, udp4_format_sock)."""
 
 
-def udp_sockets(port: int, proc: Path = PROC) -> frozenset[int]:
-    """Return the inodes of the namespace's sockets with the local UDP `port`, both families."""
+def udp_sockets(port: int, proc: Path = PROC, netns: Netns = OWN) -> frozenset[int]:
+    """Return the inodes of the sockets of `netns` with the local UDP `port`, both families."""
     inodes = set()
     for table in ("udp", "udp6"):
         try:
-            lines = (proc / "thread-self/net" / table).read_text("ascii").splitlines()[1:]
+            lines = netns.read(proc / "thread-self/net" / table).splitlines()[1:]
         except FileNotFoundError:  # a kernel without IPv6
             continue
         for line in lines:

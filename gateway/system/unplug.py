@@ -16,16 +16,31 @@ import fcntl
 import os
 import socket
 import struct
-import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address
 
 from gateway.errors import is_shortage
+from gateway.system.link_alias import (
+    ADDRESS,
+    FAMILIES,
+    IFA_FLAGS,
+    LEFT_OUT,
+    MARK,
+    ROUTE,
+    RTA_GATEWAY,
+    RTA_OIF,
+    address_message,
+    attribute,
+    fitting,
+    is_kept,
+    number,
+    route_message,
+    route_text,
+)
 from gateway.system.link_down import IFF_LOOPBACK, IFF_UP, REQUEST, SIOCGIFFLAGS, SIOCSIFFLAGS
 from gateway.system.netlink import (
-    ATTRIBUTE,
     HEADER,
     LARGEST_DATAGRAM,
     NLM_F_ACK,
@@ -36,12 +51,7 @@ from gateway.system.netlink import (
     NLMSG_ERROR,
     attributes_in,
 )
-
-MARK = "set down by portcullis"
-"""How the alias of a link begins that the gateway has set down."""
-
-LONGEST_ALIAS = 255
-"""IFALIASZ of linux/if.h, less the final zero."""
+from gateway.system.netns import OWN, Netns
 
 RTM_NEWLINK, RTM_GETLINK = 16, 18
 RTM_NEWADDR, RTM_GETADDR = 20, 22
@@ -50,24 +60,14 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 
 
 IFLA_IFNAME, IFLA_IFALIAS = 3, 20
-IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
-IFA_F_NODAD, IFA_F_PERMANENT = 0x2, 0x80
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
-RT_TABLE_MAIN = 254
-RTN_UNICAST = 1
-RTPROT_KERNEL, RTPROT_BOOT, RTPROT_RA = 2, 3, 9
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
-RTNH_F_ONLINK = 0x4
+IFA_ADDRESS = 1
+IFA_F_PERMANENT = 0x80
 
 LINK = struct.Struct("=BxHiII")
-ADDRESS = struct.Struct("=BBBBi")
-ROUTE = struct.Struct("=BBBBBBBBI")
 MOST_MESSAGES = 10_000
 """Messages of one dump that are read; a neighbour can make more routes than fit an alias."""
 ANSWER_TIME = struct.pack("@ll", 1, 0)
 """One second (struct timeval) for an answer of the kernel, which is queued with the request."""
-
-FAMILIES = {4: socket.AF_INET.value, 6: socket.AF_INET6.value}
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ class Link:
 
 
 class Unplug:
-    """The switch for every link of the namespace; holds the sockets that it takes."""
+    """The switch for every link of `netns`; holds the sockets that it takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, netns: Netns = OWN) -> None:
         """Open the sockets. Raises OSError."""
-        self._ioctl = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._rtnl = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._ioctl = netns.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._rtnl = netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         # Not settimeout(), with which Python waits for MSG_DONTWAIT too.
         self._rtnl.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, ANSWER_TIME)
         self._rtnl.bind((0, 0))
@@ -201,8 +201,8 @@ class Unplug:
         found = [
             route_text(fields, attributes)
             for fields, attributes in self._dump(RTM_GETROUTE, ROUTE)
-            if _number(attributes, RTA_OIF) == index
-            and _is_kept(fields, has_gateway=RTA_GATEWAY in attributes)
+            if number(attributes, RTA_OIF) == index
+            and is_kept(fields, has_gateway=RTA_GATEWAY in attributes)
         ]
         yield from sorted(found, key=lambda text: not text.startswith("default"))
 
@@ -210,7 +210,7 @@ class Unplug:
         """Yield the addresses that the kernel forgets: those of IPv6 that are not its own."""
         for fields, attributes in self._dump(RTM_GETADDR, ADDRESS):
             family, length, short_flags, scope, owner = fields
-            flags = _number(attributes, IFA_FLAGS) or short_flags
+            flags = number(attributes, IFA_FLAGS) or short_flags
             if (family, scope, owner) == (FAMILIES[6], 0, index) and flags & IFA_F_PERMANENT:
                 yield f"address {ip_address(attributes[IFA_ADDRESS])}/{length}"
 
@@ -251,102 +251,3 @@ class Unplug:
                 answers.append(data[HEADER.size : length])
                 data = data[length + -length % 4 :]
         return answers
-
-
-LEFT_OUT = "and more"
-"""The last entry of an alias that had no room for all."""
-
-
-def fitting(entries: Collection[str]) -> str:
-    """Return the alias that holds as many of `entries` as fit, in their order."""
-    alias = MARK
-    for entry in entries:
-        if len(f"{alias}; {entry}; {LEFT_OUT}") > LONGEST_ALIAS:
-            return f"{alias}; {LEFT_OUT}"
-        alias = f"{alias}; {entry}"
-    return alias
-
-
-def route_text(fields: tuple[int, ...], attributes: dict[int, bytes]) -> str:
-    """Return a route in the words of ip(8); `route_message` reads them."""
-    family, length, *_ = fields
-    flags = fields[8]
-    destination = attributes.get(RTA_DST, bytes(4 if family == FAMILIES[4] else 16))
-    network = f"{ip_address(destination)}/{length}"
-    words = [f"default-{4 if family == FAMILIES[4] else 6}" if length == 0 else network]
-    if RTA_GATEWAY in attributes:
-        words += ["via", str(ip_address(attributes[RTA_GATEWAY]))]
-    if RTA_PREFSRC in attributes:
-        words += ["src", str(ip_address(attributes[RTA_PREFSRC]))]
-    if metric := _number(attributes, RTA_PRIORITY):
-        words += ["metric", str(metric)]
-    return " ".join([*words, *(["onlink"] if flags & RTNH_F_ONLINK else [])])
-
-
-def route_message(text: str, index: int) -> bytes:
-    """Return the body of RTM_NEWROUTE for a route as `route_text` writes it, by link `index`.
-
-    Raises ValueError for anything else.
-    """
-    destination, *words = text.split()
-    onlink = words[-1:] == ["onlink"]
-    options = dict(zip(*[iter(words[: -1 if onlink else None])] * 2, strict=True))
-    default = {"default-4": "0.0.0.0/0", "default-6": "::/0"}.get(destination, destination)
-    network = ip_network(default)
-    body = ROUTE.pack(
-        FAMILIES[network.version],
-        network.prefixlen,
-        0,
-        0,
-        RT_TABLE_MAIN,
-        RTPROT_BOOT,
-        RT_SCOPE_UNIVERSE if "via" in options else RT_SCOPE_LINK,
-        RTN_UNICAST,
-        RTNH_F_ONLINK if onlink else 0,
-    )
-    body += attribute(RTA_OIF, struct.pack("=i", index))
-    if network.prefixlen:
-        body += attribute(RTA_DST, network.network_address.packed)
-    if "via" in options:
-        body += attribute(RTA_GATEWAY, ip_address(options["via"]).packed)
-    if "src" in options:
-        body += attribute(RTA_PREFSRC, ip_address(options["src"]).packed)
-    if "metric" in options:
-        body += attribute(RTA_PRIORITY, struct.pack("=I", int(options["metric"])))
-    return body
-
-
-def address_message(text: str, index: int) -> bytes:
-    """Return the body of RTM_NEWADDR for `address ADDRESS/LENGTH` on link `index`.
-
-    Raises ValueError for anything else. Without duplicate address detection: it had the address.
-    """
-    interface = ip_interface(text.removeprefix("address "))
-    body = ADDRESS.pack(FAMILIES[interface.version], interface.network.prefixlen, 0, 0, index)
-    body += attribute(IFA_LOCAL, interface.ip.packed)
-    return body + attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NODAD))
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    """Return one netlink attribute, padded to four bytes (netlink(7))."""
-    length = ATTRIBUTE.size + len(value)
-    return ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
-
-
-def _is_kept(fields: tuple[int, ...], *, has_gateway: bool) -> bool:
-    """Return whether a route has to be remembered: the kernel makes its own again by itself.
-
-    One that a router has advertised is kept for its gateway: advertisements are accepted only from
-    gateways in use.
-    """
-    table, protocol, kind = fields[4], fields[5], fields[7]
-    return (
-        table == RT_TABLE_MAIN
-        and kind == RTN_UNICAST
-        and (protocol != RTPROT_RA or has_gateway)
-        and protocol != RTPROT_KERNEL
-    )
-
-
-def _number(attributes: dict[int, bytes], kind: int) -> int:
-    return int.from_bytes(attributes.get(kind, b""), sys.byteorder)

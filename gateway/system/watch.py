@@ -9,6 +9,8 @@ import errno
 import socket
 from collections.abc import Awaitable, Callable
 
+from gateway.system.netns import OWN, Netns
+
 RTMGRP_LINK = 0x1
 RTMGRP_IPV4_IFADDR = 0x10
 RTMGRP_IPV4_ROUTE = 0x40
@@ -42,15 +44,18 @@ A look at the namespace costs time on the loop. One router advertisement is enou
 """
 
 
-async def watch(changed: Callable[[], None]) -> None:
-    """Call `changed` whenever something has, until cancelled; at least once in the beginning.
+async def watch(changed: Callable[[], None], netns: Netns = OWN) -> None:
+    """Call `changed` whenever something in `netns` has, until cancelled.
 
-    When the kernel had more to say than its buffer holds (ENOBUFS), that counts as a change. While
-    it cannot be listened to at all, `changed` is called once a second instead. Changes of links
-    are passed on at once, because a new one has to be closed. Under a flood of others, `changed`
-    is called once in REGAIN seconds, and once more after its end.
+    At least once in the beginning. When the kernel had more to say than its buffer holds (ENOBUFS),
+    that counts as a change. While it cannot be listened to at all, `changed` is called once a
+    second instead. Changes of links are passed on at once, because a new one has to be closed.
+    Under a flood of others, `changed` is called once in REGAIN seconds, and once more after its
+    end.
     """
-    await asyncio.gather(_follow(RTMGRP_LINK, changed), _follow(OTHERS, changed, _Allowance()))
+    await asyncio.gather(
+        _follow(netns, RTMGRP_LINK, changed), _follow(netns, OTHERS, changed, _Allowance())
+    )
 
 
 class _Allowance:
@@ -71,11 +76,11 @@ class _Allowance:
 
 
 async def _follow(
-    groups: int, changed: Callable[[], None], allowance: _Allowance | None = None
+    netns: Netns, groups: int, changed: Callable[[], None], allowance: _Allowance | None = None
 ) -> None:
     while True:
         try:
-            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as channel:
+            with netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as channel:
                 channel.setblocking(False)
                 channel.bind((0, groups))
                 while True:

@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from gateway.errors import SHORTAGES, MissingError, NetworkError
 from gateway.policy.limits import DROP_NET_RAW
 from gateway.system.features import AF_XDP
+from gateway.system.netns import OWN, Netns
 
 SOL_XDP = 283
 XDP_RX_RING = 2
@@ -48,20 +49,21 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Queues:
-    """The sockets, by the index of their link."""
+    """The sockets in `netns`, by the index of their link."""
 
-    def __init__(self) -> None:
+    def __init__(self, netns: Netns = OWN) -> None:
         """Find out whether this process can have such sockets; binds nothing yet.
 
         Raises MissingError without CAP_NET_RAW, and where the kernel knows no AF_XDP.
         """
+        self.netns = netns
         self._memory = mmap.mmap(-1, PAGE)
         self._held: dict[int, list[socket.socket]] = {}
         self._whole: set[int] = set()
         self._lender: socket.socket | None = None
         self._spare: socket.socket | None = None
         try:
-            socket.socket(AF_XDP, socket.SOCK_RAW).close()
+            netns.socket(AF_XDP, socket.SOCK_RAW).close()
         except OSError as err:
             if err.errno in {errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES}:
                 missing = "the gateway cannot hold the queues of a link without CAP_NET_RAW"
@@ -121,22 +123,24 @@ class Queues:
     def _lend(self) -> socket.socket:
         """Return a socket whose memory all others share, on a link that never goes away."""
         try:
-            return bound(socket.if_nametoindex(LOOPBACK), 0, self._memory)
+            return bound(self.netns.index_of(LOOPBACK), 0, self._memory, self.netns)
         except OSError as err:
             raise OSError(err.errno, f"{err.strerror} ({LOOPBACK})") from err
 
     def _unbound(self) -> socket.socket:
         """Return the socket that the next queue gets."""
-        self._spare = self._spare or _with_rings(socket.socket(AF_XDP, socket.SOCK_RAW))
+        self._spare = self._spare or _with_rings(self.netns.socket(AF_XDP, socket.SOCK_RAW))
         return self._spare
 
 
-def bound(index: int, queue: int, memory: mmap.mmap) -> socket.socket:
+def bound(index: int, queue: int, memory: mmap.mmap, netns: Netns = OWN) -> socket.socket:
     """Return a socket with buffers in a page of `memory`, in copy mode, on a queue of a link.
+
+    The link is the one with this `index` in `netns`.
 
     Raises OSError: EBUSY where another socket has the queue.
     """
-    channel = _with_rings(socket.socket(AF_XDP, socket.SOCK_RAW))
+    channel = _with_rings(netns.socket(AF_XDP, socket.SOCK_RAW))
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     try:
         channel.setsockopt(SOL_XDP, XDP_UMEM_REG, UMEM.pack(start, PAGE, PAGE, 0))

@@ -2,19 +2,20 @@
 
 from gateway.errors import MissingError
 from gateway.model import INTERFACE, Implementation
-from gateway.system.network import Network
+from gateway.system.links import Links
 from gateway.tunnel import TunnelBackend, kernel, userspace
 
 
-def choose(wanted: Implementation, network: Network | None = None) -> TunnelBackend:
+def choose(wanted: Implementation, links: Links | None = None) -> TunnelBackend:
     """Return the implementation that is `wanted`; for `auto` the kernel's if it has one.
 
-    Only its absence leads from one to the other. Raises MissingError with the remedy when there is
-    none, and TunnelError when the kernel cannot be asked.
+    It is made in the namespace that `links` is in. Only its absence leads from one to the other.
+    Raises MissingError with the remedy when there is none, and TunnelError when the kernel cannot
+    be asked.
     """
-    network = network or Network(INTERFACE)
-    if wanted is not Implementation.USERSPACE and kernel.available():
-        return kernel.Kernel(network)
+    links = links or Links(INTERFACE)
+    if wanted is not Implementation.USERSPACE and kernel.available(links.netns):
+        return kernel.Kernel(links)
     if wanted is Implementation.KERNELSPACE:
         raise MissingError(
             "the kernel has no WireGuard",
@@ -30,4 +31,4 @@ def choose(wanted: Implementation, network: Network | None = None) -> TunnelBack
             f"the kernel has no WireGuard, and {err.missing}",
             f"{err.remedy}; or load the module on the host: modprobe wireguard",
         ) from err
-    return userspace.Userspace(network)
+    return userspace.Userspace(links)

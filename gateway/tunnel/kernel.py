@@ -24,8 +24,9 @@ from gateway.model import (
     Tunnel,
     TunnelStatus,
 )
+from gateway.system.links import Links
 from gateway.system.netlink import Netlink, message
-from gateway.system.network import Network
+from gateway.system.netns import OWN, Netns
 from gateway.tunnel.device import (
     KEY_LENGTH,
     Device,
@@ -52,14 +53,14 @@ FAMILIES = {4: 2, 6: 10}
 """AF_INET and AF_INET6 by IP version."""
 
 
-def available() -> bool:
+def available(netns: Netns = OWN) -> bool:
     """Say whether the kernel has WireGuard, and make it load its module if it can.
 
-    Asks for the generic netlink family, for which the kernel loads the module by itself
+    Asks in `netns` for the generic netlink family, for which the kernel loads the module by itself
     (net/netlink/genetlink.c, ctrl_getfamily), and which leaves nothing behind. Raises TunnelError
     when that cannot be found out.
     """
-    return _family() is not None
+    return _family(netns) is not None
 
 
 class Kernel:
@@ -67,22 +68,22 @@ class Kernel:
 
     name = Implementation.KERNELSPACE.value
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._genl = Netlink(NETLINK_GENERIC, TunnelError)
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._genl = Netlink(links.netns, NETLINK_GENERIC, TunnelError)
         self._index: int | None = None
 
     async def up(self, tunnel: Tunnel, mtu: int) -> None:
         """Make the interface anew; see `TunnelBackend.up`."""
         try:
             await self.down()
-            self._network.add_link(INTERFACE, FAMILY)
+            self._links.add_link(INTERFACE, FAMILY)
             self._set(whole_device(tunnel))
             require_none(self._device().differences(tunnel))
-            self._network.set_mtu(INTERFACE, mtu)
-            self._network.add_addresses(INTERFACE, tunnel.addresses)
-            self._network.set_up(INTERFACE)  # EADDRINUSE: the listen port is taken
-            self._index = self._network.index(INTERFACE)
+            self._links.set_mtu(INTERFACE, mtu)
+            self._links.add_addresses(INTERFACE, tunnel.addresses)
+            self._links.set_up(INTERFACE)  # EADDRINUSE: the listen port is taken
+            self._index = self._links.index(INTERFACE)
             self._take_back_keepalive(tunnel)
         except NetworkError as err:
             await self.down()
@@ -107,12 +108,12 @@ class Kernel:
         """Remove the interface; see `TunnelBackend.down`."""
         self._index = None
         try:
-            self._network.delete_link(INTERFACE)
+            self._links.delete_link(INTERFACE)
         except NetworkError as err:
             raise TunnelError(err.what, err.subject, err.errno) from err
 
     def _require_interface(self) -> None:
-        if self._index is None or self._network.index(INTERFACE) != self._index:
+        if self._index is None or self._links.index(INTERFACE) != self._index:
             raise TunnelGone("there is no such interface", INTERFACE, errno.ENODEV)
 
     def _take_back_keepalive(self, tunnel: Tunnel) -> None:
@@ -148,20 +149,19 @@ class Kernel:
             raise
         return parse(parts)
 
-    @staticmethod
-    def _message_type() -> int:
-        family = _family()
+    def _message_type(self) -> int:
+        family = _family(self._links.netns)
         if family is None:
             raise TunnelGone("the kernel has no WireGuard any more", INTERFACE, errno.ENOENT)
         return family
 
 
-def _family() -> int | None:
+def _family(netns: Netns) -> int | None:
     """Return the message type of the family, which changes when its module is loaded again."""
     request = message(
         ctrlmsg, {"cmd": CTRL_CMD_GETFAMILY, "version": 1}, [("CTRL_ATTR_FAMILY_NAME", FAMILY)]
     )
-    genl = Netlink(NETLINK_GENERIC, TunnelError)
+    genl = Netlink(netns, NETLINK_GENERIC, TunnelError)
     try:
         answer = genl.get("ask for the kernel's WireGuard", FAMILY, request, GENL_ID_CTRL)
     except KernelError as err:

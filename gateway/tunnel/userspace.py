@@ -28,7 +28,7 @@ from gateway.errors import (
 )
 from gateway.model import INTERFACE, Implementation, Tunnel, TunnelStatus
 from gateway.system import process
-from gateway.system.network import Network
+from gateway.system.links import Links
 from gateway.system.sockets import sockets_of, udp_sockets
 from gateway.tunnel import uapi
 from gateway.tunnel.device import Device, require_none, without_keepalive
@@ -96,8 +96,8 @@ class Userspace:
 
     name = Implementation.USERSPACE.value
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
+    def __init__(self, links: Links) -> None:
+        self._links = links
         self._log = structlog.get_logger()
         self._child: process.Child | None = None
         self._index: int | None = None
@@ -112,10 +112,10 @@ class Userspace:
             self._start()
             await self._set(uapi.set_device(tunnel))
             require_none((await self._device()).differences(tunnel))
-            self._network.set_mtu(INTERFACE, mtu)
-            self._network.add_addresses(INTERFACE, tunnel.addresses)
-            self._network.set_up(INTERFACE)
-            self._index = self._network.index(INTERFACE)
+            self._links.set_mtu(INTERFACE, mtu)
+            self._links.add_addresses(INTERFACE, tunnel.addresses)
+            self._links.set_up(INTERFACE)
+            self._index = self._links.index(INTERFACE)
             await self._sockets_open(tunnel.listen_port)
             await self._take_back_keepalive(tunnel)
         except NetworkError as err:
@@ -144,7 +144,7 @@ class Userspace:
             if self._child:
                 await self._child.stop()
             self._child = None
-            self._network.delete_link(INTERFACE)
+            self._links.delete_link(INTERFACE)
             await self._former_process_ended()
             self._socket_path.unlink(missing_ok=True)
         except GatewayError as err:
@@ -189,6 +189,7 @@ class Userspace:
                 on_line=self._heard,
                 env={"LOG_LEVEL": "verbose", "WG_UAPI_FD": "3", "WG_PROCESS_FOREGROUND": "1"},
                 descriptors={3: listener.fileno()},
+                netns=self._links.netns,
             )
 
     def _heard(self, line: str) -> None:
@@ -201,13 +202,12 @@ class Userspace:
         if not self._child.running:
             end = process.ending(self._child.exited.result())
             raise TunnelGone(f"wireguard-go ended ({end})", INTERFACE, errno.ENODEV)
-        if self._network.index(INTERFACE) != self._index:
+        if self._links.index(INTERFACE) != self._index:
             raise TunnelGone("the interface was removed or renamed", INTERFACE, errno.ENODEV)
 
-    @staticmethod
-    def _refuse_taken_port(port: int) -> None:
+    def _refuse_taken_port(self, port: int) -> None:
         """Raise before wireguard-go finds out, which may only log it (device.go, upLocked)."""
-        if udp_sockets(port):
+        if udp_sockets(port, netns=self._links.netns):
             raise TunnelError(f"UDP port {port} is taken", INTERFACE, errno.EADDRINUSE)
 
     async def _sockets_open(self, port: int) -> None:
@@ -215,7 +215,7 @@ class Userspace:
         deadline = asyncio.get_running_loop().time() + OPEN_TIME
         while True:
             self._require_interface()
-            owners = udp_sockets(port)
+            owners = udp_sockets(port, netns=self._links.netns)
             if self._child and owners & sockets_of(self._child.pid):
                 return
             if owners:

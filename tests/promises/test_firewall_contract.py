@@ -18,8 +18,9 @@ import pytest
 from gateway.errors import FirewallError
 from gateway.firewall import Firewall
 from gateway.firewall.nft.firewall import NftablesFirewall
+from gateway.firewall.nft.table import Nft
+from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.firewall.xtables.render import render
-from gateway.firewall.xtables.tables import IptablesFirewall
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.rules import (
     Accept,
@@ -32,6 +33,7 @@ from gateway.policy.rules import (
     SetMark,
     Transport,
 )
+from gateway.system.netns import OWN, Netns
 from tests.lab.namespace import Namespace
 from tests.lab.process import PATIENCE, Household, eventually, run
 from tests.scenarios import SCENARIOS
@@ -93,15 +95,26 @@ def by_nft() -> dict[str, Sequence[str]]:
 
 @dataclass(frozen=True)
 class Subject:
-    """A backend under test, and the foreign hands that it has to notice."""
+    """A backend under test, and the changes by others that it has to notice.
 
-    make: Callable[[], Firewall]
+    Called from another namespace than its own if `elsewhere`.
+    """
+
+    make: Callable[[Netns], Firewall]
     foreign: Mapping[str, Sequence[str]]
+    elsewhere: bool = False
+
+
+def nftables(netns: Netns) -> Firewall:
+    """Return the table of nftables of `netns`."""
+    return NftablesFirewall.find(Nft(netns=netns))
 
 
 SUBJECTS = {
     "iptables": Subject(IptablesFirewall.find, by_iptables()),
-    "nftables": Subject(NftablesFirewall.find, by_nft()),
+    "nftables": Subject(nftables, by_nft()),
+    "iptables elsewhere": Subject(IptablesFirewall.find, {}, elsewhere=True),
+    "nftables elsewhere": Subject(nftables, {}, elsewhere=True),
 }
 CHANGES = [(name, what) for name, subject in SUBJECTS.items() for what in subject.foreign]
 
@@ -113,20 +126,22 @@ class Bench:
     python-iptables would compare in an IPv6 rule.
     """
 
-    def __init__(self, number: int, make: Callable[[], Firewall]) -> None:
-        """Build both namespaces."""
+    def __init__(self, number: int, subject: Subject) -> None:
+        """Build the namespaces, and one more to call from where the subject is `elsewhere`."""
         name = f"pcfw{os.getpid()}x{number}"
         self.household = Household(name)
         self.own = Namespace(name)
         self.far = Namespace(f"{name}far")
-        for namespace in (self.own, self.far):
+        self._caller = Namespace(f"{name}caller") if subject.elsewhere else self.own
+        for namespace in {self.own, self.far, self._caller}:
             namespace.create()
+        self._netns = Netns.at(self.own.path) if subject.elsewhere else OWN
         self.own.ip(f"link add tun0 type veth peer name far netns {self.far.name}")
         self.own.ip("link set tun0 up", "addr add 10.9.0.1/24 dev tun0")
         self.own.ip("addr add fd09::1/64 dev tun0 nodad")
         self.far.ip("link set far up", "addr add 10.9.0.2/24 dev far")
         self.far.ip("addr add fd09::2/64 dev far nodad")
-        self.firewall: Firewall = self.own.inside(make)
+        self.firewall: Firewall = self._caller.inside(lambda: subject.make(self._netns))
         self._sockets: list[socket.socket] = []
 
     def close(self) -> None:
@@ -134,16 +149,17 @@ class Bench:
         for opened in self._sockets:
             opened.close()
         self.household.close()
-        self.own.delete()
-        self.far.delete()
+        self._netns.close()
+        for namespace in {self.own, self.far, self._caller}:
+            namespace.delete()
 
     def apply(self, ruleset: Ruleset) -> None:
         """Apply inside."""
-        self.own.inside(lambda: self.firewall.apply(ruleset))
+        self._caller.inside(lambda: self.firewall.apply(ruleset))
 
     def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
         """Verify inside."""
-        return self.own.inside(lambda: self.firewall.verify(ruleset))
+        return self._caller.inside(lambda: self.firewall.verify(ruleset))
 
     def listener(self, family: Family, port: int) -> socket.socket:
         """Return a UDP socket of the neighbour."""
@@ -172,7 +188,7 @@ def benches() -> Iterator[Callable[[str], Bench]]:
     built: list[Bench] = []
 
     def build(name: str) -> Bench:
-        built.append(Bench(len(built), SUBJECTS[name].make))
+        built.append(Bench(len(built), SUBJECTS[name]))
         return built[-1]
 
     yield build

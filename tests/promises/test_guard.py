@@ -17,7 +17,7 @@ from gateway.firewall import Firewall
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import Guard, guard_for
 from gateway.firewall.nft.table import Nft
-from gateway.firewall.xtables.tables import IptablesFirewall
+from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.model import Facts, Uplink
 from gateway.policy.firewall import closed
 from gateway.policy.flows import guard_marks, neighbours

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from gateway.firewall import Firewall
 from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.nft.firewall import NftablesFirewall
-from gateway.firewall.xtables.tables import IptablesFirewall
+from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.model import INTERFACE, Config, PortRange, Protocol
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.rules import Chain, Family

@@ -20,9 +20,10 @@ from gateway.model import INTERFACE, PortRange, Protocol, Route
 from gateway.policy.routing import LOCKED, PolicyRule, Routing, TableRoute, routing_for
 from gateway.system import conntrack
 from gateway.system.link_down import refuse_unnameable
+from gateway.system.link_settings import DeviceSetting
+from gateway.system.links import Links
 from gateway.system.namespace import Namespace as System
 from gateway.system.netlink import MOST_DECODED, MOST_LISTED
-from gateway.system.network import DeviceSetting, Network
 from gateway.system.routes import RTM_DELROUTE, RTM_DELRULE
 from gateway.system.sockets import sockets_of, udp_sockets
 from gateway.system.unplug import Unplug
@@ -58,11 +59,13 @@ class Bench:
             "route add default via 172.18.0.1",
             "route add default via fd18::1",
         )
-        self.network = Network(INTERFACE)
+        self.links = Links(INTERFACE)
+        self.system = System(self.links)
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a method of the network inside."""
-        return self.own.inside(lambda: getattr(self.network, name)(*arguments))
+        """Call a method of the namespace or of its links inside."""
+        subject = self.system if hasattr(self.system, name) else self.links
+        return self.own.inside(lambda: getattr(subject, name)(*arguments))
 
     def ip(self, *words: str) -> str:
         """Run the tool inside and return what it says."""
@@ -352,7 +355,7 @@ def test_somebodys_uplink_of_the_tunnels_name_is_an_uplink_and_stays(bench: Benc
 def test_a_link_that_no_rule_can_name_is_set_down_and_no_other(bench: Bench, name: str) -> None:
     """Again whenever it comes up; at the start it is an error that says what to do."""
     bench.own.ip(f"link set far0 down name {name}", f"link set {name} up")
-    namespace = System(bench.network, None)
+    namespace = System(bench.links)
     assert bench.own.inside(namespace.shut_unnameable) == (name,)
     assert not bench.call("is_up", name)
     assert bench.call("is_up", "eth1")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.firewall.xtables.matches import has_match
-from gateway.firewall.xtables.tables import IptablesFirewall
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.flows import EXTRA_HEADERS
 from gateway.policy.rules import Family

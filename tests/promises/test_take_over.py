@@ -14,7 +14,7 @@ from gateway.errors import FirewallError
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.nft.firewall import NftablesFirewall
-from gateway.firewall.xtables.tables import IptablesFirewall
+from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.lock import rules as lock_rules
 from gateway.model import Backend
 from gateway.policy.firewall import closed

@@ -16,7 +16,7 @@ from gateway.commands.verify.lines import Line
 from gateway.commands.verify.report import RED_WITHIN
 from gateway.commands.verify.trials import TARGETS
 from gateway.model import INTERFACE
-from gateway.system.network import Network
+from gateway.system.links import Links
 from tests.lab.gateway import Gateway
 from tests.lab.internet import INTERNET
 from tests.lab.process import eventually
@@ -243,7 +243,7 @@ def wrong(lab: Lab, gateway: Gateway, told: dict[str, Any] | None = None) -> lis
     told = told or gateway.status().body
 
     def look_and_compare() -> list[Line]:
-        lines = compared(config, told, look(config, told, Network(INTERFACE)))
+        lines = compared(config, told, look(config, told, Links(INTERFACE)))
         return [line for line in lines if not line.ok]
 
     return lab.gateway_namespace.inside(look_and_compare)

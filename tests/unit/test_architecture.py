@@ -36,7 +36,7 @@ FLOORS = 7
 """The most parts that may lie one above the other."""
 
 ONLY_IMPORTER = {
-    "iptc": {"gateway/firewall/xtables/tables.py"},
+    "iptc": {"gateway/firewall/xtables/library.py"},
     "subprocess": {"gateway/system/process.py"},
     "structlog": {
         "gateway/daemon/main.py",
@@ -52,6 +52,14 @@ ONLY_IMPORTER = {
         "gateway/tunnel/userspace.py",
     },
 }
+NAMESPACED = {"system", "tunnel", "firewall"}
+IN_ANY_NAMESPACE = {
+    "system/netns.py",  # the one place that knows what belongs to a namespace
+    "system/features.py",  # what the kernel has at all, in every namespace
+    "firewall/xtables/matches.py",  # so is this
+    "tunnel/userspace.py",  # a unix socket with a path, which belongs to the file system
+}
+"""Modules in which a socket may be made without a namespace."""
 PYROUTE2_PARTS = {"system", "tunnel"}
 PURE = {"__future__", "collections", "dataclasses", "enum", "hashlib", "hmac", "ipaddress"}
 PURE |= {"itertools", "types", "typing"}
@@ -64,13 +72,14 @@ LONG = {
     "gateway/daemon/loop.py",
     "gateway/daemon/main.py",
     "gateway/firewall/nft/guard.py",
-    "gateway/firewall/xtables/tables.py",
     "gateway/model.py",
     "gateway/policy/flows.py",
     "gateway/policy/routing.py",
-    "gateway/system/network.py",
-    "gateway/system/unplug.py",
 }
+
+ADAPTERS = [path for path in MODULES if path.parts[len(GATEWAY.parts)] in NAMESPACED]
+BY_THREAD = re.compile(r"\bsocket\.(?:socket|socketpair|create_connection|if_\w+)\(")
+PROC_NET = re.compile(r"self/net\b|/proc/(?:sys/)?net\b")
 
 
 def module(path: Path) -> str:
@@ -186,6 +195,23 @@ def test_policy_knows_no_clock_no_chance_and_no_machine(path: Path) -> None:
     """Pure code imports values and nothing that could surprise."""
     foreign = {name.split(".")[0] for name in imports(path)} - {"gateway"}
     assert foreign <= PURE
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda p: str(p.relative_to(GATEWAY)))
+def test_an_adapter_acts_on_the_namespace_that_it_is_given(path: Path) -> None:
+    """Sockets, indexes of links and files of /proc are those of the calling thread's namespace."""
+    text = path.read_text("utf-8")
+    if str(path.relative_to(GATEWAY)) not in IN_ANY_NAMESPACE:
+        assert not BY_THREAD.findall(text)
+        assert not PROC_NET.search(text) or "netns" in text
+
+
+def test_what_belongs_to_a_namespace_is_found() -> None:
+    """Positive control: where it is allowed it is there, so the patterns find it."""
+    for name in IN_ANY_NAMESPACE:
+        text = (GATEWAY / name).read_text("utf-8")
+        assert BY_THREAD.search(text) or PROC_NET.search(text), name
+    assert PROC_NET.search('Path("/proc/thread-self/net") / "udp"')
 
 
 def test_the_health_check_stands_alone() -> None:

@@ -17,10 +17,8 @@ from gateway.errors import (
 )
 from gateway.firewall.nft.table import Nft
 from gateway.system import process
-from gateway.system.capabilities import missing_capabilities
-from gateway.system.netlink import attributes_in
-from gateway.system.reserve import Reserve
-from gateway.system.unplug import (
+from gateway.system.features import missing_capabilities
+from gateway.system.link_alias import (
     LEFT_OUT,
     LONGEST_ALIAS,
     MARK,
@@ -30,6 +28,8 @@ from gateway.system.unplug import (
     route_message,
     route_text,
 )
+from gateway.system.netlink import attributes_in
+from gateway.system.reserve import Reserve
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import MissingError, NetworkError
-from gateway.system.capabilities import missing_capabilities
-from gateway.system.features import lacks_ipv6
+from gateway.system.features import lacks_ipv6, missing_capabilities
 from gateway.system.kept import KeptFile
 from gateway.system.resolv import ResolverFile
 from gateway.tunnel.userspace import require_directory

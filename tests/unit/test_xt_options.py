@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.firewall.xtables.options import entry_size, lookup_by
+from gateway.firewall.xtables.entry import entry_size, lookup_by
 
 
 class Former(ctypes.Structure):

@@ -38,8 +38,8 @@ from gateway.policy.routing import fitted, routing_for
 from gateway.policy.states import Connected, Turn
 from gateway.system import process
 from gateway.system.features import has_ipv6
+from gateway.system.links import Links
 from gateway.system.namespace import Namespace
-from gateway.system.network import Network
 
 TWIN = "asked"
 """Ends the names of nft's dormant tables here: the gateway may be comparing at the same time."""
@@ -68,14 +68,14 @@ class Held:
     tunnel: Tunnel | None
 
 
-def look(config: Config, told: Mapping[str, object], network: Network) -> Held:
+def look(config: Config, told: Mapping[str, object], links: Links) -> Held:
     """Find out what is connected, by the configuration, by what health `told`, and by the kernel.
 
     Raises GatewayError.
     """
-    inside = frozenset(a for a in network.addresses_of(INTERFACE) if not a.is_link_local)
+    inside = frozenset(a for a in links.addresses_of(INTERFACE) if not a.is_link_local)
     mark, sign = marks_in(_listed(str(told.get("firewall", ""))))
-    facts = Namespace(network, sign).facts()
+    facts = Namespace(links, sign).facts()
     marked = marks.with_secret_mark(config, mark or 0)
     candidates = [fitted(candidate, facts) for candidate in marked.tunnels]
     tunnel = connected_with(candidates, str(told.get("endpoint", "")), inside)
@@ -103,7 +103,7 @@ def compared(config: Config, told: Mapping[str, object], held: Held) -> Iterator
             "egress guard, read back",
             lambda: Guard.find(Nft(twin=TWIN)).verify(wanted) if wanted else ("it has no mark",),
         )
-    namespace = Namespace(Network(INTERFACE), facts.guard_mark)
+    namespace = Namespace(Links(INTERFACE), facts.guard_mark)
     routing = routing_for(tunnel, config, facts)
     yield _line("routes and policy rules, read back", lambda: namespace.routing_drift(routing))
     for uplink in facts.uplinks:
@@ -170,7 +170,7 @@ def _firewall(name: str) -> Firewall:
     if name == NftablesFirewall.name:
         return NftablesFirewall(Nft(twin=TWIN))
     # Imported here because its libraries may not be there, where nobody needs them.
-    from gateway.firewall.xtables.tables import IptablesFirewall  # noqa: PLC0415
+    from gateway.firewall.xtables.firewall import IptablesFirewall  # noqa: PLC0415
 
     return IptablesFirewall.find()
 

@@ -15,8 +15,9 @@ from gateway.errors import GatewayError, MissingError, NetworkError
 from gateway.model import INTERFACE, Address, Config
 from gateway.policy.dns import resolvers_of
 from gateway.policy.states import Reason
-from gateway.system.capabilities import missing_capabilities
-from gateway.system.network import Network
+from gateway.system.features import missing_capabilities
+from gateway.system.links import Links
+from gateway.system.namespace import Namespace
 
 ECHO_TIME = 10.0
 """Seconds that an address echo may take."""
@@ -44,8 +45,8 @@ class Verification:
         self._ask = ask
         self._config = config
         self._resolvers = resolvers
-        self._network = Network(INTERFACE)
-        self._facts = self._network.facts()
+        self._links = Links(INTERFACE)
+        self._facts = Namespace(self._links).facts()
         self._marker = f"portcullis-{secrets.token_hex(8)}".encode()
 
     def run(self, *, echo: str = "", cut: bool = False) -> list[Line]:
@@ -79,7 +80,7 @@ class Verification:
         if told.get("state") != "connected":
             return None, [Line("rules and routes, read back", "not connected", ok=False)]
         try:
-            held = look(self._config, told, self._network)
+            held = look(self._config, told, self._links)
         except GatewayError as err:
             return None, [Line("rules and routes, read back", str(err), ok=False)]
         return held, list(compared(self._config, told, held))
@@ -112,7 +113,7 @@ class Verification:
         """Take the tunnel away and go on sending until it is back."""
         witness.seen()
         began = time.monotonic()
-        self._network.delete_link(INTERFACE)
+        self._links.delete_link(INTERFACE)
         red = self._until(healthy=False, deadline=began + RED_WITHIN)
         green = self._until(healthy=True, deadline=began + GREEN_WITHIN) if red else False
         seen = witness.seen()

@@ -11,7 +11,6 @@ back.
 """
 
 from gateway.errors import MissingError
-from gateway.firewall.nft.available import kernel_has_nf_tables
 from gateway.firewall.nft.render import TABLE, render_chains, transaction
 from gateway.firewall.nft.table import HeldTable, Nft
 from gateway.firewall.xtables import legacy
@@ -30,6 +29,7 @@ from gateway.policy.rules import (
 from gateway.policy.transition import interim
 from gateway.system import process
 from gateway.system.features import wait_for_packets_in_flight
+from gateway.system.netns import OWN, Netns
 
 _MODULES = (
     "load the modules nf_tables, nft_ct and nft_reject_inet on the host,"
@@ -48,19 +48,23 @@ class NftablesFirewall:
     limits: tuple[str, ...] = ()
 
     def __init__(self, nft: Nft | None = None) -> None:
-        self._table = HeldTable(TABLE, nft or Nft())
+        nft = nft or Nft()
+        self._table = HeldTable(TABLE, nft)
+        self._netns = nft.netns
         self._former: Ruleset | None = None
         self._alone = False
 
     @classmethod
     def find(cls, nft: Nft | None = None) -> "NftablesFirewall":
-        """Return the firewall of this kernel; what it has is tried without loading anything.
+        """Return the firewall of this kernel for the namespace of `nft`.
+
+        What the kernel has is tried without loading anything.
 
         Raises MissingError when program or kernel cannot carry a ruleset, or when there is no
         telling without CAP_NET_ADMIN.
         """
         nft = nft or Nft()
-        if not kernel_has_nf_tables():
+        if not nft.is_in_kernel():
             raise MissingError("the kernel has no nftables", _MODULES)
         if not nft.accepts(transaction(f"{TABLE}_trial", render_chains(_TRIAL))):
             raise MissingError("the kernel's nftables lacks a part that the rules need", _MODULES)
@@ -75,9 +79,9 @@ class NftablesFirewall:
         self._former = None
         self._table.put(render_chains(ruleset))
         self._former = ruleset
-        if self._alone and legacy.leftovers():
+        if self._alone and legacy.leftovers(self._netns):
             wait_for_packets_in_flight()
-            legacy.empty()
+            legacy.empty(self._netns)
 
     def _changed(self, ruleset: Ruleset) -> dict[Family, list[Chain]]:
         """Return the marking chains that may not be in force as `ruleset` has them."""
@@ -100,7 +104,7 @@ class NftablesFirewall:
 
         Raises FirewallError when the kernel cannot be read.
         """
-        beside = legacy.leftovers()
+        beside = legacy.leftovers(self._netns)
         self._alone = self._alone or not beside
         return (*self._table.differences(render_chains(ruleset)), *(beside if self._alone else ()))
 
@@ -114,8 +118,8 @@ class NftablesFirewall:
         }
 
 
-def remove_leftover() -> None:
-    """Remove the table of an earlier run, when there is one. Raises FirewallError.
+def remove_leftover(netns: Netns = OWN) -> None:
+    """Remove the table of an earlier run from `netns`, when there is one. Raises FirewallError.
 
     Without the program there is nothing to be done; what is left over can only refuse.
     """
@@ -123,8 +127,9 @@ def remove_leftover() -> None:
         process.find_program("nft")
     except MissingError:
         return
-    if kernel_has_nf_tables():
-        HeldTable(TABLE, Nft()).remove()
+    nft = Nft(netns=netns)
+    if nft.is_in_kernel():
+        HeldTable(TABLE, nft).remove()
 
 
 def _trial() -> Ruleset:

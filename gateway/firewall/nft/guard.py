@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from gateway.errors import FirewallError, MissingError
-from gateway.firewall.nft.available import kernel_has_nf_tables
 from gateway.firewall.nft.render import (
     EXTRA_HEADERS,
     device,
@@ -150,7 +149,7 @@ class Guard:
         Raises MissingError when there is no egress hook, or no telling without CAP_NET_ADMIN.
         """
         nft = nft or Nft()
-        has_nftables = kernel_has_nf_tables()
+        has_nftables = nft.is_in_kernel()
         in_advance = has_nftables and nft.accepts(_trial(_NO_DEVICE))
         if not in_advance and not (has_nftables and nft.accepts(_trial("lo"))):
             raise MissingError(

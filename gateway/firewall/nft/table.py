@@ -13,8 +13,10 @@ which means that no packet meets it; both are listed, and the difference of the 
 the answer. The dormant twin is removed at once and its listing remembered.
 """
 
+import errno
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol, TypeVar
 
 from gateway.errors import FirewallError, MissingError, ProcessError, is_shortage
@@ -29,9 +31,23 @@ from gateway.firewall.nft.listing import (
 )
 from gateway.firewall.nft.render import replacement, transaction
 from gateway.system import process
+from gateway.system.netlink import Netlink
+from gateway.system.netns import OWN, Netns
 
 TIMEOUT = 10.0
 """Seconds that one call of nft may take; it takes 5 to 25 ms."""
+
+NETLINK_NETFILTER = 12
+GET_GENERATION = 10 << 8 | 16
+"""NFT_MSG_GETGEN of the subsystem NFNL_SUBSYS_NFTABLES (linux/netfilter/nfnetlink.h)."""
+NFGENMSG_LENGTH = 4
+"""The length of struct nfgenmsg, all zero here: no family, version 0, no resource."""
+
+NOT_THERE = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT} | {
+    errno.EPROTONOSUPPORT,
+    errno.EAFNOSUPPORT,
+}
+"""What kernels answer that lack nftables (nfnetlink_rcv_msg), or nfnetlink altogether (socket)."""
 
 REMEMBERED = 8
 """How many bodies are remembered; a gateway goes to and fro between a few."""
@@ -45,16 +61,36 @@ class Run(Protocol):
 
 
 class Nft:
-    """The program nft."""
+    """The program nft, run in `netns`."""
 
-    def __init__(self, run: Run = process.run, twin: str = "wanted") -> None:
+    def __init__(self, run: Run | None = None, twin: str = "wanted", netns: Netns = OWN) -> None:
         """`twin` ends the names of dormant twins: two processes that compare need two."""
-        self._run = run
+        self._run: Run = run or partial(process.run, netns=netns)
         self.twin = twin
+        self.netns = netns
 
     def load(self, text: str) -> None:
         """Put `text` into the kernel in one transaction. Raises FirewallError: nothing changed."""
         self._call("loading a table", "-f", "-", stdin=text)
+
+    def is_in_kernel(self) -> bool:
+        """Say whether the kernel has nftables, asked without the program.
+
+        Raises MissingError when it may not be asked, which takes CAP_NET_ADMIN, and FirewallError
+        when it does not answer. Source: NFT_MSG_GETGEN of linux/netfilter/nf_tables.h.
+        """
+        netlink = Netlink(self.netns, NETLINK_NETFILTER, FirewallError)
+        try:
+            netlink.send("asking for nftables", "", bytes(NFGENMSG_LENGTH), GET_GENERATION)
+        except FirewallError as err:
+            if err.errno in {errno.EPERM, errno.EACCES}:
+                raise MissingError(
+                    "the capability NET_ADMIN", "give the container `cap_add: [NET_ADMIN]`"
+                ) from err
+            if err.errno in NOT_THERE:
+                return False
+            raise
+        return True
 
     def accepts(self, text: str) -> bool:
         """Ask the kernel whether it would take `text`, without changing anything.

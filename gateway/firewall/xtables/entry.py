@@ -6,10 +6,12 @@ matches and one target, each with a header of its own (linux/netfilter/x_tables.
 bytes sees every parameter, also of extensions that we never use.
 """
 
+import ctypes
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.policy.rules import Family
 
@@ -30,6 +32,17 @@ COUNTERS = struct.Struct("=QQ")
 
 Sizes = Mapping[tuple[str, int], int]
 """How many bytes of an extension's parameters are the user's, by its name and revision."""
+
+_FORMER_SIZE = 48
+_SIZE = 56
+"""The size of `struct xt_option_entry`, of which libxtables has a list for each extension.
+
+python-iptables 1.2.0 steps by the former one. With iptables 1.8.11 (Debian 13) it grew by the field
+`base` under the same version number (`XTABLES_VERSION_CODE` 12), so that the library finds the
+first option of each extension only: "udp: no such parameter sport".
+"""
+
+Lookup = Callable[[Any, Any, bytes], Any]
 
 
 @dataclass(frozen=True)
@@ -108,3 +121,31 @@ def differences(
 def _name(blob: bytes, offset: int) -> str:
     raw: bytes = EXTENSION.unpack_from(blob, offset)[1]
     return raw.partition(b"\0")[0].decode(errors="replace")
+
+
+def entry_size(options: Any) -> int:
+    """Return the size of one entry, from a pointer to a list of at least two options.
+
+    An entry begins with the pointer to its name. In the longer form the `base` of the first entry,
+    which is 0, stands where the shorter form has the second name.
+    """
+    second = ctypes.addressof(options.contents) + _FORMER_SIZE
+    return _FORMER_SIZE if ctypes.c_void_p.from_address(second).value else _SIZE
+
+
+def lookup_by(size: int, entry_type: Any) -> Lookup:
+    """Return a replacement for the library's `_option_lookup` that steps by `size` bytes.
+
+    It returns the entry in its place, not a copy: libxtables reads the fields that `entry_type`
+    does not know.
+    """
+
+    def lookup(_self: Any, options: Any, name: bytes) -> Any:
+        address = ctypes.addressof(options.contents)
+        while (entry := entry_type.from_address(address)).name:
+            if entry.name == name:
+                return entry
+            address += size
+        return None
+
+    return lookup

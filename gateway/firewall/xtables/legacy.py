@@ -6,12 +6,18 @@ To empty them is safe only when the other firewall is in force and no packet is 
 not met it.
 """
 
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.errors import FirewallError, MissingError, ProcessError
 from gateway.firewall.xtables.render import TABLES
 from gateway.policy.rules import Family
 from gateway.system import process
+from gateway.system.netns import OWN, Netns
 
 TIMEOUT = 10.0
 """Seconds that reading or emptying the tables of one family may take; it takes a few ms."""
@@ -23,6 +29,12 @@ NO_LOCK_FILE = {"XTABLES_LOCKFILE": "/dev/null"}
 """The lock file of the programs cannot be made on a read-only system, and is not needed: a table
 is replaced whole, and the kernel refuses that if somebody else has changed it meanwhile."""
 
+LOCK_FILE = "/run/xtables.lock"
+"""What the programs of iptables lock while they change tables, iptables(8)."""
+
+WAIT_SECONDS = 0.5
+"""Seconds that another program may keep the lock."""
+
 IN_USE = {
     Family.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
     Family.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
@@ -30,8 +42,8 @@ IN_USE = {
 """Where the kernel lists the legacy tables of this namespace that anybody has ever opened."""
 
 
-def leftovers() -> tuple[str, ...]:
-    """Return a line for each rule, chain and policy in the tables that is in the way.
+def leftovers(netns: Netns = OWN) -> tuple[str, ...]:
+    """Return a line for each rule, chain and policy in the tables of `netns` that is in the way.
 
     Where the program that reads them is not installed, none is known of: what could be there can
     only refuse. Raises FirewallError when they cannot be read.
@@ -40,22 +52,22 @@ def leftovers() -> tuple[str, ...]:
         f"{PROGRAMS[family]} {table}: {line}"
         for family in Family
         if _is_installed(f"{PROGRAMS[family]}-save")
-        for table in _tables(family)
-        for line in _run(family, "save", "-t", table).splitlines()
+        for table in _tables(family, netns)
+        for line in _run(netns, family, "save", "-t", table).splitlines()
         if line.startswith("-A") or (line.startswith(":") and not _passes(line, TABLES[table]))
     )
 
 
-def empty() -> None:
-    """Let the tables that exist in this namespace pass everything. Raises FirewallError."""
+def empty(netns: Netns = OWN) -> None:
+    """Let the tables that exist in `netns` pass everything. Raises FirewallError."""
     for family in Family:
         lines = [
             line
-            for table in _tables(family)
+            for table in _tables(family, netns)
             for line in (f"*{table}", *(f":{c} ACCEPT [0:0]" for c in TABLES[table]), "COMMIT")
         ]
         if lines:
-            _run(family, "restore", stdin="\n".join(lines) + "\n")
+            _run(netns, family, "restore", stdin="\n".join(lines) + "\n")
 
 
 def _is_installed(program: str) -> bool:
@@ -72,9 +84,9 @@ def _passes(line: str, chains: tuple[str, ...]) -> bool:
     return name in chains and policy == "ACCEPT"
 
 
-def _tables(family: Family) -> tuple[str, ...]:
+def _tables(family: Family, netns: Netns) -> tuple[str, ...]:
     try:
-        names = set(IN_USE[family].read_text("ascii").split())
+        names = set(netns.read(IN_USE[family]).split())
     except FileNotFoundError:  # this kernel has no legacy tables of the family
         return ()
     except OSError as err:
@@ -82,10 +94,41 @@ def _tables(family: Family) -> tuple[str, ...]:
     return tuple(table for table in TABLES if table in names)
 
 
-def _run(family: Family, what: str, *arguments: str, stdin: str | None = None) -> str:
+def _run(netns: Netns, family: Family, what: str, *arguments: str, stdin: str | None = None) -> str:
     program = f"{PROGRAMS[family]}-{what}"
     try:
-        return process.run((program, *arguments), stdin=stdin, timeout=TIMEOUT, env=NO_LOCK_FILE)
+        return process.run(
+            (program, *arguments), stdin=stdin, timeout=TIMEOUT, env=NO_LOCK_FILE, netns=netns
+        )
     except (MissingError, ProcessError) as err:
         number = err.errno if isinstance(err, ProcessError) else None
         raise FirewallError(f"the legacy tables: {program}", str(err), number) from err
+
+
+@contextmanager
+def xtables_lock() -> Iterator[None]:
+    """Keep the programs of iptables from changing a table between our reading and writing it.
+
+    Without the lock (a read-only file system, or somebody who does not let go) we go on: what we
+    write is whole, and what is read back afterwards is what counts.
+    """
+    try:
+        lock = os.open(LOCK_FILE, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not _is_locked(lock) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _is_locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,122 @@
+"""python-iptables, and what has to be different in it for a process like ours.
+
+Each part of this file says what is unsafe in version 1.2.0, and why. Besides, nothing here uses
+`get_all_parameters` or `final_check`: they send the process's standard output through a pipe. The
+rules of the kernel are compared by their bytes instead (`entry`).
+"""
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from gateway.errors import FirewallError, MissingError
+from gateway.firewall.xtables.entry import entry_size, lookup_by
+from gateway.firewall.xtables.render import Extension, interface_of
+from gateway.policy.rules import Family
+from gateway.system.netns import Netns
+
+# Without distutils the library asks sysconfig, as it does since Python 3.12 (iptc/util.py). The
+# distutils of setuptools, where that is installed, takes 100 ms to import.
+_hide_distutils = "distutils" not in sys.modules
+if _hide_distutils:
+    sys.modules["distutils"] = None  # type: ignore[assignment]
+try:
+    import iptc
+    from iptc.xtables import XTablesError, xt_option_entry, xtables
+except (ImportError, AttributeError, OSError, TypeError) as err:  # a library is not there
+    raise MissingError(
+        f"python-iptables does not load ({err})", "install libip4tc2, libip6tc2 and libxtables12"
+    ) from err
+finally:
+    if _hide_distutils:
+        del sys.modules["distutils"]
+
+_errno_location = ctypes.CDLL(None)["__errno_location"]
+_errno_location.restype = ctypes.POINTER(ctypes.c_int)
+
+
+class _Rule4(iptc.Rule):  # type: ignore[misc]
+    """An IPv4 rule whose target is never looked up as the name of a chain.
+
+    The library opens every table of the kernel for that.
+    """
+
+    tables = ()
+
+
+class _Rule6(iptc.Rule6):  # type: ignore[misc]
+    """An IPv6 rule of the same kind."""
+
+    tables = ()
+
+
+LIBRARY_RULE: dict[Family, Any] = {Family.IPV4: _Rule4, Family.IPV6: _Rule6}
+_LIBRARY_TABLE: dict[Family, Any] = {Family.IPV4: iptc.Table, Family.IPV6: iptc.Table6}
+
+PROGRAM = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
+"""What the operator calls the tables of a family."""
+
+
+@contextmanager
+def opened(family: Family, name: str, netns: Netns) -> Iterator[Any]:
+    """Read the table `name` of `netns`; raises FirewallError.
+
+    Without autocommit, which drops the errors of a commit. The library keeps one object for each
+    name, so it is closed again. Reading opens the socket that a later commit uses (libiptc.c,
+    TC_INIT and TC_COMMIT), so only reading has to be done in the namespace.
+    """
+    where = f"{PROGRAM[family]} {name}"
+    with translated(where):
+        kernel = None
+        try:
+            with netns.entered(), translated(where):
+                kernel = _LIBRARY_TABLE[family](name, autocommit=False)
+                kernel.refresh()
+            yield kernel
+        finally:
+            if kernel is not None:
+                kernel.close()
+
+
+@cache
+def find_all_options() -> None:
+    """Let the library find every option of an extension; see `entry.lookup_by`. Once."""
+    options = iptc.Rule().create_match("conntrack")._module.x6_options  # noqa: SLF001 - no other way
+    xtables._option_lookup = lookup_by(entry_size(options), xt_option_entry)  # noqa: SLF001
+
+
+def filled(extension: Any, wanted: Extension) -> Any:
+    """Give an extension of the library the parameters that are `wanted`, and return it."""
+    for parameter, value in wanted.parameters:
+        # A list, in which only a first word "!" means inversion.
+        extension.set_parameter(parameter, ["!", value] if wanted.inverted else [value])
+    return extension
+
+
+def exactly(interface: str) -> tuple[bytes, bytes]:
+    """Return the name and the mask that match this interface and no other.
+
+    `Rule6` sets a mask of 0x01 for each character, so that "lo" would also match "tun0"
+    (iptc/ip6tc.py, set_in_interface).
+    """
+    name = interface_of(interface).encode()
+    return name, b"\xff" * (len(name) + 1)
+
+
+@contextmanager
+def translated(subject: str) -> Iterator[None]:
+    """Turn the library's errors into ours. The library drops errno; libc still has it.
+
+    Only for an error of libiptc: any other leaves the number of some earlier call there.
+    """
+    try:
+        yield
+    except iptc.IPTCError as error:
+        raise FirewallError(str(error), subject, _errno_location()[0]) from error
+    except (XTablesError, ValueError, AttributeError) as error:
+        raise FirewallError(str(error), subject) from error
+    except OSError as error:
+        raise FirewallError(str(error.strerror), subject, error.errno) from error

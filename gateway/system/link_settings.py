@@ -1,0 +1,143 @@
+"""Settings of links: those of IPv4 for each device over rtnetlink, and whether they have IPv6.
+
+Netlink needs no writable /proc/sys, which containers do not have. What is set is read back: an
+attribute that the kernel does not know is ignored silently.
+"""
+
+import socket
+from collections.abc import Mapping
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from pyroute2.netlink import NLA_F_NESTED, nla, nlmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from gateway.errors import NetworkError, is_shortage
+from gateway.system.netlink import Netlink, message
+from gateway.system.netns import OWN, Netns
+
+RTM_SETLINK = 19
+IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf")
+
+
+class DeviceSetting(IntEnum):
+    """The per-device IPv4 settings that the gateway sets: IPV4_DEVCONF_* of linux/ip.h."""
+
+    ACCEPT_REDIRECTS = 4
+    ARP_ANNOUNCE = 18
+    ARP_IGNORE = 19
+    SRC_VALID_MARK = 24
+
+
+class _Devconf(nla):  # type: ignore[misc]  # pyroute2 has no types
+    nla_flags = NLA_F_NESTED
+    nla_map = tuple((s.value, s.name, "uint32") for s in DeviceSetting)
+
+
+class _Inet(nla):  # type: ignore[misc]
+    nla_flags = NLA_F_NESTED
+    nla_map = ((1, "IFLA_INET_CONF", "devconf"),)
+    devconf = _Devconf
+
+
+class _Families(nla):  # type: ignore[misc]
+    nla_flags = NLA_F_NESTED
+    nla_map = ((socket.AF_INET.value, "AF_INET", "inet"),)
+    inet = _Inet
+
+
+class _SettingsMessage(nlmsg):  # type: ignore[misc]
+    """The part of a link message that carries IPv4 settings; pyroute2 can only read it."""
+
+    fields = ifinfmsg.fields
+    nla_map = ((26, "IFLA_AF_SPEC", "families"),)
+    families = _Families
+
+
+UPLINK_SETTINGS = {
+    DeviceSetting.SRC_VALID_MARK: 1,
+    DeviceSetting.ARP_IGNORE: 1,
+    DeviceSetting.ARP_ANNOUNCE: 2,
+    DeviceSetting.ACCEPT_REDIRECTS: 0,
+}
+"""What the promises need of an uplink (kernel documentation, networking/ip-sysctl).
+
+The mark counts in reverse-path filtering, so that marked packets pass it where it is strict. ARP
+neither answers for the tunnel's address nor asks in its name. Redirects are not welcome, though
+only the firewall keeps them out where the setting of all links allows them.
+"""
+
+
+def put(rtnl: Netlink, name: str, index: int, settings: Mapping[DeviceSetting, int]) -> None:
+    """Set IPv4 settings of the link `name`, which has this `index`. Raises NetworkError."""
+    devconf = {"attrs": [(setting.name, value) for setting, value in settings.items()]}
+    families = {"attrs": [("AF_INET", {"attrs": [("IFLA_INET_CONF", devconf)]})]}
+    request = message(_SettingsMessage, {"index": index}, [("IFLA_AF_SPEC", families)])
+    rtnl.change("set IPv4 settings", name, request, RTM_SETLINK)
+
+
+def require(
+    name: str, found: Mapping[DeviceSetting, int], wanted: Mapping[DeviceSetting, int]
+) -> None:
+    """Raise NetworkError if the settings `found` on the link `name` are not those `wanted`."""
+    if wrong := differences(found, wanted):
+        raise NetworkError(f"set IPv4 settings: {', '.join(wrong)}", name)
+
+
+def differences(
+    found: Mapping[DeviceSetting, int], wanted: Mapping[DeviceSetting, int]
+) -> tuple[str, ...]:
+    """Return a line for each setting that is not as `wanted`."""
+    return tuple(
+        f"{setting.name.lower()} is {found[setting]}, not {value}"
+        for setting, value in wanted.items()
+        if found[setting] != value
+    )
+
+
+def of_link(link: Any, name: str) -> dict[DeviceSetting, int]:
+    """Return the IPv4 settings in the message `link` about the link `name`. NetworkError."""
+    families = link.get_attr("IFLA_AF_SPEC")
+    inet = families and families.get_attr("AF_INET")
+    if not inet:
+        raise NetworkError("read IPv4 settings: the link has none", name)
+    # pyroute2 reads the whole attribute as numbers, its header first, so that the number at
+    # position n is the setting with index n.
+    values = [inet[field] for field, _ in inet.fields]
+    return {setting: values[setting] for setting in DeviceSetting}
+
+
+def enable_ipv6(netns: Netns, name: str) -> None:
+    """Switch IPv6 on for a link that inherited it off, where /proc/sys can be written.
+
+    Raises NetworkError where it cannot.
+    """
+    setting = IPV6_SETTINGS / name / "disable_ipv6"
+    try:
+        if netns.read(setting).strip() != "0":
+            netns.write(setting, "0")
+    except OSError as err:
+        raise NetworkError(
+            "IPv6 is switched off here (sysctl net.ipv6.conf.all.disable_ipv6)", name, err.errno
+        ) from err
+
+
+def ipv6_usable(netns: Netns = OWN) -> bool:
+    """Say whether a new link of `netns` can have IPv6 addresses.
+
+    Docker switches IPv6 off in namespaces without an IPv6 network and makes /proc/sys read-only;
+    `sysctls: net.ipv6.conf.all.disable_ipv6: 0` on the container is the remedy. Raises
+    NetworkError when the setting could not be read for now.
+    """
+    setting = IPV6_SETTINGS / "default" / "disable_ipv6"
+    try:
+        with netns.entered():
+            if setting.read_text("ascii").strip() == "0":
+                return True
+            with setting.open("r+"):
+                return True
+    except OSError as err:
+        if is_shortage(err):
+            raise NetworkError(f"read: {err.strerror}", str(setting), err.errno) from err
+        return False

@@ -1,0 +1,160 @@
+"""Links of a namespace over rtnetlink: made, set, read back and removed.
+
+Every change is read back: a keyword or attribute that the kernel does not know is ignored silently
+in more places than one.
+"""
+
+import errno
+import socket
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv6Address
+from typing import Any
+
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from gateway.errors import NetworkError, is_shortage
+from gateway.model import Address, Interface
+from gateway.system import addresses, link_settings
+from gateway.system.link_settings import DeviceSetting
+from gateway.system.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, message
+from gateway.system.netns import OWN, Netns
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+ARPHRD_NONE = 0xFFFE
+"""The kind of link that has no addresses of its own: tunnels (linux/if_arp.h)."""
+IFF_UP = 0x1
+IFF_LOOPBACK = 0x8
+
+
+class Links:
+    """The links of `netns`; `tunnel` is the name of the tunnel's interface."""
+
+    def __init__(self, tunnel: str, netns: Netns = OWN) -> None:
+        self._tunnel = tunnel
+        self.netns = netns
+        self.rtnl = Netlink(netns, socket.NETLINK_ROUTE)
+
+    def others(self) -> dict[int, Any]:
+        """Return the messages about all links but loopback and the tunnel, by index."""
+        listed = self.rtnl.dump("list links", message(ifinfmsg, {}), RTM_GETLINK)
+        return {
+            link["index"]: link
+            for link in listed
+            if not link["flags"] & IFF_LOOPBACK and not self._is_tunnel(link)
+        }
+
+    def is_tunnel(self, name: str) -> bool:
+        """Say whether the link `name` is the tunnel's. Raises NetworkError when there is none."""
+        return name == self._tunnel and self._is_tunnel(self._link(name))
+
+    def is_up(self, name: str) -> bool:
+        """Say whether there is a link `name` and it is set up."""
+        return self.index(name) is not None and bool(self._link(name)["flags"] & IFF_UP)
+
+    def addresses_of(self, name: str) -> set[Address]:
+        """Return the addresses of the link `name`; none when there is no such link."""
+        index = self.index(name)
+        listed = addresses.listed(self.rtnl)
+        return {addresses.local(entry).ip for entry in listed if entry["index"] == index}
+
+    def index(self, name: str) -> int | None:
+        """Return the kernel's index of the link `name`, or None when there is none.
+
+        Raises NetworkError when the kernel could not be asked.
+        """
+        try:
+            return self.netns.index_of(name)
+        except OSError as err:
+            if is_shortage(err):
+                raise NetworkError(f"look up a link: {err.strerror}", name, err.errno) from err
+            return None
+
+    def delete_link(self, name: str) -> None:
+        """Remove the tunnel's link `name`; no error when there is none.
+
+        Raises NetworkError for a link of another kind: it is another network.
+        """
+        index = self.index(name)
+        if index is None:
+            return
+        try:
+            self._require_tunnel(name)
+            self.rtnl.change("delete link", name, message(ifinfmsg, {"index": index}), RTM_DELLINK)
+        except NetworkError as err:
+            if err.errno != errno.ENODEV:
+                raise
+        if self.index(name) == index:
+            raise NetworkError("delete link: it is still there", name)
+
+    def add_link(self, name: str, kind: str) -> None:
+        """Make a link of the rtnetlink `kind`, such as `wireguard`; it is down."""
+        self.rtnl.change(
+            f"add {kind} link",
+            name,
+            message(
+                ifinfmsg,
+                {},
+                [
+                    ("IFLA_IFNAME", name),
+                    ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]}),
+                ],
+            ),
+            RTM_NEWLINK,
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+
+    def set_up(self, name: str) -> None:
+        """Set the link `name` up."""
+        self._set_link("set link up", name, {"flags": IFF_UP, "change": IFF_UP})
+        if not self._link(name)["flags"] & IFF_UP:
+            raise NetworkError("set link up: it is still down", name)
+
+    def set_mtu(self, name: str, mtu: int) -> None:
+        """Set the largest packet of the link `name` to `mtu` bytes."""
+        self._set_link(f"set mtu {mtu}", name, {}, [("IFLA_MTU", mtu)])
+        found = self._link(name).get_attr("IFLA_MTU")
+        if found != mtu:
+            raise NetworkError(f"set mtu {mtu}: it is {found}", name)
+
+    def add_addresses(self, name: str, wanted: Iterable[Interface]) -> None:
+        """Add the host addresses of `wanted` to the link `name`; see `addresses.add`."""
+        hosts = tuple(dict.fromkeys(interface.ip for interface in wanted))
+        index = self._link(name)["index"]
+        if any(isinstance(address, IPv6Address) for address in hosts):
+            link_settings.enable_ipv6(self.netns, name)
+        addresses.add(self.rtnl, name, index, hosts)
+
+    def set_device(self, name: str, settings: Mapping[DeviceSetting, int]) -> None:
+        """Set IPv4 settings of the link `name` and read them back. Raises NetworkError."""
+        link_settings.put(self.rtnl, name, self._link(name)["index"], settings)
+        link_settings.require(name, self.device(name), settings)
+
+    def device(self, name: str) -> dict[DeviceSetting, int]:
+        """Return the IPv4 settings of the link `name`. Raises NetworkError."""
+        return link_settings.of_link(self._link(name), name)
+
+    def _is_tunnel(self, link: Any) -> bool:
+        """Say whether `link` is the tunnel's: by its kind too, any link may have the name."""
+        return bool(
+            link.get_attr("IFLA_IFNAME") == self._tunnel and link["ifi_type"] == ARPHRD_NONE
+        )
+
+    def _require_tunnel(self, name: str) -> None:
+        if self._link(name)["ifi_type"] != ARPHRD_NONE:
+            what = "a link that is no tunnel has the tunnel's name, give it another one"
+            raise NetworkError(what, name, errno.EEXIST)
+
+    def _link(self, name: str) -> Any:
+        index = self.index(name)
+        if index is None:
+            raise NetworkError("there is no such link", name, errno.ENODEV)
+        return self.rtnl.get("read link", name, message(ifinfmsg, {"index": index}), RTM_GETLINK)
+
+    def _set_link(
+        self, what: str, name: str, fields: Mapping[str, int], attributes: Any = ()
+    ) -> None:
+        index = self._link(name)["index"]
+        request = message(ifinfmsg, {"index": index, **fields}, attributes)
+        self.rtnl.change(what, name, request, RTM_NEWLINK)
