@@ -335,35 +335,3 @@ class TunnelStatus:
 
 EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 """The allowed IPs of a tunnel that carries all traffic."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """What the gateway tells of itself; nothing in it is secret.
-
-    `at` is when it was told, `verified_age` how long ago the kernel was last read back and found as
-    wanted. `reconnects` counts lost tunnels by reason, `switches` changes to
-    another server, `refused` packets by family (`ipv4`, `ipv6`) and direction (`in`, `out`,
-    `forward`), and the egress guard's frames of `any` family as direction `guard`; `drift` changes
-    by others that were put back. `limits` are the promises that this kernel or container cannot
-    keep, with the remedy.
-    """
-
-    at: float
-    state: str
-    healthy: bool
-    reason: str
-    since: float
-    detail: str = ""
-    endpoint: str = ""
-    handshake_age: float | None = None
-    received: int = 0
-    sent: int = 0
-    firewall: str = ""
-    tunnel: str = ""
-    drift: int = 0
-    verified_age: float | None = None
-    reconnects: tuple[tuple[str, int], ...] = ()
-    switches: int = 0
-    refused: tuple[tuple[str, str, int], ...] = ()
-    limits: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.nft.guard import Guard, GuardRules, guard_for
 from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
-from gateway.policy import limits
+from gateway.policy import report
 from gateway.policy.dns import resolvers_of
 from gateway.policy.firewall import closed
 from gateway.policy.marks import with_secret_mark
@@ -193,14 +193,14 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
         facts = network.facts()
         guard.apply(guard_for(closed(), facts.uplinks, mark, down=facts.down))
     except MissingError as err:
-        told.append(limits.without_guard(err.missing, err.remedy))
+        told.append(report.limit_without_guard(err.missing, err.remedy))
         if links:
             # Packet sockets send anyway: no reason to set a link down.
             links.close()
             links = None
-            told.append(limits.without_queues("nor are packet sockets"))
+            told.append(report.limit_without_queues("nor are packet sockets"))
     else:
-        told += limits.of_guard(routed=guard.routed, in_advance=guard.in_advance)
+        told += report.limits_of_guard(routed=guard.routed, in_advance=guard.in_advance)
     _set_up_again(unplug, links)
     network.apply_routing(LOCKED)
     try:
@@ -235,7 +235,7 @@ def _exclusive_links(network: Network, unplug: Unplug) -> tuple[ExclusiveLinks |
     try:
         links = ExclusiveLinks(Queues(), network.is_tunnel, unplug)
     except MissingError as err:
-        return None, [limits.without_queues(err.missing, err.remedy)]
+        return None, [report.limit_without_queues(err.missing, err.remedy)]
     links.claim_patiently()
     links.enforce()
     return links, []
@@ -259,8 +259,8 @@ async def serve(config: Config, secured: Secured) -> None:
     told = (
         *secured.limits,
         *firewall.limits,
-        *limits.of_config(config),
-        *limits.of_resolvers(config, given.problem),
+        *report.limits_of_config(config),
+        *report.limits_of_resolvers(config, given.problem),
     )
     for limit in told:
         log.warning("this machine cannot keep every promise", limit=limit)

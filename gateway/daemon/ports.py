@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from gateway.daemon.needs import Guard, Network
 from gateway.firewall import Firewall
-from gateway.model import Address, Status
+from gateway.model import Address
 from gateway.policy.probing import Probe
+from gateway.policy.report import Status
 from gateway.policy.states import Query
 from gateway.tunnel import TunnelBackend
 

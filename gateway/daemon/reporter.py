@@ -8,8 +8,8 @@ import structlog
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
 from gateway.daemon.setback import Setback
+from gateway.policy.report import detail, endpoint, name, reason, status_of
 from gateway.policy.states import Connected, Reason, State, Stopping
-from gateway.policy.telling import detail, endpoint, name, reason, status_of
 
 
 class Reporter:

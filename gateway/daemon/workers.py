@@ -18,7 +18,7 @@ from gateway.daemon.ports import Parts
 from gateway.errors import FirewallError, GatewayError, KernelError, NetworkError, TunnelError
 from gateway.model import INTERFACE, Candidate, Config, Tunnel
 from gateway.policy.dns import resolved, resolvers_of
-from gateway.policy.routing import tunnel_mtu
+from gateway.policy.link import tunnel_mtu
 from gateway.policy.states import Built, Event, Failed, Resolved, Stop
 from gateway.policy.ways import shared_addresses, uplink_to
 

@@ -15,16 +15,15 @@ from gateway.model import Config, Facts, Network, Tunnel
 from gateway.policy.dns import resolvers_of
 from gateway.policy.flows import (
     encrypted_flow,
-    forged_answers,
     guard_marks,
     in_tunnel,
     neighbours,
     no_mark_on_loopback,
     no_routes_by_loopback,
     plain_only,
-    question,
 )
 from gateway.policy.holes import holes
+from gateway.policy.question import forged_answers, question
 from gateway.policy.rules import (
     Accept,
     Chain,

@@ -39,12 +39,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from itertools import product
-from typing import TypeVar
 
 from gateway.model import (
     INTERFACE,
     Address,
-    Candidate,
     Config,
     Facts,
     Network,
@@ -53,9 +51,6 @@ from gateway.model import (
     Uplink,
 )
 from gateway.policy import marks
-from gateway.policy.ways import uplink_to
-
-C = TypeVar("C", bound=Candidate)
 
 PRIORITY_FIRST = 1
 PRIORITY_ARRIVED = 100
@@ -91,12 +86,6 @@ METRIC_END = 1_000_000_000
 IPV4, IPV6 = 4, 6
 
 DEFAULTS: dict[int, Network] = {IPV4: ip_network("0.0.0.0/0"), IPV6: ip_network("::/0")}
-
-OVERHEAD = 80
-"""Bytes that WireGuard adds to a packet at most: over IPv6; it is 60 over IPv4 (as wg-quick)."""
-
-SMALLEST_MTU = 1280
-"""The smallest MTU that IPv6 works with (RFC 8200, section 5)."""
 
 
 @dataclass(frozen=True)
@@ -172,26 +161,6 @@ LOCKED = Routing(
 def reply_mark(uplink: Uplink) -> int:
     """Return the mark, which is also the table, of flows that came in by `uplink`."""
     return TABLE_UPLINKS + uplink.index
-
-
-def tunnel_mtu(tunnel: Tunnel, facts: Facts) -> int:
-    """Return the MTU of the tunnel in bytes: as configured, or the uplink's less the overhead."""
-    if tunnel.mtu is not None:
-        return tunnel.mtu
-    uplinks = [uplink_to(endpoint.address, facts) for endpoint in tunnel.endpoints]
-    path = min((uplink.mtu for uplink in uplinks if uplink), default=1500)
-    return max(SMALLEST_MTU, path - OVERHEAD)
-
-
-def fitted(tunnel: C, facts: Facts) -> C:
-    """Return `tunnel` without IPv6 addresses where the namespace has IPv6 switched off.
-
-    Docker switches it off in containers on networks without IPv6, and the kernel then refuses an
-    IPv6 address on any interface. IPv6 stays refused, as for a tunnel that never had it. A tunnel
-    with nothing else keeps its addresses: building it fails and says why.
-    """
-    kept = tuple(a for a in tunnel.addresses if a.version == IPV4 or facts.ipv6)
-    return replace(tunnel, addresses=kept) if kept else tunnel
 
 
 def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:

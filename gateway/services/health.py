@@ -18,7 +18,8 @@ from dataclasses import asdict
 import h11
 
 from gateway.errors import NetworkError
-from gateway.model import HostPort, Status
+from gateway.model import HostPort
+from gateway.policy.report import Status
 
 STALE_AFTER = 10.0
 """Seconds without a new status after which the supervisor counts as hung."""

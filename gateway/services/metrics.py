@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from gateway.model import Status
+from gateway.policy.report import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

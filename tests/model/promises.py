@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from gateway.model import INTERFACE, Config, Facts, Network, Tunnel, Uplink
-from gateway.policy.flows import QUESTION
+from gateway.policy.question import QUESTION
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import Family
 from gateway.policy.states import Connected, Connecting, Resolving, State

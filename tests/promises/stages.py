@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.firewall.nft.guard import Guard
-from gateway.policy import limits
+from gateway.policy import report
 from tests.lab.frames import Frame
 from tests.lab.gateway import Gateway
 from tests.lab.process import PATIENCE
@@ -128,4 +128,4 @@ def got_through(workload: Workload, kind: str, **arguments: object) -> bool:
 def limits_here(lab: Lab) -> list[str]:
     """Return what health has to tell on this kernel, which must have the egress guard."""
     guard = lab.gateway_namespace.inside(Guard.find)
-    return list(limits.of_guard(routed=guard.routed, in_advance=guard.in_advance))
+    return list(report.limits_of_guard(routed=guard.routed, in_advance=guard.in_advance))

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gateway.policy.limits import NO_GUARD
+from gateway.policy.report import NO_GUARD
 from tests.lab.capture import Capture
 from tests.lab.frames import addressed_to
 from tests.lab.internet import INTERNET, LAN_HOST, LAN_SUBNETS, OUTSIDER

@@ -18,7 +18,7 @@ IMPORTS = {
     "firewall": {"errors", "model", "policy", "system"},
     "lock": {"errors", "system"},
     "log": {"system"},
-    "services": {"errors", "model", "system"},
+    "services": {"errors", "model", "policy", "system"},
     "tunnel": {"errors", "model", "system"},
     "system": {"errors", "model", "policy"},
     "policy": {"model"},
@@ -62,8 +62,6 @@ LONG = {
     "gateway/firewall/nft/guard.py",
     "gateway/firewall/xtables/tables.py",
     "gateway/model.py",
-    "gateway/policy/flows.py",
-    "gateway/policy/routing.py",
     "gateway/system/network.py",
     "gateway/system/unplug.py",
 }

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.model import Status
+from gateway.policy.report import Status
 from gateway.services.health import STALE_AFTER, Board, respond
 
 HEALTHY = Status(

@@ -12,7 +12,7 @@ import pytest
 from gateway import settings
 from gateway.commands.check.explain import explain
 from gateway.model import Secret
-from gateway.policy import limits
+from gateway.policy import report
 from gateway.policy.marks import SHOWN, with_secret_mark
 from gateway.settings import wgquick
 from tests.configurations import (
@@ -93,7 +93,7 @@ def test_a_chosen_mark_is_used_whatever_its_value(tmp_path: Path, mark: str) -> 
     loaded = load(tmp_path, QUICK.replace("[Peer]", f"FwMark = {mark}\n[Peer]"))
     (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
     assert tunnel.resolved({}).fwmark == int(mark, 0)
-    assert [limit for limit in limits.of_config(loaded.config) if "FwMark" in limit]
+    assert [limit for limit in report.limits_of_config(loaded.config) if "FwMark" in limit]
     row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
     assert row.split()[1:] == [hex(int(mark, 0)), "/config/wg0.conf", "line", "6"]
 
@@ -105,7 +105,7 @@ def test_without_a_mark_a_secret_one_is_drawn(tmp_path: Path, mark: str | None) 
     loaded = load(tmp_path, QUICK.replace("[Peer]", f"{line}[Peer]"))
     (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
     assert tunnel.resolved({}).fwmark == SHOWN | 0x1234567
-    assert not [limit for limit in limits.of_config(loaded.config) if "FwMark" in limit]
+    assert not [limit for limit in report.limits_of_config(loaded.config) if "FwMark" in limit]
     row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
     assert row.split("  ")[-1].strip() == "default"
     with pytest.raises(ValueError, match="no firewall mark"):

@@ -33,8 +33,9 @@ from gateway.policy import marks
 from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.flows import ENCRYPTED, PASSED
-from gateway.policy.limits import NO_GUARD
-from gateway.policy.routing import fitted, routing_for
+from gateway.policy.link import fitted
+from gateway.policy.report import NO_GUARD
+from gateway.policy.routing import routing_for
 from gateway.policy.states import Connected, Turn
 from gateway.system import process
 from gateway.system.features import has_ipv6

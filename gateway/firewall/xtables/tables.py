@@ -48,7 +48,7 @@ from gateway.firewall.xtables.render import (
     render_rule,
     target_of,
 )
-from gateway.policy.limits import blind_to_extra_headers
+from gateway.policy.report import limit_of_extra_headers
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
 from gateway.policy.transition import interim
 from gateway.system.capabilities import missing_capabilities
@@ -287,7 +287,7 @@ class IptablesFirewall:
     def limits(self) -> tuple[str, ...]:
         """What this kernel's tables cannot refuse, with the remedy. Raises FirewallError."""
         blind = [family for family in self._tables() if not self._sees(family)]
-        return tuple(blind_to_extra_headers(family) for family in blind)
+        return tuple(limit_of_extra_headers(family) for family in blind)
 
     def apply(self, ruleset: Ruleset) -> None:
         """Put `ruleset` into force for every family and read it back; see `Firewall.apply`."""

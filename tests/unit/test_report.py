@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.model import Candidate, Config
-from gateway.policy import limits
+from gateway.policy import report
 from tests.scenarios import IPV4_ONLY
 
 UNMARKED = Candidate(IPV4_ONLY.private_key, IPV4_ONLY.addresses, IPV4_ONLY.peers)
@@ -14,17 +14,17 @@ REMEDY = "cap_drop: [NET_RAW]"
 
 def test_a_machine_that_can_do_everything_has_no_limits() -> None:
     """Nobody is bothered with what he does not have."""
-    assert list(limits.of_guard(routed=True, in_advance=True)) == []
-    assert list(limits.of_config(Config((UNMARKED,)))) == []
+    assert list(report.limits_of_guard(routed=True, in_advance=True)) == []
+    assert list(report.limits_of_config(Config((UNMARKED,)))) == []
 
 
 @pytest.mark.parametrize(
     ("told", "what"),
     [
-        (limits.of_guard(routed=False, in_advance=True), "routed"),
-        (limits.of_guard(routed=True, in_advance=False), "a moment later"),
-        ([limits.without_queues("no CAP_NET_RAW")], "AF_XDP"),
-        (limits.of_config(Config((UNMARKED, replace(UNMARKED, fwmark=7)))), "FwMark"),
+        (report.limits_of_guard(routed=False, in_advance=True), "routed"),
+        (report.limits_of_guard(routed=True, in_advance=False), "a moment later"),
+        ([report.limit_without_queues("no CAP_NET_RAW")], "AF_XDP"),
+        (report.limits_of_config(Config((UNMARKED, replace(UNMARKED, fwmark=7)))), "FwMark"),
     ],
     ids=["not routed", "not in advance", "AF_XDP", "a chosen mark"],
 )
@@ -33,12 +33,12 @@ def test_each_limit_is_named_with_its_remedy(told: object, what: str) -> None:
     (line,) = tuple(told)  # type: ignore[arg-type]  # whatever iterates
     assert what in line
     assert REMEDY in line
-    assert not line.startswith(limits.NO_GUARD)
+    assert not line.startswith(report.NO_GUARD)
 
 
 def test_without_a_guard_both_remedies_are_told_once() -> None:
     """What would bring the guard, and what makes it needless."""
-    told = limits.without_guard("the program nft is not installed", "install it")
-    assert told.startswith(f"{limits.NO_GUARD}: the program nft is not installed; install it; or ")
+    told = report.limit_without_guard("the program nft is not installed", "install it")
+    assert told.startswith(f"{report.NO_GUARD}: the program nft is not installed; install it; or ")
     assert REMEDY in told
-    assert limits.without_guard("no hook", limits.DROP_NET_RAW).count(REMEDY) == 1
+    assert report.limit_without_guard("no hook", report.DROP_NET_RAW).count(REMEDY) == 1
