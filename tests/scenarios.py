@@ -54,8 +54,11 @@ ADVERTISED = Facts(
 """Two routers have announced themselves, who share one route as far as the gateway tells it."""
 GUARDED = replace(ONE_UPLINK, guard_mark=GUARD_MARK)
 
+RESOLVERS = (ip_address("10.2.0.1"), ip_address("192.168.1.53"))
 PEER = Peer("cHVibGlj", SERVER4, EVERYTHING)
-IPV4_ONLY = Tunnel(Secret("cHJpdmF0ZQ"), (ip_interface("10.2.0.2/32"),), (PEER,), fwmark=0xCA6C)
+IPV4_ONLY = Tunnel(
+    Secret("cHJpdmF0ZQ"), (ip_interface("10.2.0.2/32"),), (PEER,), dns=RESOLVERS, fwmark=0xCA6C
+)
 DUAL = replace(
     IPV4_ONLY,
     addresses=(ip_interface("10.2.0.2/32"), ip_interface("fd02::2/128")),
@@ -63,7 +66,6 @@ DUAL = replace(
 )
 HOLES = Config(
     (IPV4_ONLY,),
-    dns=(ip_address("10.2.0.1"), ip_address("192.168.1.53")),
     outbound_subnets=(ip_network("192.168.1.0/24"), ip_network("fd77::/64")),
     input_ports=(PortRange(Protocol.TCP, 8080, 8080),),
     vpn_input_ports=(

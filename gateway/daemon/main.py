@@ -29,7 +29,6 @@ from gateway.firewall.choose import choose, take_over
 from gateway.firewall.nft.guard import Guard, GuardRules, guard_for
 from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
 from gateway.policy import report
-from gateway.policy.dns import resolvers_of
 from gateway.policy.firewall import closed
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.routing import LOCKED
@@ -335,7 +334,7 @@ async def _take_resolvers(config: Config, secured: Secured, files: Aside) -> Giv
         else:
             break
     with suppress(NetworkError):
-        await files.run(lambda: given.write(resolvers_of(config.tunnels[0], config)))
+        await files.run(lambda: given.write(config.tunnels[0].dns))
     return given
 
 

@@ -17,7 +17,7 @@ from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
 from gateway.errors import FirewallError, GatewayError, KernelError, NetworkError, TunnelError
 from gateway.model import INTERFACE, Candidate, Config, Tunnel
-from gateway.policy.dns import resolved, resolvers_of
+from gateway.policy.dns import resolved
 from gateway.policy.link import tunnel_mtu
 from gateway.policy.states import Built, Event, Failed, Resolved, Stop
 from gateway.policy.ways import shared_addresses, uplink_to
@@ -135,7 +135,7 @@ class Connector:
         """Write the resolver file; without it names do not resolve, but nothing leaks."""
         self._names_tried_at = self._parts.clock()
         try:
-            await self._parts.write_resolver(resolvers_of(tunnel, self._config))
+            await self._parts.write_resolver(tunnel.dns)
         except (KernelError, OSError) as err:
             if not self.names_problem:
                 self._log.warning("names will not resolve", problem=str(err), remedy=OWN_RESOLVER)

@@ -16,8 +16,10 @@ from ipaddress import ip_address
 from gateway.model import (
     Address,
     Candidate,
-    Config,
+    Endpoint,
     Facts,
+    NamedEndpoint,
+    Peer,
     Secret,
     Tunnel,
 )
@@ -31,11 +33,6 @@ DOCKER_RESOLVER = ip_address("127.0.0.11")
 
 SEAL_LENGTH = 32
 """Hexadecimal digits of the comment's seal."""
-
-
-def resolvers_of(tunnel: Candidate, config: Config) -> tuple[Address, ...]:
-    """Return the resolvers that workloads get while `tunnel` is connected."""
-    return tunnel.dns or config.dns
 
 
 def resolv_conf(resolvers: Iterable[Address], found: Iterable[Address], key: Secret) -> str:
@@ -103,6 +100,36 @@ def _address(word: str) -> Address | None:
         return None
 
 
+def with_addresses(candidate: Candidate, servers: Mapping[str, Address]) -> Tunnel:
+    """Return the tunnel to build from `candidate`, with the address of each name from `servers`.
+
+    Raises KeyError for a name without an address, and ValueError without a mark.
+    """
+    if candidate.fwmark is None:
+        raise ValueError("this tunnel has no firewall mark yet")
+    peers = (
+        Peer(
+            peer.public_key,
+            Endpoint(servers[peer.endpoint.name], peer.endpoint.port)
+            if isinstance(peer.endpoint, NamedEndpoint)
+            else peer.endpoint,
+            peer.allowed_ips,
+            peer.preshared_key,
+            peer.persistent_keepalive,
+        )
+        for peer in candidate.peers
+    )
+    return Tunnel(
+        candidate.private_key,
+        candidate.addresses,
+        tuple(peers),
+        candidate.listen_port,
+        mtu=candidate.mtu,
+        dns=candidate.dns,
+        fwmark=candidate.fwmark,
+    )
+
+
 def resolved(
     tunnel: Candidate, answers: Mapping[str, tuple[Address, ...]], facts: Facts
 ) -> tuple[Tunnel, ...]:
@@ -123,7 +150,7 @@ def resolved(
         return ()
     most = max((len(addresses) for addresses in usable.values()), default=1)
     return tuple(
-        tunnel.resolved({name: found[turn % len(found)] for name, found in usable.items()})
+        with_addresses(tunnel, {name: found[turn % len(found)] for name, found in usable.items()})
         for turn in range(most)
     )
 

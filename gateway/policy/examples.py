@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from gateway.model import Config
+from gateway.policy.dns import DOCKER_RESOLVER, with_addresses
 from gateway.policy.evidence import Pulse
 from gateway.policy.marks import SHOWN, with_secret_mark
 from gateway.policy.states import (
@@ -25,7 +26,6 @@ DRAWN_MARK = SHOWN | 0x2345678
 
 _SOURCE_PORT = 49152
 _MARK = 1
-_DOCKERS_RESOLVER = ip_address("127.0.0.11")
 
 
 def each_state(config: Config) -> Iterator[tuple[str, State]]:
@@ -38,11 +38,11 @@ def each_state(config: Config) -> Iterator[tuple[str, State]]:
     config = with_secret_mark(config, DRAWN_MARK)
     yield "Locked, and stopping", Locked()
     for number, candidate in enumerate(config.tunnels, 1):
-        tunnel = candidate.resolved(dict.fromkeys(candidate.names, NOT_YET_KNOWN))
+        tunnel = with_addresses(candidate, dict.fromkeys(candidate.names, NOT_YET_KNOWN))
         turn = Turn((tunnel,))
         which = f" with tunnel {number}" if len(config.tunnels) > 1 else ""
         if candidate.names:
-            resolver = config.endpoint_resolver or _DOCKERS_RESOLVER
+            resolver = config.endpoint_resolver or DOCKER_RESOLVER
             yield (
                 f"Looking up the server's name{which}",
                 Resolving(

@@ -12,7 +12,6 @@ from ipaddress import IPv4Network
 from types import MappingProxyType
 
 from gateway.model import Config, Facts, Network, Tunnel
-from gateway.policy.dns import resolvers_of
 from gateway.policy.flows import (
     encrypted_flow,
     guard_marks,
@@ -163,4 +162,4 @@ def _connected(family: Family, tunnel: Tunnel, config: Config, facts: Facts) -> 
         if family.has(address):
             yield from in_tunnel(family, address, config.vpn_input_ports)
     for uplink in facts.uplinks:
-        yield from holes(family, uplink, config, resolvers_of(tunnel, config))
+        yield from holes(family, uplink, config, tunnel.dns)

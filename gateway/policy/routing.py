@@ -184,7 +184,7 @@ def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
             *_encrypted(tunnel),
             *_to_main(config.outbound_subnets, PRIORITY_LAN, "a listed LAN subnet"),
             *_to_main(_on_link(facts), PRIORITY_ON_LINK, "the same link as an uplink"),
-            *_named(tunnel, config),
+            *_named(tunnel),
             *LOCKED.rules,
         ),
     )
@@ -281,11 +281,11 @@ def _on_link(facts: Facts) -> tuple[Network, ...]:
     )
 
 
-def _named(tunnel: Tunnel, config: Config) -> tuple[PolicyRule, ...]:
+def _named(tunnel: Tunnel) -> tuple[PolicyRule, ...]:
     """Return the rules that keep the IPv6 networks in the tunnel which its configuration names."""
     named: list[Network] = [
         *(address.network for address in tunnel.addresses),
-        *(ip_network(resolver) for resolver in tunnel.dns or config.dns),
+        *(ip_network(resolver) for resolver in tunnel.dns),
         *(network for peer in tunnel.peers for network in peer.allowed_ips),
     ]
     return tuple(

@@ -61,7 +61,6 @@ LONG = {
     "gateway/daemon/main.py",
     "gateway/firewall/nft/guard.py",
     "gateway/firewall/xtables/tables.py",
-    "gateway/model.py",
     "gateway/system/network.py",
     "gateway/system/unplug.py",
 }

@@ -30,15 +30,17 @@ DNS = ip_address("10.2.0.1")
 def server(address: str) -> Tunnel:
     """Return a candidate with this endpoint."""
     peer = Peer("cHVibGlj", Endpoint(ip_address(address), 51820), EVERYTHING)
-    return replace(IPV4_ONLY, peers=(peer,))
+    return replace(IPV4_ONLY, peers=(peer,), dns=(DNS,))
 
 
 NAMED = replace(
-    IPV4_ONLY, peers=(Peer("cHVibGlj", NamedEndpoint("vpn.example", 51820), EVERYTHING),)
+    IPV4_ONLY,
+    peers=(Peer("cHVibGlj", NamedEndpoint("vpn.example", 51820), EVERYTHING),),
+    dns=(DNS,),
 )
-ONE = Config((server(FIRST),), dns=(DNS,))
-TWO = Config((server(FIRST), server(SECOND)), dns=(DNS,))
-BY_NAME = Config((NAMED,), dns=(DNS,))
+ONE = Config((server(FIRST),))
+TWO = Config((server(FIRST), server(SECOND)))
+BY_NAME = Config((NAMED,))
 
 
 def kills(world: World, *addresses: str) -> Callable[[], None]:

@@ -30,6 +30,7 @@ from gateway.model import (
     Tunnel,
 )
 from gateway.policy import marks
+from gateway.policy.dns import with_addresses
 from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.flows import ENCRYPTED, PASSED
@@ -125,7 +126,7 @@ def connected_with(
         found = replace(candidate, peers=tuple(peer for peer in peers if peer))
         is_whole = len(found.peers) == len(peers) and set(found.endpoints) == set(endpoints)
         if is_whole and {address.ip for address in candidate.addresses} == set(inside):
-            return found.resolved({})
+            return with_addresses(found, {})
     return None
 
 

@@ -13,7 +13,6 @@ from gateway.commands.verify.trials import Trial, on_a_link, ordinary, quick, tr
 from gateway.commands.verify.witness import Witness
 from gateway.errors import GatewayError, MissingError, NetworkError
 from gateway.model import INTERFACE, Address, Config
-from gateway.policy.dns import resolvers_of
 from gateway.policy.states import Reason
 from gateway.system.capabilities import missing_capabilities
 from gateway.system.network import Network
@@ -88,7 +87,7 @@ class Verification:
         tunnel = held.tunnel if held else None
         facts = held.facts if held else self._facts
         known = [tunnel] if tunnel else self._config.tunnels
-        allowed = {address for t in known for address in resolvers_of(t, self._config)}
+        allowed = {address for t in known for address in t.dns}
         return trials(facts, tunnel, on_a_link(facts, self._resolvers, allowed))
 
     def _inside(self, witness: Witness) -> Line:
