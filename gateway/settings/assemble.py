@@ -118,6 +118,7 @@ def _config(
         checks.lan_against_tunnel(subnets, tunnel, where, findings)
         checks.resolvers(tunnel, subnets, findings)
         checks.probe_inside(probe, tunnel, subnets, findings)
+        checks.endpoint_resolver(given.wireguard_endpoint_resolver, tunnel, findings)
         checks.listen_port(tunnel, input_ports, _where(given.firewall_input_ports), findings)
     if not candidates:
         return None
