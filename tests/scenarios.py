@@ -18,6 +18,7 @@ from gateway.model import (
     Uplink,
 )
 from gateway.policy.evidence import Pulse
+from gateway.policy.marks import SHOWN
 from gateway.policy.states import (
     Connected,
     Connecting,
@@ -31,6 +32,12 @@ from gateway.policy.states import (
 )
 
 GUARD_MARK = 0x1234ABCD
+
+FLOW_MARK = SHOWN | 0x51C3A7E
+"""Stands for the mark that a gateway draws: one bit is shown in `ip rule`, the rest is secret."""
+
+CHOSEN_MARK = 0xCA6C
+"""A mark as a user may choose it (FwMark), not secret; wg-quick(8) takes this one."""
 
 SERVER4 = Endpoint(ip_address("198.51.100.10"), 51820)
 SERVER6 = Endpoint(ip_address("2001:db8:100::10"), 443)
@@ -57,8 +64,9 @@ GUARDED = replace(ONE_UPLINK, guard_mark=GUARD_MARK)
 RESOLVERS = (ip_address("10.2.0.1"), ip_address("192.168.1.53"))
 PEER = Peer("cHVibGlj", SERVER4, EVERYTHING)
 IPV4_ONLY = Tunnel(
-    Secret("cHJpdmF0ZQ"), (ip_interface("10.2.0.2/32"),), (PEER,), dns=RESOLVERS, fwmark=0xCA6C
+    Secret("cHJpdmF0ZQ"), (ip_interface("10.2.0.2/32"),), (PEER,), dns=RESOLVERS, fwmark=FLOW_MARK
 )
+CHOSEN = replace(IPV4_ONLY, fwmark=CHOSEN_MARK)
 DUAL = replace(
     IPV4_ONLY,
     addresses=(ip_interface("10.2.0.2/32"), ip_interface("fd02::2/128")),
@@ -108,5 +116,6 @@ SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "connected-ipv6-routers": (connected(DUAL), Config((DUAL,)), ADVERTISED),
     "connected-holes": (connected(IPV4_ONLY), HOLES, ONE_UPLINK),
     "connected-holes-two-uplinks": (connected(DUAL), HOLES, TWO_UPLINKS),
+    "connected-chosen-mark": (connected(CHOSEN), Config((CHOSEN,)), ONE_UPLINK),
     "connected-guarded": (connected(IPV4_ONLY), HOLES, GUARDED),
 }
