@@ -106,7 +106,7 @@ class Secured:
     namespace: Namespace
     tools: Tools
     mark: int
-    limits: tuple[str, ...]
+    limits: tuple[report.Limit, ...]
 
 
 class UplinkGuard:
@@ -205,12 +205,12 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     try:
         conntrack.flush()
     except MissingError as err:
-        told.append(f"flows older than the gateway are not forgotten: {err}")
+        told.append(report.limit_without_flush(err.missing, err.remedy))
     except NetworkError as err:
         if is_shortage(err):
             raise
         # No reason to end: no rule lets a packet out because its flow is established (P6).
-        told.append(f"it is not certain that flows older than the gateway are forgotten: {err}")
+        told.append(report.limit_of_old_flows(str(err)))
     namespace = Namespace(network, mark if guard else None, unplug, links)
     return Secured(claim, firewall, guard, network, namespace, tools, mark, tuple(told))
 
@@ -224,7 +224,9 @@ def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:
         structlog.get_logger().warning("links are up again, not as they were", problems=problems)
 
 
-def _exclusive_links(network: Network, unplug: Unplug) -> tuple[ExclusiveLinks | None, list[str]]:
+def _exclusive_links(
+    network: Network, unplug: Unplug
+) -> tuple[ExclusiveLinks | None, list[report.Limit]]:
     """Hold the queues of every link; None, and the limit, where this process cannot.
 
     A link with a queue that somebody else has is down from here on.
@@ -262,7 +264,12 @@ async def serve(config: Config, secured: Secured) -> None:
         *report.limits_of_resolvers(config, given.problem),
     )
     for limit in told:
-        log.warning("this machine cannot keep every promise", limit=limit)
+        log.warning(
+            "reduced protection on this host",
+            code=limit.code,
+            limit=limit.text,
+            remedy=limit.remedy,
+        )
     if any(candidate.has_family(6) for candidate in config.tunnels) and not ipv6_usable():
         log.warning("IPv6 stays refused", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
     supervisor = Supervisor(

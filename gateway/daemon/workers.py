@@ -19,6 +19,7 @@ from gateway.errors import FirewallError, GatewayError, KernelError, NetworkErro
 from gateway.model import INTERFACE, Candidate, Config, Tunnel
 from gateway.policy.dns import resolved
 from gateway.policy.link import tunnel_mtu
+from gateway.policy.report import OWN_RESOLVER
 from gateway.policy.states import Built, Event, Failed, Resolved, Stop
 from gateway.policy.ways import shared_addresses, uplink_to
 
@@ -34,9 +35,6 @@ TWO_ADDRESSES = (
     "give the container's network another subnet, or take the address that your provider gave you"
 )
 """What helps where an uplink has the tunnel's address: no rule could tell the two apart (P11)."""
-
-OWN_RESOLVER = "mount a file of your own at /etc/resolv.conf, here and in the workloads"
-"""What helps where the resolver file cannot be written: Docker's with a read-only root is one."""
 
 
 class Connector:
@@ -139,7 +137,7 @@ class Connector:
         except (KernelError, OSError) as err:
             if not self.names_problem:
                 self._log.warning("names will not resolve", problem=str(err), remedy=OWN_RESOLVER)
-            self.names_problem = f"names do not resolve: {err}; {OWN_RESOLVER}"
+            self.names_problem = str(err)
         else:
             if self.names_problem:
                 self._log.info("names resolve again")

@@ -526,7 +526,7 @@ def test_a_silent_resolver_is_a_reason_of_its_own_within_a_minute() -> None:
         world.resolver_answers = True
 
     world.run((30, fall_silent), (120, speak), until=180)
-    assert "resolver" in world.at(90).reason
+    assert world.at(90).reason == Reason.RESOLVER_SILENT
     assert (world.at(90).healthy, world.at(90).state) == (False, "connected")
     assert world.at(179).healthy
 

@@ -94,7 +94,7 @@ def test_a_chosen_mark_is_used_whatever_its_value(tmp_path: Path, mark: str) -> 
     loaded = load(tmp_path, QUICK.replace("[Peer]", f"FwMark = {mark}\n[Peer]"))
     (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
     assert with_addresses(tunnel, {}).fwmark == int(mark, 0)
-    assert [limit for limit in report.limits_of_config(loaded.config) if "FwMark" in limit]
+    assert list(report.limits_of_config(loaded.config))
     row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
     assert row.split()[1:] == [hex(int(mark, 0)), "/config/wg0.conf", "line", "6"]
 
@@ -106,7 +106,7 @@ def test_without_a_mark_a_secret_one_is_drawn(tmp_path: Path, mark: str | None) 
     loaded = load(tmp_path, QUICK.replace("[Peer]", f"{line}[Peer]"))
     (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
     assert with_addresses(tunnel, {}).fwmark == SHOWN | 0x1234567
-    assert not [limit for limit in report.limits_of_config(loaded.config) if "FwMark" in limit]
+    assert not list(report.limits_of_config(loaded.config))
     row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
     assert row.split("  ")[-1].strip() == "default"
     with pytest.raises(ValueError, match="no firewall mark"):

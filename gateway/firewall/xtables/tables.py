@@ -27,6 +27,7 @@ from functools import cache
 from typing import Any
 
 from gateway.errors import FirewallError, MissingError
+from gateway.firewall.marks import FLOW, PASSED_FIREWALL, Marks
 from gateway.firewall.xtables.entry import (
     EXTENSION,
     Entry,
@@ -36,6 +37,7 @@ from gateway.firewall.xtables.entry import (
     parse,
 )
 from gateway.firewall.xtables.lock import xtables_lock
+from gateway.firewall.xtables.marks import mark_of
 from gateway.firewall.xtables.matches import sees_extra_headers
 from gateway.firewall.xtables.options import entry_size, lookup_by
 from gateway.firewall.xtables.render import (
@@ -48,7 +50,7 @@ from gateway.firewall.xtables.render import (
     render_rule,
     target_of,
 )
-from gateway.policy.report import limit_of_extra_headers
+from gateway.policy.report import Limit, limit_of_extra_headers
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
 from gateway.policy.transition import interim
 from gateway.system.capabilities import missing_capabilities
@@ -187,6 +189,11 @@ class _Table:
             yield blob, verdict
             entry = kernel.next_rule(entry)
 
+    def held(self, chain: Chain) -> list[Entry]:
+        """Return the rules that the kernel has in `chain`. Raises FirewallError."""
+        with self._opened() as kernel:
+            return list(self._held(kernel, chain.hook))
+
     def refused(self) -> dict[str, int]:
         """Return the packets that each chain has refused: those that it did not accept."""
         with self._opened() as kernel:
@@ -284,7 +291,7 @@ class IptablesFirewall:
         return firewall
 
     @property
-    def limits(self) -> tuple[str, ...]:
+    def limits(self) -> tuple[Limit, ...]:
         """What this kernel's tables cannot refuse, with the remedy. Raises FirewallError."""
         blind = [family for family in self._tables() if not self._sees(family)]
         return tuple(limit_of_extra_headers(family) for family in blind)
@@ -322,6 +329,14 @@ class IptablesFirewall:
             for family, (_marks, decides) in self._tables().items()
             for hook, count in decides.refused().items()
         }
+
+    def marks(self) -> Marks:
+        """Return the secret marks in the kernel's rules. Raises FirewallError."""
+        flow = passed = None
+        for marking, deciding in self._tables().values():
+            flow = flow or mark_of(deciding.held(FLOW[0]), FLOW[1])
+            passed = passed or mark_of(marking.held(PASSED_FIREWALL[0]), PASSED_FIREWALL[1])
+        return Marks(flow, passed)
 
     def _tables(self) -> _Tables:
         """Return the marking and the deciding table of each family that the kernel has now."""
