@@ -1,4 +1,4 @@
-"""One state of each kind for a configuration, to show what it would allow."""
+"""One state of each kind for a configuration, to show its rules."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -19,10 +19,10 @@ from gateway.policy.states import (
 )
 
 NOT_YET_KNOWN = ip_address("192.0.2.1")
-"""Stands for the address of an endpoint that is given by name (RFC 5737)."""
+"""A placeholder for the address of an endpoint that is given by name (RFC 5737)."""
 
 DRAWN_MARK = SHOWN | 0x2345678
-"""Stands for the firewall mark that is drawn at each start."""
+"""A placeholder for the firewall mark that is drawn at each start."""
 
 _SOURCE_PORT = 49152
 _MARK = 1

@@ -1,4 +1,4 @@
-"""What the tunnel's interface gets of its configuration here: its MTU and its addresses."""
+"""The MTU and the addresses of the tunnel's interface in this namespace."""
 
 from dataclasses import replace
 from typing import TypeVar
@@ -10,7 +10,7 @@ from gateway.policy.ways import uplink_to
 C = TypeVar("C", bound=Candidate)
 
 OVERHEAD = 80
-"""Bytes that WireGuard adds to a packet at most: over IPv6; it is 60 over IPv4 (as wg-quick)."""
+"""The most bytes that WireGuard adds to a packet: 80 over IPv6, 60 over IPv4; as wg-quick(8)."""
 
 SMALLEST_MTU = 1280
 """The smallest MTU that IPv6 works with (RFC 8200, section 5)."""
@@ -26,11 +26,11 @@ def tunnel_mtu(tunnel: Tunnel, facts: Facts) -> int:
 
 
 def fitted(tunnel: C, facts: Facts) -> C:
-    """Return `tunnel` without IPv6 addresses where the namespace has IPv6 switched off.
+    """Return `tunnel` without IPv6 addresses if IPv6 is disabled in the namespace.
 
-    Docker switches it off in containers on networks without IPv6, and the kernel then refuses an
-    IPv6 address on any interface. IPv6 stays refused, as for a tunnel that never had it. A tunnel
-    with nothing else keeps its addresses: building it fails and says why.
+    Docker disables it in containers on networks without IPv6, and the kernel then refuses an IPv6
+    address on any interface. IPv6 stays refused, as for a tunnel that never had it. A tunnel with
+    only IPv6 addresses keeps them: building it fails with the reason.
     """
     kept = tuple(a for a in tunnel.addresses if a.version == IPV4 or facts.ipv6)
     return replace(tunnel, addresses=kept) if kept else tunnel

@@ -25,14 +25,14 @@ QUESTION = 1
 
 
 def question(family: Family, interface: str, query: Query) -> Iterator[Entry]:
-    """Yield what lets our question for the endpoint's name pass by `interface` (P10).
+    """Yield the rules for our question for the endpoint's name through `interface` (P10).
 
-    The source port is taken by our own socket. Against a raw socket that forges it stands the
-    mark: random for each question, and not to be read without CAP_NET_ADMIN, since no routing rule
-    names it and the last chain takes it off, before a packet socket could be shown it
-    (SO_RCVMARK, Linux 5.19). On loopback the question comes in again: there its flow is known by
-    a connection mark that only the mark can give, and its port is left open, because Docker's
-    address translation has replaced it before any filter sees the packet.
+    Our own socket has the source port. A raw socket can forge that port, but does not know the
+    mark: it is random for each question and cannot be read without CAP_NET_ADMIN, because no
+    routing rule has it and the last chain removes it before a packet socket could read it
+    (SO_RCVMARK, Linux 5.19). On loopback the question arrives again. There a connection mark
+    identifies its flow, which only a packet with the mark can set, and any destination port is
+    accepted, because Docker's address translation replaces it before the filter table.
     """
     if not family.has(query.resolver):
         return
@@ -75,10 +75,10 @@ def question(family: Family, interface: str, query: Query) -> Iterator[Entry]:
 
 
 def forged_answers(family: Family, query: Query, loopback: str) -> Iterator[Entry]:
-    """Yield what keeps out answers to our question that only pretend to come from outside (P3).
+    """Yield the rule that drops forged answers to our question on `loopback` (P3).
 
-    Whoever chooses the endpoint's address sees where the gateway is. A workload with CAP_NET_RAW
-    could send itself packets in the resolver's name, which arrive by `loopback`.
+    The answer chooses the endpoint's address. A workload with CAP_NET_RAW could send itself packets
+    with the resolver's source address, which arrive on loopback.
     """
     if family.has(query.resolver) and not query.resolver.is_loopback:
         source = ip_network(query.resolver)

@@ -26,7 +26,7 @@ LONGEST_ECHO = 200
 
 RED_WITHIN = 10.0
 GREEN_WITHIN = 30.0
-"""Seconds that the gateway may take to notice the cut tunnel, and to have it back."""
+"""Seconds that the gateway may take to detect the cut tunnel, and to have it again."""
 
 READ_BACK_WITHIN = 10.0
 """Seconds since the gateway last found the kernel as wanted; it compares every three."""
@@ -108,7 +108,7 @@ class Verification:
         return judged(trial.name, result, leaks=witness.seen().leaks, is_shown=trial.is_shown)
 
     def _cut(self, witness: Witness) -> list[Line]:
-        """Take the tunnel away and go on sending until it is back."""
+        """Delete the tunnel's interface and send until it is there again."""
         witness.seen()
         began = time.monotonic()
         self._network.delete_link(INTERFACE)
@@ -124,7 +124,7 @@ class Verification:
         ]
 
     def _until(self, *, healthy: bool, deadline: float) -> bool:
-        """Send by every way that is quick until the gateway is `healthy`, or is not."""
+        """Send in every quick way until health is `healthy`; return whether it was in time."""
         while time.monotonic() < deadline:
             for trial in quick(self._facts):
                 trial.run(self._marker)
