@@ -1,10 +1,8 @@
-"""Frozen values that all packages share: the configuration, the facts about the namespace, reports.
+"""Frozen values that all packages share: the configuration and the facts about the namespace.
 
-Nothing here decides anything or touches the kernel. Times are seconds of CLOCK_BOOTTIME and sizes
-are bytes, unless a name says otherwise.
+Nothing here decides anything or touches the kernel. Times are seconds of CLOCK_BOOTTIME.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import (
@@ -20,7 +18,6 @@ from ipaddress import (
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
-
 
 INTERFACE = "wg0"
 """The name of the tunnel's interface."""
@@ -129,7 +126,7 @@ class NamedEndpoint:
 
 @dataclass(frozen=True)
 class CandidatePeer:
-    """One WireGuard peer as it is configured: its server may be given by name.
+    """One WireGuard peer as configured, its server perhaps given by name.
 
     Keys are base64 of 32 bytes; the keepalive is in seconds, 0 for none.
     """
@@ -154,8 +151,7 @@ class Candidate:
 
     `addresses` are those of the tunnel interface; `mtu` is None when it follows from the uplink;
     `listen_port` and `fwmark` identify the encrypted flow; `fwmark` is None when the user chose
-    none, until `policy.marks` fills in a secret one. `dns` are the resolvers that go with this
-    candidate, where candidates differ in them (else `Config.dns` holds for all).
+    none, until `policy.marks` fills in a secret one. `dns` are the workloads' resolvers, in order.
     """
 
     private_key: Secret
@@ -182,35 +178,6 @@ class Candidate:
         """Whether the tunnel carries IP `version` (4 or 6), that is, has an address of it."""
         return any(address.version == version for address in self.addresses)
 
-    def resolved(self, servers: Mapping[str, Address]) -> "Tunnel":
-        """Return the tunnel to build, with the address of each name from `servers`.
-
-        Raises KeyError for a name without an address, and ValueError without a mark.
-        """
-        if self.fwmark is None:
-            raise ValueError("this tunnel has no firewall mark yet")
-        peers = (
-            Peer(
-                peer.public_key,
-                Endpoint(servers[peer.endpoint.name], peer.endpoint.port)
-                if isinstance(peer.endpoint, NamedEndpoint)
-                else peer.endpoint,
-                peer.allowed_ips,
-                peer.preshared_key,
-                peer.persistent_keepalive,
-            )
-            for peer in self.peers
-        )
-        return Tunnel(
-            self.private_key,
-            self.addresses,
-            tuple(peers),
-            self.listen_port,
-            mtu=self.mtu,
-            dns=self.dns,
-            fwmark=self.fwmark,
-        )
-
 
 @dataclass(frozen=True)
 class Tunnel(Candidate):
@@ -233,13 +200,11 @@ class Config:
     """The whole configuration, checked; see docs/configuration.md for each variable.
 
     `tunnels` are the candidates to connect with, in order of preference; there is at least one.
-    `dns` are the resolvers for resolv.conf, in order. `endpoint_resolver` looks up the endpoint's
-    name outside the tunnel; None for the resolver of the container. The
-    commands are argument lists, empty for none; an argument may be a secret.
+    `endpoint_resolver` looks up the endpoint's name outside the tunnel; None for the resolver of
+    the container. The commands are argument lists, empty for none; an argument may be a secret.
     """
 
     tunnels: tuple[Candidate, ...]
-    dns: tuple[Address, ...] = ()
     outbound_subnets: tuple[Network, ...] = ()
     input_ports: tuple[PortRange, ...] = ()
     vpn_input_ports: tuple[PortRange, ...] = ()
@@ -256,9 +221,9 @@ class Config:
 class Uplink:
     """An interface of the namespace that is neither loopback nor the tunnel.
 
-    `addresses` with their prefixes as the kernel holds them, link-local ones left out;
-    `index` is the kernel's interface index, `mtu` its largest packet. `routers` are the link-local
-    gateways that routes of the main table lead over on this link.
+    `addresses` have the kernel's prefixes; link-local ones are left out. `index` is the kernel's
+    interface index, `mtu` its largest packet. `routers` are the link-local gateways on this link
+    that the main table uses.
     """
 
     name: str
@@ -270,7 +235,7 @@ class Uplink:
 
 @dataclass(frozen=True)
 class Route:
-    """A unicast route of the main table: `destination` by `interface`, over `gateway` if any."""
+    """A unicast route of the main table: `destination` via `interface`, and `gateway` if any."""
 
     destination: Network
     interface: str
@@ -282,12 +247,11 @@ class Route:
 class Facts:
     """What the namespace looks like at one moment: its uplinks and the routes of its main table.
 
-    `ipv6` is False where a new interface cannot have an IPv6 address: the kernel has no IPv6, or
-    the namespace has it switched off (net.ipv6.conf.default.disable_ipv6). `guard_mark` is the
-    mark, secret and random, that packets wear which have passed the rules and leave by an uplink;
-    None where the kernel cannot have the egress guard. `all_routes` is False where the main table
-    has more routes than the gateway takes notice of. `down` are the names of links that are no
-    uplinks only because they are down.
+    `ipv6` is False if a new interface cannot have an IPv6 address: the kernel has no IPv6, or it
+    is disabled in the namespace (net.ipv6.conf.default.disable_ipv6). `guard_mark` is the secret
+    random mark of packets that passed the rules and leave through an uplink; None if the kernel
+    cannot have the egress guard. `all_routes` is False if the main table has more routes than the
+    gateway reads. `down` are the links that would be uplinks if they were up.
     """
 
     uplinks: tuple[Uplink, ...] = ()
@@ -300,11 +264,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class PeerStatus:
-    """What WireGuard knows of one peer.
+    """WireGuard's report on one peer.
 
-    `handshake` is the time of the last completed handshake as WireGuard tells it (seconds since
-    the epoch by the wall clock), or None before the first. Compare it for change only: the wall
-    clock may jump.
+    `handshake` is the time of the last completed handshake, in seconds since the epoch by the wall
+    clock, or None before the first. Compare it for change only: the wall clock may jump.
     """
 
     public_key: str
@@ -316,7 +279,7 @@ class PeerStatus:
 
 @dataclass(frozen=True)
 class TunnelStatus:
-    """What WireGuard knows of the tunnel."""
+    """WireGuard's report on the tunnel."""
 
     listen_port: int
     fwmark: int
@@ -335,35 +298,3 @@ class TunnelStatus:
 
 EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 """The allowed IPs of a tunnel that carries all traffic."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """What the gateway tells of itself; nothing in it is secret.
-
-    `at` is when it was told, `verified_age` how long ago the kernel was last read back and found as
-    wanted. `reconnects` counts lost tunnels by reason, `switches` changes to
-    another server, `refused` packets by family (`ipv4`, `ipv6`) and direction (`in`, `out`,
-    `forward`), and the egress guard's frames of `any` family as direction `guard`; `drift` changes
-    by others that were put back. `limits` are the promises that this kernel or container cannot
-    keep, with the remedy.
-    """
-
-    at: float
-    state: str
-    healthy: bool
-    reason: str
-    since: float
-    detail: str = ""
-    endpoint: str = ""
-    handshake_age: float | None = None
-    received: int = 0
-    sent: int = 0
-    firewall: str = ""
-    tunnel: str = ""
-    drift: int = 0
-    verified_age: float | None = None
-    reconnects: tuple[tuple[str, int], ...] = ()
-    switches: int = 0
-    refused: tuple[tuple[str, str, int], ...] = ()
-    limits: tuple[str, ...] = ()

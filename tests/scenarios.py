@@ -18,6 +18,7 @@ from gateway.model import (
     Uplink,
 )
 from gateway.policy.evidence import Pulse
+from gateway.policy.marks import SHOWN
 from gateway.policy.states import (
     Connected,
     Connecting,
@@ -31,6 +32,12 @@ from gateway.policy.states import (
 )
 
 GUARD_MARK = 0x1234ABCD
+
+FLOW_MARK = SHOWN | 0x51C3A7E
+"""Stands for the mark that a gateway draws: one bit is shown in `ip rule`, the rest is secret."""
+
+CHOSEN_MARK = 0xCA6C
+"""A mark as a user may choose it (FwMark), not secret; wg-quick(8) takes this one."""
 
 SERVER4 = Endpoint(ip_address("198.51.100.10"), 51820)
 SERVER6 = Endpoint(ip_address("2001:db8:100::10"), 443)
@@ -54,8 +61,12 @@ ADVERTISED = Facts(
 """Two routers have announced themselves, who share one route as far as the gateway tells it."""
 GUARDED = replace(ONE_UPLINK, guard_mark=GUARD_MARK)
 
+RESOLVERS = (ip_address("10.2.0.1"), ip_address("192.168.1.53"))
 PEER = Peer("cHVibGlj", SERVER4, EVERYTHING)
-IPV4_ONLY = Tunnel(Secret("cHJpdmF0ZQ"), (ip_interface("10.2.0.2/32"),), (PEER,), fwmark=0xCA6C)
+IPV4_ONLY = Tunnel(
+    Secret("cHJpdmF0ZQ"), (ip_interface("10.2.0.2/32"),), (PEER,), dns=RESOLVERS, fwmark=FLOW_MARK
+)
+CHOSEN = replace(IPV4_ONLY, fwmark=CHOSEN_MARK)
 DUAL = replace(
     IPV4_ONLY,
     addresses=(ip_interface("10.2.0.2/32"), ip_interface("fd02::2/128")),
@@ -63,7 +74,6 @@ DUAL = replace(
 )
 HOLES = Config(
     (IPV4_ONLY,),
-    dns=(ip_address("10.2.0.1"), ip_address("192.168.1.53")),
     outbound_subnets=(ip_network("192.168.1.0/24"), ip_network("fd77::/64")),
     input_ports=(PortRange(Protocol.TCP, 8080, 8080),),
     vpn_input_ports=(
@@ -106,5 +116,6 @@ SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "connected-ipv6-routers": (connected(DUAL), Config((DUAL,)), ADVERTISED),
     "connected-holes": (connected(IPV4_ONLY), HOLES, ONE_UPLINK),
     "connected-holes-two-uplinks": (connected(DUAL), HOLES, TWO_UPLINKS),
+    "connected-chosen-mark": (connected(CHOSEN), Config((CHOSEN,)), ONE_UPLINK),
     "connected-guarded": (connected(IPV4_ONLY), HOLES, GUARDED),
 }

@@ -1,4 +1,4 @@
-"""`gateway status`: asks the running gateway for its state and shows the answer.
+"""`gateway status`: asks the running gateway for its state and prints the answer.
 
 While the gateway is gone, any workload can listen on its port, so `healthcheck.ask` limits the time
 and the size of a reply.
@@ -57,7 +57,18 @@ def for_people(value: object) -> str:
         case dict():
             return visible(", ".join(f"{name}: {number}" for name, number in value.items()))
         case list():
-            return "\n               ".join(visible(str(each)) for each in value)
+            return "\n               ".join(map(_one_of_several, value))
+        case _:
+            return visible(str(value))
+
+
+def _one_of_several(value: object) -> str:
+    """Return a part of a list: a limit as text, remedy and code, anything else as it is."""
+    match value:
+        case {"code": code, "text": text, "remedy": remedy}:
+            return visible(f"{text}; {remedy} [{code}]")
+        case dict():
+            return for_people(value)
         case _:
             return visible(str(value))
 

@@ -17,7 +17,7 @@ from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Tunnel
 from gateway.policy.firewall import closed, essence, ruleset_for
-from gateway.policy.limits import DROP_NET_RAW
+from gateway.policy.report import DROP_NET_RAW, Tally
 from gateway.policy.routing import (
     LOCKED,
     Routing,
@@ -27,7 +27,6 @@ from gateway.policy.routing import (
 )
 from gateway.policy.rules import Ruleset
 from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
-from gateway.policy.tally import Tally
 from gateway.policy.ways import steady
 
 LOOKS = 5

@@ -16,8 +16,8 @@ from gateway.daemon.setback import Setbacks, end_closed
 from gateway.daemon.workers import Connector
 from gateway.errors import FirewallError, GatewayError, KernelError, TunnelError, is_shortage
 from gateway.model import INTERFACE, Config, Facts, TunnelStatus
+from gateway.policy.link import fitted
 from gateway.policy.machine import step
-from gateway.policy.routing import fitted
 from gateway.policy.states import (
     Asking,
     Begin,

@@ -30,8 +30,7 @@ from gateway.firewall.choose import choose, take_over
 from gateway.firewall.nft.guard import Guard, GuardRules, guard_for
 from gateway.firewall.nft.table import Nft
 from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
-from gateway.policy import limits
-from gateway.policy.dns import resolvers_of
+from gateway.policy import report
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.rules import Ruleset
 from gateway.policy.topology import SHARED, LinkKind
@@ -113,7 +112,7 @@ class Secured:
     namespace: Namespace
     tools: Tools
     mark: int
-    limits: tuple[str, ...]
+    limits: tuple[report.Limit, ...]
 
 
 class UplinkGuard:
@@ -199,25 +198,25 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
         facts = Namespace(links).facts()
         guard.apply(guard_for(PLACE.closed, facts.uplinks, mark, down=facts.down))
     except MissingError as err:
-        told.append(limits.without_guard(err.missing, err.remedy))
+        told.append(report.limit_without_guard(err.missing, err.remedy))
         if queues:
             # Packet sockets send anyway: no reason to set a link down.
             queues.close()
             queues = None
-            told.append(limits.without_queues("nor are packet sockets"))
+            told.append(report.limit_without_queues("nor are packet sockets"))
     else:
-        told += limits.of_guard(routed=guard.routed, in_advance=guard.in_advance)
+        told += report.limits_of_guard(routed=guard.routed, in_advance=guard.in_advance)
     _set_up_again(unplug, queues)
     Namespace(links).apply_routing(PLACE.locked)
     try:
         conntrack.flush(UPLINKS)
     except MissingError as err:
-        told.append(f"flows older than the gateway are not forgotten: {err}")
+        told.append(report.limit_without_flush(err.missing, err.remedy))
     except NetworkError as err:
         if is_shortage(err):
             raise
         # No reason to end: no rule lets a packet out because its flow is established (P6).
-        told.append(f"it is not certain that flows older than the gateway are forgotten: {err}")
+        told.append(report.limit_of_old_flows(str(err)))
     namespace = Namespace(links, mark if guard else None, unplug, queues)
     return Secured(claim, firewall, guard, namespace, tools, mark, tuple(told))
 
@@ -231,7 +230,9 @@ def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:
         structlog.get_logger().warning("links are up again, not as they were", problems=problems)
 
 
-def _exclusive_links(links: Links, unplug: Unplug) -> tuple[ExclusiveLinks | None, list[str]]:
+def _exclusive_links(
+    links: Links, unplug: Unplug
+) -> tuple[ExclusiveLinks | None, list[report.Limit]]:
     """Hold the queues of every link; None, and the limit, where this process cannot.
 
     A link with a queue that somebody else has is down from here on.
@@ -241,7 +242,7 @@ def _exclusive_links(links: Links, unplug: Unplug) -> tuple[ExclusiveLinks | Non
     try:
         queues = ExclusiveLinks(Queues(UPLINKS), links.is_tunnel, unplug)
     except MissingError as err:
-        return None, [limits.without_queues(err.missing, err.remedy)]
+        return None, [report.limit_without_queues(err.missing, err.remedy)]
     queues.claim_patiently()
     queues.enforce()
     return queues, []
@@ -265,11 +266,16 @@ async def serve(config: Config, secured: Secured) -> None:
     told = (
         *secured.limits,
         *firewall.limits,
-        *limits.of_config(config),
-        *limits.of_resolvers(config, given.problem),
+        *report.limits_of_config(config),
+        *report.limits_of_resolvers(config, given.problem),
     )
     for limit in told:
-        log.warning("this machine cannot keep every promise", limit=limit)
+        log.warning(
+            "reduced protection on this host",
+            code=limit.code,
+            limit=limit.text,
+            remedy=limit.remedy,
+        )
     if any(candidate.has_family(6) for candidate in config.tunnels) and not ipv6_usable(TUNNEL):
         log.warning("IPv6 stays refused", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
     supervisor = Supervisor(
@@ -345,7 +351,7 @@ async def _take_resolvers(config: Config, secured: Secured, files: Aside) -> Giv
         else:
             break
     with suppress(NetworkError):
-        await files.run(lambda: given.write(resolvers_of(config.tunnels[0], config)))
+        await files.run(lambda: given.write(config.tunnels[0].dns))
     return given
 
 

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from gateway.daemon.needs import Guard, Network
 from gateway.firewall import Firewall
-from gateway.model import Address, Status
+from gateway.model import Address
 from gateway.policy.probing import Probe
+from gateway.policy.report import Limit, Status
 from gateway.policy.states import Query
 from gateway.tunnel import TunnelBackend
 
@@ -60,4 +61,4 @@ class Parts:
     publish: Callable[[Status], None]
     clock: Callable[[], float]
     reserve: Callable[[], AbstractContextManager[None]] = nullcontext
-    limits: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()

@@ -8,8 +8,8 @@ import structlog
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
 from gateway.daemon.setback import Setback
+from gateway.policy.report import detail, endpoint, limits_of_names, name, reason, status_of
 from gateway.policy.states import Connected, Reason, State, Stopping
-from gateway.policy.telling import detail, endpoint, name, reason, status_of
 
 
 class Reporter:
@@ -61,7 +61,8 @@ class Reporter:
             reconnects=tuple(self._reconnects.items()),
             switches=self._switches,
             refused=kernel.refused,
-            limits=(*parts.limits, *filter(None, [names])),
+            guard=parts.guard is not None,
+            limits=(*parts.limits, *limits_of_names(names)),
         )
         if setback is not None:
             status = replace(status, healthy=False, reason=Reason.UNCHECKED, detail=setback.problem)

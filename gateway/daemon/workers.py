@@ -17,8 +17,9 @@ from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
 from gateway.errors import FirewallError, GatewayError, KernelError, NetworkError, TunnelError
 from gateway.model import INTERFACE, Candidate, Config, Tunnel
-from gateway.policy.dns import resolved, resolvers_of
-from gateway.policy.routing import tunnel_mtu
+from gateway.policy.dns import resolved
+from gateway.policy.link import tunnel_mtu
+from gateway.policy.report import OWN_RESOLVER
 from gateway.policy.states import Built, Event, Failed, Resolved, Stop
 from gateway.policy.ways import shared_addresses, uplink_to
 
@@ -34,9 +35,6 @@ TWO_ADDRESSES = (
     "give the container's network another subnet, or take the address that your provider gave you"
 )
 """What helps where an uplink has the tunnel's address: no rule could tell the two apart (P11)."""
-
-OWN_RESOLVER = "mount a file of your own at /etc/resolv.conf, here and in the workloads"
-"""What helps where the resolver file cannot be written: Docker's with a read-only root is one."""
 
 
 class Connector:
@@ -135,11 +133,11 @@ class Connector:
         """Write the resolver file; without it names do not resolve, but nothing leaks."""
         self._names_tried_at = self._parts.clock()
         try:
-            await self._parts.write_resolver(resolvers_of(tunnel, self._config))
+            await self._parts.write_resolver(tunnel.dns)
         except (KernelError, OSError) as err:
             if not self.names_problem:
                 self._log.warning("names will not resolve", problem=str(err), remedy=OWN_RESOLVER)
-            self.names_problem = f"names do not resolve: {err}; {OWN_RESOLVER}"
+            self.names_problem = str(err)
         else:
             if self.names_problem:
                 self._log.info("names resolve again")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from gateway.policy.report import Limit
 from gateway.policy.rules import Ruleset
 
 
@@ -14,7 +15,7 @@ class Firewall(Protocol):
         """The backend's name as the user writes it: `iptables` or `nftables`."""
 
     @property
-    def limits(self) -> tuple[str, ...]:
+    def limits(self) -> tuple[Limit, ...]:
         """What it cannot refuse on this kernel, each with the remedy. May raise FirewallError."""
 
     def apply(self, ruleset: Ruleset) -> None:

@@ -1,11 +1,12 @@
-"""Names: what workloads get as resolver configuration, and what an endpoint's name becomes.
+"""Names: the resolver configuration of workloads, and the addresses of an endpoint's name.
 
 The resolvers that the container was given have to outlive the file that named them, because a
-gateway that starts again asks them for the endpoint's name. They stay in a copy that no workload
-can reach (gateway.system.given), and in a comment of that file, for a gateway whose container was
-made again in the same namespace. Workloads can write to the file, so the comment has a seal that
-takes the private key to make. Without a copy, and where a gateway has been before, only a sealed
-comment is believed: who chooses the resolver learns the name, and chooses who gets the handshakes.
+gateway that starts again asks them for the endpoint's name. They are kept in a copy that no
+workload can reach (gateway.system.given), and in a comment of that file, for a gateway whose
+container was created again in the same namespace. Workloads can write to the file, so the comment
+has a seal that only the private key can make. Without a copy, and if a gateway ran here before,
+only a sealed comment is trusted: the choice of the resolver reveals the name and decides which
+server gets the handshakes.
 """
 
 import hashlib
@@ -16,8 +17,10 @@ from ipaddress import ip_address
 from gateway.model import (
     Address,
     Candidate,
-    Config,
+    Endpoint,
     Facts,
+    NamedEndpoint,
+    Peer,
     Secret,
     Tunnel,
 )
@@ -25,7 +28,7 @@ from gateway.policy.routing import IPV4
 from gateway.policy.ways import uplink_to
 
 FOUND = "# Found here:"
-"""Begins the comment that keeps the resolvers which were in the file before."""
+"""The start of the comment with the resolvers that were in the file before."""
 
 DOCKER_RESOLVER = ip_address("127.0.0.11")
 
@@ -33,17 +36,12 @@ SEAL_LENGTH = 32
 """Hexadecimal digits of the comment's seal."""
 
 
-def resolvers_of(tunnel: Candidate, config: Config) -> tuple[Address, ...]:
-    """Return the resolvers that workloads get while `tunnel` is connected."""
-    return tunnel.dns or config.dns
-
-
 def resolv_conf(resolvers: Iterable[Address], found: Iterable[Address], key: Secret) -> str:
     """Return a resolv.conf(5) with `resolvers` and without any search domain.
 
-    `search .` stands there because without it the C library takes the domain of the host's name
-    as one. Without resolvers the C library would ask 127.0.0.1, where nobody answers. `found` are
-    the resolvers of the file before, sealed with `key`.
+    Without `search .`, the C library searches the domain of the host's name. Without resolvers, it
+    asks 127.0.0.1, where no server answers. `found` are the resolvers of the file before, sealed
+    with `key`.
     """
     before = " ".join([FOUND, *map(str, found)])
     lines = ["# Names resolve in the tunnel, or not at all.", f"{before} {_seal(before, key)}"]
@@ -51,13 +49,13 @@ def resolv_conf(resolvers: Iterable[Address], found: Iterable[Address], key: Sec
 
 
 def resolvers_found(text: str, key: Secret, *, first: bool, kept: bool) -> tuple[Address, ...]:
-    """Return the resolvers that the container was given, as far as its resolv.conf can be believed.
+    """Return the resolvers that the container was given, as far as its resolv.conf can be trusted.
 
-    `first`: no gateway has been in this namespace before. That alone does not show that nobody has
-    changed the file: a container that starts again has a new namespace and the same file, which
-    running workloads still have mounted. `kept`: the container's own layer can hold a copy, and had
-    none, so this is its first start. Where it cannot hold one, a file without a seal is believed
-    only where it names Docker's own resolver, which listens inside the namespace.
+    `first`: no gateway ran in this namespace before. That alone does not prove that the file is
+    unchanged: a container that starts again has a new namespace and the same file, which running
+    workloads still have mounted. `kept`: the container's own layer can hold a copy and had none, so
+    this is its first start. If it cannot hold one, a file without a seal is trusted only if it
+    names Docker's own resolver, which listens inside the namespace.
     """
     for line in text.splitlines():
         before, _, seal = line.rpartition(" ")
@@ -80,7 +78,7 @@ def resolvers_kept(text: str) -> tuple[Address, ...]:
 
 
 def resolvers_in(text: str) -> tuple[Address, ...]:
-    """Return the resolvers that a resolv.conf(5) names, or says that it had before; unchecked."""
+    """Return the resolvers of a resolv.conf(5), those in our comment first; no seal is checked."""
     lines = [line.split() for line in text.splitlines()]
     ours = [line.removeprefix(FOUND).split() for line in text.splitlines() if FOUND in line]
     return _addresses(
@@ -103,14 +101,44 @@ def _address(word: str) -> Address | None:
         return None
 
 
+def with_addresses(candidate: Candidate, servers: Mapping[str, Address]) -> Tunnel:
+    """Return the tunnel to build from `candidate`, with the address of each name from `servers`.
+
+    Raises KeyError for a name without an address, and ValueError without a mark.
+    """
+    if candidate.fwmark is None:
+        raise ValueError("this tunnel has no firewall mark yet")
+    peers = (
+        Peer(
+            peer.public_key,
+            Endpoint(servers[peer.endpoint.name], peer.endpoint.port)
+            if isinstance(peer.endpoint, NamedEndpoint)
+            else peer.endpoint,
+            peer.allowed_ips,
+            peer.preshared_key,
+            peer.persistent_keepalive,
+        )
+        for peer in candidate.peers
+    )
+    return Tunnel(
+        candidate.private_key,
+        candidate.addresses,
+        tuple(peers),
+        candidate.listen_port,
+        mtu=candidate.mtu,
+        dns=candidate.dns,
+        fwmark=candidate.fwmark,
+    )
+
+
 def resolved(
     tunnel: Candidate, answers: Mapping[str, tuple[Address, ...]], facts: Facts
 ) -> tuple[Tunnel, ...]:
     """Return `tunnel` once for each way to replace its endpoints' names by addresses.
 
-    Addresses that no uplink has a route to are left out, and those that no server can have: the
-    flow to an address of this host would go by loopback, where a workload can read its mark. Empty
-    when a name has none left.
+    Addresses are left out that no uplink has a route to, or that no server can have: the flow to
+    an address of this host would go through loopback, where a workload can read its mark. The
+    result is empty if a name has no address left.
     """
     uplinks = [address for uplink in facts.uplinks for address in uplink.addresses]
     own = {address.ip for address in (*tunnel.addresses, *uplinks)}
@@ -123,7 +151,7 @@ def resolved(
         return ()
     most = max((len(addresses) for addresses in usable.values()), default=1)
     return tuple(
-        tunnel.resolved({name: found[turn % len(found)] for name, found in usable.items()})
+        with_addresses(tunnel, {name: found[turn % len(found)] for name, found in usable.items()})
         for turn in range(most)
     )
 

@@ -1,9 +1,10 @@
-"""One state of each kind for a configuration, to show what it would allow."""
+"""One state of each kind for a configuration, to show its rules."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address
 
 from gateway.model import Config
+from gateway.policy.dns import DOCKER_RESOLVER, with_addresses
 from gateway.policy.evidence import Pulse
 from gateway.policy.marks import SHOWN, with_secret_mark
 from gateway.policy.states import (
@@ -18,14 +19,13 @@ from gateway.policy.states import (
 )
 
 NOT_YET_KNOWN = ip_address("192.0.2.1")
-"""Stands for the address of an endpoint that is given by name (RFC 5737)."""
+"""A placeholder for the address of an endpoint that is given by name (RFC 5737)."""
 
 DRAWN_MARK = SHOWN | 0x2345678
-"""Stands for the firewall mark that is drawn at each start."""
+"""A placeholder for the firewall mark that is drawn at each start."""
 
 _SOURCE_PORT = 49152
 _MARK = 1
-_DOCKERS_RESOLVER = ip_address("127.0.0.11")
 
 
 def each_state(config: Config) -> Iterator[tuple[str, State]]:
@@ -38,11 +38,11 @@ def each_state(config: Config) -> Iterator[tuple[str, State]]:
     config = with_secret_mark(config, DRAWN_MARK)
     yield "Locked, and stopping", Locked()
     for number, candidate in enumerate(config.tunnels, 1):
-        tunnel = candidate.resolved(dict.fromkeys(candidate.names, NOT_YET_KNOWN))
+        tunnel = with_addresses(candidate, dict.fromkeys(candidate.names, NOT_YET_KNOWN))
         turn = Turn((tunnel,))
         which = f" with tunnel {number}" if len(config.tunnels) > 1 else ""
         if candidate.names:
-            resolver = config.endpoint_resolver or _DOCKERS_RESOLVER
+            resolver = config.endpoint_resolver or DOCKER_RESOLVER
             yield (
                 f"Looking up the server's name{which}",
                 Resolving(

@@ -11,19 +11,17 @@ from ipaddress import IPv4Network
 from types import MappingProxyType
 
 from gateway.model import Config, Facts, Network, Tunnel
-from gateway.policy.dns import resolvers_of
 from gateway.policy.flows import (
     encrypted_flow,
-    forged_answers,
     guard_marks,
     in_tunnel,
     neighbours,
     no_mark_on_loopback,
     no_routes_by_loopback,
     plain_only,
-    question,
 )
 from gateway.policy.holes import holes
+from gateway.policy.question import forged_answers, question
 from gateway.policy.rules import (
     Accept,
     Chain,
@@ -163,4 +161,4 @@ def _connected(family: Family, tunnel: Tunnel, config: Config, facts: Facts) -> 
         if family.has(address):
             yield from in_tunnel(family, address, config.vpn_input_ports)
     for uplink in facts.uplinks:
-        yield from holes(family, uplink, config, resolvers_of(tunnel, config))
+        yield from holes(family, uplink, config, tunnel.dns)

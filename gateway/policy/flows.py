@@ -1,4 +1,4 @@
-"""Firewall rules for the encrypted flow, the tunnel itself, and what both need of the link."""
+"""Firewall rules for the encrypted flow, for the tunnel, and for what both need on the link."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -17,13 +17,10 @@ from gateway.policy.rules import (
     Ports,
     Reject,
     Rule,
-    SetConnmark,
     SetMark,
     Transport,
+    transport_of,
 )
-from gateway.policy.states import Query
-
-DNS = Ports.one(53)
 
 REDIRECT = 5
 """An ICMP type (RFC 792)."""
@@ -33,10 +30,7 @@ PASSED = "P14 passed the firewall"
 """The reasons of the rules that hold the two secret marks."""
 
 EXTRA_HEADERS = "P7 no options or extension headers"
-"""The reason of the rules that refuse what could say where a packet goes next."""
-
-QUESTION = 1
-"""The connection mark of the question for the endpoint's name on loopback."""
+"""The reason of the rules that refuse headers which can name the next hop of a packet."""
 
 NEW = frozenset({CtState.NEW})
 KNOWN = frozenset({CtState.ESTABLISHED})
@@ -52,19 +46,20 @@ ABOUT_ROUTES = {
     Family.IPV4: (REDIRECT,),
     Family.IPV6: (ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, REDIRECT_IPV6),
 }
-"""The types of messages that change routes, or ask for such."""
+"""The types of messages that change routes or ask for such messages."""
 
 LINK_LOCAL = ip_network("fe80::/10")
 NEIGHBOUR_MULTICAST = ip_network("ff02::1:ff00:0/104")
-"""Where neighbour solicitations are sent to (RFC 4291, section 2.7.1)."""
+"""The destinations of neighbour solicitations (RFC 4291, section 2.7.1)."""
 
 
 def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterator[ChainRule]:
-    """Yield what admits the encrypted flow, by everything that tells it from other packets (P3).
+    """Yield the rules that accept the encrypted flow, by everything that identifies it (P3).
 
-    The source port is taken by WireGuard's own socket. Against a raw socket that forges it stands
-    the mark (`marks`). What arriving packets get of it is for strict reverse-path filtering, which
-    asks the routing rules with the mark where src_valid_mark is set (net/ipv4/fib_frontend.c).
+    WireGuard's own socket has the source port. A raw socket can forge that port, but does not know
+    the mark (`marks`). Arriving packets get the visible part of the mark for strict reverse-path
+    filtering, which looks routes up with the mark if src_valid_mark is set (net/ipv4/
+    fib_frontend.c).
     """
     server, there, here = (
         ip_network(endpoint.address),
@@ -97,73 +92,11 @@ def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterat
     )
 
 
-def question(family: Family, interface: str, query: Query) -> Iterator[ChainRule]:
-    """Yield what lets our question for the endpoint's name pass by `interface` (P10).
-
-    The source port is taken by our own socket. Against a raw socket that forges it stands the
-    mark: random for each question, and not to be read without CAP_NET_ADMIN, since no routing rule
-    names it and the last chain takes it off, before a packet socket could be shown it
-    (SO_RCVMARK, Linux 5.19). On loopback the question comes in again: there its flow is known by
-    a connection mark that only the mark can give, and its port is left open, because Docker's
-    address translation has replaced it before any filter sees the packet.
-    """
-    if not family.has(query.resolver):
-        return
-    here, resolver = Ports.one(query.source_port), ip_network(query.resolver)
-    outward = Rule(
-        why="P10 the name of the endpoint",
-        verdict=Accept(),
-        out_interface=interface,
-        destination=resolver,
-        protocol=Transport.UDP,
-        source_ports=here,
-        mark=query.mark,
-    )
-    yield (
-        Chain.POSTROUTING,
-        Rule(why="P10 the mark is not shown", verdict=SetMark(0), mark=query.mark),
-    )
-    if query.resolver.is_loopback:
-        yield (
-            Chain.OUTPUT_MARK,
-            replace(outward, verdict=SetConnmark(QUESTION), destination_ports=DNS),
-        )
-        yield Chain.OUTPUT, outward
-        inward = replace(outward, in_interface=interface, out_interface=None, mark=None)
-        yield Chain.INPUT, replace(inward, connmark=QUESTION)
-        return
-    yield Chain.OUTPUT, replace(outward, destination_ports=DNS)
-    yield (
-        Chain.INPUT,
-        Rule(
-            why="P10 the address of the endpoint",
-            verdict=Accept(),
-            in_interface=interface,
-            source=resolver,
-            protocol=Transport.UDP,
-            source_ports=DNS,
-            destination_ports=here,
-        ),
-    )
-
-
-def forged_answers(family: Family, query: Query, loopback: str) -> Iterator[ChainRule]:
-    """Yield what keeps out answers to our question that only pretend to come from outside (P3).
-
-    Whoever chooses the endpoint's address sees where the gateway is. A workload with CAP_NET_RAW
-    could send itself packets in the resolver's name, which arrive by `loopback`.
-    """
-    if family.has(query.resolver) and not query.resolver.is_loopback:
-        source = ip_network(query.resolver)
-        why = "P3 a forged address of the endpoint"
-        yield Chain.INPUT, Rule(why=why, verdict=Drop(), in_interface=loopback, source=source)
-
-
 def no_routes_by_loopback(family: Family, loopback: str) -> Iterator[ChainRule]:
-    """Yield what keeps out messages about routes that pretend to come from a neighbour (P11).
+    """Yield the rules that drop messages about routes that arrive on `loopback` (P11).
 
-    A workload with CAP_NET_RAW can send them to itself by loopback, where the kernel believes them
-    like others. No one else sends any there.
+    A workload with CAP_NET_RAW can send them to itself, and the kernel accepts them as if a
+    neighbour had sent them. There is no legitimate sender on loopback.
     """
     protocol = ICMP_OF[family]
     for kind in ABOUT_ROUTES[family]:
@@ -180,10 +113,10 @@ def no_routes_by_loopback(family: Family, loopback: str) -> Iterator[ChainRule]:
 
 
 def no_mark_on_loopback(loopback: str, tunnel: Tunnel) -> Iterator[ChainRule]:
-    """Yield what keeps the encrypted flow, and so its mark, off loopback (P3).
+    """Yield the rule that keeps the encrypted flow, and so its mark, off loopback (P3).
 
-    A raw socket there could read it (SO_RCVMARK, Linux 5.19), if the endpoint were an address of
-    this host: one that whoever answers for the endpoint's name has chosen.
+    If the endpoint were an address of this host, a raw socket there could read the mark
+    (SO_RCVMARK, Linux 5.19). The answer to the query for the endpoint's name chooses the address.
     """
     yield (
         Chain.OUTPUT,
@@ -197,13 +130,13 @@ def no_mark_on_loopback(loopback: str, tunnel: Tunnel) -> Iterator[ChainRule]:
 
 
 def plain_only(uplinks: Iterable[Uplink]) -> Iterator[ChainRule]:
-    """Yield what refuses IPv4 options and IPv6 extension headers on `uplinks` (P7).
+    """Yield the rules that refuse IPv4 options and IPv6 extension headers on `uplinks` (P7).
 
-    A source route (RFC 791) or routing header (RFC 8200) names the hosts to pass on the way: a
-    router in a listed subnet that honours it would carry the packet out. Any process can set one,
-    by setsockopt IP_OPTIONS. Arriving ones are dropped as well, because the kernel answers a client
-    with the options that it sent, the route reversed (net/ipv4/ip_options.c, __ip_options_echo).
-    None of the gateway's own packets has any.
+    A source route (RFC 791) or routing header (RFC 8200) lists hosts that the packet must visit: a
+    router in a listed subnet that honours it would forward the packet. Any process can set one with
+    setsockopt IP_OPTIONS. Arriving ones are dropped as well, because the kernel answers a client
+    with the client's own options and the route reversed (net/ipv4/ip_options.c, __ip_options_echo).
+    The gateway's own packets have none.
     """
     for uplink in uplinks:
         rule = Rule(why=EXTRA_HEADERS, verdict=Drop(), extra_headers=True)
@@ -214,7 +147,7 @@ def plain_only(uplinks: Iterable[Uplink]) -> Iterator[ChainRule]:
 def in_tunnel(
     family: Family, address: Interface, ports: Iterable[PortRange]
 ) -> Iterator[ChainRule]:
-    """Yield what passes in the tunnel, from and to its `address` (P4, P9)."""
+    """Yield the rules for traffic in the tunnel, from and to its `address` (P4, P9)."""
     inward = Rule(
         why="P4 answers in the tunnel",
         verdict=Accept(),
@@ -223,17 +156,18 @@ def in_tunnel(
         ct_states=KNOWN,
     )
     yield Chain.INPUT, inward
-    # Errors and no more: connection tracking may call a new flow related to another one (helpers).
+    # Only errors: conntrack helpers may make a new flow RELATED to another one.
     errors = ICMP_OF[family]
     yield Chain.INPUT, replace(inward, protocol=errors, ct_states=ERRORS)
-    for port in ports:
+    for listed in ports:
+        protocol, destination_ports = transport_of(listed)
         yield (
             Chain.INPUT,
             replace(
                 inward,
                 why="P9 a listed port in the tunnel",
-                protocol=Transport(port.protocol),
-                destination_ports=Ports(port.first, port.last),
+                protocol=protocol,
+                destination_ports=destination_ports,
                 ct_states=NEW,
             ),
         )
@@ -249,15 +183,15 @@ def in_tunnel(
 
 
 def neighbours(family: Family, uplink: Uplink) -> Iterator[ChainRule]:
-    """Yield the neighbour discovery that IPv6 needs on a link where something may pass (P5).
+    """Yield the rules for neighbour discovery on a link where IPv6 may pass (P5).
 
-    It is what ARP is to IPv4, except that it runs over the firewall. Outwards it reaches the link
-    and nothing behind it.
+    It is what ARP is to IPv4, but it passes the firewall. Packets that leave reach the link and
+    nothing behind it.
 
-    Advertisements are accepted from the routers that are in use and from no others: each one can
-    make routes (RFC 4861, section 6.3.4), and any neighbour can call itself a router. A router is
-    in use while a route of the main table leads over its link-local address. The first such route
-    is older than the gateway, or an engine or operator sets it.
+    Router advertisements are accepted only from routers in use: an advertisement can add routes
+    (RFC 4861, section 6.3.4), and any neighbour can send one. A router is in use while a route of
+    the main table has its link-local address as gateway. The first such route is older than the
+    gateway, or an engine or operator adds it.
     """
     if family is not Family.IPV6:
         return
@@ -286,11 +220,11 @@ def neighbours(family: Family, uplink: Uplink) -> Iterator[ChainRule]:
 
 
 def guard_marks(facts: Facts) -> Iterator[ChainRule]:
-    """Yield what marks packets that passed, for the egress guard to know them by (P14).
+    """Yield the rules that mark packets that passed, so the egress guard knows them (P14).
 
-    The guard takes the mark off as a packet leaves. But the kernel also hands the sender's own
-    multicast back to it, from behind the last chain (net/ipv6/ip6_output.c, ip6_finish_output2),
-    and a raw socket may read the mark of what it receives (SO_RCVMARK, Linux 5.19).
+    The guard removes the mark as a packet leaves. But after the last chain the kernel also loops
+    multicast back to its sender (net/ipv6/ip6_output.c, ip6_finish_output2), and a raw socket can
+    read the mark of what it receives (SO_RCVMARK, Linux 5.19). So arriving packets lose it.
     """
     if facts.guard_mark is None:
         return

@@ -22,6 +22,7 @@ from gateway.policy.rules import (
     SetConnmark,
     SetMark,
     Transport,
+    transport_of,
 )
 
 NEW_OR_KNOWN = NEW | KNOWN
@@ -140,13 +141,14 @@ def _input_port(uplink: Uplink, address: Interface, ports: PortRange) -> Iterato
     the tunnel or on loopback does not have the mark, so its answers do not pass.
     """
     why, mark = "P8 a listed input port", reply_mark(uplink)
+    protocol, listening = transport_of(ports)
     inward = Rule(
         why=why,
         verdict=Accept(),
         in_interface=uplink.name,
         destination=ip_network(address.ip),
-        protocol=Transport(ports.protocol),
-        destination_ports=Ports(ports.first, ports.last),
+        protocol=protocol,
+        destination_ports=listening,
         connmark=mark,
         ct_states=NEW_OR_KNOWN,
         ct_direction=CtDirection.ORIGINAL,
@@ -163,8 +165,8 @@ def _input_port(uplink: Uplink, address: Interface, ports: PortRange) -> Iterato
             verdict=Accept(),
             out_interface=uplink.name,
             source=ip_network(address.ip),
-            protocol=Transport(ports.protocol),
-            source_ports=Ports(ports.first, ports.last),
+            protocol=protocol,
+            source_ports=listening,
             connmark=mark,
             ct_states=KNOWN,
             ct_direction=CtDirection.REPLY,

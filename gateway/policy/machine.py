@@ -31,6 +31,7 @@ handshakes. When the way to a server changes, waiting longer than PAUSE has no m
 from dataclasses import replace
 
 from gateway.model import Tunnel, TunnelStatus
+from gateway.policy.dns import with_addresses
 from gateway.policy.evidence import Pulse, foreign_change
 from gateway.policy.states import (
     Asking,
@@ -105,7 +106,9 @@ def _take(turn: Turn, reason: Reason, since: float, retry_at: float, detail: str
     """Return the state in which the candidate of `turn` is tried, from `retry_at` on."""
     if turn.candidate.names:
         return Resolving(turn, reason, since, retry_at, detail)
-    return Connecting(turn, turn.candidate.resolved({}), reason, since, retry_at, detail=detail)
+    return Connecting(
+        turn, with_addresses(turn.candidate, {}), reason, since, retry_at, detail=detail
+    )
 
 
 def _refused(state: State, event: Refused, now: float, chance: float) -> State:

@@ -5,7 +5,6 @@ from enum import StrEnum
 from ipaddress import ip_address
 
 from gateway.model import Address, Config, HealthProbe, Network, ProbeKind, Tunnel
-from gateway.policy.dns import resolvers_of
 from gateway.policy.routing import IPV4
 
 
@@ -46,7 +45,7 @@ def probe_for(tunnel: Tunnel, config: Config) -> Probe | None:
     at the server. A live server acknowledges it even if nothing answers it.
     """
     wanted: HealthProbe = config.health_probe
-    inside = [a for a in resolvers_of(tunnel, config) if _is_inside(a, tunnel, config)]
+    inside = [a for a in tunnel.dns if _is_inside(a, tunnel, config)]
     match wanted.kind:
         case ProbeKind.OFF:
             return None

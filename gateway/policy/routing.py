@@ -1,11 +1,11 @@
 """The routes and policy rules that the gateway wants, as data: the second barrier.
 
 The tunnel has a routing table of its own that ends in `unreachable`, and a rule that sends
-everything there before the main table is ever asked. The exceptions stand in front of it, each as
-narrow as it can be:
+everything there before the main table is used. The exceptions have smaller priorities, each as
+narrow as possible:
 
     100  marked packets of flows to an input port   the table of the uplink they came in on
-    101  answers from an input port                 the table of the uplink whose address they bear
+    101  answers from an input port                 the table of the uplink whose address they have
     110  the encrypted flow, by mark, to its endpoint                main
     120  the listed LAN subnets                                      main
     130  IPv4 on the same link as an uplink                          main
@@ -13,10 +13,10 @@ narrow as it can be:
     140  private networks                                            main, less its default route
     150  everything                                                  the tunnel's table
 
-Rule 130 opens nothing (the firewall refuses what no list names). It is there because the kernel
-answers an ARP request, under strict reverse-path filtering, only when the asker is routed back by
-the interface it asked on (net/ipv4/arp.c arp_process, net/ipv4/fib_frontend.c). IPv6 has no such
-rule: neighbour discovery asks no routing rule (net/ipv6/ndisc.c, ndisc_send_skb), and any
+Rule 130 opens nothing (the firewall refuses what no list names). Under strict reverse-path
+filtering, the kernel answers an ARP request only if the route to its sender uses the interface that
+it came in on (net/ipv4/arp.c arp_process, net/ipv4/fib_frontend.c). IPv6 has no such rule:
+neighbour discovery looks no routing rule up (net/ipv6/ndisc.c, ndisc_send_skb), and any
 neighbour could put a prefix on the link by a router advertisement (RFC 4861, section 4.6.2) and so
 take it out of the tunnel.
 
@@ -24,27 +24,25 @@ Rule 135 keeps such a neighbour from doing the same by rule 140 with the tunnel'
 addresses' prefixes, its resolvers, and the allowed IPs that are not everything.
 
 Rule 140 is for the engine: when it attaches a network, it asks for the way to the gateway of that
-network before we have heard of it, and makes the answer a default route (libnetwork,
-osl/route_linux.go, programGateway). Without the rule that would be one into the tunnel, or none. It
-stands in every state, because an uplink that is attached again is what a closed gateway waits for.
+network before the gateway knows it, and turns the answer into a default route (libnetwork,
+osl/route_linux.go, programGateway). Without the rule that route would lead into the tunnel, or be
+missing. The rule is there in every state, because a closed gateway may wait for such an uplink.
 
-Rule 100 is for packets that arrive: strict reverse-path filtering asks the rules with their mark.
-Rule 101 is for those that leave, by source address, transport and source port. A mark would come
+Rule 100 is for packets that arrive: strict reverse-path filtering looks routes up with their mark.
+Rule 101 is for packets that leave, by source address, transport and source port. A mark would come
 too late for them: the kernel looks a route up before it builds the answer to a client
-(tcp_v4_send_synack), and when a chain marks the packet and it is routed anew, the chains after that
-are still shown the interface of the first look-up (net/netfilter/core.c, nf_hook_slow).
+(tcp_v4_send_synack). If a chain then marks the packet and it is routed again, later chains still
+see the interface of the first look-up (net/netfilter/core.c, nf_hook_slow).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from itertools import product
-from typing import TypeVar
 
 from gateway.model import (
     INTERFACE,
     Address,
-    Candidate,
     Config,
     Facts,
     Network,
@@ -53,9 +51,6 @@ from gateway.model import (
     Uplink,
 )
 from gateway.policy import marks
-from gateway.policy.ways import uplink_to
-
-C = TypeVar("C", bound=Candidate)
 
 PRIORITY_FIRST = 1
 PRIORITY_ARRIVED = 100
@@ -70,7 +65,7 @@ PRIORITY_LAST = 199
 """Every policy rule with a priority from PRIORITY_FIRST to PRIORITY_LAST belongs to the gateway.
 
 That is everything between the kernel's own first rule, for the addresses of this host, and the last
-one here: a rule of others in front of these could lead packets past the tunnel's table.
+one here: a rule of another program before these could send packets past the tunnel's table.
 """
 
 TABLE_MAIN = 254
@@ -83,7 +78,7 @@ PRIVATE: tuple[Network, ...] = tuple(
 )
 """Where an engine takes its networks from, and link-local gateways (RFC 1918, RFC 4193).
 
-The other half of RFC 4193's block, fc00::/8, is assigned to nobody, but VPN providers use it."""
+The other half of RFC 4193's block, fc00::/8, is unassigned, but VPN providers use it."""
 
 METRIC_END = 1_000_000_000
 """The metric of the `unreachable` route that a table ends in: worse than any other."""
@@ -91,12 +86,6 @@ METRIC_END = 1_000_000_000
 IPV4, IPV6 = 4, 6
 
 DEFAULTS: dict[int, Network] = {IPV4: ip_network("0.0.0.0/0"), IPV6: ip_network("::/0")}
-
-OVERHEAD = 80
-"""Bytes that WireGuard adds to a packet at most: over IPv6; it is 60 over IPv4 (as wg-quick)."""
-
-SMALLEST_MTU = 1280
-"""The smallest MTU that IPv6 works with (RFC 8200, section 5)."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +104,8 @@ class TableRoute:
 class PolicyRule:
     """A policy rule of ip-rule(8): packets that match every field that is not None use `table`.
 
-    Of a mark the bits in `fwmask` count. With `but_default` the table's default route is left out
-    (suppress_prefixlength 0), and the next rule asked instead.
+    Only the bits in `fwmask` of a mark are compared. With `but_default` the table's default route
+    is ignored (suppress_prefixlength 0), and the next rule is used instead.
     """
 
     family: int
@@ -133,7 +122,7 @@ class PolicyRule:
 
 @dataclass(frozen=True)
 class Routing:
-    """All that the gateway's tables and its band of priorities should hold."""
+    """Everything that the gateway's tables and its range of priorities should hold."""
 
     routes: tuple[TableRoute, ...]
     rules: tuple[PolicyRule, ...]
@@ -170,32 +159,12 @@ LOCKED = Routing(
 
 
 def reply_mark(uplink: Uplink) -> int:
-    """Return the mark, which is also the table, of flows that came in by `uplink`."""
+    """Return the mark, which is also the table, of flows that came in through `uplink`."""
     return TABLE_UPLINKS + uplink.index
 
 
-def tunnel_mtu(tunnel: Tunnel, facts: Facts) -> int:
-    """Return the MTU of the tunnel in bytes: as configured, or the uplink's less the overhead."""
-    if tunnel.mtu is not None:
-        return tunnel.mtu
-    uplinks = [uplink_to(endpoint.address, facts) for endpoint in tunnel.endpoints]
-    path = min((uplink.mtu for uplink in uplinks if uplink), default=1500)
-    return max(SMALLEST_MTU, path - OVERHEAD)
-
-
-def fitted(tunnel: C, facts: Facts) -> C:
-    """Return `tunnel` without IPv6 addresses where the namespace has IPv6 switched off.
-
-    Docker switches it off in containers on networks without IPv6, and the kernel then refuses an
-    IPv6 address on any interface. IPv6 stays refused, as for a tunnel that never had it. A tunnel
-    with nothing else keeps its addresses: building it fails and says why.
-    """
-    kept = tuple(a for a in tunnel.addresses if a.version == IPV4 or facts.ipv6)
-    return replace(tunnel, addresses=kept) if kept else tunnel
-
-
 def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
-    """Return the routing that goes with a standing interface for `tunnel`."""
+    """Return the routing for `tunnel` once its interface exists."""
     inward = [
         TableRoute(network, TABLE_TUNNEL, INTERFACE)
         for peer in tunnel.peers
@@ -215,7 +184,7 @@ def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
             *_encrypted(tunnel),
             *_to_main(config.outbound_subnets, PRIORITY_LAN, "a listed LAN subnet"),
             *_to_main(_on_link(facts), PRIORITY_ON_LINK, "the same link as an uplink"),
-            *_named(tunnel, config),
+            *_named(tunnel),
             *LOCKED.rules,
         ),
     )
@@ -224,7 +193,7 @@ def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
 def routing_for_question(resolver: Address) -> Routing:
     """Return the routing while `resolver` is asked for the endpoint's name.
 
-    The rule has no mark, which would be there for all to read: the firewall asks for it.
+    The rule has no mark, because every process can read it; the firewall matches the mark.
     """
     if resolver.is_loopback:
         return LOCKED
@@ -233,16 +202,16 @@ def routing_for_question(resolver: Address) -> Routing:
 
 
 def without_interface(routing: Routing) -> Routing:
-    """Return what of `routing` can stand before the tunnel's interface does.
+    """Return the part of `routing` that does not use the tunnel's interface.
 
-    The way to the endpoint is part of it: WireGuard sends its first handshake as the link goes up.
+    The way to the endpoint is in it: WireGuard sends its first handshake as the link goes up.
     """
     routes = tuple(route for route in routing.routes if route.interface != INTERFACE)
     return replace(routing, routes=routes)
 
 
 def _reply_routes(uplink: Uplink, facts: Facts) -> tuple[TableRoute, ...]:
-    """Return the table that takes replies back by `uplink`: its share of the main table."""
+    """Return the table that sends replies through `uplink`: its part of the main table."""
     return tuple(
         TableRoute(r.destination, reply_mark(uplink), r.interface, r.gateway, metric=r.metric)
         for r in facts.routes
@@ -260,10 +229,9 @@ def _arrived_rules(uplink: Uplink) -> tuple[PolicyRule, ...]:
 
 
 def _answer_rules(uplink: Uplink, config: Config) -> tuple[PolicyRule, ...]:
-    """Return the rules that lead answers from input ports to the table of `uplink`.
+    """Return the rules that send answers from input ports to the table of `uplink`.
 
-    Rules on ports are known to the kernel since Linux 4.17; an older one is told by what it
-    reads back.
+    Rules with ports exist since Linux 4.17; an older kernel is detected when they are read back.
     """
     return tuple(
         PolicyRule(
@@ -312,11 +280,11 @@ def _on_link(facts: Facts) -> tuple[Network, ...]:
     )
 
 
-def _named(tunnel: Tunnel, config: Config) -> tuple[PolicyRule, ...]:
-    """Return the rules that keep the IPv6 networks in the tunnel which its configuration names."""
+def _named(tunnel: Tunnel) -> tuple[PolicyRule, ...]:
+    """Return the rules that keep the IPv6 networks of the configuration in the tunnel."""
     named: list[Network] = [
         *(address.network for address in tunnel.addresses),
-        *(ip_network(resolver) for resolver in tunnel.dns or config.dns),
+        *(ip_network(resolver) for resolver in tunnel.dns),
         *(network for peer in tunnel.peers for network in peer.allowed_ips),
     ]
     return tuple(

@@ -13,6 +13,8 @@ from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 from typing import Protocol as TypingProtocol
 
+from gateway.model import PortRange
+
 LONGEST_NAME = 15
 """Characters of the longest name of a link (IFNAMSIZ without the final zero)."""
 
@@ -95,6 +97,11 @@ class CtDirection(StrEnum):
 
     ORIGINAL = "ORIGINAL"
     REPLY = "REPLY"
+
+
+def transport_of(listed: PortRange) -> tuple[Transport, "Ports"]:
+    """Return the protocol and ports that a rule matches for ports of the configuration."""
+    return Transport(listed.protocol), Ports(listed.first, listed.last)
 
 
 @dataclass(frozen=True)

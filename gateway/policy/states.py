@@ -15,20 +15,24 @@ and five in a row do so by chance once in four million.
 
 
 class Reason(StrEnum):
-    """Why the tunnel is not carrying traffic."""
+    """Why the tunnel carries traffic or not: stable codes, with texts in `report.REASONS`."""
 
     STARTING = "starting"
-    NO_HANDSHAKE = "no handshake"
-    SILENT = "handshake but nothing received"
-    INTERFACE_LOST = "the tunnel's interface was lost"
-    MOVED = "the way to the server changed"
-    NOT_BUILT = "the tunnel could not be set up"
-    NOT_RESOLVED = "the endpoint's name could not be resolved"
-    RETURNING = "trying the first server again"
-    FIREWALL = "the firewall rules could not be put into force"
-    DRIFT = "firewall drift"
-    UNCHECKED = "the kernel could not be asked or changed for now"
-    KEPT_DOWN = "another program could send past the firewall"
+    NO_HANDSHAKE = "no_handshake"
+    SILENT = "server_silent"
+    INTERFACE_LOST = "interface_lost"
+    MOVED = "path_changed"
+    NOT_BUILT = "not_built"
+    NOT_RESOLVED = "name_not_resolved"
+    RETURNING = "trying_first_server"
+    FIREWALL = "firewall_failed"
+    DRIFT = "drift"
+    UNCHECKED = "kernel_unavailable"
+    KEPT_DOWN = "link_kept_down"
+    ANSWERS = "server_answers"
+    RESOLVER_SILENT = "resolver_silent"
+    STOPPING = "stopping"
+    HUNG = "hung"
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """The health endpoint: serves the last published status over HTTP and decides nothing.
 
-It runs on a loop and a thread of its own, so that it answers while the supervisor is busy and can
-say so when the supervisor hangs: a status that has not been renewed for STALE_AFTER seconds is
-answered with 503, whatever it says. A connection lasts TIME_LIMIT seconds at most, and when there
-are more than MOST_CONNECTIONS the oldest goes, so that clients which never finish their requests
-cannot keep one out that does.
+It runs on a loop and a thread of its own, so it answers while the supervisor is busy and can report
+that the supervisor hangs: if the status is older than STALE_AFTER seconds, the answer is 503,
+whatever the status says. A connection lasts TIME_LIMIT seconds at most. If there are more than
+MOST_CONNECTIONS, the oldest is closed, so clients that never finish their requests cannot keep
+others out.
 """
 
 import asyncio
@@ -18,7 +18,9 @@ from dataclasses import asdict
 import h11
 
 from gateway.errors import NetworkError
-from gateway.model import HostPort, Status
+from gateway.model import HostPort
+from gateway.policy.report import REASONS, Status
+from gateway.policy.states import Reason
 
 STALE_AFTER = 10.0
 """Seconds without a new status after which the supervisor counts as hung."""
@@ -36,57 +38,63 @@ Answer = tuple[int, str, bytes]
 
 
 class Board:
-    """Where the supervisor puts its last status, and the server finds it."""
+    """Holds the last status: the supervisor writes it, the server reads it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._status = Status(0.0, "starting", healthy=False, reason="starting", since=clock())
+        self._status = Status(0.0, "starting", healthy=False, reason=Reason.STARTING, since=clock())
 
     def publish(self, status: Status) -> None:
-        """Put `status` in place of the former one."""
+        """Replace the status."""
         self._status = status
 
     def health(self) -> Answer:
-        """Say whether workloads can use the network, and why not."""
-        told = self._told()
-        return (OK if told["healthy"] else UNAVAILABLE), JSON_TYPE, _json(told)
+        """Answer whether workloads can use the network, and why not."""
+        body = self._body()
+        return (OK if body["healthy"] else UNAVAILABLE), JSON_TYPE, _json(body)
 
     def liveness(self) -> Answer:
-        """Say whether the supervisor works; the tunnel may be down."""
-        return (UNAVAILABLE if self._is_stale() else OK), JSON_TYPE, _json(self._told())
+        """Answer whether the supervisor works; the tunnel may be down."""
+        return (UNAVAILABLE if self._is_stale() else OK), JSON_TYPE, _json(self._body())
 
     def metrics(self) -> Answer:
-        """Return everything that is counted, for Prometheus."""
+        """Answer with the status as metrics, for Prometheus."""
         from gateway.services import metrics  # noqa: PLC0415 - many are never scraped; it costs 7 MB
 
-        healthy = bool(self._told()["healthy"])
+        healthy = bool(self._body()["healthy"])
         text = metrics.exposition(self._status, self._clock(), healthy=healthy)
         return OK, metrics.CONTENT_TYPE, text
 
-    def _told(self) -> dict[str, object]:
-        told = describe(self._status, self._clock())
+    def _body(self) -> dict[str, object]:
+        body = describe(self._status, self._clock())
         if self._is_stale():
-            silence = self._clock() - self._status.at
-            reason = f"the gateway has told nothing new for {silence:.0f} s"
-            return told | {"healthy": False, "reason": reason}
-        return told
+            age = self._clock() - self._status.at
+            reason = f"{REASONS[Reason.HUNG]} for {age:.0f} s"
+            return body | {"healthy": False, "reason": reason, "reason_code": str(Reason.HUNG)}
+        return body
 
     def _is_stale(self) -> bool:
-        """Say whether the supervisor has been silent for too long, once it has begun to speak."""
+        """Return whether the last status is too old; before the first one, never."""
         return 0.0 < self._status.at < self._clock() - STALE_AFTER
 
 
 def describe(status: Status, now: float) -> dict[str, object]:
-    """Return `status` at `now` as the JSON object that clients get; ages are in seconds."""
-    told = asdict(status)
-    since, later = told.pop("since"), now - told.pop("at")
+    """Return `status` at `now` as the JSON object that clients get; ages are in seconds.
+
+    docs/health.md lists the fields.
+    """
+    body = asdict(status)
+    since, later = body.pop("since"), now - body.pop("at")
     for name in ("handshake_age", "verified_age"):
-        told[name] = None if told[name] is None else round(told[name] + later, 1)
-    told["state_age"] = round(now - since, 1)
-    told["reconnects"] = dict(status.reconnects)
-    told["refused"] = {f"{family} {way}": packets for family, way, packets in status.refused}
-    told["limits"] = list(status.limits)
-    return told
+        body[name] = None if body[name] is None else round(body[name] + later, 1)
+    body["state_age"] = round(now - since, 1)
+    body["reason"] = REASONS[status.reason]
+    body["reason_code"] = str(status.reason)
+    body["endpoints"] = [{"address": str(e.address), "port": e.port} for e in status.endpoints]
+    body["reconnects"] = dict(status.reconnects)
+    body["refused"] = {f"{family} {way}": packets for family, way, packets in status.refused}
+    body["limits"] = [asdict(limit) for limit in status.limits]
+    return body
 
 
 PATHS: dict[str, Callable[[Board], Answer]] = {
@@ -145,7 +153,7 @@ class _Connection(asyncio.Protocol):
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_REQUEST)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - tells mypy what TCP gives
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for mypy: the loop gives TCP this kind
         self._transport = transport
         self._deadline = asyncio.get_running_loop().call_later(TIME_LIMIT, transport.abort)
         self._others[self] = None
@@ -158,7 +166,7 @@ class _Connection(asyncio.Protocol):
         self._others.pop(self, None)
 
     def drop(self) -> None:
-        """End the connection without an answer."""
+        """Close the connection without an answer."""
         self._others.pop(self, None)
         self._transport.abort()
 
@@ -187,12 +195,12 @@ class _Connection(asyncio.Protocol):
 
 
 def respond(method: bytes, target: bytes, board: Board) -> Answer:
-    """Return the answer to a request; only GET and HEAD are known, and nothing changes anything."""
+    """Return the answer to a request; only GET and HEAD are allowed, and none changes anything."""
     if method not in (b"GET", b"HEAD"):
         return 405, TEXT_TYPE, b"only GET and HEAD\n"
     answer = PATHS.get(target.partition(b"?")[0].decode("ascii", "replace"))
     return answer(board) if answer else (404, TEXT_TYPE, b"not found\n")
 
 
-def _json(told: dict[str, object]) -> bytes:
-    return json.dumps(told).encode() + b"\n"
+def _json(body: dict[str, object]) -> bytes:
+    return json.dumps(body).encode() + b"\n"

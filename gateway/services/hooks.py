@@ -9,20 +9,20 @@ from gateway.errors import GatewayError
 from gateway.system import process
 
 TIME_LIMIT = 30.0
-"""Seconds after which a command is ended, with all that it has started."""
+"""Seconds after which a command is killed, with all processes that it has started."""
 
 LAST_TIME_LIMIT = 2.0
-"""Seconds that commands get when the gateway ends: who stops a container does not wait long."""
+"""Seconds that commands get when the gateway ends: `docker stop` does not wait long."""
 
 GRACE = 0.3
-"""Seconds that a command gets to end by itself when it is told to."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 class Hooks:
-    """Runs one command at a time, in order, without a shell; a failure is logged, no more.
+    """Runs one command at a time, in order, without a shell; a failure is only logged.
 
-    While one runs, only the last word is remembered: a tunnel that comes and goes faster than its
-    commands end does not make a queue of them.
+    While one runs, only the last request is kept: a tunnel that comes and goes faster than its
+    commands end does not build up a queue.
     """
 
     def __init__(
@@ -33,9 +33,9 @@ class Hooks:
         time_limit: float = TIME_LIMIT,
         last_time_limit: float = LAST_TIME_LIMIT,
     ) -> None:
-        """`up` and `down` are argument lists, empty for none.
+        """Take the argument lists `up` and `down`, empty for none.
 
-        Each run has `time_limit` seconds, and what is still to be done when the gateway ends
+        Each run has `time_limit` seconds. When the gateway ends, everything that remains has
         `last_time_limit` seconds together.
         """
         self._commands = {"VPN_UP_COMMAND": up, "VPN_DOWN_COMMAND": down}
@@ -56,9 +56,9 @@ class Hooks:
         self._want("VPN_DOWN_COMMAND")
 
     async def finish(self) -> None:
-        """Let the last word be done, but not for long; what is not done then is ended.
+        """Run the last request, but not for long; what is not done then is killed.
 
-        A command that is not the last word gives way to it at once.
+        A command that is not the last request is killed at once.
         """
         if self._work is None:
             return
@@ -77,7 +77,7 @@ class Hooks:
         self._work = asyncio.ensure_future(self._run_all())
 
     async def _run_all(self) -> None:
-        """Run what is to run, then what was wanted last meanwhile."""
+        """Run the current command, then the last one that was requested meanwhile."""
         while self._running is not None:
             argv = self._commands[self._running]
             if argv:
@@ -101,7 +101,7 @@ class Hooks:
             log.warning("command failed", problem=str(err))
 
     async def _end_or_limit(self, child: process.Child) -> None:
-        """Wait until `child` has ended or has had its time."""
+        """Wait until `child` has ended or its time is up."""
         enough = asyncio.ensure_future(self._enough.wait())
         either: list[asyncio.Future[Any]] = [child.exited, enough]
         await asyncio.wait(either, timeout=self._time_limit, return_when=asyncio.FIRST_COMPLETED)

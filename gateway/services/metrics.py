@@ -1,19 +1,23 @@
-"""The last status in the words of Prometheus; imported when it is first asked for."""
+"""The last status as Prometheus metrics; imported when it is first requested."""
 
 from collections.abc import Iterator
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from gateway.model import Status
+from gateway.policy.report import LimitCode, Status
+from gateway.policy.states import State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-STATES = ("locked", "resolving", "connecting", "connected", "stopping")
+ALL_STATES: tuple[type[State], ...] = get_args(State)
+
+STATES = tuple(kind.__name__.lower() for kind in ALL_STATES)
 
 
 def exposition(status: Status, now: float, *, healthy: bool) -> bytes:
-    """Return the text that a scrape gets; `healthy` is what /healthz would say."""
+    """Return the text for a scrape; `healthy` is the value that /healthz has."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(status, now, healthy=healthy))
     return generate_latest(registry)
@@ -38,7 +42,7 @@ class _Collector:
             "portcullis_healthy", "Whether workloads can use the network (1 or 0).", self._healthy
         )
         state = GaugeMetricFamily(
-            "portcullis_state", "The state that the gateway is in (1), and those that not (0).",
+            "portcullis_state", "The state that the gateway is in (1), and the others (0).",
             labels=["state"],
         )  # fmt: skip
         for name in STATES:
@@ -54,8 +58,15 @@ class _Collector:
                 status.handshake_age + self._now - status.at,
             )
         yield GaugeMetricFamily(
-            "portcullis_limits", "Promises that this machine cannot keep.", len(status.limits)
+            "portcullis_limits", "How many limits this host has.", len(status.limits)
         )
+        limits = GaugeMetricFamily(
+            "portcullis_limit", "Whether this host has the limit (1 or 0).", labels=["code"]
+        )
+        found = {limit.code for limit in status.limits}
+        for code in LimitCode:
+            limits.add_metric([code], code in found)
+        yield limits
 
     def _counters(self) -> Iterator[Metric]:
         status = self._status
@@ -66,7 +77,7 @@ class _Collector:
             "portcullis_sent_bytes", "Sent by the tunnel's interface.", status.sent
         )
         reconnects = CounterMetricFamily(
-            "portcullis_reconnects", "Tunnels lost, by reason.", labels=["reason"]
+            "portcullis_reconnects", "Tunnels lost, by reason code.", labels=["reason"]
         )
         for reason, times in status.reconnects:
             reconnects.add_metric([reason], times)
@@ -75,7 +86,7 @@ class _Collector:
             "portcullis_endpoint_switches", "Changes to another server.", status.switches
         )
         yield CounterMetricFamily(
-            "portcullis_drift", "Changes by somebody else that were put back.", status.drift
+            "portcullis_drift", "Changes by other programs that were reverted.", status.drift
         )
         refused = CounterMetricFamily(
             "portcullis_refused_packets",

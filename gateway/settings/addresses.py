@@ -58,13 +58,25 @@ def interface(text: str) -> Interface:
         ) from None
     check_form(value.ip, text)
     if value.ip.is_loopback or not is_a_host(value.ip):
-        raise ValueError(f"{safe_quote(text)} cannot be an address of the tunnel")
+        raise ValueError(
+            f"{safe_quote(text)} cannot be an address of the tunnel, because {value.ip} is "
+            f"{_kind(value.ip)}; write the address that your provider gives"
+        )
     if not value.network.prefixlen:
         raise ValueError(
             f"{safe_quote(text)} has a /0 prefix, which puts every address on the tunnel's link; "
             f"write {value.ip} alone, or the prefix length that your provider gives"
         )
     return value
+
+
+def _kind(value: Address) -> str:
+    """Return what kind of address no host of a network can have."""
+    if value.is_loopback:
+        return "a loopback address"
+    if value.is_multicast:
+        return "a multicast address"
+    return "the unspecified address" if value.is_unspecified else "a reserved address"
 
 
 def interfaces(text: str) -> tuple[Interface, ...]:

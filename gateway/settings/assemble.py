@@ -5,12 +5,12 @@ sources -> schema (pydantic-settings) -> tunnels, with quickfiles -> checks -> L
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.errors import Notice
-from gateway.model import Backend, Candidate, Config, HealthProbe, HostPort, Implementation
+from gateway.model import Backend, Config, HealthProbe, HostPort, Implementation
 from gateway.settings import checks, compat, fields, quickfiles, tunnels
 from gateway.settings.addresses import listen_address
 from gateway.settings.findings import Findings
@@ -118,6 +118,7 @@ def _config(
         checks.lan_against_tunnel(subnets, tunnel, where, findings)
         checks.resolvers(tunnel, subnets, findings)
         checks.probe_inside(probe, tunnel, subnets, findings)
+        checks.endpoint_resolver(given.wireguard_endpoint_resolver, tunnel, findings)
         checks.listen_port(tunnel, input_ports, _where(given.firewall_input_ports), findings)
     if not candidates:
         return None
@@ -128,8 +129,7 @@ def _config(
             "DNS in its WireGuard file. There is no default: a resolver sees every name",
         )
     return Config(
-        tunnels=_tunnels(candidates),
-        dns=candidates[0].dns.value,
+        tunnels=tuple(each.tunnel for each in candidates),
         outbound_subnets=subnets,
         input_ports=input_ports,
         vpn_input_ports=vpn_input_ports,
@@ -141,13 +141,6 @@ def _config(
         up_command=_value(given.vpn_up_command, ()),
         down_command=_value(given.vpn_down_command, ()),
     )
-
-
-def _tunnels(candidates: Sequence[SourcedTunnel]) -> tuple[Candidate, ...]:
-    """Return the tunnels, each with its own resolvers unless all have the same."""
-    if all(each.dns.value == candidates[0].dns.value for each in candidates):
-        return tuple(each.tunnel for each in candidates)
-    return tuple(replace(each.tunnel, dns=each.dns.value) for each in candidates)
 
 
 def _value(given: Sourced[T] | None, default: T) -> T:

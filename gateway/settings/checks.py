@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Final
 
-from gateway.model import HealthProbe, HostPort, Network, PortRange, ProbeKind, Protocol
+from gateway.model import Address, HealthProbe, HostPort, Network, PortRange, ProbeKind, Protocol
 from gateway.settings.addresses import covers_family, simplified
 from gateway.settings.findings import Findings, joined
 from gateway.settings.sourced import Kind, Sourced
@@ -32,6 +32,13 @@ def check_tunnel(tunnel: SourcedTunnel, findings: Findings) -> None:
                 "address at which the internet reaches the server",
             )
         _check_keys(peer, tunnel, findings)
+    for server in tunnel.dns.value:
+        if server in own:
+            findings.problem(
+                tunnel.dns.origin.where,
+                f"the resolver {server} is the tunnel's own address, where no server answers; "
+                "write your provider's resolver",
+            )
     _check_peers(tunnel, findings)
     _report_coverage(tunnel, findings)
 
@@ -199,6 +206,18 @@ def health_server(server: HostPort, input_ports: Sequence[PortRange], findings: 
             "HEALTH_SERVER_ADDRESS",
             f"port {server.port} can be reached only from this namespace until "
             f"FIREWALL_INPUT_PORTS lists {server.port}/tcp",
+        )
+
+
+def endpoint_resolver(
+    given: Sourced[Address] | None, tunnel: SourcedTunnel, findings: Findings
+) -> None:
+    """Refuse to look the server's name up at the tunnel's own address."""
+    if given and any(given.value == address.ip for address in tunnel.addresses.value):
+        findings.problem(
+            given.origin.where,
+            f"{given.value} is the tunnel's own address, but the server's name is looked up before "
+            "there is a tunnel; write a resolver that is reached without it",
         )
 
 

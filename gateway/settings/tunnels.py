@@ -71,7 +71,7 @@ class SourcedTunnel:
 
     @property
     def tunnel(self) -> Candidate:
-        """The values alone, without the resolvers."""
+        """The values alone."""
         return Candidate(
             private_key=self.private_key.value,
             addresses=self.addresses.value,
@@ -79,6 +79,7 @@ class SourcedTunnel:
             listen_port=self.listen_port.value,
             fwmark=self.fwmark.value,
             mtu=self.mtu.value,
+            dns=self.dns.value,
         )
 
 

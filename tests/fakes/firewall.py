@@ -2,6 +2,7 @@
 
 from gateway.errors import FirewallError
 from gateway.firewall.xtables.render import render
+from gateway.policy.report import Limit
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
 
 OPEN = dict.fromkeys(Chain, "ACCEPT")
@@ -16,7 +17,7 @@ class FakeFirewall:
     """
 
     name = "fake"
-    limits: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     def __init__(self) -> None:
         self.rules: dict[tuple[Family, Chain], tuple[Rule, ...]] = {}

@@ -20,12 +20,12 @@ from gateway.model import (
     Facts,
     Interface,
     PeerStatus,
-    Status,
     Tunnel,
     TunnelStatus,
 )
 from gateway.policy.firewall import closed
 from gateway.policy.probing import Probe
+from gateway.policy.report import Status
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Accept, Chain, Family, Ruleset
 from gateway.policy.states import Query

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from gateway.model import INTERFACE, Config, Facts, Network, Tunnel, Uplink
-from gateway.policy.flows import QUESTION
+from gateway.policy.question import QUESTION
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import Family
 from gateway.policy.states import Connected, Connecting, Resolving, State
@@ -141,7 +141,7 @@ def _hole_out(state: Connected, config: Config, uplink: Uplink, packet: Packet) 
     onward = packet.state in {"NEW", "ESTABLISHED"} and packet.direction == "ORIGINAL"
     listed = any(packet.destination in subnet for subnet in config.outbound_subnets)
     names = (packet.has_ports(UDP) or packet.has_ports(TCP)) and packet.destination_port in NAMES
-    resolvers = state.tunnel.dns or config.dns
+    resolvers = state.tunnel.dns
     echo = packet.has_ports(ICMP if packet.family is Family.IPV4 else ICMPV6) and (
         packet.icmp_type == (8 if packet.family is Family.IPV4 else 128)
     )

@@ -101,7 +101,7 @@ def tunnels(draw: st.DrawFn) -> Tunnel:
         tuple(peers),
         listen_port=draw(st.sampled_from([51820, 40000])),
         fwmark=draw(st.sampled_from([0xCA6C, 1, 0x8123_4567])),
-        dns=tuple(draw(st.lists(st.sampled_from(RESOLVERS), max_size=1))),
+        dns=tuple(draw(st.lists(st.sampled_from(RESOLVERS), max_size=2, unique=True))),
     )
 
 
@@ -132,7 +132,6 @@ def situations(draw: st.DrawFn) -> Situation:
     tunnel = draw(tunnels())
     config = Config(
         (tunnel,),
-        dns=tuple(draw(st.lists(st.sampled_from(RESOLVERS), max_size=2, unique=True))),
         outbound_subnets=tuple(draw(st.lists(st.sampled_from(SUBNETS), max_size=3, unique=True))),
         input_ports=tuple(draw(st.lists(port_ranges(), max_size=2))),
         vpn_input_ports=tuple(draw(st.lists(port_ranges(), max_size=2))),
@@ -163,7 +162,7 @@ def addresses_of(situation: Situation, family: Family) -> list[IPv4Address | IPv
         *(address.ip for tunnel in config.tunnels for address in tunnel.addresses),
         *(endpoint.address for tunnel in config.tunnels for endpoint in tunnel.endpoints),
         *(subnet[-1] for subnet in config.outbound_subnets),
-        *config.dns,
+        *(resolver for tunnel in config.tunnels for resolver in tunnel.dns),
         *RESOLVERS,
         *map(ip_address, strangers),
     ]

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
 from gateway.firewall.nft.guard import Guard
-from gateway.policy import limits
+from gateway.policy import report
 from tests.lab.frames import Frame
 from tests.lab.gateway import Gateway
 from tests.lab.process import PATIENCE
@@ -125,7 +126,8 @@ def got_through(workload: Workload, kind: str, **arguments: object) -> bool:
     return workload.probe(kind, **(arguments | wait)).result in {"answered", "connected"}
 
 
-def limits_here(lab: Lab) -> list[str]:
-    """Return what health has to tell on this kernel, which must have the egress guard."""
+def limits_here(lab: Lab) -> list[dict[str, str]]:
+    """Return the limits in health on this kernel, which must have the egress guard."""
     guard = lab.gateway_namespace.inside(Guard.find)
-    return list(limits.of_guard(routed=guard.routed, in_advance=guard.in_advance))
+    found = report.limits_of_guard(routed=guard.routed, in_advance=guard.in_advance)
+    return [asdict(limit) for limit in found]

@@ -20,10 +20,13 @@ FIELDS = {
     "state": str,
     "healthy": bool,
     "reason": str,
+    "reason_code": str,
     "endpoint": str,
     "received": int,
     "sent": int,
+    "endpoints": list,
     "firewall": str,
+    "guard": bool,
     "tunnel": str,
     "limits": list,
 }

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gateway.policy.limits import NO_GUARD
+from gateway.policy.report import LimitCode
 from tests.lab.capture import Capture
 from tests.lab.frames import addressed_to
 from tests.lab.internet import INTERNET, LAN_HOST, LAN_SUBNETS, OUTSIDER
@@ -73,13 +73,14 @@ def test_without_the_egress_guard_the_limit_is_told_with_its_remedy(lab: Lab) ->
     gateway.workload(capabilities=None).run("sh", "-ec", WITHOUT_NFT)
     gateway.start(gateway.env(FIREWALL_BACKEND="iptables"))
     told = gateway.wait_healthy().body["limits"]
-    (limit,) = [each for each in told if each.startswith(NO_GUARD)]
-    assert "nft is not installed" in limit
-    assert "cap_drop: [NET_RAW]" in limit
-    assert gateway.events(event="this machine cannot keep every promise", limit=limit)
+    (limit,) = [each for each in told if each["code"] == LimitCode.NO_GUARD]
+    assert "nft is not installed" in limit["text"]
+    assert "cap_drop: [NET_RAW]" in limit["remedy"]
+    assert gateway.status().body["guard"] is False
+    assert gateway.events(event="reduced protection on this host", code="no_guard")
     code, shown = gateway.execute(*gateway.argv, "status")
     assert code == 0
-    assert limit in shown
+    assert f"{limit['text']}; {limit['remedy']}" in shown
     assert told == json.loads(gateway.execute(*gateway.argv, "status", "--json")[1])["limits"]
     frame = {"host": INTERNET[0].ipv4, "device": "eth0", "source": lab.uplink.gateway.ipv4}
     lab.workload.probe("packet", **frame, marker="no-guard")
@@ -99,7 +100,7 @@ def test_a_mark_that_the_user_chose_is_shown_and_lets_a_raw_socket_reach_the_end
     gateway.start({"LOG_LEVEL": "debug", "LOG_FORMAT": "json"}).wait_healthy()
     assert f"fwmark {CHOSEN_MARK:#x} " in lab.workload.run("ip", "rule", "show")
     told = gateway.status().body["limits"]
-    assert [limit for limit in told if "FwMark" in limit], "it is told"
+    assert LimitCode.CHOSEN_MARK in {limit["code"] for limit in told}
     own, endpoint = lab.uplink.gateway.ipv4, lab.server.endpoint.ipv4
     flow = {"host": endpoint, "source": own, "source_port": PORT, "port": PORT}
     lab.workload.probe("forged", **flow, mark=CHOSEN_MARK, marker="known-mark")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.policy.report import LimitCode
 from tests.lab.errors import LabError
 from tests.lab.gateway import Gateway
 from tests.lab.process import PATIENCE, eventually
@@ -77,7 +78,7 @@ def stops(gateway: Gateway) -> None:
 def names_problem(gateway: Gateway) -> str:
     """Return what health says of names, if anything."""
     limits = gateway.status().body.get("limits", ())
-    return "".join(limit for limit in limits if "names do not resolve" in limit)
+    return "".join(limit["text"] for limit in limits if limit["code"] == LimitCode.NO_NAMES)
 
 
 @pytest.mark.promise("P10")

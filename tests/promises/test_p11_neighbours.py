@@ -240,7 +240,7 @@ def test_a_tunnel_with_the_uplinks_address_is_not_built(lab: Lab) -> None:
     lab.gateway_namespace.ip(f"addr del {CLIENT.ipv4}/32 dev eth0")
     gateway.wait_healthy(20)
     lab.gateway_namespace.ip(f"addr add {CLIENT.ipv4}/32 dev eth0")
-    assert "the tunnel's interface was lost" in gateway.wait_unhealthy(5).body["reconnects"]
+    assert "interface_lost" in gateway.wait_unhealthy(5).body["reconnects"]
 
 
 # -- forwarding -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.policy.report import LimitCode
 from gateway.policy.states import Reason
 from tests.lab.capture import Capture
 from tests.lab.container import GATEWAY_CAPABILITIES
@@ -247,9 +248,9 @@ def test_without_net_raw_the_gateway_says_that_it_cannot_stop_them(lab: Lab) -> 
     gateway = lab.gateway(capabilities=kept)
     gateway.start(gateway.env(FIREWALL_BACKEND="nftables"))
     limits = gateway.wait_healthy().body["limits"]
-    (told,) = [limit for limit in limits if limit.startswith("AF_XDP sockets are not stopped")]
-    assert "add NET_RAW to cap_add of the gateway" in told
-    assert "cap_drop: [NET_RAW]" in told
+    (limit,) = [limit for limit in limits if limit["code"] == LimitCode.NO_QUEUES]
+    assert "add NET_RAW to cap_add of the gateway" in limit["remedy"]
+    assert "cap_drop: [NET_RAW]" in limit["remedy"]
     assert "copy 0" in salvo(lab), "it is true"
 
 
@@ -268,7 +269,7 @@ def test_a_link_that_was_kept_down_has_its_guard_when_it_comes_up(lab: Lab) -> N
     eventually(lambda: "bound" in holder.output(), timeout=5, what="the queue to be taken")
     gateway = lab.gateway().start()
     eventually(
-        lambda: gateway.status().body.get("reason") == Reason.KEPT_DOWN,
+        lambda: gateway.status().body.get("reason_code") == Reason.KEPT_DOWN,
         timeout=10,
         what="the link to be kept down",
     )

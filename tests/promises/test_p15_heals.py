@@ -99,7 +99,7 @@ def test_a_lost_interface_is_rebuilt_at_once_and_nothing_leaves_meanwhile(
     since = time.monotonic()
     broken(lab)
     loss = wait_for_loss(gateway, told)
-    assert (loss["new"], loss["reason"]) == ("connecting", "the tunnel's interface was lost")
+    assert (loss["new"], loss["reason"]) == ("connecting", "interface_lost")
     wait_for_traffic(lab, SOON)
     assert time.monotonic() - since < promised(SOON)
     assert gateway.wait_healthy().body["reason"] == "the server answers"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.policy.report import LimitCode
 from tests.lab.gateway import Gateway
 from tests.lab.process import eventually
 from tests.lab.server import INSIDE, RESOLVED
@@ -62,7 +63,7 @@ def test_a_file_that_cannot_be_written_is_told_and_leaks_nothing(lab: Lab) -> No
     gateway.workload(capabilities=None).run("mount", "-o", "remount,ro,bind", "/etc/resolv.conf")
     gateway.start()
     health = gateway.wait_healthy()
-    assert any("names do not resolve" in limit for limit in health.body["limits"])
+    assert LimitCode.NO_NAMES in {limit["code"] for limit in health.body["limits"]}
     before = gateway.workload().probe("resolve", name="a.example")
     assert before.result == "error"
     assert lab.leaks(gateway.started_at + 1) == []

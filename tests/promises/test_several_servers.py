@@ -87,7 +87,7 @@ def a_death() -> None:
             dying.restore()
         body = gateway.status().body
         assert body["switches"] == 2
-        assert body["reconnects"] == {"handshake but nothing received": 2}
+        assert body["reconnects"] == {"server_silent": 2}
         flood.stop()
         assert lab.leaks(gateway.started_at + 1) == []
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway import settings
+from gateway.commands.verify.answer import answer_from
 from gateway.commands.verify.held import compared, look
 from gateway.commands.verify.lines import Line
 from gateway.commands.verify.report import RED_WITHIN
@@ -240,10 +241,10 @@ def test_what_is_otherwise_in_the_kernel_is_read_back(
 def wrong(lab: Lab, gateway: Gateway, told: dict[str, Any] | None = None) -> list[Line]:
     """Compare what the kernel holds, as the command does, with what health has `told`."""
     config = settings.load(gateway.environment).config
-    told = told or gateway.status().body
+    answer = answer_from(told or gateway.status().body)
 
     def look_and_compare() -> list[Line]:
-        lines = compared(config, told, look(config, told, Links(INTERFACE)))
+        lines = compared(config, answer, look(config, answer, Links(INTERFACE)))
         return [line for line in lines if not line.ok]
 
     return lab.gateway_namespace.inside(look_and_compare)

@@ -19,7 +19,7 @@ IMPORTS = {
     "firewall": {"errors", "model", "policy", "system"},
     "lock": {"errors", "system"},
     "log": {"system"},
-    "services": {"errors", "model", "system"},
+    "services": {"errors", "model", "policy", "system"},
     "tunnel": {"errors", "model", "system"},
     "system": {"errors", "model", "policy"},
     "policy": {"model"},
@@ -72,9 +72,6 @@ LONG = {
     "gateway/daemon/loop.py",
     "gateway/daemon/main.py",
     "gateway/firewall/nft/guard.py",
-    "gateway/model.py",
-    "gateway/policy/flows.py",
-    "gateway/policy/routing.py",
 }
 
 ADAPTERS = [path for path in MODULES if path.parts[len(GATEWAY.parts)] in NAMESPACED]

@@ -104,7 +104,7 @@ def test_env_files_stand_under_the_services_own_variables(tmp_path: Path) -> Non
     )
     loaded = load(tmp_path, text)
     assert loaded.log.level == "error"
-    assert [str(one) for one in loaded.config.dns] == ["10.64.0.1"]
+    assert [str(one) for one in loaded.config.tunnels[0].dns] == ["10.64.0.1"]
     assert [str(one) for one in loaded.config.outbound_subnets] == ["10.1.0.0/16"]
     (problem, *_) = problems(
         tmp_path, SERVICE.replace("    environment:", "    env_file: none\n    environment:")
@@ -183,7 +183,7 @@ def test_files_that_compose_makes_itself_are_read(tmp_path: Path) -> None:
     text = yaml.safe_dump({"services": {"gateway": service}, **top})
     loaded = load(tmp_path, text, {"WG_KEY": PRIVATE, "DNS": "10.2.0.77"})
     assert loaded.config.tunnels[0].private_key == Secret(PRIVATE)
-    assert [str(one) for one in loaded.config.dns] == ["10.2.0.77"]
+    assert [str(one) for one in loaded.config.tunnels[0].dns] == ["10.2.0.77"]
     assert "is readable by every user" not in told(loaded)
     found = problems(tmp_path, text)
     assert any(
@@ -254,7 +254,7 @@ def test_what_stands_twice_is_told(tmp_path: Path) -> None:
     entries = [f"{name}={text}" for name, text in COMPLETE.items()]
     service = {"environment": [*entries, "DNS_ADDRESS=10.64.0.9"]}
     loaded = load(tmp_path, yaml.safe_dump({"services": {"gateway": service}}))
-    assert [str(one) for one in loaded.config.dns] == ["10.64.0.9"]
+    assert [str(one) for one in loaded.config.tunnels[0].dns] == ["10.64.0.9"]
     assert "environment has DNS_ADDRESS twice; the last one counts" in told(loaded)
 
 

@@ -90,7 +90,6 @@ def test_a_gluetun_file_works_by_changing_the_image(tmp_path: Path) -> None:
     after = load(tmp_path, "gluetun: after")
     assert before.config.tunnels == after.config.tunnels
     assert before.config.tunnels[0].private_key == Secret(PRIVATE)
-    assert before.config.dns == after.config.dns
     assert before.config.outbound_subnets == after.config.outbound_subnets
     assert before.config.vpn_input_ports == after.config.vpn_input_ports
     for line in (

@@ -2,28 +2,33 @@
 
 import json
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
-from gateway.model import Status
+from gateway.model import Endpoint
+from gateway.policy.report import Limit, LimitCode, Status
+from gateway.policy.states import Reason
 from gateway.services.health import STALE_AFTER, Board, respond
 
 HEALTHY = Status(
     at=100.0,
     state="connected",
     healthy=True,
-    reason="the server answers",
+    reason=Reason.ANSWERS,
     since=40.0,
     endpoint="198.51.100.1:51820",
+    endpoints=(Endpoint(ip_address("198.51.100.1"), 51820),),
     handshake_age=12.0,
     received=1000,
     sent=2000,
     firewall="iptables",
+    guard=False,
     tunnel="kernelspace",
     verified_age=1.0,
-    reconnects=(("no handshake", 2),),
+    reconnects=((Reason.NO_HANDSHAKE, 2),),
     refused=(("ipv4", "out", 7),),
-    limits=("packet sockets are not stopped",),
+    limits=(Limit(LimitCode.NO_GUARD, "packet sockets are not stopped", "remedy"),),
 )
 
 
@@ -68,19 +73,24 @@ def test_health_says_200_and_everything_that_is_promised(board: Board, path: byt
         "state": "connected",
         "healthy": True,
         "reason": "the server answers",
+        "reason_code": "server_answers",
         "detail": "",
         "endpoint": "198.51.100.1:51820",
+        "endpoints": [{"address": "198.51.100.1", "port": 51820}],
         "handshake_age": 12.0,
         "received": 1000,
         "sent": 2000,
         "firewall": "iptables",
+        "guard": False,
         "tunnel": "kernelspace",
         "drift": 0,
         "verified_age": 1.0,
-        "reconnects": {"no handshake": 2},
+        "reconnects": {"no_handshake": 2},
         "switches": 0,
         "refused": {"ipv4 out": 7},
-        "limits": ["packet sockets are not stopped"],
+        "limits": [
+            {"code": "no_guard", "text": "packet sockets are not stopped", "remedy": "remedy"}
+        ],
         "state_age": 60.0,
     }
 
@@ -104,6 +114,7 @@ def test_a_status_that_is_not_renewed_is_not_believed(board: Board, clock: Clock
     answer = respond(b"GET", b"/healthz", board)
     assert answer[0] == 503
     assert "nothing new for 10 s" in str(body(answer)["reason"])
+    assert body(answer)["reason_code"] == Reason.HUNG
     assert respond(b"GET", b"/livez", board)[0] == 503
 
 
@@ -131,12 +142,14 @@ def test_metrics_say_the_same_for_prometheus(board: Board, clock: Clock) -> None
         "portcullis_healthy 1.0",
         'portcullis_state{state="connected"} 1.0',
         'portcullis_state{state="connecting"} 0.0',
+        'portcullis_limit{code="no_guard"} 1.0',
+        'portcullis_limit{code="no_queues"} 0.0',
         "portcullis_state_age_seconds 61.0",
         "portcullis_handshake_age_seconds 13.0",
         "portcullis_limits 1.0",
         "portcullis_received_bytes_total 1000.0",
         "portcullis_sent_bytes_total 2000.0",
-        'portcullis_reconnects_total{reason="no handshake"} 2.0',
+        'portcullis_reconnects_total{reason="no_handshake"} 2.0',
         "portcullis_endpoint_switches_total 0.0",
         "portcullis_drift_total 0.0",
         'portcullis_refused_packets_total{direction="out",family="ipv4"} 7.0',

@@ -26,6 +26,7 @@ from gateway.policy.machine import (
     backoff,
     step,
 )
+from gateway.policy.report import is_healthy
 from gateway.policy.states import (
     RESOLVER_FAILURES,
     Asking,
@@ -50,7 +51,6 @@ from gateway.policy.states import (
     Stopping,
     Turn,
 )
-from gateway.policy.telling import is_healthy
 
 NOW = 1000.0
 PEER = Peer("public", Endpoint(ip_address("198.51.100.1"), 51820), EVERYTHING)

@@ -1,19 +1,23 @@
 """The whole policy as text: what each state allows, in the words of the three kernel tools.
 
 A reviewer reads the files in tests/golden and sees the security argument. After a change of the
-policy on purpose, `GOLDEN=write` writes them anew, and the difference is what is to be reviewed.
+policy on purpose, `GOLDEN=write` writes them again, and the difference is what is to be reviewed.
 """
 
 import os
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.xtables import render as render_iptables
+from gateway.model import Candidate, Config, Facts
 from gateway.policy.firewall import ruleset_for
+from gateway.policy.marks import WHOLE, with_secret_mark
 from gateway.policy.routing import (
     LOCKED,
     PolicyRule,
@@ -23,9 +27,9 @@ from gateway.policy.routing import (
     routing_for_question,
 )
 from gateway.policy.rules import Family
-from gateway.policy.states import Connected, Connecting, Resolving
+from gateway.policy.states import Connected, Connecting, Resolving, State, Turn
 from tests.conftest import skip_or_fail
-from tests.scenarios import SCENARIOS
+from tests.scenarios import FLOW_MARK, SCENARIOS
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -37,7 +41,7 @@ def words(thing: TableRoute | PolicyRule) -> str:
             f"-{thing.family} rule add priority {thing.priority}",
             f"from {thing.source}" if thing.source else "",
             f"to {thing.destination}" if thing.destination else "",
-            f"fwmark {thing.fwmark:#x}" if thing.fwmark else "",
+            _fwmark(thing),
             _from_ports(thing),
             f"lookup {thing.table}",
             "suppress_prefixlength 0" if thing.but_default else "",
@@ -55,6 +59,14 @@ def words(thing: TableRoute | PolicyRule) -> str:
     return " ".join(filter(None, parts))
 
 
+def _fwmark(rule: PolicyRule) -> str:
+    """Return the words for the mark of a rule; ip leaves a mask of all bits out."""
+    if not rule.fwmark:
+        return ""
+    mask = "" if rule.fwmask == WHOLE else f"/{rule.fwmask:#x}"
+    return f"fwmark {rule.fwmark:#x}{mask}"
+
+
 def _from_ports(rule: PolicyRule) -> str:
     """Return the words for the source ports of a rule."""
     ports = rule.source_ports
@@ -68,7 +80,11 @@ def routing_text(routing: Routing) -> str:
 
 def rendered(name: str) -> dict[str, str]:
     """Return the text of each golden file of the scenario `name`, by suffix."""
-    state, config, facts = SCENARIOS[name]
+    return rendered_of(*SCENARIOS[name])
+
+
+def rendered_of(state: State, config: Config, facts: Facts) -> dict[str, str]:
+    """Return the text of each kind of golden file for a situation."""
     ruleset = ruleset_for(state, config, facts)
     routing = LOCKED
     if isinstance(state, Connecting | Connected):
@@ -91,6 +107,42 @@ def test_the_policy_reads_as_its_golden_files_say(name: str) -> None:
         for suffix, text in texts.items():
             (GOLDEN / f"{name}.{suffix}").write_text(text, "utf-8")
     assert texts == {suffix: (GOLDEN / f"{name}.{suffix}").read_text("utf-8") for suffix in texts}
+
+
+WITH_TUNNEL = [name for name in SCENARIOS if isinstance(SCENARIOS[name][0], Connecting | Connected)]
+DRAWN = [name for name in WITH_TUNNEL if name != "connected-chosen-mark"]
+
+
+@pytest.mark.parametrize("number", [0, 1, 0x7FFF_FFFF, 0x1234_ABCE])
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_real_gateway_has_the_golden_rules_apart_from_the_secret_bits(
+    name: str, number: int
+) -> None:
+    """The mark is drawn as a gateway draws it; no other word of any kind of text depends on it."""
+    state, config, facts = SCENARIOS[name]
+    assert isinstance(state, Connecting | Connected)
+    unmarked = Config((Candidate(**vars(state.tunnel) | {"fwmark": None}),))
+    (drawn,) = with_secret_mark(unmarked, number).tunnels
+    assert drawn.fwmark is not None
+    tunnel = replace(state.tunnel, fwmark=drawn.fwmark)
+    texts = rendered_of(replace(state, tunnel=tunnel, turn=Turn((tunnel,))), config, facts)
+    for suffix, text in texts.items():
+        golden = (GOLDEN / f"{name}.{suffix}").read_text("utf-8")
+        assert text == re.sub(rf"\b{FLOW_MARK:#x}\b", f"{drawn.fwmark:#x}", golden), suffix
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_shown_bit_is_in_the_golden_files_and_the_secret_bits_are_not_in_routes(
+    name: str,
+) -> None:
+    """Everyone can read the rules of ip; the firewall's rules need CAP_NET_ADMIN."""
+    texts = {path.suffix: path.read_text("utf-8") for path in GOLDEN.glob(f"{name}.*")}
+    assert "fwmark 0x80000000/0x80000000" in texts[".routes"]
+    assert f"{FLOW_MARK:#x}" not in texts[".routes"]
+    assert f"{FLOW_MARK:#x}" in texts[".nft"]
+    if SCENARIOS[name][2].uplinks:
+        assert "meta mark set 0x80000000 " in texts[".nft"]
+        assert "--set-xmark 0x80000000/0xffffffff" in texts[".ipt4"] + texts[".ipt6"]
 
 
 def test_every_golden_file_belongs_to_a_scenario() -> None:

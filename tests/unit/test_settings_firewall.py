@@ -197,6 +197,45 @@ def test_a_subnet_in_the_tunnel_and_outside_is_told(tmp_path: Path) -> None:
         ({"WIREGUARD_MTU": "1279"}, "WIREGUARD_MTU", "too small for the tunnel's IPv6 address"),
         ({"WIREGUARD_ENDPOINT_IP": "10.64.1.2"}, "WIREGUARD_ENDPOINT_IP", "is the tunnel's own"),
         (
+            {"DNS_ADDRESS": "10.64.0.1,10.64.1.2"},
+            "DNS_ADDRESS",
+            "the resolver 10.64.1.2 is the tunnel's own address, where no server answers; write",
+        ),
+        ({"DNS_ADDRESS": "fd7d::2"}, "DNS_ADDRESS", "the resolver fd7d::2 is the tunnel's own"),
+        (
+            {"WIREGUARD_ENDPOINT_RESOLVER": "10.64.1.2"},
+            "WIREGUARD_ENDPOINT_RESOLVER",
+            "10.64.1.2 is the tunnel's own address, but the server's name is looked up before",
+        ),
+        (
+            {"WIREGUARD_ADDRESSES": "127.0.0.5/32"},
+            "WIREGUARD_ADDRESSES",
+            "because 127.0.0.5 is a loopback address; write the address that your provider gives",
+        ),
+        ({"WIREGUARD_ADDRESSES": "::1"}, "WIREGUARD_ADDRESSES", "::1 is a loopback address"),
+        (
+            {"WIREGUARD_ADDRESSES": "224.0.0.1/32"},
+            "WIREGUARD_ADDRESSES",
+            "because 224.0.0.1 is a multicast address; write the address that your provider gives",
+        ),
+        ({"WIREGUARD_ADDRESSES": "ff02::1"}, "WIREGUARD_ADDRESSES", "is a multicast address"),
+        ({"WIREGUARD_ADDRESSES": "0.0.0.0"}, "WIREGUARD_ADDRESSES", "the unspecified address"),
+        (
+            {"WIREGUARD_ADDRESSES": "255.255.255.255/32"},
+            "WIREGUARD_ADDRESSES",
+            "is a reserved address",
+        ),
+        (
+            {"FIREWALL_OUTBOUND_SUBNETS": "10.64.1.0/24"},
+            "FIREWALL_OUTBOUND_SUBNETS",
+            "10.64.1.0/24 contains the tunnel's own address 10.64.1.2",
+        ),
+        (
+            {"FIREWALL_OUTBOUND_SUBNETS": "fd7d::/64"},
+            "FIREWALL_OUTBOUND_SUBNETS",
+            "fd7d::/64 contains the tunnel's own address fd7d::2",
+        ),
+        (
             {"WIREGUARD_PUBLIC_KEY": COMPLETE["WIREGUARD_PRIVATE_KEY"]},
             "WIREGUARD_PUBLIC_KEY",
             "the public key is your private key",
@@ -210,6 +249,12 @@ def test_a_tunnel_that_contradicts_itself_is_refused(
     (problem,) = problems({**COMPLETE, **changes}, tmp_path)
     assert problem.startswith(f"{name}: ")
     assert reason in problem
+
+
+def test_the_address_of_another_tunnel_may_be_a_resolver(tmp_path: Path) -> None:
+    """Control: an address next to the tunnel's own is refused by none of these checks."""
+    near = {"DNS_ADDRESS": "10.64.1.1", "WIREGUARD_ENDPOINT_RESOLVER": "10.64.1.3"}
+    settings.load({**COMPLETE, **near}, tmp_path)
 
 
 def test_an_address_that_stands_twice_is_used_once(tmp_path: Path) -> None:

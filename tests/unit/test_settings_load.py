@@ -52,9 +52,9 @@ def test_the_least_set_of_variables_makes_a_whole_configuration(tmp_path: Path) 
                 private_key=Secret(PRIVATE),
                 addresses=(ip_interface("10.64.1.2/32"), ip_interface("fd7d::2/128")),
                 peers=(CandidatePeer(PUBLIC, endpoint, EVERYTHING),),
+                dns=(ip_address("10.64.0.1"),),
             ),
         ),
-        dns=(ip_address("10.64.0.1"),),
     )
 
 
@@ -296,7 +296,7 @@ def test_who_you_are_comes_from_the_file_and_how_you_talk_from_the_variable(tmp_
     assert (peer.public_key, str(peer.endpoint)) == (OTHER_PUBLIC, "198.51.100.9:51820")
     assert (tunnel.mtu, peer.persistent_keepalive) == (1300, 20)
     assert peer.allowed_ips == (ip_network("10.0.0.0/8"),)
-    assert loaded.config.dns == (ip_address("10.64.0.1"),)
+    assert loaded.config.tunnels[0].dns == (ip_address("10.64.0.1"),)
     for name, winner in [
         ("WIREGUARD_PRIVATE_KEY", "/config/wg0.conf line 2"),
         ("WIREGUARD_ADDRESSES", "/config/wg0.conf line 3"),
@@ -373,7 +373,6 @@ def test_several_files_in_the_folder_are_candidates_in_order(tmp_path: Path, fol
         Secret(made_up_key(number)) for number in (51, 52, 50)
     ]
     assert [str(tunnel.dns[0]) for tunnel in config.tunnels] == ["10.2.0.6", "10.2.0.7", "10.2.0.5"]
-    assert config.dns == config.tunnels[0].dns
     found = problems({"WIREGUARD_ENDPOINT_IP": "203.0.113.7"}, tmp_path)
     assert found == [
         "WIREGUARD_ENDPOINT_IP: does not say which of the 3 wg-quick files it is for; remove it"
@@ -439,7 +438,7 @@ def test_without_a_resolver_the_remedy_is_told(tmp_path: Path) -> None:
     """Nothing is chosen silently: whoever is asked sees every name."""
     environ = {name: text for name, text in COMPLETE.items() if name != "DNS_ADDRESS"}
     loaded = settings.load(environ, tmp_path)
-    assert loaded.config.dns == ()
+    assert loaded.config.tunnels[0].dns == ()
     assert "DNS_ADDRESS: is not set, so no names resolve" in told(loaded)
 
 
@@ -488,5 +487,5 @@ def test_a_preshared_key_that_the_file_has_not_is_told(tmp_path: Path) -> None:
 def test_a_resolver_that_stands_twice_is_one(tmp_path: Path) -> None:
     """Resolvers are few, and the same one again answers no better."""
     loaded = settings.load({**COMPLETE, "DNS_ADDRESS": "10.64.0.1,10.64.0.2,10.64.0.1"}, tmp_path)
-    assert [str(one) for one in loaded.config.dns] == ["10.64.0.1", "10.64.0.2"]
+    assert [str(one) for one in loaded.config.tunnels[0].dns] == ["10.64.0.1", "10.64.0.2"]
     assert "DNS_ADDRESS: 10.64.0.1 is listed twice; once is enough" in told(loaded)

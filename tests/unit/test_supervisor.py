@@ -30,15 +30,17 @@ DNS = ip_address("10.2.0.1")
 def server(address: str) -> Tunnel:
     """Return a candidate with this endpoint."""
     peer = Peer("cHVibGlj", Endpoint(ip_address(address), 51820), EVERYTHING)
-    return replace(IPV4_ONLY, peers=(peer,))
+    return replace(IPV4_ONLY, peers=(peer,), dns=(DNS,))
 
 
 NAMED = replace(
-    IPV4_ONLY, peers=(Peer("cHVibGlj", NamedEndpoint("vpn.example", 51820), EVERYTHING),)
+    IPV4_ONLY,
+    peers=(Peer("cHVibGlj", NamedEndpoint("vpn.example", 51820), EVERYTHING),),
+    dns=(DNS,),
 )
-ONE = Config((server(FIRST),), dns=(DNS,))
-TWO = Config((server(FIRST), server(SECOND)), dns=(DNS,))
-BY_NAME = Config((NAMED,), dns=(DNS,))
+ONE = Config((server(FIRST),))
+TWO = Config((server(FIRST), server(SECOND)))
+BY_NAME = Config((NAMED,))
 
 
 def kills(world: World, *addresses: str) -> Callable[[], None]:
@@ -524,7 +526,7 @@ def test_a_silent_resolver_is_a_reason_of_its_own_within_a_minute() -> None:
         world.resolver_answers = True
 
     world.run((30, fall_silent), (120, speak), until=180)
-    assert "resolver" in world.at(90).reason
+    assert world.at(90).reason == Reason.RESOLVER_SILENT
     assert (world.at(90).healthy, world.at(90).state) == (False, "connected")
     assert world.at(179).healthy
 

@@ -1,22 +1,30 @@
 """`gateway verify` without a kernel: which ways it tries, and what it makes of the answers."""
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
 import pytest
 
+from gateway.commands.verify.answer import Answer, answer_from
 from gateway.commands.verify.attempts import ANSWERED, SENT, SILENT
-from gateway.commands.verify.held import connected_with, marks_in
+from gateway.commands.verify.held import connected_with
 from gateway.commands.verify.lines import judged
 from gateway.commands.verify.packets import frame, udp_packet
 from gateway.commands.verify.trials import TARGETS, on_a_link, quick, trials
 from gateway.commands.verify.witness import goes_nowhere
+from gateway.firewall.marks import FLOW, PASSED_FIREWALL
+from gateway.firewall.nft import marks as nft_marks
 from gateway.firewall.nft import render as render_nftables
-from gateway.firewall.xtables import render as render_iptables
+from gateway.firewall.nft.listing import parse_words
+from gateway.firewall.xtables import marks as xt_marks
+from gateway.firewall.xtables.entry import Entry, Part
 from gateway.model import EVERYTHING, Endpoint, Facts, NamedEndpoint, Peer, Tunnel
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.marks import SHOWN
-from gateway.policy.rules import Family
+from gateway.policy.report import Limit, LimitCode, status_of
+from gateway.policy.states import Reason
+from gateway.services.health import describe
 from tests.scenarios import (
     DUAL,
     GUARD_MARK,
@@ -25,6 +33,7 @@ from tests.scenarios import (
     IPV4_ONLY,
     ONE_UPLINK,
     SERVER4,
+    SERVER6,
     TWO_UPLINKS,
     connected,
 )
@@ -32,6 +41,11 @@ from tests.scenarios import (
 SECRET = SHOWN | 0x1234567
 INSIDE4 = [ip_address("10.2.0.2")]
 INSIDE6 = [ip_address("10.2.0.2"), ip_address("fd02::2")]
+
+
+def at(address: str, port: int = 51820) -> Endpoint:
+    """Return an endpoint."""
+    return Endpoint(ip_address(address), port)
 
 
 def names(facts: Facts, tunnel: Tunnel | None = None) -> list[str]:
@@ -112,26 +126,99 @@ def test_a_trial_is_judged_by_what_was_seen(
 
 
 @pytest.mark.parametrize("tunnel", [IPV4_ONLY, DUAL], ids=["ipv4", "ipv6"])
-def test_the_two_marks_are_found_in_the_rules_of_either_firewall(tunnel: Tunnel) -> None:
-    """As iptables-save and as nft write them; the marks of other rules are no mistake for them."""
+def test_the_two_marks_are_found_in_the_rules_that_nft_lists(tunnel: Tunnel) -> None:
+    """By chain and comment, so that the marks of other rules are not taken for them."""
     secret = replace(tunnel, fwmark=SECRET)
     rules = ruleset_for(connected(secret), replace(HOLES, tunnels=(secret,)), GUARDED)
-    legacy = "\n".join(render_iptables.render(rules, family) for family in Family)
-    assert marks_in(legacy) == (SECRET, GUARD_MARK)
-    text = render_nftables.render(rules)
-    assert marks_in(text) == (SECRET, GUARD_MARK)
-    assert marks_in("") == (None, None)
+    held = parse_words(render_nftables.render_chains(rules))
+    found = [
+        nft_marks.mark_of(held[f"chain {chain.name.lower()}"], why)
+        for chain, why in (FLOW, PASSED_FIREWALL)
+    ]
+    assert found == [SECRET, GUARD_MARK]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "",
+        'meta mark 0x1 accept comment "another"',
+        'accept comment "why"',
+        'meta mark comment "why"',
+        'meta mark set ct mark comment "why"',
+        'meta mark "open comment "why',
+    ],
+)
+def test_a_rule_without_the_comment_or_a_mark_has_none(rule: str) -> None:
+    """Other programs may have added rules. Control: the next rule has the mark."""
+    assert nft_marks.mark_of([rule], "why") is None
+    assert nft_marks.mark_of([rule, 'meta mark 0x7 accept comment "why"'], "why") == 7
+
+
+COMMENT = Part("comment", "", 0, b"why".ljust(256, b"\0"))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (Part("mark", "", 1, (7).to_bytes(4, "little")), COMMENT, Part("", "ACCEPT")),
+        (COMMENT, Part("MARK", "", 2, (7).to_bytes(4, "little") + b"\xff" * 4)),
+    ],
+    ids=["match", "target"],
+)
+def test_a_mark_is_found_in_the_bytes_of_the_legacy_tables(parts: tuple[Part, ...]) -> None:
+    """By the comment of the rule; a rule without one, or without a mark, has none."""
+    assert xt_marks.mark_of([Entry(b"", ()), Entry(b"", parts)], "why") == 7
+    assert xt_marks.mark_of([Entry(b"", parts)], "wh") is None
+    assert xt_marks.mark_of([Entry(b"", (COMMENT, Part("mark", "", 1, b"\1")))], "why") is None
+
+
+def test_an_answer_of_another_kind_counts_as_missing() -> None:
+    """Any workload can listen on the port while the gateway is not running."""
+    strange = {
+        "state": 1,
+        "healthy": "yes",
+        "reason": None,
+        "reason_code": [],
+        "verified_age": "1",
+        "drift": {},
+        "firewall": 0,
+        "endpoints": [1, {"address": "x", "port": 1}, {"address": "::1", "port": "1"}],
+        "limits": [None, "no_guard", {"code": "no_guard"}],
+    }
+    assert answer_from(strange) == answer_from({}) == Answer()
+    assert answer_from({"limits": {}, "endpoints": "::1"}) == Answer()
+
+
+@pytest.mark.parametrize("value", [True, None, "false", 0])
+def test_the_guard_is_checked_unless_health_says_that_there_is_none(value: object) -> None:
+    """Only `false` leaves the comparison out; the texts of limits decide nothing."""
+    limit = {"code": "x", "text": "packet sockets are not stopped", "remedy": "y"}
+    assert answer_from({"guard": value, "limits": [limit]}).guard
+    assert not answer_from({"guard": False}).guard
+
+
+def test_what_health_serves_is_what_verify_reads() -> None:
+    """Endpoints, limits and the guard arrive as they are published."""
+    tunnel = replace(DUAL, fwmark=SECRET)
+    limit = Limit(LimitCode.NO_QUEUES, "text", "remedy")
+    status = replace(status_of(connected(tunnel), 5.0), guard=True, limits=(limit,), drift=3)
+    answer = answer_from(json.loads(json.dumps(describe(status, 5.0))))
+    assert answer.endpoints == tunnel.endpoints
+    assert (answer.state, answer.reason_code, answer.drift) == ("connected", Reason.ANSWERS, 3)
+    assert (answer.guard, answer.limits) == (True, ("text; remedy [no_queues]",))
+    assert str(SECRET) not in json.dumps(describe(status, 5.0))
 
 
 def test_the_connected_server_is_known_by_endpoint_and_addresses() -> None:
     """Not by its place in the list."""
     other = replace(IPV4_ONLY, addresses=(ip_interface("10.9.0.2/32"),))
     candidates = [other, IPV4_ONLY, DUAL]
-    assert connected_with(candidates, "198.51.100.10:51820", INSIDE4) == IPV4_ONLY
-    assert connected_with(candidates, "[2001:db8:100::10]:443", INSIDE6) == DUAL
-    assert connected_with(candidates, "[2001:db8:100::10]:443", INSIDE4) is None
-    assert connected_with(candidates, "198.51.100.99:51820", INSIDE4) is None
-    assert connected_with(candidates, "", INSIDE4) is None
+    assert connected_with(candidates, (SERVER4,), INSIDE4) == IPV4_ONLY
+    assert connected_with(candidates, (SERVER6,), INSIDE6) == DUAL
+    assert connected_with(candidates, (SERVER6,), INSIDE4) is None
+    assert connected_with(candidates, (at("198.51.100.99"),), INSIDE4) is None
+    assert connected_with(candidates, (), INSIDE4) is None
 
 
 def test_a_server_by_name_is_known_by_the_address_that_it_has_now() -> None:
@@ -141,16 +228,16 @@ def test_a_server_by_name_is_known_by_the_address_that_it_has_now() -> None:
         Peer("c2Vjb25k", NamedEndpoint("b.example", 51820), EVERYTHING),
     )
     named = replace(IPV4_ONLY, peers=peers)
-    found = connected_with([named], "198.51.100.1:51820, 198.51.100.2:51820", INSIDE4)
+    found = connected_with([named], (at("198.51.100.1"), at("198.51.100.2")), INSIDE4)
     assert found is not None
     assert found.endpoints == tuple(
         Endpoint(ip_address(f"198.51.100.{number}"), 51820) for number in (1, 2)
     )
-    both = connected_with([named], "198.51.100.1:51820", INSIDE4)
+    both = connected_with([named], (at("198.51.100.1"),), INSIDE4)
     assert both is not None
     assert both.endpoints == (Endpoint(ip_address("198.51.100.1"), 51820),)
-    assert connected_with([named], "198.51.100.1:443", INSIDE4) is None
-    assert connected_with([named], "a.example:51820, b.example:51820", INSIDE4) is None
+    assert connected_with([named], (at("198.51.100.1", 443),), INSIDE4) is None
+    assert connected_with([named], (), INSIDE4) is None
 
 
 @pytest.mark.parametrize(("source", "version"), [("192.0.2.1", 4), ("2001:db8::1", 6)])

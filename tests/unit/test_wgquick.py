@@ -12,7 +12,8 @@ import pytest
 from gateway import settings
 from gateway.commands.check.explain import explain
 from gateway.model import Secret
-from gateway.policy import limits
+from gateway.policy import report
+from gateway.policy.dns import with_addresses
 from gateway.policy.marks import SHOWN, with_secret_mark
 from gateway.settings import wgquick
 from tests.configurations import (
@@ -92,8 +93,8 @@ def test_a_chosen_mark_is_used_whatever_its_value(tmp_path: Path, mark: str) -> 
     """51820 is the number that wg-quick(8) chooses itself: the likeliest one in a file."""
     loaded = load(tmp_path, QUICK.replace("[Peer]", f"FwMark = {mark}\n[Peer]"))
     (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
-    assert tunnel.resolved({}).fwmark == int(mark, 0)
-    assert [limit for limit in limits.of_config(loaded.config) if "FwMark" in limit]
+    assert with_addresses(tunnel, {}).fwmark == int(mark, 0)
+    assert list(report.limits_of_config(loaded.config))
     row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
     assert row.split()[1:] == [hex(int(mark, 0)), "/config/wg0.conf", "line", "6"]
 
@@ -104,12 +105,12 @@ def test_without_a_mark_a_secret_one_is_drawn(tmp_path: Path, mark: str | None) 
     line = f"FwMark = {mark}\n" if mark else ""
     loaded = load(tmp_path, QUICK.replace("[Peer]", f"{line}[Peer]"))
     (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
-    assert tunnel.resolved({}).fwmark == SHOWN | 0x1234567
-    assert not [limit for limit in limits.of_config(loaded.config) if "FwMark" in limit]
+    assert with_addresses(tunnel, {}).fwmark == SHOWN | 0x1234567
+    assert not list(report.limits_of_config(loaded.config))
     row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
     assert row.split("  ")[-1].strip() == "default"
     with pytest.raises(ValueError, match="no firewall mark"):
-        loaded.config.tunnels[0].resolved({})
+        with_addresses(loaded.config.tunnels[0], {})
 
 
 def test_commands_are_named_and_never_run(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_blanks_separate_addresses_and_resolvers_too(tmp_path: Path) -> None:
     )
     config = load(tmp_path, text).config
     assert [str(address.ip) for address in config.tunnels[0].addresses] == ["10.2.0.2", "10.2.0.3"]
-    assert [str(address) for address in config.dns] == ["10.2.0.1", "10.2.0.9"]
+    assert [str(address) for address in config.tunnels[0].dns] == ["10.2.0.1", "10.2.0.9"]
     put(tmp_path, "/config/wg0.conf", QUICK.replace("10.2.0.1", "10.2.0.1;10.2.0.9"))
     (problem,) = problems({}, tmp_path)
     assert "line 4: DNS '10.2.0.1;10.2.0.9' is not an IP address" in problem

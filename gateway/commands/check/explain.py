@@ -21,7 +21,7 @@ def explain(loaded: Loaded) -> str:
     """Return the effective configuration as text for a person; secrets appear as `set`."""
     text: list[str] = []
     several = len(loaded.tunnels) > 1
-    differ = any(tunnel.dns for tunnel in loaded.config.tunnels)
+    differ = len({tunnel.dns for tunnel in loaded.config.tunnels}) > 1
     for number, tunnel in enumerate(loaded.tunnels, 1):
         head = f"Tunnel {number} of {len(loaded.tunnels)}" if several else "Tunnel"
         rows = [*_tunnel(tunnel), *([_dns(tunnel)] if differ else []), *_peers(tunnel)]
@@ -83,7 +83,7 @@ def _common(loaded: Loaded) -> Iterator[Line]:
         ),
         ("FIREWALL_INPUT_PORTS", _list(config.input_ports), given.firewall_input_ports),
         ("FIREWALL_VPN_INPUT_PORTS", _list(config.vpn_input_ports), given.firewall_vpn_input_ports),
-        ("DNS_ADDRESS", _list(config.dns), loaded.tunnels[0].dns),
+        ("DNS_ADDRESS", _list(config.tunnels[0].dns), loaded.tunnels[0].dns),
         (
             "WIREGUARD_ENDPOINT_RESOLVER",
             str(config.endpoint_resolver or "the container's"),

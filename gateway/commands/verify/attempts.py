@@ -1,4 +1,4 @@
-"""One attempt to get something out: a socket with options, and in a word what became of it."""
+"""One attempt to send something: a socket with options, and the result in one word."""
 
 import errno
 import mmap
@@ -18,10 +18,10 @@ SENT = "the kernel took it"
 SILENT = "no answer"
 
 DISCARD = 9
-"""The port of RFC 863, where nobody is bothered."""
+"""The discard port (RFC 863): a packet that gets there does no harm."""
 DNS_PORT = 53
 WAIT = 1.0
-"""Seconds that an answer may take; what is refused is refused at once."""
+"""Seconds that an answer may take; a refusal comes at once."""
 
 EXPERIMENT = 253
 """A protocol number for experiments (RFC 3692)."""
@@ -30,12 +30,12 @@ SOL_PACKET = 263
 PACKET_QDISC_BYPASS = 20
 
 Attempt = Callable[[bytes], str]
-"""Sends the marker that it is given, and returns what came of it: a word above, or an errno."""
+"""Sends the given marker and returns the result: a word above, or the name of an errno."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a socket asks for: a device, a source, a firewall mark. Empty and 0 ask for nothing."""
+    """The options of a socket: device, source, firewall mark. Empty and 0 set nothing."""
 
     device: str = ""
     source: str = ""
@@ -43,7 +43,7 @@ class Options:
     mark: int = 0
 
     def set_on(self, channel: socket.socket) -> None:
-        """Ask for all of it. Raises OSError."""
+        """Set all of them. Raises OSError."""
         if self.device:
             channel.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.device.encode())
         if self.mark:
@@ -65,7 +65,7 @@ def udp(target: Address, options: Options = NONE, port: int = DISCARD) -> Attemp
             channel.sendto(marker, (str(target), port))
             return SENT
 
-    return _told(attempt)
+    return _reporting(attempt)
 
 
 def tcp(target: Address, options: Options = NONE) -> Attempt:
@@ -76,7 +76,7 @@ def tcp(target: Address, options: Options = NONE) -> Attempt:
             channel.connect((str(target), DISCARD))
             return ANSWERED
 
-    return _told(attempt)
+    return _reporting(attempt)
 
 
 def raw(target: Address, options: Options = NONE) -> Attempt:
@@ -87,12 +87,12 @@ def raw(target: Address, options: Options = NONE) -> Attempt:
             channel.sendto(marker, (str(target), 0))
             return SENT
 
-    return _told(attempt)
+    return _reporting(attempt)
 
 
 @dataclass(frozen=True)
 class Datagram:
-    """The addresses and ports of a datagram that is made by hand."""
+    """The addresses and ports of a datagram that is built byte by byte."""
 
     source: Address
     target: Address
@@ -100,23 +100,23 @@ class Datagram:
     port: int = DISCARD
 
     def packet(self, payload: bytes) -> bytes:
-        """Return it as a whole IP packet."""
+        """Return the whole IP packet."""
         return udp_packet(self.source, self.target, (self.source_port, self.port), payload)
 
 
 def forged(wanted: Datagram, options: Options = NONE) -> Attempt:
-    """Return the attempt to send a packet whose source nobody checks, by a raw socket (raw(7))."""
+    """Return the attempt to send a packet with any source, through a raw socket (raw(7))."""
 
     def attempt(marker: bytes) -> str:
         with _open(wanted.target, socket.SOCK_RAW, options, socket.IPPROTO_RAW) as channel:
             channel.sendto(wanted.packet(marker), (str(wanted.target), 0))
             return SENT
 
-    return _told(attempt)
+    return _reporting(attempt)
 
 
 def framed(wanted: Datagram, device: str, *, bypass: bool = False, mark: int = 0) -> Attempt:
-    """Return the attempt to put a whole frame on the link `device`, past every queue or not."""
+    """Return the attempt to put a whole frame on the link `device`, with or without its queue."""
 
     def attempt(marker: bytes) -> str:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as channel:
@@ -127,13 +127,14 @@ def framed(wanted: Datagram, device: str, *, bypass: bool = False, mark: int = 0
             channel.send(frame(wanted.packet(marker)))
             return SENT
 
-    return _told(attempt)
+    return _reporting(attempt)
 
 
 def by_queue(device: str) -> Attempt:
-    """Return the attempt to get a queue of the link `device`, by which any frame could be sent.
+    """Return the attempt to get a queue of the link `device`, which could send any frame.
 
-    Nothing is sent: who has the queue is not asked again (AF_XDP, see `gateway.system.xdp`).
+    Nothing is sent: the owner of a queue needs no further permission (AF_XDP, see
+    `gateway.system.xdp`).
     """
 
     def attempt(_marker: bytes) -> str:
@@ -141,7 +142,7 @@ def by_queue(device: str) -> Attempt:
             xdp.bound(socket.if_nametoindex(device), 0, memory).close()
         return SENT
 
-    return _told(attempt)
+    return _reporting(attempt)
 
 
 def dns(resolver: Address, kind: int, options: Options = NONE) -> Attempt:
@@ -161,7 +162,7 @@ def dns(resolver: Address, kind: int, options: Options = NONE) -> Attempt:
             channel.send(question)
             return ANSWERED if channel.recv(512) else SILENT
 
-    return _told(attempt)
+    return _reporting(attempt)
 
 
 def _open(target: Address, kind: int, options: Options, protocol: int = 0) -> socket.socket:
@@ -176,8 +177,8 @@ def _open(target: Address, kind: int, options: Options, protocol: int = 0) -> so
     return channel
 
 
-def _told(attempt: Attempt) -> Attempt:
-    """Return `attempt` with the kernel's refusal told by the name of its error."""
+def _reporting(attempt: Attempt) -> Attempt:
+    """Return `attempt` with errors turned into results: a refusal is the name of its errno."""
 
     def run(marker: bytes) -> str:
         try:

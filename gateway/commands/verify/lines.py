@@ -1,4 +1,4 @@
-"""What `gateway verify` says: line by line what was tried, what happened, whether that is right."""
+"""The lines of `gateway verify`: what was tried, what happened, and whether that is right."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ class Line:
 
 
 def judged(name: str, result: str, *, leaks: int, is_shown: bool = True) -> Line:
-    """Return the line for a trial: its `result` in a word, and how many `leaks` a witness saw.
+    """Return the line for a trial: its `result` in one word, and how many `leaks` a witness saw.
 
-    Where no witness could have seen anything (`is_shown` False), only a refusal will do.
+    If no witness could have seen a packet (`is_shown` False), only a refusal is ok.
     """
     taken = result in {SENT, SILENT}
     if leaks or result == ANSWERED:
         return Line(name, f"{result}, and it LEFT", ok=False)
     if taken and not is_shown:
-        return Line(name, f"{result}, and nothing says that it was REFUSED", ok=False)
+        return Line(name, f"{result}, and nothing shows that it was REFUSED", ok=False)
     happened = f"{result}, and nothing left in clear" if taken else f"refused ({result})"
     return Line(name, happened, ok=True)

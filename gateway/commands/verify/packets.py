@@ -1,4 +1,4 @@
-"""UDP packets made by hand, for sockets that take them whole: raw ones and packet sockets."""
+"""UDP packets as bytes, for raw sockets and packet sockets, which take whole packets."""
 
 import struct
 from ipaddress import IPv6Address
@@ -11,7 +11,7 @@ HOPS = 64
 
 
 def udp_packet(source: Address, target: Address, ports: tuple[int, int], payload: bytes) -> bytes:
-    """Return the IP packet from `source` to `target` by `ports` (from, to) with `payload`."""
+    """Return the IP packet from `source` to `target` with `ports` (from, to) and `payload`."""
     ends = source.packed + target.packed
     length = 8 + len(payload)
     head = struct.pack("!3H", *ports, length)
@@ -30,10 +30,10 @@ def _header(source: Address, target: Address, ends: bytes, length: int) -> bytes
 
 
 ETHER_TYPE = {4: 0x0800, 6: 0x86DD}
-SOMEBODY = bytes.fromhex("020000000001")
+STATION = bytes.fromhex("020000000001")
 """An Ethernet address: locally administered, one station."""
 
 
 def frame(packet: bytes) -> bytes:
-    """Return the Ethernet frame that would carry `packet` to an address that no station has."""
-    return SOMEBODY + bytes(6) + struct.pack("!H", ETHER_TYPE[packet[0] >> 4]) + packet
+    """Return an Ethernet frame with `packet` to an address that no station has."""
+    return STATION + bytes(6) + struct.pack("!H", ETHER_TYPE[packet[0] >> 4]) + packet

@@ -1,4 +1,4 @@
-"""Trying everything, and what came of it."""
+"""One run of `gateway verify`: every trial, and the lines that report it."""
 
 import secrets
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from gateway.commands.verify.answer import Answer, answer_from
 from gateway.commands.verify.attempts import SENT
 from gateway.commands.verify.held import Held, compared, look
 from gateway.commands.verify.lines import Line, judged
@@ -13,7 +14,6 @@ from gateway.commands.verify.trials import Trial, on_a_link, ordinary, quick, tr
 from gateway.commands.verify.witness import Witness
 from gateway.errors import GatewayError, MissingError, NetworkError
 from gateway.model import INTERFACE, Address, Config
-from gateway.policy.dns import resolvers_of
 from gateway.policy.states import Reason
 from gateway.system.features import missing_capabilities
 from gateway.system.links import Links
@@ -27,21 +27,20 @@ LONGEST_ECHO = 200
 
 RED_WITHIN = 10.0
 GREEN_WITHIN = 30.0
-"""Seconds that the gateway may take to notice the cut tunnel, and to have it back."""
+"""Seconds that the gateway may take to detect the cut tunnel, and to have it again."""
 
 READ_BACK_WITHIN = 10.0
 """Seconds since the gateway last found the kernel as wanted; it compares every three."""
 
-Told = Mapping[str, object]
-Ask = Callable[[], Told]
-"""Asks the running gateway how it is: the JSON body of /healthz. Raises NetworkError."""
+Ask = Callable[[], Mapping[str, object]]
+"""Asks the running gateway for the JSON body of /healthz. Raises NetworkError."""
 
 
 class Verification:
     """One run of `gateway verify` in the namespace that the process is in."""
 
     def __init__(self, ask: Ask, config: Config, resolvers: tuple[Address, ...]) -> None:
-        """`ask` asks the gateway; `resolvers` are those that the container was given."""
+        """Take how to `ask` the gateway, and the resolvers that the container was given."""
         self._ask = ask
         self._config = config
         self._resolvers = resolvers
@@ -59,8 +58,8 @@ class Verification:
             raise MissingError(f"{' and '.join(missing)} is missing", "run it as the gateway runs")
         uplinks = tuple(uplink.name for uplink in self._facts.uplinks)
         with Witness(uplinks, self._marker) as witness:
-            told, lines = self._told()
-            held, read_back = self._held(told)
+            answer, lines = self._answer()
+            held, read_back = self._held(answer)
             lines += [*read_back, self._inside(witness)]
             if echo:
                 lines.append(_fetch(echo))
@@ -69,27 +68,27 @@ class Verification:
                 lines += self._cut(witness)
         return lines
 
-    def _told(self) -> tuple[Told, list[Line]]:
+    def _answer(self) -> tuple[Answer, list[Line]]:
         try:
-            told = self._ask()
+            answer = answer_from(self._ask())
         except NetworkError as err:
-            return {}, [Line("health", str(err), ok=False)]
-        return told, list(_health(told))
+            return Answer(), [Line("health", str(err), ok=False)]
+        return answer, list(_health(answer))
 
-    def _held(self, told: Told) -> tuple[Held | None, list[Line]]:
-        if told.get("state") != "connected":
+    def _held(self, answer: Answer) -> tuple[Held | None, list[Line]]:
+        if answer.state != "connected":
             return None, [Line("rules and routes, read back", "not connected", ok=False)]
         try:
-            held = look(self._config, told, self._links)
+            held = look(self._config, answer, self._links)
         except GatewayError as err:
             return None, [Line("rules and routes, read back", str(err), ok=False)]
-        return held, list(compared(self._config, told, held))
+        return held, list(compared(self._config, answer, held))
 
     def _trials(self, held: Held | None) -> Iterator[Trial]:
         tunnel = held.tunnel if held else None
         facts = held.facts if held else self._facts
         known = [tunnel] if tunnel else self._config.tunnels
-        allowed = {address for t in known for address in resolvers_of(t, self._config)}
+        allowed = {address for t in known for address in t.dns}
         return trials(facts, tunnel, on_a_link(facts, self._resolvers, allowed))
 
     def _inside(self, witness: Witness) -> Line:
@@ -110,7 +109,7 @@ class Verification:
         return judged(trial.name, result, leaks=witness.seen().leaks, is_shown=trial.is_shown)
 
     def _cut(self, witness: Witness) -> list[Line]:
-        """Take the tunnel away and go on sending until it is back."""
+        """Delete the tunnel's interface and send until it is there again."""
         witness.seen()
         began = time.monotonic()
         self._links.delete_link(INTERFACE)
@@ -126,7 +125,7 @@ class Verification:
         ]
 
     def _until(self, *, healthy: bool, deadline: float) -> bool:
-        """Send by every way that is quick until the gateway is `healthy`, or is not."""
+        """Send in every quick way until health is `healthy`; return whether it was in time."""
         while time.monotonic() < deadline:
             for trial in quick(self._facts):
                 trial.run(self._marker)
@@ -138,20 +137,18 @@ class Verification:
         return False
 
 
-def _health(told: Told) -> Iterator[Line]:
-    """Yield what the gateway tells of itself, and how old its own comparison is."""
-    yield Line("health", str(told.get("reason")), bool(told.get("healthy")))
-    age = told.get("verified_age")
-    is_fresh = isinstance(age, int | float) and age <= READ_BACK_WITHIN
+def _health(answer: Answer) -> Iterator[Line]:
+    """Yield what the gateway reports of itself, and how old its own comparison is."""
+    yield Line("health", answer.reason or "no reason", answer.healthy)
+    age = answer.verified_age
     yield Line(
         "the gateway's own comparison",
         f"{'never' if age is None else f'{age} s ago'} as wanted; "
-        f"{told.get('drift')} changes by others put back so far",
-        ok=is_fresh and told.get("reason") != Reason.DRIFT,
+        f"{answer.drift} changes by others reverted so far",
+        ok=age is not None and age <= READ_BACK_WITHIN and answer.reason_code != Reason.DRIFT,
     )
-    limits = told.get("limits")
-    for limit in limits if isinstance(limits, list) else ():
-        yield Line("limit of this machine", str(limit), ok=True)
+    for limit in answer.limits:
+        yield Line("limit of this machine", limit, ok=True)
 
 
 def _fetch(url: str) -> Line:

@@ -33,19 +33,19 @@ TARGETS: dict[int, Address] = {
     4: ip_address("203.0.113.77"),
     6: ip_address("2001:db8:ffff::77"),
 }
-"""Addresses that nobody has (RFC 5737, RFC 3849)."""
+"""Addresses that no host has (RFC 5737, RFC 3849)."""
 
 NO_ADDRESS: dict[int, Address] = {4: ip_address("0.0.0.0"), 6: ip_address("fe80::1")}  # noqa: S104
-"""What a forged frame comes from on an uplink without an address of the family."""
+"""The source of a forged frame on an uplink without an address of the family."""
 
 TRANSPORTS = {"UDP": socket.SOCK_DGRAM, "TCP": socket.SOCK_STREAM}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to get a packet out; `run` returns in a word what came of it.
+    """One way to send a packet; `run` returns the result in one word.
 
-    `is_shown` is False where a witness cannot see the packet, so that only the kernel's refusal
+    `is_shown` is False if a witness cannot see the packet, so that only the kernel's refusal
     counts. An answer is a leak in any case.
     """
 
@@ -59,8 +59,8 @@ def trials(
 ) -> Iterator[Trial]:
     """Yield every way around the tunnel of a namespace like `facts`.
 
-    `tunnel` is the connected one with the addresses of its endpoints and its real mark, None where
-    nothing is connected. `resolvers` are those `on_a_link`.
+    `tunnel` is the connected one with the addresses of its endpoints and its real mark, None if
+    there is none. `resolvers` are those `on_a_link`.
     """
     for version, target in TARGETS.items():
         for uplink in facts.uplinks:
@@ -76,13 +76,13 @@ def trials(
 
 
 def ordinary() -> Iterator[Trial]:
-    """Yield what an application does that knows nothing of tunnels."""
+    """Yield what an ordinary application does."""
     for version, target in TARGETS.items():
         yield Trial(f"IPv{version} UDP", udp(target))
 
 
 def quick(facts: Facts) -> Iterator[Trial]:
-    """Yield the ways that take no time and that a witness sees: to be tried over and over."""
+    """Yield the ways that take no time and that a witness sees, to be tried again and again."""
     yield from ordinary()
     for uplink in facts.uplinks:
         for version, target in TARGETS.items():
@@ -104,12 +104,14 @@ def _bound(version: int, target: Address, uplink: Uplink) -> Iterator[Trial]:
 
 
 def _marked(version: int, target: Address, facts: Facts, tunnel: Tunnel | None) -> Iterator[Trial]:
-    """Yield packets that wear a mark which means something, and those from the tunnel's port."""
-    worn = {reply_mark(uplink): f"the mark of answers by {uplink.name}" for uplink in facts.uplinks}
+    """Yield packets with a mark that means something, and packets from the tunnel's port."""
+    named = {
+        reply_mark(uplink): f"the mark of answers by {uplink.name}" for uplink in facts.uplinks
+    }
     mark = tunnel.fwmark if tunnel else marks.SHOWN
-    worn |= {mark: "the mark of the encrypted flow"}
-    worn |= {marks.shown(mark): "the mark that ip rule shows"}
-    for number, name in worn.items():
+    named |= {mark: "the mark of the encrypted flow"}
+    named |= {marks.shown(mark): "the mark that ip rule shows"}
+    for number, name in named.items():
         yield Trial(f"IPv{version} with {name}", udp(target, Options(mark=number)))
         for uplink in facts.uplinks:
             bound = Options(device=uplink.name, mark=number)
@@ -131,7 +133,7 @@ def _framed(uplink: Uplink) -> Iterator[Trial]:
 
 
 def _like_the_flow(endpoint: Endpoint, facts: Facts, tunnel: Tunnel) -> Iterator[Trial]:
-    """Yield what has a part of the encrypted flow each, and never all of it."""
+    """Yield packets that have a part of what identifies the encrypted flow, never all of it."""
     server, uplink = endpoint.address, uplink_to(endpoint.address, facts)
     if uplink is None:
         return
@@ -147,26 +149,26 @@ def _like_the_flow(endpoint: Endpoint, facts: Facts, tunnel: Tunnel) -> Iterator
     yield Trial(f"{name}, marked, protocol 253", raw(server, marked))
     yield Trial(f"{name}, from the tunnel's port, unmarked", forged(flow, bound))
     if shown != marked:
-        told = f"{name}, from the tunnel's port, with the mark that ip rule shows"
-        yield Trial(told, forged(flow, shown))
+        way = f"{name}, from the tunnel's port, with the mark that ip rule shows"
+        yield Trial(way, forged(flow, shown))
     other_port = Datagram(own, server, here, DISCARD)
     yield Trial(f"{name}, marked, from the tunnel's port, to port 9", forged(other_port, marked))
     yield Trial(f"marked and by the ports of {endpoint}, elsewhere", forged(elsewhere, marked))
-    sign = facts.guard_mark or 0
+    passed = facts.guard_mark or 0
     yield Trial(
-        f"{name}, by a packet socket{', with the mark of what passed' if sign else ''}",
-        framed(flow, uplink.name, mark=sign),
+        f"{name}, by a packet socket{', with the mark of what passed' if passed else ''}",
+        framed(flow, uplink.name, mark=passed),
     )
 
 
 def _names(resolvers: Mapping[Address, str]) -> Iterator[Trial]:
     docker = DOCKER_RESOLVER.network_address
     for transport, kind in TRANSPORTS.items():
-        # It asks the outside from elsewhere, so that no witness here sees it.
+        # Docker asks from another namespace, so that no witness here sees it.
         yield Trial(f"DNS over {transport} at {docker}", dns(docker, kind), is_shown=False)
     for resolver, uplink in resolvers.items():
         for transport, kind in TRANSPORTS.items():
-            # Bound, because by the tunnel it may be asked: it would be another one there.
+            # Bound, because the same address may be asked in the tunnel: it is another host there.
             attempt = dns(resolver, kind, Options(device=uplink))
             yield Trial(f"DNS over {transport} at {resolver} by {uplink}", attempt)
 
@@ -176,8 +178,8 @@ def on_a_link(
 ) -> dict[Address, str]:
     """Return those of `resolvers` that are on the link of an uplink, with its name.
 
-    Routers are often resolvers too. What is farther away is a third party, whom nobody named, and
-    the `allowed` ones may be asked.
+    Routers are often resolvers too. A resolver that is farther away is a third party that the user
+    has not named, and the `allowed` ones may be asked.
     """
     defaults = DEFAULTS.values()
     routers = [r.gateway for r in facts.routes if r.gateway and r.destination in defaults]

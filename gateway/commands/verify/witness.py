@@ -1,4 +1,4 @@
-"""A witness of what leaves: packet sockets on the uplinks, behind every hook that could refuse."""
+"""A witness of what leaves: packet sockets on the uplinks, after every hook that could refuse."""
 
 import socket
 import struct
@@ -14,13 +14,13 @@ ETH_P_IP, ETH_P_ARP, ETH_P_IPV6 = 0x0800, 0x0806, 0x86DD
 PACKET_OUTGOING = 4
 ICMPV6 = 58
 SOLICITATION = bytes([135])
-"""The ICMPv6 type of a question for a neighbour, who is named behind eight bytes (RFC 4861)."""
+"""The ICMPv6 type of a neighbour solicitation; its target follows after eight bytes (RFC 4861)."""
 
 BUFFER = 4 << 20
 LARGEST_FRAME = 1 << 16
 
 NOWHERE = (ip_network("203.0.113.0/24"), ip_network("2001:db8:ffff::/48"))
-"""Where the trials send to: networks for documentation (RFC 5737, RFC 3849)."""
+"""The destinations of the trials: networks for documentation (RFC 5737, RFC 3849)."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Seen:
 class Witness:
     """Listens on `interfaces` for frames that leave; a context manager.
 
-    The kernel hands a frame to listeners when it goes to the device, behind netfilter and the
-    egress hook (net/core/dev.c, xmit_one); only frames sent with PACKET_QDISC_BYPASS are not shown.
+    The kernel gives a frame to listeners when it goes to the device, after netfilter and the egress
+    hook (net/core/dev.c, xmit_one); only frames sent with PACKET_QDISC_BYPASS are not shown.
     """
 
     def __init__(self, interfaces: tuple[str, ...], marker: bytes) -> None:
-        """Frames that carry `marker`, or go where the trials send to, count as leaks."""
+        """Count frames with `marker`, or to a destination of the trials, as leaks."""
         self._interfaces = interfaces
         self._marker = marker
         self._sockets: list[socket.socket] = []
@@ -69,7 +69,7 @@ class Witness:
             raise NetworkError(f"listen on an uplink: {err.strerror}", name, err.errno) from err
 
     def seen(self, settle: float = 0.02) -> Seen:
-        """Return what has left since the last call; `settle` seconds for what is under way."""
+        """Return what has left since the last call; `settle` seconds for packets under way."""
         time.sleep(settle)
         frames = leaks = 0
         for channel in self._sockets:
@@ -85,7 +85,7 @@ class Witness:
 
 
 def goes_nowhere(frame: bytes) -> bool:
-    """Say whether a frame is addressed to where only the trials send."""
+    """Return whether a frame goes to a destination that only the trials have."""
     (kind,) = struct.unpack_from("!H", frame, 12) if len(frame) > 14 else (0,)  # noqa: PLR2004
     if kind == ETH_P_IP and len(frame) >= 34:  # noqa: PLR2004 - both headers
         return IPv4Address(frame[30:34]) in NOWHERE[0]

@@ -11,9 +11,12 @@ back.
 """
 
 from gateway.errors import MissingError
+from gateway.firewall.marks import FLOW, PASSED_FIREWALL, Marks
+from gateway.firewall.nft.marks import mark_of
 from gateway.firewall.nft.render import TABLE, render_chains, transaction
 from gateway.firewall.nft.table import HeldTable, Nft
 from gateway.firewall.xtables import legacy
+from gateway.policy.report import Limit
 from gateway.policy.rules import (
     Accept,
     Chain,
@@ -45,7 +48,7 @@ class NftablesFirewall:
     """The table `inet portcullis`; the only writer of it."""
 
     name = "nftables"
-    limits: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     def __init__(self, nft: Nft | None = None) -> None:
         nft = nft or Nft()
@@ -107,6 +110,14 @@ class NftablesFirewall:
         beside = legacy.leftovers(self._netns)
         self._alone = self._alone or not beside
         return (*self._table.differences(render_chains(ruleset)), *(beside if self._alone else ()))
+
+    def marks(self) -> Marks:
+        """Return the secret marks in the kernel's rules. Raises FirewallError."""
+        found = (
+            mark_of(self._table.held(chain.name.lower()), why)
+            for chain, why in (FLOW, PASSED_FIREWALL)
+        )
+        return Marks(*found)
 
     def refused(self) -> dict[tuple[str, str], int]:
         """Return the packets refused, by family and direction; see `Firewall.refused`."""

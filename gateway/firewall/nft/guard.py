@@ -35,7 +35,7 @@ from gateway.firewall.nft.table import HeldTable, Nft
 from gateway.model import Route, Uplink
 from gateway.policy.flows import EXTRA_HEADERS as EXTRA_HEADERS_WHY
 from gateway.policy.flows import NEIGHBOUR_DISCOVERY
-from gateway.policy.limits import DROP_NET_RAW
+from gateway.policy.report import DROP_NET_RAW
 from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset, Transport
 
 TABLE = "netdev portcullis_guard"

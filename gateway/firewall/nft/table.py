@@ -180,6 +180,10 @@ class HeldTable:
         listing, self._compared = self._compared, None
         return refused(self._nft.listing(self.table) if listing is None else listing)
 
+    def held(self, chain: str) -> tuple[str, ...]:
+        """Return the rules in `chain` as nft lists them. Raises FirewallError."""
+        return self._held().words.get(f"chain {chain}", ())
+
     def remove(self) -> None:
         """Remove the table, which need not be there. Raises FirewallError."""
         self._nft.load(f"add table {self.table}\ndelete table {self.table}\n")

@@ -9,10 +9,12 @@ commit.
 from collections.abc import Callable
 
 from gateway.errors import FirewallError
+from gateway.firewall.marks import FLOW, PASSED_FIREWALL, Marks
 from gateway.firewall.xtables.legacy import xtables_lock
+from gateway.firewall.xtables.marks import mark_of
 from gateway.firewall.xtables.matches import sees_extra_headers
 from gateway.firewall.xtables.tables import Table
-from gateway.policy.limits import blind_to_extra_headers
+from gateway.policy.report import Limit, limit_of_extra_headers
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.transition import interim
 from gateway.system.features import has_ipv6, wait_for_packets_in_flight
@@ -59,10 +61,10 @@ class IptablesFirewall:
         return firewall
 
     @property
-    def limits(self) -> tuple[str, ...]:
+    def limits(self) -> tuple[Limit, ...]:
         """What this kernel's tables cannot refuse, with the remedy. Raises FirewallError."""
         blind = [family for family in self._tables() if not self._sees(family)]
-        return tuple(blind_to_extra_headers(family) for family in blind)
+        return tuple(limit_of_extra_headers(family) for family in blind)
 
     def apply(self, ruleset: Ruleset) -> None:
         """Put `ruleset` into force for every family and read it back; see `Firewall.apply`."""
@@ -97,6 +99,14 @@ class IptablesFirewall:
             for family, (_marks, decides) in self._tables().items()
             for hook, count in decides.refused().items()
         }
+
+    def marks(self) -> Marks:
+        """Return the secret marks in the kernel's rules. Raises FirewallError."""
+        flow = passed = None
+        for marking, deciding in self._tables().values():
+            flow = flow or mark_of(deciding.held(FLOW[0]), FLOW[1])
+            passed = passed or mark_of(marking.held(PASSED_FIREWALL[0]), PASSED_FIREWALL[1])
+        return Marks(flow, passed)
 
     def _tables(self) -> _Tables:
         """Return the marking and the deciding table of each family that the kernel has now."""

@@ -139,6 +139,11 @@ class Table:
             yield blob, verdict
             entry = kernel.next_rule(entry)
 
+    def held(self, chain: Chain) -> list[Entry]:
+        """Return the rules that the kernel has in `chain`. Raises FirewallError."""
+        with self._opened() as kernel:
+            return list(self._held(kernel, chain.hook))
+
     def refused(self) -> dict[str, int]:
         """Return the packets that each chain has refused: those that it did not accept."""
         with self._opened() as kernel:

@@ -1,0 +1,75 @@
+"""The health answer as `gateway verify` uses it.
+
+Any workload can listen on the port while the gateway is not running, so each field is checked for
+its kind, and a field of another kind counts as missing.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from gateway.model import Endpoint
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The fields of GET /healthz that matter here; docs/health.md explains them.
+
+    `verified_age` is in seconds, None if the gateway never found the kernel as wanted. `limits` are
+    texts with their codes, for people.
+    """
+
+    state: str = ""
+    healthy: bool = False
+    reason: str = ""
+    reason_code: str = ""
+    verified_age: float | None = None
+    drift: int = 0
+    firewall: str = ""
+    guard: bool = True
+    endpoints: tuple[Endpoint, ...] = ()
+    limits: tuple[str, ...] = ()
+
+
+def answer_from(body: Mapping[str, object]) -> Answer:
+    """Return the answer whose JSON object is `body`.
+
+    An answer without `guard` counts as one of a gateway with a guard, which is the stricter check.
+    """
+    age, drift = body.get("verified_age"), body.get("drift")
+    return Answer(
+        state=_text(body.get("state")),
+        healthy=body.get("healthy") is True,
+        reason=_text(body.get("reason")),
+        reason_code=_text(body.get("reason_code")),
+        verified_age=age if isinstance(age, int | float) else None,
+        drift=drift if isinstance(drift, int) else 0,
+        firewall=_text(body.get("firewall")),
+        guard=body.get("guard") is not False,
+        endpoints=tuple(_endpoints(body.get("endpoints"))),
+        limits=tuple(_limits(body.get("limits"))),
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _endpoints(value: object) -> Iterator[Endpoint]:
+    for each in value if isinstance(value, list) else ():
+        match each:
+            case {"address": str(address), "port": int(port)}:
+                with suppress(ValueError):
+                    yield Endpoint(ip_address(address), port)
+            case _:
+                pass
+
+
+def _limits(value: object) -> Iterator[str]:
+    for each in value if isinstance(value, list) else ():
+        match each:
+            case {"code": str(code), "text": str(text), "remedy": str(remedy)}:
+                yield f"{text}; {remedy} [{code}]"
+            case _:
+                pass

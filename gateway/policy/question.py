@@ -1,0 +1,86 @@
+"""Firewall rules for the gateway's own question: the addresses of the endpoint's name."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_network
+
+from gateway.policy.rules import (
+    Accept,
+    Chain,
+    ChainRule,
+    Drop,
+    Family,
+    Ports,
+    Rule,
+    SetConnmark,
+    SetMark,
+    Transport,
+)
+from gateway.policy.states import Query
+
+DNS = Ports.one(53)
+
+QUESTION = 1
+"""The connection mark of the question for the endpoint's name on loopback."""
+
+
+def question(family: Family, interface: str, query: Query) -> Iterator[ChainRule]:
+    """Yield the rules for our question for the endpoint's name through `interface` (P10).
+
+    Our own socket has the source port. A raw socket can forge that port, but does not know the
+    mark: it is random for each question and cannot be read without CAP_NET_ADMIN, because no
+    routing rule has it and the last chain removes it before a packet socket could read it
+    (SO_RCVMARK, Linux 5.19). On loopback the question arrives again. There a connection mark
+    identifies its flow, which only a packet with the mark can set, and any destination port is
+    accepted, because Docker's address translation replaces it before the filter table.
+    """
+    if not family.has(query.resolver):
+        return
+    here, resolver = Ports.one(query.source_port), ip_network(query.resolver)
+    outward = Rule(
+        why="P10 the name of the endpoint",
+        verdict=Accept(),
+        out_interface=interface,
+        destination=resolver,
+        protocol=Transport.UDP,
+        source_ports=here,
+        mark=query.mark,
+    )
+    yield (
+        Chain.POSTROUTING,
+        Rule(why="P10 the mark is not shown", verdict=SetMark(0), mark=query.mark),
+    )
+    if query.resolver.is_loopback:
+        yield (
+            Chain.OUTPUT_MARK,
+            replace(outward, verdict=SetConnmark(QUESTION), destination_ports=DNS),
+        )
+        yield Chain.OUTPUT, outward
+        inward = replace(outward, in_interface=interface, out_interface=None, mark=None)
+        yield Chain.INPUT, replace(inward, connmark=QUESTION)
+        return
+    yield Chain.OUTPUT, replace(outward, destination_ports=DNS)
+    yield (
+        Chain.INPUT,
+        Rule(
+            why="P10 the address of the endpoint",
+            verdict=Accept(),
+            in_interface=interface,
+            source=resolver,
+            protocol=Transport.UDP,
+            source_ports=DNS,
+            destination_ports=here,
+        ),
+    )
+
+
+def forged_answers(family: Family, query: Query, loopback: str) -> Iterator[ChainRule]:
+    """Yield the rule that drops forged answers to our question on `loopback` (P3).
+
+    The answer chooses the endpoint's address. A workload with CAP_NET_RAW could send itself packets
+    with the resolver's source address, which arrive on loopback.
+    """
+    if family.has(query.resolver) and not query.resolver.is_loopback:
+        source = ip_network(query.resolver)
+        why = "P3 a forged address of the endpoint"
+        yield Chain.INPUT, Rule(why=why, verdict=Drop(), in_interface=loopback, source=source)
