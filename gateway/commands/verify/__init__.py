@@ -1,7 +1,7 @@
-"""What an operator would do by hand to believe the gateway, as one command: `gateway verify`.
+"""`gateway verify`: what an operator would check by hand before trusting the gateway.
 
-The kernel's rules, guard and routes are read and compared with what they should be. Every way
-around the tunnel is tried for real, from inside the container, while a witness listens to what
-leaves by the uplinks. Whatever gets out would go to addresses that are reserved for documentation
-(RFC 5737, RFC 3849) and reach no host, to a resolver on the link, or to the user's own server.
+It reads the kernel's rules, guard and routes and compares them with the configuration. It attempts
+every way around the tunnel from inside the container, while packet sockets watch each uplink. A
+packet that gets out goes to an address reserved for documentation (RFC 5737, RFC 3849), which
+reaches no host, to a resolver on the link, or to the user's own server.
 """

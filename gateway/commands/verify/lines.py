@@ -24,5 +24,5 @@ def judged(name: str, result: str, *, leaks: int, is_shown: bool = True) -> Line
         return Line(name, f"{result}, and it LEFT", ok=False)
     if taken and not is_shown:
         return Line(name, f"{result}, and nothing shows that it was REFUSED", ok=False)
-    happened = f"{result}, and nothing left in clear" if taken else f"refused ({result})"
+    happened = f"{result}, and nothing left unencrypted" if taken else f"refused ({result})"
     return Line(name, happened, ok=True)

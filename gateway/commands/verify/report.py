@@ -99,7 +99,7 @@ class Verification:
         return Line(
             "traffic into the tunnel",
             f"{', '.join(results)}; the witness saw {seen.frames} frames leave, "
-            f"{seen.leaks} of them in clear",
+            f"{seen.leaks} of them unencrypted",
             ok=SENT in results and seen.frames > 0 and not seen.leaks,
         )
 
@@ -117,7 +117,7 @@ class Verification:
         green = self._until(healthy=True, deadline=began + GREEN_WITHIN) if red else False
         seen = witness.seen()
         seconds = time.monotonic() - began
-        left = f"{seen.leaks} frames LEFT" if seen.leaks else "nothing left in clear"
+        left = f"{seen.leaks} frames LEFT" if seen.leaks else "nothing left unencrypted"
         return [
             Line("tunnel cut while sending", left, not seen.leaks),
             Line("noticed", "health was red meanwhile" if red else "health stayed green", red),
