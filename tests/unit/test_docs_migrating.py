@@ -1,4 +1,4 @@
-"""docs/migrating.md: what it says to write is tried for real."""
+"""docs/migrating.md: every block on the page works."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ HOOKS = "PostUp = iptables -I OUTPUT -d 192.168.1.0/24 -j ACCEPT\nPreDown = true
 
 
 def load(folder: Path, name: str, *, image: str | None = None) -> Loaded:
-    """Check a block of the page, with the files that it mounts beside it."""
+    """Check a block of the page, and the files that it mounts next to it."""
     # A test may not write to /etc; that the command of the page mounts it is tried below.
     text = BLOCKS[name].replace("/etc/wireguard/", f"{folder}/etc/wireguard/")
     if image:
@@ -37,7 +37,7 @@ def load(folder: Path, name: str, *, image: str | None = None) -> Loaded:
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name.endswith("after")])
 def test_what_the_page_says_to_write_works(tmp_path: Path, name: str) -> None:
-    """Each after loads, and nothing but what the page says is left to be told."""
+    """Each block loads, with no notice except those that the page explains."""
     loaded = load(tmp_path, name)
     expected = (
         "no IPv6 address, so IPv6 is refused",
@@ -48,7 +48,7 @@ def test_what_the_page_says_to_write_works(tmp_path: Path, name: str) -> None:
 
 
 def test_the_command_of_the_page_sees_every_file_of_its_blocks(tmp_path: Path) -> None:
-    """Whole paths are mounted at their own place; the others stand beside the compose file."""
+    """Absolute paths are mounted at the same path; the others are next to the compose file."""
     command = PAGE.partition("docker run ")[2].partition("\n## ")[0]
     mounted = dict(re.findall(r"-v \"?([^\s:\"]+):([^\s:\"]+)", command))
     assert all(here == there for here, there in mounted.items())
@@ -85,7 +85,7 @@ def test_there_is_an_after_for_each_image() -> None:
 
 
 def test_a_gluetun_file_works_by_changing_the_image(tmp_path: Path) -> None:
-    """The same tunnel; what has no meaning and what stays closed is told."""
+    """The same tunnel, with a notice for what has no meaning and for what stays closed."""
     before = load(tmp_path, "gluetun: before", image="portcullis")
     after = load(tmp_path, "gluetun: after")
     assert before.config.tunnels == after.config.tunnels
