@@ -13,7 +13,8 @@ from gateway.settings import Loaded
 from gateway.settings.findings import Findings
 from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, QUICK, put, told
 
-PAGE = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text()
+PAGE_PATH = Path(__file__).parents[2] / "docs" / "migrating.md"
+PAGE = PAGE_PATH.read_text()
 BLOCKS = dict(re.findall(r"<!-- (.+?) -->\n```yaml\n(.*?)```", PAGE, re.DOTALL))
 
 HOOKS = "PostUp = iptables -I OUTPUT -d 192.168.1.0/24 -j ACCEPT\nPreDown = true\n"
@@ -118,3 +119,17 @@ def test_a_linuxserver_file_works_by_changing_the_image(tmp_path: Path) -> None:
         "port 8080/tcp is published but stays closed",
     ):
         assert line in told(before)
+
+
+def test_the_compose_file_of_the_readme_works(tmp_path: Path) -> None:
+    """The first file that a new user copies is a complete configuration."""
+    readme = (PAGE_PATH.parents[1] / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    placeholder = "A" * 43 + "="
+    assert placeholder in block
+    put(tmp_path, "compose.yml", block.replace(placeholder, "AgIC" * 10 + "AgI="))
+    put(tmp_path, "secrets/wireguard_private_key", PRIVATE)
+    loaded = load_service(tmp_path / "compose.yml", "gateway", {})
+    assert [notice.message for notice in loaded.notices] == [
+        "the tunnel has no IPv6 address, so IPv6 is refused"
+    ]
