@@ -134,12 +134,12 @@ def floors(graph: Mapping[str, set[str]]) -> list[set[str]]:
 
 
 def test_each_part_imports_what_the_table_lists_and_nothing_else() -> None:
-    """A line that nothing uses is an invitation, so it fails too."""
+    """A line without an import fails too."""
     assert edges(part) == IMPORTS
 
 
 def test_the_diagram_shows_the_table() -> None:
-    """All arrows but those to `errors` and `model`, which would hide the others."""
+    """All arrows except those to `errors` and `model`, which would hide the others."""
     text = (PROJECT / "docs" / "architecture.md").read_text("utf-8")
     diagram = re.findall(r"```mermaid\n(.*?)```", text, re.DOTALL)[0]
     drawn = {
@@ -169,8 +169,8 @@ def test_a_circle_and_a_tower_are_found() -> None:
 
 
 @pytest.mark.parametrize("library", ONLY_IMPORTER)
-def test_a_library_with_teeth_has_one_keeper(library: str) -> None:
-    """Foreign APIs that need care end at one adapter."""
+def test_only_listed_modules_import_these_libraries(library: str) -> None:
+    """An adapter hides each of these APIs from the rest."""
     importers = {
         str(path.relative_to(PROJECT))
         for path in MODULES
@@ -189,7 +189,7 @@ def test_pyroute2_stays_at_the_kernel_edge() -> None:
 
 @pytest.mark.parametrize("path", sorted((GATEWAY / "policy").glob("*.py")), ids=lambda p: p.name)
 def test_policy_knows_no_clock_no_chance_and_no_machine(path: Path) -> None:
-    """Pure code imports values and nothing that could surprise."""
+    """Pure code imports only other pure code."""
     foreign = {name.split(".")[0] for name in imports(path)} - {"gateway"}
     assert foreign <= PURE
 
@@ -211,13 +211,13 @@ def test_what_belongs_to_a_namespace_is_found() -> None:
     assert PROC_NET.search('Path("/proc/thread-self/net") / "udp"')
 
 
-def test_the_health_check_stands_alone() -> None:
+def test_the_health_check_imports_only_the_standard_library() -> None:
     """It runs every few seconds for months: no import of the gateway or of any library."""
     for path in (PROJECT / "healthcheck").glob("*.py"):
         assert not any(name.split(".")[0] in {"gateway", "pyroute2"} for name in imports(path))
 
 
-def test_a_file_can_be_read_in_one_sitting() -> None:
+def test_no_other_file_is_longer_than_the_limit() -> None:
     """A longer one has two subjects."""
     long = {str(p.relative_to(PROJECT)): len(p.read_text("utf-8").splitlines()) for p in MODULES}
     assert not {name: lines for name, lines in long.items() if lines > LINES and name not in LONG}

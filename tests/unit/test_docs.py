@@ -1,4 +1,4 @@
-"""The documents and the tests say the same."""
+"""The documents agree with the tests and the code."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ UNPROMISED = {"loopback", "the rest"}
 
 ENTRY = re.compile(r"^\*\*[^*]+\*\*", re.MULTILINE)
 SHOWN = re.compile(r"^\*(?!\*)[^*]+\*$", re.MULTILINE)
-"""How an entry of docs/known-issues.md begins, and what it says last."""
+"""The beginning and the last line of an entry of docs/known-issues.md."""
 
 TEST_FILE = re.compile(r"(?:unit|promises|docker)/test_\w+\.py")
 
@@ -56,22 +56,22 @@ def proven() -> dict[str, set[str]]:
 
 
 def test_every_promise_has_a_test() -> None:
-    """A promise that nothing proves is a hope."""
+    """No promise is without a test."""
     assert promised() - proven().keys() == set()
 
 
 def test_every_test_of_a_promise_proves_one_that_is_made() -> None:
-    """A number that security.md does not have is a slip."""
+    """No test is marked with a number that security.md lacks."""
     assert proven().keys() - promised() == set()
 
 
 def test_every_promise_names_the_files_of_its_tests_and_no_others() -> None:
-    """Whoever doubts a promise finds what tries to break it."""
+    """A reader finds every test of a promise."""
     assert listed() == proven()
 
 
 def test_every_rule_names_a_promise_that_is_made() -> None:
-    """The comments that the kernel shows can be looked up."""
+    """An operator can look up the comments that the kernel shows."""
     text = "".join(path.read_text("utf-8") for path in GOLDEN)
     whys = {quoted or word for quoted, word in re.findall(r'comment (?:"([^"]+)"|(\w+))', text)}
     assert whys >= UNPROMISED
@@ -81,7 +81,7 @@ def test_every_rule_names_a_promise_that_is_made() -> None:
 
 
 def test_every_rule_says_why() -> None:
-    """Rules stand behind -A for iptables, and beside the line with its hook in a chain of nft."""
+    """A rule begins with -A for iptables; in a chain of nft it is a line without a hook."""
     for path in GOLDEN:
         lines = path.read_text("utf-8").splitlines()
         rules = [
@@ -97,12 +97,12 @@ def test_every_known_issue_names_what_shows_it_or_says_why_nothing_does() -> Non
     entries = [at for at, text in enumerate(paragraphs) if ENTRY.match(text)]
     assert entries
     for at in entries:
-        said = paragraphs[at + 1] if at + 1 < len(paragraphs) else ""
-        assert SHOWN.fullmatch(said), paragraphs[at]
-        files = TEST_FILE.findall(said)
-        assert files or said.startswith("*No test"), said
+        last = paragraphs[at + 1] if at + 1 < len(paragraphs) else ""
+        assert SHOWN.fullmatch(last), paragraphs[at]
+        files = TEST_FILE.findall(last)
+        assert files or last.startswith("*No test"), last
         sources = "".join((TESTS / file).read_text("utf-8") for file in files)
-        for test in re.findall(r"`(test_\w+)`", said):
+        for test in re.findall(r"`(test_\w+)`", last):
             assert f"def {test}(" in sources, test
 
 
@@ -121,7 +121,7 @@ def test_every_limit_names_tests_that_are_there_or_says_why_none_is() -> None:
 
 
 def test_the_architecture_has_a_place_for_every_module() -> None:
-    """A room is named by its directory, a module outside of one by its file."""
+    """A package by its directory, a module at the top by its file."""
     text = (DOCS / "architecture.md").read_text("utf-8")
     gateway = PROJECT / "gateway"
     names = [
@@ -134,13 +134,13 @@ def test_the_architecture_has_a_place_for_every_module() -> None:
         for path in (gateway / room).glob("*.py")
         if path.name != "__init__.py"
     }
-    told = {name.rpartition("/")[2] for name in re.findall(r"`([\w/]+\.py)`", text)}
+    named = {name.rpartition("/")[2] for name in re.findall(r"`([\w/]+\.py)`", text)}
     assert [name for name in names if name not in text] == []
-    assert (alone | read_first) - told == set()
+    assert (alone | read_first) - named == set()
 
 
 def test_the_files_that_the_architecture_names_are_there() -> None:
-    """Nobody looks for a file that has gone."""
+    """No name on the page is out of date."""
     text = (DOCS / "architecture.md").read_text("utf-8")
     there = {path.name for path in (PROJECT / "gateway").rglob("*.py")}
     there |= {path.name for path in TESTS.rglob("*.py")}
@@ -172,7 +172,7 @@ def test_the_readme_links_every_promise_to_a_test_of_it() -> None:
     ids=lambda path: path.name,
 )
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
-    """Whoever follows a link finds a file."""
+    """Every link opens a file."""
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
         assert (path.parent / target).exists(), target
 
@@ -189,7 +189,7 @@ def test_every_file_that_the_recipes_name_is_there() -> None:
 
 
 def test_every_script_that_the_readme_names_is_there() -> None:
-    """The first commands that a stranger types work."""
+    """The first commands of a new user work."""
     text = (PROJECT / "README.md").read_text("utf-8")
     for script in set(re.findall(r"scripts/([a-z-]+)", text)):
         assert (PROJECT / "scripts" / script).is_file(), script

@@ -1,4 +1,4 @@
-"""docs/configuration.md says what the settings model says."""
+"""docs/configuration.md is generated from the settings model."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def test_the_page_is_the_one_that_the_model_makes() -> None:
 
 
 def test_every_variable_has_a_row() -> None:
-    """With what it means and what is done without it."""
+    """With its meaning and its default."""
     for field in FIELDS:
         (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{field.upper()}` |")]
         assert all(len(cell.strip()) > 2 for cell in row.strip("|").split(" | "))

@@ -1,4 +1,4 @@
-"""docs/migrating.md: what it says to write is tried for real."""
+"""docs/migrating.md: every block on the page works."""
 
 import re
 from pathlib import Path
@@ -13,14 +13,15 @@ from gateway.settings import Loaded
 from gateway.settings.findings import Findings
 from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, QUICK, put, told
 
-PAGE = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text()
+PAGE_PATH = Path(__file__).parents[2] / "docs" / "migrating.md"
+PAGE = PAGE_PATH.read_text()
 BLOCKS = dict(re.findall(r"<!-- (.+?) -->\n```yaml\n(.*?)```", PAGE, re.DOTALL))
 
 HOOKS = "PostUp = iptables -I OUTPUT -d 192.168.1.0/24 -j ACCEPT\nPreDown = true\n"
 
 
 def load(folder: Path, name: str, *, image: str | None = None) -> Loaded:
-    """Check a block of the page, with the files that it mounts beside it."""
+    """Check a block of the page, and the files that it mounts next to it."""
     # A test may not write to /etc; that the command of the page mounts it is tried below.
     text = BLOCKS[name].replace("/etc/wireguard/", f"{folder}/etc/wireguard/")
     if image:
@@ -37,7 +38,7 @@ def load(folder: Path, name: str, *, image: str | None = None) -> Loaded:
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name.endswith("after")])
 def test_what_the_page_says_to_write_works(tmp_path: Path, name: str) -> None:
-    """Each after loads, and nothing but what the page says is left to be told."""
+    """Each block loads, with no notice except those that the page explains."""
     loaded = load(tmp_path, name)
     expected = (
         "no IPv6 address, so IPv6 is refused",
@@ -48,7 +49,7 @@ def test_what_the_page_says_to_write_works(tmp_path: Path, name: str) -> None:
 
 
 def test_the_command_of_the_page_sees_every_file_of_its_blocks(tmp_path: Path) -> None:
-    """Whole paths are mounted at their own place; the others stand beside the compose file."""
+    """Absolute paths are mounted at the same path; the others are next to the compose file."""
     command = PAGE.partition("docker run ")[2].partition("\n## ")[0]
     mounted = dict(re.findall(r"-v \"?([^\s:\"]+):([^\s:\"]+)", command))
     assert all(here == there for here, there in mounted.items())
@@ -85,7 +86,7 @@ def test_there_is_an_after_for_each_image() -> None:
 
 
 def test_a_gluetun_file_works_by_changing_the_image(tmp_path: Path) -> None:
-    """The same tunnel; what has no meaning and what stays closed is told."""
+    """The same tunnel, with a notice for what has no meaning and for what stays closed."""
     before = load(tmp_path, "gluetun: before", image="portcullis")
     after = load(tmp_path, "gluetun: after")
     assert before.config.tunnels == after.config.tunnels
@@ -117,3 +118,17 @@ def test_a_linuxserver_file_works_by_changing_the_image(tmp_path: Path) -> None:
         "port 8080/tcp is published but stays closed",
     ):
         assert line in told(before)
+
+
+def test_the_compose_file_of_the_readme_works(tmp_path: Path) -> None:
+    """The first file that a new user copies is a complete configuration."""
+    readme = (PAGE_PATH.parents[1] / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    placeholder = "A" * 43 + "="
+    assert placeholder in block
+    put(tmp_path, "compose.yml", block.replace(placeholder, "AgIC" * 10 + "AgI="))
+    put(tmp_path, "secrets/wireguard_private_key", PRIVATE)
+    loaded = load_service(tmp_path / "compose.yml", "gateway", {})
+    assert [notice.message for notice in loaded.notices] == [
+        "the tunnel has no IPv6 address, so IPv6 is refused"
+    ]

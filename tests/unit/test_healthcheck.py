@@ -1,4 +1,4 @@
-"""The program behind Docker's HEALTHCHECK: one line, one exit code, whatever it meets."""
+"""The program behind Docker's HEALTHCHECK: one line, one exit code, for every reply."""
 
 import ast
 import os
@@ -120,14 +120,14 @@ def test_a_gateway_that_does_not_listen_is_unhealthy_and_the_line_says_so() -> N
     "listening", ["0.0.0.0:{port}", ":{port}", "localhost:{port}", '"127.0.0.1:{port}"']
 )
 def test_a_server_on_every_address_is_asked_on_loopback(listening: str) -> None:
-    """Addresses that one listens on but cannot ask are asked at 127.0.0.1."""
+    """A server on an unspecified address is asked at 127.0.0.1."""
     with server(saying(HEALTHY)) as (port, _):
         assert run(listening.format(port=port)).returncode == 0
 
 
 @pytest.mark.parametrize("listening", ["[::]:{port}", "[::1]:{port}"])
 def test_ipv6_works_as_ipv4_does(listening: str) -> None:
-    """An IPv6 address stands in brackets; the unspecified one is asked at ::1."""
+    """An IPv6 address is in brackets; the unspecified one is asked at ::1."""
     with server(saying(HEALTHY), "::1") as (port, _):
         assert run(listening.format(port=port)).returncode == 0
 
@@ -167,7 +167,7 @@ def test_every_form_of_an_address_is_understood(text: str, expected: tuple[str, 
     ],
 )
 def test_a_malformed_address_is_unhealthy_and_the_line_names_the_variable(text: str) -> None:
-    """What cannot be asked is said with the variable's name and the forms that work."""
+    """The error has the variable's name and the forms that work."""
     with pytest.raises(Unhealthy, match=r"^HEALTH_SERVER_ADDRESS: must be .* like 127"):
         parse_address(text)
 
@@ -201,7 +201,7 @@ def test_a_server_that_never_finishes_is_given_up_after_the_time_limit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The limit holds for the whole check, not for each read; here it is a shorter one."""
+    """The limit covers the whole check, not each read; here it is shorter."""
     limit = 0.4
     monkeypatch.setattr(program, "TIME_LIMIT", limit)
     with server(behaviour) as (port, _):
@@ -234,7 +234,7 @@ def flood(connection: socket.socket) -> None:
 
 
 def test_an_endless_reply_is_cut_off() -> None:
-    """Memory and time are bounded whatever listens on the port."""
+    """Memory and time are limited for any program on the port."""
     with server(flood) as (port, _):
         done = run(f"127.0.0.1:{port}")
     assert_one_line(done)
@@ -257,14 +257,14 @@ def test_an_endless_reply_is_cut_off() -> None:
     ],
 )
 def test_a_reply_that_is_not_the_gateways_is_unhealthy(reply: bytes) -> None:
-    """Another program on the port is not taken for a healthy gateway, also when it says 200."""
+    """Another program on the port never counts as healthy, even if it answers 200."""
     with pytest.raises(Unhealthy):
         judge(reply)
 
 
 @given(st.binary(max_size=300))
 def test_no_reply_makes_anything_but_a_verdict(reply: bytes) -> None:
-    """Whatever comes back, the outcome is a text or Unhealthy, never another exception."""
+    """For any reply, the outcome is a text or Unhealthy, never another exception."""
     for text in (reply, b"HTTP/1.1 200 OK\r\n\r\n" + reply):
         try:
             assert isinstance(judge(text), str)
@@ -274,7 +274,7 @@ def test_no_reply_makes_anything_but_a_verdict(reply: bytes) -> None:
 
 @given(st.text())
 def test_no_address_makes_anything_but_a_verdict(text: str) -> None:
-    """Whatever the variable holds, the outcome is an address or Unhealthy."""
+    """For any value of the variable, the outcome is an address or Unhealthy."""
     try:
         host, port = parse_address(text)
     except Unhealthy:

@@ -1,4 +1,4 @@
-"""The lock before everything else: what it says, and what it costs to import."""
+"""The lock: its rules, and the modules that it imports."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def test_the_static_rules_are_the_locked_state_of_the_policy() -> None:
 
 
 def test_the_static_guard_is_the_guard_that_lets_nothing_pass() -> None:
-    """What `app.secure` puts later is the same table with the same chains."""
+    """`daemon.main.secure` later puts the same table with the same chains."""
     names = {"eth0": "eth0", "net.1_a-b": "net.1_a-b", "a@b": "a/ab", "wg0": "wg0"}
     chains = "\n".join(
         lock_rules.GUARD_CHAIN.format(name=name, chain=chain) for name, chain in names.items()
@@ -45,7 +45,7 @@ def test_the_static_guard_is_the_guard_that_lets_nothing_pass() -> None:
 
 
 def test_the_lock_and_the_policy_agree_on_the_names_that_rules_can_carry() -> None:
-    """The lock cannot import the policy's word; the kernel allows no colon in a name.
+    """The lock cannot import the policy's function; the kernel allows no colon in a name.
 
     With every character from `!` to the end of Latin Extended-B.
     """
@@ -58,7 +58,7 @@ def test_the_lock_and_the_policy_agree_on_the_names_that_rules_can_carry() -> No
 
 
 def test_nothing_is_imported_before_the_lock_but_the_lock() -> None:
-    """Each millisecond before the lock is open; os, sys and time are there anyway."""
+    """The namespace is open until the lock; os, sys and time are loaded anyway."""
     done = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(PROJECT)!r}){IMPORTED}"],
         capture_output=True,

@@ -16,7 +16,7 @@ DATA = 128  # bytes of a data message, as of all of them a multiple of 16
 
 
 def status(sent: int, received: int, *, peers: int = 1) -> TunnelStatus:
-    """Return what WireGuard tells of these totals, all on the first of its peers."""
+    """Return WireGuard's status with these totals, all on the first of its peers."""
     first = PeerStatus("key", None, HANDSHAKE, received, sent)
     others = (PeerStatus("other", None, None, 0, 0),) * (peers - 1)
     return TunnelStatus(51820, 0xCA6C, (first, *others))
@@ -36,7 +36,7 @@ def silent_at(
 
 
 def silent(*readings: tuple[int, int], peers: int = 1) -> bool:
-    """Tell whether the server counts as gone after one reading (sent, received) a second."""
+    """Return whether the server counts as gone after one reading (sent, received) a second."""
     return silent_at(*readings, peers=peers) is not None
 
 
@@ -54,13 +54,13 @@ def test_data_with_answers_is_a_live_server() -> None:
 
 
 def test_keepalives_of_our_own_ask_for_no_answer() -> None:
-    """An idle tunnel sends keepalives that nobody answers, and stays up."""
+    """An idle tunnel sends keepalives that get no answer, and stays up."""
     assert not silent(*((second * KEEPALIVE_SIZE, 0) for second in SECONDS))
 
 
 @pytest.mark.parametrize("peers", [1, 2])
-def test_handshakes_that_the_server_begins_are_no_answer(peers: int) -> None:
-    """A server that hears nothing of us goes on beginning handshakes, every five seconds."""
+def test_handshakes_that_the_server_begins_do_not_count_as_answers(peers: int) -> None:
+    """A server that hears nothing from us keeps beginning handshakes, every five seconds."""
     readings = ((second * DATA, second // 5 * INITIATION_SIZE) for second in SECONDS)
     assert silent(*readings, peers=peers)
 
@@ -105,7 +105,7 @@ def test_an_idle_tunnel_that_renews_its_keys_is_not_silent(peers: int) -> None:
     assert not silent(*readings, peers=peers)
 
 
-def test_two_keepalives_between_two_readings_are_no_data() -> None:
+def test_two_keepalives_between_two_readings_do_not_count_as_data() -> None:
     """With a keepalive of one second some readings are more than one keepalive apart."""
     readings = ((int(number * 1.05) * KEEPALIVE_SIZE, 0) for number in range(1, 600))
     assert silent_at(*readings, every=1.05, keepalive=1) is None
