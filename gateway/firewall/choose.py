@@ -12,7 +12,7 @@ ever taken away from a firewall that another one has not replaced. It is safe by
    is not emptied can only refuse more.
 
 Nothing foreign is lost: the lock has already replaced the legacy tables whole, and the table of
-nftables bears our name.
+nftables has our name.
 """
 
 from gateway.errors import FirewallError, MissingError

@@ -1,7 +1,7 @@
-"""Work that may wait for somebody else, on a thread beside the loop that decides.
+"""Work that may wait for another process, on a thread of its own and not on the loop.
 
 Even a file that was opened without waiting can keep its user waiting: write(2) waits for the lock
-of the inode, and whoever writes a gigabyte to it in one call holds that lock meanwhile.
+of the inode, and a process that writes a gigabyte in one call holds that lock meanwhile.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from contextlib import suppress
 from gateway.errors import NetworkError
 
 TIME_LIMIT = 0.5
-"""Seconds that the loop waits. The work goes on after that, and nobody waits for it any more."""
+"""Seconds that the loop waits. The work goes on after that, without anything that waits for it."""
 
 
 class Aside:

@@ -57,12 +57,12 @@ def could_be_a_gateway(process: Path) -> bool:
 
 
 def _holder(netns: Netns) -> int:
-    """Return the process id of whoever has the name, 0 for nobody that we can see."""
+    """Return the id of the process that has the name, 0 where we cannot see it."""
     with netns.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
         try:
             asking.connect(NAME)
-            told = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+            peer = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
         except OSError:
             return 0
-    pid: int = CREDENTIALS.unpack(told)[0]
+    pid: int = CREDENTIALS.unpack(peer)[0]
     return pid

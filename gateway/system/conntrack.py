@@ -76,7 +76,7 @@ def _count(netlink: Netlink) -> int:
 
 
 def _flows(netlink: Netlink) -> frozenset[tuple[bytes, bytes]]:
-    """Return what tells the flows apart: the kernel's 32 bit number is not enough for many."""
+    """Return what distinguishes the flows: the kernel's 32-bit number is not enough for many."""
     what = "read connection tracking"
 
     def read() -> frozenset[tuple[bytes, bytes]]:

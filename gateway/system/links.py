@@ -143,7 +143,7 @@ class Links:
 
     def _require_tunnel(self, name: str) -> None:
         if self._link(name)["ifi_type"] != ARPHRD_NONE:
-            what = "a link that is no tunnel has the tunnel's name, give it another one"
+            what = "a link that is not a tunnel has the tunnel's name; give it another one"
             raise NetworkError(what, name, errno.EEXIST)
 
     def _link(self, name: str) -> Any:

@@ -63,7 +63,7 @@ class EndpointLookup:
         self._known: dict[str, tuple[Address, ...]] = {}
 
     def open(self) -> Query:
-        """Make the socket and return what tells its packets from others.
+        """Make the socket and return what distinguishes its packets from others.
 
         The mark is random and new for each question. Raises MissingError when there is no resolver
         to ask, NetworkError when the socket cannot be made.
@@ -71,7 +71,7 @@ class EndpointLookup:
         if self._resolver is None:
             raise MissingError(
                 "there is no resolver to ask for the endpoint's name: none was given, or"
-                " /etc/resolv.conf was written by somebody else since the gateway was here before,"
+                " /etc/resolv.conf was changed by another program since the gateway last ran,"
                 " or it cannot be kept across a restart",
                 "set WIREGUARD_ENDPOINT_RESOLVER, or an address as endpoint",
             )

@@ -94,7 +94,7 @@ class Netlink:
     def send(self, what: str, subject: str, body: bytes, kind: int) -> tuple[bytes, ...]:
         """Send `body` as it is, as message type `kind`; return the bodies of the answers.
 
-        So a thing that was listed is deleted exactly, whatever else it has that nobody here reads.
+        So what was listed is deleted exactly, with attributes that are not read here too.
         """
         answers = self._send(what, subject, body, (kind, NLM_F_ACK))
         return tuple(data[HEADER.size :] for data, _ in answers)

@@ -1,4 +1,4 @@
-"""One packet into the tunnel, and whether somebody answers it."""
+"""One packet into the tunnel, and whether it is answered."""
 
 import asyncio
 import contextlib
@@ -70,7 +70,7 @@ async def _ping(netns: Netns, address: str, version: int, hops: int | None) -> b
     message = struct.pack("!BBH", ECHO_REQUEST[version], 0, checksum(head + identity)) + identity
 
     def is_reply(answer: bytes) -> bool:
-        # A raw IPv4 socket gets the IP header too (raw(7)); its first byte tells the length.
+        # A raw IPv4 socket gets the IP header too (raw(7)); its first byte has the length.
         body = answer[(answer[0] & 0xF) * 4 :] if version == 4 else answer  # noqa: PLR2004
         return body[:1] == bytes([ECHO_REPLY[version]]) and body[4:8] == identity
 

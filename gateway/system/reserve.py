@@ -13,7 +13,7 @@ DESCRIPTORS = 32
 
 
 class Reserve:
-    """Descriptors that nobody uses, until they are lent."""
+    """Descriptors that are not used until they are lent."""
 
     def __init__(self, size: int = DESCRIPTORS) -> None:
         """Take `size` descriptors, or as many as there are."""

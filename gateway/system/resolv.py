@@ -2,8 +2,9 @@
 
 Workloads can do with it what the owner of a file can: take a lease on it, lock it, make it large,
 write to it for minutes in one call. So it is opened without waiting, and stays open for as long as
-the process lives: the kernel gives nobody else a lease on a file that is open for writing, nor lets
-it be run as a program (fs/locks.c, check_conflicting_open; fcntl(2), "Leases"; execve(2), ETXTBSY).
+the process lives: the kernel gives no other process a lease on a file that is open for writing, and
+does not let it be run as a program (fs/locks.c, check_conflicting_open; fcntl(2), "Leases";
+execve(2), ETXTBSY).
 """
 
 import os
@@ -19,7 +20,7 @@ LARGEST = 1 << 16
 """Bytes that are read: workloads can make the file as large as they like."""
 
 AT_ONCE = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-"""A lease of somebody else then refuses (EWOULDBLOCK), and a FIFO does not wait for its writer."""
+"""Another process's lease then refuses (EWOULDBLOCK), and a FIFO does not wait for its writer."""
 
 
 class ResolverFile:
@@ -41,7 +42,7 @@ class ResolverFile:
 
         In place and not by a rename: Docker mounts the file, and the containers that share the
         gateway's network share the mount. A file that already holds `text` is left alone, so that a
-        read-only one with the right content is no error.
+        read-only one with the right content is not an error.
         """
         wanted = text.encode()
         try:
@@ -100,7 +101,7 @@ def _open(path: Path, flags: int) -> int:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise OSError(None, "it is no regular file")
+    raise OSError(None, "it is not a regular file")
 
 
 def _replace(descriptor: int, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Routes and policy rules as rtnetlink tells them and wants to be told; see rtnetlink(7)."""
+"""Routes and policy rules as messages of rtnetlink(7): read, and written."""
 
 import socket
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from gateway.system.netlink import message
 RTN_UNICAST = 1
 RTN_UNREACHABLE = 7
 RTPROT_PORTCULLIS = 0x70
-"""The origin that our routes and rules bear; nobody else uses it (iproute2, rt_protos)."""
+"""The origin of our routes and rules; no other program uses it (iproute2, rt_protos)."""
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RTNH_F_ONLINK = 4
@@ -34,7 +34,7 @@ KNOWN_RULE_ATTRIBUTES = {
 """What the gateway sets or the kernel adds to everything; more makes it another route or rule."""
 
 WHOLE_PORT = 0xFFFF
-"""The mask that the kernel tells of a range of one port (since Linux 6.15)."""
+"""The mask that the kernel reports for a range of one port (since Linux 6.15)."""
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 VERSIONS = {socket.AF_INET: 4, socket.AF_INET6: 6}
@@ -56,7 +56,7 @@ class RuleMessage(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
 
 @dataclass(frozen=True)
 class KernelRoute:
-    """A route as the kernel tells it; `extra` names whatever the gateway never sets.
+    """A route as the kernel lists it; `extra` names whatever the gateway never sets.
 
     `link` is the name of the link with the `index`, for messages; only its namespace knows it.
     """
@@ -85,7 +85,7 @@ class KernelRoute:
 
 @dataclass(frozen=True)
 class KernelRule:
-    """A policy rule as the kernel tells it; `extra` names whatever the gateway never sets.
+    """A policy rule as the kernel lists it; `extra` names whatever the gateway never sets.
 
     `source_ports` is FIRST:LAST, as pyroute2 writes a range.
     """
@@ -112,7 +112,7 @@ class KernelRule:
 
 
 def rules_in(entry: Any) -> Iterator[KernelRule]:
-    """Yield the policy rule that a message tells, or none if it is of another family."""
+    """Yield the policy rule in a message, or none if it is of another family."""
     if entry["family"] not in VERSIONS:
         return
     rest = {slot[0] for slot in entry["attrs"]} - KNOWN_RULE_ATTRIBUTES

@@ -131,13 +131,13 @@ def _named(rtnl: Netlink, routes: Collection[KernelRoute]) -> list[KernelRoute]:
 def _differences(
     rtnl: Netlink,
     present: AbstractSet[KernelRoute],
-    standing: AbstractSet[KernelRule],
+    present_rules: AbstractSet[KernelRule],
     wanted: Routing,
 ) -> tuple[str, ...]:
     routes, rules = _wanted(rtnl, wanted)
     others = _named(rtnl, present - routes)
-    missing = [f"missing: ip {thing}" for thing in (*(routes - present), *(rules - standing))]
-    surplus = [f"surplus: ip {thing}" for thing in (*others, *(standing - rules))]
+    missing = [f"missing: ip {thing}" for thing in (*(routes - present), *(rules - present_rules))]
+    surplus = [f"surplus: ip {thing}" for thing in (*others, *(present_rules - rules))]
     return (*sorted(missing), *sorted(surplus))
 
 
@@ -153,7 +153,7 @@ def _add_routes(
 
 
 def _wanted(rtnl: Netlink, wanted: Routing) -> tuple[set[KernelRoute], set[KernelRule]]:
-    """Translate `wanted` into what the kernel should tell, less IPv6 where there is none."""
+    """Translate `wanted` into what the kernel should list; IPv6 only where the kernel has it."""
     indexes = {name: index for index, name in rtnl.netns.links().items()}
     versions = {4, 6} if has_ipv6() else {4}
     routes = {

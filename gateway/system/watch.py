@@ -1,7 +1,7 @@
-"""Word from the kernel that links, addresses, routes or policy rules have changed.
+"""Notices from the kernel that links, addresses, routes or policy rules have changed.
 
 What has changed is not read from the messages. They can be lost, they come late and in pieces, and
-many say nothing new; whoever is told looks at the namespace itself and finds what is true by then.
+many say nothing new. So `changed` looks at the namespace itself and finds what is true by then.
 """
 
 import asyncio

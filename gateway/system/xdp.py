@@ -1,4 +1,4 @@
-"""AF_XDP sockets of the gateway's own on every queue of a link, so that nobody else sends by them.
+"""AF_XDP sockets on every queue of a link, so that no other program sends through the queues.
 
 An AF_XDP socket hands frames to the driver below every hook of a network namespace, and to open one
 that sends takes only CAP_NET_RAW: in copy mode it needs no BPF program. But a queue has one owner.

@@ -1,4 +1,4 @@
-"""The WireGuard interface, whoever implements it."""
+"""The WireGuard interface, as the protocol of its implementations."""
 
 from typing import Protocol
 
@@ -13,20 +13,20 @@ class TunnelBackend(Protocol):
         """The implementation's name as the user writes it: `kernelspace` or `userspace`."""
 
     async def up(self, tunnel: Tunnel, mtu: int) -> None:
-        """Make the interface anew from `tunnel` with `mtu` bytes and set it up; no routes.
+        """Make a new interface from `tunnel` with `mtu` bytes and set it up; no routes.
 
-        A former interface of the name goes first, whoever made it. Key, mark, listen port and
-        peers are set and read back before the link goes up, because `up` sends staged packets.
-        Addresses are added as host addresses (/32, /128, without duplicate address detection), so
-        that no route comes with them. Raises TunnelError (errno EADDRINUSE: the listen port
-        is taken); what stands then is removed again.
+        A former interface of that name is removed first, also one of another program. Key, mark,
+        listen port and peers are set and read back before the link goes up, because `up` sends
+        staged packets. Addresses are added as host addresses (/32, /128, without duplicate address
+        detection), so that no route comes with them. Raises TunnelError (errno EADDRINUSE: the
+        listen port is taken), after removing what it has made.
         """
 
     async def configure(self, tunnel: Tunnel) -> None:
-        """Replace the peers of the standing interface by those of `tunnel`, and read all back.
+        """Replace the peers of the interface with those of `tunnel`, and read everything back.
 
-        Starts the handshake with the new peers. Raises TunnelGone, or TunnelError where something
-        is otherwise than `tunnel` wants it: key, mark and port are not set anew.
+        Starts the handshake with the new peers. Raises TunnelGone, or TunnelError where
+        something differs from `tunnel`: key, mark and port are not set again.
         """
 
     async def status(self) -> TunnelStatus:

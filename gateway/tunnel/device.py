@@ -1,4 +1,4 @@
-"""A WireGuard device as it was read back, and in what it differs from the tunnel wanted."""
+"""A WireGuard device as it was read back, and how it differs from the tunnel that is wanted."""
 
 import base64
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class Device:
         )
 
     def differences(self, tunnel: Tunnel) -> tuple[str, ...]:
-        """Say in which points the device is not as `tunnel` wants it; no secret is named.
+        """Return how the device differs from `tunnel`, without naming a secret.
 
         The keepalive is left out: it is switched on for the first moment in any case.
         """
@@ -71,13 +71,13 @@ class Device:
         return (*found, *self._peer_differences(tunnel))
 
     def _peer_differences(self, tunnel: Tunnel) -> tuple[str, ...]:
-        standing = {peer.public_key: peer for peer in self.peers}
-        if standing.keys() != {peer.public_key for peer in tunnel.peers}:
+        found = {peer.public_key: peer for peer in self.peers}
+        if found.keys() != {peer.public_key for peer in tunnel.peers}:
             return ("the set of peers",)
         return tuple(
             f"{what} of peer {peer.public_key}"
             for peer in tunnel.peers
-            for what in _peer_differences(standing[peer.public_key], peer)
+            for what in _peer_differences(found[peer.public_key], peer)
         )
 
 

@@ -74,7 +74,7 @@ class Kernel:
         self._index: int | None = None
 
     async def up(self, tunnel: Tunnel, mtu: int) -> None:
-        """Make the interface anew; see `TunnelBackend.up`."""
+        """Make a new interface; see `TunnelBackend.up`."""
         try:
             await self.down()
             self._links.add_link(INTERFACE, FAMILY)
@@ -245,5 +245,5 @@ def _peer(key: str, entry: Any) -> DevicePeer:
 
 
 def _secret(key: bytes | None) -> Secret | None:
-    """Return the base64 `key`, or None for the all-zero one that stands for none."""
+    """Return the base64 `key`, or None for the all-zero one, which means none."""
     return None if key in {None, NO_KEY} else Secret(key.decode())

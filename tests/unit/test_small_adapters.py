@@ -100,9 +100,9 @@ def test_a_resolver_file_that_is_no_file_is_told_at_once(tmp_path: Path) -> None
     path = tmp_path / "fifo"
     os.mkfifo(path)
     for other in (path, Path("/dev/zero")):
-        with pytest.raises(NetworkError, match="no regular file"):
+        with pytest.raises(NetworkError, match="not a regular file"):
             ResolverFile(other).write("nameserver 10.64.0.1\n")
-        with pytest.raises(NetworkError, match="no regular file"):
+        with pytest.raises(NetworkError, match="not a regular file"):
             ResolverFile(other).read()
 
 

@@ -5,7 +5,7 @@ Other tables are left alone: Docker's resolver keeps one of its own in the same 
 A transaction changes all chains at once, but a packet passes them one after the other, so where
 marks change it takes two: `gateway.policy.transition`.
 
-The legacy tables are in force beside it. Once they have been seen to pass everything, what gets
+The legacy tables are in force as well. Once they have been seen to pass everything, what gets
 into them, by a second gateway's lock for one, is drift, and goes when this table has been read
 back.
 """
@@ -107,9 +107,9 @@ class NftablesFirewall:
 
         Raises FirewallError when the kernel cannot be read.
         """
-        beside = legacy.leftovers(self._netns)
-        self._alone = self._alone or not beside
-        return (*self._table.differences(render_chains(ruleset)), *(beside if self._alone else ()))
+        others = legacy.leftovers(self._netns)
+        self._alone = self._alone or not others
+        return (*self._table.differences(render_chains(ruleset)), *(others if self._alone else ()))
 
     def marks(self) -> Marks:
         """Return the secret marks in the kernel's rules. Raises FirewallError."""

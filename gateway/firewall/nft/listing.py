@@ -53,7 +53,7 @@ def parse_code(listing: str, table: str) -> dict[str, tuple[str, ...]]:
 
 
 def parse_words(inside: str) -> dict[str, tuple[str, ...]]:
-    """Read what stands between the braces of a table, in a listing or in the text for it."""
+    """Read what is between the braces of a table, in a listing or in the text for it."""
     words: dict[str, tuple[str, ...]] = {}
     block = ""
     for line in filter(None, map(str.strip, inside.splitlines())):
@@ -85,7 +85,7 @@ def refused(listing: str) -> dict[tuple[str, str], int]:
 
 
 def compare(wanted: Listing, held: Listing) -> Iterator[str]:
-    """Tell each difference; the dormant flag is the twin's own and wanted nowhere."""
+    """Yield each difference; the dormant flag is the twin's own and wanted nowhere."""
     words = {**wanted.words, "": tuple(w for w in wanted.words.get("", ()) if w != _DORMANT)}
     same_words = True
     for block in dict.fromkeys((*words, *held.words)):
@@ -97,7 +97,7 @@ def compare(wanted: Listing, held: Listing) -> Iterator[str]:
 
 
 def _changes(wanted: tuple[str, ...], held: tuple[str, ...]) -> Iterator[str]:
-    """Tell which lines are missing and which are there that should not be, in their order."""
+    """Yield which lines are missing and which are there that should not be, in their order."""
     matcher = SequenceMatcher(a=wanted, b=held, autojunk=False)
     for tag, first, last, held_first, held_last in matcher.get_opcodes():
         if tag != "equal":

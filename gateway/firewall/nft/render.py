@@ -60,7 +60,7 @@ def render(ruleset: Ruleset) -> str:
 def transaction(table: str, body: str) -> str:
     """Return the text that fills `table` with `body` instead of the rules that it holds.
 
-    Its chains stay on their hooks and change their rules. To delete and make them anew in one
+    Its chains stay on their hooks and change their rules. To delete and make them again in one
     transaction can let packets out: a chain that is taken off its hook accepts what is on its way
     there (net/netfilter/core.c, nf_remove_net_hook), and such a packet never meets the new one.
     The `add` makes the table if there is none, and wakes up a dormant one.
@@ -79,7 +79,7 @@ def block(table: str, body: str) -> str:
 
 
 def render_chains(ruleset: Ruleset) -> str:
-    """Return the chains of `ruleset`: what stands between the braces of the table."""
+    """Return the chains of `ruleset`: what is between the braces of the table."""
     return "\n".join(
         render_chain(
             name,

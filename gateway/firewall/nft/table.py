@@ -140,7 +140,7 @@ class HeldTable:
         """Fill the table with `body` in place of what it holds, in one step, and read it back.
 
         Raises FirewallError; the kernel then holds the former rules, or `body`, or has been
-        changed by somebody else meanwhile.
+        changed by another program meanwhile.
         """
         self.put_unread(body)
         held = self._held()
@@ -155,7 +155,7 @@ class HeldTable:
         try:
             self._nft.load(transaction(self.table, body))
         except FirewallError:
-            # Somebody else has made a chain of ours anew, for another hook or without any.
+            # Another program has replaced a chain of ours, for another hook or without any.
             self._nft.load(replacement(self.table, body))
 
     def differences(self, body: str) -> tuple[str, ...]:
@@ -241,7 +241,7 @@ def _unmarked(what: str, error: MissingError | ProcessError) -> FirewallError:
 def without_marks(message: str) -> str:
     """Return `message` without the values of marks: the egress guard's is a secret.
 
-    Whoever reads logs or health could otherwise send what the guard lets pass. It is also why
+    A reader of logs or health could otherwise send what the guard lets pass. It is also why
     errors of nft, which quote the rules, are not kept as the cause of ours.
     """
     return _MARK.sub(r"\1 (a mark)", message)

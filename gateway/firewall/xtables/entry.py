@@ -127,7 +127,7 @@ def entry_size(options: Any) -> int:
     """Return the size of one entry, from a pointer to a list of at least two options.
 
     An entry begins with the pointer to its name. In the longer form the `base` of the first entry,
-    which is 0, stands where the shorter form has the second name.
+    which is 0, is where the shorter form has the second name.
     """
     second = ctypes.addressof(options.contents) + _FORMER_SIZE
     return _FORMER_SIZE if ctypes.c_void_p.from_address(second).value else _SIZE

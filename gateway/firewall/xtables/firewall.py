@@ -29,8 +29,8 @@ _Tables = dict[Family, tuple[Table, Table]]
 class IptablesFirewall:
     """The filter and mangle tables of each family that the kernel has, as the gateway's own.
 
-    The tables are those of `netns`. The kernel is asked each time anew: with IPv6 that appears
-    later, its tables are open.
+    The tables are those of `netns`. The kernel is asked each time, because IPv6 can
+    appear later, with open tables.
     """
 
     name = "iptables"

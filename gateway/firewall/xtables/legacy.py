@@ -27,7 +27,7 @@ PROGRAMS = {Family.IPV4: "iptables-legacy", Family.IPV6: "ip6tables-legacy"}
 
 NO_LOCK_FILE = {"XTABLES_LOCKFILE": "/dev/null"}
 """The lock file of the programs cannot be made on a read-only system, and is not needed: a table
-is replaced whole, and the kernel refuses that if somebody else has changed it meanwhile."""
+is replaced whole, and the kernel refuses that if another program has changed it meanwhile."""
 
 LOCK_FILE = "/run/xtables.lock"
 """What the programs of iptables lock while they change tables, iptables(8)."""
@@ -109,7 +109,7 @@ def _run(netns: Netns, family: Family, what: str, *arguments: str, stdin: str | 
 def xtables_lock() -> Iterator[None]:
     """Keep the programs of iptables from changing a table between our reading and writing it.
 
-    Without the lock (a read-only file system, or somebody who does not let go) we go on: what we
+    Without the lock (a read-only file system, or another process that keeps it) we go on: what we
     write is whole, and what is read back afterwards is what counts.
     """
     try:

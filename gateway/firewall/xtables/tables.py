@@ -45,10 +45,10 @@ from gateway.system.netns import Netns
 _MARK = re.compile(r"\b0x[0-9a-f]+(/0x[0-9a-f]+)?")
 
 COMMIT_ATTEMPTS = 10
-"""How often a table is built again because somebody else changed it before our commit."""
+"""How often a table is built again because another program changed it before our commit."""
 
 _SIZES: dict[tuple[str, int], int] = {}
-"""How many bytes of each extension's parameters are the user's, as the library tells."""
+"""How many bytes of each extension's parameters are the user's, according to the library."""
 
 
 @dataclass(frozen=True)
