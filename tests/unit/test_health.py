@@ -1,4 +1,4 @@
-"""What the health server answers, from the last status and the clock it is given."""
+"""What the health server answers, from the last status and a clock."""
 
 import json
 from dataclasses import replace
@@ -33,7 +33,7 @@ HEALTHY = Status(
 
 
 class Clock:
-    """A clock that stands still until it is told."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -59,9 +59,9 @@ def board(clock: Clock) -> Board:
 
 def body(answer: tuple[int, str, bytes]) -> dict[str, object]:
     """Return the JSON body of an answer."""
-    told = json.loads(answer[2])
-    assert isinstance(told, dict)
-    return told
+    found = json.loads(answer[2])
+    assert isinstance(found, dict)
+    return found
 
 
 @pytest.mark.parametrize("path", [b"/", b"/healthz", b"/readyz", b"/healthz?verbose"])
@@ -96,10 +96,10 @@ def test_health_says_200_and_everything_that_is_promised(board: Board, path: byt
 
 
 def test_ages_go_on_between_two_statuses(board: Board, clock: Clock) -> None:
-    """What is told is true when it is asked for, not when it was written."""
+    """An age is right at the time of the request, not of the status."""
     clock.now += 2.5
-    told = body(respond(b"GET", b"/healthz", board))
-    assert (told["handshake_age"], told["state_age"], told["verified_age"]) == (14.5, 62.5, 3.5)
+    found = body(respond(b"GET", b"/healthz", board))
+    assert (found["handshake_age"], found["state_age"], found["verified_age"]) == (14.5, 62.5, 3.5)
 
 
 def test_a_kernel_that_was_never_found_as_wanted_has_no_age_of_that(board: Board) -> None:
@@ -108,8 +108,8 @@ def test_a_kernel_that_was_never_found_as_wanted_has_no_age_of_that(board: Board
     assert body(respond(b"GET", b"/healthz", board))["verified_age"] is None
 
 
-def test_a_status_that_is_not_renewed_is_not_believed(board: Board, clock: Clock) -> None:
-    """A supervisor that hangs is neither healthy nor alive, whatever it said last."""
+def test_a_status_that_is_too_old_is_answered_with_503(board: Board, clock: Clock) -> None:
+    """A supervisor that hangs is neither healthy nor alive, whatever its last status says."""
     clock.now += STALE_AFTER + 0.1
     answer = respond(b"GET", b"/healthz", board)
     assert answer[0] == 503
@@ -119,14 +119,14 @@ def test_a_status_that_is_not_renewed_is_not_believed(board: Board, clock: Clock
 
 
 def test_a_gateway_without_tunnel_is_alive_and_not_ready(board: Board) -> None:
-    """Kubernetes must not kill what time can cure."""
+    """Kubernetes must not restart a gateway whose tunnel may come back by itself."""
     board.publish(replace(HEALTHY, healthy=False, state="connecting"))
     assert respond(b"GET", b"/livez", board)[0] == 200
     assert respond(b"GET", b"/readyz", board)[0] == 503
 
 
 def test_before_the_first_status_it_is_starting(clock: Clock) -> None:
-    """The server may be asked before the supervisor has said anything."""
+    """A request may come before the supervisor has published a status."""
     answer = respond(b"GET", b"/", Board(clock))
     assert answer[0] == 503
     assert body(answer)["reason"] == "starting"
@@ -164,6 +164,6 @@ def test_only_get_and_head_are_known(board: Board, method: bytes) -> None:
 
 
 def test_other_paths_are_not_there(board: Board) -> None:
-    """Also those that are no text."""
+    """Nor are paths that are not text."""
     assert respond(b"GET", b"/secrets", board)[0] == 404
     assert respond(b"GET", b"/\xff", board)[0] == 404

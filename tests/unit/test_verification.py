@@ -1,4 +1,4 @@
-"""`gateway verify` without a kernel: which ways it tries, and what it makes of the answers."""
+"""`gateway verify` without a kernel: what it tries, and how it reads and judges answers."""
 
 import json
 from dataclasses import replace
@@ -55,16 +55,16 @@ def names(facts: Facts, tunnel: Tunnel | None = None) -> list[str]:
 
 def test_every_way_has_a_name_of_its_own() -> None:
     """A line of the report says what was tried, in both families and on every uplink."""
-    told = names(TWO_UPLINKS, replace(IPV4_ONLY, fwmark=SECRET))
-    assert len(told) == len(set(told))
+    found = names(TWO_UPLINKS, replace(IPV4_ONLY, fwmark=SECRET))
+    assert len(found) == len(set(found))
     for way in ("bound to {}, UDP", "by a packet socket on {}, without queue"):
         for uplink in ("eth0", "eth1"):
-            assert {f"IPv{version} {way.format(uplink)}" for version in (4, 6)} <= set(told)
-    assert f"to the server {SERVER4}, marked, from another port" in told
+            assert {f"IPv{version} {way.format(uplink)}" for version in (4, 6)} <= set(found)
+    assert f"to the server {SERVER4}, marked, from another port" in found
 
 
-def test_the_mark_that_everybody_sees_is_tried_beside_the_secret_one() -> None:
-    """A mark that the user chose is both, and is tried once."""
+def test_the_visible_mark_is_tried_next_to_the_secret_one() -> None:
+    """A mark that the user chose is both, so it is tried once."""
     secret = names(ONE_UPLINK, replace(IPV4_ONLY, fwmark=SECRET))
     chosen = names(ONE_UPLINK, replace(IPV4_ONLY, fwmark=7))
     assert "IPv4 with the mark of the encrypted flow" in secret
@@ -74,10 +74,10 @@ def test_the_mark_that_everybody_sees_is_tried_beside_the_secret_one() -> None:
 
 
 def test_without_a_connection_nothing_is_sent_to_a_server() -> None:
-    """Which one would it be? The bit that ip rule shows needs no connection."""
-    told = names(ONE_UPLINK)
-    assert not [name for name in told if "server" in name or "tunnel" in name]
-    assert "IPv6 with the mark that ip rule shows" in told
+    """There is none to send to. The bit that ip rule shows needs no connection."""
+    found = names(ONE_UPLINK)
+    assert not [name for name in found if "server" in name or "tunnel" in name]
+    assert "IPv6 with the mark that ip rule shows" in found
 
 
 def test_only_resolvers_on_a_link_are_asked() -> None:
@@ -85,10 +85,10 @@ def test_only_resolvers_on_a_link_are_asked() -> None:
     near, public, allowed = map(ip_address, ("172.18.0.53", "9.9.9.9", "172.18.0.54"))
     asked = on_a_link(ONE_UPLINK, (near, public, allowed), {allowed})
     assert asked == dict.fromkeys((near, ip_address("172.18.0.1"), ip_address("fd18::1")), "eth0")
-    told = [trial.name for trial in trials(ONE_UPLINK, None, asked) if "DNS over" in trial.name]
-    assert f"DNS over UDP at {near} by eth0" in told
-    assert "DNS over TCP at 127.0.0.11" in told
-    assert len(told) == 8
+    found = [trial.name for trial in trials(ONE_UPLINK, None, asked) if "DNS over" in trial.name]
+    assert f"DNS over UDP at {near} by eth0" in found
+    assert "DNS over TCP at 127.0.0.11" in found
+    assert len(found) == 8
 
 
 def test_what_is_tried_while_the_tunnel_is_cut_is_seen_by_a_witness() -> None:
@@ -121,7 +121,7 @@ def test_a_trial_is_judged_by_what_was_seen(
     is_shown: bool,  # noqa: FBT001 - a parameter of pytest
     ok: bool,  # noqa: FBT001
 ) -> None:
-    """Where nobody could have seen it leave, only a refusal will do."""
+    """If no witness could have seen it leave, only a refusal is ok."""
     assert judged("way", result, leaks=leaks, is_shown=is_shown).ok is ok
 
 
@@ -222,7 +222,7 @@ def test_the_connected_server_is_known_by_endpoint_and_addresses() -> None:
 
 
 def test_a_server_by_name_is_known_by_the_address_that_it_has_now() -> None:
-    """Each peer gets the endpoint that stands in its place; the port must be its own."""
+    """Each peer gets the endpoint at its position; the port must be its own."""
     peers = (
         Peer("Zmlyc3Q", NamedEndpoint("a.example", 51820), EVERYTHING),
         Peer("c2Vjb25k", NamedEndpoint("b.example", 51820), EVERYTHING),
@@ -241,7 +241,7 @@ def test_a_server_by_name_is_known_by_the_address_that_it_has_now() -> None:
 
 
 @pytest.mark.parametrize(("source", "version"), [("192.0.2.1", 4), ("2001:db8::1", 6)])
-def test_a_packet_made_by_hand_is_well_formed(source: str, version: int) -> None:
+def test_a_packet_built_byte_by_byte_is_well_formed(source: str, version: int) -> None:
     """Checksums of RFC 1071 over what they cover come out as zero; odd payloads too."""
     target = TARGETS[version]
     packet = udp_packet(ip_address(source), target, (9, 53), b"odd")
@@ -258,13 +258,13 @@ def test_a_packet_made_by_hand_is_well_formed(source: str, version: int) -> None
     assert goes_nowhere(frame(packet))
 
 
-def test_a_witness_knows_who_is_asked_for_on_the_link() -> None:
-    """A neighbour solicitation for a target goes to a group, and names it inside."""
+def test_a_witness_reads_the_target_of_a_neighbour_solicitation() -> None:
+    """It goes to a multicast group, and the target is inside."""
     target = TARGETS[6].packed
     head = bytes.fromhex("6000000000183aff") + bytes(16) + bytes.fromhex("ff02") + bytes(14)
-    for kind, is_told in ((135, True), (136, False)):
+    for kind, is_for_target in ((135, True), (136, False)):
         message = bytes([kind]) + bytes(7) + target
-        assert goes_nowhere(frame(head + message)) is is_told
+        assert goes_nowhere(frame(head + message)) is is_for_target
     assert not goes_nowhere(frame(head + bytes([135])))
 
 
