@@ -11,6 +11,7 @@ GatewayError
 │   └── NetworkError     links, addresses, routes, rules, neighbours, connection tracking
 ├── MissingError         a capability, device or kernel feature is missing: `remedy` says what to do
 └── ProcessError         a program could not be started, failed, or took too long
+    └── ProcessEnded     a program that was to stay has ended
 
 Adapters translate foreign exceptions into these where they import the library. `cli` and the
 commands turn them into exit codes.
@@ -159,3 +160,11 @@ class ProcessError(GatewayError):
         self.program = program
         self.stderr = stderr
         self.errno = errno
+
+
+class ProcessEnded(ProcessError):  # noqa: N818 - a state of the world more than a fault
+    """A program that was to stay has ended: `code` is its exit code, negative for a signal."""
+
+    def __init__(self, program: str, message: str, last_lines: str = "", *, code: int) -> None:
+        super().__init__(program, message, last_lines)
+        self.code = code
