@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from gateway.system import applied
 from gateway.system.log_writer import without_waiting
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -71,3 +72,10 @@ def configure(level: str, form: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         cache_logger_on_first_use=False,
     )
+    applied.show_to(_log_applied if level == "debug" else None)
+
+
+def _log_applied(event: str, command: str, stdin: str) -> None:
+    """Log what was applied; see `gateway.system.applied`."""
+    fields = {"command": command, **({"input": stdin} if stdin else {})}
+    structlog.get_logger().debug(event, **fields)

@@ -31,7 +31,7 @@ from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
 from gateway.policy import limits
 from gateway.policy.dns import resolvers_of
 from gateway.policy.firewall import closed
-from gateway.policy.marks import with_secret_mark
+from gateway.policy.marks import secret, with_secret_mark
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
 from gateway.services.health import Board, HealthServer
@@ -186,7 +186,7 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     firewall = choose(Backend.AUTO)
     take_over(firewall, closed())
     refuse_unnameable()
-    mark = secrets.randbelow(2**32 - 1) + 1
+    mark = secret(secrets.randbits(31))
     guard = None
     try:
         guard = Guard.find()

@@ -14,9 +14,14 @@ from dataclasses import replace
 from gateway.model import Config
 
 SHOWN = 0x8000_0000
-"""The bit of a secret mark that routing rules ask for; no other mark of such a rule has it."""
+"""The bit of a secret mark that routing rules ask for; no mark that is not a secret has it."""
 
 WHOLE = 0xFFFF_FFFF
+
+
+def secret(number: int) -> int:
+    """Return the secret mark that is made of the random `number`, which has 31 bits."""
+    return number | SHOWN
 
 
 def shown(mark: int) -> int:
@@ -35,7 +40,7 @@ def with_secret_mark(config: Config, number: int) -> Config:
     A chosen mark stays, whatever its value, and is not a secret.
     """
     tunnels = tuple(
-        replace(tunnel, fwmark=number | SHOWN) if tunnel.fwmark is None else tunnel
+        replace(tunnel, fwmark=secret(number)) if tunnel.fwmark is None else tunnel
         for tunnel in config.tunnels
     )
     return replace(config, tunnels=tunnels)

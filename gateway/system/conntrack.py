@@ -11,6 +11,7 @@ import struct
 from itertools import islice
 
 from gateway.errors import MissingError, NetworkError
+from gateway.system import applied
 from gateway.system.netlink import Netlink, attributes_in, undisturbed
 
 NETLINK_NETFILTER = 12
@@ -44,6 +45,7 @@ def flush() -> None:
     """
     try:
         _flush(Netlink(NETLINK_NETFILTER))
+        applied.show(lambda: ["conntrack --flush"])
     except NetworkError as err:
         if err.errno in NOT_THERE:
             raise MissingError(

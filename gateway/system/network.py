@@ -20,7 +20,7 @@ from gateway.errors import NetworkError, is_shortage
 from gateway.model import Address, Facts, Interface, Uplink
 from gateway.policy.routing import Routing
 from gateway.policy.rules import is_nameable
-from gateway.system import routes
+from gateway.system import applied, routes
 from gateway.system.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, message
 
 RTM_NEWLINK = 16
@@ -176,6 +176,7 @@ class Network:
                 raise
         if self.index(name) == index:
             raise NetworkError("delete link: it is still there", name)
+        applied.show(lambda: [f"ip link delete {name}"])
 
     def add_link(self, name: str, kind: str) -> None:
         """Make a link of the rtnetlink `kind`, such as `wireguard`; it is down."""
@@ -193,12 +194,14 @@ class Network:
             RTM_NEWLINK,
             NLM_F_CREATE | NLM_F_EXCL,
         )
+        applied.show(lambda: [f"ip link add {name} type {kind}"])
 
     def set_up(self, name: str) -> None:
         """Set the link `name` up."""
         self._set_link("set link up", name, {"flags": IFF_UP, "change": IFF_UP})
         if not self._link(name)["flags"] & IFF_UP:
             raise NetworkError("set link up: it is still down", name)
+        applied.show(lambda: [f"ip link set {name} up"])
 
     def set_mtu(self, name: str, mtu: int) -> None:
         """Set the largest packet of the link `name` to `mtu` bytes."""
@@ -206,6 +209,7 @@ class Network:
         found = self._link(name).get_attr("IFLA_MTU")
         if found != mtu:
             raise NetworkError(f"set mtu {mtu}: it is {found}", name)
+        applied.show(lambda: [f"ip link set {name} mtu {mtu}"])
 
     def add_addresses(self, name: str, addresses: Iterable[Interface]) -> None:
         """Add host addresses to the link `name`: no prefix, no route, no duplicate detection."""
@@ -238,6 +242,12 @@ class Network:
         ]
         if wrong:
             raise NetworkError(f"set IPv4 settings: {', '.join(wrong)}", name)
+        applied.show(
+            lambda: [
+                f"sysctl -w net.ipv4.conf.{name}.{setting.name.lower()}={value}"
+                for setting, value in settings.items()
+            ]
+        )
 
     def device(self, name: str) -> dict[DeviceSetting, int]:
         """Return the IPv4 settings of the link `name`."""
@@ -296,6 +306,9 @@ class Network:
         )
         flags = NLM_F_CREATE | NLM_F_EXCL
         self._rtnl.change(f"add address {address}", name, request, RTM_NEWADDR, flags)
+        host = f"{address}/{address.max_prefixlen} dev {name} noprefixroute"
+        nodad = " nodad" if isinstance(address, IPv6Address) else ""
+        applied.show(lambda: [f"ip address add {host}{nodad}"])
 
     @staticmethod
     def _enable_ipv6(name: str) -> None:
@@ -304,6 +317,7 @@ class Network:
         try:
             if setting.read_text("ascii").strip() != "0":
                 setting.write_text("0", "ascii")
+                applied.show(lambda: [f"sysctl -w net.ipv6.conf.{name}.disable_ipv6=0"])
         except OSError as err:
             raise NetworkError(
                 "IPv6 is switched off here (sysctl net.ipv6.conf.all.disable_ipv6)", name, err.errno

@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from gateway.errors import SHORTAGES, MissingError, ProcessEnded, ProcessError
+from gateway.system import applied
 from gateway.system.output import Output
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -245,6 +246,7 @@ def start(
         raise _not_started(argv[0], err) from err
     finally:
         os.close(write_end)
+    applied.started(argv)
     exited = _exits[pid] = asyncio.get_running_loop().create_future()
     if leaves_nothing:
         _whole_groups.add(pid)

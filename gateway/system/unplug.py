@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
 from gateway.errors import is_shortage
+from gateway.system import applied
 from gateway.system.link_down import IFF_LOOPBACK, IFF_UP, REQUEST, SIOCGIFFLAGS, SIOCSIFFLAGS
 from gateway.system.netlink import (
     ATTRIBUTE,
@@ -183,6 +184,8 @@ class Unplug:
         except OSError as err:
             if err.errno != errno.EEXIST:
                 raise
+        else:
+            applied.show(lambda: [command_of(entry, link.name)])
 
     def _links(self, only: Collection[int] | None = None) -> list[Link]:
         return [
@@ -220,10 +223,12 @@ class Unplug:
         held = REQUEST.unpack(fcntl.ioctl(self._ioctl, SIOCGIFFLAGS, request))[1]
         if (held ^ flags) & IFF_UP:
             raise OSError(errno.EBUSY, "the link does not change")
+        applied.show(lambda: [f"ip link set {link.name} {'up' if flags & IFF_UP else 'down'}"])
 
     def _set_alias(self, link: Link, alias: str) -> None:
         body = LINK.pack(0, 0, link.index, 0, 0) + attribute(IFLA_IFALIAS, alias.encode())
         self._ask(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, body)
+        applied.show(lambda: [f"ip link set {link.name} alias '{alias}'"])
 
     def _dump(
         self, kind: int, layout: struct.Struct
@@ -325,6 +330,17 @@ def address_message(text: str, index: int) -> bytes:
     body = ADDRESS.pack(FAMILIES[interface.version], interface.network.prefixlen, 0, 0, index)
     body += attribute(IFA_LOCAL, interface.ip.packed)
     return body + attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NODAD))
+
+
+def command_of(entry: str, link: str) -> str:
+    """Return the command of ip(8) that puts back what an alias's `entry` has, on `link`."""
+    if entry.startswith("address "):
+        return f"ip {entry.replace(' ', ' add ', 1)} dev {link} nodad"
+    default = {"default-4": "-4 route add default", "default-6": "-6 route add default"}
+    destination, *options = entry.split()
+    version = ip_network(destination).version if destination not in default else 0
+    words = default.get(destination, f"-{version} route add {destination}")
+    return " ".join(["ip", words, "dev", link, *options])
 
 
 def attribute(kind: int, value: bytes) -> bytes:

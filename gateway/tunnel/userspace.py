@@ -30,12 +30,13 @@ from gateway.errors import (
     is_shortage,
 )
 from gateway.model import INTERFACE, Implementation, Tunnel, TunnelStatus
+from gateway.system import applied
 from gateway.system.child import NEVER, Child, Program
 from gateway.system.network import Network
 from gateway.system.process import Process, find_program
 from gateway.system.sockets import sockets_of, udp_sockets
 from gateway.tunnel import uapi
-from gateway.tunnel.device import Device, require_none, without_keepalive
+from gateway.tunnel.device import Device, require_none, wg_keepalive, wg_set, without_keepalive
 
 PROGRAM = "wireguard-go"
 TUN_DEVICE = Path("/dev/net/tun")
@@ -114,6 +115,7 @@ class Userspace:
             self._refuse_taken_port(tunnel.listen_port)
             await self._start()
             await self._set(uapi.set_device(tunnel))
+            applied.show(lambda: wg_set(tunnel))
             require_none((await self._device()).differences(tunnel))
             self._network.set_mtu(INTERFACE, mtu)
             self._network.add_addresses(INTERFACE, tunnel.addresses)
@@ -132,6 +134,7 @@ class Userspace:
         """Replace the peers; see `TunnelBackend.configure`."""
         self._require_interface()
         await self._set(uapi.set_peers(tunnel))
+        applied.show(lambda: wg_set(tunnel, peers_only=True))
         require_none((await self._device()).differences(tunnel))
         await self._take_back_keepalive(tunnel)
 
@@ -245,6 +248,7 @@ class Userspace:
                 break
             await asyncio.sleep(POLL)
         await self._set(uapi.set_keepalive(quiet))
+        applied.show(lambda: wg_keepalive(quiet))
 
     async def _set(self, request: str) -> None:
         uapi.parse(await self._ask(request))

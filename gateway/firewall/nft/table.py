@@ -28,7 +28,7 @@ from gateway.firewall.nft.listing import (
     refused,
 )
 from gateway.firewall.nft.render import replacement, transaction
-from gateway.system import process
+from gateway.system import applied, process
 
 TIMEOUT = 10.0
 """Seconds that one call of nft may take; it takes 5 to 25 ms."""
@@ -55,6 +55,7 @@ class Nft:
     def load(self, text: str) -> None:
         """Put `text` into the kernel in one transaction. Raises FirewallError: nothing changed."""
         self._call("loading a table", "-f", "-", stdin=text)
+        applied.show(lambda: ["nft -f -"], stdin=text)
 
     def accepts(self, text: str) -> bool:
         """Ask the kernel whether it would take `text`, without changing anything.

@@ -11,7 +11,7 @@ from pathlib import Path
 from gateway.errors import FirewallError, MissingError, ProcessError
 from gateway.firewall.xtables.render import TABLES
 from gateway.policy.rules import Family
-from gateway.system import process
+from gateway.system import applied, process
 
 TIMEOUT = 10.0
 """Seconds that reading or emptying the tables of one family may take; it takes a few ms."""
@@ -55,7 +55,12 @@ def empty() -> None:
             for line in (f"*{table}", *(f":{c} ACCEPT [0:0]" for c in TABLES[table]), "COMMIT")
         ]
         if lines:
-            _run(family, "restore", stdin="\n".join(lines) + "\n")
+            _restore(family, "\n".join(lines) + "\n")
+
+
+def _restore(family: Family, text: str) -> None:
+    _run(family, "restore", stdin=text)
+    applied.show(lambda: [f"{PROGRAMS[family]}-restore"], stdin=text)
 
 
 def _is_installed(program: str) -> bool:

@@ -43,6 +43,7 @@ from gateway.firewall.xtables.render import (
     PROTOCOL_NUMBERS,
     TABLES,
     Extension,
+    commands,
     interface_of,
     matches_of,
     render_rule,
@@ -51,6 +52,7 @@ from gateway.firewall.xtables.render import (
 from gateway.policy.limits import blind_to_extra_headers
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
 from gateway.policy.transition import interim
+from gateway.system import applied
 from gateway.system.capabilities import missing_capabilities
 from gateway.system.features import has_ipv6, wait_for_packets_in_flight
 
@@ -303,12 +305,24 @@ class IptablesFirewall:
                     decides.commit(decides.build(between))
                     marks.commit(built[marks])
             if between != ruleset:
+                self._show(between, tables)
                 wait_for_packets_in_flight()
             for _marks, decides in tables.values():
                 decides.commit(built[decides])
             remaining = [line for table in built for line in table.differences(built[table])]
         if remaining:
             raise FirewallError("the kernel does not hold the rules", "; ".join(remaining))
+        self._show(ruleset, tables)
+
+    def _show(self, ruleset: Ruleset, tables: _Tables) -> None:
+        """Show what was applied, at the level debug."""
+        applied.show(
+            lambda: [
+                command
+                for family in tables
+                for command in commands(ruleset, family, sees_all=self._sees(family))
+            ]
+        )
 
     def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
         """Return one line for each difference of the kernel; see `Firewall.verify`."""
