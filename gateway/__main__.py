@@ -26,7 +26,7 @@ def main() -> int:
         return cli.main(argv)
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # noqa: BLE001 - the end of the program: told, and an exit code
+    except Exception as error:  # noqa: BLE001 - the end of the program: reported, and an exit code
         from gateway.lock.last_resort import tell  # noqa: PLC0415 - slow, and seldom needed
 
         tell(error)

@@ -9,13 +9,13 @@ from gateway.errors import GatewayError, ProcessEnded
 from gateway.system import process
 
 TIME_LIMIT = 30.0
-"""Seconds after which a command is ended, with all that it has started."""
+"""Seconds after which a command is ended, with everything that it has started."""
 
 LAST_TIME_LIMIT = 2.0
-"""Seconds that commands get when the gateway ends: who stops a container does not wait long."""
+"""Seconds for the commands when the gateway stops: `docker stop` waits ten seconds in all."""
 
 GRACE = 0.3
-"""Seconds that a command gets to end by itself when it is told to."""
+"""Seconds between SIGTERM and SIGKILL for a command that has to end."""
 
 
 class Hooks:

@@ -65,7 +65,7 @@ class End:
     """What is reported when the program ends, or when a restart of it fails.
 
     `problem` has the program, its exit code or signal and its last lines, or why it could not be
-    started; `is_shortage` tells the reasons apart. It `lasted` so many seconds. The next start is
+    started; `is_shortage` distinguishes the reasons. It `lasted` so many seconds. The next start is
     in `again_in` seconds, None for never.
     """
 
