@@ -268,10 +268,11 @@ class Userspace:
             # Without ETIMEDOUT: that would be a shortage, and this needs a new process.
             raise TunnelError("wireguard-go does not answer", INTERFACE) from err
         except OSError as err:
-            kind = TunnelGone if err.errno in HUNG_UP else TunnelError
-            raise kind(
-                f"ask wireguard-go: {err.strerror}", str(self._socket_path), err.errno
-            ) from err
+            # asyncio's own ConnectionResetError, from `drain`, has no errno.
+            is_gone = isinstance(err, ConnectionError) or err.errno in HUNG_UP
+            kind = TunnelGone if is_gone else TunnelError
+            what = f"ask wireguard-go: {err.strerror or err}"
+            raise kind(what, str(self._socket_path), err.errno) from err
 
     async def _exchange(self, request: str) -> str:
         async with self._connection() as (reader, writer):

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import MissingError, ProcessEnded, ProcessError, is_shortage
+from gateway.errors import MissingError, ProcessEnded, ProcessError, TunnelGone, is_shortage
 from gateway.system import output, process
 from gateway.system.child import NEVER, Child, End, Program, Restart
+from gateway.system.network import Network
+from gateway.tunnel.userspace import Userspace
 
 QUICK = Restart(first=0.05, longest=0.2, lasting=0.5)
 SLEEPS = "import time; time.sleep(60)"
@@ -528,3 +530,23 @@ def test_the_numbers_of_shortages_are_those_of_fork() -> None:
     """EAGAIN and ENOMEM: fork(2)."""
     for number in (errno.EAGAIN, errno.ENOMEM):
         assert is_shortage(ProcessError("true", "could not be started", errno=number))
+
+
+def test_a_lost_connection_to_wireguard_go_is_a_gone_tunnel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Asyncio raises ConnectionResetError without errno when the process dies meanwhile."""
+
+    async def lost(_self: Userspace, _request: str) -> str:
+        raise ConnectionResetError("Connection lost")
+
+    async def work() -> None:
+        tunnel = Userspace(Network("wg0"))
+        tunnel._child = Child(Program(("sleep", "60")))  # noqa: SLF001 - no other way to be there
+        await tunnel._child.start()  # noqa: SLF001
+        with pytest.raises(TunnelGone, match="Connection lost"):
+            await tunnel._device()  # noqa: SLF001
+        await tunnel._child.stop()  # noqa: SLF001
+
+    monkeypatch.setattr(Userspace, "_exchange", lost)
+    on_a_loop(work())
