@@ -1,8 +1,8 @@
-"""The command line: the parser, `run` (the default), and the way to each other command.
+"""The command line: the parser, `run` (the default), and the calls of the other commands.
 
-Each command turns errors into exit codes (`commands/exit_codes.py`); `__main__` returns 1 for an
-unexpected error. The other commands are imported when they are asked for: together they need every
-part of the gateway.
+Each command turns its errors into exit codes (`commands/exit_codes.py`), and `__main__` returns 1
+for an unexpected error. The other commands are imported only when they are used: together they
+need every part of the gateway.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run() -> int:
-    """Be the gateway until told to stop: close the namespace, read the configuration, serve."""
+    """Close the namespace, read the configuration and run the gateway until it is asked to stop."""
     environ = settings.environment()
     wanted = settings.log_settings(environ)
     log.configure(wanted.level, wanted.format)
@@ -60,10 +60,10 @@ def run() -> int:
         secured = app.secure()
         logger.info("locked", firewall=secured.firewall.name)
         loaded = app.patiently(lambda: settings.load(environ))
-        _tell(loaded.notices)
+        _log_notices(loaded.notices)
         asyncio.run(app.serve(loaded.config, secured))
     except ConfigError as err:
-        _tell(err.notices)
+        _log_notices(err.notices)
         for problem in err.problems:
             logger.error("wrong configuration", variable=problem.where, problem=problem.message)
         return USAGE
@@ -83,8 +83,8 @@ def run() -> int:
     return OK
 
 
-def _tell(notices: Iterable[Notice]) -> None:
-    """Log what reading the configuration found out."""
+def _log_notices(notices: Iterable[Notice]) -> None:
+    """Log the notices about the configuration."""
     logger = structlog.get_logger()
     for notice in notices:
         logger.log(log.LEVELS[notice.weight], notice.message, where=notice.where)

@@ -11,13 +11,15 @@ GatewayError
 │   └── NetworkError     links, addresses, routes, rules, neighbours, connection tracking
 ├── MissingError         a capability, device or kernel feature is missing: `remedy` says what to do
 └── ProcessError         a program could not be started, failed, or took too long
+    └── ProcessEnded     a program that was to stay has ended
 
-Adapters translate foreign exceptions into these where they import the library. `cli` and the
-commands turn them into exit codes.
+Adapters translate foreign exceptions into these where they call the library
+(`tests/unit/test_foreign_errors.py` lists them). `cli` and the other commands turn them into exit
+codes; `__main__` turns any other exception into 1.
 
 A shortage is different from a refusal. A fork or a socket that the kernel cannot give now says
 nothing about the rules: what was in force stays in force, and the same call may succeed in a
-second. `is_shortage` tells the two apart, for foreign exceptions too.
+second. `is_shortage` distinguishes the two, also for foreign exceptions.
 """
 
 import errno
@@ -50,7 +52,7 @@ def is_shortage(error: BaseException) -> bool:
 
 
 class GatewayError(Exception):
-    """Whatever the gateway raises on purpose."""
+    """The base of every error that the gateway raises on purpose."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,7 @@ class Weight(StrEnum):
 
 @dataclass(frozen=True)
 class Notice:
-    """One thing to tell the user that stops nothing: about which variable or file, and what.
-
-    Holds no secret.
-    """
+    """A remark about a variable or file that does not keep the gateway from starting; no secret."""
 
     weight: Weight
     where: str
@@ -92,7 +91,7 @@ class Notice:
 class ConfigError(GatewayError):
     """The configuration is wrong; `problems` has every fault found, in order.
 
-    `notices` are what else was found out: often they say where the fault comes from.
+    `notices` are the other remarks; often they explain the fault.
     """
 
     def __init__(self, problems: tuple[Problem, ...], notices: tuple[Notice, ...] = ()) -> None:
@@ -136,7 +135,7 @@ class NetworkError(KernelError):
 
 
 class MissingError(GatewayError):
-    """Something this machine has to provide is not there; `remedy` says what the user can do."""
+    """This machine lacks something that the gateway needs; `remedy` says what to do."""
 
     def __init__(self, missing: str, remedy: str) -> None:
         super().__init__(f"{missing}; {remedy}")
@@ -145,9 +144,9 @@ class MissingError(GatewayError):
 
 
 class ProcessError(GatewayError):
-    """A program could not be started, failed, or took too long; `stderr` is what it said.
+    """A program could not be started, failed, or took too long; `stderr` is its error output.
 
-    `errno` is the number of a shortage that kept it from its work, None when it did its work.
+    `errno` is set when the reason was a shortage, or the system call that failed has one.
     """
 
     def __init__(
@@ -159,3 +158,11 @@ class ProcessError(GatewayError):
         self.program = program
         self.stderr = stderr
         self.errno = errno
+
+
+class ProcessEnded(ProcessError):  # noqa: N818 - a state of the world more than a fault
+    """A program that was to stay has ended: `code` is its exit code, negative for a signal."""
+
+    def __init__(self, program: str, message: str, last_lines: str = "", *, code: int) -> None:
+        super().__init__(program, message, last_lines)
+        self.code = code

@@ -1,4 +1,4 @@
-"""Set-up of structlog: one event a line, for machines or for people, and never a key."""
+"""Configures structlog: one event in a line, as JSON or for people, and never a key."""
 
 import re
 import sys
@@ -7,12 +7,13 @@ from typing import Any
 
 import structlog
 
+from gateway.system import applied
 from gateway.system.log_writer import without_waiting
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 KEY = re.compile(r"(?<![A-Za-z0-9+/=])[A-Za-z0-9+/]{43}=(?![A-Za-z0-9+/=])")
-"""What a WireGuard key looks like: base64 of 32 bytes."""
+"""The form of a WireGuard key: base64 of 32 bytes."""
 
 HIDDEN = "[key]"
 
@@ -40,8 +41,9 @@ def configure(level: str, form: str) -> None:
     """Log events of at least `level` to stdout as `form`: json, console or auto.
 
     `auto` is console on a terminal and JSON elsewhere. Redaction comes last before rendering, so
-    that tracebacks pass through it too. Nothing that is written to stdout or stderr afterwards
-    waits for its reader, Python's own warnings included.
+    that it covers tracebacks too. After this, no write to stdout or stderr waits for its reader;
+    this includes Python's own warnings. At the level debug, what is applied to the kernel is
+    logged as well.
     """
     is_terminal = sys.stdout.isatty()
     renderer = (
@@ -57,13 +59,13 @@ def configure(level: str, form: str) -> None:
         renderer,
     ]
 
-    def told_lost(lines: int) -> str:
-        event: Any = {"event": "lines of the log were lost: nobody read them", "lines": lines}
+    def lost_line(lines: int) -> str:
+        event: Any = {"event": "log lines lost: the log was not read", "lines": lines}
         for processor in processors:
             event = processor(None, "warning", event)
         return str(event)
 
-    sys.stdout = without_waiting(sys.stdout, told_lost)
+    sys.stdout = without_waiting(sys.stdout, lost_line)
     sys.stderr = without_waiting(sys.stderr)
     structlog.configure(
         processors=processors,
@@ -71,3 +73,10 @@ def configure(level: str, form: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         cache_logger_on_first_use=False,
     )
+    applied.show_to(_log_applied if level == "debug" else None)
+
+
+def _log_applied(event: str, command: str, stdin: str) -> None:
+    """Log what was applied; see `gateway.system.applied`."""
+    fields = {"command": command, **({"input": stdin} if stdin else {})}
+    structlog.get_logger().debug(event, **fields)

@@ -31,7 +31,7 @@ from gateway.firewall.nft.guard import Guard, GuardRules, guard_for
 from gateway.firewall.nft.table import Nft
 from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
 from gateway.policy import report
-from gateway.policy.marks import with_secret_mark
+from gateway.policy.marks import secret, with_secret_mark
 from gateway.policy.rules import Ruleset
 from gateway.policy.topology import SHARED, LinkKind
 from gateway.services.health import Board, HealthServer
@@ -191,7 +191,7 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     firewall = choose(Backend.AUTO, UPLINKS)
     take_over(firewall, PLACE.closed, UPLINKS)
     refuse_unnameable(UPLINKS)
-    mark = secrets.randbelow(2**32 - 1) + 1
+    mark = secret(secrets.randbits(31))
     guard = None
     try:
         guard = Guard.find(Nft(netns=UPLINKS))

@@ -21,6 +21,11 @@ SHOWN = 0x8000_0000
 WHOLE = 0xFFFF_FFFF
 
 
+def secret(number: int) -> int:
+    """Return the secret mark that is made of the random `number`, which has 31 bits."""
+    return number | SHOWN
+
+
 def shown(mark: int) -> int:
     """Return the part of the flow's `mark` that may be public: all of a mark that is not secret."""
     return SHOWN if mark & SHOWN else mark
@@ -37,7 +42,7 @@ def with_secret_mark(config: Config, number: int) -> Config:
     A FwMark of the user stays, whatever its value, and is not secret.
     """
     tunnels = tuple(
-        replace(tunnel, fwmark=number | SHOWN) if tunnel.fwmark is None else tunnel
+        replace(tunnel, fwmark=secret(number)) if tunnel.fwmark is None else tunnel
         for tunnel in config.tunnels
     )
     return replace(config, tunnels=tunnels)

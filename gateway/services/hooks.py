@@ -1,21 +1,21 @@
 """The user's commands for a tunnel that comes up or goes down."""
 
 import asyncio
-from typing import Any
+from contextlib import suppress
 
 import structlog
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, ProcessEnded
 from gateway.system import process
 
 TIME_LIMIT = 30.0
-"""Seconds after which a command is killed, with all processes that it has started."""
+"""Seconds after which a command is ended, with everything that it has started."""
 
 LAST_TIME_LIMIT = 2.0
-"""Seconds that commands get when the gateway ends: `docker stop` does not wait long."""
+"""Seconds for the commands when the gateway stops: `docker stop` waits ten seconds in all."""
 
 GRACE = 0.3
-"""Seconds between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL for a command that has to end."""
 
 
 class Hooks:
@@ -89,20 +89,14 @@ class Hooks:
         log = self._log.bind(variable=variable)
         started_at = asyncio.get_running_loop().time()
         try:
-            child = process.start(argv, on_line=lambda line: log.info("command says", line=line))
-            await self._end_or_limit(child)
-            if child.running:
-                seconds = round(asyncio.get_running_loop().time() - started_at, 1)
-                log.warning("command ended after its time", seconds=seconds)
-                await child.stop(GRACE)
-            elif child.exited.result() != 0:
-                log.warning("command failed", ending=process.ending(child.exited.result()))
+            command = process.start(argv, on_line=lambda line: log.info("command says", line=line))
+            with suppress(TimeoutError):
+                await command.during(self._enough.wait(), self._time_limit)
+            seconds = round(asyncio.get_running_loop().time() - started_at, 1)
+            log.warning("command ended after its time", seconds=seconds)
+            await command.stop(GRACE)
+        except ProcessEnded as end:
+            if end.code != 0:
+                log.warning("command failed", ending=process.ending(end.code))
         except GatewayError as err:
             log.warning("command failed", problem=str(err))
-
-    async def _end_or_limit(self, child: process.Child) -> None:
-        """Wait until `child` has ended or its time is up."""
-        enough = asyncio.ensure_future(self._enough.wait())
-        either: list[asyncio.Future[Any]] = [child.exited, enough]
-        await asyncio.wait(either, timeout=self._time_limit, return_when=asyncio.FIRST_COMPLETED)
-        enough.cancel()

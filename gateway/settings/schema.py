@@ -257,7 +257,8 @@ class Settings(BaseSettings):
     )
     log_level: Annotated[Sourced[str] | None, read_with(fields.log_level)] = _variable(
         "Log",
-        "The lowest level that is logged: `debug`, `info`, `warning` or `error`.",
+        "The lowest level that is logged: `debug`, `info`, `warning` or `error`."
+        " `debug` shows all that is applied, as [commands](health.md#debugging).",
         unset="`info`",
     )
     log_format: Annotated[Sourced[str] | None, read_with(fields.log_format)] = _variable(

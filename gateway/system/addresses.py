@@ -9,6 +9,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 
 from gateway.errors import NetworkError
 from gateway.model import Address, Interface
+from gateway.system import applied
 from gateway.system.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, message
 
 RTM_NEWADDR = 20
@@ -76,6 +77,9 @@ def _add(rtnl: Netlink, name: str, index: int, address: Address) -> None:
     )
     flags = NLM_F_CREATE | NLM_F_EXCL
     rtnl.change(f"add address {address}", name, request, RTM_NEWADDR, flags)
+    host = f"{address}/{address.max_prefixlen} dev {name} noprefixroute"
+    nodad = " nodad" if isinstance(address, IPv6Address) else ""
+    applied.show(lambda: [f"ip address add {host}{nodad}"])
 
 
 def _flags(entry: Any) -> int:

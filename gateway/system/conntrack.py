@@ -11,6 +11,7 @@ import struct
 from itertools import islice
 
 from gateway.errors import MissingError, NetworkError
+from gateway.system import applied
 from gateway.system.netlink import Netlink, attributes_in, undisturbed
 from gateway.system.netns import OWN, Netns
 
@@ -45,6 +46,7 @@ def flush(netns: Netns = OWN) -> None:
     """
     try:
         _flush(Netlink(netns, NETLINK_NETFILTER))
+        applied.show(lambda: ["conntrack --flush"])
     except NetworkError as err:
         if err.errno in NOT_THERE:
             raise MissingError(

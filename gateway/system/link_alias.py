@@ -105,6 +105,17 @@ def address_message(text: str, index: int) -> bytes:
     return body + attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NODAD))
 
 
+def command_of(entry: str, link: str) -> str:
+    """Return the command of ip(8) that puts back what an alias's `entry` has, on `link`."""
+    if entry.startswith("address "):
+        return f"ip {entry.replace(' ', ' add ', 1)} dev {link} nodad"
+    default = {"default-4": "-4 route add default", "default-6": "-6 route add default"}
+    destination, *options = entry.split()
+    version = ip_network(destination).version if destination not in default else 0
+    words = default.get(destination, f"-{version} route add {destination}")
+    return " ".join(["ip", words, "dev", link, *options])
+
+
 def attribute(kind: int, value: bytes) -> bytes:
     """Return one netlink attribute, padded to four bytes (netlink(7))."""
     length = ATTRIBUTE.size + len(value)

@@ -7,6 +7,7 @@ set: neither a missing library nor a missing kernel subsystem can prevent it.
 import errno
 import fcntl
 import os
+import shlex
 import socket
 import struct
 from collections.abc import Collection
@@ -14,6 +15,7 @@ from contextlib import suppress
 
 from gateway.errors import MissingError
 from gateway.policy.rules import is_nameable
+from gateway.system import applied
 from gateway.system.netns import OWN, Netns
 
 SIOCGIFFLAGS = 0x8913
@@ -78,3 +80,4 @@ def _set_down(channel: socket.socket, name: str) -> None:
     flags = _flags(channel, name)
     if flags & (IFF_UP | IFF_LOOPBACK) == IFF_UP:
         fcntl.ioctl(channel, SIOCSIFFLAGS, REQUEST.pack(os.fsencode(name), flags & ~IFF_UP))
+        applied.show(lambda: [f"ip link set {shlex.quote(name)} down"])

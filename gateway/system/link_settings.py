@@ -14,6 +14,7 @@ from pyroute2.netlink import NLA_F_NESTED, nla, nlmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from gateway.errors import NetworkError, is_shortage
+from gateway.system import applied
 from gateway.system.netlink import Netlink, message
 from gateway.system.netns import OWN, Netns
 
@@ -117,6 +118,7 @@ def enable_ipv6(netns: Netns, name: str) -> None:
     try:
         if netns.read(setting).strip() != "0":
             netns.write(setting, "0")
+            applied.show(lambda: [f"sysctl -w net.ipv6.conf.{name}.disable_ipv6=0"])
     except OSError as err:
         raise NetworkError(
             "IPv6 is switched off here (sysctl net.ipv6.conf.all.disable_ipv6)", name, err.errno

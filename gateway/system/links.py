@@ -14,7 +14,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from gateway.errors import NetworkError, is_shortage
 from gateway.model import Address, Interface
-from gateway.system import addresses, link_settings
+from gateway.system import addresses, applied, link_settings
 from gateway.system.link_settings import DeviceSetting
 from gateway.system.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, message
 from gateway.system.netns import OWN, Netns
@@ -87,6 +87,7 @@ class Links:
                 raise
         if self.index(name) == index:
             raise NetworkError("delete link: it is still there", name)
+        applied.show(lambda: [f"ip link delete {name}"])
 
     def add_link(self, name: str, kind: str) -> None:
         """Make a link of the rtnetlink `kind`, such as `wireguard`; it is down."""
@@ -104,12 +105,14 @@ class Links:
             RTM_NEWLINK,
             NLM_F_CREATE | NLM_F_EXCL,
         )
+        applied.show(lambda: [f"ip link add {name} type {kind}"])
 
     def set_up(self, name: str) -> None:
         """Set the link `name` up."""
         self._set_link("set link up", name, {"flags": IFF_UP, "change": IFF_UP})
         if not self._link(name)["flags"] & IFF_UP:
             raise NetworkError("set link up: it is still down", name)
+        applied.show(lambda: [f"ip link set {name} up"])
 
     def set_mtu(self, name: str, mtu: int) -> None:
         """Set the largest packet of the link `name` to `mtu` bytes."""
@@ -117,6 +120,7 @@ class Links:
         found = self._link(name).get_attr("IFLA_MTU")
         if found != mtu:
             raise NetworkError(f"set mtu {mtu}: it is {found}", name)
+        applied.show(lambda: [f"ip link set {name} mtu {mtu}"])
 
     def add_addresses(self, name: str, wanted: Iterable[Interface]) -> None:
         """Add the host addresses of `wanted` to the link `name`; see `addresses.add`."""
@@ -130,6 +134,12 @@ class Links:
         """Set IPv4 settings of the link `name` and read them back. Raises NetworkError."""
         link_settings.put(self.rtnl, name, self._link(name)["index"], settings)
         link_settings.require(name, self.device(name), settings)
+        applied.show(
+            lambda: [
+                f"sysctl -w net.ipv4.conf.{name}.{setting.name.lower()}={value}"
+                for setting, value in settings.items()
+            ]
+        )
 
     def device(self, name: str) -> dict[DeviceSetting, int]:
         """Return the IPv4 settings of the link `name`. Raises NetworkError."""

@@ -1,9 +1,9 @@
-"""Lines for a reader who may not read: nobody else waits for him.
+"""Writes lines to a descriptor whose reader may be slow, without a wait for those who log.
 
-A pipe that nobody empties, a terminal that was halted and a disk that is full keep a write waiting
-for as long as somebody else likes. So a thread of its own writes, and those who log only put lines
-into a queue of a limited size. The descriptor is left as it is: other processes may share it, and
-O_NONBLOCK would be theirs too (fcntl(2), open file descriptions).
+A write to a pipe that is not read, to a terminal that was halted or to a full disk can block for
+any time. So a thread of its own writes, and logging only puts lines into a queue of a limited size.
+The flags of the descriptor stay as they are: other processes may share it, and O_NONBLOCK would
+apply to them too (fcntl(2), open file descriptions).
 """
 
 import atexit
@@ -17,30 +17,30 @@ from collections.abc import Callable
 from typing import TextIO, cast
 
 MOST_BYTES = 1 << 20
-"""What waits for the reader at most, in bytes. The oldest lines go when there is more."""
+"""The size of the queue in bytes. When there is more, the oldest lines are dropped."""
 
 LAST_WORDS = 1.0
-"""Seconds that the lines which wait get when the process ends."""
+"""Seconds in which the queue is written when the process ends."""
 
 LONGEST_REST = 1 << 16
-"""Characters without a line feed after which they are passed on as a line."""
+"""Characters without a line feed that count as a line."""
 
 AGAIN = 0.1
-"""Seconds until a descriptor that others have made non-blocking is asked again."""
+"""Seconds between two tries to write to a descriptor that another process made non-blocking."""
 
 
 class LineWriter:
-    """Writes lines to `descriptor`, in order; `told_lost(count)` is the line for those left out."""
+    """Writes lines to `descriptor`, in order; `lost_line(count)` is the line for dropped ones."""
 
     def __init__(
         self,
         descriptor: int,
-        told_lost: Callable[[int], str],
+        lost_line: Callable[[int], str],
         *,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self._descriptor = descriptor
-        self._told_lost = told_lost
+        self._lost_line = lost_line
         self._most_bytes = most_bytes
         self._lines: deque[bytes] = deque()
         self._waiting = 0
@@ -50,7 +50,7 @@ class LineWriter:
         self._changed = threading.Condition()
 
     def put(self, line: str) -> None:
-        """Have `line` written, and the line feed after it; never waits and never raises."""
+        """Queue `line`, to be written with a line feed; never waits and never raises."""
         data = line.encode("utf-8", "replace") + b"\n"
         with self._changed:
             self._lines.append(data)
@@ -62,7 +62,7 @@ class LineWriter:
             self._start()
 
     def finish(self, seconds: float = LAST_WORDS) -> bool:
-        """Wait until all is written, `seconds` at most; say whether it is."""
+        """Wait until the queue is empty, `seconds` at most; return whether it is."""
         deadline = time.monotonic() + seconds
         with self._changed:
             self._start()
@@ -74,7 +74,7 @@ class LineWriter:
         return True
 
     def _start(self) -> None:
-        """Start the thread where there is something to write; the lock is held."""
+        """Start the thread if there is something to write; the lock is held."""
         if self._thread is not None or not self._lines:
             return
         thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -86,7 +86,7 @@ class LineWriter:
             self._thread = thread
 
     def _write_what_fits(self) -> None:
-        """Write lines for as long as the descriptor takes them at once; the lock is held.
+        """Write lines as long as the descriptor takes them without blocking; the lock is held.
 
         A pipe that select(2) calls writable has room for one page (fs/pipe.c, pipe_poll).
         """
@@ -113,7 +113,7 @@ class LineWriter:
                 lost, self._lost = self._lost, 0
                 line = self._lines.popleft()
                 self._waiting -= len(line)
-            if lost and not self._write(self._told_lost(lost).encode("utf-8", "replace") + b"\n"):
+            if lost and not self._write(self._lost_line(lost).encode("utf-8", "replace") + b"\n"):
                 self._lose(lost)
             if not self._write(line):
                 self._lose(1)
@@ -123,7 +123,7 @@ class LineWriter:
             self._lost += lines
 
     def _write(self, data: bytes) -> bool:
-        """Write `data` whole; False where it cannot be: the reader has gone, the disk is full."""
+        """Write all of `data`; return False if the reader is gone or the disk is full."""
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
@@ -135,7 +135,7 @@ class LineWriter:
 
 
 class Stream(io.TextIOBase):
-    """A text stream whose lines go to `writer`, for those who know only files."""
+    """A text stream whose lines go to `writer`, for code that needs a file."""
 
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()
@@ -143,11 +143,11 @@ class Stream(io.TextIOBase):
         self._rest = ""
 
     def writable(self) -> bool:
-        """Say that one can write to it."""
+        """Return True, as a stream that can be written to does."""
         return True
 
     def write(self, text: str) -> int:
-        """Pass on the lines that are whole."""
+        """Pass on the complete lines."""
         *lines, self._rest = (self._rest + text).split("\n")
         if len(self._rest) > LONGEST_REST:
             lines.append(self._rest)
@@ -158,21 +158,21 @@ class Stream(io.TextIOBase):
 
 
 def lines_lost(lines: int) -> str:
-    """Say in a plain line that some were lost."""
-    return f"gateway: {lines} lines were lost: nobody read them"
+    """Return a plain line that says how many lines were lost."""
+    return f"gateway: {lines} lines were lost, because the output was not read"
 
 
-def without_waiting(stream: TextIO, told_lost: Callable[[int], str] = lines_lost) -> TextIO:
-    """Return a stream that writes where `stream` does, and whose users never wait.
+def without_waiting(stream: TextIO, lost_line: Callable[[int], str] = lines_lost) -> TextIO:
+    """Return a stream that writes to the descriptor of `stream` and never waits.
 
-    What is waiting when the interpreter ends gets LAST_WORDS. A `stream` that does not wait
-    already, or that no descriptor belongs to, is returned itself.
+    When the interpreter ends, the queue is written for up to LAST_WORDS seconds. A `stream` without
+    a descriptor, or one that never waits already, is returned as it is.
     """
     try:
         stream.flush()
         descriptor = stream.fileno()
     except (OSError, ValueError):
         return stream
-    writer = LineWriter(descriptor, told_lost)
+    writer = LineWriter(descriptor, lost_line)
     atexit.register(writer.finish)
     return cast("TextIO", Stream(writer))

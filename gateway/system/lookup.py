@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from gateway.errors import MissingError, NetworkError
 from gateway.model import Address
+from gateway.policy import marks
 from gateway.policy.states import Query
 from gateway.system.netns import OWN, Netns
 
@@ -78,7 +79,7 @@ class EndpointLookup:
         import dns.message  # noqa: F401, PLC0415 - before the hole opens, which is to be short
 
         self._close()
-        mark = secrets.randbelow(2**32 - 1) + 1
+        mark = marks.secret(secrets.randbits(31))
         family = socket.AF_INET6 if self._resolver.version == 6 else socket.AF_INET  # noqa: PLR2004
         try:
             self._socket = self._netns.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)

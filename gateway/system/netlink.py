@@ -114,7 +114,7 @@ class Netlink:
 
         def read() -> list[Any]:
             listed = self._listed(what, (wanted, kind), most=MOST_DECODED)
-            return [_decoded(data, type(request)) for data in listed]
+            return [self._decoded(what, data, type(request)) for data in listed]
 
         return undisturbed(read)
 
@@ -151,7 +151,8 @@ class Netlink:
         request.reset()
         request.encode()
         body = bytes(request.data[HEADER.size :])
-        return (_decoded(data, type(request)) for data, _ in self._send(what, subject, body, how))
+        answers = self._send(what, subject, body, how)
+        return (self._decoded(what, data, type(request)) for data, _ in answers)
 
     def _send(
         self, what: str, subject: str, body: bytes, how: tuple[int, int], *, strict: bool = False
@@ -177,6 +178,21 @@ class Netlink:
             reason = err.strerror or os.strerror(number)
             raise self._error(f"{what}: {reason}", subject, number) from err
 
+    def _decoded(self, what: str, data: bytes, kind: Any) -> Any:
+        """Return `data` as pyroute2 reads it; what it cannot read is an error of ours.
+
+        Whatever it raises: its decoders raise classes of their own and of the standard library, and
+        pyroute2 may not be imported here, for the sake of `unplug`.
+        """
+        try:
+            answer = kind(data)
+            answer.decode()
+        except MemoryError:
+            raise
+        except Exception as err:
+            raise self._error(f"{what}: an answer cannot be read", "", errno.EBADMSG) from err
+        return answer
+
     @staticmethod
     def _prefer(channel: socket.socket, option: int) -> None:
         try:
@@ -198,12 +214,6 @@ def undisturbed(read: Callable[[], T]) -> T:
             if getattr(err, "errno", None) != errno.EINTR:
                 raise
     return read()
-
-
-def _decoded(data: bytes, kind: Any) -> Any:
-    answer = kind(data)
-    answer.decode()
-    return answer
 
 
 def _answers(channel: socket.socket) -> Iterator[tuple[bytes, int]]:

@@ -1,11 +1,11 @@
-"""Processes: the only place that starts any, and what process 1 owes to the orphans it inherits.
+"""Processes: the only module that starts any, and that reaps the orphans which process 1 inherits.
 
-Short runs are waited for where they are started. Whatever else ends, children that stay and the
-orphans of others, is collected on SIGCHLD, by one wait for all. The two cannot get in each other's
-way, because that wait is done on the loop and a short run blocks the loop. `os.posix_spawn` and not
-`subprocess` starts the children that stay: it clears the signal mask that they would inherit, and
-keeps no account of them that the wait for all would contradict. SIGCHLD belongs to the process as a
-whole, and so does the table of children here.
+`run` waits for a short program where it is started. All other processes that end, children that
+stay and orphans of others, are reaped on SIGCHLD by one wait for all of them. The two do not
+interfere, because that wait happens on the loop, and `run` blocks the loop. `start` uses
+`os.posix_spawn` and not `subprocess`: it clears the signal mask that a child would inherit, and
+keeps no table of children that the wait for all would contradict. SIGCHLD belongs to the whole
+process, and so does the table of children here.
 """
 
 import asyncio
@@ -15,23 +15,24 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
-from gateway.errors import SHORTAGES, MissingError, ProcessError
+from gateway.errors import SHORTAGES, MissingError, ProcessEnded, ProcessError
+from gateway.system import applied
 from gateway.system.netns import OWN, Netns
+from gateway.system.output import Output
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MINIMAL_ENVIRONMENT = {"PATH": SEARCH_PATH, "LC_ALL": "C"}
-"""What a program gets to see of the environment: nothing of the gateway's, which holds keys."""
+"""The environment of every program: nothing of the gateway's, which holds keys."""
 
 KILL_TIME = 2.0
 """Seconds that a killed process may take to disappear."""
-LONGEST_LINE = 4096
-"""Bytes after which a line of output is passed on though it has not ended."""
-PIPE_HOLDS = 1 << 16
-"""Bytes that a pipe holds at most (pipe(7)): what can be left in it when its writer has ended."""
 POLL = 0.01
-"""Seconds between two looks at a group of processes, whose end nobody tells."""
+"""Seconds between two looks at a group of processes, whose end is not reported."""
+
+T = TypeVar("T")
 
 
 def run(
@@ -44,9 +45,9 @@ def run(
 ) -> str:
     """Run `argv` to its end and return what it wrote to standard output.
 
-    It gets `stdin`, `timeout` seconds, and `env` beside a minimal environment. It runs in `netns`,
-    which a child takes over from the thread that starts it. Raises MissingError
-    when there is no such program, ProcessError when it fails or takes longer.
+    It gets `stdin`, `timeout` seconds, and `env` in addition to a minimal environment. It runs in
+    `netns`, which a child takes over from the thread that starts it. Raises MissingError when there
+    is no such program, ProcessError when it fails or takes longer.
     """
     program = find_program(argv[0])
     try:
@@ -83,9 +84,9 @@ def _not_started(program: str, error: OSError) -> ProcessError:
 def _shortage_of(code: int, stderr: str) -> int | None:
     """Return the shortage that a program failed from, None when it failed for another reason.
 
-    The tools of netfilter keep errno to themselves and print its text (strerror(3)), which is the
+    The tools of netfilter do not return errno but print its text (strerror(3)), which is the
     same everywhere in the C locale that they run in. SIGKILL comes from the kernel when memory is
-    short, or from somebody who does not want the answer: it is no answer either way.
+    short, or from another process: either way the program did not answer.
     """
     if code == -signal.SIGKILL:
         return errno.ENOMEM
@@ -101,7 +102,7 @@ def find_program(name: str) -> str:
 
 
 def ending(code: int) -> str:
-    """Say in words how a process ended: an exit code, or a signal's number as a negative one."""
+    """Return in words how a process ended: an exit code, or a signal's number as a negative one."""
     if code >= 0:
         return f"exit code {code}"
     with contextlib.suppress(ValueError):
@@ -109,27 +110,56 @@ def ending(code: int) -> str:
     return f"killed by signal {-code}"
 
 
-class Child:
+class Process:
     """A running child; `exited` is done with its exit code (negative: the signal) once it ended.
 
     It leads a process group of its own, so that what it starts can be ended with it.
     """
 
-    def __init__(self, program: str, pid: int, exited: asyncio.Future[int]) -> None:
+    def __init__(self, program: str, pid: int, exited: asyncio.Future[int], output: Output) -> None:
         self.program = program
         self.pid = pid
         self.exited = exited
+        self._output = output
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet, as far as the reaper knows."""
+        """Whether it has not ended yet, as far as it has been reaped."""
         return not self.exited.done()
+
+    @property
+    def end(self) -> ProcessEnded:
+        """How it ended, with its last lines, as an error. Only for one that has ended."""
+        code = self.exited.result()
+        return ProcessEnded(self.program, ending(code), "; ".join(self._output.last), code=code)
+
+    async def during(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        """Return what `work` returns, which has `seconds`, and only while the process runs.
+
+        Raises ProcessEnded when it ended first, TimeoutError when `work` took longer.
+        """
+        task = asyncio.ensure_future(work)
+        waited: list[asyncio.Future[Any]] = [task, self.exited]
+        try:
+            await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if task.done() and not task.exception():
+                return task.result()
+            if not self.running:
+                raise self.end
+            if not task.done():
+                raise TimeoutError(f"{self.program}: {seconds} s were not enough")
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # has been raised, or its cause is the end of the process
 
     async def stop(self, grace: float = 0.5) -> None:
         """End it and its group: SIGTERM, and SIGKILL after `grace` seconds.
 
-        Raises ProcessError if that fails. One that has ended by itself is left alone, and so is
-        what it left behind.
+        Raises ProcessError if that fails. A process that has ended by itself is left alone, and so
+        is what it left behind.
         """
         if not self.running:
             return
@@ -147,9 +177,9 @@ class Child:
             raise ProcessError(self.program, "does not end, even when killed")
 
     def _signal(self, number: int) -> bool:
-        """Send a signal to the whole group; say whether anybody is left of it.
+        """Send a signal to the whole group; return whether it has any member left.
 
-        Its number is nobody else's as long as one of its members is there, reaped or not. Raises
+        No other group has its number as long as one of its members exists, reaped or not. Raises
         ProcessError.
         """
         try:
@@ -162,10 +192,11 @@ class Child:
 
 
 _exits: dict[int, asyncio.Future[int]] = {}
+_whole_groups: set[int] = set()
 
 
 def reap_orphans() -> None:
-    """Collect every process that ends, from now on; to be called on the loop."""
+    """Reap every process that ends, from now on; to be called on the loop."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, _reap)
     _reap()
 
@@ -176,13 +207,17 @@ def start(
     on_line: Callable[[str], None],
     env: Mapping[str, str] | None = None,
     descriptors: Mapping[int, int] | None = None,
+    leaves_nothing: bool = False,
     netns: Netns = OWN,
-) -> Child:
+) -> Process:
     """Start `argv` as a child that stays; it dies with the gateway. To be called on the loop.
 
-    Each line that it writes goes to `on_line`, and nothing that others write after its end.
-    `descriptors` maps the child's descriptor numbers to ours; it gets no others. It
-    runs in `netns`, as in `run`. Raises MissingError or ProcessError.
+    The lines that it writes go to `on_line` (`gateway.system.output`), but not what others write
+    after its end. `descriptors` maps the child's descriptor numbers to ours; it gets no others.
+    With `leaves_nothing`, what is left of its process group is killed when it ends. It runs in
+    `netns`, as in `run`.
+
+    Raises MissingError or ProcessError; `is_shortage` says whether a later attempt may succeed.
     """
     reap_orphans()
     # The kernel kills the child when we go, also by SIGKILL (prctl(2), PR_SET_PDEATHSIG).
@@ -190,7 +225,7 @@ def start(
     # is not safe once the health server's thread runs.
     command = [find_program("setpriv"), "--pdeathsig", "KILL", "--", find_program(argv[0])]
     try:
-        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
     except OSError as err:
         raise _not_started(argv[0], err) from err
     wiring: list[tuple[object, ...]] = [
@@ -198,7 +233,11 @@ def start(
         *((os.POSIX_SPAWN_DUP2, ours, number) for number, ours in (descriptors or {}).items()),
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
     ]
+    output: Output | None = None
     try:
+        # Our end alone: a child whose own end did not block would fail once the pipe is full.
+        os.set_blocking(read_end, False)
+        output = Output(read_end, on_line)  # before the child: nothing may fail once it runs
         with netns.entered():
             pid = os.posix_spawn(
                 command[0],
@@ -210,74 +249,33 @@ def start(
                 setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD),
             )
     except OSError as err:
-        os.close(read_end)
+        output.close() if output else os.close(read_end)
         raise _not_started(argv[0], err) from err
     finally:
         os.close(write_end)
-    loop = asyncio.get_running_loop()
-    lines = _Lines(loop, read_end, on_line)
-    exited = _exits[pid] = loop.create_future()
-    exited.add_done_callback(lambda _: lines.finish())
-    return Child(argv[0], pid, exited)
+    applied.started(argv)
+    exited = _exits[pid] = asyncio.get_running_loop().create_future()
+    if leaves_nothing:
+        _whole_groups.add(pid)
+    exited.add_done_callback(lambda _: output.finish())
+    return Process(argv[0], pid, exited, output)
 
 
 def _reap() -> None:
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return
-        if pid == 0:
+        if ended is None:
             return
+        pid = ended.si_pid
+        if pid in _whole_groups:
+            # Before its leader is reaped: until then no other group can have the number.
+            _whole_groups.discard(pid)
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
         exited = _exits.pop(pid, None)
         if exited is not None and not exited.done():
             exited.set_result(os.waitstatus_to_exitcode(status))
-
-
-class _Lines:
-    """Reads a pipe and passes on whole lines; a flood of output cannot fill memory."""
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, pipe: int, on_line: Callable[[str], None]
-    ) -> None:
-        self._loop = loop
-        self._pipe = pipe
-        self._on_line = on_line
-        self._rest = b""
-        self._is_open = True
-        loop.add_reader(pipe, self._read)
-
-    def finish(self) -> None:
-        """Pass on what is there, and close: who else writes to it may do so for ever."""
-        for _ in range(PIPE_HOLDS // LONGEST_LINE):
-            if not self._read():
-                break
-        self._close()
-
-    def _read(self) -> bool:
-        """Pass on some of what is there; say whether there was anything."""
-        if not self._is_open:
-            return False
-        try:
-            data = os.read(self._pipe, LONGEST_LINE)
-        except BlockingIOError:
-            return False
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            lines.append(self._rest)
-            self._rest = b""
-        self._pass_on(lines)
-        if not data:
-            self._close()
-        return bool(data)
-
-    def _close(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            self._pass_on([self._rest])
-            self._loop.remove_reader(self._pipe)
-            os.close(self._pipe)
-
-    def _pass_on(self, lines: list[bytes]) -> None:
-        for line in filter(None, lines):
-            self._on_line(line.decode("utf-8", "replace").rstrip())

@@ -82,6 +82,11 @@ class KernelRoute:
         words += [f"table {self.table} metric {self.metric}", *self.extra]
         return f"-{self.destination.version} route " + " ".join(filter(None, words))
 
+    def commands(self, verb: str) -> tuple[str]:
+        """Return the command of ip(8) that does `verb` (add, replace, delete) with this route."""
+        own = "" if verb == "delete" else f" proto {RTPROT_PORTCULLIS}"
+        return (f"ip {self}{own}".replace(" route ", f" route {verb} ", 1),)
+
 
 @dataclass(frozen=True)
 class KernelRule:
@@ -109,6 +114,11 @@ class KernelRule:
         words += [f"sport {self.source_ports.replace(':', '-')}" if self.source_ports else ""]
         words += [f"table {self.table}", "suppress_prefixlength 0" if self.but_default else ""]
         return " ".join(filter(None, [*words, *self.extra]))
+
+    def commands(self, verb: str) -> tuple[str]:
+        """Return the command of ip(8) that does `verb` (add, delete) with this rule."""
+        own = "" if verb == "delete" else f" protocol {RTPROT_PORTCULLIS}"
+        return (f"ip {self}{own}".replace(" rule ", f" rule {verb} ", 1),)
 
 
 def rules_in(entry: Any) -> Iterator[KernelRule]:

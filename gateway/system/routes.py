@@ -9,6 +9,7 @@ import socket
 from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv6Network
 from typing import Any
 
@@ -22,7 +23,7 @@ from gateway.policy.routing import (
     TABLE_UPLINKS,
     Routing,
 )
-from gateway.system import route_reading
+from gateway.system import applied, route_reading
 from gateway.system.features import has_ipv6
 from gateway.system.netlink import (
     HEADER,
@@ -96,6 +97,7 @@ def _add_missing(
     for rule in sorted(rules - set(_owned_rules(rtnl)), key=lambda r: (-r.priority, str(r))):
         # Without NLM_F_EXCL: the kernel would take a rule that says more for the same.
         rtnl.change("add rule", str(rule), rule_message(rule), RTM_NEWRULE, NLM_F_CREATE)
+        applied.show(partial(rule.commands, "add"))
     _add_routes(rtnl, routes - ends - present, present)
     return {route.key for route in routes - present}
 
@@ -105,10 +107,12 @@ def _delete_surplus(rtnl: Netlink, wanted: Routing, present: Mapping[KernelRoute
     for rule, entry in _owned_rules(rtnl).items():
         if rule not in rules:
             rtnl.send("delete rule", str(rule), bytes(entry.data[HEADER.size :]), RTM_DELRULE)
+            applied.show(partial(rule.commands, "delete"))
     surplus = {body: route for route, body in present.items() if route not in routes}
     named = dict(zip(surplus, _named(rtnl, surplus.values()), strict=True))
     for body, route in named.items():  # one for each message, though it may have several hops
         rtnl.send("delete route", str(route), body, RTM_DELROUTE)
+        applied.show(partial(route.commands, "delete"))
 
 
 def has_all(rtnl: Netlink, wanted: Routing) -> bool:
@@ -150,6 +154,7 @@ def _add_routes(
             raise NetworkError("add route: its link is not there", str(route), errno.ENODEV)
         flags = NLM_F_CREATE | (NLM_F_REPLACE if route.key in keys else NLM_F_EXCL)
         rtnl.change("add route", str(route), route_message(route), RTM_NEWROUTE, flags)
+        applied.show(partial(route.commands, "replace" if route.key in keys else "add"))
 
 
 def _wanted(rtnl: Netlink, wanted: Routing) -> tuple[set[KernelRoute], set[KernelRule]]:

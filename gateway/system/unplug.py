@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from gateway.errors import is_shortage
+from gateway.system import applied
 from gateway.system.link_alias import (
     ADDRESS,
     FAMILIES,
@@ -33,6 +34,7 @@ from gateway.system.link_alias import (
     RTA_OIF,
     address_message,
     attribute,
+    command_of,
     fitting,
     is_kept,
     number,
@@ -183,6 +185,8 @@ class Unplug:
         except OSError as err:
             if err.errno != errno.EEXIST:
                 raise
+        else:
+            applied.show(lambda: [command_of(entry, link.name)])
 
     def _links(self, only: Collection[int] | None = None) -> list[Link]:
         return [
@@ -220,10 +224,12 @@ class Unplug:
         held = REQUEST.unpack(fcntl.ioctl(self._ioctl, SIOCGIFFLAGS, request))[1]
         if (held ^ flags) & IFF_UP:
             raise OSError(errno.EBUSY, "the link does not change")
+        applied.show(lambda: [f"ip link set {link.name} {'up' if flags & IFF_UP else 'down'}"])
 
     def _set_alias(self, link: Link, alias: str) -> None:
         body = LINK.pack(0, 0, link.index, 0, 0) + attribute(IFLA_IFALIAS, alias.encode())
         self._ask(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, body)
+        applied.show(lambda: [f"ip link set {link.name} alias '{alias}'"])
 
     def _dump(
         self, kind: int, layout: struct.Struct

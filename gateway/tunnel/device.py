@@ -14,6 +14,7 @@ from gateway.model import (
     Tunnel,
     TunnelStatus,
 )
+from gateway.system.applied import HIDDEN
 
 KEY_LENGTH = 32
 
@@ -85,6 +86,28 @@ def require_none(differences: tuple[str, ...]) -> None:
     """Raise TunnelError if there are `differences` between what was set and what was read back."""
     if differences:
         raise TunnelError(f"not as set: {', '.join(differences)}", INTERFACE)
+
+
+def wg_set(tunnel: Tunnel, *, peers_only: bool = False) -> list[str]:
+    """Return the commands of wg(8) that set the device to `tunnel`, without its secret keys."""
+    settings = f"listen-port {tunnel.listen_port} fwmark {tunnel.fwmark:#x}"
+    device = [] if peers_only else [f"wg set {INTERFACE} private-key {HIDDEN} {settings}"]
+    return device + [
+        f"wg set {INTERFACE} peer {peer.public_key}"
+        f"{f' preshared-key {HIDDEN}' if peer.preshared_key else ''} endpoint {endpoint_of(peer)}"
+        f" persistent-keepalive {start_keepalive(peer)}"
+        f" allowed-ips {','.join(map(str, peer.allowed_ips))}"
+        for peer in tunnel.peers
+    ]
+
+
+def wg_keepalive(peers: tuple[Peer, ...]) -> list[str]:
+    """Return the commands of wg(8) that set the keepalive of existing `peers`."""
+    return [
+        f"wg set {INTERFACE} peer {peer.public_key}"
+        f" persistent-keepalive {peer.persistent_keepalive}"
+        for peer in peers
+    ]
 
 
 def clamped(key: Secret) -> bytes:

@@ -24,6 +24,7 @@ from gateway.model import (
     Tunnel,
     TunnelStatus,
 )
+from gateway.system import applied
 from gateway.system.links import Links
 from gateway.system.netlink import Netlink, message
 from gateway.system.netns import OWN, Netns
@@ -34,6 +35,8 @@ from gateway.tunnel.device import (
     endpoint_of,
     require_none,
     start_keepalive,
+    wg_keepalive,
+    wg_set,
     without_keepalive,
 )
 
@@ -79,6 +82,7 @@ class Kernel:
             await self.down()
             self._links.add_link(INTERFACE, FAMILY)
             self._set(whole_device(tunnel))
+            applied.show(lambda: wg_set(tunnel))
             require_none(self._device().differences(tunnel))
             self._links.set_mtu(INTERFACE, mtu)
             self._links.add_addresses(INTERFACE, tunnel.addresses)
@@ -96,6 +100,7 @@ class Kernel:
         """Replace the peers; see `TunnelBackend.configure`."""
         self._require_interface()
         self._set(_all_peers(tunnel.peers))
+        applied.show(lambda: wg_set(tunnel, peers_only=True))
         require_none(self._device().differences(tunnel))
         self._take_back_keepalive(tunnel)
 
@@ -128,6 +133,7 @@ class Kernel:
                 for p in quiet
             ]
             self._set([("WGDEVICE_A_PEERS", [{"attrs": a} for a in attributes])])
+            applied.show(lambda: wg_keepalive(quiet))
 
     def _set(self, attributes: list[tuple[str, Any]]) -> None:
         request = message(

@@ -1,7 +1,7 @@
-"""The text protocol of userspace WireGuard, encoded and parsed; no I/O.
+"""Encodes and parses the text protocol of userspace WireGuard; no I/O.
 
 Source: https://www.wireguard.com/xplatform/#configuration-protocol. Keys are hexadecimal there and
-base64 here. `errno` comes as a negative number from wireguard-go (device/uapi.go).
+base64 here. wireguard-go sends `errno` as a negative number (device/uapi.go).
 """
 
 import base64
@@ -15,7 +15,7 @@ from gateway.tunnel.device import KEY_LENGTH, Device, DevicePeer, endpoint_of, s
 
 GET = "get=1\n\n"
 END = "\n\n"
-"""What every request and every answer ends with."""
+"""The end of every request and answer."""
 
 
 def set_device(tunnel: Tunnel) -> str:
@@ -34,7 +34,7 @@ def set_peers(tunnel: Tunnel) -> str:
 
 
 def set_keepalive(peers: tuple[Peer, ...]) -> str:
-    """Return the request that gives existing `peers` the keepalive that they are to have."""
+    """Return the request that sets the keepalive of existing `peers`."""
     lines = []
     for peer in peers:
         lines += [f"public_key={_hexadecimal(peer.public_key)}", "update_only=true"]
@@ -43,10 +43,9 @@ def set_keepalive(peers: tuple[Peer, ...]) -> str:
 
 
 def parse(answer: str) -> Device:
-    """Return the device that an answer to GET describes, or to a set request an empty one.
+    """Return the device that an answer to GET describes; the answer to a set request has none.
 
-    Raises TunnelError with the errno that the answer carries. Keys that this gateway does not know
-    are passed over.
+    Raises TunnelError with the errno of the answer. Unknown keys are ignored.
     """
     device = Device()
     peers: list[DevicePeer] = []
@@ -67,7 +66,7 @@ def parse(answer: str) -> Device:
 
 
 def _with(peer: DevicePeer, key: str, value: str) -> DevicePeer:
-    """Return `peer` with what the line says; lines that nobody asked about change nothing."""
+    """Return `peer` with what the line says; an unknown line changes nothing."""
     match key:
         case "preshared_key":
             peer = replace(peer, preshared_key=_secret(value))
@@ -124,5 +123,5 @@ def _base64(key: str) -> str:
 
 
 def _secret(key: str) -> Secret | None:
-    """Return the key, or None for the all-zero key that stands for none."""
+    """Return the key, or None for the all-zero key, which means none."""
     return None if key == "0" * 2 * KEY_LENGTH else Secret(_base64(key))

@@ -1,9 +1,12 @@
 """WireGuard in userspace: a wireguard-go child, and its socket.
 
-The gateway makes the listening socket and hands it to the child, which the child's own daemon mode
-does in the same way (wireguard-go main.go, WG_UAPI_FD): so there is no moment to wait for until the
-socket exists, its permissions are ours, and a directory that cannot be written is told by the
-system call that failed. The child makes the interface; when either goes, so does the other.
+The gateway makes the listening socket and passes it to the child, as the child's own daemon mode
+does (wireguard-go main.go, WG_UAPI_FD). So the socket exists before the child does, its permissions
+are ours, and the system call that fails says why a directory cannot be written. The child makes
+the interface; when either goes, so does the other.
+
+The child is never restarted on its own: without the interface the tunnel is lost, and what follows
+is decided by the state machine.
 """
 
 import asyncio
@@ -11,7 +14,6 @@ import contextlib
 import errno
 import os
 import socket
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,16 +24,19 @@ from gateway.errors import (
     GatewayError,
     MissingError,
     NetworkError,
+    ProcessEnded,
     TunnelError,
     TunnelGone,
     is_shortage,
 )
 from gateway.model import INTERFACE, Implementation, Tunnel, TunnelStatus
-from gateway.system import process
+from gateway.system import applied
+from gateway.system.child import NEVER, Child, Program
 from gateway.system.links import Links
+from gateway.system.process import Process, find_program
 from gateway.system.sockets import sockets_of, udp_sockets
 from gateway.tunnel import uapi
-from gateway.tunnel.device import Device, require_none, without_keepalive
+from gateway.tunnel.device import Device, require_none, wg_keepalive, wg_set, without_keepalive
 
 PROGRAM = "wireguard-go"
 TUN_DEVICE = Path("/dev/net/tun")
@@ -39,23 +44,23 @@ SOCKETS = Path("/var/run/wireguard")
 """Where wireguard-go watches its socket (ipc/uapi_unix.go): it ends when the socket is removed."""
 
 HUNG_UP = {errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ENOENT}
-"""How a socket says that nobody is at its other end any more."""
+"""The errors of a socket whose other end is gone."""
 
 ANSWER_TIME = 3.0
-"""Seconds that the process may take to answer, its start included."""
+"""Seconds that the process may take to answer one request, with its start for the first one."""
 END_TIME = 1.0
-"""Seconds that the process of a former gateway may take to end after its interface went."""
+"""Seconds that the process of a former gateway may take to end after its interface is deleted."""
 OPEN_TIME = 2.0
-"""Seconds after the link went up within which the process has its UDP sockets open."""
+"""Seconds that the process may take to open its UDP sockets after the link is set up."""
 SEND_TIME = 0.2
-"""Seconds that the first handshake message may take; one that cannot be sent is tried again."""
+"""Seconds to wait for the first handshake message; WireGuard repeats one that it could not send."""
 POLL = 0.002
-"""Seconds between two looks at what cannot be waited for otherwise."""
+"""Seconds between two looks at what cannot be waited for in another way."""
 
 
 def check() -> None:
     """Raise MissingError unless wireguard-go can work here."""
-    process.find_program(PROGRAM)
+    find_program(PROGRAM)
     require_directory()
     try:
         os.close(os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC))
@@ -70,10 +75,10 @@ def check() -> None:
 
 
 def require_directory(directory: Path = SOCKETS) -> None:
-    """Make `directory` for root alone where it is missing; MissingError if nothing can be in it.
+    """Make `directory` for root alone where it is missing; MissingError if it cannot be written.
 
-    Who reaches the socket has the keys, and a workload may be root: so it is no place that another
-    container could share, such as /dev/shm.
+    A process that can connect to the socket can read the keys, and a workload may be root. So the
+    directory is not one that another container could share, such as /dev/shm.
     """
     number: int | None = None
     try:
@@ -92,25 +97,25 @@ def require_directory(directory: Path = SOCKETS) -> None:
 
 
 class Userspace:
-    """The interface as a wireguard-go process carries it."""
+    """The interface that a wireguard-go process provides."""
 
     name = Implementation.USERSPACE.value
 
     def __init__(self, links: Links) -> None:
         self._links = links
         self._log = structlog.get_logger()
-        self._child: process.Child | None = None
+        self._child: Child | None = None
         self._index: int | None = None
-        self._said: deque[str] = deque(maxlen=3)
 
     async def up(self, tunnel: Tunnel, mtu: int) -> None:
-        """Make the interface anew; see `TunnelBackend.up`."""
+        """Make the interface; see `TunnelBackend.up`."""
         check()
         try:
             await self.down()
             self._refuse_taken_port(tunnel.listen_port)
-            self._start()
+            await self._start()
             await self._set(uapi.set_device(tunnel))
+            applied.show(lambda: wg_set(tunnel))
             require_none((await self._device()).differences(tunnel))
             self._links.set_mtu(INTERFACE, mtu)
             self._links.add_addresses(INTERFACE, tunnel.addresses)
@@ -129,16 +134,17 @@ class Userspace:
         """Replace the peers; see `TunnelBackend.configure`."""
         self._require_interface()
         await self._set(uapi.set_peers(tunnel))
+        applied.show(lambda: wg_set(tunnel, peers_only=True))
         require_none((await self._device()).differences(tunnel))
         await self._take_back_keepalive(tunnel)
 
     async def status(self) -> TunnelStatus:
-        """Return what the process knows; see `TunnelBackend.status`."""
+        """Return what the process reports; see `TunnelBackend.status`."""
         self._require_interface()
         return (await self._device()).status
 
     async def down(self) -> None:
-        """End the process, and remove what a former one may have left behind."""
+        """Stop the process, and remove what a former one may have left behind."""
         self._index = None
         try:
             if self._child:
@@ -160,10 +166,10 @@ class Userspace:
         return SOCKETS / f"{INTERFACE}.sock"
 
     async def _former_process_ended(self) -> None:
-        """Wait until nobody listens at the socket's path, as long as that is worth it.
+        """Wait until no process listens at the socket's path, END_TIME at most.
 
-        A wireguard-go of a former gateway ends when its interface goes, and removes the file by
-        this name as its last act, which must not be ours.
+        A wireguard-go of a former gateway ends when its interface is deleted, and removes the file
+        of this name last. It must not remove ours.
         """
         deadline = asyncio.get_running_loop().time() + END_TIME
         while asyncio.get_running_loop().time() < deadline:
@@ -172,9 +178,8 @@ class Userspace:
                     return
             await asyncio.sleep(POLL)
 
-    def _start(self) -> None:
+    async def _start(self) -> None:
         """Start the process with a listening socket that only root can connect to."""
-        self._said.clear()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             try:
                 listener.bind(str(self._socket_path))
@@ -184,24 +189,31 @@ class Userspace:
                 raise TunnelError(
                     f"make the socket: {err.strerror}", str(self._socket_path), err.errno
                 ) from err
-            self._child = process.start(
-                [PROGRAM, "-f", INTERFACE],
-                on_line=self._heard,
+            program = Program(
+                (PROGRAM, "-f", INTERFACE),
                 env={"LOG_LEVEL": "verbose", "WG_UAPI_FD": "3", "WG_PROCESS_FOREGROUND": "1"},
                 descriptors={3: listener.fileno()},
                 netns=self._links.netns,
             )
+            self._child = Child(program, restart=NEVER, on_line=self._log_line)
+            await self._child.start()
 
-    def _heard(self, line: str) -> None:
-        self._said.append(line)
+    def _log_line(self, line: str) -> None:
         self._log.debug("wireguard-go says", line=line)
 
-    def _require_interface(self) -> None:
-        if self._child is None or self._index is None:
+    def _running(self) -> Process:
+        """Return the process. Raises TunnelGone when there is none, or when it has ended."""
+        running = self._child.process if self._child else None
+        if running is None:
             raise TunnelGone("there is no such interface", INTERFACE, errno.ENODEV)
-        if not self._child.running:
-            end = process.ending(self._child.exited.result())
-            raise TunnelGone(f"wireguard-go ended ({end})", INTERFACE, errno.ENODEV)
+        if not running.running:
+            raise TunnelGone(str(running.end), INTERFACE, errno.ENODEV)
+        return running
+
+    def _require_interface(self) -> None:
+        self._running()
+        if self._index is None:
+            raise TunnelGone("there is no such interface", INTERFACE, errno.ENODEV)
         if self._links.index(INTERFACE) != self._index:
             raise TunnelGone("the interface was removed or renamed", INTERFACE, errno.ENODEV)
 
@@ -211,12 +223,12 @@ class Userspace:
             raise TunnelError(f"UDP port {port} is taken", INTERFACE, errno.EADDRINUSE)
 
     async def _sockets_open(self, port: int) -> None:
-        """Wait until the process has acted on the link that went up: its sockets are bound."""
+        """Wait until the process has reacted to the link that is up: its sockets are bound."""
         deadline = asyncio.get_running_loop().time() + OPEN_TIME
         while True:
             self._require_interface()
             owners = udp_sockets(port, netns=self._links.netns)
-            if self._child and owners & sockets_of(self._child.pid):
+            if owners & sockets_of(self._running().pid):
                 return
             if owners:
                 raise TunnelError(f"UDP port {port} is taken", INTERFACE, errno.EADDRINUSE)
@@ -225,7 +237,7 @@ class Userspace:
             await asyncio.sleep(POLL)
 
     async def _take_back_keepalive(self, tunnel: Tunnel) -> None:
-        """Give the peers without a keepalive what they want, once they have sent something."""
+        """Switch the keepalive off again where none is wanted, once those peers have sent."""
         quiet = without_keepalive(tunnel)
         if not quiet:
             return
@@ -236,6 +248,7 @@ class Userspace:
                 break
             await asyncio.sleep(POLL)
         await self._set(uapi.set_keepalive(quiet))
+        applied.show(lambda: wg_keepalive(quiet))
 
     async def _set(self, request: str) -> None:
         uapi.parse(await self._ask(request))
@@ -244,34 +257,22 @@ class Userspace:
         return uapi.parse(await self._ask(uapi.GET))
 
     async def _ask(self, request: str) -> str:
-        """Return the process's answer, or raise: TunnelGone when it ends meanwhile."""
-        child = self._child
-        if child is None:
-            raise TunnelGone("there is no such interface", INTERFACE, errno.ENODEV)
-        asking = asyncio.ensure_future(self._exchange(request))
+        """Return the process's answer. Raises TunnelGone when it has ended, else TunnelError."""
         try:
-            await asyncio.wait(
-                (asking, child.exited), timeout=ANSWER_TIME, return_when=asyncio.FIRST_COMPLETED
-            )
-            if child.exited.done():
-                end = process.ending(child.exited.result())
-                said = "; ".join(self._said) or "nothing"
-                raise TunnelGone(f"wireguard-go ended ({end}) and said: {said}", INTERFACE)
-            if not asking.done():
-                # Without ETIMEDOUT: that would be a shortage, and this needs a new process.
-                raise TunnelError("wireguard-go does not answer", INTERFACE)
-            return asking.result()
+            return await self._running().during(self._exchange(request), ANSWER_TIME)
+        except ProcessEnded as err:
+            raise TunnelGone(str(err), INTERFACE) from err
         except EOFError as err:
             raise TunnelGone("wireguard-go hung up", INTERFACE, errno.ECONNRESET) from err
+        except TimeoutError as err:
+            # Without ETIMEDOUT: that would be a shortage, and this needs a new process.
+            raise TunnelError("wireguard-go does not answer", INTERFACE) from err
         except OSError as err:
-            kind = TunnelGone if err.errno in HUNG_UP else TunnelError
-            raise kind(
-                f"ask wireguard-go: {err.strerror}", str(self._socket_path), err.errno
-            ) from err
-        finally:
-            asking.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError, EOFError):
-                await asking
+            # asyncio's own ConnectionResetError, from `drain`, has no errno.
+            is_gone = isinstance(err, ConnectionError) or err.errno in HUNG_UP
+            kind = TunnelGone if is_gone else TunnelError
+            what = f"ask wireguard-go: {err.strerror or err}"
+            raise kind(what, str(self._socket_path), err.errno) from err
 
     async def _exchange(self, request: str) -> str:
         async with self._connection() as (reader, writer):

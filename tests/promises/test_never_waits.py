@@ -218,7 +218,7 @@ def test_what_was_lost_of_the_log_is_counted_and_the_last_line_is_not(
     told = pipe.events("stopped; closed")
     assert gateway.wait() == 0
     assert time.monotonic() - asked_at < STOPPED_IN
-    lost = [event for event in told if str(event["event"]).startswith("lines of the log were lost")]
+    lost = [event for event in told if str(event["event"]).startswith("log lines lost")]
     assert sum(int(str(event["lines"])) for event in lost) > 0
     assert told[-1]["event"] == "stopped; closed"
 

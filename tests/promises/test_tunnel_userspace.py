@@ -35,7 +35,7 @@ def interface_is_there(real: Real) -> bool:
     return INTERFACE in real.own.run("ip", "link")
 
 
-def test_a_killed_process_is_told_as_a_gone_tunnel(real: Real) -> None:
+def test_a_killed_process_is_reported_as_a_gone_tunnel(real: Real) -> None:
     """`kill -9` of wireguard-go takes interface and key with it; `up` brings them back."""
     real.call("up", real.tunnel, MTU)
     os.kill(real.children()[0], signal.SIGKILL)
@@ -87,7 +87,7 @@ def test_the_socket_is_for_root_alone(real: Real) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["userspace", *([] if kernel.available() else ["auto"])])
-def test_without_its_device_the_remedy_is_told(real: Real, wanted: str) -> None:
+def test_without_its_device_the_error_has_the_remedy(real: Real, wanted: str) -> None:
     """A container without /dev/net/tun: the error names what to write into the compose file."""
     assert real.call("choose", "userspace"), "control"
     real.call_tool("mount", "-t", "tmpfs", "tmpfs", "/dev/net")
@@ -97,7 +97,7 @@ def test_without_its_device_the_remedy_is_told(real: Real, wanted: str) -> None:
         real.call("up", real.tunnel, MTU)
 
 
-def test_where_its_socket_cannot_be_made_the_remedy_is_told(real: Real) -> None:
+def test_where_its_socket_cannot_be_made_the_error_has_the_remedy(real: Real) -> None:
     """A read-only root file system: the error names what to mount."""
     real.call_tool("mount", "-o", "remount,ro", "/run")
     with pytest.raises(MissingError, match="tmpfs: "):

@@ -1,4 +1,4 @@
-"""Processes: what a child gets of the gateway, how its end is told, and who collects orphans."""
+"""Processes: what a child inherits, how its end is reported, and that orphans are reaped."""
 
 import asyncio
 import os
@@ -76,13 +76,13 @@ def test_a_child_has_no_blocked_signals_no_environment_and_no_descriptors_of_our
         opened = {int(line) for line in lines[5:] if line.isdigit()}
         assert opened >= {0, 1, 2, 7}
         assert not opened & set(range(3, 7))
-        assert '"""Processes: what a child gets' in " ".join(lines), "control: the descriptor given"
+        assert '"""Processes: what a' in " ".join(lines), "control: the descriptor given"
 
     with Path(__file__).open("rb") as ours:
         on_a_loop(work(ours.fileno()))
 
 
-def test_a_child_that_stays_is_told_to_end_and_then_killed() -> None:
+def test_a_child_that_stays_is_asked_to_end_and_then_killed() -> None:
     """One that ends when asked is not killed; one that ignores it is, after the grace."""
 
     async def work() -> None:
@@ -219,7 +219,7 @@ asyncio.run(main())
 """
 
 
-def test_orphans_are_collected() -> None:
+def test_orphans_are_reaped() -> None:
     """Children of others that fall to us leave no zombies."""
     done = subprocess.run(
         [sys.executable, "-c", ORPHANAGE], capture_output=True, text=True, check=True, timeout=20

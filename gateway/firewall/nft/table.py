@@ -30,7 +30,7 @@ from gateway.firewall.nft.listing import (
     refused,
 )
 from gateway.firewall.nft.render import replacement, transaction
-from gateway.system import process
+from gateway.system import applied, process
 from gateway.system.netlink import Netlink
 from gateway.system.netns import OWN, Netns
 
@@ -72,6 +72,7 @@ class Nft:
     def load(self, text: str) -> None:
         """Put `text` into the kernel in one transaction. Raises FirewallError: nothing changed."""
         self._call("loading a table", "-f", "-", stdin=text)
+        applied.show(lambda: ["nft -f -"], stdin=text)
 
     def is_in_kernel(self) -> bool:
         """Say whether the kernel has nftables, asked without the program.

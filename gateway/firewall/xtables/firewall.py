@@ -13,10 +13,12 @@ from gateway.firewall.marks import FLOW, PASSED_FIREWALL, Marks
 from gateway.firewall.xtables.legacy import xtables_lock
 from gateway.firewall.xtables.marks import mark_of
 from gateway.firewall.xtables.matches import sees_extra_headers
+from gateway.firewall.xtables.render import commands
 from gateway.firewall.xtables.tables import Table
 from gateway.policy.report import Limit, limit_of_extra_headers
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.transition import interim
+from gateway.system import applied
 from gateway.system.features import has_ipv6, wait_for_packets_in_flight
 from gateway.system.netns import OWN, Netns
 
@@ -80,12 +82,24 @@ class IptablesFirewall:
                     decides.commit(decides.build(between))
                     marks.commit(built[marks])
             if between != ruleset:
+                self._show(between, tables)
                 wait_for_packets_in_flight()
             for _marks, decides in tables.values():
                 decides.commit(built[decides])
             remaining = [line for table in built for line in table.differences(built[table])]
         if remaining:
             raise FirewallError("the kernel does not hold the rules", "; ".join(remaining))
+        self._show(ruleset, tables)
+
+    def _show(self, ruleset: Ruleset, tables: _Tables) -> None:
+        """Show what was applied, at the level debug."""
+        applied.show(
+            lambda: [
+                command
+                for family in tables
+                for command in commands(ruleset, family, sees_all=self._sees(family))
+            ]
+        )
 
     def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
         """Return one line for each difference of the kernel; see `Firewall.verify`."""

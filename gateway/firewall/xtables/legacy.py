@@ -16,7 +16,7 @@ from pathlib import Path
 from gateway.errors import FirewallError, MissingError, ProcessError
 from gateway.firewall.xtables.render import TABLES
 from gateway.policy.rules import Family
-from gateway.system import process
+from gateway.system import applied, process
 from gateway.system.netns import OWN, Netns
 
 TIMEOUT = 10.0
@@ -67,7 +67,12 @@ def empty(netns: Netns = OWN) -> None:
             for line in (f"*{table}", *(f":{c} ACCEPT [0:0]" for c in TABLES[table]), "COMMIT")
         ]
         if lines:
-            _run(netns, family, "restore", stdin="\n".join(lines) + "\n")
+            _restore(netns, family, "\n".join(lines) + "\n")
+
+
+def _restore(netns: Netns, family: Family, text: str) -> None:
+    _run(netns, family, "restore", stdin=text)
+    applied.show(lambda: [f"{PROGRAMS[family]}-restore"], stdin=text)
 
 
 def _is_installed(program: str) -> bool:

@@ -155,6 +155,24 @@ def render(ruleset: Ruleset, family: Family) -> str:
     return "\n".join(lines) + "\n"
 
 
+def commands(ruleset: Ruleset, family: Family, *, sees_all: bool = True) -> list[str]:
+    """Return the commands of iptables(8) that make the tables of `family` hold `ruleset`.
+
+    Without `sees_all`, rules on options and extension headers are left out: see `matches.py`.
+    """
+    program = "iptables" if family is Family.IPV4 else "ip6tables"
+    lines = []
+    for table, hooks in TABLES.items():
+        command = f"{program} -t {table}"
+        lines += [f"{command} -P {hook} {POLICIES[table]}" for hook in hooks]
+        lines += [f"{command} -F"]
+        for chain in Chain:
+            rules = ruleset.of(family).get(chain, ()) if chain.table == table else ()
+            kept = [rule for rule in rules if sees_all or not rule.extra_headers]
+            lines += [f"{command} {render_rule(chain, rule, family)}" for rule in kept]
+    return lines
+
+
 def _ports(rule: Rule) -> Extension:
     if rule.protocol not in {Transport.TCP, Transport.UDP}:
         raise ValueError(f"ports need TCP or UDP: {rule}")
