@@ -153,7 +153,7 @@ class Kernel:
             if err.errno in {errno.ENODEV, errno.EOPNOTSUPP}:  # gone, or another kind of link
                 raise TunnelGone(err.what, INTERFACE, err.errno) from err
             raise
-        return parse(parts)
+        return device_of(parts)
 
     def _message_type(self) -> int:
         family = _family(self._links.netns)
@@ -218,7 +218,7 @@ def _peer_attributes(peer: Peer) -> list[tuple[str, Any]]:
     return [*attributes, ("WGPEER_A_ALLOWEDIPS", allowed)]
 
 
-def parse(parts: list[Any]) -> Device:
+def device_of(parts: list[Any]) -> Device:
     """Put the parts of one answer together; a peer that spans two of them is in both."""
     peers: dict[str, DevicePeer] = {}
     for part in parts:

@@ -41,7 +41,7 @@ def test_every_attribute_of_a_rule_can_be_read_whatever_else_was_read_before() -
 def test_a_tunnel_survives_the_way_through_the_bytes_of_the_kernel() -> None:
     """Key, port, mark, both families' endpoints, preshared key and allowed IPs come back."""
     request = message(wgmsg, {"cmd": kernel.SET_DEVICE}, kernel.whole_device(TUNNEL))
-    device = kernel.parse([decoded(request)])
+    device = kernel.device_of([decoded(request)])
     assert device.differences(TUNNEL) == ()
     assert [peer.persistent_keepalive for peer in device.peers] == [25, 3600]
     assert decoded(request).get_attr("WGDEVICE_A_FLAGS") == kernel.REPLACE_PEERS
@@ -82,6 +82,6 @@ def test_a_peer_in_two_parts_of_an_answer_is_one() -> None:
             )
         ),
     ]
-    device = kernel.parse(parts)
+    device = kernel.device_of(parts)
     assert device.private_key is not None
     assert [str(n) for n in sorted(device.peers[1].allowed_ips)] == ["10.0.0.0/8", "192.0.2.0/24"]

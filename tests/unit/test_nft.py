@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.errors import FirewallError, MissingError, ProcessError
-from gateway.firewall.nft.listing import compare, parse, refused
+from gateway.firewall.nft.listing import compare, listing_of, refused
 from gateway.firewall.nft.table import HeldTable, Nft, without_marks
 
 # As nft 1.0.6 printed it, shortened.
@@ -29,7 +29,7 @@ table inet t {
 \t}
 }
 """
-WANTED = parse(
+WANTED = listing_of(
     LISTED.replace("inet t", "inet t_wanted").replace(
         "{\n\tchain input", "{\n\tflags dormant\n\tchain input"
     ),
@@ -40,7 +40,7 @@ WANTED = parse(
 def test_a_table_that_differs_from_its_twin_in_name_and_dormancy_alone_is_the_same() -> None:
     """Handles differ too, and so do counts."""
     changed = LISTED.replace("input 6 5", "input 19 17").replace("180", "99999")
-    assert list(compare(WANTED, parse(changed, "inet t"))) == []
+    assert list(compare(WANTED, listing_of(changed, "inet t"))) == []
 
 
 CHANGES = {
@@ -101,7 +101,7 @@ def test_each_change_is_told_in_one_line(what: str) -> None:
     """A line says where, and what is missing or too much."""
     old, new, expected = CHANGES[what]
     assert old in LISTED
-    assert list(compare(WANTED, parse(LISTED.replace(old, new, 1), "inet t"))) == expected
+    assert list(compare(WANTED, listing_of(LISTED.replace(old, new, 1), "inet t"))) == expected
 
 
 def test_rules_in_another_order_are_a_difference() -> None:
@@ -111,7 +111,7 @@ def test_rules_in_another_order_are_a_difference() -> None:
         '\t\tcounter packets 3 bytes 180 drop comment "b"\n',
     )
     swapped = LISTED.replace(first + second, second + first)
-    assert len(list(compare(WANTED, parse(swapped, "inet t")))) == 2
+    assert len(list(compare(WANTED, listing_of(swapped, "inet t")))) == 2
 
 
 def test_the_order_of_chains_means_nothing() -> None:
@@ -119,7 +119,7 @@ def test_the_order_of_chains_means_nothing() -> None:
     code, words = LISTED.split("table inet t {\n")
     first, second = words.removesuffix("}\n").split("\n\n")
     swapped = f"{code}table inet t {{\n{second}\n{first}\n}}\n"
-    assert list(compare(WANTED, parse(swapped, "inet t"))) == []
+    assert list(compare(WANTED, listing_of(swapped, "inet t"))) == []
 
 
 def test_refused_packets_are_counted_by_family_and_chain() -> None:

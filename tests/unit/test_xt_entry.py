@@ -11,8 +11,8 @@ from gateway.firewall.xtables.entry import (
     Entry,
     Part,
     differences,
+    entry_of,
     is_standard,
-    parse,
 )
 from gateway.policy.rules import Family
 
@@ -39,7 +39,7 @@ def test_addresses_matches_and_target_come_apart(family: Family) -> None:
     """Counters do not count, nor what the kernel keeps behind the parameters."""
     mark = part("mark", b"\1\2\3\4kernel's")
     blob = entry(family, b"10.", mark, part("MARK", b"abcd"), counter=77)
-    assert parse(family, blob, "", SIZES) == Entry(
+    assert entry_of(family, blob, "", SIZES) == Entry(
         b"10.".ljust(HEADER_SIZE[family], b"\0"),
         (Part("mark", "", 1, b"\1\2\3\4"), Part("MARK", "", 1, b"abcd")),
     )
@@ -51,7 +51,7 @@ def test_a_verdict_is_known_by_what_it_says(family: Family) -> None:
     """The kernel writes a number where the library writes a name, and leaves rests of the name."""
     blob = entry(family, b"", b"", part("\0CCEPT", b"\xfe\xff\xff\xff" + bytes(4), 0))
     assert is_standard(family, blob)
-    assert parse(family, blob, "ACCEPT", {}).parts == (Part("", "ACCEPT"),)
+    assert entry_of(family, blob, "ACCEPT", {}).parts == (Part("", "ACCEPT"),)
 
 
 ONE = Entry(b"1", (Part("", "ACCEPT"),))

@@ -30,13 +30,13 @@ class Listing:
     code: dict[str, tuple[str, ...]]
 
 
-def parse(listing: str, table: str) -> Listing:
+def listing_of(listing: str, table: str) -> Listing:
     """Read the listing of `table`."""
     before, _, inside = _COUNTS.sub(r"\1", listing).partition(f"table {table} {{")
-    return Listing(parse_words(inside), parse_code(before, table))
+    return Listing(words_of(inside), code_of(before, table))
 
 
-def parse_code(listing: str, table: str) -> dict[str, tuple[str, ...]]:
+def code_of(listing: str, table: str) -> dict[str, tuple[str, ...]]:
     """Read the instructions of each chain of `table`, a line before those of each rule.
 
     That line is the chain's, with handles in what the kernel holds, without in what it is given.
@@ -52,7 +52,7 @@ def parse_code(listing: str, table: str) -> dict[str, tuple[str, ...]]:
     return code
 
 
-def parse_words(inside: str) -> dict[str, tuple[str, ...]]:
+def words_of(inside: str) -> dict[str, tuple[str, ...]]:
     """Read what is between the braces of a table, in a listing or in the text for it."""
     words: dict[str, tuple[str, ...]] = {}
     block = ""

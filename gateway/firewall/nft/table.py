@@ -23,11 +23,11 @@ from gateway.errors import FirewallError, MissingError, ProcessError, is_shortag
 from gateway.firewall.nft.listing import (
     HEAD,
     Listing,
+    code_of,
     compare,
-    parse,
-    parse_code,
-    parse_words,
+    listing_of,
     refused,
+    words_of,
 )
 from gateway.firewall.nft.render import replacement, transaction
 from gateway.system import applied, process
@@ -145,7 +145,7 @@ class HeldTable:
         """
         self.put_unread(body)
         held = self._held()
-        if foreign := held.words.keys() - parse_words(body).keys() - {""}:
+        if foreign := held.words.keys() - words_of(body).keys() - {""}:
             self._nft.load("".join(f"delete {_named(it, self.table)}\n" for it in sorted(foreign)))
             held = self._held()
         if problems := "; ".join(self._compared_with(body, held)):
@@ -171,7 +171,7 @@ class HeldTable:
                 raise
             self._compared = ""
             return (f"table {self.table} is not there",)
-        return self._compared_with(body, parse(self._compared, self.table))
+        return self._compared_with(body, listing_of(self._compared, self.table))
 
     def refused(self) -> dict[tuple[str, str], int]:
         """Return the packets that refusing rules have met, by family and chain.
@@ -190,11 +190,11 @@ class HeldTable:
         self._nft.load(f"add table {self.table}\ndelete table {self.table}\n")
 
     def _held(self) -> Listing:
-        return parse(self._nft.listing(self.table), self.table)
+        return listing_of(self._nft.listing(self.table), self.table)
 
     def _compared_with(self, body: str, held: Listing) -> tuple[str, ...]:
         """Return what is different in the kernel's table from `body`."""
-        asked, places = self._instructions_of(body), parse_words(body)
+        asked, places = self._instructions_of(body), words_of(body)
         in_place = {block: lines[:HEAD] for block, lines in places.items()}
         if held.code == asked and in_place == {b: w[:HEAD] for b, w in held.words.items()}:
             return ()
@@ -203,7 +203,7 @@ class HeldTable:
     def _instructions_of(self, body: str) -> Mapping[str, tuple[str, ...]]:
         if body not in self._asked:
             text = transaction(self.table, body)
-            _remember(self._asked, body, parse_code(self._nft.instructions(text), self.table))
+            _remember(self._asked, body, code_of(self._nft.instructions(text), self.table))
         return self._asked[body]
 
     def _listing_of(self, body: str) -> Listing:
@@ -211,7 +211,7 @@ class HeldTable:
         if body not in self._wanted:
             self._nft.load(replacement(self._twin, f"\tflags dormant;\n{body}"))
             try:
-                listing = parse(self._nft.listing(self._twin), self._twin)
+                listing = listing_of(self._nft.listing(self._twin), self._twin)
             finally:
                 self._nft.load(f"delete table {self._twin}\n")
             _remember(self._wanted, body, listing)

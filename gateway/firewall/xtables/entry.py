@@ -69,7 +69,7 @@ def is_standard(family: Family, blob: bytes) -> bool:
     return not _name(blob, target)
 
 
-def parse(family: Family, blob: bytes, verdict: str, sizes: Sizes) -> Entry:
+def entry_of(family: Family, blob: bytes, verdict: str, sizes: Sizes) -> Entry:
     """Take the bytes of one entry apart.
 
     `verdict` is that of a standard target, or empty. Left out are the counters, and what

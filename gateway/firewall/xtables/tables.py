@@ -17,9 +17,9 @@ from gateway.firewall.xtables.entry import (
     EXTENSION,
     Entry,
     differences,
+    entry_of,
     is_standard,
     packets,
-    parse,
 )
 from gateway.firewall.xtables.library import (
     LIBRARY_RULE,
@@ -126,7 +126,7 @@ class Table:
 
     def _held(self, kernel: Any, chain: str) -> Iterator[Entry]:
         for blob, verdict in self._entries(kernel, chain):
-            yield parse(self.family, blob, verdict, _SIZES)
+            yield entry_of(self.family, blob, verdict, _SIZES)
 
     def _entries(self, kernel: Any, chain: str) -> Iterator[tuple[bytes, str]]:
         """Yield each rule's bytes and the verdict of its target, empty for an extension."""
@@ -220,6 +220,6 @@ def _built(chain: Chain, rule: Rule, family: Family) -> Built:
     for part, header in zip(parts, headers, strict=True):
         _SIZES[header.name.decode(), header.revision] = part.usersize - EXTENSION.size
     verdict = "" if target.parameters else target.name
-    entry = parse(family, bytes(made.rule), verdict, _SIZES)
+    entry = entry_of(family, bytes(made.rule), verdict, _SIZES)
     text = _MARK.sub("(a mark)", render_rule(chain, rule, family))
     return Built(text, made.rule, entry)
