@@ -1,6 +1,5 @@
 """PID 1: close the namespace, then hand over to the command line."""
 
-import gc
 import sys
 
 from gateway.lock import lockdown
@@ -22,6 +21,8 @@ def main() -> int:
             lockdown.lock()
             _keep_memory_to_itself()
             _keep_signals_waiting()
+        import gc  # noqa: PLC0415 - after the lock
+
         # Hundreds of modules are built here, and nothing of them is garbage: looking for it costs a
         # fifth of the start.
         gc.disable()
