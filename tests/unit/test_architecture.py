@@ -3,6 +3,7 @@
 import ast
 import tomllib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,7 @@ def module(path: Path) -> str:
 KNOWN = {module(path) for path in MODULES}
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Return the dotted names of all modules that `path` imports, at its top or later."""
     found: set[str] = set()

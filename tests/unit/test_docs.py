@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def promised() -> set[str]:
     return set(re.findall(r"^\*\*(P\d+) ", text, re.MULTILINE))
 
 
+@cache
 def proven() -> dict[str, set[str]]:
     """Return the numbers that a test claims to prove, by its marker, with the files that do."""
     found: dict[str, set[str]] = {}
