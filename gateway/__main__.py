@@ -1,6 +1,5 @@
 """Process 1: closes the namespace, then runs the command line."""
 
-import gc
 import sys
 
 from gateway.lock import lockdown
@@ -22,6 +21,8 @@ def main() -> int:
             lockdown.lock()
             _prevent_core_dumps()
             _block_stop_signals()
+        import gc  # noqa: PLC0415 - after the lock
+
         # The import creates hundreds of modules and no garbage; collecting it would take a fifth of
         # the start.
         gc.disable()

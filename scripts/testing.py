@@ -57,7 +57,7 @@ def steps(*, fast: bool) -> list[list[Step]]:
     hours = 6 * 3600
     first = [
         [Step("Linters", linters, 60)],
-        [Step("Unit tests", [["pytest"]], 60)],
+        [Step("Unit tests", [["pytest", "--full"]], 60)],
         [
             Step(
                 "Promises",

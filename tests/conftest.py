@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests import firewalls
@@ -19,6 +20,24 @@ from tests.lab.topology import Lab, sweep
 _FIREWALL = pytest.StashKey[pytest.FixtureDef[Any]]()
 
 LAB_PROGRAMS = ("ip", "nft", "wg", "wireguard-go", "nsenter", "unshare", "setpriv", "mount")
+
+
+hypothesis.settings.register_profile("quick", max_examples=25, deadline=None)
+hypothesis.settings.register_profile("full", max_examples=150, deadline=None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option with which scripts/test runs the tests that need no root."""
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="150 instead of 25 examples for each property, and the tests marked `long`",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many examples a property gets, before the tests are imported."""
+    hypothesis.settings.load_profile("full" if config.getoption("--full") else "quick")
 
 
 def lab_obstacle() -> str | None:
@@ -34,6 +53,12 @@ def skip_or_fail(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason} (a skip in CI is a failure)", pytrace=False)
     pytest.skip(reason)
+
+
+def is_quick(config: pytest.Config) -> bool:
+    """Say whether this is a plain `pytest` of tests/unit, without --full."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return not config.getoption("--full") and (whole or config.args == ["tests/unit"])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -63,9 +88,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave each test on the firewalls that it is to run on this time."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave each test on the firewalls that it is to run on this time.
+
+    Plain `pytest` also leaves out what is marked `long`; a file or an id on the command line does
+    not.
+    """
     items[:] = [item for item in items if firewalls.is_wanted(item)]
+    if is_quick(config):
+        long = [item for item in items if item.get_closest_marker("long") is not None]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in set(long)]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,6 +4,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,7 @@ def module(path: Path) -> str:
 KNOWN = {module(path) for path in MODULES}
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Return the dotted names of all modules that `path` imports, at its top or later."""
     found: set[str] = set()

@@ -468,9 +468,7 @@ def documents() -> st.SearchStrategy[object]:
     )
 
 
-@hypothesis_settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=documents())
 def test_no_document_makes_a_traceback(tmp_path: Path, document: object) -> None:
     """A configuration, or problems in words."""
@@ -479,9 +477,7 @@ def test_no_document_makes_a_traceback(tmp_path: Path, document: object) -> None
         load_service(tmp_path / "compose.yml", "gateway", {})
 
 
-@hypothesis_settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     raw=st.text(alphabet="services:gateway\n -{}[]&*<>!?|'\"#%@`\t\0a1,", max_size=60) | st.binary()
 )

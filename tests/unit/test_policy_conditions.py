@@ -55,6 +55,10 @@ OTHERS: dict[str, tuple[str, tuple[Any, ...]]] = {
 """What a packet may have instead, by the condition that a rule has lost."""
 
 
+MANY_RULES = {"connected-holes-two-uplinks", "connected-holes", "connected-guarded"}
+"""Scenarios that take seconds."""
+
+
 def redundant(rule: Rule, condition: str) -> bool:
     """Say whether another rule lets pass what `rule` would without `condition`.
 
@@ -63,7 +67,10 @@ def redundant(rule: Rule, condition: str) -> bool:
     return rule.why == "P10 the configured resolver" and condition == "destination_ports"
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * (name in MANY_RULES)) for name in SCENARIOS],
+)
 def test_a_rule_without_one_of_its_conditions_lets_something_leak(name: str) -> None:
     """Each accepting rule loses each of its conditions in turn, loopback's left out."""
     situation = SCENARIOS[name]

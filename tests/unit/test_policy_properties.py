@@ -36,11 +36,8 @@ pytestmark = pytest.mark.promise("P3", "P4", "P5", "P7", "P8", "P9", "P10")
 
 WAYS = {"outgoing": OUTGOING, "incoming": INCOMING, "forwarded": FORWARDED}
 
-examples = settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+examples = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+FIFTH = examples.max_examples // 5
 
 
 def by_iptables(ruleset: Ruleset) -> Firewall:
@@ -111,7 +108,7 @@ def test_both_languages_agree_on_every_word_of_the_vocabulary(data: st.DataObjec
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @given(data=st.data())
-@settings(examples, max_examples=30)
+@settings(examples, max_examples=FIFTH)
 def test_the_promises_hold_in_each_scenario_of_the_golden_files(
     name: str, data: st.DataObject
 ) -> None:

@@ -19,11 +19,7 @@ CANARY = "wOEI9rqqbDwnN8/Bpp22sVz48T71vJ4fYmFWujulwUU="
 PARTS = ["wOEI9rqqbDwnN8", *(CANARY[start : start + 16] for start in range(28))]
 """What would give it away: the part that could be a name, and any sixteen characters."""
 
-FUZZ = hypothesis_settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+FUZZ = hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def said_of_compose(root: Path, text: str, shell: dict[str, str]) -> str:

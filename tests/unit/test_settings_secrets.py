@@ -200,11 +200,7 @@ def environments() -> st.SearchStrategy[dict[str, str]]:
     )
 
 
-FUZZ = hypothesis_settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+FUZZ = hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def without_public_key(said: str) -> str:

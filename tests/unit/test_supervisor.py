@@ -113,6 +113,7 @@ def test_a_switch_replaces_the_hole_in_the_step_that_opens_the_next_one() -> Non
     assert (world.at(39).endpoint, world.at(39).switches) == (f"{SECOND}:51820", 1)
 
 
+@pytest.mark.long
 def test_a_dead_server_is_red_within_20_seconds_under_traffic_and_45_idle() -> None:
     """The probe is what finds it out when nobody sends anything."""
     for traffic, limit in ((True, 20), (False, 45)):
@@ -125,6 +126,7 @@ def test_a_dead_server_is_red_within_20_seconds_under_traffic_and_45_idle() -> N
             assert red.at - world.since(death) <= limit
 
 
+@pytest.mark.long
 def test_an_idle_tunnel_stays_green_for_hours() -> None:
     """Answered probes and renewed handshakes are enough."""
     world = World(ONE)
@@ -138,6 +140,7 @@ def test_an_idle_tunnel_stays_green_for_hours() -> None:
     )
 
 
+@pytest.mark.long
 def test_a_link_that_loses_every_fifth_packet_stays_green_for_hours() -> None:
     """Each way, idle: a question that finds no answer is asked again before anybody is blamed."""
     world = World(ONE)
@@ -147,6 +150,7 @@ def test_a_link_that_loses_every_fifth_packet_stays_green_for_hours() -> None:
     assert world.at(5399).reconnects == ()
 
 
+@pytest.mark.long
 def test_all_servers_dead_are_tried_for_ever_and_never_in_a_hurry() -> None:
     """Each candidate gets its patience, and the pauses between rounds grow to a minute."""
     world = World(TWO)
@@ -160,6 +164,7 @@ def test_all_servers_dead_are_tried_for_ever_and_never_in_a_hurry() -> None:
     assert world.at(399).healthy
 
 
+@pytest.mark.long
 def test_the_first_server_is_tried_again_after_a_while() -> None:
     """And when it is dead still, the second is back in seconds."""
     for alive, endpoint in ((FIRST, FIRST), (SECOND, SECOND)):
@@ -196,6 +201,7 @@ def test_what_is_lost_at_once_again_and_again_is_built_once_a_second() -> None:
     assert 50 <= len(built) <= 62
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["facts", "routes", "up", "fault of", "routing drift", "open"])
 def test_a_part_that_fails_for_ever_costs_no_hurry(part: str) -> None:
     """Each failure is told, and nothing is tried more than a few times a second for it."""
@@ -209,6 +215,7 @@ def test_a_part_that_fails_for_ever_costs_no_hurry(part: str) -> None:
     assert world.transcript.count(f"up {FIRST}:51820") < 400
 
 
+@pytest.mark.long
 @pytest.mark.promise("P1")
 @pytest.mark.parametrize(
     ("code", "most"), [(None, 3), (errno.EAGAIN, 1)], ids=["refused", "shortage"]

@@ -42,11 +42,21 @@ def test_what_accepts_by_a_doubtful_mark_waits(rule: Rule) -> None:
     assert interim(ruleset, EVERYTHING) == both(Chain.INPUT, PLAIN)
 
 
-def test_what_refuses_by_a_doubtful_mark_refuses_without_it() -> None:
+@pytest.mark.parametrize("rule", [BY_MARK, BY_CONNMARK, replace(BY_MARK, connmark=1)])
+def test_what_refuses_by_a_doubtful_mark_refuses_without_it(rule: Rule) -> None:
     """Else an accepting rule behind it would pass what it should have caught."""
-    refusing = replace(BY_MARK, verdict=Drop())
+    refusing = replace(rule, verdict=Drop())
     ruleset = both(Chain.OUTPUT, refusing, PLAIN)
-    assert interim(ruleset, EVERYTHING) == both(Chain.OUTPUT, replace(refusing, mark=None), PLAIN)
+    without = replace(refusing, mark=None, connmark=None)
+    assert interim(ruleset, EVERYTHING) == both(Chain.OUTPUT, without, PLAIN)
+
+
+@pytest.mark.parametrize("deciding", [Chain.INPUT, Chain.FORWARD])
+@pytest.mark.parametrize("marking", MARKING)
+def test_what_arrives_may_have_its_mark_from_any_chain(deciding: Chain, marking: Chain) -> None:
+    """Through loopback from the chains of what leaves, and from the one of what arrives."""
+    doubtful = dict.fromkeys(Family, (marking,))
+    assert interim(both(deciding, BY_MARK, PLAIN), doubtful) == both(deciding, PLAIN)
 
 
 def test_what_starts_here_wears_no_mark_of_an_arriving_packet() -> None:

@@ -1,0 +1,201 @@
+"""The mutants of a Python file: small wrong programs that its tests should notice.
+
+Each mutant changes one place. Not changed: docstrings, annotations, and what people read (the
+arguments of `raise` and of the log), because a test for each of their words would only repeat them.
+"""
+
+import ast
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.FloorDiv,
+    ast.FloorDiv: ast.Mult,
+    ast.Div: ast.Mult,
+    ast.Mod: ast.Mult,
+    ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift,
+    ast.BitOr: ast.BitAnd,
+    ast.BitAnd: ast.BitOr,
+}
+ANNOTATIONS = {"annotation", "returns", "type_comment", "decorator_list", "bases", "type_params"}
+WIDTH = 120
+"""Characters of a mutant's code that are shown."""
+LOGGERS = {"log", "_log", "logger"}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one file."""
+
+    file: str
+    line: int
+    last_line: int
+    in_function: bool
+    before: str
+    after: str
+    source: str
+    """The text of the whole changed module."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it; the same after lines have moved."""
+        return f"{self.file}: {self.before} -> {self.after}"
+
+
+def changes(node: ast.AST) -> Iterator[ast.AST]:
+    """Return what may stand in the place of an expression or statement."""
+    yield from changed_operators(node)
+    yield from changed_values(node)
+    yield from changed_statements(node)
+
+
+def changed_operators(node: ast.AST) -> Iterator[ast.AST]:
+    """Return the expression with another operator."""
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARISONS:
+        other = COMPARISONS[type(node.ops[0])]()
+        yield ast.Compare(node.left, [other, *node.ops[1:]], node.comparators)
+    if isinstance(node, ast.BoolOp):
+        yield ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        yield node.operand
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+        yield ast.BinOp(node.left, OPERATORS[type(node.op)](), node.right)
+    if isinstance(node, ast.IfExp):
+        yield ast.IfExp(node.test, node.orelse, node.body)
+
+
+def changed_values(node: ast.AST) -> Iterator[ast.AST]:
+    """Return another constant, a display without an element, a call without a keyword."""
+    if isinstance(node, ast.Constant):
+        yield from constants(node.value)
+    if isinstance(node, ast.List | ast.Tuple | ast.Set) and len(node.elts) > 1:
+        for number in range(len(node.elts)):
+            shorter = copy.deepcopy(node)
+            del shorter.elts[number]
+            yield shorter
+    if isinstance(node, ast.Call):
+        for number, keyword in enumerate(node.keywords):
+            if keyword.arg not in {None, "why"}:
+                fewer = copy.deepcopy(node)
+                del fewer.keywords[number]
+                yield fewer
+
+
+def constants(value: object) -> Iterator[ast.AST]:
+    """Return other constants in the place of one."""
+    if isinstance(value, bool):
+        yield ast.Constant(not value)
+    elif isinstance(value, int | float):
+        yield ast.Constant(value + 1)
+    elif isinstance(value, str) and value:
+        yield ast.Constant(f"{value}-mutant")
+
+
+def changed_statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Return other statements in the place of one."""
+    if isinstance(node, ast.If | ast.While) and not isinstance(node.test, ast.Compare | ast.BoolOp):
+        made = copy.deepcopy(node)
+        made.test = ast.UnaryOp(ast.Not(), node.test)
+        yield made
+    if isinstance(node, ast.Return) and node.value is not None:
+        yield ast.Return(ast.Constant(None))
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.Await):
+        yield ast.Pass()
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute | ast.Subscript):
+        yield ast.Pass()
+    if isinstance(node, ast.AugAssign):
+        yield ast.Pass()
+    if isinstance(node, ast.Break):
+        yield ast.Continue()
+    if isinstance(node, ast.Continue):
+        yield ast.Break()
+
+
+def is_for_people(node: ast.AST) -> bool:
+    """Say whether a node only makes a message."""
+    if isinstance(node, ast.Raise | ast.JoinedStr):
+        return True
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return True
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Attribute)
+        and isinstance(node.value.func.value, ast.Name)
+        and node.value.func.value.id in LOGGERS
+    )
+
+
+Place = tuple[ast.AST, str, int | None]
+"""A parent, the field of it, and the number in that field where it is a list."""
+
+
+def places(node: ast.AST, *, in_function: bool = False) -> Iterator[tuple[Place, ast.AST, bool]]:
+    """Return each node that may change, its place, and whether it runs only when called."""
+    for field, value in ast.iter_fields(node):
+        if field in ANNOTATIONS or is_name_list(node, field):
+            continue
+        body = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        inside = in_function or (body and field == "body")
+        for number, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if isinstance(child, ast.AST) and not is_for_people(child):
+                yield (node, field, number), child, inside
+                yield from places(child, in_function=inside)
+
+
+def is_name_list(node: ast.AST, field: str) -> bool:
+    """Say whether a field holds names of types or targets: no behaviour of its own."""
+    if isinstance(node, ast.Subscript) and field == "slice":
+        return isinstance(node.value, ast.Name) and node.value.id in {
+            *("Callable", "Mapping", "Sequence", "dict", "list", "tuple", "frozenset", "set"),
+            *("Iterator", "Iterable", "Literal", "type", "Final", "Protocol"),
+        }
+    if isinstance(node, ast.Assign) and field == "value":
+        return isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__"
+    return isinstance(node, ast.Assign | ast.For) and field in {"targets", "target"}
+
+
+def mutants_of(file: str, text: str) -> Iterator[Mutant]:
+    """Return every mutant of the module `text`, in the order of its lines."""
+    tree = ast.parse(text)
+    for (parent, field, number), child, in_function in list(places(tree)):
+        for changed in changes(child):
+            old = getattr(parent, field)
+            replacement = ast.copy_location(changed, child)
+            if number is None:
+                setattr(parent, field, replacement)
+            else:
+                old[number] = replacement
+            ast.fix_missing_locations(tree)
+            source = ast.unparse(tree)
+            if number is None:
+                setattr(parent, field, old)
+            else:
+                old[number] = child
+            line = getattr(child, "lineno", getattr(parent, "lineno", 1))
+            last = getattr(child, "end_lineno", line) if isinstance(child, ast.expr) else line
+            yield Mutant(
+                file, line, last or line, in_function, short(child), short(changed), source
+            )
+
+
+def short(node: ast.AST) -> str:
+    """Return a node as one line of code."""
+    text = " ".join(ast.unparse(node).split())
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 30]} … {text[-25:]}"

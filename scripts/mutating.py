@@ -1,0 +1,382 @@
+"""Mutation testing with the tests that need no root: which wrong programs do they accept.
+
+    scripts/mutate                          ten minutes of a sample of policy, daemon and firewall
+    scripts/mutate --minutes 0              every mutant, overnight
+    scripts/mutate --seed 7 gateway/policy  another sample, of one directory or file
+
+A first run records which test executes which line, and keeps it in .cache until the test or
+the gateway changes. Each mutant then meets the tests that execute its line, the fastest first, in a
+process that is forked from one in which pytest is imported already. As root that process has a
+network namespace of its own. The last lines are the survivors and the score; tests/survivors.toml
+explains those that no test can or should kill.
+
+mutmut and cosmic-ray were considered: mutmut 3 changes bodies of functions only, and half of the
+policy is constants and dataclasses; cosmic-ray starts pytest again for each mutant and does not
+choose among the tests.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import importlib
+import importlib.abc
+import importlib.util
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from scripts.mutants import Mutant, mutants_of  # noqa: E402 - the path first
+
+PLACES = ("gateway/policy", "gateway/daemon", "gateway/firewall")
+TESTS = ROOT / "tests" / "unit"
+EXPLAINED = ROOT / "tests" / "survivors.toml"
+CACHE = ROOT / ".cache" / "mutate"
+# These read the source as text: they would notice that it has changed, and not what.
+BLIND = {"test_architecture.py", "test_language.py", "test_docs.py", "test_run_of_tests.py"}
+KILLED, SURVIVED, TIMED_OUT, UNTESTED = "killed", "survived", "timed out", "no test runs it"
+MOST_SECONDS = 120.0
+"""What one mutant's tests may take; a mutant that needs longer hangs."""
+QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore:Module already imported")
+IFF_UP, SIOCGIFFLAGS, SIOCSIFFLAGS, CLONE_NEWNET = 1, 0x8913, 0x8914, 0x40000000
+
+
+def leave_the_network() -> None:
+    """As root, enter a network namespace in which only loopback is up."""
+    if os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "unshare")
+    with socket.socket() as outlet:
+        request = struct.pack("16sh14x", b"lo", 0)
+        flags = struct.unpack("16sh14x", fcntl.ioctl(outlet, SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(outlet, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | IFF_UP))
+
+
+class Pool:
+    """Calls functions in forked processes, a few at a time."""
+
+    def __init__(self, size: int) -> None:
+        """Run at most `size` at the same time."""
+        self._size = size
+        self._running: dict[int, tuple[float, Callable[[int | None], None]]] = {}
+
+    def start(
+        self, work: Callable[[], int], seconds: float, done: Callable[[int | None], None]
+    ) -> None:
+        """Call `work` in a process; `done` gets what it returned, or None after `seconds`."""
+        while len(self._running) >= self._size:
+            self._step()
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                os.setsid()
+                null = os.open(os.devnull, os.O_RDWR)
+                for descriptor in (0, 1, 2):
+                    os.dup2(null, descriptor)
+                leave_the_network()
+                code = work()
+            finally:
+                os._exit(code)
+        self._running[pid] = (time.monotonic() + seconds, done)
+
+    def finish(self) -> None:
+        """Wait for all."""
+        while self._running:
+            self._step()
+
+    def _step(self) -> None:
+        for pid, (deadline, done) in list(self._running.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            code: int | None = os.waitstatus_to_exitcode(status) if ended else None
+            if not ended and time.monotonic() < deadline:
+                continue
+            with contextlib.suppress(ProcessLookupError):  # what the tests have started
+                os.killpg(pid, signal.SIGKILL)
+            if not ended:
+                os.waitpid(pid, 0)
+            del self._running[pid]
+            done(code)
+        time.sleep(0.01)
+
+
+class Mutated(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Imports one module from a changed text, and leaves all others alone."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        """Take the module's name from the mutant's file."""
+        dotted = mutant.file.removesuffix(".py").replace("/", ".")
+        self._name = dotted.removesuffix(".__init__")
+        self._package = dotted != self._name
+        self._mutant = mutant
+
+    def find_spec(self, name: str, _path: object, _target: object = None) -> Any:
+        """Return this loader for the one module."""
+        if name != self._name:
+            return None
+        file = str(ROOT / self._mutant.file)
+        places = [str(Path(file).parent)] if self._package else None
+        spec = importlib.util.spec_from_loader(name, self, origin=file, is_package=self._package)
+        if spec is not None:
+            spec.has_location = True
+            spec.submodule_search_locations = places
+        return spec
+
+    def get_source(self, _name: str) -> str:
+        """Return the changed text."""
+        return self._mutant.source
+
+    def is_package(self, _name: str) -> bool:
+        """Say whether the file is a package's."""
+        return self._package
+
+
+def run_pytest(files: Iterable[str], plugin: object) -> int:
+    """Run the tests of some files in this process, without output and without other processes."""
+    options = ["-x", "--timeout=60", *QUIET]
+    return int(pytest.main([*options, *sorted(files)], plugins=[plugin]))
+
+
+@dataclass
+class Traces:
+    """Which test executes which line, and how long it takes."""
+
+    lines: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
+    files: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    seconds: dict[str, float] = field(default_factory=dict)
+    failing: set[str] = field(default_factory=set)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Add what one file of tests has shown."""
+        self.failing |= set(record["failing"])
+        for test, (seconds, lines) in record["tests"].items():
+            if test in record["failing"]:
+                continue
+            self.seconds[test] = seconds
+            for file, numbers in lines.items():
+                self.files[file].add(test)
+                for number in numbers:
+                    self.lines[file, number].add(test)
+
+    def tests_of(self, mutant: Mutant) -> list[str]:
+        """Return the tests that a mutant meets, the fastest first."""
+        if mutant.in_function:
+            span = range(mutant.line, mutant.last_line + 1)
+            found = {test for line in span for test in self.lines.get((mutant.file, line), ())}
+        else:  # it runs at the import, so any test of the file may see it, and of its package
+            found = set(self.files.get(mutant.file, ()))
+            package = str(Path(mutant.file).parent)
+            for file, tests in self.files.items():
+                if not found and str(Path(file).parent) == package:
+                    found |= tests
+        return sorted(found, key=lambda test: (self.seconds[test], test))
+
+
+class Tracer:
+    """A pytest plugin that records the lines of the gateway that each test executes."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.tests: dict[str, tuple[float, dict[str, list[int]]]] = {}
+        self.failing: set[str] = set()
+        self._lines: dict[str, set[int]] = {}
+
+    def _trace(self, frame: FrameType, _event: str, _argument: object) -> Any:
+        name = frame.f_code.co_filename
+        if "/gateway/" not in name or "/tests/" in name or not name.startswith(str(ROOT)):
+            return None
+        seen = self._lines.setdefault(name[len(str(ROOT)) + 1 :], set())
+
+        def local(inner: FrameType, _event: str, _argument: object) -> Any:
+            seen.add(inner.f_lineno)
+            return local
+
+        seen.add(frame.f_lineno)
+        return local
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Record one test, its fixtures included."""
+        self._lines = {}
+        began = time.monotonic()
+        threading.settrace(self._trace)
+        sys.settrace(self._trace)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
+            lines = {file: sorted(numbers) for file, numbers in self._lines.items()}
+            self.tests[item.nodeid] = (time.monotonic() - began, lines)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what fails by itself: it can kill nothing."""
+        if report.failed:
+            self.failing.add(report.nodeid)
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """Return a hash of some files' contents."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def traces(pool: Pool, pattern: str) -> Traces:
+    """Return which test executes what; run the tests where that is not known yet."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    common = digest_of([*(ROOT / "gateway").rglob("*.py"), *(ROOT / "tests/fakes").rglob("*.py")])
+    wanted = [
+        (file, CACHE / f"{file.stem}-{digest_of([file])}-{common}.json")
+        for file in sorted(TESTS.glob(pattern))
+        if file.name not in BLIND
+    ]
+    for file, record in wanted:
+        if not record.exists():
+            pool.start(lambda f=file, r=record: trace(f, r), 900, lambda _: None)  # type: ignore[misc]
+    pool.finish()
+    found = Traces()
+    for file, record in wanted:
+        if record.exists():
+            found.add(json.loads(record.read_text("utf-8")))
+        else:
+            print(f"no trace of {file.name}: it takes too long, or cannot be collected")
+    return found
+
+
+def trace(file: Path, record: Path) -> int:
+    """Run one file of tests and write down what it executes."""
+    tracer = Tracer()
+    options = ["-m", "not long", "--timeout=600", *QUIET]
+    pytest.main([*options, str(file.relative_to(ROOT))], plugins=[tracer])
+    if not tracer.tests:
+        return 1
+    unfinished = record.with_suffix(".tmp")
+    unfinished.write_text(
+        json.dumps({"tests": tracer.tests, "failing": sorted(tracer.failing)}), "utf-8"
+    )
+    unfinished.rename(record)
+    return 0
+
+
+class Selection:
+    """A pytest plugin that runs the tests of one mutant, the fastest first."""
+
+    def __init__(self, tests: Sequence[str]) -> None:
+        """Run these, by their ids."""
+        self._rank = {test: number for number, test in enumerate(tests)}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Choose and sort."""
+        items[:] = sorted(
+            (item for item in items if item.nodeid in self._rank),
+            key=lambda item: self._rank[item.nodeid],
+        )
+
+
+def attempt(mutant: Mutant, tests: Sequence[str]) -> int:
+    """Return 0 when the tests accept the mutant, which this process has instead of the module."""
+    sys.meta_path.insert(0, Mutated(mutant))
+    return run_pytest({test.partition("::")[0] for test in tests}, Selection(tests))
+
+
+def explained() -> dict[str, str]:
+    """Return the survivors that are known, with the reason of each."""
+    if not EXPLAINED.exists():
+        return {}
+    listed = tomllib.loads(EXPLAINED.read_text("utf-8")).get("survivor", [])
+    return {one["mutant"]: one["reason"] for one in listed}
+
+
+def chosen(places: Sequence[str], seed: int) -> list[Mutant]:
+    """Return the mutants of files and directories in the order of a seed."""
+    found = [
+        mutant
+        for place in places
+        for file in sorted((ROOT / place).rglob("*.py")) or [ROOT / place]
+        for mutant in mutants_of(str(file.relative_to(ROOT)), file.read_text("utf-8"))
+    ]
+    random.Random(seed).shuffle(found)  # noqa: S311 - a sample that can be repeated, no secret
+    return found
+
+
+def main() -> int:
+    """Run the mutants; return 1 when the score is below the goal."""
+    parser = argparse.ArgumentParser(prog="scripts/mutate")
+    parser.add_argument("places", nargs="*", default=PLACES, help="files or directories")
+    parser.add_argument("--minutes", type=float, default=10, help="0 for all mutants")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--tests", default="test_*.py", help="a pattern of files in tests/unit")
+    parser.add_argument("--goal", type=float, default=90, help="percent that must be killed")
+    given = parser.parse_args()
+    os.chdir(ROOT)
+    for library in ("hypothesis", "pydantic_settings", "pyroute2", "structlog"):
+        importlib.import_module(library)  # once, before the forks
+
+    pool = Pool(given.processes)
+    began = time.monotonic()
+    known = traces(pool, given.tests)
+    mutants, results = chosen(given.places, given.seed), dict[Mutant, str]()
+    print(f"{len(known.seconds)} tests, {len(mutants)} mutants, seed {given.seed}", flush=True)
+    if known.failing:
+        print(f"they fail without a mutant, so they are left out: {sorted(known.failing)}")
+    for mutant in mutants:
+        if given.minutes and time.monotonic() - began > given.minutes * 60:
+            break
+        tests = known.tests_of(mutant)
+        if not tests:
+            results[mutant] = UNTESTED
+            continue
+        limit = min(MOST_SECONDS, 20 + 10 * sum(known.seconds[test] for test in tests))
+
+        def done(code: int | None, of: Mutant = mutant) -> None:
+            results[of] = TIMED_OUT if code is None else SURVIVED if code == 0 else KILLED
+
+        pool.start(lambda m=mutant, t=tests: attempt(m, t), limit, done)  # type: ignore[misc]
+    pool.finish()
+    return report(results, given.goal)
+
+
+def report(results: dict[Mutant, str], goal: float) -> int:
+    """Print the survivors and the score."""
+    reasons = explained()
+    alive = [one for one, result in results.items() if result in {SURVIVED, UNTESTED}]
+    counted = [one for one in results if one.name not in reasons]
+    for one in sorted(alive, key=lambda one: (one.file, one.line)):
+        reason = reasons.get(one.name)
+        note = f"explained: {reason}" if reason else results[one]
+        print(f"{one.file}:{one.line}: {one.before}  ->  {one.after}  ({note})")
+    killed = sum(1 for one in counted if results[one] in {KILLED, TIMED_OUT})
+    score = 100 * killed / len(counted) if counted else 100.0
+    print(
+        f"{killed} of {len(counted)} mutants killed, {score:.1f} %;"
+        f" {len(results) - len(counted)} explained survivors left out"
+    )
+    return int(score < goal)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,56 @@
+"""scripts/mutants.py: which wrong programs it makes of a right one."""
+
+import ast
+
+from scripts.mutants import mutants_of
+
+TEXT = '''"""What it does."""
+
+LIMITS: tuple[int, ...] = (1, 2)
+
+
+def judge(age: int | None, *, strict: bool = False) -> str:
+    """Return the verdict."""
+    if age is None or age < 0:
+        raise ValueError("no age" + str(age))
+    log.info("judged", age=age + 1)
+    return "old" if age > LIMITS[0] and not strict else "young"
+'''
+
+
+def changed() -> set[tuple[int, str, str]]:
+    """Return line, code before and code after of each mutant."""
+    return {(one.line, one.before, one.after) for one in mutants_of("x.py", TEXT)}
+
+
+def test_each_kind_of_change_is_made() -> None:
+    """Constants, displays, operators, conditions, results."""
+    assert {
+        (3, "1", "2"),
+        (3, "(1, 2)", "(2,)"),
+        (3, "(1, 2)", "(1,)"),
+        (6, "False", "True"),
+        (8, "age is None", "age is not None"),
+        (8, "age < 0", "age <= 0"),
+        (8, "age is None or age < 0", "age is None and age < 0"),
+        (11, "not strict", "strict"),
+        (11, "'old'", "'old-mutant'"),
+    } <= changed()
+    results = {after for line, before, after in changed() if before.startswith("return ")}
+    assert results == {"return None"}
+
+
+def test_what_people_read_and_types_stay() -> None:
+    """Docstrings, annotations, and the arguments of `raise` and of the log."""
+    assert not {line for line, *_ in changed()} & {1, 7, 9, 10}
+    assert not [before for _, before, _ in changed() if before in {"int | None", "str", "..."}]
+
+
+def test_a_mutant_differs_in_one_place_and_can_be_compiled() -> None:
+    """The next one does not have the change of the one before."""
+    original = ast.unparse(ast.parse(TEXT)).splitlines()
+    for one in mutants_of("x.py", TEXT):
+        compile(one.source, one.file, "exec")
+        lines = one.source.splitlines()
+        differing = [a for a, b in zip(original, lines, strict=True) if a != b]
+        assert len(differing) == 1, one.name
