@@ -12,11 +12,12 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 
 import structlog
 
-from gateway.daemon.needs import Guard, Network
+from gateway.daemon.ports import EgressGuard, LinksAndRoutes
 from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Tunnel
 from gateway.policy.firewall import closed, essence, ruleset_for
+from gateway.policy.guard import guard_for
 from gateway.policy.limits import DROP_NET_RAW
 from gateway.policy.routing import (
     LOCKED,
@@ -48,8 +49,8 @@ class Enforcement:
         self,
         config: Config,
         firewall: Firewall,
-        guard: Guard | None,
-        network: Network,
+        guard: EgressGuard | None,
+        network: LinksAndRoutes,
         reserve: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Take over a namespace that is closed and has the locked routing.
@@ -142,15 +143,15 @@ class Enforcement:
             self.are_links_down = self._are_some_down = False
             self._log.warning("links are up again; closed by rules", not_restored=problems)
 
-    def _close_guard(self, guard: Guard) -> None:
+    def _close_guard(self, guard: EgressGuard) -> None:
         """Let nothing leave by any uplink.
 
         One that went away unnoticed is no reason to give up, though the kernel then refuses the
         guard of all (before Linux 6.16): those that are there now count, at last those that were
         there each time, and everything is put into step when the namespace is looked at next.
         """
-        looks = [self.facts]
-        facts = self.facts
+        facts = self._found() if self.facts == Facts() else self.facts
+        looks = [facts]
         while True:
             try:
                 self._apply_guard(guard, closed(), facts)
@@ -292,7 +293,7 @@ class Enforcement:
         if drift:
             self._log.warning("put back what somebody else changed", drift=drift)
 
-    def _mended_guard(self, guard: Guard) -> tuple[str, ...]:
+    def _mended_guard(self, guard: EgressGuard) -> tuple[str, ...]:
         return self._mend(
             lambda: self._guard_drift(guard),
             lambda: self._apply_guard(guard, self._rules, self.facts),
@@ -342,12 +343,12 @@ class Enforcement:
         self._with_reserve(lambda: self._firewall.apply(rules))
         self._refused.begin_anew()
 
-    def _apply_guard(self, guard: Guard, rules: Ruleset, facts: Facts) -> None:
+    def _apply_guard(self, guard: EgressGuard, rules: Ruleset, facts: Facts) -> None:
         """Put what goes with `rules` into force, whose counts begin anew.
 
         They are not read before: one more run of nft would keep a lock waiting.
         """
-        self._with_reserve(lambda: guard.apply(rules, facts))
+        self._with_reserve(lambda: guard.apply(guard_for(rules, facts)))
         self._guarded = {uplink.index for uplink in facts.uplinks}
         self._refused_by_guard.begin_anew()
 
@@ -366,8 +367,8 @@ class Enforcement:
         self._refused.read(self._firewall.refused())
         return found
 
-    def _guard_drift(self, guard: Guard) -> tuple[str, ...]:
-        found = guard.verify(self._rules, self.facts)
+    def _guard_drift(self, guard: EgressGuard) -> tuple[str, ...]:
+        found = guard.verify(guard_for(self._rules, self.facts))
         self._refused_by_guard.read(guard.refused())
         return found
 

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import structlog
@@ -26,14 +26,14 @@ from gateway.errors import (
 )
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
-from gateway.firewall.nft.guard import Guard, GuardRules, guard_for
-from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
+from gateway.firewall.nft.guard import Guard
+from gateway.model import INTERFACE, Backend, Config, HostPort
 from gateway.policy import limits
 from gateway.policy.dns import resolvers_of
 from gateway.policy.firewall import closed
+from gateway.policy.guard import guard_for
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.routing import LOCKED
-from gateway.policy.rules import Ruleset
 from gateway.services.health import Board, HealthServer
 from gateway.services.hooks import Hooks
 from gateway.system import claim as sole
@@ -106,31 +106,7 @@ class Secured:
     network: Network
     namespace: Namespace
     tools: Tools
-    mark: int
     limits: tuple[str, ...]
-
-
-class UplinkGuard:
-    """The egress guard in the terms of the supervisor."""
-
-    def __init__(self, guard: Guard, mark: int) -> None:
-        self._guard = guard
-        self._mark = mark
-
-    def apply(self, ruleset: Ruleset, facts: Facts) -> None:
-        """Let nothing leave by the uplinks of `facts` but what `ruleset` accepted."""
-        self._guard.apply(self._rules(ruleset, facts))
-
-    def verify(self, ruleset: Ruleset, facts: Facts) -> tuple[str, ...]:
-        """Return what the kernel has otherwise."""
-        return self._guard.verify(self._rules(ruleset, facts))
-
-    def _rules(self, ruleset: Ruleset, facts: Facts) -> GuardRules:
-        return guard_for(ruleset, facts.uplinks, self._mark, facts.routes, facts.down)
-
-    def refused(self) -> dict[tuple[str, str], int]:
-        """Return the frames dropped; see `enforcement.Guard.refused`."""
-        return self._guard.refused()
 
 
 def patiently(work: Callable[[], T]) -> T:
@@ -190,8 +166,7 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     guard = None
     try:
         guard = Guard.find()
-        facts = network.facts()
-        guard.apply(guard_for(closed(), facts.uplinks, mark, down=facts.down))
+        guard.apply(guard_for(closed(), replace(network.facts(), guard_mark=mark)))
     except MissingError as err:
         told.append(limits.without_guard(err.missing, err.remedy))
         if links:
@@ -213,7 +188,7 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
         # No reason to end: no rule lets a packet out because its flow is established (P6).
         told.append(f"it is not certain that flows older than the gateway are forgotten: {err}")
     namespace = Namespace(network, mark if guard else None, unplug, links)
-    return Secured(claim, firewall, guard, network, namespace, tools, mark, tuple(told))
+    return Secured(claim, firewall, guard, network, namespace, tools, tuple(told))
 
 
 def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:
@@ -270,7 +245,7 @@ async def serve(config: Config, secured: Secured) -> None:
         with_secret_mark(config, secrets.randbits(31)),
         Parts(
             firewall=firewall,
-            guard=UplinkGuard(secured.guard, secured.mark) if secured.guard else None,
+            guard=secured.guard,
             tunnel=tunnel,
             network=secured.namespace,
             resolver=EndpointLookup(config.endpoint_resolver or next(iter(given.found), None)),

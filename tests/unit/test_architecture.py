@@ -59,7 +59,6 @@ LONG = {
     "gateway/daemon/enforcement.py",
     "gateway/daemon/loop.py",
     "gateway/daemon/main.py",
-    "gateway/firewall/nft/guard.py",
     "gateway/firewall/xtables/tables.py",
     "gateway/model.py",
     "gateway/policy/flows.py",

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from gateway.firewall.nft import render as render_nftables
-from gateway.firewall.nft.guard import TABLE, DeviceGuard, GuardRules, render_devices
+from gateway.firewall.nft.guard import TABLE, render_devices
 from gateway.firewall.nft.render import transaction
 from gateway.firewall.xtables import render as render_iptables
 from gateway.lock import lockdown
 from gateway.lock import rules as lock_rules
 from gateway.policy.firewall import closed
+from gateway.policy.guard import DeviceGuard, GuardRules
 from gateway.policy.rules import Family, is_nameable
 
 pytestmark = pytest.mark.promise("P1")

@@ -16,7 +16,7 @@ from gateway.commands.verify.lines import Line
 from gateway.errors import GatewayError, ProcessError
 from gateway.firewall import Firewall
 from gateway.firewall.nft.firewall import NftablesFirewall
-from gateway.firewall.nft.guard import Guard, guard_for
+from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.render import TABLE
 from gateway.firewall.nft.table import Nft
 from gateway.model import (
@@ -33,6 +33,7 @@ from gateway.policy import marks
 from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.flows import ENCRYPTED, PASSED
+from gateway.policy.guard import guard_for
 from gateway.policy.limits import NO_GUARD
 from gateway.policy.routing import fitted, routing_for
 from gateway.policy.states import Connected, Turn
@@ -97,8 +98,7 @@ def compared(config: Config, told: Mapping[str, object], held: Held) -> Iterator
     name = str(told.get("firewall", ""))
     yield _line(f"rules of {name}, read back", lambda: _firewall(name).verify(rules))
     if NO_GUARD not in str(told.get("limits")):
-        mark = facts.guard_mark or 0
-        wanted = guard_for(rules, facts.uplinks, mark, facts.routes, facts.down) if mark else None
+        wanted = guard_for(rules, facts) if facts.guard_mark else None
         yield _line(
             "egress guard, read back",
             lambda: Guard.find(Nft(twin=TWIN)).verify(wanted) if wanted else ("it has no mark",),
