@@ -14,6 +14,7 @@ from typing import TypeVar
 import structlog
 
 from gateway.daemon.alongside import alongside
+from gateway.daemon.enforced import close_guard
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.ports import Parts
 from gateway.errors import (
@@ -31,7 +32,6 @@ from gateway.model import INTERFACE, Backend, Config, HostPort
 from gateway.policy import limits
 from gateway.policy.dns import resolvers_of
 from gateway.policy.firewall import closed
-from gateway.policy.guard import guard_for
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.routing import LOCKED
 from gateway.services.health import Board, HealthServer
@@ -166,7 +166,11 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     guard = None
     try:
         guard = Guard.find()
-        guard.apply(guard_for(closed(), replace(network.facts(), guard_mark=mark)))
+        close_guard(guard, lambda: replace(network.facts(), guard_mark=mark))
+    except KernelError as err:
+        if not is_shortage(err):
+            _shut(unplug)  # the lock's guard may be missing too: nothing else stops packet sockets
+        raise
     except MissingError as err:
         told.append(limits.without_guard(err.missing, err.remedy))
         if links:
@@ -189,6 +193,18 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
         told.append(f"it is not certain that flows older than the gateway are forgotten: {err}")
     namespace = Namespace(network, mark if guard else None, unplug, links)
     return Secured(claim, firewall, guard, network, namespace, tools, tuple(told))
+
+
+def _shut(unplug: Unplug) -> None:
+    """Set every link down, because the kernel has refused the egress guard."""
+    log = structlog.get_logger()
+    try:
+        still_up = unplug.pull()
+    except OSError as err:
+        log.error("the links are as they were", problem=str(err))
+        return
+    if still_up:
+        log.error("links are still up", links=still_up)
 
 
 def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:

@@ -29,6 +29,9 @@ LOCK_FILES = ("/run/xtables.lock", "/dev/null")
 TOOL_SECONDS = 3.0
 """How long a tool may take; it waits for the lock file for one second of it."""
 
+GUARD_LOOKS = 5
+"""How often the egress guard is tried while links come and go."""
+
 RETRY_SECONDS = 1.0
 """The pause between two attempts to lock while no tool can be run."""
 
@@ -119,21 +122,34 @@ def _by_iptables(complaints: list[str]) -> bool:
 def _shut_out_packet_sockets(complaints: list[str]) -> bool:
     """Put the egress guard on every link, where this kernel has it; say whether each has a name.
 
-    So that whatever ends the gateway before `app.secure` leaves no way out for packet sockets
-    either. That this kernel has no such hook is found out and reported there.
+    So that whatever ends the gateway before `secure` leaves no way out for packet sockets either.
+    Kernels before Linux 6.16 refuse the whole table when one link has gone since it was listed, so
+    the links that are left are tried again. Any other refusal is left to `secure`, which reports
+    that this kernel has no such hook, or sets the links down.
     """
+    names = _links()
+    for _ in range(GUARD_LOOKS):
+        said: list[str] = []
+        guarded = _guarded([name for name in names if is_nameable(name)], said)
+        complaints += [line for line in said if line.startswith(NOT_NOW)]
+        former, names = names, _links()
+        if guarded or complaints or names == former:
+            break
+    return all(map(is_nameable, names))
+
+
+def _links() -> list[str]:
+    """Return the names of the links, the loopback left out."""
     with open("/proc/self/net/dev", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - not loaded yet
         names = [line.partition(":")[0].strip() for line in file if ":" in line]
-    chains = [
-        GUARD_CHAIN.format(name=name, chain=name.replace("@", "/a"))
-        for name in names
-        if name != UNGUARDED and is_nameable(name)
-    ]
-    if chains:
-        said: list[str] = []
-        _run([("nft", ("-f", "-"), GUARD.format(chains="\n".join(chains)))], {}, said)
-        complaints += [line for line in said if line.startswith(NOT_NOW)]
-    return all(map(is_nameable, names))
+    return [name for name in names if name != UNGUARDED]
+
+
+def _guarded(names: list[str], said: list[str]) -> bool:
+    """Put the egress guard on the links `names`; return whether each of them has it."""
+    chains = [GUARD_CHAIN.format(name=name, chain=name.replace("@", "/a")) for name in names]
+    text = GUARD.format(chains="\n".join(chains))
+    return not chains or _run([("nft", ("-f", "-"), text)], {}, said) == [True]
 
 
 def is_nameable(name: str) -> bool:
