@@ -19,7 +19,7 @@ from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset
 
 @dataclass(frozen=True)
 class DeviceGuard:
-    """What passes the egress hook of `device`: `rules` with the mark, `arp` from and about whom."""
+    """What passes the egress hook of `device`: `rules` with the mark, `arp` by sender, target."""
 
     device: str
     rules: tuple[tuple[Family, Rule], ...] = ()
@@ -45,8 +45,8 @@ def guard_for(ruleset: Ruleset, facts: Facts) -> GuardRules:
     packet's own headers. Refusing rules are left out: what they matched has no mark. Nothing passes
     on the links that are down, so that none is without a guard at the moment it is set up.
 
-    Raises ValueError when the facts have no mark that a packet does not have already: facts that
-    nobody has looked for must not replace a guard.
+    Raises ValueError when the facts have no mark, or 0, which is the mark of every packet: facts
+    that were never read must not replace a guard.
     """
     mark = facts.guard_mark
     if mark is None or not 0 < mark < 1 << 32:

@@ -63,7 +63,7 @@ IP_ROUTE_CLASSID in the kernel). No route has this realm."""
 
 
 def render_devices(rules: GuardRules) -> str:
-    """Return one chain for each device: what stands between the braces of the table."""
+    """Return one chain for each device: the text between the braces of the table."""
     return "\n".join(
         render_chain(
             f"egress-{guarded.device.translate(_IN_CHAIN_NAME)}",
@@ -85,10 +85,10 @@ def render_devices(rules: GuardRules) -> str:
 class Guard:
     """The table `netdev portcullis_guard`; the only writer of it.
 
-    A chain goes with its device: the kernel removes it when the device goes (before Linux 6.16), or
-    keeps it and takes it up again when a device of that name appears. Where it does the latter,
-    the names that Docker gives are guarded in advance, so that an interface which appears
-    later is closed from its first frame for packet sockets too.
+    When a device goes, the kernel removes its chain (before Linux 6.16), or attaches it again when
+    a device of that name appears. Where it does the latter, the names that Docker gives
+    are guarded in advance, so that an interface that appears later is closed from its first frame
+    for packet sockets too.
     """
 
     def __init__(self, nft: Nft, *, in_advance: bool, routed: bool) -> None:
@@ -98,9 +98,10 @@ class Guard:
 
     @classmethod
     def find(cls, nft: Nft | None = None) -> "Guard":
-        """Return the guard of this kernel; what it has is tried without loading anything.
+        """Return the guard of this kernel; its features are tried without loading anything.
 
-        Raises MissingError when there is no egress hook, or no telling without CAP_NET_ADMIN.
+        Raises MissingError when there is no egress hook, or when CAP_NET_ADMIN is missing, without
+        which that cannot be known.
         """
         nft = nft or Nft()
         has_nftables = kernel_has_nf_tables()
@@ -114,8 +115,8 @@ class Guard:
     def apply(self, rules: GuardRules) -> None:
         """Put `rules` into force in place of the former ones, in one step, and read them back.
 
-        Raises FirewallError: the former guard then is in force, or the new one. A device that has
-        gone meanwhile is such an error; look at the uplinks again.
+        Raises FirewallError; the former guard is in force then, or the new one. A device that has
+        gone meanwhile is such an error: look at the uplinks again.
         """
         self._table.put(render_devices(self._complete(rules)))
 
@@ -129,7 +130,7 @@ class Guard:
     def refused(self) -> dict[tuple[str, str], int]:
         """Return how many frames were dropped since the last `apply`, on all devices.
 
-        They may be of any family, or of none, and have no direction beside the guard's own. Right
+        They may be of any family, or of none, and have no direction but the guard's own. Right
         after `verify` it costs nothing. Raises FirewallError when the kernel cannot be read.
         """
         return {COUNTED_AS: sum(self._table.refused().values())}
@@ -223,10 +224,10 @@ it asks a neighbour that it knows whether it is still there (net/ipv4/arp.c, arp
 def _arp_rules(source: IPv4Address, target: IPv4Network) -> Iterator[str]:
     """Yield the rules for ARP from `source` about `target`.
 
-    The type in the frame is asked for beside the socket buffer's, because a packet socket sets the
-    two apart; raw (`@ll`), because `ether type` asks for the device's type first, which there
+    The type in the frame is matched as well as the socket buffer's, because a packet socket sets
+    them apart; raw (`@ll`), because `ether type` asks for the device's type first, which there
     is not at this hook. That the sender's hardware address is the link's own cannot be asked: it
-    would have to be known, and read anew whenever it changes.
+    would have to be known, and read again whenever it changes.
     """
     for operation in _ARP_OPERATIONS:
         yield (
