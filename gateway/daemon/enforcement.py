@@ -174,11 +174,15 @@ class Enforcement:
         """
         self._bring_into_step()
         wanted = self._wanted()
-        drift = [line for part in self._parts for line in self._reverted(part, wanted)]
-        self.drift += len(drift)
-        self.drifted = tuple(drift)
-        if drift:
-            self._log.warning("reverted external changes", drift=drift)
+        drift: list[str] = []
+        try:
+            for part in self._parts:
+                drift += self._reverted(part, wanted)
+        finally:  # what was reverted before another part failed counts too
+            self.drift += len(drift)
+            self.drifted = tuple(drift)
+            if drift:
+                self._log.warning("reverted external changes", drift=drift)
 
     def _bring_into_step(self) -> None:
         """Put every part of the state into force, where it is not. Raises KernelError."""
@@ -203,8 +207,7 @@ class Enforcement:
                 self._shut_unguarded()
             if is_shortage(error) or not isinstance(error, KernelError) or looks.are_over:
                 raise error
-            found = self._found()
-            if found == self.facts and not part.may_miss_a_link(error):
+            if (found := self._found()) == self.facts and not part.may_miss_a_link(error):
                 raise error
             self._log.debug("looking again", problem=str(error))
             self.facts = looks.add(found)

@@ -428,3 +428,16 @@ def test_a_difference_is_drift_when_the_links_cannot_be_read() -> None:
     enforcement.put_back_drift()
     assert guard.drifted == ()
     assert enforcement.drift == 1
+
+
+@pytest.mark.promise("P17")
+def test_changed_rules_are_counted_although_the_guard_cannot_be_read_afterwards() -> None:
+    """They were reverted, and the next comparison finds nothing to tell of."""
+    _links, firewall, guard, enforcement = unsettled()
+    firewall.rules[Family.IPV4, Chain.OUTPUT] = ()
+    guard.drifted = ("egress-eth0: a rule is missing",)
+    guard.is_short = True
+    with pytest.raises(FirewallError):
+        enforcement.put_back_drift()
+    assert enforcement.drift == 1
+    assert enforcement.drifted == ("IPV4 OUTPUT: other rules",)
