@@ -8,13 +8,14 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import structlog
 
 from gateway.daemon.alongside import alongside
+from gateway.daemon.enforced import close_guard
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.ports import Parts
 from gateway.errors import (
@@ -27,12 +28,11 @@ from gateway.errors import (
 )
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
-from gateway.firewall.nft.guard import Guard, GuardRules, guard_for
+from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.table import Nft
-from gateway.model import INTERFACE, Backend, Config, Facts, HostPort
+from gateway.model import INTERFACE, Backend, Config, HostPort
 from gateway.policy import report
 from gateway.policy.marks import secret, with_secret_mark
-from gateway.policy.rules import Ruleset
 from gateway.policy.topology import SHARED, LinkKind
 from gateway.services.health import Board, HealthServer
 from gateway.services.hooks import Hooks
@@ -111,31 +111,7 @@ class Secured:
     guard: Guard | None
     namespace: Namespace
     tools: Tools
-    mark: int
     limits: tuple[report.Limit, ...]
-
-
-class UplinkGuard:
-    """The egress guard in the terms of the supervisor."""
-
-    def __init__(self, guard: Guard, mark: int) -> None:
-        self._guard = guard
-        self._mark = mark
-
-    def apply(self, ruleset: Ruleset, facts: Facts) -> None:
-        """Let nothing leave by the uplinks of `facts` but what `ruleset` accepted."""
-        self._guard.apply(self._rules(ruleset, facts))
-
-    def verify(self, ruleset: Ruleset, facts: Facts) -> tuple[str, ...]:
-        """Return what the kernel has otherwise."""
-        return self._guard.verify(self._rules(ruleset, facts))
-
-    def _rules(self, ruleset: Ruleset, facts: Facts) -> GuardRules:
-        return guard_for(ruleset, facts.uplinks, self._mark, facts.routes, facts.down)
-
-    def refused(self) -> dict[tuple[str, str], int]:
-        """Return the frames dropped; see `enforcement.Guard.refused`."""
-        return self._guard.refused()
 
 
 def patiently(work: Callable[[], T]) -> T:
@@ -195,8 +171,11 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     guard = None
     try:
         guard = Guard.find(Nft(netns=UPLINKS))
-        facts = Namespace(links).facts()
-        guard.apply(guard_for(PLACE.closed, facts.uplinks, mark, down=facts.down))
+        close_guard(guard, lambda: replace(Namespace(links).facts(), guard_mark=mark))
+    except KernelError as err:
+        if not is_shortage(err):
+            _shut(unplug)  # the lock's guard may be missing too: nothing else stops packet sockets
+        raise
     except MissingError as err:
         told.append(report.limit_without_guard(err.missing, err.remedy))
         if queues:
@@ -218,7 +197,19 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
         # No reason to end: no rule lets a packet out because its flow is established (P6).
         told.append(report.limit_of_old_flows(str(err)))
     namespace = Namespace(links, mark if guard else None, unplug, queues)
-    return Secured(claim, firewall, guard, namespace, tools, mark, tuple(told))
+    return Secured(claim, firewall, guard, namespace, tools, tuple(told))
+
+
+def _shut(unplug: Unplug) -> None:
+    """Set every link down, because the kernel has refused the egress guard."""
+    log = structlog.get_logger()
+    try:
+        still_up = unplug.pull()
+    except OSError as err:
+        log.error("the links are as they were", problem=str(err))
+        return
+    if still_up:
+        log.error("links are still up", links=still_up)
 
 
 def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:
@@ -282,7 +273,7 @@ async def serve(config: Config, secured: Secured) -> None:
         with_secret_mark(config, secrets.randbits(31)),
         Parts(
             firewall=firewall,
-            guard=UplinkGuard(secured.guard, secured.mark) if secured.guard else None,
+            guard=secured.guard,
             tunnel=tunnel,
             network=secured.namespace,
             resolver=EndpointLookup(

@@ -1,15 +1,16 @@
 """The machine as the supervisor sees it: what the composition root has to put together."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.daemon.needs import Guard, Network
 from gateway.firewall import Firewall
-from gateway.model import Address
+from gateway.model import Address, Facts, Interface
+from gateway.policy.guard import GuardRules
 from gateway.policy.probing import Probe
 from gateway.policy.report import Limit, Status
+from gateway.policy.routing import Routing
 from gateway.policy.states import Query
 from gateway.tunnel import TunnelBackend
 
@@ -40,6 +41,71 @@ class Hooks(Protocol):
         """Wait until all is done, but not for long."""
 
 
+class LinksAndRoutes(Protocol):
+    """The links, routes and per-device settings of a network namespace."""
+
+    def facts(self) -> Facts:
+        """Return what the namespace looks like now."""
+
+    def fault_of(self, name: str, addresses: Collection[Interface]) -> str:
+        """Return why the link `name` cannot carry packets from `addresses`; empty if it can."""
+
+    def prepare(self, uplink: str) -> None:
+        """Give `uplink` the per-device settings that the promises need. Raises NetworkError."""
+
+    def apply_routing(self, wanted: Routing) -> None:
+        """Make the gateway's tables and policy rules hold exactly `wanted`.
+
+        Raises NetworkError.
+        """
+
+    def routing_drift(self, wanted: Routing) -> tuple[str, ...]:
+        """Return what is different from `wanted` in the kernel. Raises NetworkError."""
+
+    def device_drift(self, uplink: str) -> tuple[str, ...]:
+        """Return the per-device settings of `uplink` that are not as `prepare` set them."""
+
+    def shut_unnameable(self) -> tuple[str, ...]:
+        """Set links down that no rule can name; return those that were up. Raises NetworkError."""
+
+    def shut_shared(self) -> tuple[str, ...]:
+        """Keep links down through which others can send below the rules.
+
+        Return them, each with the reason. Raises NetworkError.
+        """
+
+    def shut(self, only: Collection[int] | None = None) -> tuple[str, ...]:
+        """Set every link but loopback down, or `only` those with these indexes.
+
+        Return those of them that are still up. Raises NetworkError.
+        """
+
+    def reopen(self) -> tuple[str, ...]:
+        """Set the links up again that `shut` has set down; return what could not be restored.
+
+        Raises NetworkError.
+        """
+
+
+class EgressGuard(Protocol):
+    """The egress hook of every uplink, which drops what did not pass the firewall."""
+
+    def apply(self, rules: GuardRules) -> None:
+        """Put `rules` into force in place of the former ones, in one step, and read them back.
+
+        Raises FirewallError; the kernel then holds the former rules or these.
+        """
+
+    def verify(self, rules: GuardRules) -> tuple[str, ...]:
+        """Return what is different from `rules` in the kernel. Raises FirewallError."""
+
+    def refused(self) -> Mapping[tuple[str, str], int]:
+        """Return the frames dropped since the last `apply`.
+
+        Right after `verify` it is what `verify` has read. Raises FirewallError.
+        """
+
+
 @dataclass(frozen=True)
 class Parts:
     """Every part; `publish` takes each status, `clock` gives seconds, suspended ones too.
@@ -50,9 +116,9 @@ class Parts:
     """
 
     firewall: Firewall
-    guard: Guard | None
+    guard: EgressGuard | None
     tunnel: TunnelBackend
-    network: Network
+    network: LinksAndRoutes
     resolver: Resolver
     hooks: Hooks
     probe: Callable[[Probe], Coroutine[Any, Any, bool | None]]

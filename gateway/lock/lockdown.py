@@ -29,6 +29,9 @@ LOCK_FILES = ("/run/xtables.lock", "/dev/null")
 TOOL_SECONDS = 3.0
 """How long a tool may take, including up to one second for the lock file."""
 
+GUARD_LOOKS = 5
+"""How often the egress guard is tried while links come and go."""
+
 RETRY_SECONDS = 1.0
 """The pause between two attempts to lock while no tool can be started."""
 
@@ -119,21 +122,34 @@ def _load_iptables(failures: list[str]) -> bool:
 def _load_guard(failures: list[str]) -> bool:
     """Put the egress guard on every link; return whether rules can use the names of all links.
 
-    It stops packet sockets if the gateway ends before `daemon.main.secure`, which also detects and
-    reports a kernel without the egress hook.
+    It stops packet sockets if the gateway ends before `daemon.main.secure`. Kernels before Linux
+    6.16 refuse the whole table if a link has gone since it was listed, so the links that are left
+    are tried again. `secure` handles any other refusal: it reports a kernel without the egress
+    hook, or sets the links down.
     """
+    names = _links()
+    for _ in range(GUARD_LOOKS):
+        messages: list[str] = []
+        guarded = _guarded([name for name in names if is_nameable(name)], messages)
+        failures += [line for line in messages if line.startswith(NOT_NOW)]
+        former, names = names, _links()
+        if guarded or failures or names == former:
+            break
+    return all(map(is_nameable, names))
+
+
+def _links() -> list[str]:
+    """Return the names of the links, the loopback left out."""
     with open("/proc/self/net/dev", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - not loaded yet
         names = [line.partition(":")[0].strip() for line in file if ":" in line]
-    chains = [
-        GUARD_CHAIN.format(name=name, chain=name.replace("@", "/a"))
-        for name in names
-        if name != UNGUARDED and is_nameable(name)
-    ]
-    if chains:
-        messages: list[str] = []
-        _run([("nft", ("-f", "-"), GUARD.format(chains="\n".join(chains)))], {}, messages)
-        failures += [line for line in messages if line.startswith(NOT_NOW)]
-    return all(map(is_nameable, names))
+    return [name for name in names if name != UNGUARDED]
+
+
+def _guarded(names: list[str], messages: list[str]) -> bool:
+    """Put the egress guard on the links `names`; return whether each of them has it."""
+    chains = [GUARD_CHAIN.format(name=name, chain=name.replace("@", "/a")) for name in names]
+    text = GUARD.format(chains="\n".join(chains))
+    return not chains or _run([("nft", ("-f", "-"), text)], {}, messages) == [True]
 
 
 def is_nameable(name: str) -> bool:

@@ -1,12 +1,12 @@
-"""From one ruleset to the next without a moment that passes what neither passes.
+"""From one ruleset to the next, without a moment that accepts what neither of them accepts.
 
-A packet meets the chains that mark it first and the chains that decide by marks later, and no
-kernel interface changes both for a packet that stands between them: in the legacy tables they are
-two commits, in nftables one transaction that a packet can meet half way. So the decisions
-change first, to `interim`, which passes nothing that the new ruleset would not pass whatever the
-marks say; then the marks change; and when the packets with former marks are gone, the decisions
-become those of the new ruleset. What depends on no mark that changes is never interrupted: loopback
-for one, where a health check would wait a second for its lost packet.
+A packet first meets the chains that mark it and later those that decide by marks, and no kernel
+interface changes both for a packet that is between them: in the legacy tables they are two commits,
+in nftables one transaction that a packet can meet half way. So the deciding chains change first, to
+`interim`, which accepts nothing that the new ruleset would not accept, whatever the marks are; then
+the marking chains change; and when the packets with former marks are gone, the deciding chains
+become those of the new ruleset. Packets that match no changing mark are never interrupted: on
+loopback, a health check would wait a second for its lost packet.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,17 +19,17 @@ MARKERS = {
     Chain.FORWARD: {Chain.PREROUTING, Chain.OUTPUT_MARK, Chain.POSTROUTING},
     Chain.OUTPUT: {Chain.OUTPUT_MARK},
 }
-"""The chains that may have set the mark that a packet wears in each deciding chain.
+"""The chains that may have set the mark that a packet has in each deciding chain.
 
-A packet keeps its mark through loopback; one that starts here has met the first OUTPUT chain only,
-and the mark of its socket. The mark of its flow may be any chain's.
+A packet keeps its mark through loopback. One that starts here has met only the first OUTPUT chain,
+and has the mark of its socket. Any chain may have set the mark of its flow.
 """
 
 
 def interim(ruleset: Ruleset, changed: Mapping[Family, Collection[Chain]]) -> Ruleset:
-    """Return what of `ruleset` may be in force while the marking chains in `changed` change.
+    """Return the part of `ruleset` that may be in force while the chains in `changed` change.
 
-    It equals `ruleset` where nothing depends on them.
+    It equals `ruleset` where no rule depends on their marks.
     """
     ipv4, ipv6 = (_cautious(ruleset.of(family), set(changed[family])) for family in Family)
     return Ruleset(ipv4, ipv6)
@@ -45,7 +45,7 @@ def _cautious(rules: Rules, changed: set[Chain]) -> Rules:
 
 
 def _without_doubt(chain: Chain, rule: Rule, changed: set[Chain]) -> Rule | None:
-    """Return `rule` so that it passes no packet by a doubtful mark, nor spares one by it."""
+    """Return `rule` without the marks in doubt, or None: they let no packet pass or escape it."""
     by_mark = rule.mark is not None and changed & MARKERS.get(chain, set())
     by_connmark = rule.connmark is not None and changed and chain in MARKERS
     if not by_mark and not by_connmark:

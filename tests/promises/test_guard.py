@@ -15,12 +15,13 @@ import pytest
 
 from gateway.firewall import Firewall
 from gateway.firewall.nft.firewall import NftablesFirewall
-from gateway.firewall.nft.guard import Guard, guard_for
+from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.table import Nft
 from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.model import Facts, Uplink
 from gateway.policy.firewall import closed
 from gateway.policy.flows import guard_marks, neighbours
+from gateway.policy.guard import guard_for
 from gateway.policy.rules import Accept, Chain, Family, Ports, Rule, Ruleset, Transport
 from tests.lab.frames import Frame
 from tests.lab.internet import INTERNET
@@ -88,7 +89,7 @@ class Guarded:
 
     def on(self, ruleset: Ruleset | None = None) -> None:
         """Put the guard into force that goes with `ruleset`."""
-        rules = guard_for(ruleset or echo_allowed(), (ETH0,), MARK)
+        rules = guard_for(ruleset or echo_allowed(), Facts((ETH0,), guard_mark=MARK))
         self.namespace.inside(lambda: self.guard.apply(rules))
         assert self.namespace.inside(lambda: self.guard.verify(rules)) == ()
 

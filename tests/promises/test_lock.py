@@ -251,3 +251,31 @@ def test_a_crash_keeps_the_rules_and_shows_nothing(namespace: Namespace) -> None
     assert len(done.stderr.splitlines()) == 1
     assert "canary" not in done.stderr + done.stdout
     assert legacy(namespace) == (True, True)
+
+
+REFUSES_THE_GUARD = KEEP_ONLY.replace(
+    'exec "$@"',
+    """rm /usr/sbin/nft
+cat >/usr/sbin/nft <<'END'
+#!/bin/sh
+[ "$*" = "-f -" ] || exec /run/former/nft "$@"
+text=$(cat)
+case $text in *portcullis_guard*) echo "Error: not this one" >&2; exit 1 ;; esac
+echo "$text" | /run/former/nft -f -
+END
+chmod +x /usr/sbin/nft
+exec "$@"
+""",
+)
+
+
+@pytest.mark.promise("P14")
+def test_links_go_down_when_a_kernel_with_the_hook_refuses_the_guard(namespace: Namespace) -> None:
+    """The gateway ends, and what it leaves behind has no way out for packet sockets."""
+    control = locked(namespace, GATEWAY)
+    assert control.returncode == 2, "control: without a configuration it ends, with the links up"
+    assert links_up(namespace)
+    done = locked(namespace, GATEWAY, setup=REFUSES_THE_GUARD)
+    assert done.returncode == 1, done.stderr
+    assert "not this one" in done.stdout
+    assert not links_up(namespace)

@@ -188,7 +188,7 @@ def test_a_log_that_nobody_reads_keeps_nobody_waiting(
     inside = gateway.workload().command(["sh", "-c", "echo waits >/run/log"])
     assert keeps_waiting(*inside), "control"
     does_its_work(lab, gateway)
-    told = pipe.events("put back what somebody else changed")
+    told = pipe.events("reverted external changes")
     assert told[0]["event"] == "locked"
     states = [str(event["new"]) for event in told if event["event"] == "state changed"]
     assert [name for name, _ in groupby(states)][:4] == ["connecting", "connected"] * 2

@@ -7,10 +7,11 @@ from ipaddress import ip_interface
 import pytest
 
 from gateway.firewall.nft.firewall import NftablesFirewall
-from gateway.firewall.nft.guard import Guard, guard_for
+from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.table import Nft
-from gateway.model import Uplink
+from gateway.model import Facts, Uplink
 from gateway.policy.firewall import closed
+from gateway.policy.guard import guard_for
 from gateway.system import process
 from tests.lab.namespace import Namespace
 from tests.vocabulary import EVERY_WORD
@@ -89,7 +90,7 @@ def test_the_guard_follows_its_uplinks(namespace: Namespace) -> None:
     for names in (["eth1"], ["eth1", "eth3"], ["eth3", "br-0.7@y"], [], ["eth0"]):
         for name in names:
             namespace.run("ip", "link", "add", name, "type", "veth")
-        rules = guard_for(closed(), tuple(map(uplink, names)), 0x1234)
+        rules = guard_for(closed(), Facts(tuple(map(uplink, names)), guard_mark=0x1234))
         namespace.inside(lambda rules=rules: guard.apply(rules))
         assert namespace.inside(lambda rules=rules: guard.verify(rules)) == ()
         namespace.nft(

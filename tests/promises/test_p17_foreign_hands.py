@@ -36,7 +36,7 @@ NOTICED_WITHIN = 5.0
 TOLD_WITHIN = 2.0
 """Seconds where the kernel tells of the change: it is looked at within one, and then put back."""
 
-PUT_BACK = "put back what somebody else changed"
+REVERTED = "reverted external changes"
 VARIABLES = {
     "FIREWALL_OUTBOUND_SUBNETS": f"{LAN_SUBNETS.ipv4},{LAN_SUBNETS.ipv6}",
     "FIREWALL_INPUT_PORTS": "8080",
@@ -181,11 +181,11 @@ def changed_and_reverted(site: Site, name: str) -> frozenset[str]:
     hand, expected = HANDS[name]
     gateway.wait_healthy()
     wanted, counted = comparable(lab), drift(gateway)
-    told = len(gateway.events(event=PUT_BACK))
+    told = len(gateway.events(event=REVERTED))
     since = time.monotonic()
     hand(lab)
     seconds = until_noticed(gateway, counted, since)
-    assert gateway.events(event=PUT_BACK)[told:], "told in the log"
+    assert gateway.events(event=REVERTED)[told:], "told in the log"
     eventually(lambda: comparable(lab) == wanted, timeout=3, what="everything as it was")
     until = time.monotonic()
     came_out = seen(lab, since, until)
@@ -246,7 +246,7 @@ def test_settings_of_an_uplink_are_put_back(site: Site, setting: str, value: int
     lab.gateway_namespace.sysctl(name, value)
     assert until_noticed(gateway, counted, since) < NOTICED_WITHIN * PATIENCE
     eventually(lambda: read(lab, name) == wanted, timeout=3, what=f"{name} as it was")
-    assert setting in str(gateway.events(event=PUT_BACK)[-1]["drift"])
+    assert setting in str(gateway.events(event=REVERTED)[-1]["drift"])
     assert seen(lab, since, time.monotonic()) == NOTHING
 
 

@@ -69,10 +69,8 @@ MODULES = sorted(GATEWAY.rglob("*.py"))
 TOP = {"__init__", "__main__", "cli", "model", "errors", "log"}
 LINES = 300
 LONG = {
-    "gateway/daemon/enforcement.py",
     "gateway/daemon/loop.py",
     "gateway/daemon/main.py",
-    "gateway/firewall/nft/guard.py",
 }
 
 ADAPTERS = [path for path in MODULES if path.parts[len(GATEWAY.parts)] in NAMESPACED]

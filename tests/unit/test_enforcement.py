@@ -1,126 +1,36 @@
 """What is enforced when the machine changes at an unlucky moment."""
 
 import errno
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.daemon.enforcement import LOOKS, Enforcement
+from gateway.daemon.enforced import LOOKS
+from gateway.daemon.enforcement import Enforcement
 from gateway.errors import FirewallError, KernelError, NetworkError
-from gateway.model import Config, Facts, Interface
+from gateway.model import Config
 from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import closed
-from gateway.policy.routing import Routing
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.states import Connected, Turn
 from tests.fakes.firewall import FakeFirewall
-from tests.scenarios import IPV4_ONLY, TWO_UPLINKS
+from tests.fakes.links import FakeGuard, FakeLinks
+from tests.scenarios import GUARD_MARK, IPV4_ONLY, TWO_UPLINKS
 
-
-class Namespace:
-    """A namespace whose links come and go, whether anybody looks or not."""
-
-    def __init__(self, facts: Facts) -> None:
-        self.now = facts
-        self.is_shut = False
-        self.shut_only: Collection[int] | None = None
-        self.stubborn: tuple[str, ...] | None = ()
-        self.unnameable: tuple[str, ...] = ()
-        self.breaks = False
-
-    def facts(self) -> Facts:
-        """Return what is there now."""
-        return self.now
-
-    def fault_of(self, name: str, addresses: Collection[Interface]) -> str:
-        """Find everything in order."""
-        del name, addresses
-        return ""
-
-    def prepare(self, uplink: str) -> None:
-        """Take note of nothing."""
-
-    def apply_routing(self, wanted: Routing) -> None:
-        """Take note of nothing."""
-
-    def routing_drift(self, wanted: Routing) -> tuple[str, ...]:
-        """Find everything in order."""
-        del wanted
-        return ()
-
-    def device_drift(self, uplink: str) -> tuple[str, ...]:
-        """Find everything in order."""
-        del uplink
-        return ()
-
-    def shut_unnameable(self) -> tuple[str, ...]:
-        """Take those that a test has made away, once."""
-        found, self.unnameable = self.unnameable, ()
-        return found
-
-    def shut_shared(self) -> tuple[str, ...]:
-        """Have no link that others can send by."""
-        return ()
-
-    def reopen(self) -> tuple[str, ...]:
-        """Set the links up again."""
-        self.is_shut = False
-        return ()
-
-    def shut(self, only: Collection[int] | None = None) -> tuple[str, ...]:
-        """Set the links down but those that are stubborn, or fail if there is no telling."""
-        if self.breaks:
-            raise OSError(errno.EMFILE, "Too many open files")
-        if self.stubborn is None:
-            raise NetworkError("set down: Too many open files", "every link")
-        self.is_shut, self.shut_only = True, only
-        return self.stubborn
-
-
-class Guard:
-    """A guard as kernels before Linux 6.16 have it: none of it goes in when one device is gone."""
-
-    def __init__(self, namespace: Namespace) -> None:
-        self._namespace = namespace
-        self.is_broken = False
-        self.is_short = False
-        self.dropped = 0
-        self.drifted: tuple[str, ...] = ()
-        self.closed: list[tuple[str, ...]] = []
-
-    def apply(self, ruleset: Ruleset, facts: Facts) -> None:
-        """Take note of the uplinks of `facts` that a closed `ruleset` closes."""
-        names = tuple(uplink.name for uplink in facts.uplinks)
-        there = {uplink.name for uplink in self._namespace.now.uplinks}
-        if self.is_short:
-            raise FirewallError("loading a table", "nft: could not be started", errno.EAGAIN)
-        if self.is_broken or not there.issuperset(names):
-            raise FirewallError("loading a table", "No such file or directory")
-        self.closed += [names] if ruleset == closed() else []
-        self.dropped = 0
-
-    def verify(self, ruleset: Ruleset, facts: Facts) -> tuple[str, ...]:
-        """Find what a test says, once."""
-        del ruleset, facts
-        found, self.drifted = self.drifted, ()
-        return found
-
-    def refused(self) -> dict[tuple[str, str], int]:
-        """Return what a test says that was dropped since the last `apply`."""
-        return {("any", "guard"): self.dropped}
+BOTH = replace(TWO_UPLINKS, guard_mark=GUARD_MARK)
 
 
 def test_an_uplink_that_went_away_unnoticed_does_not_end_the_gateway() -> None:
     """The guard closes those that are left, and the next look puts everything into step."""
-    namespace = Namespace(TWO_UPLINKS)
-    guard = Guard(namespace)
+    namespace = FakeLinks(BOTH)
+    guard = FakeGuard(namespace)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
     enforcement.look_around()
     assert guard.closed == [("eth0", "eth1")]
-    namespace.now = replace(TWO_UPLINKS, uplinks=TWO_UPLINKS.uplinks[:1])
+    namespace.now = replace(BOTH, uplinks=BOTH.uplinks[:1])
     enforcement.close()
     assert guard.closed[-1] == ("eth0",)
     assert not namespace.is_shut
@@ -130,8 +40,8 @@ def test_an_uplink_that_went_away_unnoticed_does_not_end_the_gateway() -> None:
 
 def test_links_are_set_down_when_the_guard_cannot_be_closed_at_all() -> None:
     """And the failure is told."""
-    namespace = Namespace(TWO_UPLINKS)
-    guard = Guard(namespace)
+    namespace = FakeLinks(BOTH)
+    guard = FakeGuard(namespace)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
     enforcement.look_around()
     guard.is_broken = True
@@ -153,7 +63,7 @@ def test_links_that_are_still_up_are_named(
     stubborn: tuple[str, ...] | None, told: list[tuple[str, object]]
 ) -> None:
     """Nothing is left to be done for them, so that the log must say so; the failure stays."""
-    namespace = Namespace(TWO_UPLINKS)
+    namespace = FakeLinks(BOTH)
     namespace.stubborn = stubborn
     firewall = FakeFirewall()
     enforcement = Enforcement(Config((IPV4_ONLY,)), firewall, None, namespace)
@@ -184,7 +94,7 @@ def test_links_are_set_down_whatever_kind_of_error_keeps_the_rules_out(
     error: BaseException,
 ) -> None:
     """A foreign error leaves the former rules as well, which may let something pass."""
-    namespace = Namespace(TWO_UPLINKS)
+    namespace = FakeLinks(BOTH)
     enforcement = Enforcement(Config((IPV4_ONLY,)), Breaking(error), None, namespace)
     with pytest.raises(type(error)):
         enforcement.close()
@@ -193,7 +103,7 @@ def test_links_are_set_down_whatever_kind_of_error_keeps_the_rules_out(
 
 def test_an_error_on_the_way_down_does_not_hide_why() -> None:
     """What kept the rules out is what the caller gets."""
-    namespace = Namespace(TWO_UPLINKS)
+    namespace = FakeLinks(BOTH)
     namespace.breaks = True
     enforcement = Enforcement(Config((IPV4_ONLY,)), Breaking(RuntimeError()), None, namespace)
     with capture_logs() as logs, pytest.raises(RuntimeError):
@@ -212,7 +122,7 @@ SHORTAGES = [
 @pytest.mark.parametrize("error", SHORTAGES, ids=repr)
 def test_a_shortage_sets_no_link_down(error: BaseException) -> None:
     """The kernel has refused nothing: the rules that were read back last are in force."""
-    namespace = Namespace(TWO_UPLINKS)
+    namespace = FakeLinks(BOTH)
     enforcement = Enforcement(Config((IPV4_ONLY,)), Breaking(error), None, namespace)
     with pytest.raises(type(error)):
         enforcement.close()
@@ -221,7 +131,7 @@ def test_a_shortage_sets_no_link_down(error: BaseException) -> None:
 
 def test_links_come_up_again_once_the_closed_rules_are_in_force() -> None:
     """And not before: a state is not entered while they are down."""
-    namespace = Namespace(TWO_UPLINKS)
+    namespace = FakeLinks(BOTH)
     firewall = FakeFirewall()
     enforcement = Enforcement(Config((IPV4_ONLY,)), firewall, None, namespace)
     firewall.fails = True
@@ -239,7 +149,7 @@ def test_links_come_up_again_once_the_closed_rules_are_in_force() -> None:
 def test_what_is_compared_after_closing_is_the_closed_ruleset() -> None:
     """Nobody puts the rules of the former state back, whatever else fails on the way."""
     firewall = FakeFirewall()
-    enforcement = Enforcement(Config((IPV4_ONLY,)), firewall, None, Namespace(TWO_UPLINKS))
+    enforcement = Enforcement(Config((IPV4_ONLY,)), firewall, None, FakeLinks(BOTH))
     enforcement.look_around()
     enforcement.enter(Connected(Turn((IPV4_ONLY,)), IPV4_ONLY, 0.0, Pulse()))
     assert firewall.verify(closed()), "control: something was open"
@@ -255,14 +165,14 @@ def test_what_is_compared_after_closing_is_the_closed_ruleset() -> None:
 @pytest.mark.promise("P14")
 def test_a_link_that_appears_in_a_shortage_is_down_until_it_has_a_guard() -> None:
     """The others stay up: they have one."""
-    namespace = Namespace(replace(TWO_UPLINKS, uplinks=TWO_UPLINKS.uplinks[:1]))
-    guard = Guard(namespace)
+    namespace = FakeLinks(replace(BOTH, uplinks=BOTH.uplinks[:1]))
+    guard = FakeGuard(namespace)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
     enforcement.look_around()
-    namespace.now, guard.is_short = TWO_UPLINKS, True
+    namespace.now, guard.is_short = BOTH, True
     with pytest.raises(FirewallError):
         enforcement.look_around()
-    assert namespace.shut_only == {TWO_UPLINKS.uplinks[1].index}
+    assert namespace.shut_only == {BOTH.uplinks[1].index}
     guard.is_short = False
     enforcement.look_around()
     assert not namespace.is_shut
@@ -285,7 +195,7 @@ class Counted:
 @pytest.mark.parametrize(("number", "lent"), [(errno.EMFILE, 1), (errno.EAGAIN, 0)])
 def test_the_reserve_is_lent_where_descriptors_are_short(number: int, lent: int) -> None:
     """And where something else is, it would not help."""
-    reserve, namespace = Counted(), Namespace(TWO_UPLINKS)
+    reserve, namespace = Counted(), FakeLinks(BOTH)
     breaking = Breaking(FirewallError("loading a table", "nft", number))
     enforcement = Enforcement(Config((IPV4_ONLY,)), breaking, None, namespace, reserve)
     with pytest.raises(FirewallError):
@@ -295,7 +205,7 @@ def test_the_reserve_is_lent_where_descriptors_are_short(number: int, lent: int)
 
 def test_a_link_that_no_rule_can_name_is_set_down_and_told() -> None:
     """The others go on: by such a link nothing is let out, and it is no uplink."""
-    namespace = Namespace(TWO_UPLINKS)
+    namespace = FakeLinks(BOTH)
     namespace.unnameable = ("eth+0",)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, namespace)
     with capture_logs() as logs:
@@ -303,13 +213,13 @@ def test_a_link_that_no_rule_can_name_is_set_down_and_told() -> None:
         enforcement.look_around()
     told = [(e["log_level"], e["link"]) for e in logs if "no rule can carry" in e["event"]]
     assert told == [("error", "'eth+0'")]
-    assert enforcement.facts == TWO_UPLINKS
+    assert enforcement.facts == BOTH
 
 
 def test_what_the_guard_drops_is_counted_over_its_changes() -> None:
     """Its counts begin anew with each change, whether ours or made by somebody else."""
-    namespace = Namespace(TWO_UPLINKS)
-    guard = Guard(namespace)
+    namespace = FakeLinks(BOTH)
+    guard = FakeGuard(namespace)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
     enforcement.look_around()
 
@@ -330,11 +240,11 @@ def test_what_the_guard_drops_is_counted_over_its_changes() -> None:
     assert refused() == 8
 
 
-class Flapping(Namespace):
+class Flapping(FakeLinks):
     """A namespace whose eth1 is another one, or gone, each time that something is done about it."""
 
     def __init__(self, times: int) -> None:
-        super().__init__(TWO_UPLINKS)
+        super().__init__(BOTH)
         self.left = times
         self.prepared: list[str] = []
 
@@ -342,10 +252,10 @@ class Flapping(Namespace):
         """Take eth1 away, or bring another one."""
         if self.left:
             self.left -= 1
-            eth0 = TWO_UPLINKS.uplinks[0]
+            eth0 = BOTH.uplinks[0]
             others = len(self.now.uplinks) - 1
-            again = () if others else (replace(TWO_UPLINKS.uplinks[1], index=90 - self.left),)
-            self.now = replace(TWO_UPLINKS, uplinks=(eth0, *again))
+            again = () if others else (replace(BOTH.uplinks[1], index=90 - self.left),)
+            self.now = replace(BOTH, uplinks=(eth0, *again))
 
     def prepare(self, uplink: str) -> None:
         """Find eth1 gone while it flaps."""
@@ -366,7 +276,7 @@ class Flapping(Namespace):
 def test_a_link_that_goes_while_it_is_looked_at_is_looked_at_again(times: int) -> None:
     """Until it stays; what is enforced is for the links that are there."""
     namespace = Flapping(times)
-    guard = Guard(namespace)
+    guard = FakeGuard(namespace)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
     enforcement.look_around()
     assert enforcement.facts == namespace.now
@@ -375,11 +285,11 @@ def test_a_link_that_goes_while_it_is_looked_at_is_looked_at_again(times: int) -
     assert set(namespace.prepared) == set(names)
 
 
-class Renamed(Namespace):
+class Renamed(FakeLinks):
     """A namespace whose eth1 is gone when it is set up, and there whenever it is looked for."""
 
     def __init__(self, times: int, number: int) -> None:
-        super().__init__(TWO_UPLINKS)
+        super().__init__(BOTH)
         self.left = times
         self.number = number
 
@@ -395,7 +305,7 @@ def test_a_link_that_is_renamed_and_back_between_two_looks_costs_nothing(number:
     """The namespace looks as it did, and the kernel says that the link is not there."""
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, Renamed(3, number))
     enforcement.look_around()
-    assert enforcement.facts == TWO_UPLINKS
+    assert enforcement.facts == BOTH
     with pytest.raises(NetworkError):
         Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, Renamed(99, number)).look_around()
     with pytest.raises(NetworkError):
@@ -407,7 +317,7 @@ def test_a_link_that_is_renamed_and_back_between_two_looks_costs_nothing(number:
 def test_a_link_that_never_stays_is_no_uplink_and_starves_nobody() -> None:
     """The number of looks is bounded; those that stay are served, and the next look tries again."""
     namespace = Flapping(1000)
-    guard = Guard(namespace)
+    guard = FakeGuard(namespace)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
     enforcement.close()
     enforcement.look_around()
@@ -437,7 +347,7 @@ def test_settings_of_another_link_of_the_same_name_are_no_drift() -> None:
 def test_an_error_that_no_change_of_the_namespace_explains_counts() -> None:
     """And what was not done is done when the namespace is looked at next, though it is the same."""
 
-    class Refusing(Namespace):
+    class Refusing(FakeLinks):
         refuses = True
 
         def prepare(self, uplink: str) -> None:
@@ -446,7 +356,7 @@ def test_an_error_that_no_change_of_the_namespace_explains_counts() -> None:
             prepared.append(uplink)
 
     prepared: list[str] = []
-    namespace = Refusing(TWO_UPLINKS)
+    namespace = Refusing(BOTH)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, namespace)
     with pytest.raises(NetworkError):
         enforcement.look_around()

@@ -5,14 +5,16 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from gateway.errors import FirewallError
-from gateway.firewall.nft.guard import TABLE, Guard, GuardRules, guard_for, render_devices
+from gateway.firewall.nft.guard import TABLE, Guard, render_devices
 from gateway.firewall.nft.table import Nft
-from gateway.model import Route, Uplink
+from gateway.model import Facts, Route, Uplink
 from gateway.policy.firewall import closed, ruleset_for
+from gateway.policy.guard import GuardRules, guard_for
 from gateway.policy.rules import Accept, Chain, Reject, Rule, Ruleset
 from tests.scenarios import ETH0, ETH1, GUARD_MARK, SCENARIOS
 
+ONE = Facts((ETH0,), guard_mark=GUARD_MARK)
+BOTH = Facts((ETH0, ETH1), guard_mark=GUARD_MARK)
 ARP_OPERATIONS = ("1 arp daddr ether 00:00:00:00:00:00", "2")
 PLAIN4 = (
     'meta protocol ip ip hdrlength != 5 counter drop comment "P7 no options or extension headers"',
@@ -56,7 +58,7 @@ def chains(rules: GuardRules) -> dict[str, list[str]]:
 
 def test_a_closed_firewall_lets_nothing_pass_not_even_arp() -> None:
     """Loopback is no uplink, so nothing is left of the closed rules."""
-    assert chains(guard_for(closed(), (ETH0, ETH1), GUARD_MARK)) == {
+    assert chains(guard_for(closed(), BOTH)) == {
         "eth0": [NEVER],
         "eth1": [NEVER],
     }
@@ -65,7 +67,7 @@ def test_a_closed_firewall_lets_nothing_pass_not_even_arp() -> None:
 def test_the_encrypted_flow_passes_with_the_mark_and_loses_it() -> None:
     """The mark stands for the firewall's own mark and is taken off, so that nobody sees it."""
     ruleset = ruleset_for(*SCENARIOS["connecting"])
-    assert chains(guard_for(ruleset, (ETH0, ETH1), GUARD_MARK)) == {
+    assert chains(guard_for(ruleset, BOTH)) == {
         "eth0": [
             *arp("172.18.0.2", "172.18.0.0/16"),
             *PLAIN4,
@@ -85,7 +87,7 @@ def test_each_uplink_passes_what_its_accepting_rules_accept_and_nothing_else(nam
     """One line for each accepting rule of the uplink, each with the mark."""
     state, config, facts = SCENARIOS[name]
     ruleset = ruleset_for(state, config, facts)
-    for uplink, lines in chains(guard_for(ruleset, facts.uplinks, GUARD_MARK)).items():
+    for uplink, lines in chains(guard_for(ruleset, replace(facts, guard_mark=GUARD_MARK))).items():
         accepted = {
             rule.why
             for rules in (ruleset.ipv4, ruleset.ipv6)
@@ -105,7 +107,7 @@ def test_each_uplink_passes_what_its_accepting_rules_accept_and_nothing_else(nam
 def test_options_and_extension_headers_are_dropped_before_anything_is_accepted() -> None:
     """Of each family that has any business on the uplink; IPv6 has been fragmented there."""
     ruleset = ruleset_for(*SCENARIOS["connected-holes"])
-    lines = chains(guard_for(ruleset, (ETH0,), GUARD_MARK))["eth0"]
+    lines = chains(guard_for(ruleset, ONE))["eth0"]
     first = next(i for i, line in enumerate(lines) if line.startswith("meta mark"))
     assert lines[:first] == [*arp("172.18.0.2", "172.18.0.0/16"), *PLAIN4, *PLAIN6]
 
@@ -113,7 +115,7 @@ def test_options_and_extension_headers_are_dropped_before_anything_is_accepted()
 def test_a_ping_of_a_lan_host_may_be_as_long_as_it_likes() -> None:
     """The limit on the length is neighbour discovery's alone."""
     ruleset = ruleset_for(*SCENARIOS["connected-holes"])
-    rules = replace(guard_for(ruleset, (ETH0,), GUARD_MARK), routed=True)
+    rules = replace(guard_for(ruleset, ONE), routed=True)
     pings = [line for line in chains(rules)["eth0"] if "type 8" in line or "type 128" in line]
     assert len(pings) == 2
     assert not [line for line in pings if "meta length" in line]
@@ -122,7 +124,9 @@ def test_a_ping_of_a_lan_host_may_be_as_long_as_it_likes() -> None:
 def test_an_uplink_with_ipv6_alone_has_no_arp() -> None:
     """Where IPv4 has no business, nobody asks for an IPv4 neighbour."""
     state, config, facts = SCENARIOS["connecting-ipv6-endpoint"]
-    lines = chains(guard_for(ruleset_for(state, config, facts), facts.uplinks, GUARD_MARK))
+    lines = chains(
+        guard_for(ruleset_for(state, config, facts), replace(facts, guard_mark=GUARD_MARK))
+    )
     assert not [line for line in lines["eth0"] if "arp" in line]
 
 
@@ -136,7 +140,7 @@ def test_arp_asks_for_the_uplinks_network_and_for_gateways_beyond_it() -> None:
     )
     anything = (Rule(why="any", verdict=Accept(), out_interface="eth0"),)
     ruleset = Ruleset(ipv4={Chain.OUTPUT: anything})
-    lines = chains(guard_for(ruleset, (uplink,), GUARD_MARK, routes))["eth0"]
+    lines = chains(guard_for(ruleset, Facts((uplink,), routes, guard_mark=GUARD_MARK)))["eth0"]
     assert lines[:4] == [
         *arp("203.0.113.9", "203.0.113.9/32"),
         *arp("203.0.113.9", "192.0.2.1/32"),
@@ -153,7 +157,7 @@ def test_rules_that_differ_in_what_the_hook_cannot_see_become_one() -> None:
         replace(rule, connmark=3),
         replace(rule, verdict=Reject()),
     )
-    lines = chains(guard_for(Ruleset(ipv6={Chain.OUTPUT: rules}), (ETH0,), GUARD_MARK))["eth0"]
+    lines = chains(guard_for(Ruleset(ipv6={Chain.OUTPUT: rules}), ONE))["eth0"]
     assert lines == [
         *PLAIN6,
         'meta mark 0x1234abcd meta protocol ip6 meta mark set 0x0 accept comment "hole"',
@@ -163,7 +167,7 @@ def test_rules_that_differ_in_what_the_hook_cannot_see_become_one() -> None:
 
 def test_packets_must_have_been_routed_where_the_kernel_can_tell() -> None:
     """Every accepting rule asks for it but ARP's, which has no route."""
-    rules = guard_for(ruleset_for(*SCENARIOS["connected-guarded"]), (ETH0,), GUARD_MARK)
+    rules = guard_for(ruleset_for(*SCENARIOS["connected-guarded"]), ONE)
     lines = chains(replace(rules, routed=True))["eth0"]
     later = [line for line in lines if "frag-off" in line]
     why = {
@@ -185,7 +189,7 @@ def test_packets_must_have_been_routed_where_the_kernel_can_tell() -> None:
 def test_neighbour_discovery_carries_nothing_but_an_address() -> None:
     """A raw socket could hang a message on it, which the firewall does not see."""
     ruleset = ruleset_for(*SCENARIOS["connecting-ipv6-endpoint"])
-    lines = chains(guard_for(ruleset, (ETH0,), GUARD_MARK))["eth0"]
+    lines = chains(guard_for(ruleset, ONE))["eth0"]
     discovery = [line for line in lines if "icmpv6" in line]
     assert len(discovery) == 6
     assert all(" meta length <= 86 meta mark set 0x0 accept " in line for line in discovery)
@@ -216,14 +220,14 @@ def test_dropped_frames_are_counted_in_what_the_comparison_has_read() -> None:
         return LISTED if "list" in argv else ""
 
     guard = Guard(Nft(run), in_advance=False, routed=False)
-    guard.verify(guard_for(closed(), (ETH0, ETH1), GUARD_MARK))
+    guard.verify(guard_for(closed(), BOTH))
     number = len(runs)
     assert guard.refused() == {("any", "guard"): 7}
     assert len(runs) == number
 
 
-@pytest.mark.parametrize("mark", [0, -1, 1 << 32])
-def test_a_mark_that_packets_have_anyway_is_refused(mark: int) -> None:
-    """Zero is the mark of every packet that nobody marked."""
-    with pytest.raises(FirewallError):
-        guard_for(closed(), (ETH0,), mark)
+@pytest.mark.parametrize("mark", [None, 0, -1, 1 << 32])
+def test_a_mark_that_packets_have_anyway_is_refused(mark: int | None) -> None:
+    """Zero is the mark of every unmarked packet; None is that of facts that were never read."""
+    with pytest.raises(ValueError, match="a mark from 1"):
+        guard_for(closed(), replace(ONE, guard_mark=mark))

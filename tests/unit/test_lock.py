@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from gateway.firewall.nft import render as render_nftables
-from gateway.firewall.nft.guard import TABLE, DeviceGuard, GuardRules, render_devices
+from gateway.firewall.nft.guard import TABLE, render_devices
 from gateway.firewall.nft.render import transaction
 from gateway.firewall.xtables import render as render_iptables
 from gateway.lock import lockdown
 from gateway.lock import rules as lock_rules
 from gateway.policy.firewall import closed
+from gateway.policy.guard import DeviceGuard, GuardRules
 from gateway.policy.rules import Family, is_nameable
+from tests.conftest import skip_or_fail
 
 pytestmark = pytest.mark.promise("P1")
 
@@ -67,3 +69,77 @@ def test_nothing_is_imported_before_the_lock_but_the_lock() -> None:
     )
     lock = ["gateway.lock", "gateway.lock.lockdown", "gateway.lock.rules"]
     assert done.stdout.split() == ["gateway", "gateway.__main__", *lock]
+
+
+LOCK = """
+import sys
+from gateway.lock import lockdown
+lockdown.DIRECTORIES = (sys.argv[1],)
+print(lockdown.lock())
+"""
+LINKS = """
+ip link add eth0 type veth peer name eth1
+ip link add eth2 type veth peer name eth3
+exec "$@"
+"""
+LOADED = "#!/bin/sh\ncat >/dev/null\n"
+REFUSED = """#!/bin/sh
+said=$(ls {here} | grep -c '^said')
+cat >{here}/said$said
+{meanwhile}
+echo 'Error: Could not process rule: No such file or directory' >&2
+exit 1
+"""
+
+
+def texts_of_guard(here: Path, meanwhile: str) -> list[str]:
+    """Lock a namespace with two pairs of links; return the guards that nft was given.
+
+    Other tools than the kernel's own stand in for them: nft refuses, and does `meanwhile` first.
+    """
+    tools = {
+        "iptables-legacy-restore": LOADED,
+        "ip6tables-legacy-restore": LOADED,
+        "nft": REFUSED.format(here=here, meanwhile=meanwhile),
+    }
+    for name, script in tools.items():
+        (here / name).write_text(script)
+        (here / name).chmod(0o755)
+    own = ["unshare", "--net", "--map-root-user", "sh", "-ec", LINKS, "sh"]
+    done = subprocess.run(
+        [*own, sys.executable, "-c", LOCK, str(here)],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "Operation not permitted" in done.stderr:
+        skip_or_fail("this machine allows no network namespace with links to this user")
+    assert done.stdout == "iptables\n", done.stderr
+    return [path.read_text() for path in sorted(here.glob("said*"))]
+
+
+def guarded(text: str) -> list[str]:
+    """Return the devices that have a chain in the text of a guard."""
+    return sorted(line.split('"')[1] for line in text.splitlines() if " device " in line)
+
+
+@pytest.mark.promise("P14")
+def test_a_link_that_goes_while_the_lock_looks_costs_the_others_no_guard(tmp_path: Path) -> None:
+    """The kernel has refused all of it (before Linux 6.16); those that are left are tried again."""
+    gone = "if [ $said = 0 ]; then ip link del eth2; else exit 0; fi"
+    texts = texts_of_guard(tmp_path, gone)
+    assert [guarded(text) for text in texts] == [["eth0", "eth1", "eth2", "eth3"], ["eth0", "eth1"]]
+
+
+def test_a_guard_that_is_refused_for_good_is_tried_once_and_left_to_what_comes_next(
+    tmp_path: Path,
+) -> None:
+    """A kernel without the hook starts as fast as any; `secure` reports it or sets links down."""
+    assert len(texts_of_guard(tmp_path, "")) == 1
+
+
+def test_links_that_never_stay_do_not_keep_the_lock_from_ending(tmp_path: Path) -> None:
+    """The number of attempts is bounded."""
+    other = "ip link add new$said type veth peer name far$said"
+    assert len(texts_of_guard(tmp_path, other)) == lockdown.GUARD_LOOKS

@@ -116,6 +116,32 @@ def test_a_reserve_is_held_lent_and_taken_again() -> None:
     assert open_now() == before
 
 
+def test_a_reserve_takes_what_there_is_and_more_when_there_is_more() -> None:
+    """A process that starts with few descriptors has some to close with, and later all of them."""
+
+    def open_now() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = open_now()
+    highest = max(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208
+    free = highest - before + 2  # the listing itself took one
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+        reserve = Reserve(free + 10)
+        with reserve.lent():
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(OSError, match="Too many open files"):
+            os.open(os.devnull, os.O_RDONLY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with reserve.lent():
+        assert open_now() == before
+    assert open_now() == before + free + 10
+    with reserve.lent():
+        reserve._size = 0  # noqa: SLF001 - gives them back for the other tests
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -15,7 +15,7 @@ from gateway.commands.verify.lines import Line
 from gateway.errors import FirewallError, GatewayError
 from gateway.firewall.marks import Marks
 from gateway.firewall.nft.firewall import NftablesFirewall
-from gateway.firewall.nft.guard import Guard, guard_for
+from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.table import Nft
 from gateway.model import (
     INTERFACE,
@@ -31,6 +31,7 @@ from gateway.policy import marks
 from gateway.policy.dns import with_addresses
 from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import ruleset_for
+from gateway.policy.guard import guard_for
 from gateway.policy.link import fitted
 from gateway.policy.routing import routing_for
 from gateway.policy.states import Connected, Turn
@@ -88,8 +89,7 @@ def compared(config: Config, answer: Answer, held: Held) -> Iterator[Line]:
     name = answer.firewall
     yield _line(f"rules of {name}, read back", lambda: _firewall(name).verify(rules))
     if answer.guard:
-        mark = facts.guard_mark or 0
-        wanted = guard_for(rules, facts.uplinks, mark, facts.routes, facts.down) if mark else None
+        wanted = guard_for(rules, facts) if facts.guard_mark else None
         yield _line(
             "egress guard, read back",
             lambda: Guard.find(Nft(twin=TWIN)).verify(wanted) if wanted else ("it has no mark",),

@@ -1,28 +1,24 @@
-"""The egress guard: what leaves by an uplink without having passed the firewall is dropped.
+"""The egress guard in the kernel: `GuardRules` of the policy as one chain for each device.
 
 Frames from packet sockets never meet iptables or the `inet` hooks; they do meet the egress hook of
-the device (Linux 5.16), with PACKET_QDISC_BYPASS too. Connection tracking cannot be asked there,
-so the firewall leaves a sign: its last chain gives every packet that passed and leaves by an
-uplink a random mark, which nobody without CAP_NET_ADMIN should know. The guard passes what bears it
-and fits one of the firewall's own accepting rules, and takes the mark off again, because a packet
-socket that listens can filter by it (SKF_AD_MARK, linux/filter.h) behind this hook.
+the device (Linux 5.16), with PACKET_QDISC_BYPASS too. The hook accepts a packet that has the mark
+and matches a rule, and removes the mark: behind this hook, a packet socket that listens can filter
+by it (SKF_AD_MARK, linux/filter.h).
 
-Whoever learns the mark all the same has nothing of it: a packet of the kernel's own has been routed
-and a frame of a packet socket has not, which the hook can see wherever the kernel knows realms. And
-the mark can be learned: multicast and broadcast come back to their sender behind the chain that
-gave it, and a group of packet sockets may choose among its members by it (PACKET_FANOUT_CBPF).
+Knowing the mark does not help, because the kernel's own packets have been routed and frames of a
+packet socket have not. The hook can check that on every kernel with realms. And a workload can
+learn the mark: multicast and broadcast are looped back to their sender after the chain that sets
+it, and a group of packet sockets may choose among its members by it (PACKET_FANOUT_CBPF).
 
-ARP has no such sign. It passes while IPv4 has any business on the uplink, and only as the
-kernel itself sends it: request or reply, 42 bytes, from one of the uplink's own addresses to its
-network or a gateway, and a request leaves the hardware address that it asks for empty. The
-tunnel's address, for one, is never told.
+ARP passes only as the kernel itself sends it: a request or a reply of 42 bytes, and a request
+leaves the hardware address that it asks for empty.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 
-from gateway.errors import FirewallError, MissingError
+from gateway.errors import MissingError
 from gateway.firewall.nft.render import (
     EXTRA_HEADERS,
     device,
@@ -32,11 +28,11 @@ from gateway.firewall.nft.render import (
     transaction,
 )
 from gateway.firewall.nft.table import HeldTable, Nft
-from gateway.model import Route, Uplink
 from gateway.policy.flows import EXTRA_HEADERS as EXTRA_HEADERS_WHY
 from gateway.policy.flows import NEIGHBOUR_DISCOVERY
+from gateway.policy.guard import DeviceGuard, GuardRules
 from gateway.policy.report import DROP_NET_RAW
-from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset, Transport
+from gateway.policy.rules import Family, Rule, Transport
 
 TABLE = "netdev portcullis_guard"
 """Family and name of the guard's table."""
@@ -65,51 +61,8 @@ without a route there is none to compare (net/netfilter/nft_meta.c, NFT_META_RTC
 IP_ROUTE_CLASSID in the kernel). No route has this realm."""
 
 
-@dataclass(frozen=True)
-class DeviceGuard:
-    """What passes the egress hook of `device`: `rules` with the mark, `arp` from and to whom."""
-
-    device: str
-    rules: tuple[tuple[Family, Rule], ...] = ()
-    arp: tuple[tuple[IPv4Address, IPv4Network], ...] = ()
-
-
-@dataclass(frozen=True)
-class GuardRules:
-    """Everything the guard should hold: the `mark` of packets that passed, and each device.
-
-    `routed` says whether they must have been routed too, which not every kernel can tell.
-    """
-
-    mark: int
-    devices: tuple[DeviceGuard, ...] = ()
-    routed: bool = False
-
-
-def guard_for(
-    ruleset: Ruleset,
-    uplinks: tuple[Uplink, ...],
-    mark: int,
-    routes: tuple[Route, ...] = (),
-    down: tuple[str, ...] = (),
-) -> GuardRules:
-    """Return the guard that goes with `ruleset` on `uplinks`; `mark` is the sign of having passed.
-
-    `routes` name the gateways that may be asked for by ARP though they are in no network of
-    their uplink's addresses. Nothing passes on the links that are `down`, so that none is without
-    a guard in the moment in which it is set up.
-
-    The accepting rules of the OUTPUT chain are reduced to what the egress hook can see: the
-    packet's own headers. Refusing rules are left out: what they caught has no mark.
-    """
-    if not 0 < mark < 1 << 32:
-        raise FirewallError("the guard needs a mark that no packet has by itself", hex(mark))
-    guarded = tuple(_device_guard(ruleset, uplink, routes) for uplink in uplinks)
-    return GuardRules(mark, (*guarded, *map(DeviceGuard, down)))
-
-
 def render_devices(rules: GuardRules) -> str:
-    """Return one chain for each device: what stands between the braces of the table."""
+    """Return one chain for each device: the text between the braces of the table."""
     return "\n".join(
         render_chain(
             f"egress-{guarded.device.translate(_IN_CHAIN_NAME)}",
@@ -131,10 +84,10 @@ def render_devices(rules: GuardRules) -> str:
 class Guard:
     """The table `netdev portcullis_guard`; the only writer of it.
 
-    A chain goes with its device: the kernel removes it when the device goes (before Linux 6.16), or
-    keeps it and takes it up again when a device of that name appears. Where it does the latter,
-    the names that Docker gives are guarded in advance, so that an interface which appears
-    later is closed from its first frame for packet sockets too.
+    When a device goes, the kernel removes its chain (before Linux 6.16), or attaches it again when
+    a device of that name appears. Where it does the latter, the names that Docker gives
+    are guarded in advance, so that an interface that appears later is closed from its first frame
+    for packet sockets too.
     """
 
     def __init__(self, nft: Nft, *, in_advance: bool, routed: bool) -> None:
@@ -144,9 +97,10 @@ class Guard:
 
     @classmethod
     def find(cls, nft: Nft | None = None) -> "Guard":
-        """Return the guard of this kernel; what it has is tried without loading anything.
+        """Return the guard of this kernel; its features are tried without loading anything.
 
-        Raises MissingError when there is no egress hook, or no telling without CAP_NET_ADMIN.
+        Raises MissingError when there is no egress hook, or when CAP_NET_ADMIN is missing, without
+        which that cannot be known.
         """
         nft = nft or Nft()
         has_nftables = nft.is_in_kernel()
@@ -160,8 +114,8 @@ class Guard:
     def apply(self, rules: GuardRules) -> None:
         """Put `rules` into force in place of the former ones, in one step, and read them back.
 
-        Raises FirewallError: the former guard then is in force, or the new one. A device that has
-        gone meanwhile is such an error; look at the uplinks again.
+        Raises FirewallError; the former guard is in force then, or the new one. A device that has
+        gone meanwhile is such an error: look at the uplinks again.
         """
         self._table.put(render_devices(self._complete(rules)))
 
@@ -175,7 +129,7 @@ class Guard:
     def refused(self) -> dict[tuple[str, str], int]:
         """Return how many frames were dropped since the last `apply`, on all devices.
 
-        They may be of any family, or of none, and have no direction beside the guard's own. Right
+        They may be of any family, or of none, and have no direction but the guard's own. Right
         after `verify` it costs nothing. Raises FirewallError when the kernel cannot be read.
         """
         return {COUNTED_AS: sum(self._table.refused().values())}
@@ -214,47 +168,6 @@ def _trial(name: str, *rules: str) -> str:
     """Return a transaction with `rules` for the egress hook of the device `name`; never loaded."""
     head = f"filter hook egress device {device(name)} priority filter; policy accept;"
     return transaction(f"{TABLE}_trial", render_chain("egress", head, rules))
-
-
-def _device_guard(ruleset: Ruleset, uplink: Uplink, routes: tuple[Route, ...]) -> DeviceGuard:
-    rules = tuple(
-        dict.fromkeys(
-            (family, _reduced(rule))
-            for family in Family
-            for rule in ruleset.of(family).get(Chain.OUTPUT, ())
-            if isinstance(rule.verdict, Accept) and rule.out_interface in {None, uplink.name}
-        )
-    )
-    has_ipv4 = any(family is Family.IPV4 for family, _ in rules)
-    return DeviceGuard(uplink.name, rules, _arp(uplink, routes) if has_ipv4 else ())
-
-
-def _arp(uplink: Uplink, routes: tuple[Route, ...]) -> tuple[tuple[IPv4Address, IPv4Network], ...]:
-    """Return who on `uplink` may ask for whom."""
-    own = [address for address in uplink.addresses if isinstance(address, IPv4Interface)]
-    gateways = [
-        IPv4Network(route.gateway)
-        for route in routes
-        if route.interface == uplink.name and isinstance(route.gateway, IPv4Address)
-    ]
-    beyond = [g for g in gateways if not any(g.subnet_of(address.network) for address in own)]
-    return tuple(
-        dict.fromkeys(
-            (address.ip, target) for address in own for target in (address.network, *beyond)
-        )
-    )
-
-
-def _reduced(rule: Rule) -> Rule:
-    """Return `rule` without what the egress hook cannot see, which the mark stands for."""
-    return replace(
-        rule,
-        out_interface=None,
-        mark=None,
-        connmark=None,
-        ct_states=frozenset(),
-        ct_direction=None,
-    )
 
 
 def _plain(families: Collection[Family]) -> Iterator[str]:
@@ -310,10 +223,10 @@ it asks a neighbour that it knows whether it is still there (net/ipv4/arp.c, arp
 def _arp_rules(source: IPv4Address, target: IPv4Network) -> Iterator[str]:
     """Yield the rules for ARP from `source` about `target`.
 
-    The type in the frame is asked for beside the socket buffer's, because a packet socket sets the
-    two apart; raw (`@ll`), because `ether type` asks for the device's type first, which there
+    The type in the frame is matched as well as the socket buffer's, because a packet socket sets
+    them apart; raw (`@ll`), because `ether type` asks for the device's type first, which there
     is not at this hook. That the sender's hardware address is the link's own cannot be asked: it
-    would have to be known, and read anew whenever it changes.
+    would have to be known, and read again whenever it changes.
     """
     for operation in _ARP_OPERATIONS:
         yield (

@@ -1,0 +1,258 @@
+"""The parts of what the kernel has to hold: rules, egress guard, link settings, routing.
+
+Each has the same two methods: `apply` puts what is wanted into force, and `differences` compares
+the kernel with it. A part knows what it last put into force and read back. After a failed attempt
+it knows nothing, so the next `apply` puts everything there again.
+"""
+
+import errno
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+
+from gateway.daemon.ports import EgressGuard, LinksAndRoutes
+from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
+from gateway.firewall import Firewall
+from gateway.model import Facts
+from gateway.policy.firewall import closed
+from gateway.policy.guard import guard_for
+from gateway.policy.report import Tally
+from gateway.policy.routing import LOCKED, Routing
+from gateway.policy.rules import Ruleset
+from gateway.policy.wanted import Wanted
+from gateway.policy.ways import steady
+
+LOOKS = 5
+"""How often the namespace is looked at again because something was refused that is about links."""
+
+_GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.ENETDOWN}
+"""What the kernel answers about a link, an address or a route that is not there (any more)."""
+
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+
+Reserve = Callable[[], AbstractContextManager[None]]
+"""Lends descriptors to what has to be put into force when there are none left."""
+
+
+class Enforced(ABC):
+    """One part of what the kernel has to hold.
+
+    `is_barrier` says whether packets may get out when another program changes it. `follows_links`
+    says whether the kernel can refuse it because a link has gone.
+    """
+
+    is_barrier = False
+    follows_links = True
+
+    def __init__(self, reserve: Reserve, held: object = None) -> None:
+        """`held` is what is in force already, in terms of `_part_of`."""
+        self._reserve = reserve
+        self._held = held
+
+    def holds(self, wanted: Wanted) -> bool:
+        """Return whether `wanted` was put into force last, and read back."""
+        return self._held == self._part_of(wanted)
+
+    def forget(self) -> None:
+        """Take what is in force as unknown: the next `apply` does all of it."""
+        self._held = None
+
+    def apply(self, wanted: Wanted) -> None:
+        """Put `wanted` into force, unless it is. Raises KernelError."""
+        if self.holds(wanted):
+            return
+        self._held = None
+        try:
+            self._put(wanted)
+        except (KernelError, OSError) as err:
+            if err.errno not in _NO_DESCRIPTORS:
+                raise
+            with self._reserve():
+                self._put(wanted)
+        self._held = self._part_of(wanted)
+
+    def revert(self, wanted: Wanted) -> None:
+        """Put `wanted` into force because another program has changed it. Raises KernelError."""
+        self.forget()
+        self.apply(wanted)
+
+    def may_miss_a_link(self, error: BaseException) -> bool:
+        """Return whether `error` can be the answer about a link that was not there for a moment."""
+        return isinstance(error, NetworkError) and error.errno in _GONE
+
+    @abstractmethod
+    def differences(self, wanted: Wanted) -> tuple[str, ...]:
+        """Return what is different from `wanted` in the kernel, one line each.
+
+        Raises KernelError.
+        """
+
+    @abstractmethod
+    def _part_of(self, wanted: Wanted) -> object:
+        """Return what of `wanted` is put into force here."""
+
+    @abstractmethod
+    def _put(self, wanted: Wanted) -> None:
+        """Put `wanted` into force. Raises KernelError."""
+
+
+class EnforcedRules(Enforced):
+    """The firewall's rules, which the lock has closed."""
+
+    is_barrier = True
+    follows_links = False
+
+    def __init__(self, firewall: Firewall, reserve: Reserve) -> None:
+        super().__init__(reserve, closed())
+        self._firewall = firewall
+        self.refused = Tally()
+
+    def apply(self, wanted: Wanted) -> None:
+        """Put `wanted` into force; the packets that the former rules refused are counted first."""
+        if self._held is not None and not self.holds(wanted):
+            with suppress(FirewallError):  # the rules matter more than their counts
+                self.refused.read(self._firewall.refused())
+        super().apply(wanted)
+
+    def may_miss_a_link(self, error: BaseException) -> bool:
+        """Return False: rules name links that need not be there."""
+        del error
+        return False
+
+    def differences(self, wanted: Wanted) -> tuple[str, ...]:
+        """Compare the rules; the packets that they refused are counted with it."""
+        found = self._firewall.verify(wanted.rules)
+        self.refused.read(self._firewall.refused())
+        return found
+
+    def _part_of(self, wanted: Wanted) -> Ruleset:
+        return wanted.rules
+
+    def _put(self, wanted: Wanted) -> None:
+        self._firewall.apply(wanted.rules)
+        self.refused.begin_anew()
+
+
+class EnforcedGuard(Enforced):
+    """The egress guard that goes with the rules, which the lock has closed.
+
+    `guarded` are the indexes of the links that have one; None while it is still the lock's.
+    """
+
+    is_barrier = True
+
+    def __init__(self, guard: EgressGuard, reserve: Reserve = nullcontext) -> None:
+        super().__init__(reserve, (closed(), Facts()))
+        self._guard = guard
+        self.guarded: frozenset[int] | None = None
+        self.refused = Tally()
+
+    def may_miss_a_link(self, error: BaseException) -> bool:
+        """Return True where the guard was refused.
+
+        Kernels before Linux 6.16 refuse all of it when one device is not there, and nft does not
+        pass on the number of the error.
+        """
+        return isinstance(error, FirewallError) and not is_shortage(error)
+
+    def differences(self, wanted: Wanted) -> tuple[str, ...]:
+        """Compare the guard; the frames that it dropped are counted with it."""
+        found = self._guard.verify(guard_for(wanted.rules, wanted.facts))
+        self.refused.read(self._guard.refused())
+        return found
+
+    def _part_of(self, wanted: Wanted) -> tuple[Ruleset, Facts]:
+        return wanted.rules, wanted.facts
+
+    def _put(self, wanted: Wanted) -> None:
+        # What the former guard dropped is not read first: one more run of nft would delay a lock.
+        self._guard.apply(guard_for(wanted.rules, wanted.facts))
+        self.guarded = frozenset(uplink.index for uplink in wanted.facts.uplinks)
+        self.refused.begin_anew()
+
+
+class EnforcedSettings(Enforced):
+    """The per-device settings of each uplink, which a link keeps for as long as it exists."""
+
+    def __init__(self, network: LinksAndRoutes, reserve: Reserve) -> None:
+        super().__init__(reserve, frozenset())
+        self._network = network
+        self._prepared: frozenset[int] = frozenset()
+
+    def revert(self, wanted: Wanted) -> None:
+        """Give every uplink its settings again."""
+        self._prepared = frozenset()
+        super().revert(wanted)
+
+    def differences(self, wanted: Wanted) -> tuple[str, ...]:
+        """Compare the settings of every uplink."""
+        names = (uplink.name for uplink in wanted.facts.uplinks)
+        return tuple(line for name in names for line in self._network.device_drift(name))
+
+    def _part_of(self, wanted: Wanted) -> frozenset[int]:
+        return frozenset(uplink.index for uplink in wanted.facts.uplinks)
+
+    def _put(self, wanted: Wanted) -> None:
+        self._prepared &= self._part_of(wanted)
+        for uplink in wanted.facts.uplinks:
+            if uplink.index not in self._prepared:
+                self._network.prepare(uplink.name)
+                self._prepared |= {uplink.index}
+
+
+class EnforcedRouting(Enforced):
+    """The gateway's routes and policy rules; the kernel drops routes with their links."""
+
+    def __init__(self, network: LinksAndRoutes, reserve: Reserve) -> None:
+        super().__init__(reserve, (LOCKED, Facts()))
+        self._network = network
+
+    def differences(self, wanted: Wanted) -> tuple[str, ...]:
+        """Compare routes and policy rules."""
+        return self._network.routing_drift(wanted.routing)
+
+    def _part_of(self, wanted: Wanted) -> tuple[Routing, Facts]:
+        return wanted.routing, wanted.facts
+
+    def _put(self, wanted: Wanted) -> None:
+        self._network.apply_routing(wanted.routing)
+
+
+class Looks:
+    """The looks at a namespace that changes while something is put into force for it."""
+
+    def __init__(self, first: Facts) -> None:
+        self._all = [first]
+
+    @property
+    def are_over(self) -> bool:
+        """Whether the namespace was looked at often enough for an error to count."""
+        return len(self._all) > LOOKS
+
+    def add(self, found: Facts) -> Facts:
+        """Return what to put into force next: `found`, at last only the uplinks that stayed.
+
+        A link that never stays the same is not an uplink then, which closes it.
+        """
+        self._all.append(found)
+        return steady(self._all) if self.are_over else found
+
+
+def close_guard(guard: EgressGuard, look: Callable[[], Facts]) -> None:
+    """Let nothing leave through any link that `look` finds; for the time before the first state.
+
+    Raises FirewallError when the guard was refused after LOOKS more looks as well, or in a shortage
+    at once.
+    """
+    facts = look()
+    looks = Looks(facts)
+    part = EnforcedGuard(guard)
+    while True:
+        try:
+            part.apply(Wanted(facts, closed(), LOCKED))
+        except FirewallError as err:
+            if looks.are_over or not part.may_miss_a_link(err):
+                raise
+            facts = looks.add(look())
+        else:
+            return
