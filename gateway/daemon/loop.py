@@ -16,7 +16,7 @@ from gateway.daemon.setback import Setbacks, end_closed
 from gateway.daemon.workers import Connector
 from gateway.errors import FirewallError, GatewayError, KernelError, TunnelError, is_shortage
 from gateway.model import INTERFACE, Config, Facts, TunnelStatus
-from gateway.policy.machine import step
+from gateway.policy.moves import move
 from gateway.policy.routing import fitted
 from gateway.policy.states import (
     Asking,
@@ -35,39 +35,24 @@ from gateway.policy.states import (
     Stop,
     Stopping,
 )
+from gateway.policy.timing import Moment, Timing
 from gateway.policy.ways import has_moved, shared_addresses, ways
-
-HEARTBEAT = 1.0
-"""Seconds that the loop waits at most: how often a connected tunnel is looked at, and told of."""
-
-EAGER = 0.02
-EAGER_FOR = 2.0
-"""Seconds between two looks at a tunnel that was just built, and for how long."""
-
-VERIFY_EVERY = 3.0
-VERIFY_AGAIN = 1.0
-"""Seconds between two comparisons of the kernel with what is wanted.
-
-Less where they differed, or where the kernel tells of a change, which it does not for rules.
-"""
-
-SETTLE = 0.02
-"""Seconds that kernel events get to come together before the namespace is looked at again."""
 
 
 class Supervisor:
     """Keeps the namespace in the state that the machine says, until it is told to stop."""
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: Parts, timing: Timing) -> None:
+        self._timing = timing
         self._config = config
         self._parts = parts
         self._log = structlog.get_logger()
         self._kernel = Enforcement(
             config, parts.firewall, parts.guard, parts.network, parts.reserve
         )
-        self._connector = Connector(config, parts, self._kernel)
+        self._connector = Connector(config, parts, self._kernel, timing)
         self._reporter = Reporter(parts, self._kernel)
-        self._setbacks = Setbacks(parts.clock)
+        self._setbacks = Setbacks(parts.clock, timing)
         self._state: State = Locked(since=parts.clock())
         self._left: State | None = None
         self._refusal = ""
@@ -96,9 +81,9 @@ class Supervisor:
     async def run(self) -> None:
         """Connect, stay connected, and return once stopped and closed.
 
-        Raises NotClosedError when the closed ruleset could not be put into force in CLOSING_TIME;
-        every link but loopback is down then, or the message names those that are not. Whatever
-        else is raised, the closed ruleset is in force.
+        Raises NotClosedError when the closed ruleset could not be put into force in time
+        (`Timing.closing_time`); every link but loopback is down then, or the message names those
+        that are not. Whatever else is raised, the closed ruleset is in force.
         """
         try:
             while not isinstance(self._state, Stopping):
@@ -151,7 +136,9 @@ class Supervisor:
         while not self._asked_to_stop and self._setbacks.seconds_left > 0:
             self._woken.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(self._setbacks.seconds_left, HEARTBEAT)):
+                async with asyncio.timeout(
+                    min(self._setbacks.seconds_left, self._timing.heartbeat)
+                ):
                     await self._woken.wait()
             self._publish()
             if self._kernel_changed:
@@ -173,7 +160,7 @@ class Supervisor:
 
     async def _end_closed(self) -> None:
         """Put the closed rules into force for the end. Raises NotClosedError."""
-        await end_closed(self._kernel, self._parts.clock)
+        await end_closed(self._kernel, self._parts.clock, self._timing)
         if isinstance(self._state, Stopping) and self._left is not None:
             with suppress(KernelError, OSError, MemoryError):  # only routes: the rules are in force
                 self._enter()
@@ -200,10 +187,11 @@ class Supervisor:
     def _pause(self, state: State, now: float) -> float:
         """Return the seconds until `state` has to be looked at again, if nothing happens."""
         if isinstance(state, Connecting) and state.built:
-            return EAGER if now - self._connector.built_at < EAGER_FOR else HEARTBEAT
+            is_new = now - self._connector.built_at < self._timing.eager_for
+            return self._timing.eager if is_new else self._timing.heartbeat
         if isinstance(state, Locked | Resolving | Connecting):
-            return min(HEARTBEAT, state.retry_at - now)
-        return HEARTBEAT
+            return min(self._timing.heartbeat, state.retry_at - now)
+        return self._timing.heartbeat
 
     async def _wait(self, seconds: float) -> Event | None:
         """Wait until somebody has something to say, `seconds` at most, and look what it is."""
@@ -214,10 +202,10 @@ class Supervisor:
         if self._asked_to_stop:
             return Stop()
         if self._kernel_changed:
-            await asyncio.sleep(SETTLE)
+            await asyncio.sleep(self._timing.settle)
             self._kernel_changed = False
             self._kernel.look_around()
-            self._verify_at = min(self._verify_at, self._verified_at + VERIFY_AGAIN)
+            self._verify_at = min(self._verify_at, self._verified_at + self._timing.verify_again)
         if moved := self._moved():
             return moved
         return self._prober.answers.popleft() if self._prober.answers else await self._sample()
@@ -272,7 +260,7 @@ class Supervisor:
         The namespace is not looked at: its rules and routes are in between two states.
         """
         task = asyncio.ensure_future(work)
-        while not (await asyncio.wait({task}, timeout=HEARTBEAT))[0]:
+        while not (await asyncio.wait({task}, timeout=self._timing.heartbeat))[0]:
             if self._asked_to_stop:
                 self._connector.stop()  # it may have begun only after it was told to stop
             try:
@@ -296,7 +284,7 @@ class Supervisor:
         Until then, `_left` is the state that the kernel is in.
         """
         before = self._state
-        self._state = step(before, event, self._now(), random.random())  # noqa: S311 - spreads attempts
+        self._state = move(before, event, self._moment())
         self._left = before if self._left is None else self._left
         if isinstance(self._state, Stopping):
             self._publish()  # red comes first: nobody is to begin with what is about to end
@@ -365,7 +353,7 @@ class Supervisor:
             self._kernel.look_around()
         self._verify_if_due(now)
         if isinstance(self._state, Connected):
-            self._prober.send_if_due(self._state, now)
+            self._prober.send_if_due(self._state, self._moment())
             self._connector.keep_names(self._state.tunnel)
 
     def _verify_if_due(self, now: float) -> None:
@@ -378,7 +366,9 @@ class Supervisor:
         self._verified_at = now
         if not self._kernel.drifted:
             self._reporter.verified_at = now
-        self._verify_at = now + (VERIFY_AGAIN if self._kernel.drifted else VERIFY_EVERY)
+        self._verify_at = now + (
+            self._timing.verify_again if self._kernel.drifted else self._timing.verify_every
+        )
 
     async def _clear_away(self) -> None:
         """Remove the interface and its key; the closed rules stay, whatever happens here."""
@@ -393,6 +383,9 @@ class Supervisor:
         self._reporter.publish(
             self._state, self._now(), self._setbacks.current, self._connector.names_problem
         )
+
+    def _moment(self) -> Moment:
+        return Moment(self._now(), self._timing, random.random())  # noqa: S311 - spreads attempts
 
     def _now(self) -> float:
         return self._parts.clock()

@@ -34,6 +34,7 @@ from gateway.policy.firewall import closed
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
+from gateway.policy.timing import Timing
 from gateway.services.health import Board, HealthServer
 from gateway.services.hooks import Hooks
 from gateway.system import claim as sole
@@ -58,19 +59,12 @@ from gateway.tunnel.choose import choose as choose_tunnel
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """They wait, blocked since the lock (gateway.__main__), until the loop can answer them."""
 
-SHORTAGE_FIRST = 0.25
-SHORTAGE_LAST = 4.0
-"""Seconds from one attempt to the next where a shortage keeps the gateway from beginning."""
+TIMING = Timing()
+"""The figures of the running gateway."""
 
 TAKE_ATTEMPTS = 10
 """How often the resolvers that the container was given are looked for while a shortage or a
 workload keeps them from being read."""
-
-FLUSH_TIME = 3.0
-"""Seconds that the end waits for the kernel to forget its flows: 0.5 s for a hundred thousand."""
-
-BIND_AGAIN = 5.0
-"""Seconds until the health server tries an address again that was taken."""
 
 IPV6_IS_OFF = "the tunnel has an IPv6 address, but IPv6 is switched off for new links here"
 SWITCH_IPV6_ON = 'set the sysctl net.ipv6.conf.all.disable_ipv6 to "0" (compose: sysctls)'
@@ -139,7 +133,7 @@ def patiently(work: Callable[[], T]) -> T:
     To be used while the signals that stop the gateway are blocked. Raises StoppedError when one of
     them arrives between two attempts, and what `work` raises for any other reason.
     """
-    pause = SHORTAGE_FIRST
+    pause = TIMING.retry_first
     while True:
         try:
             return work()
@@ -151,7 +145,7 @@ def patiently(work: Callable[[], T]) -> T:
             )
         if signal.sigtimedwait(STOP_SIGNALS, pause) is not None:
             raise StoppedError("asked to stop during a shortage")
-        pause = min(pause * 2, SHORTAGE_LAST)
+        pause = min(pause * 2, TIMING.retry_last)
 
 
 def secure() -> Secured:
@@ -277,12 +271,13 @@ async def serve(config: Config, secured: Secured) -> None:
             hooks=Hooks(config.up_command, config.down_command),
             probe=probe,
             write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
-            forget_flows=lambda: flows.run(conntrack.flush, FLUSH_TIME),
+            forget_flows=lambda: flows.run(conntrack.flush, TIMING.flush_time),
             publish=board.publish,
             clock=_clock,
             reserve=secured.tools.reserve.lent,
             limits=told,
         ),
+        TIMING,
     )
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
@@ -331,7 +326,7 @@ async def _take_resolvers(config: Config, secured: Secured, files: Aside) -> Giv
         except NetworkError as err:
             if not is_shortage(err) and err.errno != errno.EBUSY:
                 break
-            await asyncio.sleep(SHORTAGE_FIRST)
+            await asyncio.sleep(TIMING.retry_first)
         else:
             break
     with suppress(NetworkError):
@@ -352,6 +347,6 @@ async def _listen(server: HealthServer, address: HostPort) -> None:
             server.start(address)
         except NetworkError as err:
             log.error("health is not served", problem=str(err), variable="HEALTH_SERVER_ADDRESS")
-            await asyncio.sleep(BIND_AGAIN)
+            await asyncio.sleep(TIMING.bind_again)
         else:
             return

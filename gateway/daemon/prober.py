@@ -8,10 +8,7 @@ from gateway.daemon.ports import Parts
 from gateway.model import Config
 from gateway.policy.probing import Probe, probe_for
 from gateway.policy.states import Connected, Probed
-
-EVERY = 20.0
-EVERY_IN_DOUBT = 1.0
-"""Seconds between two probes inside the tunnel; less while something stays unanswered."""
+from gateway.policy.timing import Moment
 
 
 class Prober:
@@ -29,15 +26,16 @@ class Prober:
         """Let the next probe be due at once."""
         self._sent_at = 0.0
 
-    def send_if_due(self, state: Connected, now: float) -> None:
+    def send_if_due(self, state: Connected, moment: Moment) -> None:
         """Send a probe when it is time, and none is under way; does not wait for it.
 
         Raises what the last one raised: nobody else would hear of it.
         """
         if self._sending is not None and self._sending.done():
             self._sending.result()
-        in_doubt = state.resolver_failures or state.pulse.is_in_doubt(now)
-        due_at = self._sent_at + (EVERY_IN_DOUBT if in_doubt else EVERY)
+        now, timing = moment.now, moment.timing
+        in_doubt = state.resolver_failures or state.pulse.is_in_doubt(moment)
+        due_at = self._sent_at + (timing.probe_in_doubt if in_doubt else timing.probe_every)
         probe = probe_for(state.tunnel, self._config)
         if probe and now >= due_at and (self._sending is None or self._sending.done()):
             self._sent_at = now

@@ -12,16 +12,7 @@ import structlog
 
 from gateway.daemon.enforcement import Enforcement
 from gateway.errors import NotClosedError, is_shortage
-
-PAUSE_FIRST = 0.25
-PAUSE_LAST = 4.0
-"""Seconds from one attempt to the next: doubled from the first to the last, which is less than the
-5 s in which P17 promises to detect changes."""
-
-CLOSING_TIME = 5.0
-CLOSING_PAUSE = 0.1
-"""Seconds that closing may take at the end, and the pause between attempts; Docker kills after
-ten."""
+from gateway.policy.timing import Timing
 
 
 @dataclass(frozen=True)
@@ -36,7 +27,8 @@ class Setback:
 class Setbacks:
     """The failures in a row; `current` is the last of them, None when all is well."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], timing: Timing) -> None:
+        self._timing = timing
         self._clock = clock
         self._log = structlog.get_logger()
         self.current: Setback | None = None
@@ -51,7 +43,8 @@ class Setbacks:
         problem = str(error) or type(error).__name__
         former = self.current
         attempt = former.attempt + 1 if former else 1
-        pause = min(PAUSE_LAST, PAUSE_FIRST * 2.0 ** min(attempt - 1, 10))
+        first, last = self._timing.retry_first, self._timing.retry_last
+        pause = min(last, first * 2.0 ** min(attempt - 1, 10))
         self.current = Setback(problem, attempt, self._clock() + pause)
         if former is None or former.problem != problem:
             self._log.warning("could not check or change the kernel", problem=problem)
@@ -63,19 +56,19 @@ class Setbacks:
         self.current = None
 
 
-async def end_closed(kernel: Enforcement, clock: Callable[[], float]) -> None:
+async def end_closed(kernel: Enforcement, clock: Callable[[], float], timing: Timing) -> None:
     """Put the closed rules into force for the end, again and again while there is a shortage.
 
-    After CLOSING_TIME the links are set down instead, because nobody is left to try again. Raises
-    NotClosedError, whose message says what holds the namespace closed, or that nothing does.
+    After `Timing.closing_time` the links are set down instead, because nobody is left to try again.
+    Raises NotClosedError, whose message says what holds the namespace closed, or that nothing does.
     """
-    deadline = clock() + CLOSING_TIME
+    deadline = clock() + timing.closing_time
     while True:
         try:
             kernel.close()
         except Exception as err:
             if is_shortage(err) and clock() < deadline:
-                await asyncio.sleep(CLOSING_PAUSE)
+                await asyncio.sleep(timing.closing_pause)
                 continue
             problem = str(err) or type(err).__name__
             raise NotClosedError(f"{problem}; {_links(kernel.shut())}") from err

@@ -20,16 +20,12 @@ from gateway.model import INTERFACE, Candidate, Config, Tunnel
 from gateway.policy.dns import resolved, resolvers_of
 from gateway.policy.routing import tunnel_mtu
 from gateway.policy.states import Built, Event, Failed, Resolved, Stop
+from gateway.policy.timing import Timing
 from gateway.policy.ways import shared_addresses, uplink_to
-
-TIME_LIMIT = 8.0
-"""Seconds that anything here may take before it counts as failed; less than health waits for."""
 
 DYNAMIC_PORTS = range(49152, 65536)
 """Where another listen port is taken from (RFC 6335, section 6)."""
 
-NAMES_AGAIN = 1.0
-"""Seconds from one attempt to write the resolver file to the next, while names do not resolve."""
 TWO_ADDRESSES = (
     "give the container's network another subnet, or take the address that your provider gave you"
 )
@@ -42,7 +38,8 @@ OWN_RESOLVER = "mount a file of your own at /etc/resolv.conf, here and in the wo
 class Connector:
     """Builds the interface for one tunnel after the other; `names_problem` is told with health."""
 
-    def __init__(self, config: Config, parts: Parts, kernel: Enforcement) -> None:
+    def __init__(self, config: Config, parts: Parts, kernel: Enforcement, timing: Timing) -> None:
+        self._timing = timing
         self._config = config
         self._parts = parts
         self._kernel = kernel
@@ -70,10 +67,10 @@ class Connector:
     async def _within_limit(self, work: Coroutine[Any, Any, Event]) -> Event:
         self._work = asyncio.ensure_future(work)
         try:
-            async with asyncio.timeout(TIME_LIMIT):
+            async with asyncio.timeout(self._timing.work_limit):
                 return await self._work
         except TimeoutError:
-            return Failed(f"not done after {TIME_LIMIT:g} s")
+            return Failed(f"not done after {self._timing.work_limit:g} s")
         except asyncio.CancelledError:
             return Stop()
         except FirewallError:
@@ -127,7 +124,7 @@ class Connector:
         """
         if self._names is not None and self._names.done():
             self._names.result()  # raises what nobody else would hear of
-        is_due = self._parts.clock() >= self._names_tried_at + NAMES_AGAIN
+        is_due = self._parts.clock() >= self._names_tried_at + self._timing.names_again
         if self.names_problem and is_due and (self._names is None or self._names.done()):
             self._names = asyncio.ensure_future(self._write_resolver(tunnel))
 

@@ -3,7 +3,7 @@
 WireGuard has no connection that could be up or down: there is a handshake in the past,
 and there are bytes. A live server answers every packet of data within ten seconds, if only by a
 passive keepalive (WireGuard paper, section 6.5, KEEPALIVE_TIMEOUT). So data that was sent and
-stays unanswered for SILENT_AFTER seconds means that the server is gone.
+stays unanswered for `Timing.silent_after` seconds means that the server is gone.
 
 Only data answers data. Handshakes and keepalives of our own ask for no such answer, and
 handshakes that arrive are none: where the way there is cut and the way back is not, the server
@@ -18,23 +18,7 @@ and its age counts from the moment the change was seen.
 from dataclasses import dataclass
 
 from gateway.model import Tunnel, TunnelStatus
-
-SILENT_AFTER = 16.0
-"""Seconds that sent data may stay unanswered.
-
-WireGuard itself starts a new handshake after 15; one more leaves time for the answer, which is all
-that a server needs which was started again and has forgotten us.
-"""
-
-DOUBT_AFTER = 3.0
-"""Seconds after which unanswered data is reason to ask something that will be answered."""
-
-HANDSHAKE_EXPIRES = 210.0
-"""Seconds after which a tunnel with keepalive must have had a new handshake.
-
-A keepalive 120 s after the last handshake starts a new one and keys die at 180 s; the rest is room
-for the slowest customary keepalive and a few lost packets.
-"""
+from gateway.policy.timing import Moment
 
 KEEPALIVE_SIZE = 32
 """Bytes of a keepalive on the wire: a transport message without data (WireGuard paper, 5.4.6)."""
@@ -90,16 +74,19 @@ class Pulse:
             heard_at=now if answered else self.heard_at,
         )
 
-    def is_in_doubt(self, now: float) -> bool:
-        """Say whether something that was sent has been without an answer for a while."""
-        return self.unanswered_at is not None and now - self.unanswered_at >= DOUBT_AFTER
+    def is_in_doubt(self, moment: Moment) -> bool:
+        """Return whether something that was sent has been without an answer for a while."""
+        return self._waits_for(moment.timing.doubt_after, moment.now)
 
-    def is_silent(self, now: float, *, keepalive: bool) -> bool:
-        """Say whether the server is gone, by what has been seen until `now`."""
-        if self.unanswered_at is not None and now - self.unanswered_at >= SILENT_AFTER:
+    def is_silent(self, moment: Moment, *, keepalive: bool) -> bool:
+        """Return whether the server is gone, judged by what has been seen until `moment`."""
+        if self._waits_for(moment.timing.silent_after, moment.now):
             return True
-        expired = self.handshake_at is None or now - self.handshake_at >= HANDSHAKE_EXPIRES
-        return keepalive and expired
+        age = float("inf") if self.handshake_at is None else moment.now - self.handshake_at
+        return keepalive and age >= moment.timing.handshake_expires
+
+    def _waits_for(self, seconds: float, now: float) -> bool:
+        return self.unanswered_at is not None and now - self.unanswered_at >= seconds
 
 
 def foreign_change(tunnel: Tunnel, status: TunnelStatus) -> str:

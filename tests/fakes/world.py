@@ -29,6 +29,7 @@ from gateway.policy.probing import Probe
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Accept, Chain, Family, Ruleset
 from gateway.policy.states import Query
+from gateway.policy.timing import Timing
 from gateway.system import probe as probing
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.tunnel import FakeTunnel
@@ -87,6 +88,7 @@ class World:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.timing = Timing()
         self.clock = Clock()
         self.alive = {str(e.address) for t in config.tunnels for e in t.endpoints}
         self.facts = ONE_UPLINK
@@ -128,7 +130,7 @@ class World:
         """Run the supervisor, do each of `steps` at its second, and stop it at `until`."""
 
         async def live() -> None:
-            self.supervisor = Supervisor(self.config, self._parts())
+            self.supervisor = Supervisor(self.config, self._parts(), self.timing)
             loop = asyncio.get_running_loop()
             for second, action in steps:
                 loop.call_later(second, action)

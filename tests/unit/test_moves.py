@@ -17,15 +17,8 @@ from gateway.model import (
     Tunnel,
     TunnelStatus,
 )
-from gateway.policy.evidence import HANDSHAKE_EXPIRES, KEEPALIVE_SIZE, SILENT_AFTER, Pulse
-from gateway.policy.machine import (
-    BACKOFF_LAST,
-    PATIENCE,
-    PAUSE,
-    RETURN_AFTER,
-    backoff,
-    step,
-)
+from gateway.policy.evidence import KEEPALIVE_SIZE, Pulse
+from gateway.policy.moves import backoff, move
 from gateway.policy.states import (
     RESOLVER_FAILURES,
     Asking,
@@ -51,8 +44,10 @@ from gateway.policy.states import (
     Turn,
 )
 from gateway.policy.telling import is_healthy
+from gateway.policy.timing import Moment, Timing
 
 NOW = 1000.0
+TIMING = Timing()
 PEER = Peer("public", Endpoint(ip_address("198.51.100.1"), 51820), EVERYTHING)
 TUNNEL = Tunnel(Secret("private"), (ip_interface("10.0.0.2/32"),), (PEER,), fwmark=0xCA6C)
 SECOND = replace(TUNNEL, peers=(replace(PEER, endpoint=Endpoint(ip_address("::2"), 1)),))
@@ -79,7 +74,7 @@ STATES: dict[str, State] = {
         since=NOW,
         retry_at=NOW,
         built=True,
-        give_up_at=NOW + PATIENCE,
+        give_up_at=NOW + TIMING.patience,
     ),
     "connected": Connected(ONE, TUNNEL, since=NOW, pulse=ALIVE),
     "stopping": Stopping(since=1.0),
@@ -120,6 +115,11 @@ LEADS_ON = {
 """Where an event means something; every other pair leaves the state as it is."""
 
 
+def step(state: State, event: Event, now: float) -> State:
+    """Return what `event` leads to at `now`."""
+    return move(state, event, Moment(now, TIMING))
+
+
 def kind(state: State) -> str:
     """Return the name under which STATES has a state like `state`."""
     if isinstance(state, Connecting):
@@ -148,25 +148,29 @@ def test_only_a_handshake_on_the_new_interface_connects() -> None:
 def test_unanswered_data_means_silence_after_its_time() -> None:
     """Data sent without anything received goes back to connecting, not a moment early."""
     sent = step(STATES["connected"], Sampled(status(5.0, received=100, sent=1000)), NOW)
-    early = step(sent, Sampled(status(5.0, 100, 2000)), NOW + SILENT_AFTER - 0.1)
-    late = step(early, Sampled(status(5.0, 100, 3000)), NOW + SILENT_AFTER)
+    early = step(sent, Sampled(status(5.0, 100, 2000)), NOW + TIMING.silent_after - 0.1)
+    late = step(early, Sampled(status(5.0, 100, 3000)), NOW + TIMING.silent_after)
     assert kind(early) == "connected"
     assert isinstance(late, Connecting)
-    assert (late.built, late.reason, late.retry_at) == (False, Reason.SILENT, NOW + SILENT_AFTER)
+    assert (late.built, late.reason, late.retry_at) == (
+        False,
+        Reason.SILENT,
+        NOW + TIMING.silent_after,
+    )
 
 
 def test_an_answer_in_time_starts_the_count_again() -> None:
     """A byte received after the data proves that the server lives."""
     sent = step(STATES["connected"], Sampled(status(5.0, 100, 1000)), NOW)
-    answered = step(sent, Sampled(status(5.0, 132, 1000)), NOW + SILENT_AFTER - 1)
-    later = step(answered, Sampled(status(5.0, 132, 1032)), NOW + SILENT_AFTER + 20)
+    answered = step(sent, Sampled(status(5.0, 132, 1000)), NOW + TIMING.silent_after - 1)
+    later = step(answered, Sampled(status(5.0, 132, 1032)), NOW + TIMING.silent_after + 20)
     assert kind(later) == "connected"
 
 
 def test_keepalives_alone_prove_nothing() -> None:
     """A keepalive every 25 s that nobody answers is how an idle tunnel looks."""
     state, sent = STATES["connected"], 100
-    for seconds in range(0, int(HANDSHAKE_EXPIRES) - 15, 25):
+    for seconds in range(0, int(TIMING.handshake_expires) - 15, 25):
         sent += KEEPALIVE_SIZE
         state = step(state, Sampled(status(5.0, 100, sent)), NOW + seconds)
         assert kind(state) == "connected"
@@ -176,7 +180,7 @@ def test_an_expired_handshake_means_silence_only_with_keepalive() -> None:
     """Without keepalive an idle tunnel has no handshakes, and nothing is wrong with it."""
     quiet_peer = replace(PEER, persistent_keepalive=0)
     quiet = Connected(ONE, replace(TUNNEL, peers=(quiet_peer,)), since=NOW, pulse=ALIVE)
-    later = NOW + HANDSHAKE_EXPIRES
+    later = NOW + TIMING.handshake_expires
     assert kind(step(STATES["connected"], Sampled(status(5.0, 100, 100)), later)) == "unbuilt"
     assert kind(step(quiet, Sampled(status(5.0, 100, 100)), later)) == "connected"
 
@@ -197,13 +201,13 @@ def test_failures_wait_longer_each_round_up_to_a_limit() -> None:
         assert isinstance(state, Connecting)
         waits.append(state.retry_at - NOW)
     assert waits[:4] == [1.0, 2.0, 4.0, 8.0]
-    assert waits[-1] == BACKOFF_LAST == backoff(10_000, 0.5)
+    assert waits[-1] == TIMING.backoff_last == backoff(10_000, Moment(NOW, TIMING))
 
 
 def test_chance_spreads_attempts_by_a_quarter() -> None:
     """Gateways that lost the same server do not come back in step."""
-    assert backoff(1, 0.0) == 0.75
-    assert backoff(1, 0.999) == pytest.approx(1.25, abs=0.001)
+    assert backoff(1, Moment(NOW, TIMING, 0.0)) == 0.75
+    assert backoff(1, Moment(NOW, TIMING, 0.999)) == pytest.approx(1.25, abs=0.001)
 
 
 def test_attempts_are_counted_on_through_the_lock() -> None:
@@ -224,10 +228,10 @@ def test_a_busy_port_is_given_up_for_the_one_that_comes_with_the_failure() -> No
 def test_a_candidate_without_handshake_gives_way_to_the_next_at_once() -> None:
     """Within a round nobody waits longer than the patience for one handshake."""
     built = step(Connecting(TWO, TUNNEL, Reason.STARTING, NOW, NOW), Built(), NOW)
-    assert kind(step(built, Sampled(status()), NOW + PATIENCE - 0.1)) == "built"
-    after = step(built, Sampled(status()), NOW + PATIENCE)
+    assert kind(step(built, Sampled(status()), NOW + TIMING.patience - 0.1)) == "built"
+    after = step(built, Sampled(status()), NOW + TIMING.patience)
     assert isinstance(after, Connecting)
-    assert (after.tunnel, after.retry_at, after.since) == (SECOND, NOW + PATIENCE, NOW)
+    assert (after.tunnel, after.retry_at, after.since) == (SECOND, NOW + TIMING.patience, NOW)
 
 
 def test_the_last_candidate_of_a_round_keeps_trying_while_the_gateway_waits() -> None:
@@ -235,7 +239,7 @@ def test_the_last_candidate_of_a_round_keeps_trying_while_the_gateway_waits() ->
     last = Connecting(TWO.next(), SECOND, Reason.NO_HANDSHAKE, NOW, NOW)
     built = step(last, Built(), NOW)
     assert isinstance(built, Connecting)
-    assert built.give_up_at == NOW + PATIENCE + 1.0
+    assert built.give_up_at == NOW + TIMING.patience + 1.0
     again = step(built, Sampled(status()), built.give_up_at)
     assert isinstance(again, Connecting)
     assert (again.tunnel, again.turn.attempt) == (TUNNEL, 2)
@@ -244,21 +248,23 @@ def test_the_last_candidate_of_a_round_keeps_trying_while_the_gateway_waits() ->
 def test_a_silent_server_is_left_for_the_next_without_waiting() -> None:
     """The dead one does not get another chance first."""
     state = Connected(TWO, TUNNEL, NOW, replace(ALIVE, unanswered_at=NOW))
-    after = step(state, Sampled(status(5.0, 100, 500)), NOW + SILENT_AFTER)
+    after = step(state, Sampled(status(5.0, 100, 500)), NOW + TIMING.silent_after)
     assert isinstance(after, Connecting)
-    assert (after.tunnel, after.retry_at) == (SECOND, NOW + SILENT_AFTER)
+    assert (after.tunnel, after.retry_at) == (SECOND, NOW + TIMING.silent_after)
 
 
 def test_the_first_candidate_gets_another_chance_after_a_while() -> None:
     """A gateway does not stay for ever with the server that was meant as a spare."""
-    spare = Connected(TWO.next(), SECOND, NOW, replace(ALIVE, handshake_at=NOW + RETURN_AFTER))
+    spare = Connected(
+        TWO.next(), SECOND, NOW, replace(ALIVE, handshake_at=NOW + TIMING.return_after)
+    )
     seen = Sampled(status(5.0, 101, 100))
-    assert kind(step(spare, seen, NOW + RETURN_AFTER - 1)) == "connected"
-    after = step(spare, seen, NOW + RETURN_AFTER)
+    assert kind(step(spare, seen, NOW + TIMING.return_after - 1)) == "connected"
+    after = step(spare, seen, NOW + TIMING.return_after)
     assert isinstance(after, Connecting)
     assert (after.tunnel, after.reason) == (TUNNEL, Reason.RETURNING)
-    first = Connected(TWO, TUNNEL, NOW, replace(ALIVE, handshake_at=NOW + RETURN_AFTER))
-    assert kind(step(first, seen, NOW + RETURN_AFTER)) == "connected"
+    first = Connected(TWO, TUNNEL, NOW, replace(ALIVE, handshake_at=NOW + TIMING.return_after))
+    assert kind(step(first, seen, NOW + TIMING.return_after)) == "connected"
 
 
 def test_the_addresses_of_a_name_take_turns() -> None:
@@ -331,7 +337,7 @@ def test_an_interface_is_built_at_most_once_a_second(event: Event) -> None:
         if now == NOW + 3:
             state = step(state, EVENTS["handshake"], now)
     assert len(built_at) == 5
-    assert all(after - before >= PAUSE for before, after in pairwise(built_at))
+    assert all(after - before >= TIMING.rebuild_pause for before, after in pairwise(built_at))
 
 
 @pytest.mark.promise("P17")

@@ -16,16 +16,16 @@ endpoint's name, Connecting the encrypted flow, and Connected the tunnel and the
 So each arrow to the right opens only what the state before has earned, and each arrow to the left
 closes before anything is repaired.
 
-Candidates. The configuration lists one or more tunnels. They are tried in order, each with
-PATIENCE; after the last one the gateway waits, longer each time, while WireGuard itself goes on
-trying, and begins with the first. A name is looked up again each time its turn comes, and its
-addresses take turns, round by round. RETURN_AFTER a candidate other than the first has connected,
-the first gets another chance.
+Candidates. The configuration lists one or more tunnels. They are tried in order, each for
+`patience` seconds. After the last one the gateway waits, longer each time, while WireGuard itself
+goes on trying, and starts again with the first. A name is looked up each time its turn comes, and
+its addresses take turns, one in each round. A candidate other than the first stays connected for
+`return_after` seconds; then the first gets another chance.
 
-Politeness. An interface that is lost is built again at once, but never twice in PAUSE, whatever
-happens to it and to the way to the server. Failures are forgotten only when a connection has lasted
-STABLE_AFTER, so that rules which are refused again and again are not answered by a flood of
-handshakes. When the way to a server changes, waiting longer than PAUSE has no more point.
+Politeness. An interface that is lost is built again at once, but never twice in `rebuild_pause`,
+whatever happens to it and to the way to the server. Failures are forgotten only when a connection
+has lasted `stable_after` seconds, so that rules which are refused again and again do not cause a
+flood of handshakes. When the way to a server changes, there is no reason to wait longer.
 """
 
 from dataclasses import replace
@@ -54,51 +54,36 @@ from gateway.policy.states import (
     Stopping,
     Turn,
 )
-
-PATIENCE = 8.0
-"""Seconds that a candidate gets for its handshake: two tries, since WireGuard repeats after 5 s."""
-
-RETURN_AFTER = 1800.0
-"""Seconds after which the first candidate is tried again while another one is connected."""
-
-PAUSE = 1.0
-"""Seconds from one building of the interface to the next, at least."""
-
-STABLE_AFTER = 10.0
-"""Seconds of being connected after which the failures before are forgotten."""
-
-BACKOFF_FIRST = 1.0
-BACKOFF_LAST = 60.0
-"""Seconds between two rounds of attempts: doubled from the first to the last."""
+from gateway.policy.timing import Moment
 
 
-def backoff(rounds: int, chance: float) -> float:
-    """Return the seconds to wait after `rounds` rounds failed; `chance` in [0, 1) spreads them.
+def backoff(rounds: int, moment: Moment) -> float:
+    """Return the seconds to wait after `rounds` rounds failed.
 
-    The spread of a quarter to either side keeps gateways apart that lost the same server.
+    Chance spreads them by a quarter to either side, so that gateways which lost the same server do
+    not come back in step.
     """
-    full = min(BACKOFF_LAST, BACKOFF_FIRST * 2.0 ** min(rounds - 1, 10))
-    return full * (0.75 + chance / 2)
+    timing = moment.timing
+    full = min(timing.backoff_last, timing.backoff_first * 2.0 ** min(rounds - 1, 10))
+    return full * (0.75 + moment.chance / 2)
 
 
-def step(state: State, event: Event, now: float, chance: float = 0.5) -> State:
-    """Return the state that `event`, at `now`, leads to; the same state where it means nothing.
-
-    `chance` is a random number in [0, 1).
-    """
+def move(state: State, event: Event, moment: Moment) -> State:
+    """Return the state that `event` leads to; the same state where it means nothing."""
+    now = moment.now
     if isinstance(event, Stop) or isinstance(state, Stopping):
         return state if isinstance(state, Stopping) else Stopping(since=now)
     if isinstance(event, Refused):
-        return _refused(state, event, now, chance)
+        return _refused(state, event, moment)
     match state:
         case Locked():
             return _from_locked(state, event, now)
         case Resolving():
-            return _from_resolving(state, event, now, chance)
+            return _from_resolving(state, event, moment)
         case Connecting():
-            return _from_connecting(state, event, now, chance)
+            return _from_connecting(state, event, moment)
         case Connected():
-            return _from_connected(state, event, now)
+            return _from_connected(state, event, moment)
 
 
 def _take(turn: Turn, reason: Reason, since: float, retry_at: float, detail: str = "") -> State:
@@ -108,13 +93,14 @@ def _take(turn: Turn, reason: Reason, since: float, retry_at: float, detail: str
     return Connecting(turn, turn.candidate.resolved({}), reason, since, retry_at, detail=detail)
 
 
-def _refused(state: State, event: Refused, now: float, chance: float) -> State:
+def _refused(state: State, event: Refused, moment: Moment) -> State:
+    now = moment.now
     attempt = 1
     if isinstance(state, Locked):
         attempt = state.attempt + 1
     elif isinstance(state, Resolving | Connecting | Connected):
         attempt = state.turn.attempt + 1
-    return Locked(Reason.FIREWALL, now, now + backoff(attempt, chance), attempt, event.detail)
+    return Locked(Reason.FIREWALL, now, now + backoff(attempt, moment), attempt, event.detail)
 
 
 def _from_locked(state: Locked, event: Event, now: float) -> State:
@@ -123,7 +109,8 @@ def _from_locked(state: Locked, event: Event, now: float) -> State:
     return state
 
 
-def _from_resolving(state: Resolving, event: Event, now: float, chance: float) -> State:
+def _from_resolving(state: Resolving, event: Event, moment: Moment) -> State:
+    now = moment.now
     match event:
         case Asking():
             return replace(state, query=event.query)
@@ -131,19 +118,20 @@ def _from_resolving(state: Resolving, event: Event, now: float, chance: float) -
             tunnel = event.tunnels[(state.turn.rounds - 1) % len(event.tunnels)]
             return Connecting(state.turn, tunnel, state.reason, state.since, retry_at=now)
         case Failed():
-            retry_at = now + _wait(state.turn, chance)
+            retry_at = now + _wait(state.turn, moment)
             return _after_failure(state, Reason.NOT_RESOLVED, event, now, retry_at)
         case Moved() if state.query is None:
-            return replace(state, retry_at=min(state.retry_at, _soonest(state.turn, now)))
+            return replace(state, retry_at=min(state.retry_at, _soonest(state.turn, moment)))
         case _:
             return state
 
 
-def _from_connecting(state: Connecting, event: Event, now: float, chance: float) -> State:
+def _from_connecting(state: Connecting, event: Event, moment: Moment) -> State:
+    now = moment.now
     match event:
         case Built() if not state.built:
             reason = state.reason if state.reason is Reason.SILENT else Reason.NO_HANDSHAKE
-            give_up_at = now + PATIENCE + _wait(state.turn, chance)
+            give_up_at = now + moment.timing.patience + _wait(state.turn, moment)
             return replace(
                 state,
                 turn=replace(state.turn, tried_at=now),
@@ -154,28 +142,28 @@ def _from_connecting(state: Connecting, event: Event, now: float, chance: float)
                 pulse=Pulse(),
             )
         case Failed():
-            retry_at = now + _wait(state.turn, chance)
+            retry_at = now + _wait(state.turn, moment)
             return _after_failure(state, Reason.NOT_BUILT, event, now, retry_at)
         case Lost():
-            return _rebuilding(state, event, now)
+            return _rebuilding(state, event, moment)
         case Moved():
-            soonest = _soonest(state.turn, now)
+            soonest = _soonest(state.turn, moment)
             retry_at = soonest if state.built else min(state.retry_at, soonest)
             return replace(state, built=False, retry_at=retry_at, detail=event.detail)
         case Sampled() if state.built:
-            return _sampled_while_connecting(state, event.status, now)
+            return _sampled_while_connecting(state, event.status, moment)
         case _:
             return state
 
 
-def _wait(turn: Turn, chance: float) -> float:
+def _wait(turn: Turn, moment: Moment) -> float:
     """Return the seconds to wait when the candidate of `turn` fails: none within a round."""
-    return backoff(turn.rounds, chance) if turn.is_last else 0.0
+    return backoff(turn.rounds, moment) if turn.is_last else 0.0
 
 
-def _soonest(turn: Turn, now: float) -> float:
+def _soonest(turn: Turn, moment: Moment) -> float:
     """Return when the next attempt may begin, however much there is to try."""
-    return max(now, turn.tried_at + PAUSE)
+    return max(moment.now, turn.tried_at + moment.timing.rebuild_pause)
 
 
 def _after_failure(
@@ -188,9 +176,10 @@ def _after_failure(
     return _take(turn.next(), reason, state.since, retry_at, event.detail)
 
 
-def _sampled_while_connecting(state: Connecting, status: TunnelStatus, now: float) -> State:
+def _sampled_while_connecting(state: Connecting, status: TunnelStatus, moment: Moment) -> State:
+    now = moment.now
     if change := foreign_change(state.tunnel, status):
-        return _rebuilding(state, Lost(change), now)
+        return _rebuilding(state, Lost(change), moment)
     pulse = state.pulse.after(status, now, _keepalive(state.tunnel))
     if pulse.handshake_at is not None:
         return Connected(state.turn, state.tunnel, now, replace(pulse, unanswered_at=None))
@@ -199,17 +188,18 @@ def _sampled_while_connecting(state: Connecting, status: TunnelStatus, now: floa
     return replace(state, pulse=pulse)
 
 
-def _from_connected(state: Connected, event: Event, now: float) -> State:
+def _from_connected(state: Connected, event: Event, moment: Moment) -> State:
+    now = moment.now
     match event:
         case Lost():
-            return _rebuilding(state, event, now)
+            return _rebuilding(state, event, moment)
         case Moved():
-            retry_at = _soonest(state.turn, now)
+            retry_at = _soonest(state.turn, moment)
             return Connecting(
                 state.turn, state.tunnel, Reason.MOVED, now, retry_at, detail=event.detail
             )
         case Sampled():
-            return _sampled_while_connected(state, event.status, now)
+            return _sampled_while_connected(state, event.status, moment)
         case Probed():
             failures = 0 if event.answered else state.resolver_failures + 1
             since = state.resolver_failing_at if failures > 1 else now * failures
@@ -218,17 +208,18 @@ def _from_connected(state: Connected, event: Event, now: float) -> State:
             return state
 
 
-def _sampled_while_connected(state: Connected, status: TunnelStatus, now: float) -> State:
+def _sampled_while_connected(state: Connected, status: TunnelStatus, moment: Moment) -> State:
+    now = moment.now
     if change := foreign_change(state.tunnel, status):
-        return _rebuilding(state, Lost(change), now)
+        return _rebuilding(state, Lost(change), moment)
     keepalive = _keepalive(state.tunnel)
     pulse = state.pulse.after(status, now, keepalive)
     turn = state.turn
-    if now - state.since >= STABLE_AFTER:
+    if now - state.since >= moment.timing.stable_after:
         turn = replace(turn, attempt=0)
-    if pulse.is_silent(now, keepalive=keepalive > 0):
+    if pulse.is_silent(moment, keepalive=keepalive > 0):
         return _take(turn.next(), Reason.SILENT, now, now)
-    if turn.position and now - state.since >= RETURN_AFTER:
+    if turn.position and now - state.since >= moment.timing.return_after:
         return _take(replace(turn, position=0), Reason.RETURNING, now, now)
     return replace(state, turn=turn, pulse=pulse)
 
@@ -238,13 +229,13 @@ def _keepalive(tunnel: Tunnel) -> int:
     return min((p.persistent_keepalive for p in tunnel.peers if p.persistent_keepalive), default=0)
 
 
-def _rebuilding(state: Connecting | Connected, lost: Lost, now: float) -> Connecting:
+def _rebuilding(state: Connecting | Connected, lost: Lost, moment: Moment) -> Connecting:
     """Return the state in which the interface for the same tunnel is built again."""
     return Connecting(
         state.turn,
         state.tunnel,
         Reason.INTERFACE_LOST,
-        since=now if isinstance(state, Connected) else state.since,
-        retry_at=_soonest(state.turn, now),
+        since=moment.now if isinstance(state, Connected) else state.since,
+        retry_at=_soonest(state.turn, moment),
         detail=lost.detail,
     )
