@@ -7,7 +7,7 @@ import structlog
 
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
-from gateway.daemon.setback import Setback
+from gateway.policy.retry import Setback
 from gateway.policy.states import Connected, Reason, State, Stopping
 from gateway.policy.telling import detail, endpoint, name, reason, status_of
 

@@ -31,26 +31,28 @@ flood of handshakes. When the way to a server changes, there is no reason to wai
 from dataclasses import replace
 
 from gateway.model import Tunnel, TunnelStatus
-from gateway.policy.evidence import Pulse, foreign_change
-from gateway.policy.states import (
+from gateway.policy.events import (
     Asking,
     Begin,
     Built,
-    Connected,
-    Connecting,
     Event,
     Failed,
-    Locked,
     Lost,
     Moved,
     Probed,
-    Reason,
     Refused,
     Resolved,
-    Resolving,
     Sampled,
-    State,
     Stop,
+)
+from gateway.policy.evidence import Pulse, foreign_change
+from gateway.policy.states import (
+    Connected,
+    Connecting,
+    Locked,
+    Reason,
+    Resolving,
+    State,
     Stopping,
     Turn,
 )
@@ -200,7 +202,7 @@ def _from_connected(state: Connected, event: Event, moment: Moment) -> State:
             )
         case Sampled():
             return _sampled_while_connected(state, event.status, moment)
-        case Probed():
+        case Probed() if event.answered is not None:
             failures = 0 if event.answered else state.resolver_failures + 1
             since = state.resolver_failing_at if failures > 1 else now * failures
             return replace(state, resolver_failures=failures, resolver_failing_at=since)

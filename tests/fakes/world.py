@@ -6,7 +6,7 @@ Every call to a part is a line in one transcript, in order, and any of them can 
 import asyncio
 import random
 import selectors
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -80,10 +80,11 @@ class _Loop(asyncio.SelectorEventLoop):
 class World:
     """What the supervisor meets, and what a test does to it.
 
-    `alive` are the servers that answer, by address; `fails` says what the next calls of a part
-    raise; `building` is how many seconds the interface takes; `loss` is the share of packets lost
-    each way; `kept_down` are links that stay down; `breaks_at` makes the call of that number fail,
-    with `breaks_with` as its errno. `transcript` has every call.
+    `alive` are the servers that answer, by address; `others` run in the supervisor's task group;
+    `fails` says what the next calls of a part raise; `building` is how many seconds the interface
+    takes; `loss` is the share of packets lost each way; `kept_down` are links that stay down;
+    `breaks_at` makes the call of that number fail, with `breaks_with` as its errno. `transcript`
+    has every call.
     """
 
     def __init__(self, config: Config) -> None:
@@ -111,6 +112,7 @@ class World:
         self.tunnel = _Tunnel(self)
         self.network = _Network(self)
         self.supervisor: Supervisor
+        self.others: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
 
     def note(self, what: str, detail: str = "") -> None:
         """Note a call to what never raises."""
@@ -135,7 +137,7 @@ class World:
             for second, action in steps:
                 loop.call_later(second, action)
             loop.call_later(until, self.supervisor.stop)
-            await self.supervisor.run()
+            await self.supervisor.run(**{name: run() for name, run in self.others.items()})
 
         with asyncio.Runner(loop_factory=lambda: _Loop(self.clock)) as runner:
             runner.run(live())
@@ -180,6 +182,8 @@ class World:
 
     async def _probe(self, probe: Probe) -> bool:
         self.note("probe", str(probe.address))
+        if planned := self.fails.get("probe"):
+            raise planned.pop() or RuntimeError
         for _ in range(probing.TRIES):
             self.tunnel.asked += 1
             if self.resolver_answers and self.tunnel.is_alive and self.arrives() and self.arrives():

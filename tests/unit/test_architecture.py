@@ -36,7 +36,10 @@ ONLY_IMPORTER = {
     "subprocess": {"gateway/system/process.py"},
     "structlog": {
         "gateway/daemon/main.py",
-        "gateway/daemon/workers.py",
+        "gateway/daemon/ending.py",
+        "gateway/daemon/names.py",
+        "gateway/daemon/patience.py",
+        "gateway/daemon/producers.py",
         "gateway/daemon/enforcement.py",
         "gateway/services/hooks.py",
         "gateway/cli.py",
@@ -57,8 +60,6 @@ TOP = {"__init__", "__main__", "cli", "model", "errors", "log"}
 LINES = 300
 LONG = {
     "gateway/daemon/enforcement.py",
-    "gateway/daemon/loop.py",
-    "gateway/daemon/main.py",
     "gateway/firewall/nft/guard.py",
     "gateway/firewall/xtables/tables.py",
     "gateway/model.py",

@@ -17,29 +17,31 @@ from gateway.model import (
     Tunnel,
     TunnelStatus,
 )
+from gateway.policy.events import (
+    Asking,
+    Begin,
+    Built,
+    Event,
+    Failed,
+    Lost,
+    Moved,
+    Probed,
+    Refused,
+    Resolved,
+    Sampled,
+    Stop,
+)
 from gateway.policy.evidence import KEEPALIVE_SIZE, Pulse
 from gateway.policy.moves import backoff, move
 from gateway.policy.states import (
     RESOLVER_FAILURES,
-    Asking,
-    Begin,
-    Built,
     Connected,
     Connecting,
-    Event,
-    Failed,
     Locked,
-    Lost,
-    Moved,
-    Probed,
     Query,
     Reason,
-    Refused,
-    Resolved,
     Resolving,
-    Sampled,
     State,
-    Stop,
     Stopping,
     Turn,
 )

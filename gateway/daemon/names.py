@@ -1,0 +1,69 @@
+"""The resolver file: without it names do not resolve, but nothing leaks."""
+
+import asyncio
+import errno
+from contextlib import suppress
+
+import structlog
+
+from gateway.daemon.ports import Parts
+from gateway.errors import KernelError, NetworkError, is_shortage
+from gateway.model import Config, Tunnel
+from gateway.policy.dns import resolvers_of
+from gateway.system.aside import Aside
+from gateway.system.given import Given
+
+OWN_RESOLVER = "mount a file of your own at /etc/resolv.conf, here and in the workloads"
+"""What helps where the file cannot be written, such as Docker's with a read-only root."""
+
+TAKE_ATTEMPTS = 10
+TAKE_PAUSE = 0.25
+"""How often the given resolvers are looked for while a shortage or a workload prevents reading
+them, and the seconds between two attempts."""
+
+
+class Names:
+    """Writes the file, and logs when that begins or ceases to fail."""
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self._config = config
+        self._parts = parts
+        self._log = structlog.get_logger()
+        self._failed = False
+
+    async def write(self, tunnel: Tunnel) -> str:
+        """Write the resolvers of `tunnel`; return why names will not resolve, empty if they do."""
+        try:
+            await self._parts.write_resolver(resolvers_of(tunnel, self._config))
+        except (KernelError, OSError) as err:
+            if not self._failed:
+                self._log.warning("names will not resolve", problem=str(err), remedy=OWN_RESOLVER)
+            self._failed = True
+            return f"names do not resolve: {err}; {OWN_RESOLVER}"
+        if self._failed:
+            self._log.info("names resolve again")
+        self._failed = False
+        return ""
+
+
+async def take_resolvers(given: Given, config: Config, files: Aside, *, first: bool) -> None:
+    """Find the resolvers that the container was given, and seal them in the file that named them.
+
+    At once, before any workload can write to it. `first` says that no gateway has had the namespace
+    before. Whether the file can be written at all is reported with the tunnel's resolvers.
+    """
+
+    def take() -> None:
+        given.take(config.tunnels[0].private_key, first=first)
+
+    for _ in range(TAKE_ATTEMPTS):
+        try:
+            await files.run(take)
+        except NetworkError as err:
+            if not is_shortage(err) and err.errno != errno.EBUSY:
+                break
+            await asyncio.sleep(TAKE_PAUSE)
+        else:
+            break
+    with suppress(NetworkError):
+        await files.run(lambda: given.write(resolvers_of(config.tunnels[0], config)))

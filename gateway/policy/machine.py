@@ -1,0 +1,194 @@
+"""What happens next: an event leads to a situation, and to actions as data.
+
+`step` is pure, like everything here: no I/O, no clock, no chance. It lets the connection move
+(`gateway.policy.moves`) and then says what is due: comparing the kernel with what was put there,
+looking a name up, building the interface, reading its counters, sending a probe. The loop
+(`gateway.daemon.loop`) puts the rules of the new state into force before it does any of it.
+
+Work that takes time reports by an event. It never runs twice at once, and it is cut off when the
+state that it belongs to is left, so that no result of a former state counts for the present one.
+While a name is looked up or the interface is built, the namespace is not looked at: its routes are
+between two states. What the kernel reports meanwhile is looked at afterwards.
+"""
+
+from dataclasses import replace
+
+from gateway.model import Facts, Tunnel
+from gateway.policy.actions import (
+    Abandon,
+    Action,
+    Work,
+)
+from gateway.policy.agenda import due
+from gateway.policy.events import (
+    Asking,
+    Begin,
+    Built,
+    Changed,
+    Event,
+    Failed,
+    Looked,
+    Lost,
+    Moved,
+    Probed,
+    Refused,
+    Resolved,
+    Sampled,
+    Verified,
+    Wrote,
+)
+from gateway.policy.moves import move
+from gateway.policy.routing import fitted
+from gateway.policy.situation import LONG_AGO, Situation
+from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
+from gateway.policy.timing import Moment
+from gateway.policy.ways import has_moved, shared_addresses, uplink_to, ways
+
+TWO_ADDRESSES = (
+    "give the container's network another subnet, or take the address that your provider gave you"
+)
+"""What helps where an uplink has the tunnel's address: no rule could tell the two apart (P11)."""
+
+REPORTS: dict[type[Event], Work] = {
+    Asking: Work.CONNECT,
+    Resolved: Work.CONNECT,
+    Built: Work.CONNECT,
+    Failed: Work.CONNECT,
+    Sampled: Work.SAMPLE,
+    Lost: Work.SAMPLE,
+    Probed: Work.PROBE,
+    Wrote: Work.NAMES,
+}
+"""The event that each kind of work ends with."""
+
+
+def step(
+    situation: Situation, event: Event, moment: Moment
+) -> tuple[Situation, tuple[Action, ...]]:
+    """Return the situation that `event` leads to, and what is to be done in it, in order."""
+    noted = _noted(situation, event, moment)
+    state = _next_state(noted, event, moment)
+    if isinstance(event, Looked) and state is not noted.state:
+        noted = replace(noted, tried=noted.facts)
+    after = noted if state is noted.state else replace(noted, state=state)
+    after = _entered(after, situation.state, moment)
+    abandoned: tuple[Action, ...] = ()
+    # A failure may be one of the loop's own, while the work that would report it still goes on.
+    still = situation.under_way if isinstance(event, Failed | Lost) else noted.under_way
+    if still and not _is_same_work(situation.state, state):
+        after, abandoned = replace(after, under_way=frozenset()), (Abandon(),)
+    after, actions = due(after, moment)
+    return after, (*abandoned, *actions)
+
+
+def interrupted(situation: Situation) -> Situation:
+    """Return the situation after a shortage: all work was cut off and starts again later.
+
+    What the kernel holds is uncertain, so it is compared first. A question that was cut off has no
+    answer to wait for: its hole closes.
+    """
+    state = situation.state
+    if isinstance(state, Resolving):
+        state = replace(state, query=None)
+    return replace(
+        situation, state=state, under_way=frozenset(), verify_at=LONG_AGO, sample_at=LONG_AGO
+    )
+
+
+def stricter(state: State, problem: str) -> Event:
+    """Return the event for `problem`: something that `state` needs could not be done."""
+    match state:
+        case Locked() | Stopping():
+            return Refused(problem)
+        case Resolving() | Connecting():
+            return Failed(problem)
+        case Connected():
+            return Lost(problem)
+
+
+def _noted(situation: Situation, event: Event, moment: Moment) -> Situation:
+    """Return `situation` with what `event` says of the gateway's own work."""
+    now, timing = moment.now, moment.timing
+    if reported := REPORTS.get(type(event)):
+        situation = replace(situation, under_way=situation.under_way - {reported})
+    match event:
+        case Changed():
+            verify_at = min(situation.verify_at, situation.verified_at + timing.verify_again)
+            situation = replace(situation, changed=True, verify_at=verify_at, sample_at=now)
+        case Looked():
+            tried = event.facts if situation.is_connecting else situation.tried
+            situation = replace(situation, facts=event.facts, tried=tried)
+        case Verified():
+            pause = timing.verify_again if event.drifted else timing.verify_every
+            situation = replace(situation, verified_at=now, verify_at=now + pause)
+        case Built():
+            problem = event.names_problem
+            situation = replace(situation, names_problem=problem, names_tried_at=now)
+        case Wrote():
+            situation = replace(situation, names_problem=event.problem)
+        case _:
+            pass
+    return situation
+
+
+def _next_state(situation: Situation, event: Event, moment: Moment) -> State:
+    state, facts = situation.state, situation.facts
+    match event:
+        case Looked():
+            return _looked(situation, moment)
+        case Sampled() if isinstance(state, Connecting | Connected):
+            if shared := shared_addresses(state.tunnel, facts):
+                problem = f"the tunnel's address is an uplink's too: {shared}"
+                return move(state, Lost(problem), moment)
+    return move(state, event, moment)
+
+
+def _looked(situation: Situation, moment: Moment) -> State:
+    """Return the state after the namespace was looked at: a way may have changed, or be there."""
+    state, facts, former = situation.state, situation.facts, situation.tried
+    match state:
+        case Locked() if moment.now >= state.retry_at:
+            candidates = tuple(fitted(t, facts) for t in situation.config.tunnels)
+            return move(state, Begin(candidates), moment)
+        case Resolving() if not situation.is_connecting and former != facts:
+            return move(state, Moved(""), moment)
+        case Connecting() | Connected():
+            if not situation.is_connecting and has_moved(state.tunnel, former, facts):
+                return move(state, Moved(ways(state.tunnel, facts)), moment)
+        case _:
+            pass
+    return state
+
+
+def _entered(situation: Situation, former: State, moment: Moment) -> Situation:
+    """Return `situation` with what begins with its state, if that is not `former`."""
+    state, now, timing = situation.state, moment.now, moment.timing
+    if isinstance(state, Connected) and not isinstance(former, Connected):
+        return replace(situation, sample_at=now + timing.heartbeat, probed_at=LONG_AGO)
+    is_new = isinstance(former, Connecting) and not former.built
+    if isinstance(state, Connecting) and state.built and is_new:
+        return replace(situation, sample_at=now + timing.eager)
+    return situation
+
+
+def _is_same_work(former: State, state: State) -> bool:
+    """Return whether work for `former` counts in `state` too."""
+    match former, state:
+        case (Resolving(), Resolving()):
+            return former.turn == state.turn
+        case (Connecting(), Connecting()):
+            return former.turn == state.turn and former.built == state.built
+        case (Connected(), Connected()):
+            return True
+        case _:
+            return False
+
+
+def obstacle(tunnel: Tunnel, facts: Facts) -> str:
+    """Return why no interface for `tunnel` is built in a namespace like `facts`; empty if it is."""
+    for endpoint in tunnel.endpoints:
+        if uplink_to(endpoint.address, facts) is None:
+            return f"no uplink has a route to the endpoint: {endpoint}"
+    if shared := shared_addresses(tunnel, facts):
+        return f"the tunnel's address is an uplink's too; {TWO_ADDRESSES}: {shared}"
+    return ""
