@@ -82,9 +82,9 @@ class World:
 
     `alive` are the servers that answer, by address; `others` run in the supervisor's task group;
     `fails` says what the next calls of a part raise; `building` is how many seconds the interface
-    takes; `loss` is the share of packets lost each way; `kept_down` are links that stay down;
-    `breaks_at` makes the call of that number fail, with `breaks_with` as its errno. `transcript`
-    has every call.
+    takes, `looking_up` how many the answer to a name; `loss` is the share of packets lost each way;
+    `kept_down` are links that stay down; `breaks_at` makes the call of that number fail, with
+    `breaks_with` as its errno. `transcript` has every call.
     """
 
     def __init__(self, config: Config) -> None:
@@ -97,6 +97,7 @@ class World:
         self.resolver_answers = True
         self.traffic = True
         self.building = 0.05
+        self.looking_up = 0.5
         self.loss = 0.0
         self._chance = random.Random(20)  # noqa: S311 - the same losses in each run
         self.fails: dict[str, list[BaseException | None]] = {}
@@ -333,7 +334,7 @@ class _Tunnel(FakeTunnel):
 
 
 class _Resolver:
-    """Answers from `names`, in half a second."""
+    """Answers from `names`, in `looking_up` seconds."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -345,7 +346,7 @@ class _Resolver:
 
     async def ask(self, names: tuple[str, ...]) -> dict[str, tuple[Address, ...]]:
         self._world.call("ask", " ".join(names))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(self._world.looking_up)
         self._known |= {
             name: self._world.names[name] for name in names if name in self._world.names
         }

@@ -649,3 +649,23 @@ def test_a_stop_is_heard_that_comes_before_the_building_has_begun() -> None:
     ended = world.clock.now - world.since(0)
     assert ended < 3
     assert world.firewall.summary == "closed"
+
+
+@pytest.mark.parametrize("part", ["up", "ask"])
+def test_work_that_takes_too_long_has_failed_after_eight_seconds(part: str) -> None:
+    """The look-up and the building of the interface; health is published all the time."""
+    world = World(BY_NAME if part == "ask" else ONE)
+    world.alive.add(FIRST)
+
+    async def never(*_: object) -> None:
+        await asyncio.sleep(3600)
+
+    if part == "ask":
+        world.names["vpn.example"] = (ip_address(FIRST),)
+        world.looking_up = 3600.0
+    else:
+        world.tunnel.up = never  # type: ignore[method-assign]
+    world.run(until=11)
+    assert "not done after 8 s" not in world.at(7.9).detail
+    assert "not done after 8 s" in world.at(8.9).detail
+    assert all(after.at - before.at <= 1.1 for before, after in pairwise(world.told))
