@@ -1,110 +1,116 @@
-"""The one loop: wait for an event, ask the machine what it means, enforce that, tell it."""
+"""The one loop: get an event, step, put the rules into force, start the actions, publish.
+
+Everything that can wait runs in tasks of one task group, and reports by events: the clock and the
+kernel's reports (`producers`), the jobs (`jobs`, `workers`), and what the composition root adds. An
+unexpected error in any of them cancels the loop, which closes the namespace on its way out.
+"""
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
 import structlog
 
+from gateway.daemon.ending import clear_away, end_closed
 from gateway.daemon.enforcement import Enforcement
+from gateway.daemon.inbox import Inbox
+from gateway.daemon.jobs import Jobs, together
+from gateway.daemon.names import Names
 from gateway.daemon.ports import Parts
-from gateway.daemon.prober import Prober
+from gateway.daemon.producers import KernelReports, LostErrors, Timer
 from gateway.daemon.reporter import Reporter
-from gateway.daemon.setback import Setbacks, end_closed
-from gateway.daemon.workers import Connector
-from gateway.errors import FirewallError, GatewayError, KernelError, TunnelError, is_shortage
-from gateway.model import INTERFACE, Config, Facts, TunnelStatus
-from gateway.policy.link import fitted
-from gateway.policy.machine import step
-from gateway.policy.states import (
-    Asking,
-    Begin,
-    Connected,
-    Connecting,
-    Event,
-    Failed,
-    Locked,
-    Lost,
-    Moved,
-    Refused,
-    Resolving,
-    Sampled,
-    State,
-    Stop,
-    Stopping,
+from gateway.daemon.setback import Setbacks
+from gateway.daemon.workers import Workers
+from gateway.errors import FirewallError, KernelError, is_shortage
+from gateway.model import Config, Tunnel
+from gateway.policy.actions import (
+    Abandon,
+    Action,
+    Ask,
+    Build,
+    LookAround,
+    LookUp,
+    Sample,
+    SendProbe,
+    Verify,
+    Work,
+    WriteNames,
 )
-from gateway.policy.ways import has_moved, shared_addresses, ways
+from gateway.policy.agenda import wake_at
+from gateway.policy.events import Event, Failed, Looked, Refused, Stop, Troubled, Verified
+from gateway.policy.machine import interrupted, obstacle, step, stricter
+from gateway.policy.situation import Situation
+from gateway.policy.states import Locked, State, Stopping
+from gateway.policy.timing import Moment, Timing
 
-HEARTBEAT = 1.0
-"""Seconds that the loop waits at most: how often a connected tunnel is looked at, and told of."""
-
-EAGER = 0.02
-EAGER_FOR = 2.0
-"""Seconds between two looks at a tunnel that was just built, and for how long."""
-
-VERIFY_EVERY = 3.0
-VERIFY_AGAIN = 1.0
-"""Seconds between two comparisons of the kernel with what is wanted.
-
-Less where they differed, or where the kernel tells of a change, which it does not for rules.
-"""
-
-SETTLE = 0.02
-"""Seconds that kernel events get to come together before the namespace is looked at again."""
+KERNEL = (KernelError, OSError, MemoryError)
+"""What the kernel, or a library in front of it, raises."""
 
 
 class Supervisor:
-    """Keeps the namespace in the state that the machine says, until it is told to stop."""
+    """Keeps the namespace in the state that the machine says, until it is stopped."""
 
-    def __init__(self, config: Config, parts: Parts) -> None:
-        self._config = config
+    def __init__(self, config: Config, parts: Parts, timing: Timing) -> None:
         self._parts = parts
+        self._timing = timing
         self._log = structlog.get_logger()
         self._kernel = Enforcement(
             config, parts.firewall, parts.guard, parts.network, parts.reserve
         )
-        self._connector = Connector(config, parts, self._kernel)
+        self._workers = Workers(parts, Names(parts), timing)
         self._reporter = Reporter(parts, self._kernel)
-        self._setbacks = Setbacks(parts.clock)
-        self._state: State = Locked(since=parts.clock())
+        self._setbacks = Setbacks()
+        self._situation = Situation(config, Locked(since=parts.clock()))
+        self._inbox = Inbox()
+        self._timer = Timer(self._inbox, parts.clock)
+        self._reports = KernelReports(self._inbox, timing.settle)
+        self._jobs: Jobs
+        # The state that the kernel is in, where it is not ours yet.
         self._left: State | None = None
+        # Why the closed rules have to be put into force, where the kernel did not take them.
         self._refusal = ""
-        self._woken = asyncio.Event()
-        self._prober = Prober(config, parts, self._woken.set)
-        self._asked_to_stop = False
-        self._kernel_changed = False
-        self._sampling: asyncio.Future[TunnelStatus] | None = None
-        self._verify_at = 0.0
-        self._verified_at = 0.0
-        self._tried = Facts()
+        # The stricter state that an error led to, until it is in force.
+        self._falling: Event | None = None
 
     def stop(self) -> None:
         """Ask the loop to end; to be called on the loop."""
-        self._asked_to_stop = True
-        self._connector.stop()
-        if self._sampling is not None:
-            self._sampling.cancel()
-        self._woken.set()
+        self._inbox.note(Stop())
 
     def kernel_changed(self) -> None:
         """Say that links, addresses, routes or rules may have changed; to be called on the loop."""
-        self._kernel_changed = True
-        self._woken.set()
+        self._reports.changed()
 
-    async def run(self) -> None:
-        """Connect, stay connected, and return once stopped and closed.
+    async def run(self, **others: Coroutine[Any, Any, None]) -> None:
+        """Connect, stay connected, and return once stopped and closed; `others` run as well.
 
-        Raises NotClosedError when the closed ruleset could not be put into force in CLOSING_TIME;
-        every link but loopback is down then, or the message names those that are not. Whatever
-        else is raised, the closed ruleset is in force.
+        Raises NotClosedError when the closed ruleset could not be put into force in time
+        (`Timing.closing_time`); every link but loopback is down then, or the message names those
+        that are not. Whatever else is raised, by `others` too, the closed ruleset is in force.
         """
+        lost = LostErrors()
+        asyncio.get_running_loop().set_exception_handler(lost.handle)
+        producers = {
+            "clock": self._timer.run(),
+            "kernel reports": self._reports.run(),
+            "lost errors": lost.run(),
+            **others,
+        }
+        await together(self._live, producers)
+
+    async def _live(self, group: asyncio.TaskGroup) -> None:
+        """Follow events until one stops the gateway, then end closed, whatever is raised."""
+        self._jobs = Jobs(group, self._inbox)
         try:
+            self._timer.set(self._parts.clock())
             while not isinstance(self._state, Stopping):
                 self._publish()
-                await self._turn()
+                self._turn(await self._inbox.get())
+                self._set_timer()
         except BaseException:
+            self._jobs.abandon()
             await self._end_closed()
             raise
         self._publish()
@@ -112,287 +118,181 @@ class Supervisor:
             if self._left is not None or self._refusal:
                 await self._end_closed()
         finally:
+            self._jobs.abandon()
+            await self._jobs.ended(self._timing.closing_time)
             with self._parts.reserve():  # there is nothing later to keep it for
-                await asyncio.gather(self._clear_away(), self._parts.hooks.finish())
+                await asyncio.gather(clear_away(self._parts), self._parts.hooks.finish())
 
-    async def _turn(self) -> None:
-        """Wait for one event, and follow it; a failure leads to a stricter state.
+    def _turn(self, event: Event) -> None:
+        """Follow `event` and what comes of it; a failure leads to a stricter state.
 
-        A shortage leads to no other state: the kernel has refused nothing, and what is in force is
-        what was read back last. Health is red until the kernel can be asked again.
+        After a shortage the next attempt is waited for: see `gateway.policy.retry`.
         """
-        try:
-            await self._wait_for_retry()
-            if not self._catch_up():
-                return
-            self._meet(await self._next_event())
-            self._keep()
-        except (KernelError, OSError, MemoryError) as err:
-            self._take(err)
-        else:
+        events = deque([event])
+        setback = self._setbacks.current
+        if setback is not None and not setback.lets_pass(event, self._parts.clock()):
+            return
+        if self._refusal and not isinstance(event, Stop):
+            self._falling = Refused(self._refusal)
+            events.appendleft(self._falling)
+        while events:
+            try:
+                event = events.popleft()
+                events.extend(self._follow(event))
+            except KERNEL as err:
+                answer = self._answer_to(err)
+                if answer is None:
+                    self._interrupt(err, event)
+                    return
+                events = deque([answer])
+        if setback is not None and setback.is_over(self._situation.under_way):
             self._setbacks.end()
 
-    def _take(self, error: KernelError | OSError | MemoryError) -> None:
-        """Draw the conclusion from an error: go on later, close, or go back."""
-        if is_shortage(error):
-            self._setbacks.add(error)
-        elif isinstance(error, FirewallError):
-            self._close(str(error))
-        elif isinstance(error, KernelError):
-            self._fail(str(error))
-        else:
-            raise error
-
-    async def _wait_for_retry(self) -> None:
-        """Wait until the next attempt is due, and go on publishing.
-
-        A stop ends the waiting, and so does a change: a new link has to have a guard, or be down.
-        """
-        while not self._asked_to_stop and self._setbacks.seconds_left > 0:
-            self._woken.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(self._setbacks.seconds_left, HEARTBEAT)):
-                    await self._woken.wait()
-            self._publish()
-            if self._kernel_changed:
-                self._kernel_changed = False
-                return
-
-    def _catch_up(self) -> bool:
-        """Do what could not be done before; return whether it is. Raises KernelError."""
-        if self._setbacks.current is None or self._asked_to_stop:
-            return True
-        if self._refusal:
-            self._close(self._refusal)
-            return not self._refusal and self._left is None
-        if self._left is not None or self._kernel.are_links_down:
+    def _follow(self, event: Event) -> list[Event]:
+        """Step, put the rules into force, then start the actions; return what they report."""
+        if isinstance(event, Troubled):
+            raise event.error
+        actions: tuple[Action, ...] = ()
+        if not isinstance(event, Refused) or self._close(event):
+            actions = self._advance(event)
+        if self._left is not None or self._setbacks.current is not None:
             self._enter()
-        self._kernel.look_around()
-        self._verify(self._now())
-        return True
+        self._falling = None
+        reports = [self._start(action) for action in actions]
+        found = [report for report in reports if report is not None]
+        if self._kernel.facts != self._situation.facts and Looked not in map(type, found):
+            found.append(Looked(self._kernel.facts))
+        return found
 
-    async def _end_closed(self) -> None:
-        """Put the closed rules into force for the end. Raises NotClosedError."""
-        await end_closed(self._kernel, self._parts.clock)
-        if isinstance(self._state, Stopping) and self._left is not None:
-            with suppress(KernelError, OSError, MemoryError):  # only routes: the rules are in force
-                self._enter()
-
-    async def _next_event(self) -> Event | None:
-        """Wait for what happens next; None when time has passed and nothing else."""
-        state, now = self._state, self._now()
-        if self._asked_to_stop:
-            return Stop()
-        match state:
-            case Locked() if now >= state.retry_at:
-                self._kernel.look_around()
-                return Begin(tuple(fitted(t, self._kernel.facts) for t in self._config.tunnels))
-            case Resolving() if now >= state.retry_at:
-                self._tried = self._kernel.facts
-                return await self._look_up(state)
-            case Connecting() if not state.built and now >= state.retry_at:
-                event = await self._meanwhile(self._connector.build(state.tunnel))
-                self._tried = self._kernel.facts
-                return event
-            case _:
-                return await self._wait(self._pause(state, now))
-
-    def _pause(self, state: State, now: float) -> float:
-        """Return the seconds until `state` has to be looked at again, if nothing happens."""
-        if isinstance(state, Connecting) and state.built:
-            return EAGER if now - self._connector.built_at < EAGER_FOR else HEARTBEAT
-        if isinstance(state, Locked | Resolving | Connecting):
-            return min(HEARTBEAT, state.retry_at - now)
-        return HEARTBEAT
-
-    async def _wait(self, seconds: float) -> Event | None:
-        """Wait until somebody has something to say, `seconds` at most, and look what it is."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        self._woken.clear()
-        if self._asked_to_stop:
-            return Stop()
-        if self._kernel_changed:
-            await asyncio.sleep(SETTLE)
-            self._kernel_changed = False
-            self._kernel.look_around()
-            self._verify_at = min(self._verify_at, self._verified_at + VERIFY_AGAIN)
-        if moved := self._moved():
-            return moved
-        return self._prober.answers.popleft() if self._prober.answers else await self._sample()
-
-    def _moved(self) -> Moved | None:
-        """Say so if the way to the server is another one than when it was last tried."""
-        state, former, facts = self._state, self._tried, self._kernel.facts
-        changed, now = False, ""
-        if isinstance(state, Resolving):
-            changed = former != facts
-        if isinstance(state, Connecting | Connected):
-            now = ways(state.tunnel, facts)
-            changed = has_moved(state.tunnel, former, facts)
-        if not changed:
-            return None
-        self._tried = facts
-        return Moved(now)
-
-    async def _sample(self) -> Event | None:
-        """Ask WireGuard what it knows, where there should be an interface; a stop ends it."""
-        state = self._state
-        if not isinstance(state, Connected) and not (isinstance(state, Connecting) and state.built):
-            return None
-        self._sampling = asyncio.ensure_future(self._parts.tunnel.status())
-        try:
-            status = await self._sampling
-        except TunnelError as err:
-            if is_shortage(err):
-                raise
-            return Lost(str(err))
-        except asyncio.CancelledError:
-            if self._asked_to_stop:
-                return Stop()
-            raise
-        fault = self._parts.network.fault_of(INTERFACE, state.tunnel.addresses)
-        if not fault and (shared := shared_addresses(state.tunnel, self._kernel.facts)):
-            fault = f"the tunnel's address is an uplink's too: {shared}"
-        return Lost(fault) if fault else Sampled(status)
-
-    async def _look_up(self, state: Resolving) -> Event:
-        """Have the names of the candidate's endpoints looked up, through a hole of their own."""
-        try:
-            query = self._parts.resolver.open()
-        except GatewayError as err:
-            return Failed(str(err))
-        self._meet(Asking(query))
-        return await self._meanwhile(self._connector.look_up(state.turn.candidate))
-
-    async def _meanwhile(self, work: Coroutine[Any, Any, Event]) -> Event:
-        """Wait for what takes the connector its time; put back drift and tell of it all the same.
-
-        The namespace is not looked at: its rules and routes are in between two states.
-        """
-        task = asyncio.ensure_future(work)
-        while not (await asyncio.wait({task}, timeout=HEARTBEAT))[0]:
-            if self._asked_to_stop:
-                self._connector.stop()  # it may have begun only after it was told to stop
-            try:
-                self._verify_if_due(self._now())
-            except (KernelError, OSError, MemoryError):
-                self._connector.stop()
-                await asyncio.wait({task})
-                raise
-            self._publish()
-        return task.result()
-
-    def _meet(self, event: Event | None) -> None:
-        """Let the machine say what `event` leads to, and make that the state."""
-        if event is not None:
-            self._advance(event)
-            self._enter()
-
-    def _advance(self, event: Event) -> None:
-        """Make the state that `event` leads to ours; what it needs is not in force yet.
-
-        Until then, `_left` is the state that the kernel is in.
-        """
+    def _advance(self, event: Event) -> tuple[Action, ...]:
+        """Make the state that `event` leads to ours; what it needs is not in force yet."""
         before = self._state
-        self._state = step(before, event, self._now(), random.random())  # noqa: S311 - spreads attempts
-        self._left = before if self._left is None else self._left
+        self._situation, actions = step(self._situation, event, self._moment())
+        if self._state is not before and self._left is None:
+            self._left = before
         if isinstance(self._state, Stopping):
-            self._publish()  # red comes first: nobody is to begin with what is about to end
+            self._publish()  # red comes first: nothing is to begin with what is about to end
+        return actions
 
     def _enter(self) -> None:
         """Put what the state needs into force, then log that it has changed."""
         self._kernel.enter(self._state)
         before, self._left = self._left, None
         if before is not None:
-            self._reporter.changed(before, self._state, self._now())
-            if isinstance(self._state, Connected) and not isinstance(before, Connected):
-                self._prober.connected()
+            self._reporter.changed(before, self._state, self._parts.clock())
 
-    def _close(self, problem: str) -> None:
-        """Close because the rules of the state were refused, or nothing can be found out.
+    def _start(self, action: Action) -> Event | None:
+        """Do what is done at once and return its report, or start the job."""
+        match action:
+            case LookAround():
+                self._kernel.look_around()
+                return Looked(self._kernel.facts)
+            case Verify():
+                return self._verify()
+            case Abandon():
+                self._jobs.abandon()
+            case LookUp():
+                return self._workers.open_question()
+            case Ask(candidate):
+                facts = self._kernel.facts
+                self._jobs.start(Work.CONNECT, lambda: self._workers.look_up(candidate, facts))
+            case Build(tunnel):
+                return self._build(tunnel)
+            case Sample(tunnel):
+                self._jobs.start(Work.SAMPLE, lambda: self._workers.sample(tunnel))
+            case SendProbe(probe):
+                self._jobs.start(Work.PROBE, lambda: self._workers.probe(probe))
+            case WriteNames(tunnel):
+                self._jobs.start(Work.NAMES, lambda: self._workers.write_names(tunnel))
+        return None
 
-        When the kernel refuses the closed rules too, the links are down, and that is tried again;
-        so it is after a shortage, where the rules of the state that is left stay in force.
+    def _verify(self) -> Event:
+        """Compare the kernel with what is wanted, and revert what is different."""
+        self._kernel.put_back_drift()
+        if not self._kernel.drifted:
+            self._reporter.verified_at = self._parts.clock()
+        return Verified(drifted=bool(self._kernel.drifted))
+
+    def _build(self, tunnel: Tunnel) -> Event | None:
+        """Make the way to the server, and start the building of the interface."""
+        self._kernel.look_around()
+        facts = self._kernel.facts
+        if problem := obstacle(tunnel, facts):
+            return Failed(problem)
+        self._kernel.route_to_server(tunnel)
+        self._jobs.start(Work.CONNECT, lambda: self._workers.build(tunnel, facts))
+        return None
+
+    def _answer_to(self, error: KernelError | OSError | MemoryError) -> Event | None:
+        """Return the event that `error` leads to; None where the same is tried again later.
+
+        The one place where errors of the kernel are judged. A shortage changes no state. Rules that
+        the kernel refused close the namespace; what else failed leads to the state before. Where
+        the stricter state fails too, closing is tried, and then only repeated.
+        """
+        falling = self._falling
+        if not is_shortage(error):
+            if falling is None and not isinstance(error, KernelError):
+                raise error
+            is_refusal = isinstance(error, FirewallError)
+            if falling is None or (is_refusal and not isinstance(falling, Refused)):
+                problem = str(error)
+                fallen = Refused(problem) if is_refusal else stricter(self._state, problem)
+                self._falling = fallen
+                return fallen
+        return None
+
+    def _interrupt(self, error: Exception, event: Event) -> None:
+        """Cut off all work; what `error` prevented is tried again later."""
+        self._falling = None
+        self._jobs.abandon()
+        work = event.work if isinstance(event, Troubled) else None
+        self._setbacks.add(error, self._moment(), work)
+        self._situation = interrupted(self._situation)
+
+    def _close(self, refused: Refused) -> bool:
+        """Put the closed rules into force; return whether `refused` leads to another state.
+
+        When the kernel refuses those too, the links are down, and the state is the locked one
+        nevertheless. After a shortage the rules of the state that is left stay in force.
         """
         is_first = not self._refusal
         if is_first:
-            self._log.error("closing", problem=problem)
-        self._refusal = problem
+            self._log.error("closing", problem=refused.detail)
+        self._refusal = refused.detail
         try:
             self._kernel.close()
-        except (KernelError, OSError, MemoryError) as err:
-            self._setbacks.add(err)
+        except KERNEL as err:
             if is_first and not is_shortage(err):
-                self._advance(Refused(problem))
-        else:
-            self._refusal = ""
-            # The state is the locked one already where an earlier attempt was refused.
-            is_locked = isinstance(self._state, Locked) and not is_first
-            self._follow(None if is_locked else Refused(problem))
+                self._advance(refused)
+            raise
+        self._refusal = ""
+        # It is the locked state already where an earlier attempt was refused.
+        return is_first or not isinstance(self._state, Locked)
 
-    def _fail(self, problem: str) -> None:
-        """Go back because something that the state needs could not be done."""
-        match self._state:
-            case Locked() | Stopping():
-                self._close(problem)
-            case Resolving() | Connecting():
-                self._follow(Failed(problem))
-            case Connected():
-                self._follow(Lost(problem))
-
-    def _follow(self, event: Event | None) -> None:
-        """Enter the stricter state that follows from a failure, and survive another one.
-
-        None stands for the state that is ours already.
-        """
-        try:
-            if event is not None:
-                self._advance(event)
-            self._enter()
-        except (KernelError, OSError, MemoryError) as err:
-            refused = isinstance(err, FirewallError) and not is_shortage(err)
-            if refused and event is not None and not isinstance(event, Refused):
-                self._close(str(err))
-            else:
-                self._setbacks.add(err)
-
-    def _keep(self) -> None:
-        """Compare with the kernel, probe the tunnel, mend the resolver file, when it is time."""
-        now = self._now()
-        if now >= self._verify_at:
-            self._kernel.look_around()
-        self._verify_if_due(now)
-        if isinstance(self._state, Connected):
-            self._prober.send_if_due(self._state, now)
-            self._connector.keep_names(self._state.tunnel)
-
-    def _verify_if_due(self, now: float) -> None:
-        if now >= self._verify_at:
-            self._verify(now)
-
-    def _verify(self, now: float) -> None:
-        """Compare the kernel with what is wanted, and put back what is different."""
-        self._kernel.put_back_drift()
-        self._verified_at = now
-        if not self._kernel.drifted:
-            self._reporter.verified_at = now
-        self._verify_at = now + (VERIFY_AGAIN if self._kernel.drifted else VERIFY_EVERY)
-
-    async def _clear_away(self) -> None:
-        """Remove the interface and its key; the closed rules stay, whatever happens here."""
-        try:
-            await self._parts.tunnel.down()
-            await self._parts.forget_flows()
-        except (GatewayError, OSError, MemoryError) as err:
-            self._log.error("not everything was cleared away", problem=str(err))
+    async def _end_closed(self) -> None:
+        """Put the closed rules into force for the end. Raises NotClosedError."""
+        await end_closed(self._kernel, self._parts.clock, self._timing)
+        if isinstance(self._state, Stopping) and self._left is not None:
+            with suppress(*KERNEL):  # only routes: the rules are in force
+                self._enter()
 
     def _publish(self) -> None:
         """Give the health server the status as it is now."""
-        self._reporter.publish(
-            self._state, self._now(), self._setbacks.current, self._connector.names_problem
-        )
+        names = self._situation.names_problem
+        self._reporter.publish(self._state, self._parts.clock(), self._setbacks.current, names)
 
-    def _now(self) -> float:
-        return self._parts.clock()
+    def _set_timer(self) -> None:
+        moment = self._moment()
+        at = wake_at(self._situation, moment)
+        if (setback := self._setbacks.current) is not None and setback.retry_at > moment.now:
+            at = min(moment.now + self._timing.heartbeat, setback.retry_at)
+        self._timer.set(at)
+
+    @property
+    def _state(self) -> State:
+        return self._situation.state
+
+    def _moment(self) -> Moment:
+        chance = random.random()  # noqa: S311 - spreads attempts
+        return Moment(self._parts.clock(), self._timing, chance)

@@ -1,38 +1,36 @@
 """The composition root: picks the parts that this kernel has, and runs the supervisor with them."""
 
-import asyncio
-import errno
 import secrets
-import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import structlog
 
-from gateway.daemon.alongside import alongside
 from gateway.daemon.enforced import close_guard
 from gateway.daemon.loop import Supervisor
+from gateway.daemon.names import take_resolvers
+from gateway.daemon.patience import stop_by_signal, until_it_works
 from gateway.daemon.ports import Parts
+from gateway.daemon.producers import keep_listening
 from gateway.errors import (
     KernelError,
     MissingError,
     NetworkError,
-    ProcessError,
-    StoppedError,
     is_shortage,
 )
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.table import Nft
-from gateway.model import INTERFACE, Backend, Config, HostPort
+from gateway.model import INTERFACE, Backend, Config
 from gateway.policy import report
 from gateway.policy.marks import secret, with_secret_mark
+from gateway.policy.timing import Timing
 from gateway.policy.topology import SHARED, LinkKind
 from gateway.services.health import Board, HealthServer
 from gateway.services.hooks import Hooks
@@ -57,22 +55,10 @@ from gateway.system.watch import watch
 from gateway.system.xdp import Queues
 from gateway.tunnel.choose import choose as choose_tunnel
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-"""They wait, blocked since the lock (gateway.__main__), until the loop can answer them."""
+T = TypeVar("T")
 
-SHORTAGE_FIRST = 0.25
-SHORTAGE_LAST = 4.0
-"""Seconds from one attempt to the next where a shortage keeps the gateway from beginning."""
-
-TAKE_ATTEMPTS = 10
-"""How often the resolvers that the container was given are looked for while a shortage or a
-workload keeps them from being read."""
-
-FLUSH_TIME = 3.0
-"""Seconds that the end waits for the kernel to forget its flows: 0.5 s for a hundred thousand."""
-
-BIND_AGAIN = 5.0
-"""Seconds until the health server tries an address again that was taken."""
+TIMING = Timing()
+"""The figures of the running gateway."""
 
 IPV6_IS_OFF = "the tunnel has an IPv6 address, but IPv6 is switched off for new links here"
 SWITCH_IPV6_ON = 'set the sysctl net.ipv6.conf.all.disable_ipv6 to "0" (compose: sysctls)'
@@ -81,8 +67,6 @@ PLACE = SHARED.holder_of(LinkKind.UPLINKS)
 NETNS = dict.fromkeys((place.name for place in SHARED.places), OWN)
 UPLINKS, TUNNEL = NETNS[PLACE.name], NETNS[SHARED.holder_of(LinkKind.TUNNEL).name]
 """What the namespace of the uplinks must hold, and the namespaces as this process has them."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -115,24 +99,8 @@ class Secured:
 
 
 def patiently(work: Callable[[], T]) -> T:
-    """Return what `work` returns, however often a shortage keeps it from doing so.
-
-    To be used while the signals that stop the gateway are blocked. Raises StoppedError when one of
-    them arrives between two attempts, and what `work` raises for any other reason.
-    """
-    pause = SHORTAGE_FIRST
-    while True:
-        try:
-            return work()
-        except (KernelError, ProcessError, OSError, MemoryError) as err:
-            if not is_shortage(err):
-                raise
-            structlog.get_logger().warning(
-                "could not check or change the kernel", problem=str(err) or type(err).__name__
-            )
-        if signal.sigtimedwait(STOP_SIGNALS, pause) is not None:
-            raise StoppedError("asked to stop during a shortage")
-        pause = min(pause * 2, SHORTAGE_LAST)
+    """Return what `work` returns; see `until_it_works`."""
+    return until_it_works(work, TIMING)
 
 
 def secure() -> Secured:
@@ -253,7 +221,8 @@ async def serve(config: Config, secured: Secured) -> None:
     process.reap_orphans()
     tunnel = patiently(lambda: choose_tunnel(config.implementation, Links(INTERFACE, TUNNEL)))
     files, flows = Aside(str(FILE)), Aside("connection tracking")
-    given = await _take_resolvers(config, secured, files)
+    given = secured.tools.given
+    await take_resolvers(given, config, files, first=secured.tools.first)
     told = (
         *secured.limits,
         *firewall.limits,
@@ -282,36 +251,25 @@ async def serve(config: Config, secured: Secured) -> None:
             hooks=Hooks(config.up_command, config.down_command),
             probe=partial(probe, netns=TUNNEL),
             write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
-            forget_flows=lambda: flows.run(partial(conntrack.flush, UPLINKS), FLUSH_TIME),
+            forget_flows=lambda: flows.run(partial(conntrack.flush, UPLINKS), TIMING.flush_time),
             publish=board.publish,
             clock=_clock,
             reserve=secured.tools.reserve.lent,
             limits=told,
         ),
+        TIMING,
     )
-    loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        # By Python's own handler too, and not only by the byte that asyncio hears of a signal
-        # through: a pipe that does not take it would leave the gateway deaf to `docker stop`.
-        signal.signal(number, lambda *_: _stop_soon(loop, supervisor))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    stop_by_signal(supervisor.stop)
 
     def changed() -> None:
         # Before the supervisor lets several changes come together: others may be as quick.
         secured.namespace.hold_links()
         supervisor.kernel_changed()
 
-    await alongside(
-        supervisor.run(),
-        watch(changed, UPLINKS),
-        _listen(HealthServer(board), config.health_server),
+    await supervisor.run(
+        watch=watch(changed, UPLINKS),
+        health=keep_listening(HealthServer(board), config.health_server, TIMING.bind_again),
     )
-
-
-def _stop_soon(loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> None:
-    """Ask the supervisor to stop; a loop that has ended needs no second signal."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(supervisor.stop)
 
 
 def _chosen(backend: Backend) -> Firewall:
@@ -321,44 +279,6 @@ def _chosen(backend: Backend) -> Firewall:
     return firewall
 
 
-async def _take_resolvers(config: Config, secured: Secured, files: Aside) -> Given:
-    """Find the resolvers that the container was given, and seal them in the file that named them.
-
-    At once, before any workload is there to write to it. Whether the file can be written at all is
-    found out and told when the tunnel's resolvers are.
-    """
-    given = secured.tools.given
-
-    def take() -> None:
-        given.take(config.tunnels[0].private_key, first=secured.tools.first)
-
-    for _ in range(TAKE_ATTEMPTS):
-        try:
-            await files.run(take)
-        except NetworkError as err:
-            if not is_shortage(err) and err.errno != errno.EBUSY:
-                break
-            await asyncio.sleep(SHORTAGE_FIRST)
-        else:
-            break
-    with suppress(NetworkError):
-        await files.run(lambda: given.write(config.tunnels[0].dns))
-    return given
-
-
 def _clock() -> float:
-    """Return seconds that go on while the machine is suspended, as a server's patience does."""
+    """Return seconds that continue while the machine is suspended, as a server's patience does."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-async def _listen(server: HealthServer, address: HostPort) -> None:
-    """Start the health server, however long its address is taken by somebody else."""
-    log = structlog.get_logger()
-    while True:
-        try:
-            server.start(address)
-        except NetworkError as err:
-            log.error("health is not served", problem=str(err), variable="HEALTH_SERVER_ADDRESS")
-            await asyncio.sleep(BIND_AGAIN)
-        else:
-            return

@@ -19,10 +19,10 @@ class Resolver(Protocol):
     """Asks for the addresses of endpoints, from a socket of its own."""
 
     def open(self) -> Query:
-        """Make the socket, and say what tells its packets from others. Raises GatewayError."""
+        """Make the socket, and return what distinguishes its packets. Raises GatewayError."""
 
     async def ask(self, names: tuple[str, ...]) -> dict[str, tuple[Address, ...]]:
-        """Return the addresses of `names`, the last known ones where nobody answers.
+        """Return the addresses of `names`, the last known ones where there is no answer.
 
         Closes the socket. Raises GatewayError for a name that never had an answer.
         """

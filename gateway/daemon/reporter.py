@@ -7,8 +7,8 @@ import structlog
 
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
-from gateway.daemon.setback import Setback
 from gateway.policy.report import detail, endpoint, limits_of_names, name, reason, status_of
+from gateway.policy.retry import Setback
 from gateway.policy.states import Connected, Reason, State, Stopping
 
 

@@ -1,58 +1,24 @@
-"""What the supervisor does when the kernel can be neither asked nor changed for now.
-
-A setback changes no state: what is in force is what was read back last. It is retried with growing
-pauses, and health is red meanwhile.
-"""
-
-import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+"""The log of shortages: the first of each kind, and their end."""
 
 import structlog
 
-from gateway.daemon.enforcement import Enforcement
-from gateway.errors import NotClosedError, is_shortage
-
-PAUSE_FIRST = 0.25
-PAUSE_LAST = 4.0
-"""Seconds from one attempt to the next: doubled from the first to the last, which is less than the
-5 s in which P17 promises to detect changes."""
-
-CLOSING_TIME = 5.0
-CLOSING_PAUSE = 0.1
-"""Seconds that closing may take at the end, and the pause between attempts; Docker kills after
-ten."""
-
-
-@dataclass(frozen=True)
-class Setback:
-    """The `attempt`th failure in a row, for `problem`; the next attempt is due at `retry_at`."""
-
-    problem: str
-    attempt: int
-    retry_at: float
+from gateway.policy.actions import Work
+from gateway.policy.retry import Setback, setback_after
+from gateway.policy.timing import Moment
 
 
 class Setbacks:
-    """The failures in a row; `current` is the last of them, None when all is well."""
+    """The failures in a row; `current` is the last of them, None when the kernel answers."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._log = structlog.get_logger()
         self.current: Setback | None = None
 
-    @property
-    def seconds_left(self) -> float:
-        """Seconds until the next attempt is due; 0 or less when it is."""
-        return self.current.retry_at - self._clock() if self.current else 0.0
-
-    def add(self, error: Exception) -> None:
-        """Count one more failure, and log it when it is another one than the last."""
+    def add(self, error: Exception, moment: Moment, work: Work | None) -> None:
+        """Count one more failure, of `work` if any, and log it unless it repeats the last."""
         problem = str(error) or type(error).__name__
         former = self.current
-        attempt = former.attempt + 1 if former else 1
-        pause = min(PAUSE_LAST, PAUSE_FIRST * 2.0 ** min(attempt - 1, 10))
-        self.current = Setback(problem, attempt, self._clock() + pause)
+        self.current = setback_after(former, problem, moment, work)
         if former is None or former.problem != problem:
             self._log.warning("could not check or change the kernel", problem=problem)
 
@@ -61,28 +27,3 @@ class Setbacks:
         if self.current is not None:
             self._log.info("the kernel answers again", attempts=self.current.attempt)
         self.current = None
-
-
-async def end_closed(kernel: Enforcement, clock: Callable[[], float]) -> None:
-    """Put the closed rules into force for the end, again and again while there is a shortage.
-
-    After CLOSING_TIME the links are set down instead, because nobody is left to try again. Raises
-    NotClosedError, whose message says what holds the namespace closed, or that nothing does.
-    """
-    deadline = clock() + CLOSING_TIME
-    while True:
-        try:
-            kernel.close()
-        except Exception as err:
-            if is_shortage(err) and clock() < deadline:
-                await asyncio.sleep(CLOSING_PAUSE)
-                continue
-            problem = str(err) or type(err).__name__
-            raise NotClosedError(f"{problem}; {_links(kernel.shut())}") from err
-        return
-
-
-def _links(still_up: tuple[str, ...] | None) -> str:
-    if still_up is None:
-        return "the links are as they were, and so are the rules"
-    return f"still up: {', '.join(still_up)}" if still_up else "every link is down"

@@ -1,7 +1,7 @@
-"""What takes time on the way to a connection: looking names up, and building the interface.
+"""What takes time: looking names up, building the interface, reading its counters, probing it.
 
-One thing at a time, each within its limit, and each can be cut off by a stop. What comes of it is
-an event for the machine; an error is one of them.
+Each is a job whose result is an event; an error of the kernel becomes one too. Nothing here changes
+rules or routes: the loop does that.
 """
 
 import asyncio
@@ -11,103 +11,104 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-import structlog
-
-from gateway.daemon.enforcement import Enforcement
+from gateway.daemon.names import Names
 from gateway.daemon.ports import Parts
-from gateway.errors import FirewallError, GatewayError, KernelError, NetworkError, TunnelError
-from gateway.model import INTERFACE, Candidate, Config, Tunnel
+from gateway.errors import GatewayError, KernelError, TunnelError, is_shortage
+from gateway.model import INTERFACE, Candidate, Facts, Tunnel
+from gateway.policy.actions import Work
 from gateway.policy.dns import resolved
+from gateway.policy.events import (
+    Asking,
+    Built,
+    Event,
+    Failed,
+    Lost,
+    Probed,
+    Resolved,
+    Sampled,
+    Troubled,
+    Wrote,
+)
 from gateway.policy.link import tunnel_mtu
-from gateway.policy.report import OWN_RESOLVER
-from gateway.policy.states import Built, Event, Failed, Resolved, Stop
-from gateway.policy.ways import shared_addresses, uplink_to
-
-TIME_LIMIT = 8.0
-"""Seconds that anything here may take before it counts as failed; less than health waits for."""
+from gateway.policy.probing import Probe
+from gateway.policy.timing import Timing
 
 DYNAMIC_PORTS = range(49152, 65536)
 """Where another listen port is taken from (RFC 6335, section 6)."""
 
-NAMES_AGAIN = 1.0
-"""Seconds from one attempt to write the resolver file to the next, while names do not resolve."""
-TWO_ADDRESSES = (
-    "give the container's network another subnet, or take the address that your provider gave you"
-)
-"""What helps where an uplink has the tunnel's address: no rule could tell the two apart (P11)."""
 
+class Workers:
+    """Does the work of `gateway.policy.actions.Work`; the caller sees to it that none overlaps."""
 
-class Connector:
-    """Builds the interface for one tunnel after the other; `names_problem` is told with health."""
-
-    def __init__(self, config: Config, parts: Parts, kernel: Enforcement) -> None:
-        self._config = config
+    def __init__(self, parts: Parts, names: Names, timing: Timing) -> None:
         self._parts = parts
-        self._kernel = kernel
-        self._log = structlog.get_logger()
-        self._work: asyncio.Future[Event] | None = None
-        self._standing: Tunnel | None = None
-        self.built_at = 0.0
-        self.names_problem = ""
-        self._names_tried_at = 0.0
-        self._names: asyncio.Future[None] | None = None
+        self._names = names
+        self._timing = timing
+        self._built: Tunnel | None = None
 
-    def stop(self) -> None:
-        """Cut off what is under way, if anything; to be called on the loop."""
-        if self._work is not None:
-            self._work.cancel()
+    def open_question(self) -> Event:
+        """Open the socket for a look-up; does not wait."""
+        try:
+            return Asking(self._parts.resolver.open())
+        except GatewayError as err:
+            return Failed(str(err))
 
-    async def look_up(self, candidate: Candidate) -> Event:
+    async def look_up(self, candidate: Candidate, facts: Facts) -> Event:
         """Have the names of the candidate's endpoints looked up; their hole is open."""
-        return await self._within_limit(self._look_up(candidate))
+        return await self._within_limit(self._look_up(candidate, facts))
 
-    async def build(self, tunnel: Tunnel) -> Event:
-        """Make the interface for `tunnel`. Raises FirewallError."""
-        return await self._within_limit(self._build(tunnel))
+    async def build(self, tunnel: Tunnel, facts: Facts) -> Event:
+        """Make the interface for `tunnel`, to whose server there is a way."""
+        return await self._within_limit(self._build(tunnel, facts))
+
+    async def sample(self, tunnel: Tunnel) -> Event:
+        """Read WireGuard's counters, and whether the interface can carry traffic."""
+        try:
+            status = await self._parts.tunnel.status()
+            fault = self._parts.network.fault_of(INTERFACE, tunnel.addresses)
+        except (KernelError, OSError, MemoryError) as err:
+            gone = isinstance(err, TunnelError) and not is_shortage(err)
+            return Lost(str(err)) if gone else Troubled(Work.SAMPLE, err)
+        return Lost(fault) if fault else Sampled(status)
+
+    async def probe(self, probe: Probe) -> Event:
+        """Send `probe`; only a question to the tunnel's resolver says something by itself."""
+        answered = await self._parts.probe(probe)
+        return Probed(answered if probe.is_question else None)
+
+    async def write_names(self, tunnel: Tunnel) -> Event:
+        """Write the resolver file again."""
+        return Wrote(await self._names.write(tunnel))
 
     async def _within_limit(self, work: Coroutine[Any, Any, Event]) -> Event:
-        self._work = asyncio.ensure_future(work)
         try:
-            async with asyncio.timeout(TIME_LIMIT):
-                return await self._work
+            async with asyncio.timeout(self._timing.work_limit):
+                return await work
         except TimeoutError:
-            return Failed(f"not done after {TIME_LIMIT:g} s")
-        except asyncio.CancelledError:
-            return Stop()
-        except FirewallError:
-            raise
+            return Failed(f"not done after {self._timing.work_limit:g} s")
         except GatewayError as err:
             taken = isinstance(err, TunnelError) and err.errno == errno.EADDRINUSE
-            # Which port it is matters to nobody but the rules, and those follow.
+            # Which port it is matters only to the rules, and those follow.
             return Failed(str(err), random.choice(DYNAMIC_PORTS) if taken else None)  # noqa: S311
-        finally:
-            self._work = None
+        except (OSError, MemoryError) as err:
+            return Troubled(Work.CONNECT, err)
 
-    async def _look_up(self, candidate: Candidate) -> Event:
+    async def _look_up(self, candidate: Candidate, facts: Facts) -> Event:
         answers = await self._parts.resolver.ask(candidate.names)
-        tunnels = resolved(candidate, answers, self._kernel.facts)
+        tunnels = resolved(candidate, answers, facts)
         return Resolved(tunnels) if tunnels else Failed("no address that an uplink has a route to")
 
-    async def _build(self, tunnel: Tunnel) -> Event:
+    async def _build(self, tunnel: Tunnel, facts: Facts) -> Event:
         """Make the interface for `tunnel`, or only replace its peers where that is enough."""
-        self._kernel.look_around()
-        for endpoint in tunnel.endpoints:
-            if uplink_to(endpoint.address, self._kernel.facts) is None:
-                raise NetworkError("no uplink has a route to the endpoint", str(endpoint))
-        if shared := shared_addresses(tunnel, self._kernel.facts):
-            raise NetworkError(f"the tunnel's address is an uplink's too; {TWO_ADDRESSES}", shared)
-        self._kernel.route_to_server(tunnel)
         if not await self._took_other_peers(tunnel):
-            self._standing = None
-            await self._parts.tunnel.up(tunnel, tunnel_mtu(tunnel, self._kernel.facts))
-        self._standing = tunnel
-        await self._write_resolver(tunnel)
-        self.built_at = self._parts.clock()
-        return Built()
+            self._built = None
+            await self._parts.tunnel.up(tunnel, tunnel_mtu(tunnel, facts))
+        self._built = tunnel
+        return Built(await self._names.write(tunnel))
 
     async def _took_other_peers(self, tunnel: Tunnel) -> bool:
-        """Give the standing interface the peers of `tunnel`, if nothing else tells them apart."""
-        former = self._standing
+        """Give the present interface the peers of `tunnel`, if it differs in nothing else."""
+        former = self._built
         if former is None or replace(former, peers=()) != replace(tunnel, peers=()):
             return False
         if self._parts.network.fault_of(INTERFACE, tunnel.addresses):
@@ -117,28 +118,3 @@ class Connector:
         except TunnelError:
             return False
         return True
-
-    def keep_names(self, tunnel: Tunnel) -> None:
-        """Try the resolver file again when it is time, as long as names do not resolve.
-
-        Does not wait for it; to be called on the loop, now and then, while connected.
-        """
-        if self._names is not None and self._names.done():
-            self._names.result()  # raises what nobody else would hear of
-        is_due = self._parts.clock() >= self._names_tried_at + NAMES_AGAIN
-        if self.names_problem and is_due and (self._names is None or self._names.done()):
-            self._names = asyncio.ensure_future(self._write_resolver(tunnel))
-
-    async def _write_resolver(self, tunnel: Tunnel) -> None:
-        """Write the resolver file; without it names do not resolve, but nothing leaks."""
-        self._names_tried_at = self._parts.clock()
-        try:
-            await self._parts.write_resolver(tunnel.dns)
-        except (KernelError, OSError) as err:
-            if not self.names_problem:
-                self._log.warning("names will not resolve", problem=str(err), remedy=OWN_RESOLVER)
-            self.names_problem = str(err)
-        else:
-            if self.names_problem:
-                self._log.info("names resolve again")
-            self.names_problem = ""

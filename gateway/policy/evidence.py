@@ -3,7 +3,7 @@
 WireGuard has no connection that is up or down: there is a handshake in the past, and there are
 byte counters. A live server answers every packet of data within ten seconds, at least with a
 passive keepalive (WireGuard paper, section 6.5, KEEPALIVE_TIMEOUT). So the server is gone if sent
-data stays unanswered for SILENT_AFTER seconds.
+data stays unanswered for `Timing.silent_after` seconds.
 
 Only data counts as an answer to data. Our handshakes and keepalives require no such answer, and
 arriving handshakes are not one. If only the path to the server is cut, the server begins a
@@ -19,23 +19,7 @@ it for change, and counts its age from the moment the change was seen.
 from dataclasses import dataclass
 
 from gateway.model import Tunnel, TunnelStatus
-
-SILENT_AFTER = 16.0
-"""Seconds that sent data may stay unanswered.
-
-WireGuard itself starts a new handshake after 15. One more second leaves time for the response of a
-server that has restarted and forgotten our session.
-"""
-
-DOUBT_AFTER = 3.0
-"""Seconds after which unanswered data causes a probe."""
-
-HANDSHAKE_EXPIRES = 210.0
-"""Seconds after which a tunnel with keepalive must have had a new handshake.
-
-A keepalive 120 s after the last handshake starts a new one, and keys expire at 180 s. The rest is
-a margin for the slowest common keepalive and a few lost packets.
-"""
+from gateway.policy.timing import Moment
 
 KEEPALIVE_SIZE = 32
 """Bytes of a keepalive on the wire: a transport message without data (WireGuard paper, 5.4.6)."""
@@ -91,16 +75,19 @@ class Pulse:
             heard_at=now if answered else self.heard_at,
         )
 
-    def is_in_doubt(self, now: float) -> bool:
-        """Return whether sent data has been unanswered for DOUBT_AFTER seconds."""
-        return self.unanswered_at is not None and now - self.unanswered_at >= DOUBT_AFTER
+    def is_in_doubt(self, moment: Moment) -> bool:
+        """Return whether something that was sent has been without an answer for a while."""
+        return self._waits_for(moment.timing.doubt_after, moment.now)
 
-    def is_silent(self, now: float, *, keepalive: bool) -> bool:
-        """Return whether the server is gone, from the evidence until `now`."""
-        if self.unanswered_at is not None and now - self.unanswered_at >= SILENT_AFTER:
+    def is_silent(self, moment: Moment, *, keepalive: bool) -> bool:
+        """Return whether the server is gone, judged by what has been seen until `moment`."""
+        if self._waits_for(moment.timing.silent_after, moment.now):
             return True
-        expired = self.handshake_at is None or now - self.handshake_at >= HANDSHAKE_EXPIRES
-        return keepalive and expired
+        age = float("inf") if self.handshake_at is None else moment.now - self.handshake_at
+        return keepalive and age >= moment.timing.handshake_expires
+
+    def _waits_for(self, seconds: float, now: float) -> bool:
+        return self.unanswered_at is not None and now - self.unanswered_at >= seconds
 
 
 def foreign_change(tunnel: Tunnel, status: TunnelStatus) -> str:

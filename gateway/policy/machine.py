@@ -1,253 +1,194 @@
-"""The states of the gateway and what moves it from one to another.
+"""What happens next: an event leads to a situation, and to actions as data.
 
-Everything that affects the state lives in this file; nothing here does I/O, reads a clock or draws
-a random number.
+`step` is pure, like everything here: no I/O, no clock, no chance. It lets the connection move
+(`gateway.policy.moves`) and then says what is due: comparing the kernel with what was put there,
+looking a name up, building the interface, reading its counters, sending a probe. The loop
+(`gateway.daemon.loop`) puts the rules of the new state into force before it does any of it.
 
-    Locked ──► Resolving ──► Connecting ──► Connected
-      ▲  └──────────────────────▲               │
-      │         ▲               │               │
-      │         └───────────────┴───────────────┘
-      │            lost, silent, or out of patience
-      └── from everywhere, when the kernel refuses the rules of a state
-
-`Stopping` is reached from everywhere by `Stop` and never left. A state says what the firewall
-allows (`gateway.policy.firewall`): Locked and Stopping nothing, Resolving one query for the
-endpoint's name, Connecting the encrypted flow, and Connected the tunnel and the listed holes too.
-So each arrow to the right opens only what the state before has earned, and each arrow to the left
-closes before anything is repaired.
-
-Candidates. The configuration lists one or more tunnels. They are tried in order, each with
-PATIENCE; after the last one the gateway waits, longer each time, while WireGuard itself goes on
-trying, and begins with the first. A name is looked up again each time its turn comes, and its
-addresses take turns, round by round. RETURN_AFTER a candidate other than the first has connected,
-the first gets another chance.
-
-Politeness. An interface that is lost is built again at once, but never twice in PAUSE, whatever
-happens to it and to the way to the server. Failures are forgotten only when a connection has lasted
-STABLE_AFTER, so that rules which are refused again and again are not answered by a flood of
-handshakes. When the way to a server changes, waiting longer than PAUSE has no more point.
+Work that takes time reports by an event. It never runs twice at once, and it is cut off when the
+state that it belongs to is left, so that no result of a former state counts for the present one.
+While a name is looked up or the interface is built, the namespace is not looked at: its routes are
+between two states. What the kernel reports meanwhile is looked at afterwards.
 """
 
 from dataclasses import replace
 
-from gateway.model import Tunnel, TunnelStatus
-from gateway.policy.dns import with_addresses
-from gateway.policy.evidence import Pulse, foreign_change
-from gateway.policy.states import (
+from gateway.model import Facts, Tunnel
+from gateway.policy.actions import (
+    Abandon,
+    Action,
+    Work,
+)
+from gateway.policy.agenda import due
+from gateway.policy.events import (
     Asking,
     Begin,
     Built,
-    Connected,
-    Connecting,
+    Changed,
     Event,
     Failed,
-    Locked,
+    Looked,
     Lost,
     Moved,
     Probed,
-    Reason,
     Refused,
     Resolved,
-    Resolving,
     Sampled,
-    State,
-    Stop,
-    Stopping,
-    Turn,
+    Verified,
+    Wrote,
 )
+from gateway.policy.link import fitted
+from gateway.policy.moves import move
+from gateway.policy.situation import LONG_AGO, Situation
+from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
+from gateway.policy.timing import Moment
+from gateway.policy.ways import has_moved, shared_addresses, uplink_to, ways
 
-PATIENCE = 8.0
-"""Seconds that a candidate gets for its handshake: two tries, since WireGuard repeats after 5 s."""
+TWO_ADDRESSES = (
+    "give the container's network another subnet, or take the address that your provider gave you"
+)
+"""What helps where an uplink has the tunnel's address: no rule could tell the two apart (P11)."""
 
-RETURN_AFTER = 1800.0
-"""Seconds after which the first candidate is tried again while another one is connected."""
+REPORTS: dict[type[Event], Work] = {
+    Asking: Work.CONNECT,
+    Resolved: Work.CONNECT,
+    Built: Work.CONNECT,
+    Failed: Work.CONNECT,
+    Sampled: Work.SAMPLE,
+    Lost: Work.SAMPLE,
+    Probed: Work.PROBE,
+    Wrote: Work.NAMES,
+}
+"""The event that each kind of work ends with."""
 
-PAUSE = 1.0
-"""Seconds from one building of the interface to the next, at least."""
 
-STABLE_AFTER = 10.0
-"""Seconds of being connected after which the failures before are forgotten."""
+def step(
+    situation: Situation, event: Event, moment: Moment
+) -> tuple[Situation, tuple[Action, ...]]:
+    """Return the situation that `event` leads to, and what is to be done in it, in order."""
+    noted = _noted(situation, event, moment)
+    state = _next_state(noted, event, moment)
+    if isinstance(event, Looked) and state is not noted.state:
+        noted = replace(noted, tried=noted.facts)
+    after = noted if state is noted.state else replace(noted, state=state)
+    after = _entered(after, situation.state, moment)
+    abandoned: tuple[Action, ...] = ()
+    # A failure may be one of the loop's own, while the work that would report it still goes on.
+    still = situation.under_way if isinstance(event, Failed | Lost) else noted.under_way
+    if still and not _is_same_work(situation.state, state):
+        after, abandoned = replace(after, under_way=frozenset()), (Abandon(),)
+    after, actions = due(after, moment)
+    return after, (*abandoned, *actions)
 
-BACKOFF_FIRST = 1.0
-BACKOFF_LAST = 60.0
-"""Seconds between two rounds of attempts: doubled from the first to the last."""
 
+def interrupted(situation: Situation) -> Situation:
+    """Return the situation after a shortage: all work was cut off and starts again later.
 
-def backoff(rounds: int, chance: float) -> float:
-    """Return the seconds to wait after `rounds` rounds failed; `chance` in [0, 1) spreads them.
-
-    The spread of a quarter to either side keeps gateways apart that lost the same server.
+    What the kernel holds is uncertain, so it is compared first. A question that was cut off has no
+    answer to wait for: its hole closes.
     """
-    full = min(BACKOFF_LAST, BACKOFF_FIRST * 2.0 ** min(rounds - 1, 10))
-    return full * (0.75 + chance / 2)
-
-
-def step(state: State, event: Event, now: float, chance: float = 0.5) -> State:
-    """Return the state that `event`, at `now`, leads to; the same state where it means nothing.
-
-    `chance` is a random number in [0, 1).
-    """
-    if isinstance(event, Stop) or isinstance(state, Stopping):
-        return state if isinstance(state, Stopping) else Stopping(since=now)
-    if isinstance(event, Refused):
-        return _refused(state, event, now, chance)
-    match state:
-        case Locked():
-            return _from_locked(state, event, now)
-        case Resolving():
-            return _from_resolving(state, event, now, chance)
-        case Connecting():
-            return _from_connecting(state, event, now, chance)
-        case Connected():
-            return _from_connected(state, event, now)
-
-
-def _take(turn: Turn, reason: Reason, since: float, retry_at: float, detail: str = "") -> State:
-    """Return the state in which the candidate of `turn` is tried, from `retry_at` on."""
-    if turn.candidate.names:
-        return Resolving(turn, reason, since, retry_at, detail)
-    return Connecting(
-        turn, with_addresses(turn.candidate, {}), reason, since, retry_at, detail=detail
+    state = situation.state
+    if isinstance(state, Resolving):
+        state = replace(state, query=None)
+    return replace(
+        situation, state=state, under_way=frozenset(), verify_at=LONG_AGO, sample_at=LONG_AGO
     )
 
 
-def _refused(state: State, event: Refused, now: float, chance: float) -> State:
-    attempt = 1
-    if isinstance(state, Locked):
-        attempt = state.attempt + 1
-    elif isinstance(state, Resolving | Connecting | Connected):
-        attempt = state.turn.attempt + 1
-    return Locked(Reason.FIREWALL, now, now + backoff(attempt, chance), attempt, event.detail)
+def stricter(state: State, problem: str) -> Event:
+    """Return the event for `problem`: something that `state` needs could not be done."""
+    match state:
+        case Locked() | Stopping():
+            return Refused(problem)
+        case Resolving() | Connecting():
+            return Failed(problem)
+        case Connected():
+            return Lost(problem)
 
 
-def _from_locked(state: Locked, event: Event, now: float) -> State:
-    if isinstance(event, Begin):
-        return _take(Turn(event.candidates, attempt=state.attempt), state.reason, now, now)
+def _noted(situation: Situation, event: Event, moment: Moment) -> Situation:
+    """Return `situation` with what `event` says of the gateway's own work."""
+    now, timing = moment.now, moment.timing
+    if reported := REPORTS.get(type(event)):
+        situation = replace(situation, under_way=situation.under_way - {reported})
+    match event:
+        case Changed():
+            verify_at = min(situation.verify_at, situation.verified_at + timing.verify_again)
+            situation = replace(situation, changed=True, verify_at=verify_at, sample_at=now)
+        case Looked():
+            tried = event.facts if situation.is_connecting else situation.tried
+            situation = replace(situation, facts=event.facts, tried=tried)
+        case Verified():
+            pause = timing.verify_again if event.drifted else timing.verify_every
+            situation = replace(situation, verified_at=now, verify_at=now + pause)
+        case Built():
+            problem = event.names_problem
+            situation = replace(situation, names_problem=problem, names_tried_at=now)
+        case Wrote():
+            situation = replace(situation, names_problem=event.problem)
+        case _:
+            pass
+    return situation
+
+
+def _next_state(situation: Situation, event: Event, moment: Moment) -> State:
+    state, facts = situation.state, situation.facts
+    match event:
+        case Looked():
+            return _looked(situation, moment)
+        case Sampled() if isinstance(state, Connecting | Connected):
+            if shared := shared_addresses(state.tunnel, facts):
+                problem = f"the tunnel's address is an uplink's too: {shared}"
+                return move(state, Lost(problem), moment)
+    return move(state, event, moment)
+
+
+def _looked(situation: Situation, moment: Moment) -> State:
+    """Return the state after the namespace was looked at: a way may have changed, or be there."""
+    state, facts, former = situation.state, situation.facts, situation.tried
+    match state:
+        case Locked() if moment.now >= state.retry_at:
+            candidates = tuple(fitted(t, facts) for t in situation.config.tunnels)
+            return move(state, Begin(candidates), moment)
+        case Resolving() if not situation.is_connecting and former != facts:
+            return move(state, Moved(""), moment)
+        case Connecting() | Connected():
+            if not situation.is_connecting and has_moved(state.tunnel, former, facts):
+                return move(state, Moved(ways(state.tunnel, facts)), moment)
+        case _:
+            pass
     return state
 
 
-def _from_resolving(state: Resolving, event: Event, now: float, chance: float) -> State:
-    match event:
-        case Asking():
-            return replace(state, query=event.query)
-        case Resolved():
-            tunnel = event.tunnels[(state.turn.rounds - 1) % len(event.tunnels)]
-            return Connecting(state.turn, tunnel, state.reason, state.since, retry_at=now)
-        case Failed():
-            retry_at = now + _wait(state.turn, chance)
-            return _after_failure(state, Reason.NOT_RESOLVED, event, now, retry_at)
-        case Moved() if state.query is None:
-            return replace(state, retry_at=min(state.retry_at, _soonest(state.turn, now)))
+def _entered(situation: Situation, former: State, moment: Moment) -> Situation:
+    """Return `situation` with what begins with its state, if that is not `former`."""
+    state, now, timing = situation.state, moment.now, moment.timing
+    if isinstance(state, Connected) and not isinstance(former, Connected):
+        return replace(situation, sample_at=now + timing.heartbeat, probed_at=LONG_AGO)
+    is_new = isinstance(former, Connecting) and not former.built
+    if isinstance(state, Connecting) and state.built and is_new:
+        return replace(situation, sample_at=now + timing.eager)
+    return situation
+
+
+def _is_same_work(former: State, state: State) -> bool:
+    """Return whether work for `former` counts in `state` too."""
+    match former, state:
+        case (Resolving(), Resolving()):
+            return former.turn == state.turn
+        case (Connecting(), Connecting()):
+            return former.turn == state.turn and former.built == state.built
+        case (Connected(), Connected()):
+            return True
         case _:
-            return state
+            return False
 
 
-def _from_connecting(state: Connecting, event: Event, now: float, chance: float) -> State:
-    match event:
-        case Built() if not state.built:
-            reason = state.reason if state.reason is Reason.SILENT else Reason.NO_HANDSHAKE
-            give_up_at = now + PATIENCE + _wait(state.turn, chance)
-            return replace(
-                state,
-                turn=replace(state.turn, tried_at=now),
-                built=True,
-                reason=reason,
-                give_up_at=give_up_at,
-                detail="",
-                pulse=Pulse(),
-            )
-        case Failed():
-            retry_at = now + _wait(state.turn, chance)
-            return _after_failure(state, Reason.NOT_BUILT, event, now, retry_at)
-        case Lost():
-            return _rebuilding(state, event, now)
-        case Moved():
-            soonest = _soonest(state.turn, now)
-            retry_at = soonest if state.built else min(state.retry_at, soonest)
-            return replace(state, built=False, retry_at=retry_at, detail=event.detail)
-        case Sampled() if state.built:
-            return _sampled_while_connecting(state, event.status, now)
-        case _:
-            return state
-
-
-def _wait(turn: Turn, chance: float) -> float:
-    """Return the seconds to wait when the candidate of `turn` fails: none within a round."""
-    return backoff(turn.rounds, chance) if turn.is_last else 0.0
-
-
-def _soonest(turn: Turn, now: float) -> float:
-    """Return when the next attempt may begin, however much there is to try."""
-    return max(now, turn.tried_at + PAUSE)
-
-
-def _after_failure(
-    state: Resolving | Connecting, reason: Reason, event: Failed, now: float, retry_at: float
-) -> State:
-    turn = replace(state.turn, tried_at=now)
-    if event.port is not None:
-        tunnels = tuple(replace(tunnel, listen_port=event.port) for tunnel in turn.candidates)
-        turn = replace(turn, candidates=tunnels)
-    return _take(turn.next(), reason, state.since, retry_at, event.detail)
-
-
-def _sampled_while_connecting(state: Connecting, status: TunnelStatus, now: float) -> State:
-    if change := foreign_change(state.tunnel, status):
-        return _rebuilding(state, Lost(change), now)
-    pulse = state.pulse.after(status, now, _keepalive(state.tunnel))
-    if pulse.handshake_at is not None:
-        return Connected(state.turn, state.tunnel, now, replace(pulse, unanswered_at=None))
-    if now >= state.give_up_at:
-        return _take(state.turn.next(), Reason.NO_HANDSHAKE, state.since, now)
-    return replace(state, pulse=pulse)
-
-
-def _from_connected(state: Connected, event: Event, now: float) -> State:
-    match event:
-        case Lost():
-            return _rebuilding(state, event, now)
-        case Moved():
-            retry_at = _soonest(state.turn, now)
-            return Connecting(
-                state.turn, state.tunnel, Reason.MOVED, now, retry_at, detail=event.detail
-            )
-        case Sampled():
-            return _sampled_while_connected(state, event.status, now)
-        case Probed():
-            failures = 0 if event.answered else state.resolver_failures + 1
-            since = state.resolver_failing_at if failures > 1 else now * failures
-            return replace(state, resolver_failures=failures, resolver_failing_at=since)
-        case _:
-            return state
-
-
-def _sampled_while_connected(state: Connected, status: TunnelStatus, now: float) -> State:
-    if change := foreign_change(state.tunnel, status):
-        return _rebuilding(state, Lost(change), now)
-    keepalive = _keepalive(state.tunnel)
-    pulse = state.pulse.after(status, now, keepalive)
-    turn = state.turn
-    if now - state.since >= STABLE_AFTER:
-        turn = replace(turn, attempt=0)
-    if pulse.is_silent(now, keepalive=keepalive > 0):
-        return _take(turn.next(), Reason.SILENT, now, now)
-    if turn.position and now - state.since >= RETURN_AFTER:
-        return _take(replace(turn, position=0), Reason.RETURNING, now, now)
-    return replace(state, turn=turn, pulse=pulse)
-
-
-def _keepalive(tunnel: Tunnel) -> int:
-    """Return the shortest persistent keepalive of the peers in seconds, 0 for none."""
-    return min((p.persistent_keepalive for p in tunnel.peers if p.persistent_keepalive), default=0)
-
-
-def _rebuilding(state: Connecting | Connected, lost: Lost, now: float) -> Connecting:
-    """Return the state in which the interface for the same tunnel is built again."""
-    return Connecting(
-        state.turn,
-        state.tunnel,
-        Reason.INTERFACE_LOST,
-        since=now if isinstance(state, Connected) else state.since,
-        retry_at=_soonest(state.turn, now),
-        detail=lost.detail,
-    )
+def obstacle(tunnel: Tunnel, facts: Facts) -> str:
+    """Return why no interface for `tunnel` is built in a namespace like `facts`; empty if it is."""
+    for endpoint in tunnel.endpoints:
+        if uplink_to(endpoint.address, facts) is None:
+            return f"no uplink has a route to the endpoint: {endpoint}"
+    if shared := shared_addresses(tunnel, facts):
+        return f"the tunnel's address is an uplink's too; {TWO_ADDRESSES}: {shared}"
+    return ""

@@ -1,9 +1,9 @@
-"""The states of the gateway, and the events that it meets; see `machine` for what they mean."""
+"""The states of the gateway; see `gateway.policy.moves` for what they mean."""
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from gateway.model import Address, Candidate, Tunnel, TunnelStatus
+from gateway.model import Address, Candidate, Tunnel
 from gateway.policy.evidence import Pulse
 
 RESOLVER_FAILURES = 5
@@ -82,7 +82,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Query:
-    """What tells our question to `resolver` from other packets: its source port and its mark."""
+    """What distinguishes our question to `resolver`: its source port and its mark."""
 
     resolver: Address
     source_port: int
@@ -108,9 +108,9 @@ class Resolving:
 class Connecting:
     """The encrypted flow passes, and nothing else: the tunnel has yet to prove itself.
 
-    `tunnel` is the candidate with addresses for names. `built` says whether the interface stands
+    `tunnel` is the candidate with addresses for names. `built` says whether the interface exists
     for it; until then it is to be built at `retry_at`, and from then on it has until `give_up_at`.
-    `pulse` is what has been seen since it stands.
+    `pulse` is what has been seen since then.
     """
 
     turn: Turn
@@ -159,85 +159,3 @@ class Stopping:
 
 
 State = Locked | Resolving | Connecting | Connected | Stopping
-
-
-@dataclass(frozen=True)
-class Begin:
-    """The configuration is read: connect with one of `candidates`, the first ones preferred."""
-
-    candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True)
-class Asking:
-    """The socket for `query` is open, and the question ready to be sent."""
-
-    query: Query
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """The endpoint's name has addresses: `tunnels` is the candidate with each of them."""
-
-    tunnels: tuple[Tunnel, ...]
-
-
-@dataclass(frozen=True)
-class Built:
-    """The interface stands."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A name could not be resolved or the interface not be built, and why.
-
-    `port` is the listen port to take the next time, where the one that was wanted is taken.
-    """
-
-    detail: str
-    port: int | None = None
-
-
-@dataclass(frozen=True)
-class Lost:
-    """The interface is gone, down or renamed, and how that was noticed."""
-
-    detail: str
-
-
-@dataclass(frozen=True)
-class Moved:
-    """The way to the server is another one: an uplink, its address or its route, and which."""
-
-    detail: str
-
-
-@dataclass(frozen=True)
-class Refused:
-    """The kernel did not take the rules of the state, and why; the closed ones are in force."""
-
-    detail: str
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """WireGuard was asked what it knows."""
-
-    status: TunnelStatus
-
-
-@dataclass(frozen=True)
-class Probed:
-    """The tunnel's resolver was asked something, and whether it answered."""
-
-    answered: bool
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Somebody wants the process to end."""
-
-
-Event = (
-    Begin | Asking | Resolved | Built | Failed | Lost | Moved | Refused | Sampled | Probed | Stop
-)

@@ -6,7 +6,7 @@ Every call to a part is a line in one transcript, in order, and any of them can 
 import asyncio
 import random
 import selectors
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -29,6 +29,7 @@ from gateway.policy.report import Status
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Accept, Chain, Family, Ruleset
 from gateway.policy.states import Query
+from gateway.policy.timing import Timing
 from gateway.system import probe as probing
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.tunnel import FakeTunnel
@@ -79,14 +80,16 @@ class _Loop(asyncio.SelectorEventLoop):
 class World:
     """What the supervisor meets, and what a test does to it.
 
-    `alive` are the servers that answer, by address; `fails` says what the next calls of a part
-    raise; `building` is how many seconds the interface takes; `loss` is the share of packets lost
-    each way; `kept_down` are links that stay down; `breaks_at` makes the call of that number fail,
-    with `breaks_with` as its errno. `transcript` has every call.
+    `alive` are the servers that answer, by address; `others` run in the supervisor's task group;
+    `fails` says what the next calls of a part raise; `building` is how many seconds the interface
+    takes, `looking_up` how many the answer to a name; `loss` is the share of packets lost each way;
+    `kept_down` are links that stay down; `breaks_at` makes the call of that number fail, with
+    `breaks_with` as its errno. `transcript` has every call.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.timing = Timing()
         self.clock = Clock()
         self.alive = {str(e.address) for t in config.tunnels for e in t.endpoints}
         self.facts = ONE_UPLINK
@@ -94,6 +97,7 @@ class World:
         self.resolver_answers = True
         self.traffic = True
         self.building = 0.05
+        self.looking_up = 0.5
         self.loss = 0.0
         self._chance = random.Random(20)  # noqa: S311 - the same losses in each run
         self.fails: dict[str, list[BaseException | None]] = {}
@@ -109,6 +113,7 @@ class World:
         self.tunnel = _Tunnel(self)
         self.network = _Network(self)
         self.supervisor: Supervisor
+        self.others: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
 
     def note(self, what: str, detail: str = "") -> None:
         """Note a call to what never raises."""
@@ -128,12 +133,12 @@ class World:
         """Run the supervisor, do each of `steps` at its second, and stop it at `until`."""
 
         async def live() -> None:
-            self.supervisor = Supervisor(self.config, self._parts())
+            self.supervisor = Supervisor(self.config, self._parts(), self.timing)
             loop = asyncio.get_running_loop()
             for second, action in steps:
                 loop.call_later(second, action)
             loop.call_later(until, self.supervisor.stop)
-            await self.supervisor.run()
+            await self.supervisor.run(**{name: run() for name, run in self.others.items()})
 
         with asyncio.Runner(loop_factory=lambda: _Loop(self.clock)) as runner:
             runner.run(live())
@@ -178,6 +183,8 @@ class World:
 
     async def _probe(self, probe: Probe) -> bool:
         self.note("probe", str(probe.address))
+        if planned := self.fails.get("probe"):
+            raise planned.pop() or RuntimeError
         for _ in range(probing.TRIES):
             self.tunnel.asked += 1
             if self.resolver_answers and self.tunnel.is_alive and self.arrives() and self.arrives():
@@ -327,7 +334,7 @@ class _Tunnel(FakeTunnel):
 
 
 class _Resolver:
-    """Answers from `names`, in half a second."""
+    """Answers from `names`, in `looking_up` seconds."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -339,7 +346,7 @@ class _Resolver:
 
     async def ask(self, names: tuple[str, ...]) -> dict[str, tuple[Address, ...]]:
         self._world.call("ask", " ".join(names))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(self._world.looking_up)
         self._known |= {
             name: self._world.names[name] for name in names if name in self._world.names
         }

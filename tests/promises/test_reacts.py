@@ -1,7 +1,7 @@
 """What the kernel tells is followed: routes and uplinks that change; and nothing grows by it.
 
 Interfaces that go, other addresses and a halted process are in test_p15_heals.py. A machine that is
-suspended cannot be had here; that its clock has gone on is in tests/unit/test_machine.py.
+suspended cannot be had here; that its clock has gone on is in tests/unit/test_moves.py.
 """
 
 import signal

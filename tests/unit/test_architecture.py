@@ -41,7 +41,10 @@ ONLY_IMPORTER = {
     "subprocess": {"gateway/system/process.py"},
     "structlog": {
         "gateway/daemon/main.py",
-        "gateway/daemon/workers.py",
+        "gateway/daemon/ending.py",
+        "gateway/daemon/names.py",
+        "gateway/daemon/patience.py",
+        "gateway/daemon/producers.py",
         "gateway/daemon/enforcement.py",
         "gateway/services/hooks.py",
         "gateway/cli.py",
@@ -68,10 +71,7 @@ PURE |= {"itertools", "types", "typing"}
 MODULES = sorted(GATEWAY.rglob("*.py"))
 TOP = {"__init__", "__main__", "cli", "model", "errors", "log"}
 LINES = 300
-LONG = {
-    "gateway/daemon/loop.py",
-    "gateway/daemon/main.py",
-}
+LONG = {}
 
 ADAPTERS = [path for path in MODULES if path.parts[len(GATEWAY.parts)] in NAMESPACED]
 BY_THREAD = re.compile(r"\bsocket\.(?:socket|socketpair|create_connection|if_\w+)\(")

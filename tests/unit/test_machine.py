@@ -1,365 +1,400 @@
-"""The state machine: every state meets every event, and evidence is judged by the clock given."""
+"""What is due when: the actions that an event leads to, without a loop and without a kernel."""
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_interface
-from itertools import pairwise
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from gateway.model import (
     EVERYTHING,
+    Config,
     Endpoint,
+    Facts,
+    HealthProbe,
     NamedEndpoint,
     Peer,
     PeerStatus,
-    Secret,
-    Tunnel,
+    ProbeKind,
     TunnelStatus,
 )
-from gateway.policy.evidence import HANDSHAKE_EXPIRES, KEEPALIVE_SIZE, SILENT_AFTER, Pulse
-from gateway.policy.machine import (
-    BACKOFF_LAST,
-    PATIENCE,
-    PAUSE,
-    RETURN_AFTER,
-    backoff,
-    step,
+from gateway.policy.actions import (
+    Abandon,
+    Action,
+    Ask,
+    Build,
+    LookAround,
+    LookUp,
+    Sample,
+    SendProbe,
+    Verify,
+    Work,
+    WriteNames,
 )
-from gateway.policy.report import is_healthy
-from gateway.policy.states import (
-    RESOLVER_FAILURES,
+from gateway.policy.agenda import wake_at
+from gateway.policy.events import (
     Asking,
-    Begin,
     Built,
-    Connected,
-    Connecting,
+    Changed,
     Event,
     Failed,
-    Locked,
+    Looked,
     Lost,
-    Moved,
     Probed,
-    Query,
-    Reason,
     Refused,
     Resolved,
-    Resolving,
     Sampled,
-    State,
     Stop,
+    Tick,
+    Verified,
+    Wrote,
+)
+from gateway.policy.evidence import Pulse
+from gateway.policy.machine import interrupted, obstacle, step, stricter
+from gateway.policy.retry import Setback, setback_after
+from gateway.policy.situation import Situation
+from gateway.policy.states import (
+    Connected,
+    Connecting,
+    Locked,
+    Query,
+    Reason,
+    Resolving,
+    State,
     Stopping,
     Turn,
 )
+from gateway.policy.timing import Moment, Timing
+from tests.fakes.world import other_uplink
+from tests.scenarios import IPV4_ONLY, ONE_UPLINK
 
 NOW = 1000.0
-PEER = Peer("public", Endpoint(ip_address("198.51.100.1"), 51820), EVERYTHING)
-TUNNEL = Tunnel(Secret("private"), (ip_interface("10.0.0.2/32"),), (PEER,), fwmark=0xCA6C)
-SECOND = replace(TUNNEL, peers=(replace(PEER, endpoint=Endpoint(ip_address("::2"), 1)),))
+TIMING = Timing()
+PEER = Peer("key", Endpoint(ip_address("198.51.100.10"), 51820), EVERYTHING)
+TUNNEL = replace(IPV4_ONLY, peers=(PEER,))
 NAMED = replace(TUNNEL, peers=(replace(PEER, endpoint=NamedEndpoint("vpn.example", 51820)),))
-QUERY = Query(ip_address("192.0.2.53"), 40000, 7)
-ONE, TWO = Turn((TUNNEL,)), Turn((TUNNEL, SECOND))
-
-
-def status(handshake: float | None = None, received: int = 0, sent: int = 0) -> TunnelStatus:
-    """Return what WireGuard would tell of the one peer."""
-    peer = PeerStatus("public", PEER.endpoint, handshake, received, sent)
-    return TunnelStatus(51820, 0xCA6C, (peer,))
-
-
-ALIVE = Pulse(handshake=5.0, handshake_at=NOW - 10, received=100, sent=100)
-STATES: dict[str, State] = {
-    "locked": Locked(since=1.0),
-    "resolving": Resolving(Turn((NAMED,)), Reason.STARTING, since=NOW, retry_at=NOW),
-    "unbuilt": Connecting(ONE, TUNNEL, Reason.STARTING, since=NOW, retry_at=NOW),
-    "built": Connecting(
-        ONE,
-        TUNNEL,
-        Reason.NO_HANDSHAKE,
-        since=NOW,
-        retry_at=NOW,
-        built=True,
-        give_up_at=NOW + PATIENCE,
-    ),
-    "connected": Connected(ONE, TUNNEL, since=NOW, pulse=ALIVE),
-    "stopping": Stopping(since=1.0),
+CONFIG = Config((TUNNEL,), dns=(ip_address("10.2.0.1"),))
+QUERY = Query(ip_address("172.18.0.53"), 40000, 7)
+TURN = Turn((TUNNEL,), tried_at=NOW - 60)
+UNBUILT = Connecting(TURN, TUNNEL, Reason.STARTING, NOW, retry_at=NOW)
+BUILT = replace(UNBUILT, turn=replace(TURN, tried_at=NOW), built=True, give_up_at=NOW + 8)
+RESOLVING = Resolving(Turn((NAMED,)), Reason.STARTING, NOW, retry_at=NOW)
+ALIVE = Pulse(handshake=5.0, handshake_at=NOW, received=100, sent=100, heard_at=NOW)
+CONNECTED = Connected(TURN, TUNNEL, NOW - 60, ALIVE)
+FAR = NOW + 1000
+CALM: dict[str, Any] = {
+    "facts": ONE_UPLINK,
+    "tried": ONE_UPLINK,
+    "verified_at": NOW,
+    "verify_at": FAR,
+    "sample_at": FAR,
+    "probed_at": NOW,
+    "names_tried_at": NOW,
 }
-EVENTS: dict[str, Event] = {
-    "begin": Begin((TUNNEL,)),
-    "asking": Asking(QUERY),
-    "resolved": Resolved((TUNNEL,)),
-    "built": Built(),
-    "failed": Failed("no"),
-    "lost": Lost("gone"),
-    "moved": Moved("by eth1"),
-    "refused": Refused("no rules"),
-    "handshake": Sampled(status(handshake=9.0, received=92, sent=148)),
-    "probed": Probed(answered=True),
-    "stop": Stop(),
-}
-SAME = "same"
-LEADS_ON = {
-    ("locked", "begin"): "unbuilt",
-    ("resolving", "asking"): "resolving",
-    ("resolving", "resolved"): "unbuilt",
-    ("resolving", "failed"): "resolving",
-    ("unbuilt", "built"): "built",
-    ("unbuilt", "failed"): "unbuilt",
-    ("unbuilt", "lost"): "unbuilt",
-    ("built", "lost"): "unbuilt",
-    ("built", "failed"): "unbuilt",
-    ("built", "moved"): "unbuilt",
-    ("connected", "moved"): "unbuilt",
-    ("unbuilt", "moved"): "unbuilt",
-    ("built", "handshake"): "connected",
-    ("connected", "lost"): "unbuilt",
-    ("connected", "handshake"): "connected",
-    **{(state, "refused"): "locked" for state in STATES if state != "stopping"},
-    **{(state, "stop"): "stopping" for state in STATES},
-}
-"""Where an event means something; every other pair leaves the state as it is."""
+"""Nothing is due."""
 
 
-def kind(state: State) -> str:
-    """Return the name under which STATES has a state like `state`."""
-    if isinstance(state, Connecting):
-        return "built" if state.built else "unbuilt"
-    return type(state).__name__.lower()
+def at(seconds: float) -> Moment:
+    """Return the moment `seconds` after NOW."""
+    return Moment(NOW + seconds, TIMING)
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("event", EVENTS)
-def test_every_event_in_every_state_leads_where_the_table_says(state: str, event: str) -> None:
-    """What the table does not name changes nothing at all."""
-    after = step(STATES[state], EVENTS[event], NOW)
-    if (state, event) in LEADS_ON:
-        assert kind(after) == LEADS_ON[state, event]
-    else:
-        assert after == STATES[state]
+def calm(state: State, **others: Any) -> Situation:
+    """Return a situation in which nothing is due but what `others` say."""
+    return Situation(CONFIG, state, **(CALM | others))
 
 
-def test_only_a_handshake_on_the_new_interface_connects() -> None:
-    """Bytes alone do not open the tunnel."""
-    after = step(STATES["built"], Sampled(status(received=500, sent=500)), NOW)
-    assert kind(after) == "built"
-    assert kind(step(after, Sampled(status(handshake=10.0)), NOW)) == "connected"
+def due(situation: Situation, seconds: float = 0.0, event: Event | None = None) -> list[Action]:
+    """Return the actions that follow from `event`, a Tick if none, `seconds` after NOW."""
+    return list(step(situation, event or Tick(), at(seconds))[1])
 
 
-def test_unanswered_data_means_silence_after_its_time() -> None:
-    """Data sent without anything received goes back to connecting, not a moment early."""
-    sent = step(STATES["connected"], Sampled(status(5.0, received=100, sent=1000)), NOW)
-    early = step(sent, Sampled(status(5.0, 100, 2000)), NOW + SILENT_AFTER - 0.1)
-    late = step(early, Sampled(status(5.0, 100, 3000)), NOW + SILENT_AFTER)
-    assert kind(early) == "connected"
-    assert isinstance(late, Connecting)
-    assert (late.built, late.reason, late.retry_at) == (False, Reason.SILENT, NOW + SILENT_AFTER)
+def sampled(handshake: float | None = 5.0, received: int = 200) -> Sampled:
+    """Return a sample of TUNNEL."""
+    peer = PeerStatus("key", None, handshake, received, 100)
+    return Sampled(TunnelStatus(TUNNEL.listen_port, TUNNEL.fwmark, (peer,)))
 
 
-def test_an_answer_in_time_starts_the_count_again() -> None:
-    """A byte received after the data proves that the server lives."""
-    sent = step(STATES["connected"], Sampled(status(5.0, 100, 1000)), NOW)
-    answered = step(sent, Sampled(status(5.0, 132, 1000)), NOW + SILENT_AFTER - 1)
-    later = step(answered, Sampled(status(5.0, 132, 1032)), NOW + SILENT_AFTER + 20)
-    assert kind(later) == "connected"
+def test_the_first_tick_looks_and_compares_and_what_is_found_begins_the_connection() -> None:
+    """Nothing is built for a namespace that has not been looked at."""
+    situation, actions = step(Situation(CONFIG, Locked(since=NOW)), Tick(), at(0))
+    assert actions == (LookAround(), Verify())
+    situation, actions = step(situation, Looked(ONE_UPLINK), at(0))
+    assert isinstance(situation.state, Connecting)
+    assert actions == (Build(situation.state.tunnel),)
+    assert due(situation) == [], "it is under way"
 
 
-def test_keepalives_alone_prove_nothing() -> None:
-    """A keepalive every 25 s that nobody answers is how an idle tunnel looks."""
-    state, sent = STATES["connected"], 100
-    for seconds in range(0, int(HANDSHAKE_EXPIRES) - 15, 25):
-        sent += KEEPALIVE_SIZE
-        state = step(state, Sampled(status(5.0, 100, sent)), NOW + seconds)
-        assert kind(state) == "connected"
+def test_a_locked_gateway_waits_for_its_time() -> None:
+    """And looks around before it begins."""
+    locked = calm(Locked(retry_at=NOW + 5))
+    assert due(locked, 4.9) == []
+    assert due(locked, 5) == [LookAround()]
 
 
-def test_an_expired_handshake_means_silence_only_with_keepalive() -> None:
-    """Without keepalive an idle tunnel has no handshakes, and nothing is wrong with it."""
-    quiet_peer = replace(PEER, persistent_keepalive=0)
-    quiet = Connected(ONE, replace(TUNNEL, peers=(quiet_peer,)), since=NOW, pulse=ALIVE)
-    later = NOW + HANDSHAKE_EXPIRES
-    assert kind(step(STATES["connected"], Sampled(status(5.0, 100, 100)), later)) == "unbuilt"
-    assert kind(step(quiet, Sampled(status(5.0, 100, 100)), later)) == "connected"
+def test_a_name_is_asked_for_only_when_its_hole_is_open() -> None:
+    """First the socket, then its rules, then the question, then the interface."""
+    situation, actions = step(calm(RESOLVING), Tick(), at(0))
+    assert actions == (LookUp(NAMED),)
+    assert due(situation) == [], "the socket is about to be opened"
+    situation, actions = step(situation, Asking(QUERY), at(0))
+    assert actions == (Ask(NAMED),)
+    assert due(situation, 5) == []
+    situation, actions = step(situation, Resolved((TUNNEL,)), at(1))
+    assert actions == (Build(TUNNEL),)
 
 
-def test_a_wall_clock_that_jumps_changes_nothing() -> None:
-    """A handshake told with an earlier wall clock is still a new one, with its age from now."""
-    after = step(STATES["connected"], Sampled(status(-7000.0, 300, 300)), NOW)
-    assert isinstance(after, Connected)
-    assert after.pulse.handshake_at == NOW
-
-
-def test_failures_wait_longer_each_round_up_to_a_limit() -> None:
-    """Attempts are spaced from one second, doubling, to a minute."""
-    state: State = STATES["unbuilt"]
-    waits = []
-    for _ in range(9):
-        state = step(state, Failed("no"), NOW)
-        assert isinstance(state, Connecting)
-        waits.append(state.retry_at - NOW)
-    assert waits[:4] == [1.0, 2.0, 4.0, 8.0]
-    assert waits[-1] == BACKOFF_LAST == backoff(10_000, 0.5)
-
-
-def test_chance_spreads_attempts_by_a_quarter() -> None:
-    """Gateways that lost the same server do not come back in step."""
-    assert backoff(1, 0.0) == 0.75
-    assert backoff(1, 0.999) == pytest.approx(1.25, abs=0.001)
-
-
-def test_attempts_are_counted_on_through_the_lock() -> None:
-    """Rules that the kernel refuses again and again are not tried ever faster."""
-    first = step(STATES["unbuilt"], Refused("no"), NOW)
-    again = step(step(first, Begin((TUNNEL,)), NOW), Refused("no"), NOW)
-    assert isinstance(again, Locked)
-    assert again.attempt == 2
-
-
-def test_a_busy_port_is_given_up_for_the_one_that_comes_with_the_failure() -> None:
-    """The next attempt uses the port that the failure brought."""
-    after = step(STATES["unbuilt"], Failed("taken", port=50000), NOW)
-    assert isinstance(after, Connecting)
-    assert after.tunnel.listen_port == 50000
-
-
-def test_a_candidate_without_handshake_gives_way_to_the_next_at_once() -> None:
-    """Within a round nobody waits longer than the patience for one handshake."""
-    built = step(Connecting(TWO, TUNNEL, Reason.STARTING, NOW, NOW), Built(), NOW)
-    assert kind(step(built, Sampled(status()), NOW + PATIENCE - 0.1)) == "built"
-    after = step(built, Sampled(status()), NOW + PATIENCE)
-    assert isinstance(after, Connecting)
-    assert (after.tunnel, after.retry_at, after.since) == (SECOND, NOW + PATIENCE, NOW)
-
-
-def test_the_last_candidate_of_a_round_keeps_trying_while_the_gateway_waits() -> None:
-    """After a whole round the pause grows; WireGuard itself goes on in it."""
-    last = Connecting(TWO.next(), SECOND, Reason.NO_HANDSHAKE, NOW, NOW)
-    built = step(last, Built(), NOW)
-    assert isinstance(built, Connecting)
-    assert built.give_up_at == NOW + PATIENCE + 1.0
-    again = step(built, Sampled(status()), built.give_up_at)
-    assert isinstance(again, Connecting)
-    assert (again.tunnel, again.turn.attempt) == (TUNNEL, 2)
-
-
-def test_a_silent_server_is_left_for_the_next_without_waiting() -> None:
-    """The dead one does not get another chance first."""
-    state = Connected(TWO, TUNNEL, NOW, replace(ALIVE, unanswered_at=NOW))
-    after = step(state, Sampled(status(5.0, 100, 500)), NOW + SILENT_AFTER)
-    assert isinstance(after, Connecting)
-    assert (after.tunnel, after.retry_at) == (SECOND, NOW + SILENT_AFTER)
-
-
-def test_the_first_candidate_gets_another_chance_after_a_while() -> None:
-    """A gateway does not stay for ever with the server that was meant as a spare."""
-    spare = Connected(TWO.next(), SECOND, NOW, replace(ALIVE, handshake_at=NOW + RETURN_AFTER))
-    seen = Sampled(status(5.0, 101, 100))
-    assert kind(step(spare, seen, NOW + RETURN_AFTER - 1)) == "connected"
-    after = step(spare, seen, NOW + RETURN_AFTER)
-    assert isinstance(after, Connecting)
-    assert (after.tunnel, after.reason) == (TUNNEL, Reason.RETURNING)
-    first = Connected(TWO, TUNNEL, NOW, replace(ALIVE, handshake_at=NOW + RETURN_AFTER))
-    assert kind(step(first, seen, NOW + RETURN_AFTER)) == "connected"
-
-
-def test_the_addresses_of_a_name_take_turns() -> None:
-    """A name is looked up again for each attempt, and its next address is tried."""
-    state: State = STATES["resolving"]
-    tried = []
-    for _ in range(3):
-        connecting = step(state, Resolved((TUNNEL, SECOND)), NOW)
-        assert isinstance(connecting, Connecting)
-        tried.append(connecting.tunnel)
-        built = step(connecting, Built(), NOW)
-        assert isinstance(built, Connecting)
-        state = step(built, Sampled(status()), built.give_up_at)
-        assert isinstance(state, Resolving)
-    assert tried == [TUNNEL, SECOND, TUNNEL]
-
-
-def test_a_resolver_that_stays_silent_is_told_and_the_tunnel_stays_open() -> None:
-    """One lost probe is nothing; several in a row mean that names do not resolve."""
-    state: State = STATES["connected"]
-    for second in range(RESOLVER_FAILURES):
-        assert is_healthy(state)
-        state = step(state, Sampled(status(5.0, 200 + second, 100)), NOW + 2 * second)
-        state = step(state, Probed(answered=False), NOW + 2 * second + 1)
-    assert isinstance(state, Connected)
-    assert not is_healthy(state)
-    assert is_healthy(step(state, Probed(answered=True), NOW))
-
-
-def test_of_a_resolver_behind_a_silent_server_nothing_is_said() -> None:
-    """Probes that fail while nothing else is heard either may as well mean the server."""
-    state: State = STATES["connected"]
-    for second in range(RESOLVER_FAILURES + 1):
-        state = step(state, Probed(answered=False), NOW + second)
-    assert is_healthy(state)
-    heard = step(state, Sampled(status(5.0, 132, 100)), NOW + 10)
-    assert not is_healthy(heard)
-
-
-def test_a_suspended_machine_does_not_trust_its_tunnel_when_it_wakes() -> None:
-    """The clock has gone on, and the handshake is from before."""
-    after = step(STATES["connected"], Sampled(status(5.0, 100, 100)), NOW + 8 * 3600)
-    assert isinstance(after, Connecting)
-    assert after.reason is Reason.SILENT
-
-
-def test_each_candidate_with_a_name_gets_all_its_addresses_in_turn() -> None:
-    """Two names with two addresses each: all four are tried in two rounds."""
-    state: State = Resolving(Turn((NAMED, NAMED)), Reason.STARTING, since=NOW, retry_at=NOW)
-    tried = []
-    for _ in range(4):
-        assert isinstance(state, Resolving)
-        connecting = step(state, Resolved((TUNNEL, SECOND)), NOW)
-        assert isinstance(connecting, Connecting)
-        tried.append((connecting.turn.position, connecting.tunnel))
-        state = step(connecting, Failed("no"), NOW)
-    assert tried == [(0, TUNNEL), (1, TUNNEL), (0, SECOND), (1, SECOND)]
-
-
-@pytest.mark.parametrize("event", [Lost("gone"), Moved("by eth1")], ids=["lost", "moved"])
-def test_an_interface_is_built_at_most_once_a_second(event: Event) -> None:
-    """Whoever deletes it or flaps a link in a loop does not make a flood of handshakes."""
-    state, built_at = STATES["unbuilt"], []
-    for now in (NOW + number / 20 for number in range(100)):
-        state = step(state, event, now)
-        assert isinstance(state, Connecting)
-        if not state.built and now >= state.retry_at:
-            state = step(state, Built(), now)
-            built_at.append(now)
-        if now == NOW + 3:
-            state = step(state, EVENTS["handshake"], now)
-    assert len(built_at) == 5
-    assert all(after - before >= PAUSE for before, after in pairwise(built_at))
-
-
-@pytest.mark.promise("P17")
-@pytest.mark.parametrize("state", ["built", "connected"])
 @pytest.mark.parametrize(
-    "change",
-    [{"listen_port": 1}, {"fwmark": 0}, {"peers": ()}],
-    ids=["listen port", "mark", "peers"],
+    "state", [replace(RESOLVING, retry_at=NOW + 5), replace(UNBUILT, retry_at=NOW + 5)]
 )
-def test_a_tunnel_that_somebody_has_changed_is_built_again(
-    state: str, change: dict[str, Any]
-) -> None:
-    """WireGuard's own settings count as the interface does, and the mark is not told."""
-    told = replace(status(handshake=9.0, received=92, sent=148), **change)
-    after = step(STATES[state], Sampled(told), NOW + 5)
-    assert isinstance(after, Connecting)
-    assert (after.built, after.reason) == (False, Reason.INTERFACE_LOST)
-    assert after.detail.startswith("another program changed")
-    assert "0x" not in after.detail
+def test_no_attempt_begins_before_its_time(state: State) -> None:
+    """The pauses are kept whatever else ticks."""
+    assert due(calm(state), 4.9) == []
+    assert len(due(calm(state), 5)) == 1
 
 
-def test_a_name_is_looked_up_at_most_once_a_second() -> None:
-    """However often the way to the resolver changes."""
-    state, asked = STATES["resolving"], 0
-    for now in (NOW + number / 20 for number in range(100)):
-        state = step(state, Moved(""), now)
-        assert isinstance(state, Resolving)
-        if now >= state.retry_at:
-            state = step(state, Failed("no"), now)
-            asked += 1
-    assert asked == 5
+def test_while_the_interface_is_built_only_the_rules_are_compared() -> None:
+    """The routes are between two states; what the kernel reports is looked at afterwards."""
+    building, _ = step(calm(UNBUILT), Tick(), at(0))
+    building, actions = step(building, Changed(), at(0.5))
+    assert actions == ()
+    assert due(building, 1.0) == [Verify()], "early, because of the change"
+    built, actions = step(building, Built(), at(0.9))
+    assert actions == (LookAround(),)
+    assert step(built, Looked(ONE_UPLINK), at(0.9))[0].state == built.state
+
+
+def test_a_way_that_changes_while_the_interface_is_built_is_the_one_that_was_tried() -> None:
+    """The building begins with a look of its own, which is no news."""
+    building, _ = step(calm(UNBUILT), Tick(), at(0))
+    building, actions = step(building, Looked(other_uplink(ONE_UPLINK)), at(0))
+    assert actions == ()
+    assert building.is_connecting
+
+
+def test_a_new_interface_is_sampled_eagerly_for_two_seconds() -> None:
+    """Then once in a heartbeat, and never twice at once."""
+    building, _ = step(calm(UNBUILT), Tick(), at(0))
+    situation, actions = step(building, Built(), at(0))
+    assert actions == ()
+    times = []
+    for tick in range(1, 2 * 500):
+        seconds = tick / 100
+        situation, actions = step(situation, Tick(), at(seconds))
+        if Sample(TUNNEL) in actions:
+            times.append(seconds)
+            assert due(situation, seconds + 1) == [], "while one is under way"
+            situation, _ = step(situation, sampled(None, 0), at(seconds))
+            if not isinstance(situation.state, Connecting) or not situation.state.built:
+                break
+    eager = [time for time in times if time < TIMING.eager_for]
+    assert len(eager) == pytest.approx(TIMING.eager_for / TIMING.eager, abs=2)
+    late = [time for time in times if time >= TIMING.eager_for]
+    assert 5 <= len(late) <= 8, late
+
+
+def test_a_change_compares_a_second_after_the_last_time_and_samples_at_once() -> None:
+    """The kernel reports no changes of rules, but who changes routes often changes rules too."""
+    situation, actions = step(calm(CONNECTED, verified_at=NOW - 0.2), Changed(), at(0))
+    assert actions == (LookAround(),)
+    situation, actions = step(situation, Looked(ONE_UPLINK), at(0))
+    assert actions == (Sample(TUNNEL),)
+    assert due(situation, 0.7) == []
+    assert due(situation, 0.8) == [LookAround(), Verify()]
+    late = calm(CONNECTED, verified_at=NOW - 2)
+    assert due(late, 0, Changed()) == [LookAround(), Verify()]
+
+
+def test_the_kernel_is_compared_every_three_seconds_and_each_second_after_drift() -> None:
+    """Counted from the comparison before."""
+    for drifted, pause in ((False, 3.0), (True, 1.0)):
+        situation, _ = step(calm(CONNECTED), Verified(drifted=drifted), at(0))
+        assert Verify() not in due(situation, pause - 0.01)
+        assert due(situation, pause) == [LookAround(), Verify()]
+
+
+def test_a_comparison_that_fails_is_tried_again_a_second_later() -> None:
+    """And not at once, whatever it raised."""
+    situation, actions = step(calm(CONNECTED, verify_at=NOW), Tick(), at(0))
+    assert Verify() in actions
+    assert Verify() not in due(situation, 0.99)
+    assert Verify() in due(situation, 1.0)
+
+
+def test_a_probe_is_due_at_once_and_then_every_twenty_seconds() -> None:
+    """From each connection on: what was probed before it does not count."""
+    situation = calm(replace(BUILT, tunnel=TUNNEL), probed_at=NOW)
+    situation, actions = step(situation, sampled(), at(0))
+    assert isinstance(situation.state, Connected)
+    [probe] = [action for action in actions if isinstance(action, SendProbe)]
+    assert probe not in due(situation, 30), "while one is under way"
+    situation, _ = step(situation, Probed(answered=True), at(0.1))
+    situation = replace(situation, sample_at=FAR)
+    assert due(situation, 19.9) == []
+    assert due(situation, 20) == [probe]
+
+
+def test_in_doubt_a_probe_is_due_each_second() -> None:
+    """Data that was not answered for three seconds, or a resolver that was silent once."""
+    waiting = replace(CONNECTED, pulse=replace(ALIVE, unanswered_at=NOW))
+    assert due(calm(waiting), 2.9) == []
+    assert len(due(calm(waiting), 3.0)) == 1
+    failing = replace(CONNECTED, resolver_failures=1)
+    assert due(calm(failing), 0.9) == []
+    assert len(due(calm(failing), 1.0)) == 1
+
+
+def test_where_there_is_no_probe_none_is_sent_and_the_loop_does_not_spin() -> None:
+    """HEALTH_PROBE=off."""
+    config = replace(CONFIG, health_probe=HealthProbe(ProbeKind.OFF))
+    situation, actions = step(replace(calm(CONNECTED), config=config), Tick(), at(30))
+    assert actions == ()
+    assert wake_at(situation, at(30)) == NOW + 30 + TIMING.heartbeat
+
+
+def test_the_resolver_file_is_written_again_each_second_while_names_do_not_resolve() -> None:
+    """Beside the loop, once at a time, until it succeeds."""
+    situation = calm(CONNECTED, names_problem="read-only")
+    assert due(situation, 0.9) == []
+    situation, actions = step(situation, Tick(), at(1))
+    assert actions == (WriteNames(TUNNEL),)
+    assert due(situation, 2.5) == []
+    again, _ = step(situation, Wrote("read-only"), at(1.1))
+    assert due(again, 2) == [WriteNames(TUNNEL)]
+    written, _ = step(situation, Wrote(), at(1.1))
+    assert (due(written, 2), written.names_problem) == ([], "")
+
+
+@pytest.mark.parametrize("event", [Stop(), Lost("gone"), Refused("no")], ids=repr)
+def test_a_state_that_is_left_takes_its_work_with_it(event: Event) -> None:
+    """No result of a former state counts for the present one."""
+    situation = calm(CONNECTED, under_way=frozenset(Work))
+    after, actions = step(situation, event, at(0))
+    assert actions[0] == Abandon()
+    assert after.under_way <= {Work.CONNECT}
+    kept, actions = step(situation, sampled(), at(0))
+    assert Abandon() not in actions
+    assert kept.under_way == set(Work) - {Work.SAMPLE}
+
+
+def test_a_failure_while_the_interface_is_built_cuts_the_building_off() -> None:
+    """It may still be waiting for a process, and the next attempt must not meet it."""
+    building, _ = step(calm(UNBUILT), Tick(), at(0))
+    after, actions = step(building, Failed("no routes"), at(0.5))
+    assert actions == (Abandon(),)
+    assert after.under_way == frozenset()
+
+
+def test_a_stopping_gateway_begins_nothing() -> None:
+    """Whatever is due."""
+    assert due(Situation(CONFIG, Stopping(NOW)), 100) == []
+
+
+def test_another_way_to_the_server_is_followed_once() -> None:
+    """The facts that led to it are the ones to compare with from then on."""
+    moved = other_uplink(ONE_UPLINK)
+    after, _ = step(calm(CONNECTED), Looked(moved), at(0))
+    assert isinstance(after.state, Connecting)
+    assert after.state.reason is Reason.MOVED
+    assert after.tried == moved
+    same, _ = step(calm(CONNECTED), Looked(ONE_UPLINK), at(0))
+    assert same.state is CONNECTED
+
+
+def test_any_change_ends_the_waiting_for_a_look_up() -> None:
+    """The way to a resolver is not known, so every change may be one of it."""
+    waiting = calm(replace(RESOLVING, retry_at=NOW + 60))
+    after, actions = step(waiting, Looked(other_uplink(ONE_UPLINK)), at(0))
+    assert isinstance(after.state, Resolving)
+    assert actions == (LookUp(NAMED),)
+    assert step(waiting, Looked(ONE_UPLINK), at(0))[1] == ()
+
+
+def test_a_tunnel_whose_address_an_uplink_has_is_lost() -> None:
+    """No rule could tell the two apart (P11)."""
+    address = TUNNEL.addresses[0]
+    first = replace(ONE_UPLINK.uplinks[0], addresses=(address,))
+    shared = replace(ONE_UPLINK, uplinks=(first,))
+    situation = calm(CONNECTED, facts=shared, tried=shared)
+    after, _ = step(situation, sampled(), at(0))
+    assert isinstance(after.state, Connecting)
+    assert "an uplink's too" in after.state.detail
+    assert "an uplink's too" in obstacle(TUNNEL, shared) or "no uplink" in obstacle(TUNNEL, shared)
+
+
+def test_no_interface_is_built_without_a_way_to_the_server() -> None:
+    """The obstacle names the endpoint."""
+    assert obstacle(TUNNEL, Facts()) == f"no uplink has a route to the endpoint: {PEER.endpoint}"
+    assert obstacle(TUNNEL, ONE_UPLINK) == ""
+
+
+def test_after_a_shortage_everything_that_was_under_way_is_due_again() -> None:
+    """The comparison first; a question that was cut off has no hole any more."""
+    state = replace(RESOLVING, query=QUERY)
+    asking = calm(state, under_way=frozenset({Work.CONNECT}))
+    after = interrupted(asking)
+    assert after.state == RESOLVING
+    assert due(after) == [LookAround(), Verify()]
+    sampling = interrupted(calm(CONNECTED, under_way=frozenset({Work.SAMPLE})))
+    situation, _ = step(sampling, Tick(), at(0.25))
+    assert due(situation, 0.25, Looked(ONE_UPLINK)) == [Sample(TUNNEL)]
+
+
+@pytest.mark.parametrize(
+    ("state", "event"),
+    [
+        (Locked(), Refused("no")),
+        (Stopping(), Refused("no")),
+        (RESOLVING, Failed("no")),
+        (UNBUILT, Failed("no")),
+        (CONNECTED, Lost("no")),
+    ],
+    ids=lambda it: type(it).__name__,
+)
+def test_what_could_not_be_done_leads_to_a_stricter_state(state: State, event: Event) -> None:
+    """Each state has one event for it."""
+    assert stricter(state, "no") == event
+
+
+def test_the_next_tick_comes_when_something_is_due_and_never_in_a_hurry() -> None:
+    """A heartbeat at most, the time of the state or of a sample before that."""
+    assert wake_at(calm(CONNECTED), at(0)) == NOW + 1.0
+    assert wake_at(calm(CONNECTED, sample_at=NOW + 0.5), at(0)) == NOW + 0.5
+    sampling = calm(CONNECTED, sample_at=NOW, under_way=frozenset({Work.SAMPLE}))
+    assert wake_at(sampling, at(0)) == NOW + 1.0
+    assert wake_at(calm(CONNECTED, verify_at=NOW + 0.3), at(0)) == NOW + 0.3
+    assert wake_at(calm(Locked(retry_at=NOW + 0.4)), at(0)) == NOW + 0.4
+    assert wake_at(calm(replace(UNBUILT, retry_at=NOW + 0.6)), at(0)) == NOW + 0.6
+    assert wake_at(calm(replace(RESOLVING, retry_at=NOW + 0.7)), at(0)) == NOW + 0.7
+    for state in (UNBUILT, RESOLVING):
+        busy = calm(state, under_way=frozenset({Work.CONNECT}))
+        assert wake_at(busy, at(0)) == NOW + 1.0
+    assert wake_at(calm(Locked(retry_at=NOW - 5)), at(0)) == NOW + TIMING.eager
+
+
+def test_shortages_are_retried_with_growing_waits_up_to_four_seconds() -> None:
+    """Less than the 5 s in which P17 promises to detect changes."""
+    setback, waits = None, []
+    for _ in range(7):
+        setback = setback_after(setback, "not now", at(0))
+        waits.append(setback.retry_at - NOW)
+    assert waits == [0.25, 0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
+    assert setback is not None
+    assert setback.attempt == 7
+
+
+def test_a_setback_waits_for_its_time_a_change_or_a_stop() -> None:
+    """A new link has to have a guard at once, or be down."""
+    setback = Setback("not now", 1, NOW + 1)
+    assert setback.lets_pass(Stop(), NOW)
+    assert setback.lets_pass(Changed(), NOW)
+    assert not setback.lets_pass(Tick(), NOW + 0.9)
+    assert setback.lets_pass(Tick(), NOW + 1)
+
+
+def test_a_setback_of_work_lasts_until_that_work_has_reported() -> None:
+    """Health stays red while counters cannot be read, however well the rules can."""
+    setback = Setback("not now", 1, NOW, Work.SAMPLE)
+    assert not setback.is_over({Work.SAMPLE, Work.PROBE})
+    assert setback.is_over({Work.PROBE})
+    assert Setback("not now", 1, NOW).is_over({Work.SAMPLE})

@@ -7,10 +7,11 @@ from gateway.policy.evidence import (
     INITIATION_SIZE,
     KEEPALIVE_SIZE,
     RESPONSE_SIZE,
-    SILENT_AFTER,
     Pulse,
 )
+from gateway.policy.timing import Moment, Timing
 
+TIMING = Timing()
 HANDSHAKE = 1.7e9
 DATA = 128  # bytes of a data message, as of all of them a multiple of 16
 
@@ -30,7 +31,7 @@ def silent_at(
     for number, (sent, received) in enumerate(readings, 1):
         now = 1000 + number * every
         pulse = pulse.after(status(sent, received, peers=peers), now, keepalive)
-        if pulse.is_silent(now, keepalive=False):
+        if pulse.is_silent(Moment(now, TIMING), keepalive=False):
             return now - 1000
     return None
 
@@ -40,7 +41,7 @@ def silent(*readings: tuple[int, int], peers: int = 1) -> bool:
     return silent_at(*readings, peers=peers) is not None
 
 
-SECONDS = range(1, int(SILENT_AFTER) + 3)
+SECONDS = range(1, int(TIMING.silent_after) + 3)
 
 
 def test_data_without_an_answer_is_silence() -> None:
@@ -80,7 +81,7 @@ def test_handshakes_that_pass_where_data_does_not_are_silence_after_the_second_o
     """
     hour = range(1, 3600)
     readings = ((second * DATA, second // 15 * RESPONSE_SIZE) for second in hour)
-    assert silent_at(*readings) == 15 + SILENT_AFTER
+    assert silent_at(*readings) == 15 + TIMING.silent_after
 
 
 def test_a_server_that_was_started_again_is_alive() -> None:

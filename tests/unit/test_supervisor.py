@@ -13,18 +13,17 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.daemon.loop import HEARTBEAT, VERIFY_EVERY
-from gateway.daemon.setback import CLOSING_TIME
 from gateway.errors import FirewallError, NetworkError, NotClosedError, TunnelError
 from gateway.model import EVERYTHING, Config, Endpoint, NamedEndpoint, Peer, Tunnel
-from gateway.policy.machine import RETURN_AFTER
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.states import Reason
+from gateway.policy.timing import Timing
 from tests.fakes.world import World, other_uplink, summary
 from tests.scenarios import IPV4_ONLY, TWO_UPLINKS
 
 FIRST, SECOND = "198.51.100.10", "198.51.100.20"
 DNS = ip_address("10.2.0.1")
+TIMING = Timing()
 
 
 def server(address: str) -> Tunnel:
@@ -170,9 +169,9 @@ def test_the_first_server_is_tried_again_after_a_while() -> None:
     for alive, endpoint in ((FIRST, FIRST), (SECOND, SECOND)):
         world = World(TWO)
         world.alive.discard(FIRST)
-        world.run((60, revives(world, alive)), until=RETURN_AFTER + 60)
-        assert world.at(RETURN_AFTER - 10).endpoint == f"{SECOND}:51820"
-        last = world.at(RETURN_AFTER + 59)
+        world.run((60, revives(world, alive)), until=TIMING.return_after + 60)
+        assert world.at(TIMING.return_after - 10).endpoint == f"{SECOND}:51820"
+        last = world.at(TIMING.return_after + 59)
         assert (last.endpoint, last.healthy) == (f"{endpoint}:51820", True)
         assert dict(last.reconnects) == {Reason.RETURNING: 1}
 
@@ -363,7 +362,7 @@ def test_a_stop_during_a_shortage_ends_closed(seconds: int) -> None:
     def ends() -> None:
         world.fails.clear()
 
-    if seconds < CLOSING_TIME:
+    if seconds < TIMING.closing_time:
         world.run((10, begins), (12 + seconds, ends), until=12)
         assert world.firewall.summary == "closed"
         assert "links down" not in world.transcript
@@ -371,7 +370,7 @@ def test_a_stop_during_a_shortage_ends_closed(seconds: int) -> None:
         with pytest.raises(NotClosedError, match=r"not now.*every link is down"):
             world.run((10, begins), until=12)
         assert world.links_are_down
-    assert world.clock.now - world.since(12) < CLOSING_TIME + 2
+    assert world.clock.now - world.since(12) < TIMING.closing_time + 2
     assert acts(world)[-1] == "down", "the interface and its key are away"
 
 
@@ -515,11 +514,11 @@ def test_the_kernel_counts_as_read_back_only_where_it_was_found_as_wanted() -> N
     world.run((10, drift), until=30)
     red = [status.verified_age for status in world.told if status.reason == Reason.DRIFT]
     assert red, "control: the drift was found"
-    assert all(age is not None and age >= VERIFY_EVERY for age in red)
+    assert all(age is not None and age >= TIMING.verify_every for age in red)
     for second in (9, 29):
         age = world.at(second).verified_age
         assert age is not None
-        assert age <= VERIFY_EVERY + HEARTBEAT
+        assert age <= TIMING.verify_every + TIMING.heartbeat
 
 
 def test_a_silent_resolver_is_a_reason_of_its_own_within_a_minute() -> None:
@@ -659,3 +658,23 @@ def test_a_stop_is_heard_that_comes_before_the_building_has_begun() -> None:
     ended = world.clock.now - world.since(0)
     assert ended < 3
     assert world.firewall.summary == "closed"
+
+
+@pytest.mark.parametrize("part", ["up", "ask"])
+def test_work_that_takes_too_long_has_failed_after_eight_seconds(part: str) -> None:
+    """The look-up and the building of the interface; health is published all the time."""
+    world = World(BY_NAME if part == "ask" else ONE)
+    world.alive.add(FIRST)
+
+    async def never(*_: object) -> None:
+        await asyncio.sleep(3600)
+
+    if part == "ask":
+        world.names["vpn.example"] = (ip_address(FIRST),)
+        world.looking_up = 3600.0
+    else:
+        world.tunnel.up = never  # type: ignore[method-assign]
+    world.run(until=11)
+    assert "not done after 8 s" not in world.at(7.9).detail
+    assert "not done after 8 s" in world.at(8.9).detail
+    assert all(after.at - before.at <= 1.1 for before, after in pairwise(world.told))

@@ -1,0 +1,105 @@
+"""Producers that run as long as the gateway: the clock, the kernel's reports, lost errors.
+
+Each runs in the task group of the loop, so none can fail without closing and ending the gateway.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from gateway.daemon.inbox import Inbox
+from gateway.errors import GatewayError, NetworkError
+from gateway.model import HostPort
+from gateway.policy.events import Changed, Tick
+from gateway.services.health import HealthServer
+
+
+class Timer:
+    """Notes a Tick when the time has come that was set last."""
+
+    def __init__(self, inbox: Inbox, clock: Callable[[], float]) -> None:
+        self._inbox = inbox
+        self._clock = clock
+        self._at: float | None = None
+        self._was_set = asyncio.Event()
+
+    def set(self, at: float) -> None:
+        """Let the next Tick come at `at`, and none before."""
+        self._at = at
+        self._was_set.set()
+
+    async def run(self) -> None:
+        """Wait and note, until cancelled."""
+        while True:
+            self._was_set.clear()
+            seconds = None if self._at is None else max(0.0, self._at - self._clock())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._was_set.wait()
+                continue
+            self._at = None
+            self._inbox.note(Tick())
+
+
+class KernelReports:
+    """Collects what the kernel reports for a moment, since one command makes several changes."""
+
+    def __init__(self, inbox: Inbox, settle: float) -> None:
+        self._inbox = inbox
+        self._settle = settle
+        self._changed = asyncio.Event()
+
+    def changed(self) -> None:
+        """Say that links, addresses, routes or rules may have changed; to be called on the loop."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Note a Change for all that was reported in `settle` seconds, until cancelled."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(self._settle)
+            self._changed.clear()
+            self._inbox.note(Changed())
+
+
+class LostErrors:
+    """Raises what would otherwise only be logged: errors of callbacks and of unawaited tasks.
+
+    An error of ours or of the kernel is left to the log: who raised it knew of it.
+    """
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+        self._found = asyncio.Event()
+
+    def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Take an exception from the event loop; see `loop.set_exception_handler`."""
+        error = context.get("exception")
+        expected = isinstance(error, GatewayError | OSError | MemoryError)
+        if isinstance(error, Exception) and not expected:
+            self._error = error
+            self._found.set()
+        else:
+            loop.default_exception_handler(context)
+
+    async def run(self) -> None:
+        """Wait for such an error, and raise it."""
+        await self._found.wait()
+        if self._error is not None:
+            raise self._error
+
+
+async def keep_listening(server: HealthServer, address: HostPort, again: float) -> None:
+    """Start the health server, trying every `again` seconds while its address is taken."""
+    log = structlog.get_logger()
+    while True:
+        try:
+            server.start(address)
+        except NetworkError as err:
+            log.error("health is not served", problem=str(err), variable="HEALTH_SERVER_ADDRESS")
+            await asyncio.sleep(again)
+        else:
+            return

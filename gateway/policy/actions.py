@@ -1,0 +1,87 @@
+"""What the state machine wants to be done, as data; the loop does it after the rules are in force.
+
+Work takes time and runs next to the loop, one piece of each kind at a time. The other actions are
+calls to the kernel, which the loop makes itself.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from gateway.model import Candidate, Tunnel
+from gateway.policy.probing import Probe
+
+
+class Work(Enum):
+    """A kind of work; its result is an event."""
+
+    CONNECT = auto()
+    """Looking up a name, or building the interface: Asking and Resolved, Built, or Failed."""
+
+    SAMPLE = auto()
+    """Reading WireGuard's counters: Sampled or Lost."""
+
+    PROBE = auto()
+    """A probe in the tunnel: Probed."""
+
+    NAMES = auto()
+    """Writing the resolver file: Wrote."""
+
+
+@dataclass(frozen=True)
+class LookAround:
+    """Find out what the namespace looks like, and adapt the rules to it. Looked follows."""
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Compare the kernel with what was put there, and revert drift. Verified follows."""
+
+
+@dataclass(frozen=True)
+class LookUp:
+    """Open the socket for a question about the candidate's names. Asking or Failed follows."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Send the question, whose hole is open: Work.CONNECT."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Build:
+    """Make the way to the server, then the interface: Work.CONNECT."""
+
+    tunnel: Tunnel
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Read the counters of the interface for `tunnel`: Work.SAMPLE."""
+
+    tunnel: Tunnel
+
+
+@dataclass(frozen=True)
+class SendProbe:
+    """Send a packet into the tunnel that should be answered: Work.PROBE."""
+
+    probe: Probe
+
+
+@dataclass(frozen=True)
+class WriteNames:
+    """Write the resolver file for `tunnel` again: Work.NAMES."""
+
+    tunnel: Tunnel
+
+
+@dataclass(frozen=True)
+class Abandon:
+    """Cut off all work: it belongs to a state that has been left."""
+
+
+Action = LookAround | Verify | LookUp | Ask | Build | Sample | SendProbe | WriteNames | Abandon

@@ -1,0 +1,115 @@
+"""What is due in a situation, and when to look again; pure, like all of the policy."""
+
+from dataclasses import replace
+
+from gateway.policy.actions import (
+    Action,
+    Ask,
+    Build,
+    LookAround,
+    LookUp,
+    Sample,
+    SendProbe,
+    Verify,
+    Work,
+    WriteNames,
+)
+from gateway.policy.probing import probe_for
+from gateway.policy.situation import Situation
+from gateway.policy.states import Connected, Connecting, Locked, Resolving, Stopping
+from gateway.policy.timing import Moment
+
+
+def due(situation: Situation, moment: Moment) -> tuple[Situation, tuple[Action, ...]]:
+    """Return what is due in `situation`, and the situation in which it has been begun."""
+    now, state = moment.now, situation.state
+    if isinstance(state, Stopping):
+        return situation, ()
+    begins = isinstance(state, Locked) and now >= state.retry_at
+    verifies = now >= situation.verify_at
+    looks = (verifies or begins or situation.changed) and not situation.is_connecting
+    checks: list[Action] = [LookAround()] if looks else []
+    checks += [Verify()] if verifies else []
+    if looks:
+        situation = replace(situation, changed=False)
+    if verifies:
+        # Until it has succeeded, it is tried again as if there had been drift.
+        situation = replace(situation, verify_at=now + moment.timing.verify_again)
+    if looks:
+        return situation, tuple(checks)  # the rest follows from what is found
+    match state:
+        case Resolving() | Connecting(built=False):
+            situation, work = _connecting(situation, state, moment)
+        case Connecting() | Connected():
+            situation, work = _watching(situation, state, moment)
+        case _:
+            work = ()
+    return situation, (*checks, *work)
+
+
+def _connecting(
+    situation: Situation, state: Resolving | Connecting, moment: Moment
+) -> tuple[Situation, tuple[Action, ...]]:
+    """Return what is due on the way to the interface."""
+    if situation.is_connecting or moment.now < state.retry_at:
+        return situation, ()
+    situation = _begun(replace(situation, tried=situation.facts), Work.CONNECT)
+    if isinstance(state, Connecting):
+        return situation, (Build(state.tunnel),)
+    candidate = state.turn.candidate
+    return situation, (LookUp(candidate) if state.query is None else Ask(candidate),)
+
+
+def _watching(
+    situation: Situation, state: Connecting | Connected, moment: Moment
+) -> tuple[Situation, tuple[Action, ...]]:
+    """Return what is due while there is an interface."""
+    now, timing = moment.now, moment.timing
+    actions: list[Action] = []
+    if now >= situation.sample_at and Work.SAMPLE not in situation.under_way:
+        is_new = isinstance(state, Connecting) and now - state.turn.tried_at < timing.eager_for
+        pause = timing.eager if is_new else timing.heartbeat
+        situation = replace(_begun(situation, Work.SAMPLE), sample_at=now + pause)
+        actions.append(Sample(state.tunnel))
+    if not isinstance(state, Connected):
+        return situation, tuple(actions)
+    if Work.PROBE not in situation.under_way and now >= _probe_at(situation, state, moment):
+        situation = replace(situation, probed_at=now)
+        if probe := probe_for(state.tunnel, situation.config):
+            situation = _begun(situation, Work.PROBE)
+            actions.append(SendProbe(probe))
+    is_due = now >= situation.names_tried_at + timing.names_again
+    if situation.names_problem and is_due and Work.NAMES not in situation.under_way:
+        situation = replace(_begun(situation, Work.NAMES), names_tried_at=now)
+        actions.append(WriteNames(state.tunnel))
+    return situation, tuple(actions)
+
+
+def _probe_at(situation: Situation, state: Connected, moment: Moment) -> float:
+    in_doubt = state.resolver_failures or state.pulse.is_in_doubt(moment)
+    timing = moment.timing
+    return situation.probed_at + (timing.probe_in_doubt if in_doubt else timing.probe_every)
+
+
+def _begun(situation: Situation, work: Work) -> Situation:
+    return replace(situation, under_way=situation.under_way | {work})
+
+
+def wake_at(situation: Situation, moment: Moment) -> float:
+    """Return when the next Tick is needed, if nothing else happens: a heartbeat from now at most.
+
+    Never sooner than `eager` from now, whatever is due: the loop does not spin.
+    """
+    times = [moment.now + moment.timing.heartbeat, situation.verify_at]
+    match situation.state:
+        case Locked():
+            times.append(situation.state.retry_at)
+        case Resolving() if not situation.is_connecting:
+            times.append(situation.state.retry_at)
+        case Connecting() if not situation.state.built and not situation.is_connecting:
+            times.append(situation.state.retry_at)
+        case Connecting() | Connected() if Work.SAMPLE not in situation.under_way:
+            times.append(situation.sample_at)
+        case _:
+            pass
+    return max(min(times), moment.now + moment.timing.eager)

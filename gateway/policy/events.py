@@ -1,0 +1,151 @@
+"""What the state machine is informed of.
+
+The first group says what happened to the connection (`gateway.policy.moves`). The second group
+says what happened to the gateway's work (`gateway.policy.machine`). Each event comes from one
+producer, or from the loop itself, which reports what an action of its own returned.
+"""
+
+from dataclasses import dataclass
+
+from gateway.model import Candidate, Facts, Tunnel, TunnelStatus
+from gateway.policy.actions import Work
+from gateway.policy.states import Query
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The rules can be changed: connect with one of `candidates`, the first ones preferred."""
+
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The socket for `query` is open, and the question is ready to be sent."""
+
+    query: Query
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The endpoint's name has addresses: `tunnels` is the candidate with each of them."""
+
+    tunnels: tuple[Tunnel, ...]
+
+
+@dataclass(frozen=True)
+class Built:
+    """The interface exists; `names_problem` says why names will not resolve, empty if they do."""
+
+    names_problem: str = ""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A name could not be resolved or the interface not be built, and why.
+
+    `port` is the listen port for the next attempt, where the one that was wanted is taken.
+    """
+
+    detail: str
+    port: int | None = None
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The interface is gone, down or renamed, and how that was noticed."""
+
+    detail: str
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The way to the server is another one: an uplink, its address or its route, and which."""
+
+    detail: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The kernel did not take the rules of the state, and why."""
+
+    detail: str
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """WireGuard was asked for its counters."""
+
+    status: TunnelStatus
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A probe was sent; `answered` is None where that says nothing about the resolver."""
+
+    answered: bool | None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The process is to end."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The time has come at which something is due."""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The kernel reported that links, addresses, routes or rules changed."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The namespace was looked at, and `facts` were found."""
+
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The kernel was compared with what was put there; `drifted` if it was not the same."""
+
+    drifted: bool
+
+
+@dataclass(frozen=True)
+class Wrote:
+    """The resolver file was written, or `problem` says why not."""
+
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Troubled:
+    """`work` could not be done because of `error`, which the loop judges."""
+
+    work: Work
+    error: Exception
+
+
+Event = (
+    Begin
+    | Asking
+    | Resolved
+    | Built
+    | Failed
+    | Lost
+    | Moved
+    | Refused
+    | Sampled
+    | Probed
+    | Stop
+    | Tick
+    | Changed
+    | Looked
+    | Verified
+    | Wrote
+    | Troubled
+)

@@ -1,0 +1,246 @@
+"""The states of the gateway and what moves it from one to another.
+
+Everything that affects the state lives in this file; nothing here does I/O, reads a clock or draws
+a random number.
+
+    Locked ──► Resolving ──► Connecting ──► Connected
+      ▲  └──────────────────────▲               │
+      │         ▲               │               │
+      │         └───────────────┴───────────────┘
+      │            lost, silent, or out of patience
+      └── from everywhere, when the kernel refuses the rules of a state
+
+`Stopping` is reached from everywhere by `Stop` and never left. A state says what the firewall
+allows (`gateway.policy.firewall`): Locked and Stopping nothing, Resolving one query for the
+endpoint's name, Connecting the encrypted flow, and Connected the tunnel and the listed holes too.
+So each arrow to the right opens only what the state before has earned, and each arrow to the left
+closes before anything is repaired.
+
+Candidates. The configuration lists one or more tunnels. They are tried in order, each for
+`patience` seconds. After the last one the gateway waits, longer each time, while WireGuard itself
+goes on trying, and starts again with the first. A name is looked up each time its turn comes, and
+its addresses take turns, one in each round. A candidate other than the first stays connected for
+`return_after` seconds; then the first gets another chance.
+
+Politeness. An interface that is lost is built again at once, but never twice in `rebuild_pause`,
+whatever happens to it and to the way to the server. Failures are forgotten only when a connection
+has lasted `stable_after` seconds, so that rules which are refused again and again do not cause a
+flood of handshakes. When the way to a server changes, there is no reason to wait longer.
+"""
+
+from dataclasses import replace
+
+from gateway.model import Tunnel, TunnelStatus
+from gateway.policy.dns import with_addresses
+from gateway.policy.events import (
+    Asking,
+    Begin,
+    Built,
+    Event,
+    Failed,
+    Lost,
+    Moved,
+    Probed,
+    Refused,
+    Resolved,
+    Sampled,
+    Stop,
+)
+from gateway.policy.evidence import Pulse, foreign_change
+from gateway.policy.states import (
+    Connected,
+    Connecting,
+    Locked,
+    Reason,
+    Resolving,
+    State,
+    Stopping,
+    Turn,
+)
+from gateway.policy.timing import Moment
+
+
+def backoff(rounds: int, moment: Moment) -> float:
+    """Return the seconds to wait after `rounds` rounds failed.
+
+    Chance spreads them by a quarter to either side, so that gateways which lost the same server do
+    not come back in step.
+    """
+    timing = moment.timing
+    full = min(timing.backoff_last, timing.backoff_first * 2.0 ** min(rounds - 1, 10))
+    return full * (0.75 + moment.chance / 2)
+
+
+def move(state: State, event: Event, moment: Moment) -> State:
+    """Return the state that `event` leads to; the same state where it means nothing."""
+    now = moment.now
+    if isinstance(event, Stop) or isinstance(state, Stopping):
+        return state if isinstance(state, Stopping) else Stopping(since=now)
+    if isinstance(event, Refused):
+        return _refused(state, event, moment)
+    match state:
+        case Locked():
+            return _from_locked(state, event, now)
+        case Resolving():
+            return _from_resolving(state, event, moment)
+        case Connecting():
+            return _from_connecting(state, event, moment)
+        case Connected():
+            return _from_connected(state, event, moment)
+
+
+def _take(turn: Turn, reason: Reason, since: float, retry_at: float, detail: str = "") -> State:
+    """Return the state in which the candidate of `turn` is tried, from `retry_at` on."""
+    if turn.candidate.names:
+        return Resolving(turn, reason, since, retry_at, detail)
+    return Connecting(
+        turn, with_addresses(turn.candidate, {}), reason, since, retry_at, detail=detail
+    )
+
+
+def _refused(state: State, event: Refused, moment: Moment) -> State:
+    now = moment.now
+    attempt = 1
+    if isinstance(state, Locked):
+        attempt = state.attempt + 1
+    elif isinstance(state, Resolving | Connecting | Connected):
+        attempt = state.turn.attempt + 1
+    return Locked(Reason.FIREWALL, now, now + backoff(attempt, moment), attempt, event.detail)
+
+
+def _from_locked(state: Locked, event: Event, now: float) -> State:
+    if isinstance(event, Begin):
+        return _take(Turn(event.candidates, attempt=state.attempt), state.reason, now, now)
+    return state
+
+
+def _from_resolving(state: Resolving, event: Event, moment: Moment) -> State:
+    now = moment.now
+    match event:
+        case Asking():
+            return replace(state, query=event.query)
+        case Resolved():
+            tunnel = event.tunnels[(state.turn.rounds - 1) % len(event.tunnels)]
+            return Connecting(state.turn, tunnel, state.reason, state.since, retry_at=now)
+        case Failed():
+            retry_at = now + _wait(state.turn, moment)
+            return _after_failure(state, Reason.NOT_RESOLVED, event, now, retry_at)
+        case Moved() if state.query is None:
+            return replace(state, retry_at=min(state.retry_at, _soonest(state.turn, moment)))
+        case _:
+            return state
+
+
+def _from_connecting(state: Connecting, event: Event, moment: Moment) -> State:
+    now = moment.now
+    match event:
+        case Built() if not state.built:
+            reason = state.reason if state.reason is Reason.SILENT else Reason.NO_HANDSHAKE
+            give_up_at = now + moment.timing.patience + _wait(state.turn, moment)
+            return replace(
+                state,
+                turn=replace(state.turn, tried_at=now),
+                built=True,
+                reason=reason,
+                give_up_at=give_up_at,
+                detail="",
+                pulse=Pulse(),
+            )
+        case Failed():
+            retry_at = now + _wait(state.turn, moment)
+            return _after_failure(state, Reason.NOT_BUILT, event, now, retry_at)
+        case Lost():
+            return _rebuilding(state, event, moment)
+        case Moved():
+            soonest = _soonest(state.turn, moment)
+            retry_at = soonest if state.built else min(state.retry_at, soonest)
+            return replace(state, built=False, retry_at=retry_at, detail=event.detail)
+        case Sampled() if state.built:
+            return _sampled_while_connecting(state, event.status, moment)
+        case _:
+            return state
+
+
+def _wait(turn: Turn, moment: Moment) -> float:
+    """Return the seconds to wait when the candidate of `turn` fails: none within a round."""
+    return backoff(turn.rounds, moment) if turn.is_last else 0.0
+
+
+def _soonest(turn: Turn, moment: Moment) -> float:
+    """Return when the next attempt may begin, however much there is to try."""
+    return max(moment.now, turn.tried_at + moment.timing.rebuild_pause)
+
+
+def _after_failure(
+    state: Resolving | Connecting, reason: Reason, event: Failed, now: float, retry_at: float
+) -> State:
+    turn = replace(state.turn, tried_at=now)
+    if event.port is not None:
+        tunnels = tuple(replace(tunnel, listen_port=event.port) for tunnel in turn.candidates)
+        turn = replace(turn, candidates=tunnels)
+    return _take(turn.next(), reason, state.since, retry_at, event.detail)
+
+
+def _sampled_while_connecting(state: Connecting, status: TunnelStatus, moment: Moment) -> State:
+    now = moment.now
+    if change := foreign_change(state.tunnel, status):
+        return _rebuilding(state, Lost(change), moment)
+    pulse = state.pulse.after(status, now, _keepalive(state.tunnel))
+    if pulse.handshake_at is not None:
+        return Connected(state.turn, state.tunnel, now, replace(pulse, unanswered_at=None))
+    if now >= state.give_up_at:
+        return _take(state.turn.next(), Reason.NO_HANDSHAKE, state.since, now)
+    return replace(state, pulse=pulse)
+
+
+def _from_connected(state: Connected, event: Event, moment: Moment) -> State:
+    now = moment.now
+    match event:
+        case Lost():
+            return _rebuilding(state, event, moment)
+        case Moved():
+            retry_at = _soonest(state.turn, moment)
+            return Connecting(
+                state.turn, state.tunnel, Reason.MOVED, now, retry_at, detail=event.detail
+            )
+        case Sampled():
+            return _sampled_while_connected(state, event.status, moment)
+        case Probed() if event.answered is not None:
+            failures = 0 if event.answered else state.resolver_failures + 1
+            since = state.resolver_failing_at if failures > 1 else now * failures
+            return replace(state, resolver_failures=failures, resolver_failing_at=since)
+        case _:
+            return state
+
+
+def _sampled_while_connected(state: Connected, status: TunnelStatus, moment: Moment) -> State:
+    now = moment.now
+    if change := foreign_change(state.tunnel, status):
+        return _rebuilding(state, Lost(change), moment)
+    keepalive = _keepalive(state.tunnel)
+    pulse = state.pulse.after(status, now, keepalive)
+    turn = state.turn
+    if now - state.since >= moment.timing.stable_after:
+        turn = replace(turn, attempt=0)
+    if pulse.is_silent(moment, keepalive=keepalive > 0):
+        return _take(turn.next(), Reason.SILENT, now, now)
+    if turn.position and now - state.since >= moment.timing.return_after:
+        return _take(replace(turn, position=0), Reason.RETURNING, now, now)
+    return replace(state, turn=turn, pulse=pulse)
+
+
+def _keepalive(tunnel: Tunnel) -> int:
+    """Return the shortest persistent keepalive of the peers in seconds, 0 for none."""
+    return min((p.persistent_keepalive for p in tunnel.peers if p.persistent_keepalive), default=0)
+
+
+def _rebuilding(state: Connecting | Connected, lost: Lost, moment: Moment) -> Connecting:
+    """Return the state in which the interface for the same tunnel is built again."""
+    return Connecting(
+        state.turn,
+        state.tunnel,
+        Reason.INTERFACE_LOST,
+        since=moment.now if isinstance(state, Connected) else state.since,
+        retry_at=_soonest(state.turn, moment),
+        detail=lost.detail,
+    )

@@ -1,0 +1,46 @@
+"""A shortage: the kernel can be neither asked nor changed for now.
+
+It leads to no other state, because the kernel has refused nothing: what was read back last stays in
+force. The same is tried again, after waits that grow; health is red meanwhile.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from gateway.policy.actions import Work
+from gateway.policy.events import Changed, Event, Stop
+from gateway.policy.timing import Moment
+
+
+@dataclass(frozen=True)
+class Setback:
+    """The `attempt`th failure in a row, for `problem`; the next attempt is due at `retry_at`.
+
+    It is over when an attempt succeeds. Where `work` failed, that takes its result.
+    """
+
+    problem: str
+    attempt: int
+    retry_at: float
+    work: Work | None = None
+
+    def lets_pass(self, event: Event, now: float) -> bool:
+        """Return whether `event` is followed at `now`; any other waits until `retry_at`.
+
+        A stop is, and so is a change: a new link has to have a guard, or be down.
+        """
+        return now >= self.retry_at or isinstance(event, Stop | Changed)
+
+    def is_over(self, under_way: Collection[Work]) -> bool:
+        """Return whether an attempt has succeeded that raised nothing; `under_way` is its work."""
+        return self.work not in under_way
+
+
+def setback_after(
+    former: Setback | None, problem: str, moment: Moment, work: Work | None = None
+) -> Setback:
+    """Return the setback that `problem` is, after `former`; `work` is what failed, if any."""
+    attempt = former.attempt + 1 if former else 1
+    timing = moment.timing
+    wait = min(timing.retry_last, timing.retry_first * 2.0 ** min(attempt - 1, 10))
+    return Setback(problem, attempt, moment.now + wait, work)

@@ -1,0 +1,39 @@
+"""What the gateway knows at one moment: its state, and what it has begun and seen."""
+
+from dataclasses import dataclass
+
+from gateway.model import Config, Facts
+from gateway.policy.actions import Work
+from gateway.policy.states import State
+
+LONG_AGO = float("-inf")
+NOTHING_SEEN = Facts()
+
+
+@dataclass(frozen=True)
+class Situation:
+    """The state of the gateway, and what it has begun and seen.
+
+    `facts` are the namespace as it was last seen, `tried` as it was when the way to the server was
+    last tried. `changed`: the kernel reported a change that has not been looked at. `under_way` is
+    the work that has not reported yet. `names_problem` is why names do not resolve, empty if they
+    do. Times are those of `Moment.now`; each of the `_at` is when something was, or is, due.
+    """
+
+    config: Config
+    state: State
+    facts: Facts = NOTHING_SEEN
+    tried: Facts = NOTHING_SEEN
+    changed: bool = False
+    under_way: frozenset[Work] = frozenset()
+    names_problem: str = ""
+    verified_at: float = LONG_AGO
+    verify_at: float = LONG_AGO
+    sample_at: float = LONG_AGO
+    probed_at: float = LONG_AGO
+    names_tried_at: float = LONG_AGO
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether a name is being looked up or the interface built."""
+        return Work.CONNECT in self.under_way

@@ -1,0 +1,373 @@
+"""The state machine: every state meets every event, and evidence is judged by the clock given."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from gateway.policy.telling import is_healthy
+
+from gateway.model import (
+    EVERYTHING,
+    Endpoint,
+    NamedEndpoint,
+    Peer,
+    PeerStatus,
+    Secret,
+    Tunnel,
+    TunnelStatus,
+)
+from gateway.policy.events import (
+    Asking,
+    Begin,
+    Built,
+    Event,
+    Failed,
+    Lost,
+    Moved,
+    Probed,
+    Refused,
+    Resolved,
+    Sampled,
+    Stop,
+)
+from gateway.policy.evidence import KEEPALIVE_SIZE, Pulse
+from gateway.policy.moves import backoff, move
+from gateway.policy.states import (
+    RESOLVER_FAILURES,
+    Connected,
+    Connecting,
+    Locked,
+    Query,
+    Reason,
+    Resolving,
+    State,
+    Stopping,
+    Turn,
+)
+from gateway.policy.timing import Moment, Timing
+
+NOW = 1000.0
+TIMING = Timing()
+PEER = Peer("public", Endpoint(ip_address("198.51.100.1"), 51820), EVERYTHING)
+TUNNEL = Tunnel(Secret("private"), (ip_interface("10.0.0.2/32"),), (PEER,), fwmark=0xCA6C)
+SECOND = replace(TUNNEL, peers=(replace(PEER, endpoint=Endpoint(ip_address("::2"), 1)),))
+NAMED = replace(TUNNEL, peers=(replace(PEER, endpoint=NamedEndpoint("vpn.example", 51820)),))
+QUERY = Query(ip_address("192.0.2.53"), 40000, 7)
+ONE, TWO = Turn((TUNNEL,)), Turn((TUNNEL, SECOND))
+
+
+def status(handshake: float | None = None, received: int = 0, sent: int = 0) -> TunnelStatus:
+    """Return what WireGuard would tell of the one peer."""
+    peer = PeerStatus("public", PEER.endpoint, handshake, received, sent)
+    return TunnelStatus(51820, 0xCA6C, (peer,))
+
+
+ALIVE = Pulse(handshake=5.0, handshake_at=NOW - 10, received=100, sent=100)
+STATES: dict[str, State] = {
+    "locked": Locked(since=1.0),
+    "resolving": Resolving(Turn((NAMED,)), Reason.STARTING, since=NOW, retry_at=NOW),
+    "unbuilt": Connecting(ONE, TUNNEL, Reason.STARTING, since=NOW, retry_at=NOW),
+    "built": Connecting(
+        ONE,
+        TUNNEL,
+        Reason.NO_HANDSHAKE,
+        since=NOW,
+        retry_at=NOW,
+        built=True,
+        give_up_at=NOW + TIMING.patience,
+    ),
+    "connected": Connected(ONE, TUNNEL, since=NOW, pulse=ALIVE),
+    "stopping": Stopping(since=1.0),
+}
+EVENTS: dict[str, Event] = {
+    "begin": Begin((TUNNEL,)),
+    "asking": Asking(QUERY),
+    "resolved": Resolved((TUNNEL,)),
+    "built": Built(),
+    "failed": Failed("no"),
+    "lost": Lost("gone"),
+    "moved": Moved("by eth1"),
+    "refused": Refused("no rules"),
+    "handshake": Sampled(status(handshake=9.0, received=92, sent=148)),
+    "probed": Probed(answered=True),
+    "stop": Stop(),
+}
+SAME = "same"
+LEADS_ON = {
+    ("locked", "begin"): "unbuilt",
+    ("resolving", "asking"): "resolving",
+    ("resolving", "resolved"): "unbuilt",
+    ("resolving", "failed"): "resolving",
+    ("unbuilt", "built"): "built",
+    ("unbuilt", "failed"): "unbuilt",
+    ("unbuilt", "lost"): "unbuilt",
+    ("built", "lost"): "unbuilt",
+    ("built", "failed"): "unbuilt",
+    ("built", "moved"): "unbuilt",
+    ("connected", "moved"): "unbuilt",
+    ("unbuilt", "moved"): "unbuilt",
+    ("built", "handshake"): "connected",
+    ("connected", "lost"): "unbuilt",
+    ("connected", "handshake"): "connected",
+    **{(state, "refused"): "locked" for state in STATES if state != "stopping"},
+    **{(state, "stop"): "stopping" for state in STATES},
+}
+"""Where an event means something; every other pair leaves the state as it is."""
+
+
+def step(state: State, event: Event, now: float) -> State:
+    """Return what `event` leads to at `now`."""
+    return move(state, event, Moment(now, TIMING))
+
+
+def kind(state: State) -> str:
+    """Return the name under which STATES has a state like `state`."""
+    if isinstance(state, Connecting):
+        return "built" if state.built else "unbuilt"
+    return type(state).__name__.lower()
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_event_in_every_state_leads_where_the_table_says(state: str, event: str) -> None:
+    """What the table does not name changes nothing at all."""
+    after = step(STATES[state], EVENTS[event], NOW)
+    if (state, event) in LEADS_ON:
+        assert kind(after) == LEADS_ON[state, event]
+    else:
+        assert after == STATES[state]
+
+
+def test_only_a_handshake_on_the_new_interface_connects() -> None:
+    """Bytes alone do not open the tunnel."""
+    after = step(STATES["built"], Sampled(status(received=500, sent=500)), NOW)
+    assert kind(after) == "built"
+    assert kind(step(after, Sampled(status(handshake=10.0)), NOW)) == "connected"
+
+
+def test_unanswered_data_means_silence_after_its_time() -> None:
+    """Data sent without anything received goes back to connecting, not a moment early."""
+    sent = step(STATES["connected"], Sampled(status(5.0, received=100, sent=1000)), NOW)
+    early = step(sent, Sampled(status(5.0, 100, 2000)), NOW + TIMING.silent_after - 0.1)
+    late = step(early, Sampled(status(5.0, 100, 3000)), NOW + TIMING.silent_after)
+    assert kind(early) == "connected"
+    assert isinstance(late, Connecting)
+    assert (late.built, late.reason, late.retry_at) == (
+        False,
+        Reason.SILENT,
+        NOW + TIMING.silent_after,
+    )
+
+
+def test_an_answer_in_time_starts_the_count_again() -> None:
+    """A byte received after the data proves that the server lives."""
+    sent = step(STATES["connected"], Sampled(status(5.0, 100, 1000)), NOW)
+    answered = step(sent, Sampled(status(5.0, 132, 1000)), NOW + TIMING.silent_after - 1)
+    later = step(answered, Sampled(status(5.0, 132, 1032)), NOW + TIMING.silent_after + 20)
+    assert kind(later) == "connected"
+
+
+def test_keepalives_alone_prove_nothing() -> None:
+    """A keepalive every 25 s that nobody answers is how an idle tunnel looks."""
+    state, sent = STATES["connected"], 100
+    for seconds in range(0, int(TIMING.handshake_expires) - 15, 25):
+        sent += KEEPALIVE_SIZE
+        state = step(state, Sampled(status(5.0, 100, sent)), NOW + seconds)
+        assert kind(state) == "connected"
+
+
+def test_an_expired_handshake_means_silence_only_with_keepalive() -> None:
+    """Without keepalive an idle tunnel has no handshakes, and nothing is wrong with it."""
+    quiet_peer = replace(PEER, persistent_keepalive=0)
+    quiet = Connected(ONE, replace(TUNNEL, peers=(quiet_peer,)), since=NOW, pulse=ALIVE)
+    later = NOW + TIMING.handshake_expires
+    assert kind(step(STATES["connected"], Sampled(status(5.0, 100, 100)), later)) == "unbuilt"
+    assert kind(step(quiet, Sampled(status(5.0, 100, 100)), later)) == "connected"
+
+
+def test_a_wall_clock_that_jumps_changes_nothing() -> None:
+    """A handshake told with an earlier wall clock is still a new one, with its age from now."""
+    after = step(STATES["connected"], Sampled(status(-7000.0, 300, 300)), NOW)
+    assert isinstance(after, Connected)
+    assert after.pulse.handshake_at == NOW
+
+
+def test_failures_wait_longer_each_round_up_to_a_limit() -> None:
+    """Attempts are spaced from one second, doubling, to a minute."""
+    state: State = STATES["unbuilt"]
+    waits = []
+    for _ in range(9):
+        state = step(state, Failed("no"), NOW)
+        assert isinstance(state, Connecting)
+        waits.append(state.retry_at - NOW)
+    assert waits[:4] == [1.0, 2.0, 4.0, 8.0]
+    assert waits[-1] == TIMING.backoff_last == backoff(10_000, Moment(NOW, TIMING))
+
+
+def test_chance_spreads_attempts_by_a_quarter() -> None:
+    """Gateways that lost the same server do not come back in step."""
+    assert backoff(1, Moment(NOW, TIMING, 0.0)) == 0.75
+    assert backoff(1, Moment(NOW, TIMING, 0.999)) == pytest.approx(1.25, abs=0.001)
+
+
+def test_attempts_are_counted_on_through_the_lock() -> None:
+    """Rules that the kernel refuses again and again are not tried ever faster."""
+    first = step(STATES["unbuilt"], Refused("no"), NOW)
+    again = step(step(first, Begin((TUNNEL,)), NOW), Refused("no"), NOW)
+    assert isinstance(again, Locked)
+    assert again.attempt == 2
+
+
+def test_a_busy_port_is_given_up_for_the_one_that_comes_with_the_failure() -> None:
+    """The next attempt uses the port that the failure brought."""
+    after = step(STATES["unbuilt"], Failed("taken", port=50000), NOW)
+    assert isinstance(after, Connecting)
+    assert after.tunnel.listen_port == 50000
+
+
+def test_a_candidate_without_handshake_gives_way_to_the_next_at_once() -> None:
+    """Within a round nobody waits longer than the patience for one handshake."""
+    built = step(Connecting(TWO, TUNNEL, Reason.STARTING, NOW, NOW), Built(), NOW)
+    assert kind(step(built, Sampled(status()), NOW + TIMING.patience - 0.1)) == "built"
+    after = step(built, Sampled(status()), NOW + TIMING.patience)
+    assert isinstance(after, Connecting)
+    assert (after.tunnel, after.retry_at, after.since) == (SECOND, NOW + TIMING.patience, NOW)
+
+
+def test_the_last_candidate_of_a_round_keeps_trying_while_the_gateway_waits() -> None:
+    """After a whole round the pause grows; WireGuard itself goes on in it."""
+    last = Connecting(TWO.next(), SECOND, Reason.NO_HANDSHAKE, NOW, NOW)
+    built = step(last, Built(), NOW)
+    assert isinstance(built, Connecting)
+    assert built.give_up_at == NOW + TIMING.patience + 1.0
+    again = step(built, Sampled(status()), built.give_up_at)
+    assert isinstance(again, Connecting)
+    assert (again.tunnel, again.turn.attempt) == (TUNNEL, 2)
+
+
+def test_a_silent_server_is_left_for_the_next_without_waiting() -> None:
+    """The dead one does not get another chance first."""
+    state = Connected(TWO, TUNNEL, NOW, replace(ALIVE, unanswered_at=NOW))
+    after = step(state, Sampled(status(5.0, 100, 500)), NOW + TIMING.silent_after)
+    assert isinstance(after, Connecting)
+    assert (after.tunnel, after.retry_at) == (SECOND, NOW + TIMING.silent_after)
+
+
+def test_the_first_candidate_gets_another_chance_after_a_while() -> None:
+    """A gateway does not stay for ever with the server that was meant as a spare."""
+    spare = Connected(
+        TWO.next(), SECOND, NOW, replace(ALIVE, handshake_at=NOW + TIMING.return_after)
+    )
+    seen = Sampled(status(5.0, 101, 100))
+    assert kind(step(spare, seen, NOW + TIMING.return_after - 1)) == "connected"
+    after = step(spare, seen, NOW + TIMING.return_after)
+    assert isinstance(after, Connecting)
+    assert (after.tunnel, after.reason) == (TUNNEL, Reason.RETURNING)
+    first = Connected(TWO, TUNNEL, NOW, replace(ALIVE, handshake_at=NOW + TIMING.return_after))
+    assert kind(step(first, seen, NOW + TIMING.return_after)) == "connected"
+
+
+def test_the_addresses_of_a_name_take_turns() -> None:
+    """A name is looked up again for each attempt, and its next address is tried."""
+    state: State = STATES["resolving"]
+    tried = []
+    for _ in range(3):
+        connecting = step(state, Resolved((TUNNEL, SECOND)), NOW)
+        assert isinstance(connecting, Connecting)
+        tried.append(connecting.tunnel)
+        built = step(connecting, Built(), NOW)
+        assert isinstance(built, Connecting)
+        state = step(built, Sampled(status()), built.give_up_at)
+        assert isinstance(state, Resolving)
+    assert tried == [TUNNEL, SECOND, TUNNEL]
+
+
+def test_a_resolver_that_stays_silent_is_told_and_the_tunnel_stays_open() -> None:
+    """One lost probe is nothing; several in a row mean that names do not resolve."""
+    state: State = STATES["connected"]
+    for second in range(RESOLVER_FAILURES):
+        assert is_healthy(state)
+        state = step(state, Sampled(status(5.0, 200 + second, 100)), NOW + 2 * second)
+        state = step(state, Probed(answered=False), NOW + 2 * second + 1)
+    assert isinstance(state, Connected)
+    assert not is_healthy(state)
+    assert is_healthy(step(state, Probed(answered=True), NOW))
+
+
+def test_of_a_resolver_behind_a_silent_server_nothing_is_said() -> None:
+    """Probes that fail while nothing else is heard either may as well mean the server."""
+    state: State = STATES["connected"]
+    for second in range(RESOLVER_FAILURES + 1):
+        state = step(state, Probed(answered=False), NOW + second)
+    assert is_healthy(state)
+    heard = step(state, Sampled(status(5.0, 132, 100)), NOW + 10)
+    assert not is_healthy(heard)
+
+
+def test_a_suspended_machine_does_not_trust_its_tunnel_when_it_wakes() -> None:
+    """The clock has gone on, and the handshake is from before."""
+    after = step(STATES["connected"], Sampled(status(5.0, 100, 100)), NOW + 8 * 3600)
+    assert isinstance(after, Connecting)
+    assert after.reason is Reason.SILENT
+
+
+def test_each_candidate_with_a_name_gets_all_its_addresses_in_turn() -> None:
+    """Two names with two addresses each: all four are tried in two rounds."""
+    state: State = Resolving(Turn((NAMED, NAMED)), Reason.STARTING, since=NOW, retry_at=NOW)
+    tried = []
+    for _ in range(4):
+        assert isinstance(state, Resolving)
+        connecting = step(state, Resolved((TUNNEL, SECOND)), NOW)
+        assert isinstance(connecting, Connecting)
+        tried.append((connecting.turn.position, connecting.tunnel))
+        state = step(connecting, Failed("no"), NOW)
+    assert tried == [(0, TUNNEL), (1, TUNNEL), (0, SECOND), (1, SECOND)]
+
+
+@pytest.mark.parametrize("event", [Lost("gone"), Moved("by eth1")], ids=["lost", "moved"])
+def test_an_interface_is_built_at_most_once_a_second(event: Event) -> None:
+    """Whoever deletes it or flaps a link in a loop does not make a flood of handshakes."""
+    state, built_at = STATES["unbuilt"], []
+    for now in (NOW + number / 20 for number in range(100)):
+        state = step(state, event, now)
+        assert isinstance(state, Connecting)
+        if not state.built and now >= state.retry_at:
+            state = step(state, Built(), now)
+            built_at.append(now)
+        if now == NOW + 3:
+            state = step(state, EVENTS["handshake"], now)
+    assert len(built_at) == 5
+    assert all(after - before >= TIMING.rebuild_pause for before, after in pairwise(built_at))
+
+
+@pytest.mark.promise("P17")
+@pytest.mark.parametrize("state", ["built", "connected"])
+@pytest.mark.parametrize(
+    "change",
+    [{"listen_port": 1}, {"fwmark": 0}, {"peers": ()}],
+    ids=["listen port", "mark", "peers"],
+)
+def test_a_tunnel_that_somebody_has_changed_is_built_again(
+    state: str, change: dict[str, Any]
+) -> None:
+    """WireGuard's own settings count as the interface does, and the mark is not told."""
+    told = replace(status(handshake=9.0, received=92, sent=148), **change)
+    after = step(STATES[state], Sampled(told), NOW + 5)
+    assert isinstance(after, Connecting)
+    assert (after.built, after.reason) == (False, Reason.INTERFACE_LOST)
+    assert after.detail.startswith("somebody changed")
+    assert "0x" not in after.detail
+
+
+def test_a_name_is_looked_up_at_most_once_a_second() -> None:
+    """However often the way to the resolver changes."""
+    state, asked = STATES["resolving"], 0
+    for now in (NOW + number / 20 for number in range(100)):
+        state = step(state, Moved(""), now)
+        assert isinstance(state, Resolving)
+        if now >= state.retry_at:
+            state = step(state, Failed("no"), now)
+            asked += 1
+    assert asked == 5
