@@ -8,6 +8,7 @@ import ast
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -44,13 +45,12 @@ class Mutant:
     """One change of one file."""
 
     file: str
+    number: int
     line: int
     last_line: int
     in_function: bool
     before: str
     after: str
-    source: str
-    """The text of the whole changed module."""
 
     @property
     def name(self) -> str:
@@ -171,28 +171,31 @@ def is_name_list(node: ast.AST, field: str) -> bool:
     return isinstance(node, ast.Assign | ast.For) and field in {"targets", "target"}
 
 
+def variants(tree: ast.Module) -> Iterator[tuple[Place, ast.AST, ast.AST, bool]]:
+    """Return each change: its place, the node, the other node, and whether it is in a function."""
+    for place, child, in_function in list(places(tree)):
+        for changed in changes(child):
+            yield place, child, ast.copy_location(changed, child), in_function
+
+
 def mutants_of(file: str, text: str) -> Iterator[Mutant]:
     """Return every mutant of the module `text`, in the order of its lines."""
+    for number, (place, child, changed, in_function) in enumerate(variants(ast.parse(text))):
+        line = getattr(child, "lineno", getattr(place[0], "lineno", 1))
+        last = getattr(child, "end_lineno", line) if isinstance(child, ast.expr) else line
+        yield Mutant(file, number, line, last or line, in_function, short(child), short(changed))
+
+
+def source_of(text: str, number: int) -> str:
+    """Return the text of a module with the change of the mutant `number`."""
     tree = ast.parse(text)
-    for (parent, field, number), child, in_function in list(places(tree)):
-        for changed in changes(child):
-            old = getattr(parent, field)
-            replacement = ast.copy_location(changed, child)
-            if number is None:
-                setattr(parent, field, replacement)
-            else:
-                old[number] = replacement
-            ast.fix_missing_locations(tree)
-            source = ast.unparse(tree)
-            if number is None:
-                setattr(parent, field, old)
-            else:
-                old[number] = child
-            line = getattr(child, "lineno", getattr(parent, "lineno", 1))
-            last = getattr(child, "end_lineno", line) if isinstance(child, ast.expr) else line
-            yield Mutant(
-                file, line, last or line, in_function, short(child), short(changed), source
-            )
+    parent, field, index = next(islice(variants(tree), number, None))[0]
+    changed = next(islice(variants(ast.parse(text)), number, None))[2]
+    if index is None:
+        setattr(parent, field, changed)
+    else:
+        getattr(parent, field)[index] = changed
+    return ast.unparse(ast.fix_missing_locations(tree))
 
 
 def short(node: ast.AST) -> str:

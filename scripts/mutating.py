@@ -44,7 +44,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from scripts.mutants import Mutant, mutants_of  # noqa: E402 - the path first
+from scripts.mutants import Mutant, mutants_of, source_of  # noqa: E402 - the path first
 
 PLACES = ("gateway/policy", "gateway/daemon", "gateway/firewall")
 TESTS = ROOT / "tests" / "unit"
@@ -144,7 +144,8 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def get_source(self, _name: str) -> str:
         """Return the changed text."""
-        return self._mutant.source
+        file = ROOT / self._mutant.file
+        return source_of(file.read_text("utf-8"), self._mutant.number)
 
     def is_package(self, _name: str) -> bool:
         """Say whether the file is a package's."""

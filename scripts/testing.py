@@ -56,13 +56,13 @@ def steps(*, fast: bool) -> list[list[Step]]:
     ]
     hours = 6 * 3600
     first = [
-        [Step("Linters", linters, 60)],
-        [Step("Unit tests", [["pytest", "--full"]], 60)],
+        [Step("Linters", linters, 15)],
+        [Step("Unit tests", [["pytest", "--full"]], 85)],
         [
             Step(
                 "Promises",
                 [["pytest", "tests/promises", "-m", "not breaking and not quiet", *LABS]],
-                600,
+                630,
                 whole=1500,
             )
         ],
@@ -92,7 +92,7 @@ def steps(*, fast: bool) -> list[list[Step]]:
             Step("The image on a Docker Engine", [["pytest", "tests/docker"]], 285, whole=600),
             Step("The kernel's own WireGuard", [["pytest", "tests/kernel"]], 285, whole=1500),
         ],
-        [Step("The demonstration", [["scripts/demo"]], 75)],
+        [Step("The demonstration", [["scripts/demo"]], 65)],
         [Step("The benchmark, one run", [["scripts/bench", "--runs", "1"]], 60)],
     ]
 

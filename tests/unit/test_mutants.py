@@ -2,7 +2,7 @@
 
 import ast
 
-from scripts.mutants import mutants_of
+from scripts.mutants import mutants_of, source_of
 
 TEXT = '''"""What it does."""
 
@@ -50,7 +50,8 @@ def test_a_mutant_differs_in_one_place_and_can_be_compiled() -> None:
     """The next one does not have the change of the one before."""
     original = ast.unparse(ast.parse(TEXT)).splitlines()
     for one in mutants_of("x.py", TEXT):
-        compile(one.source, one.file, "exec")
-        lines = one.source.splitlines()
+        source = source_of(TEXT, one.number)
+        compile(source, one.file, "exec")
+        lines = source.splitlines()
         differing = [a for a, b in zip(original, lines, strict=True) if a != b]
         assert len(differing) == 1, one.name
