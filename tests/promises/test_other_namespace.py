@@ -31,7 +31,7 @@ from gateway.firewall.xtables import legacy
 from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.model import INTERFACE, Backend
 from gateway.policy.firewall import closed
-from gateway.policy.probing import Probe, Question
+from gateway.policy.probing import Probe, ProbeProtocol
 from gateway.policy.routing import LOCKED
 from gateway.system import conntrack, process
 from gateway.system.claim import NAME, claim
@@ -439,7 +439,7 @@ def test_the_probe_goes_into_the_tunnel_of_the_namespace(pair: Pair) -> None:
 
         answering = threading.Thread(target=answer, daemon=True)
         answering.start()
-        wanted = Probe(Question.DNS, ip_address("10.64.0.1"))
+        wanted = Probe(ProbeProtocol.DNS, ip_address("10.64.0.1"))
         assert pair.call(lambda: asyncio.run(probe(wanted, pair.netns))) is True
         assert pair.call(lambda: asyncio.run(probe(wanted))) is False
         answering.join()

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway.system.network import Network
 
 from gateway.errors import MissingError, ProcessEnded, ProcessError, TunnelGone, is_shortage
 from gateway.system import output, process
 from gateway.system.child import NEVER, Child, End, Program, Restart
+from gateway.system.links import Links
 from gateway.tunnel.userspace import Userspace
 
 QUICK = Restart(first=0.05, longest=0.2, lasting=0.5)
@@ -541,7 +541,7 @@ def test_a_lost_connection_to_wireguard_go_is_a_gone_tunnel(
         raise ConnectionResetError("Connection lost")
 
     async def work() -> None:
-        tunnel = Userspace(Network("wg0"))
+        tunnel = Userspace(Links("wg0"))
         tunnel._child = Child(Program(("sleep", "60")))  # noqa: SLF001 - no other way to be there
         await tunnel._child.start()  # noqa: SLF001
         with pytest.raises(TunnelGone, match="Connection lost"):

@@ -71,9 +71,9 @@ from tests.scenarios import IPV4_ONLY, ONE_UPLINK
 NOW = 1000.0
 TIMING = Timing()
 PEER = Peer("key", Endpoint(ip_address("198.51.100.10"), 51820), EVERYTHING)
-TUNNEL = replace(IPV4_ONLY, peers=(PEER,))
+TUNNEL = replace(IPV4_ONLY, peers=(PEER,), dns=(ip_address("10.2.0.1"),))
 NAMED = replace(TUNNEL, peers=(replace(PEER, endpoint=NamedEndpoint("vpn.example", 51820)),))
-CONFIG = Config((TUNNEL,), dns=(ip_address("10.2.0.1"),))
+CONFIG = Config((TUNNEL,))
 QUERY = Query(ip_address("172.18.0.53"), 40000, 7)
 TURN = Turn((TUNNEL,), tried_at=NOW - 60)
 UNBUILT = Connecting(TURN, TUNNEL, Reason.STARTING, NOW, retry_at=NOW)

@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from gateway.policy.telling import is_healthy
 
 from gateway.model import (
     EVERYTHING,
@@ -34,6 +33,7 @@ from gateway.policy.events import (
 )
 from gateway.policy.evidence import KEEPALIVE_SIZE, Pulse
 from gateway.policy.moves import backoff, move
+from gateway.policy.report import is_healthy
 from gateway.policy.states import (
     RESOLVER_FAILURES,
     Connected,

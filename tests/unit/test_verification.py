@@ -16,7 +16,7 @@ from gateway.commands.verify.witness import goes_nowhere
 from gateway.firewall.marks import FLOW, PASSED_FIREWALL
 from gateway.firewall.nft import marks as nft_marks
 from gateway.firewall.nft import render as render_nftables
-from gateway.firewall.nft.listing import parse_words
+from gateway.firewall.nft.listing import words_of
 from gateway.firewall.xtables import marks as xt_marks
 from gateway.firewall.xtables.entry import Entry, Part
 from gateway.model import EVERYTHING, Endpoint, Facts, NamedEndpoint, Peer, Tunnel
@@ -130,7 +130,7 @@ def test_the_two_marks_are_found_in_the_rules_that_nft_lists(tunnel: Tunnel) -> 
     """By chain and comment, so that the marks of other rules are not taken for them."""
     secret = replace(tunnel, fwmark=SECRET)
     rules = ruleset_for(connected(secret), replace(HOLES, tunnels=(secret,)), GUARDED)
-    held = parse_words(render_nftables.render_chains(rules))
+    held = words_of(render_nftables.render_chains(rules))
     found = [
         nft_marks.mark_of(held[f"chain {chain.name.lower()}"], why)
         for chain, why in (FLOW, PASSED_FIREWALL)
