@@ -65,7 +65,7 @@ def test_every_metric_is_named() -> None:
         healthy=True,
     ).decode()
     served = set(re.findall(r"^# TYPE portcullis_(\w+) ", text, re.MULTILINE))
-    listed = PAGE.partition("## Metrics\n")[2].partition("\nRefused")[0]
+    listed = PAGE.partition("## Metrics\n")[2].partition("\nThe gateway reads")[0]
     named = {name.removesuffix("_total") for name in re.findall(r"`(?!portcullis_)(\w+)", listed)}
     assert named == {name.removesuffix("_total") for name in served}
 

@@ -22,11 +22,12 @@ from gateway.errors import (
     TunnelError,
     is_shortage,
 )
-from gateway.firewall.xtables import tables
+from gateway.firewall.xtables import library
 from gateway.system import netlink, process
+from gateway.system.netns import OWN
 
 IPTC = {"iptc.ip4tc.IPTCError", "iptc.errors.XTablesError"}
-"""Raised by tables and rules of python-iptables; translated in `xtables/tables.py`."""
+"""Raised by tables and rules of python-iptables; translated in `xtables/library.py`."""
 
 PYROUTE2 = {
     "NetlinkError": "sockets of pyroute2, which are not used, and decoders",
@@ -86,7 +87,7 @@ def test_python_iptables_has_the_exceptions_that_we_translate() -> None:
     found = exceptions_of("iptc")
     assert set(found) == IPTC
     for kind in found.values():
-        with pytest.raises(FirewallError), tables._translated("a table"):  # noqa: SLF001
+        with pytest.raises(FirewallError), library.translated("a table"):
             raise made(kind)
 
 
@@ -123,7 +124,7 @@ def test_what_pyroute2_raises_is_translated(
         def decode(self) -> None:
             raise made(kind)
 
-    asked = Answered(0, error)
+    asked = Answered(OWN, 0, error)
     for ask in (
         lambda: asked.get("read link", "eth0", Unreadable(), 0),
         lambda: asked.dump("list links", Unreadable(), 0),
@@ -143,7 +144,7 @@ def test_a_shortage_of_memory_is_not_called_an_unreadable_answer() -> None:
             raise MemoryError
 
     with pytest.raises(MemoryError) as caught:
-        Answered(0).get("read link", "eth0", Large(), 0)
+        Answered(OWN, 0).get("read link", "eth0", Large(), 0)
     assert is_shortage(caught.value)
 
 

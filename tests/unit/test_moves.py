@@ -349,15 +349,15 @@ def test_an_interface_is_built_at_most_once_a_second(event: Event) -> None:
     [{"listen_port": 1}, {"fwmark": 0}, {"peers": ()}],
     ids=["listen port", "mark", "peers"],
 )
-def test_a_tunnel_that_somebody_has_changed_is_built_again(
+def test_a_tunnel_that_another_program_has_changed_is_built_again(
     state: str, change: dict[str, Any]
 ) -> None:
-    """WireGuard's own settings count as the interface does, and the mark is not told."""
+    """WireGuard's own settings count as the interface does, and the mark is not shown."""
     told = replace(status(handshake=9.0, received=92, sent=148), **change)
     after = step(STATES[state], Sampled(told), NOW + 5)
     assert isinstance(after, Connecting)
     assert (after.built, after.reason) == (False, Reason.INTERFACE_LOST)
-    assert after.detail.startswith("somebody changed")
+    assert after.detail.startswith("another program changed")
     assert "0x" not in after.detail
 
 

@@ -40,40 +40,40 @@ FIGURES = {
     "flush_time": 3.0,
     "bind_again": 5.0,
 }
-"""Written a second time: whoever changes a figure changes it here too, with the documents."""
+"""Written a second time: a change of a figure is a change here and in the documents too."""
 
 WORDS = {"half an hour": 1800.0, "sixteen seconds": 16.0, "three": 3.0, "within a second": 1.0}
 
 SENTENCES = [
     ("health.md", r"so (sixteen seconds) of silence mean that it is gone", "silent_after"),
-    ("health.md", r"and every (\d+) s otherwise, one question goes into the tunnel", "probe_every"),
+    ("health.md", r"and every (\d+) s otherwise, the gateway sends one probe into the tunnel", "probe_every"),
     ("health.md", r"the next one is tried after (\d+) s", "patience"),
-    ("health.md", r"are tried in their order, (\d+) s each", "patience"),
+    ("health.md", r"in their order, (\d+) s each", "patience"),
     ("health.md", r"another one was connected for (half an hour)", "return_after"),
     ("health.md", r"(half an hour) after another server has connected", "return_after"),
     ("health.md", r"before the next round: (\d+) s at first", "backoff_first"),
     ("health.md", r"doubled up to (\d+) s", "backoff_last"),
-    ("health.md", r"never to two (within a second)", "rebuild_pause"),
+    ("health.md", r"never twice (within a second)", "rebuild_pause"),
     ("health.md", r"kernel and found as wanted: (three) at most", "verify_every"),
-    ("known-issues.md", r"held with the next comparison, up to (\d+) s later", "verify_every"),
-    ("security.md", r"within (\d+) s\. A stop that meets a shortage", "retry_last"),
-    ("security.md", r"A stop that meets a shortage closes within (\d+) s", "closing_time"),
+    ("known-issues.md", r"holds them with the next comparison, up to (\d+) s later", "verify_every"),
+    ("security.md", r"within (\d+) s\. A stop during a shortage", "retry_last"),
+    ("security.md", r"A stop during a shortage closes within (\d+) s", "closing_time"),
 ]
 """Where a document states a figure: the document, the words around it, and the field."""
 
 BOUNDS = [
     (
         "health.md",
-        r"at most (\d+) s after its death under traffic",
+        r"within (\d+) s of the server dying under traffic",
         TIMING.silent_after + 2 * TIMING.heartbeat,
     ),
     (
         "health.md",
-        r"under traffic, and (\d+) s idle",
+        r"under traffic, within (\d+) s when idle",
         TIMING.probe_every + TIMING.silent_after + 2 * TIMING.heartbeat,
     ),
-    ("security.md", r"is put back within (\d+) s", TIMING.verify_every + TIMING.verify_again),
-    ("health.md", r"the first one gets another chance.*costs some (ten) seconds", TIMING.patience),
+    ("security.md", r"reverts a change within (\d+) s", TIMING.verify_every + TIMING.verify_again),
+    ("health.md", r"tries the first one again.*costs some (ten) seconds", TIMING.patience),
 ]
 """Figures that follow from several fields: what the document promises is not less."""
 
