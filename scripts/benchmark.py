@@ -233,7 +233,7 @@ def show(starts: dict[str, list[Start]], rest: Rest) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="measure the gateway beside wg-quick")
+    parser = argparse.ArgumentParser(description="compare the gateway with wg-quick")
     parser.add_argument("--runs", type=int, default=10, help="starts of each program (10)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     arguments = parser.parse_args()
@@ -242,8 +242,8 @@ def main() -> None:
     starts = measure_starts(arguments.runs)
     rest = measure_rest()
     if arguments.json:
-        told = {name: [asdict(start) for start in each] for name, each in starts.items()}
-        print(json.dumps({"starts": told, "rest": asdict(rest)}, indent=2))
+        shown = {name: [asdict(start) for start in each] for name, each in starts.items()}
+        print(json.dumps({"starts": shown, "rest": asdict(rest)}, indent=2))
     else:
         show(starts, rest)
 

@@ -113,7 +113,7 @@ def changed_statements(node: ast.AST) -> Iterator[ast.AST]:
         made = copy.deepcopy(node)
         made.test = ast.UnaryOp(ast.Not(), node.test)
         yield made
-    if isinstance(node, ast.Return) and node.value is not None:
+    if isinstance(node, ast.Return) and getattr(node.value, "value", node.value) is not None:
         yield ast.Return(ast.Constant(None))
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.Await):
         yield ast.Pass()

@@ -26,7 +26,7 @@ LIMIT = 75 * 60
 """
 SHELL = (
     *("scripts/bench", "scripts/demo", "scripts/install-packages", "scripts/python-environment"),
-    *("scripts/soak", "scripts/test", ".ci/run"),
+    *("scripts/mutate", "scripts/soak", "scripts/test", ".ci/run"),
 )
 LABS = ("-n", "3", "--dist", "loadfile")
 """Three labs at a time on two processors, because each also waits. A file stays in one process."""

@@ -16,7 +16,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import probes  # type: ignore[import-not-found]  # found beside this file, wherever that was copied to
+import probes  # type: ignore[import-not-found]  # found next to this file, wherever that was copied to
 
 ALL_NODES, ALL_NODES_MAC = "ff02::1", "33:33:00:00:00:01"
 ADVERTISEMENT, PREFIX_INFORMATION, ON_LINK, AUTONOMOUS = 134, 3, 0x80, 0x40

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import probes  # type: ignore[import-not-found]  # beside this file, wherever it was copied to
+import probes  # type: ignore[import-not-found]  # next to this file, wherever it was copied to
 
 AT_ONCE = 16
 

@@ -35,7 +35,7 @@ class Capture:
         """Start recording on `link`.
 
         `enter` turns an argument list into one that runs where the link is (the `command` of a
-        Namespace); `neighbours` tells which ARP and neighbour discovery frames belong there;
+        Namespace); `neighbours` decides which ARP and neighbour discovery frames belong there;
         `buffer` is in octets.
         """
         self.link = link

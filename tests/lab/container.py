@@ -88,7 +88,7 @@ class Container:
     def execute(
         self, argv: Sequence[str], *, main: int, env: Mapping[str, str], stdin: str = ""
     ) -> tuple[int, str]:
-        """Run a command beside the main process; return exit code and all output.
+        """Run a command next to the main process; return exit code and all output.
 
         `main` is the main process's id, whose process namespace is joined if it has its own.
         """

@@ -1,4 +1,4 @@
-"""What the lab raises when the machine or a helper does not do what it was told."""
+"""What the lab raises when the machine or a helper does not do what it should."""
 
 
 class LabError(Exception):

@@ -63,7 +63,7 @@ def udplite(device: str, host: str, marker: bytes) -> None:
 
 
 def mptcp(device: str, host: str, marker: bytes) -> None:
-    """Try to connect by MPTCP, bound to the device; the port stands for the marker."""
+    """Try to connect by MPTCP, bound to the device; the port replaces the marker."""
     del marker
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as channel:
         channel.settimeout(0.2)

@@ -3,7 +3,7 @@
     python flows.py COUNT
     python flows.py endless
 
-They go to COUNT addresses of 127.0.0.0/8; nobody reads them. A program of its own, standard
+They go to COUNT addresses of 127.0.0.0/8; no program reads them. A program of its own, standard
 library only.
 """
 

@@ -204,7 +204,7 @@ def _within(address: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool
 
 
 def is_multicast_report(frame: Frame) -> bool:
-    """Tell whether the kernel itself told the link which multicast groups the host is in.
+    """Say whether the kernel itself reported to the link which multicast groups the host is in.
 
     IGMP, and MLD (ICMPv6 131, 132 and 143). An open namespace sends these when a link comes up and
     for some seconds after; a locked one must not.
@@ -215,7 +215,7 @@ def is_multicast_report(frame: Frame) -> bool:
 def is_wireguard(frame: Frame, address: str, port: int) -> bool:
     """Tell whether the frame is the encrypted flow to one endpoint, by address, port and form.
 
-    The form (message type, reserved zeros, length) tells apart what a workload sends to the
+    The form (message type, reserved zeros, length) distinguishes what a workload sends to the
     endpoint with a forged mark.
     """
     if (frame.protocol, frame.destination, frame.destination_port) != (UDP, address, port):

@@ -25,7 +25,7 @@ HEALTH = ("127.0.0.1", 9999)
 
 @dataclass(frozen=True)
 class Health:
-    """One answer of the health server; code 0 when nobody answers."""
+    """One answer of the health server; code 0 when nothing answers."""
 
     code: int = 0
     body: Mapping[str, Any] = field(default_factory=dict)

@@ -24,7 +24,7 @@ ETH_P_ALL = 3
 
 
 def send(device: str, frame: str, mark: int = 0, bypass: int = 0, kind: int = 0) -> str:
-    """Send a whole frame; `kind` is the type that the kernel is told, 0 to take the frame's."""
+    """Send a whole frame; `kind` is the type that the kernel gets, 0 to take the frame's."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as outlet:
         if mark:
             outlet.setsockopt(socket.SOL_SOCKET, SO_MARK, struct.pack("=I", mark))
@@ -51,8 +51,8 @@ def listen(seconds: float) -> None:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         for opened in select.select(list(names), [], [], left)[0]:
-            _, told, _, _ = opened.recvmsg(65536, 256)
-            for level, kind, data in told:
+            _, ancillary, _, _ = opened.recvmsg(65536, 256)
+            for level, kind, data in ancillary:
                 mark = struct.unpack("=I", data)[0] if len(data) == 4 else 0
                 if (level, kind) == (socket.SOL_SOCKET, SO_MARK) and mark:
                     say(f"{names[opened]} {mark:#x}")

@@ -16,7 +16,7 @@ DNS_PORT = 53
 
 
 def echo(address: str, port: int = ECHO_PORT) -> dict[str, Any]:
-    """Describe an echo on TCP and UDP that tells the client its address."""
+    """Describe an echo on TCP and UDP that returns the client its address."""
     return {"kind": "echo", "address": address, "port": port}
 
 

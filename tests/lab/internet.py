@@ -14,7 +14,7 @@ INTERNET = (
 )
 """Hosts with echo (7), http (80) and dns (53)."""
 OUTSIDER = Address("203.0.113.66", "2001:db8:113::66")
-"""A client whose address stands in no list; bind probes of `lab.internet` to it."""
+"""A client whose address is in no list; bind probes of `lab.internet` to it."""
 LAN_HOST = Address("192.168.77.10", "fd77::10")
 """A host with echo (7), http (80) and dns (53 and 853)."""
 LAN_SUBNETS = Address("192.168.77.0/24", "fd77::/64")

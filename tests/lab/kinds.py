@@ -63,7 +63,7 @@ WITHOUT_MARKER = {"tcp", "http"}
 
 
 class Barrage:
-    """Every kind at once, unbound and bound to a device; each is told from all others outside.
+    """Every kind at once, unbound and bound to a device; a capture distinguishes each.
 
     By a marker of its own, and where there is no room for one by a destination port of its own.
     """
@@ -112,7 +112,7 @@ class Barrage:
 
 
 def each_way(device: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every kind as it stands, and those that can be bound bound to `device` too."""
+    """Yield every kind as it is, and those that can be bound bound to `device` too."""
     for name, arguments, _ in KINDS:
         yield name, arguments
         if "device" in probes.PROBES[name].__annotations__ and "device" not in arguments:

@@ -11,7 +11,7 @@ from tests.lab.frames import Frame
 from tests.lab.process import PATIENCE
 
 CLOSED_AFTER = 1.0 * PATIENCE
-"""Seconds until an interface that nobody could foresee is guarded; `pytest -rP` tells them."""
+"""Seconds until an interface that was not foreseeable is guarded; `pytest -rP` prints them."""
 
 
 def knows_absent_devices() -> bool:

@@ -1,4 +1,4 @@
-"""Tells the kernel what only its router should tell it: other routes.
+"""Sends the kernel what only its router should send: other routes.
 
     python liar.py redirect HOW OWN DESTINATION ROUTER OTHER PORT
     python liar.py advertise PREFIX
@@ -16,9 +16,9 @@ from ipaddress import ip_network
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import probes  # type: ignore[import-not-found]  # found beside this file, wherever that was copied to
+import probes  # type: ignore[import-not-found]  # found next to this file, wherever that was copied to
 
-NOBODY = "00:00:00:00:00:00"
+NO_MAC = "00:00:00:00:00:00"
 REDIRECT, FOR_HOST = 5, 1
 ADVERTISEMENT, PREFIX_INFORMATION, ON_LINK = 134, 3, 0x80
 ROUTER, ITSELF = "fe80::bad", "::1"
@@ -55,7 +55,7 @@ def main() -> None:
         probes.send_packets(own, [redirect(*words[1:])], device="", mark=0)
         return
     packet = redirect(*words[1:]) if kind == "redirect" else advertise(*words)
-    head = probes.ethernet(NOBODY, ":" if kind == "advertise" else "")
+    head = probes.ethernet(NO_MAC, ":" if kind == "advertise" else "")
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as outlet:
         outlet.sendto(head + packet, ("lo", 0))
 

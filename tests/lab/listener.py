@@ -20,7 +20,7 @@ PROTOCOLS = {
 
 
 def main() -> None:
-    """Listen until nobody listens any more."""
+    """Listen until standard input closes."""
     marker = sys.argv[1].encode()
     sockets = [
         socket.socket(family, socket.SOCK_RAW, protocol)

@@ -62,8 +62,8 @@ class Thief:
 
     def _took_over(self) -> int:
         """Return how often the second socket took over from the first, which was full."""
-        told = self._sockets[0].getsockopt(SOL_PACKET, PACKET_ROLLOVER_STATS, 24)
-        return int(struct.unpack("=3Q", told)[0])
+        counters = self._sockets[0].getsockopt(SOL_PACKET, PACKET_ROLLOVER_STATS, 24)
+        return int(struct.unpack("=3Q", counters)[0])
 
     def _is_set(self, bit: int) -> bool:
         self._choose(

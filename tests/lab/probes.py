@@ -1,9 +1,9 @@
-"""Ways to get a packet out of a namespace, each tried once and told as one line of JSON.
+"""Ways to get a packet out of a namespace, each tried once and reported as one line of JSON.
 
     python probes.py NAME key=value ...
 
-Prints `result`, `errno`, `seconds`, and `seen` where the far end tells the client's address.
-Results: connected, answered, sent (the kernel took it, nobody answers such a packet), refused,
+Prints `result`, `errno`, `seconds`, and `seen` where the far end returns the client's address.
+Results: connected, answered, sent (the kernel took it, no host answers such a packet), refused,
 unreachable, denied (the kernel said no), timeout, unsupported (this kernel has no such thing),
 error. A program of its own, standard library only: it runs in a namespace of the lab, in a
 guest and in a container of Debian's python3 alike. Whether something really got out is not its

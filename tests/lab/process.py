@@ -105,7 +105,7 @@ class Child:
         self._popen.stdin.flush()
 
     def signal(self, number: int) -> None:
-        """Send a signal; a process that is gone is no error."""
+        """Send a signal; a process that has ended is not an error."""
         self._popen.send_signal(number)
 
     def wait(self, timeout: float = 10) -> int:
@@ -116,7 +116,7 @@ class Child:
             raise LabError(f"{self.argv} still runs after {timeout:g} s:\n{self.output()}") from err
 
     def wait_for(self, text: str, timeout: float = 10) -> None:
-        """Wait until `text` stands in the output; LabError when the process ends before."""
+        """Wait until `text` is in the output; LabError when the process ends before."""
 
         def seen() -> bool:
             if self.exit_code is not None and text not in self.output():
@@ -135,7 +135,7 @@ class Child:
                 self._popen.send_signal(signal.SIGKILL)
                 self._popen.wait()
         if self._popen.stdin is not None:
-            # A child that left early breaks the pipe; there is nothing more to tell it.
+            # A child that left early breaks the pipe; nothing more is to be sent.
             with contextlib.suppress(BrokenPipeError):
                 self._popen.stdin.close()
 
@@ -151,7 +151,7 @@ class Household:
         self._files = 0
 
     def file(self, name: str) -> Path:
-        """Return a path in the directory that nobody else has been given."""
+        """Return a path in the directory that no other caller gets."""
         with self._lock:
             self._files += 1
             return self.directory / f"{self._files:03}-{name}"
@@ -164,7 +164,7 @@ class Household:
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
     ) -> Child:
-        """Start a child whose log bears `name`, or is appended to `log`."""
+        """Start a child whose log has `name` in its own, or is appended to `log`."""
         child = Child(argv, log or self.file(f"{name}.log"), env=env)
         with self._lock:
             self._children.append(child)

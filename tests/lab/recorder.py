@@ -2,10 +2,10 @@
 
     python recorder.py LINK FILE BUFFER
 
-A program of its own, standard library only: it runs in a namespace, in a guest or beside a
+A program of its own, standard library only: it runs in a namespace, in a guest or next to a
 container, and no lock of the test's interpreter can make it lose frames. The buffer takes what
 a flood sends while this process waits for its turn; what the kernel had to drop all the same is
-counted and told. A line on standard input asks for a sync: everything received until then is in
+counted and reported. A line on standard input asks for a sync: everything received until then is in
 the file when the answer {"frames": n, "drops": n} has been printed.
 """
 
@@ -59,7 +59,7 @@ class Recorder:
                 size, ancillary, _, address = self.socket.recvmsg_into([self.view], 64)
             except BlockingIOError:
                 return False
-            except OSError:  # the link went down: the error is told once, then it is quiet
+            except OSError:  # the link went down: the error is reported once, then it is quiet
                 return False
             if address[2] == socket.PACKET_OUTGOING:
                 continue

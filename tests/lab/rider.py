@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import probes  # type: ignore[import-not-found]  # found beside this file, wherever that was copied to
+import probes  # type: ignore[import-not-found]  # found next to this file, wherever that was copied to
 
 SO_REUSEPORT = 15
 SO_MARK = 36
@@ -51,10 +51,10 @@ class Rider:
         """Take the marks of what has passed the device."""
         while True:
             try:
-                _, told, _, _ = self.tap.recvmsg(65536, 256)
+                _, ancillary, _, _ = self.tap.recvmsg(65536, 256)
             except BlockingIOError:
                 return
-            for level, kind, data in told:
+            for level, kind, data in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, SO_MARK) and any(data):
                     self.marks.add(struct.unpack("=I", data)[0])
                     self.counts["marks read"] += 1
@@ -82,7 +82,7 @@ class Rider:
             self.counts[f"{name} refused"] += 1
 
     def plain(self, port: int, *, shared: bool) -> None:
-        """Send from a socket, on a port that is somebody else's where `shared`."""
+        """Send from a socket, on a port that another socket has where `shared`."""
         with socket.socket(socket.AF_INET6 if self.six else socket.AF_INET, socket.SOCK_DGRAM) as s:
             if shared:
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

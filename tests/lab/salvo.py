@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import guard_probe  # type: ignore[import-not-found]  # beside this file, wherever it was copied to
+import guard_probe  # type: ignore[import-not-found]  # next to this file, wherever it was copied to
 
 if __name__ == "__main__":
     answers = [guard_probe.send(**wishes) for wishes in json.load(sys.stdin)]

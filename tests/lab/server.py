@@ -35,7 +35,7 @@ class Keys:
 
 
 def kernel_has_wireguard(namespace: Namespace) -> bool:
-    """Tell whether a link of type wireguard can be made."""
+    """Say whether a link of type wireguard can be made."""
     namespace.run("ip", "link", "add", "wgprobe", "type", "wireguard", check=False)
     made = "wgprobe" in namespace.run("ip", "-o", "link", "show", "type", "wireguard", check=False)
     namespace.run("ip", "link", "del", "wgprobe", check=False)
@@ -60,8 +60,8 @@ def wait_for_socket(interface: str) -> None:
 class Server:
     """One server in its own namespace: endpoint, exit and resolver.
 
-    The exit has addresses of its own, so that an echo tells them from the endpoint's and from
-    the gateway's.
+    The exit has addresses of its own, so that an echo shows whether a packet left there, from the
+    endpoint or from the gateway.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Server:
     ) -> None:
         """Describe server `number`; `up` starts it.
 
-        `interface` must be unique on the machine: the socket of wireguard-go bears its name.
+        `interface` must be unique on the machine: the socket of wireguard-go has its name.
         """
         self.namespace = namespace
         self.number = number

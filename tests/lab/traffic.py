@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import probes  # type: ignore[import-not-found]  # found beside this file, wherever that was copied to
+import probes  # type: ignore[import-not-found]  # found next to this file, wherever that was copied to
 
 FLOOD = {
     "kinds": "udp4,udp6",
@@ -107,7 +107,7 @@ def attempt(family: int, host: str, port: int, payload: bytes) -> None:
 
 
 def flood(given: dict[str, str]) -> dict[str, Any]:
-    """Send until told to stop; payloads are "MARKER KIND NUMBER MONOTONIC_NS"."""
+    """Send until SIGTERM; payloads are "MARKER KIND NUMBER MONOTONIC_NS"."""
     rate = float(given["rate"])
     marker = given["marker"]
     kinds = given["kinds"].split(",")

@@ -19,7 +19,7 @@ RIDER = str(Path(__file__).with_name("rider.py"))
 XDP = str(Path(__file__).with_name("xdp.py"))
 TRAFFIC = str(Path(__file__).with_name("traffic.py"))
 PROBE_TIMEOUT = 2.0
-"""Seconds that a probe waits for an answer, unless told otherwise."""
+"""Seconds that a probe waits for an answer, unless another time is given."""
 
 DOCKER_CAPABILITIES = (
     "chown",
@@ -59,7 +59,7 @@ class Probe:
     seconds: float
     """Time from the first system call to the result."""
     seen: str | None
-    """The address that the far end saw, where it tells one."""
+    """The address that the far end saw, where it returns one."""
     fields: Mapping[str, Any]
     """Everything that the probe printed."""
 

@@ -75,7 +75,7 @@ class Sender:
     """A transmit-only socket, bound to one queue of one device."""
 
     def __init__(self, job: Job) -> None:
-        """Bind as `job` says. Raises OSError: EBUSY where the queue is somebody else's."""
+        """Bind as `job` says. Raises OSError: EBUSY where the queue belongs to another socket."""
         self._lender = (
             Sender(Job(job.shared[0], b"", job.shared[1], job.mode)) if job.shared else None
         )
