@@ -46,7 +46,11 @@ WORDS = {"half an hour": 1800.0, "sixteen seconds": 16.0, "three": 3.0, "within 
 
 SENTENCES = [
     ("health.md", r"so (sixteen seconds) of silence mean that it is gone", "silent_after"),
-    ("health.md", r"and every (\d+) s otherwise, the gateway sends one probe into the tunnel", "probe_every"),
+    (
+        "health.md",
+        r"and every (\d+) s otherwise, the gateway sends one probe into the tunnel",
+        "probe_every",
+    ),
     ("health.md", r"the next one is tried after (\d+) s", "patience"),
     ("health.md", r"in their order, (\d+) s each", "patience"),
     ("health.md", r"another one was connected for (half an hour)", "return_after"),
@@ -55,7 +59,11 @@ SENTENCES = [
     ("health.md", r"doubled up to (\d+) s", "backoff_last"),
     ("health.md", r"never twice (within a second)", "rebuild_pause"),
     ("health.md", r"kernel and found as wanted: (three) at most", "verify_every"),
-    ("known-issues.md", r"holds them with the next comparison, up to (\d+) s later", "verify_every"),
+    (
+        "known-issues.md",
+        r"holds them with the next comparison, up to (\d+) s later",
+        "verify_every",
+    ),
     ("security.md", r"within (\d+) s\. A stop during a shortage", "retry_last"),
     ("security.md", r"A stop during a shortage closes within (\d+) s", "closing_time"),
 ]
