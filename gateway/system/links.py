@@ -12,7 +12,7 @@ from typing import Any
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from gateway.errors import NetworkError, is_shortage
+from gateway.errors import NetworkError
 from gateway.model import Address, Interface
 from gateway.system import addresses, applied, link_settings
 from gateway.system.link_settings import DeviceSetting
@@ -67,7 +67,7 @@ class Links:
         try:
             return self.netns.index_of(name)
         except OSError as err:
-            if is_shortage(err):
+            if err.errno != errno.ENODEV:
                 raise NetworkError(f"look up a link: {err.strerror}", name, err.errno) from err
             return None
 

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,12 @@ from gateway.errors import NetworkError
 CLONE_NEWNET = 0x40000000
 NS_GET_NSTYPE = 0xB703
 """The ioctl that returns the kind of a namespace, as its CLONE_* flag (ioctl_nsfs(2))."""
+
+SIOCGIFINDEX = 0x8933
+REQUEST = struct.Struct("16si20x")
+"""struct ifreq with ifr_ifindex (netdevice(7))."""
+LONGEST_NAME = 15
+"""Bytes of the name of a link: IFNAMSIZ of linux/if.h, less the final zero."""
 
 RETURN_ATTEMPTS = 10
 """How often the way back is tried while the kernel has no memory for it."""
@@ -130,9 +137,18 @@ class Netns:
             return dict(socket.if_nameindex())
 
     def index_of(self, link: str) -> int:
-        """Return the index of the link `link`. Raises OSError."""
-        with self.entered():
-            return socket.if_nametoindex(link)
+        """Return the index of the link `link`. Raises OSError: ENODEV when there is none.
+
+        Not `socket.if_nametoindex`, whose error has no number before Python 3.14: a shortage would
+        look like a link that is not there.
+        """
+        name = os.fsencode(link)
+        if len(name) > LONGEST_NAME:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        with self.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            answer = fcntl.ioctl(channel, SIOCGIFINDEX, REQUEST.pack(name, 0))
+        index: int = REQUEST.unpack(answer)[1]
+        return index
 
     def __repr__(self) -> str:
         return f"Netns({self.name})"

@@ -28,6 +28,7 @@ from gateway.system.link_alias import (
     route_message,
     route_text,
 )
+from gateway.system.links import Links
 from gateway.system.netlink import attributes_in
 from gateway.system.reserve import Reserve
 
@@ -92,6 +93,23 @@ def test_capabilities_that_cannot_be_read_for_now_are_not_missing() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
         assert missing_capabilities("NET_ADMIN") == ()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_link_that_cannot_be_looked_up_for_now_is_not_gone() -> None:
+    """Otherwise a tunnel counts as lost, and as removed, for want of a descriptor."""
+    links = Links("wg0")
+    assert links.index("lo") == 1
+    assert links.index("no-such-link") is None
+    assert links.index("name-too-long-for-a-link") is None
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        for ask in (links.index, links.delete_link):
+            with pytest.raises(NetworkError) as caught:
+                ask("lo")
+            assert is_shortage(caught.value)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
