@@ -11,6 +11,7 @@ No line has a key, because adapters put none in, and none has a secret mark: a n
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from gateway.policy import marks
 
@@ -36,15 +37,27 @@ def show_to(sink: Sink | None) -> None:
 
 def show(render: Callable[[], Iterable[str]], *, stdin: str = "") -> None:
     """Show the commands that `render` returns as applied, with `stdin` as their standard input."""
-    for sink in _sinks:
-        for command in render():
-            sink("applied", without_secret_marks(command), without_secret_marks(stdin))
+    _pass_on("applied", render, stdin)
 
 
 def started(argv: Sequence[str]) -> None:
     """Show that a child process with these arguments was started."""
+    _pass_on("child started", lambda: [shlex.join(argv)], "")
+
+
+def _pass_on(event: str, render: Callable[[], Iterable[str]], stdin: str) -> None:
+    """Pass `event` to the sink, with an error in place of a command that cannot be shown.
+
+    Never raises. The kernel has the change already, and LOG_LEVEL=debug must not decide whether the
+    steps that follow are done.
+    """
     for sink in _sinks:
-        sink("child started", without_secret_marks(shlex.join(argv)), "")
+        try:
+            for command in render():
+                sink(event, without_secret_marks(command), without_secret_marks(stdin))
+        except Exception as err:  # noqa: BLE001 - see above
+            with suppress(Exception):
+                sink(event, f"(cannot be shown: {type(err).__name__})", "")
 
 
 def without_secret_marks(text: str) -> str:

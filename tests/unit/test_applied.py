@@ -84,6 +84,27 @@ def test_commands_input_and_children_are_shown(shown: list[tuple[str, str, str]]
     ]
 
 
+def test_a_command_that_cannot_be_shown_stops_nothing(shown: list[tuple[str, str, str]]) -> None:
+    """Links are set down one after the other: the level of the log must not end that."""
+    applied.show(lambda: [str(1 // 0)])
+    assert shown == [("applied", "(cannot be shown: ZeroDivisionError)", "")]
+
+
+def test_a_log_that_fails_stops_nothing(shown: list[tuple[str, str, str]]) -> None:
+    """A child that is running has to be waited for, whatever becomes of its line in the log."""
+    tried: list[str] = []
+
+    def failing(_event: str, command: str, _stdin: str) -> None:
+        tried.append(command)
+        raise ValueError
+
+    applied.show_to(failing)
+    applied.show(lambda: ["a"])
+    applied.started(["b"])
+    assert tried[::2] == ["a", "b"]
+    assert shown == []
+
+
 @pytest.mark.parametrize(("level", "lines"), [("debug", 1), ("info", 0)])
 def test_the_level_decides(level: str, lines: int) -> None:
     """In a process of its own, because the set-up of the log is that of the process."""
