@@ -9,6 +9,11 @@ Routing rules match the mark, and every process can list them. Therefore:
 - Arriving packets get that bit alone, because raw sockets see their mark (SO_RCVMARK, Linux 5.19).
 - The egress guard removes the mark before a packet socket can see it. Without the guard, packet
   sockets need no mark anyway.
+
+The marks of the egress guard and of the query for the endpoint's name are made in the same way, so
+that logs show the same part of each. They may have the bit, because no route depends on it alone:
+the routing rule also matches the endpoint's address, the guard's mark is set after routing, and
+there is no such rule while the name is looked up.
 """
 
 from dataclasses import replace
@@ -16,7 +21,7 @@ from dataclasses import replace
 from gateway.model import Config
 
 SHOWN = 0x8000_0000
-"""The bit of a secret mark that routing rules match; no other mark of these rules has it."""
+"""The bit that every secret mark has and routing rules match; an uplink's mark does not have it."""
 
 WHOLE = 0xFFFF_FFFF
 

@@ -1,6 +1,7 @@
 """Which bits of the encrypted flow's mark are shown, and to whom."""
 
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -8,7 +9,12 @@ from gateway.model import Config
 from gateway.policy import marks
 from gateway.policy.flows import encrypted_flow
 from gateway.policy.marks import SHOWN, WHOLE
-from gateway.policy.routing import PRIORITY_ENCRYPTED, routing_for
+from gateway.policy.routing import (
+    LOCKED,
+    PRIORITY_ENCRYPTED,
+    routing_for,
+    routing_for_question,
+)
 from gateway.policy.rules import Chain, SetMark
 from tests.scenarios import (
     CHOSEN,
@@ -51,6 +57,15 @@ def test_the_rule_of_ip_has_the_bit_and_the_mask_and_nothing_secret() -> None:
         rules = routing_for(tunnel, Config((tunnel,)), ONE_UPLINK).rules
         (rule,) = [rule for rule in rules if rule.priority == PRIORITY_ENCRYPTED]
         assert (rule.fwmark, rule.fwmask) == seen
+
+
+def test_the_shown_bit_leads_to_the_endpoint_and_nowhere_else() -> None:
+    """Any workload with CAP_NET_RAW can set it, and the guard's and the query's marks have it."""
+    routing = routing_for(IPV4_ONLY, Config((IPV4_ONLY,)), ONE_UPLINK)
+    matching = [rule for rule in routing.rules if (rule.fwmark or 0) & SHOWN]
+    assert [rule.destination for rule in matching] == [ip_network(SERVER4.address)]
+    for others in (LOCKED, *map(routing_for_question, (SERVER4.address, ip_address("127.0.0.11")))):
+        assert all(rule.fwmark is None for rule in others.rules)
 
 
 def test_arriving_packets_get_the_shown_bit_and_leaving_ones_need_the_whole_mark() -> None:

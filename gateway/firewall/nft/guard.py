@@ -73,7 +73,7 @@ def render_devices(rules: GuardRules) -> str:
                 *dict.fromkeys(
                     line for family, rule in guarded.rules for line in _marked(rule, family, rules)
                 ),
-                # Not left to the policy, which a new chain has late: see render_nftables.REST.
+                # Not left to the policy, which a new chain has late: see render.REST.
                 f"counter drop comment {quoted(REFUSED)}",
             ),
         )
