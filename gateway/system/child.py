@@ -187,11 +187,17 @@ class Child:
             raise ProcessError(program.argv[0], what) from err
         except ProcessEnded as err:
             if self._stopping:
-                raise ProcessError(program.argv[0], "stopped before it was ready") from err
+                raise self._stopped() from err
             raise
         except BaseException:
             await process.stop(program.grace)
             raise
+        if self._stopping:  # at the moment in which it became ready
+            await process.stop(program.grace)
+            raise self._stopped()
+
+    def _stopped(self) -> ProcessError:
+        return ProcessError(self.program.argv[0], "stopped before it was ready")
 
     async def _until_ready(self) -> None:
         while True:

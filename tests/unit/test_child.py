@@ -375,6 +375,29 @@ def test_a_stop_during_the_start_ends_both() -> None:
     on_a_loop(work())
 
 
+def test_a_stop_as_the_program_becomes_ready_is_the_end() -> None:
+    """The start has succeeded by then, and the program must not be restarted all the same."""
+
+    async def work() -> None:
+        ends: list[End] = []
+        stops: list[asyncio.Task[None]] = []
+
+        async def ready() -> bool:
+            stops.append(asyncio.create_task(child.stop()))
+            await asyncio.sleep(0)  # the stop has begun
+            return True
+
+        child = Child(python(SLEEPS), restart=QUICK, ready=ready, on_end=ends.append)
+        with pytest.raises(ProcessError, match="stopped before it was ready"):
+            await child.start()
+        await asyncio.wait(stops)
+        await asyncio.sleep(4 * QUICK.first)
+        assert (len(stops), ends, child.running) == (1, [], False)
+        assert children() == []
+
+    on_a_loop(work())
+
+
 def test_a_start_that_is_cancelled_leaves_nothing() -> None:
     """As when the task group of the owner ends."""
 
