@@ -287,6 +287,7 @@ class Userspace:
         try:
             yield reader, writer
         finally:
-            writer.close()
+            # Not close(), which waits until the process has read what is left of a request.
+            writer.transport.abort()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,10 +14,18 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import MissingError, ProcessEnded, ProcessError, TunnelGone, is_shortage
+from gateway.errors import (
+    MissingError,
+    ProcessEnded,
+    ProcessError,
+    TunnelError,
+    TunnelGone,
+    is_shortage,
+)
 from gateway.system import output, process
 from gateway.system.child import NEVER, Child, End, Program, Restart
 from gateway.system.links import Links
+from gateway.tunnel import userspace
 from gateway.tunnel.userspace import Userspace
 
 QUICK = Restart(first=0.05, longest=0.2, lasting=0.5)
@@ -572,4 +581,27 @@ def test_a_lost_connection_to_wireguard_go_is_a_gone_tunnel(
         await tunnel._child.stop()  # noqa: SLF001
 
     monkeypatch.setattr(Userspace, "_exchange", lost)
+    on_a_loop(work())
+
+
+def test_a_wireguard_go_that_reads_nothing_does_not_outlast_the_limit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A request that does not fit into the socket's buffer must not keep the worker for ever."""
+
+    async def work() -> None:
+        tunnel = Userspace(Links("wg0"))
+        tunnel._child = Child(Program(("sleep", "60")))  # noqa: SLF001 - no other way to be there
+        await tunnel._child.start()  # noqa: SLF001
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tunnel._socket_path))  # noqa: SLF001
+            listener.listen()
+            before = descriptors()
+            with pytest.raises(TunnelError, match="does not answer"):
+                await asyncio.wait_for(tunnel._ask("x" * (8 << 20)), 5)  # noqa: SLF001
+            assert descriptors() == before
+        await tunnel._child.stop()  # noqa: SLF001
+
+    monkeypatch.setattr(userspace, "SOCKETS", tmp_path)
+    monkeypatch.setattr(userspace, "ANSWER_TIME", 0.2)
     on_a_loop(work())
