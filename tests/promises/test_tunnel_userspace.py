@@ -89,10 +89,10 @@ def test_the_socket_is_for_root_alone(real: Real) -> None:
 @pytest.mark.parametrize("wanted", ["userspace", *([] if kernel.available() else ["auto"])])
 def test_without_its_device_the_error_has_the_remedy(real: Real, wanted: str) -> None:
     """A container without /dev/net/tun: the error names what to write into the compose file."""
-    assert real.call("choose", "userspace"), "control"
+    assert real.call("choose", "userspace", None), "control"
     real.call_tool("mount", "-t", "tmpfs", "tmpfs", "/dev/net")
     with pytest.raises(MissingError, match=r"devices: .*/dev/net/tun"):
-        real.call("choose", wanted)
+        real.call("choose", wanted, None)
     with pytest.raises(MissingError, match="/dev/net/tun"):
         real.call("up", real.tunnel, MTU)
 
@@ -111,7 +111,7 @@ def test_a_kernel_without_wireguard_says_so(real: Real) -> None:
     """Asking for the kernel's leaves nothing behind, whatever the answer is."""
     before = real.own.run("ip", "link")
     try:
-        assert real.call("choose", "kernelspace") == "kernelspace"
+        assert real.call("choose", "kernelspace", None) == "kernelspace"
     except MissingError as err:
         assert "modprobe wireguard" in str(err)  # noqa: PT017 - either answer is right here
     assert real.own.run("ip", "link") == before
