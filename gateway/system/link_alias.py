@@ -3,6 +3,7 @@
 In the words of ip(8). No kernel, standard library only.
 """
 
+import shlex
 import socket
 import struct
 import sys
@@ -107,6 +108,7 @@ def address_message(text: str, index: int) -> bytes:
 
 def command_of(entry: str, link: str) -> str:
     """Return the command of ip(8) that puts back what an alias's `entry` has, on `link`."""
+    link = shlex.quote(link)  # any name is possible here, also one that no rule can carry
     if entry.startswith("address "):
         return f"ip {entry.replace(' ', ' add ', 1)} dev {link} nodad"
     default = {"default-4": "-4 route add default", "default-6": "-6 route add default"}

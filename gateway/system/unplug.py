@@ -14,6 +14,7 @@ such as a route's mtu.
 import errno
 import fcntl
 import os
+import shlex
 import socket
 import struct
 from collections.abc import Collection, Iterator
@@ -224,12 +225,13 @@ class Unplug:
         held = REQUEST.unpack(fcntl.ioctl(self._ioctl, SIOCGIFFLAGS, request))[1]
         if (held ^ flags) & IFF_UP:
             raise OSError(errno.EBUSY, "the link does not change")
-        applied.show(lambda: [f"ip link set {link.name} {'up' if flags & IFF_UP else 'down'}"])
+        state = "up" if flags & IFF_UP else "down"
+        applied.show(lambda: [f"ip link set {shlex.quote(link.name)} {state}"])
 
     def _set_alias(self, link: Link, alias: str) -> None:
         body = LINK.pack(0, 0, link.index, 0, 0) + attribute(IFLA_IFALIAS, alias.encode())
         self._ask(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, body)
-        applied.show(lambda: [f"ip link set {link.name} alias '{alias}'"])
+        applied.show(lambda: [shlex.join(["ip", "link", "set", link.name, "alias", alias])])
 
     def _dump(
         self, kind: int, layout: struct.Struct

@@ -1,5 +1,6 @@
 """What is logged at the level debug: secret marks are hidden, and nothing is rendered in vain."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -158,3 +159,13 @@ def test_the_commands_of_wireguard_hold_no_key() -> None:
 def test_what_a_link_gets_back_is_shown_in_the_words_of_ip(entry: str, command: str) -> None:
     """An alias has shorter words, because it has little room."""
     assert command_of(entry, "eth0") == command
+
+
+@pytest.mark.parametrize("entry", ["address 2001:db8::2/64", "default-4 via 172.18.0.1"])
+def test_the_name_of_a_link_is_one_word_of_its_command(entry: str) -> None:
+    """The kernel allows any characters in it but spaces and slashes; the line may be pasted."""
+    command = command_of(entry, "x;reboot")
+    assert "dev 'x;reboot'" in command
+    assert shlex.split(command) == [
+        word.replace("eth0", "x;reboot") for word in command_of(entry, "eth0").split()
+    ]
