@@ -5,6 +5,7 @@ base64 here. wireguard-go sends `errno` as a negative number (device/uapi.go).
 """
 
 import base64
+import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -45,8 +46,17 @@ def set_keepalive(peers: tuple[Peer, ...]) -> str:
 def parse(answer: str) -> Device:
     """Return the device that an answer to GET describes; the answer to a set request has none.
 
-    Raises TunnelError with the errno of the answer. Unknown keys are ignored.
+    Raises TunnelError with the errno of the answer, EBADMSG for one that cannot be read. Unknown
+    keys are ignored.
     """
+    try:
+        return _device_in(answer)
+    except ValueError:  # not kept as the cause: its text may have a key
+        what = "an answer of the WireGuard process cannot be read"
+        raise TunnelError(what, INTERFACE, errno.EBADMSG) from None
+
+
+def _device_in(answer: str) -> Device:
     device = Device()
     peers: list[DevicePeer] = []
     for key, value in _pairs(answer):

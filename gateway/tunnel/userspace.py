@@ -264,6 +264,9 @@ class Userspace:
             raise TunnelGone(str(err), INTERFACE) from err
         except EOFError as err:
             raise TunnelGone("wireguard-go hung up", INTERFACE, errno.ECONNRESET) from err
+        except (asyncio.LimitOverrunError, UnicodeDecodeError):
+            what = "an answer of wireguard-go cannot be read"
+            raise TunnelError(what, INTERFACE, errno.EBADMSG) from None
         except TimeoutError as err:
             # Without ETIMEDOUT: that would be a shortage, and this needs a new process.
             raise TunnelError("wireguard-go does not answer", INTERFACE) from err

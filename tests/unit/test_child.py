@@ -564,20 +564,30 @@ def test_the_numbers_of_shortages_are_those_of_fork() -> None:
         assert is_shortage(ProcessError("true", "could not be started", errno=number))
 
 
-def test_a_lost_connection_to_wireguard_go_is_a_gone_tunnel(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("error", "expected", "words"),
+    [
+        (ConnectionResetError("Connection lost"), TunnelGone, "Connection lost"),
+        (asyncio.LimitOverrunError("too long", 5), TunnelError, "cannot be read"),
+        (UnicodeDecodeError("ascii", b"\xff", 0, 1, "no"), TunnelError, "cannot be read"),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_what_asyncio_raises_about_wireguard_go_is_an_error_of_the_tunnel(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, expected: type[TunnelError], words: str
 ) -> None:
     """Asyncio raises ConnectionResetError without errno when the process dies meanwhile."""
 
     async def lost(_self: Userspace, _request: str) -> str:
-        raise ConnectionResetError("Connection lost")
+        raise error
 
     async def work() -> None:
         tunnel = Userspace(Links("wg0"))
         tunnel._child = Child(Program(("sleep", "60")))  # noqa: SLF001 - no other way to be there
         await tunnel._child.start()  # noqa: SLF001
-        with pytest.raises(TunnelGone, match="Connection lost"):
+        with pytest.raises(TunnelError, match=words) as caught:
             await tunnel._device()  # noqa: SLF001
+        assert type(caught.value) is expected
         await tunnel._child.stop()  # noqa: SLF001
 
     monkeypatch.setattr(Userspace, "_exchange", lost)

@@ -142,6 +142,24 @@ def test_a_refusal_keeps_its_number(number: str) -> None:
     assert caught.value.errno == errno.EADDRINUSE
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "private_key=zz",
+        "listen_port=x",
+        "errno=",
+        "public_key=0\n",
+        f"public_key={'0' * 64}\nendpoint=x:y",
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_an_error_without_its_text(line: str) -> None:
+    """It is about the tunnel, and its text may have a key."""
+    with pytest.raises(TunnelError, match="cannot be read") as caught:
+        uapi.parse(f"{line}\n\n")
+    assert caught.value.errno == errno.EBADMSG
+    assert caught.value.__cause__ is None
+
+
 def test_what_was_set_is_no_difference() -> None:
     """The read-back of the golden request agrees with what was asked for, clamped key or not."""
     assert DEVICE.differences(TUNNEL) == ()
