@@ -139,8 +139,8 @@ class Netns:
     def index_of(self, link: str) -> int:
         """Return the index of the link `link`. Raises OSError: ENODEV when there is none.
 
-        Not `socket.if_nametoindex`, whose error has no number before Python 3.14: a shortage would
-        look like a link that is not there.
+        Not `socket.if_nametoindex`: in Python 3.11 its error has no number (socketmodule.c), and
+        a shortage would look like a link that is not there.
         """
         name = os.fsencode(link)
         if len(name) > LONGEST_NAME:
