@@ -88,7 +88,7 @@ class Supervisor:
 
         Raises NotClosedError when the closed ruleset could not be put into force in time
         (`Timing.closing_time`); every link but loopback is down then, or the message names those
-        that are not. Whatever else is raised, by `others` too, the closed ruleset is in force.
+        that are not. After any other error, also of `others`, the closed ruleset is in force.
         """
         lost = LostErrors()
         asyncio.get_running_loop().set_exception_handler(lost.handle)
