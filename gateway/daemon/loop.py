@@ -258,7 +258,7 @@ class Supervisor:
         """
         is_first = not self._refusal
         if is_first:
-            self._log.error("closing", problem=refused.detail)
+            self._log.error("could not apply rules; closing", problem=refused.detail)
         self._refusal = refused.detail
         try:
             self._kernel.close()

@@ -174,7 +174,7 @@ def _shut(unplug: Unplug) -> None:
     try:
         still_up = unplug.pull()
     except OSError as err:
-        log.error("the links are as they were", problem=str(err))
+        log.error("could not set links down", problem=str(err))
         return
     if still_up:
         log.error("links are still up", links=still_up)
@@ -186,7 +186,7 @@ def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:
     A link with a queue that another program holds stays down until the queue is free.
     """
     if problems := unplug.plug(links.down if links else ()):
-        structlog.get_logger().warning("links are up again, not as they were", problems=problems)
+        structlog.get_logger().warning("could not restore links", problems=problems)
 
 
 def _exclusive_links(
@@ -237,7 +237,7 @@ async def serve(config: Config, secured: Secured) -> None:
             remedy=limit.remedy,
         )
     if any(candidate.has_family(6) for candidate in config.tunnels) and not ipv6_usable(TUNNEL):
-        log.warning("IPv6 stays refused", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
+        log.warning("IPv6 stays rejected", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
     supervisor = Supervisor(
         with_secret_mark(config, secrets.randbits(31)),
         Parts(

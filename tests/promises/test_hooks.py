@@ -73,7 +73,7 @@ def test_commands_run_when_traffic_starts_and_ends_and_no_shell_sees_their_argum
     gateway.wait_healthy()
     assert gateway.stop() == 0
     assert notes(gateway) == [up, down, up, down]
-    assert gateway.events(event="command says", variable="VPN_UP_COMMAND")[0]["line"] == (
+    assert gateway.events(event="command output", variable="VPN_UP_COMMAND")[0]["line"] == (
         "said by the command"
     )
 

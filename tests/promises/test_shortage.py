@@ -126,7 +126,7 @@ def test_a_stop_that_cannot_write_the_rules_says_so_and_the_next_start_heals(
     wait_until_red(gateway)
     assert gateway.stop(20) == 1
     if not gateway.events(event="stopped; closed"):
-        [said] = gateway.events(event="the gateway ends; not closed by rules")
+        [said] = gateway.events(event="exiting; not closed by rules")
         assert "every link is down" in said["problem"]
     assert links_up(lab) <= {"lo"}
     assert leaving(lab) == []

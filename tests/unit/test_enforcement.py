@@ -55,7 +55,7 @@ def test_links_are_set_down_when_the_guard_cannot_be_closed_at_all() -> None:
     [
         ((), []),
         (("eth1",), [("links are still up", ("eth1",))]),
-        (None, [("the links are as they were", None)]),
+        (None, [("could not set links down", None)]),
     ],
     ids=["all down", "one is up", "no socket"],
 )
@@ -108,7 +108,7 @@ def test_an_error_on_the_way_down_does_not_hide_why() -> None:
     enforcement = Enforcement(Config((IPV4_ONLY,)), Breaking(RuntimeError()), None, namespace)
     with capture_logs() as logs, pytest.raises(RuntimeError):
         enforcement.close()
-    assert [entry["event"] for entry in logs] == ["the links are as they were"]
+    assert [entry["event"] for entry in logs] == ["could not set links down"]
 
 
 SHORTAGES = [
@@ -211,7 +211,7 @@ def test_a_link_that_no_rule_can_name_is_set_down_and_told() -> None:
     with capture_logs() as logs:
         enforcement.look_around()
         enforcement.look_around()
-    told = [(e["log_level"], e["link"]) for e in logs if "no rule can carry" in e["event"]]
+    told = [(e["log_level"], e["link"]) for e in logs if "unusable name" in e["event"]]
     assert told == [("error", "'eth+0'")]
     assert enforcement.facts == BOTH
 
