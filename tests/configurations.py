@@ -96,12 +96,12 @@ def problems(environ: Mapping[str, str], root: Path) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def told(loaded: Loaded) -> str:
+def reported(loaded: Loaded) -> str:
     """Return all notices, one a line."""
     return "\n".join(map(str, loaded.notices))
 
 
 def shown_from(loaded: Loaded, name: str, origin: str) -> bool:
-    """Say whether `gateway check` shows `origin` for the first value of a variable."""
+    """Return whether `gateway check` shows `origin` for the first value of a variable."""
     rows = (line for line in explain(loaded).splitlines() if line.startswith(f"  {name} "))
     return next(rows).endswith(f" {origin}")

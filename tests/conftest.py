@@ -56,7 +56,7 @@ def skip_or_fail(reason: str) -> None:
 
 
 def is_quick(config: pytest.Config) -> bool:
-    """Say whether this is a plain `pytest` of tests/unit, without --full."""
+    """Return whether this is a plain `pytest` of tests/unit, without --full."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     return not config.getoption("--full") and (whole or config.args == ["tests/unit"])
 

@@ -96,7 +96,7 @@ class Outlets:
             outlet.setblocking(False)
 
     def closed(self, way: str) -> bool:
-        """Say whether the kernel refuses what is sent this way."""
+        """Return whether the kernel refuses what is sent this way."""
         try:
             self._send[way]()
         except BlockingIOError:

@@ -45,7 +45,7 @@ class Ledger:
     modules: dict[str, str] = field(default_factory=dict)
 
     def is_due(self, words: str, files: Iterable[str], commit: str) -> bool:
-        """Say whether a break that depends on `files` is to be done at `commit`."""
+        """Return whether a break that depends on `files` is to be done at `commit`."""
         if words not in self.proven:
             return True
         if any(self.modules.get(name) != meaning(PROJECT / name) for name in files):

@@ -247,9 +247,9 @@ class Watch:
         if not self._places.exists():
             return "", 0
         with self._places.open("rb") as file:
-            told = file.read(places.LOG)
-        place = told[: places.SIZE] if role in {"gateway", "child to be"} else b""
-        return place.decode().partition("\n")[0], int(told[places.SIZE :].strip() or b"0")
+            reported = file.read(places.LOG)
+        place = reported[: places.SIZE] if role in {"gateway", "child to be"} else b""
+        return place.decode().partition("\n")[0], int(reported[places.SIZE :].strip() or b"0")
 
     def _next_phase(self, phase: str) -> None:
         self._counted.clear()
@@ -292,7 +292,7 @@ class Watch:
 
 
 def _still_waits(listener: int, identity: int) -> bool:
-    """Say whether a stopped call still waits for its answer: its maker has not died meanwhile.
+    """Return whether a stopped call still waits for its answer: its maker has not died meanwhile.
 
     A task that is killed leaves its call before it gives up its memory and its descriptors
     (kernel/seccomp.c, seccomp_do_user_notification), while it is in /proc for longer.
@@ -305,7 +305,7 @@ def _still_waits(listener: int, identity: int) -> bool:
 
 
 def _is_data_of_the_tunnel(role: str, call: str) -> bool:
-    """Say whether a call is WireGuard's business with packets, of which there is no end."""
+    """Return whether a call is WireGuard's business with packets, of which there is no end."""
     return role == "wireguard-go" and call in DATA
 
 
@@ -314,7 +314,7 @@ DATA = {"write", "sendmsg", "recvmsg", "sendmmsg", "recvmmsg", "epoll_ctl"}
 
 
 def _asks_for_a_terminal(call: Call) -> bool:
-    """Say whether a call is the one that Python makes for each file that it opens, in vain."""
+    """Return whether a call is the one that Python makes for each file that it opens, in vain."""
     return call.name == "ioctl" and call.arguments[1] == TCGETS
 
 

@@ -270,7 +270,7 @@ def neighbour(number: int) -> Judgement:
 
 
 def is_link_setup(frame: Frame) -> bool:
-    """Tell whether a frame is what the kernel says by itself when an IPv6 link comes up.
+    """Return whether a frame is what the kernel says by itself when an IPv6 link comes up.
 
     Docker brings the link up before the container's first process runs: multicast listener
     reports, router solicitations and the search for a duplicate of its own address.

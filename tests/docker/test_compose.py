@@ -183,8 +183,8 @@ def test_the_tunnel_dies_and_comes_back_under_the_same_workload(project: Project
 
 def test_the_operators_own_check_finds_everything_as_promised(project: Project) -> None:
     """`gateway verify --cut` tries every way around the tunnel from inside, and none is open."""
-    told = project.gateway.exec("gateway", "verify", "--cut")
-    assert "As promised." in told
+    reported = project.gateway.exec("gateway", "verify", "--cut")
+    assert "As promised." in reported
     project.gateway.wait_for_health("healthy")
 
 

@@ -168,8 +168,8 @@ def ordinary(site: Site) -> Iterator[tuple[Box, Capture]]:
 @pytest.fixture(scope="module")
 def router(site: Site) -> str:
     """Return the hardware address of the uplink's bridge."""
-    told = site.machine_namespace.run("ip", "-o", "link", "show", site.bridge(UPLINK))
-    return told.partition("link/ether ")[2].split()[0]
+    reported = site.machine_namespace.run("ip", "-o", "link", "show", site.bridge(UPLINK))
+    return reported.partition("link/ether ")[2].split()[0]
 
 
 @pytest.fixture(scope="module")

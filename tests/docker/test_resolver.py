@@ -95,7 +95,7 @@ def restart(gateway: Box) -> str:
 
 
 @pytest.mark.promise("P10")
-def test_a_workload_does_not_choose_whom_a_restarted_gateway_asks(
+def test_a_workload_does_not_choose_the_resolver_a_restarted_gateway_asks(
     site: Site, gateway: Box, chosen: Services
 ) -> None:
     """It asks whom it asked at its first start, again and again.

@@ -20,7 +20,7 @@ class Guest(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Tell whether the guest is off."""
+        """Return whether the guest is off."""
 
 
 class NoReport(Exception):  # noqa: N818 - not an error of the program but a test's outcome
@@ -36,7 +36,7 @@ class Session:
         *,
         silence: float,
         total: float,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Listen to `guest`; `silence` and `total` limit one wait and the whole, in seconds."""
@@ -45,7 +45,7 @@ class Session:
         self._clock = clock
         self._began = clock()
         self._deadline = self._began + total
-        self._tell = tell
+        self._notify = notify
         self._reports: dict[Key, list[Report]] = defaultdict(list)
         self._finished: set[Key] = set()
         self._status: dict[str, int] = {}
@@ -89,14 +89,14 @@ class Session:
                     self._finished.add(key)
             case "ended":
                 self._status[run] = event["status"]
-                self._tell(f"{run} ended after {event['after']:.0f} s".strip())
+                self._notify(f"{run} ended after {event['after']:.0f} s".strip())
             case "booted":
-                self._tell(f"runs Linux {event['kernel']} after {event['after']:.0f} s")
+                self._notify(f"runs Linux {event['kernel']} after {event['after']:.0f} s")
             case _:  # "collected" is for the host's collection
                 return
 
     def _missing(self, run: str, test: str) -> str:
-        """Say why a pytest that has ended holds no report of this test."""
+        """Return why a pytest that has ended holds no report of this test."""
         status = self._status[run]
         text = f"the guest's pytest ended with exit code {status} and did not report this test"
         for key, reports in self._reports.items():

@@ -30,7 +30,7 @@ class ScriptedGuest:
 
     @property
     def ended(self) -> bool:
-        """Tell whether all has been told."""
+        """Return whether all has been told."""
         return self.ends and not self.events
 
 
@@ -42,14 +42,14 @@ def report(test: str, when: str, **fields: Any) -> dict[str, Any]:
 def listen(guest: ScriptedGuest, silence: float = 10, total: float = 100) -> Session:
     """Return a session on the guest's own clock."""
     return Session(
-        guest, silence=silence, total=total, tell=lambda _: None, clock=lambda: guest.now
+        guest, silence=silence, total=total, notify=lambda _: None, clock=lambda: guest.now
     )
 
 
 def test_reports_are_sorted_by_test() -> None:
     """Each test gets its own reports, whatever came in between and in whatever order."""
-    told = [(test, when) for when in ("setup", "call", "teardown") for test in "ab"]
-    session = listen(ScriptedGuest([report(test, when) for test, when in told]))
+    reported = [(test, when) for when in ("setup", "call", "teardown") for test in "ab"]
+    session = listen(ScriptedGuest([report(test, when) for test, when in reported]))
     for test in "ba":
         assert [r["when"] for r in session.reports(test)] == ["setup", "call", "teardown"]
 
@@ -97,7 +97,7 @@ def test_silent_guest_is_given_up() -> None:
         session.reports("a")
 
 
-def test_guest_that_goes_on_and_on_is_given_up() -> None:
+def test_guest_that_never_ends_is_given_up() -> None:
     """The limit of the whole counts also while the guest talks."""
     guest = ScriptedGuest([report(str(number), "teardown") for number in range(1000)])
     with pytest.raises(NoReport, match="100 s are over"):

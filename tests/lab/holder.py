@@ -19,7 +19,7 @@ PAUSE = 0.005
 
 
 def attempt(path: str) -> bool:
-    """Say whether the file could be leased; it stays open then."""
+    """Return whether the file could be leased; it stays open then."""
     descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)

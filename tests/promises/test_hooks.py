@@ -79,7 +79,7 @@ def test_commands_run_when_traffic_starts_and_ends_and_no_shell_sees_their_argum
 
 
 @pytest.mark.parametrize("script", [FAILS, "no program at all\n"], ids=["fails", "does not start"])
-def test_a_command_that_fails_is_told_and_no_more(lab: Lab, script: str) -> None:
+def test_a_command_that_fails_is_reported_and_no_more(lab: Lab, script: str) -> None:
     """The tunnel stays, and so does the process."""
     gateway = with_command(lab, script, VPN_UP_COMMAND="/config/command")
     eventually(

@@ -175,7 +175,7 @@ def routes_of_eth0(lab: Lab) -> set[str]:
 
 
 def is_quiet(lab: Lab) -> bool:
-    """Say whether nothing of the flood was seen for half a second."""
+    """Return whether nothing of the flood was seen for half a second."""
     return not lab.capture.containing(FLOOD, time.monotonic() - 0.5 * PATIENCE)
 
 

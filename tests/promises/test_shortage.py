@@ -114,7 +114,7 @@ def test_a_gateway_without_descriptors_stays_and_ends_closed(lab: Lab) -> None:
     assert leaving(lab) == []
 
 
-def test_a_stop_that_cannot_write_the_rules_says_so_and_the_next_start_heals(
+def test_a_stop_that_cannot_write_the_rules_says_so_and_the_next_start_recovers(
     lab: Lab, processes: ProcessLimit
 ) -> None:
     """The links are down with what they had in their alias; the next gateway restores it."""

@@ -59,7 +59,7 @@ async def noted(directory: Path, line: str) -> None:
 
 
 def running(word: str) -> bool:
-    """Say whether any process has `word` among its arguments."""
+    """Return whether any process has `word` among its arguments."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if word.encode() in path.read_bytes().split(b"\0"):

@@ -24,7 +24,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def due(known: Ledger, words: str = WORDS) -> bool:
-    """Say whether a break that depends on app.py is due at a commit at which it is not drawn."""
+    """Return whether a break that depends on app.py is due at a commit at which it is not drawn."""
     ledger.meaning.cache_clear()
     commits = (
         commit for commit in COMMITS if not Ledger(frozenset({words})).is_due(words, (), commit)

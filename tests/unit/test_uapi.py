@@ -142,7 +142,7 @@ def test_a_refusal_keeps_its_number(number: str) -> None:
     assert caught.value.errno == errno.EADDRINUSE
 
 
-def test_what_was_set_is_no_difference() -> None:
+def test_what_was_set_is_not_a_difference() -> None:
     """The read-back of the golden request agrees with what was asked for, clamped key or not."""
     assert DEVICE.differences(TUNNEL) == ()
     unclamped = replace(TUNNEL, private_key=Secret("//////////////////////////////////////////8="))
@@ -180,7 +180,7 @@ def test_a_difference_is_named_without_a_secret(device: Device, difference: str)
     assert device.differences(TUNNEL) == (difference,)
 
 
-def test_the_status_tells_no_secret() -> None:
+def test_the_status_prints_no_secret() -> None:
     """Traffic, handshake and public names of peers are all there is."""
     status = DEVICE.status
     assert [peer.handshake for peer in status.peers] == [1700000000.5, None]

@@ -23,17 +23,17 @@ class Reporter:
         self.config = config
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Tell which tests there are: node id, file, line and name of each."""
-        self._tell("collected", tests=[(item.nodeid, item.location) for item in session.items])
+        """Return which tests there are: node id, file, line and name of each."""
+        self._notify("collected", tests=[(item.nodeid, item.location) for item in session.items])
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Tell a file that cannot be collected."""
         if report.failed:
-            self._tell("report", report=self._plain(report))
+            self._notify("report", report=self._plain(report))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Tell the outcome of a test's setup, call or teardown."""
-        self._tell("report", report=self._plain(report))
+        self._notify("report", report=self._plain(report))
 
     def _plain(self, report: pytest.CollectReport | pytest.TestReport) -> dict[str, Any]:
         hook = self.config.hook
@@ -42,7 +42,7 @@ class Reporter:
         )
         return plain
 
-    def _tell(self, event: str, **fields: Any) -> None:
+    def _notify(self, event: str, **fields: Any) -> None:
         line = json.dumps({"event": event, "run": RUN, **fields}, default=str) + "\n"
         rest = line.encode()
         while rest:
