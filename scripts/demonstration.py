@@ -80,7 +80,7 @@ def demonstrate(lab: Lab) -> int:
     show_health(gateway)
     leaks += show_outside(lab, since)
 
-    title("The tunnel is cut, the workload goes on asking")
+    title("The tunnel is cut, the workload keeps asking")
     since = time.monotonic()
     lab.server.cut()
     flood = lab.workload.flood("udp4", "udp6", rate=50)

@@ -13,7 +13,7 @@ from gateway.settings import Loaded
 
 
 def made_up_key(number: int) -> str:
-    """Return a key that nobody has: the base64 form of 32 equal bytes."""
+    """Return a key of no real server: the base64 form of 32 equal bytes."""
     return b64encode(bytes([number]) * 32).decode()
 
 

@@ -1,9 +1,9 @@
-"""Runs a package and keeps telling, in a file, which of its lines is being executed.
+"""Runs a package and keeps writing to a file which of its lines is being executed.
 
     python places.py FILE PACKAGE
 
 FILE holds the innermost calls in the package as `file:line < file:line < ...`, up to a line end. It
-is for whoever stops the process in a kernel call and wants to know where that call comes from.
+is for a program that stops the process in a kernel call and needs to know who made that call.
 From octet SIZE on, up to a line end, it has the number of the lines that follow from octet LOG on:
 `loaded file` at a module's first line, `ran file` at the first call of a function in it.
 A program of its own, standard library only.
@@ -25,7 +25,7 @@ WHOLE = 1 << 16
 OPTIMIZED = 1
 """The flag of a function's code (inspect.CO_OPTIMIZED), which that of modules and classes lacks."""
 DEPTH = 3
-"""Calls that are told."""
+"""Calls that are written."""
 EVENTS = {"call", "c_call"}
 
 

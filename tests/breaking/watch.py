@@ -52,7 +52,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call of one phase: made by whom, which, and the how manieth of its like."""
+    """One kernel call of one phase: process, name, and number among the calls of that name."""
 
     phase: str
     role: str
@@ -115,8 +115,8 @@ class Watch:
         numbers = ",".join(map(str, PASSES))
         return [sys.executable, "-I", "-S", filtered.__file__, str(self.path), numbers, *argv]
 
-    def telling(self) -> list[str]:
-        """Return the argument list that runs the gateway so that it tells where it is."""
+    def locating(self) -> list[str]:
+        """Return the argument list that runs the gateway so that it reports where it is."""
         self._places.write_bytes(b"\n" * places.WHOLE)
         argv = [sys.executable, places.__file__, str(self._places), "gateway"]
         return self.command(argv)
@@ -266,7 +266,7 @@ class Watch:
         return 0
 
     def _wait_for_death(self) -> None:
-        """Wait until the gateway is no more, so that its child goes on as an orphan."""
+        """Wait until the gateway is no more, so that its child continues as an orphan."""
         deadline = time.monotonic() + DYING_TIME
         stat = Path(f"/proc/{self._main}/stat")
         while time.monotonic() < deadline:

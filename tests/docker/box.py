@@ -108,5 +108,5 @@ class Box:
         return int(self.exec("cat", f"/sys/class/net/{link}/iflink"))
 
     def remove(self) -> None:
-        """Kill and remove it; one that is gone is no error."""
+        """Kill and remove it; one that is gone is not an error."""
         self.engine.docker("rm", "-f", self.name, check=False)

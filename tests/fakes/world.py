@@ -121,7 +121,7 @@ class World:
         self.transcript.append(f"{what} {detail}".strip())
 
     def call(self, what: str, detail: str = "") -> None:
-        """Note a call, and raise what it was told to raise."""
+        """Note a call, and raise what the test planned."""
         self.note(what, detail)
         planned = self.fails.get(what)
         if planned and (error := planned.pop(0)):
@@ -153,7 +153,7 @@ class World:
         return 1000.0 + second
 
     def at(self, second: float) -> Status:
-        """Return what was told last before `second` of the run."""
+        """Return what was published last before `second` of the run."""
         return [status for status in self.published if status.at <= self.since(second)][-1]
 
     def _parts(self) -> Parts:
@@ -205,7 +205,7 @@ class World:
 
 
 def summary(ruleset: Ruleset) -> str:
-    """Return in a few words what the IPv4 rules let out: to whom, and whether by the tunnel."""
+    """Return briefly what the IPv4 rules let out: where to, and whether through the tunnel."""
     rules = [
         rule
         for rule in ruleset.of(Family.IPV4).get(Chain.OUTPUT, ())

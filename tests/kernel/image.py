@@ -138,14 +138,14 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _expire(cache: Path) -> None:
-    """Remove images that nobody has used for long, and what a killed build left."""
+    """Remove images that have not been used for long, and what a killed build left."""
     for former in cache.iterdir():
         if former.is_dir() and time.time() - former.stat().st_mtime > _KEEP:
             shutil.rmtree(former, ignore_errors=True)
 
 
 def _build(target: Path) -> None:
-    """Make all files of the image in a directory beside `target`, then give it that name."""
+    """Make all files of the image in a directory next to `target`, then give it that name."""
     with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as name:
         workshop = Path(name)
         root, result = workshop / "root", workshop / "result"

@@ -42,7 +42,7 @@ Location = tuple[str, int | None, str]
 
 @dataclass
 class Guest:
-    """A machine and what it tells."""
+    """A machine and what it reports."""
 
     machine: Machine
     session: Session
@@ -137,7 +137,7 @@ class GuestItem(pytest.Item):
         """Do nothing here: `reports` replaces the host's own protocol."""
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Return where the test stands, for headlines."""
+        """Return where the test is, for headlines."""
         name, line, _ = self.where
         return self.config.rootpath / name, line, f"{self.name} (guest, {self.run.name})"
 

@@ -1,4 +1,4 @@
-"""What the guest has told so far, test by test, and why there will be no more."""
+"""What the guest has reported so far, test by test, and why there will be no more."""
 
 import time
 from collections import defaultdict
@@ -24,7 +24,7 @@ class Guest(Protocol):
 
 
 class NoReport(Exception):  # noqa: N818 - not an error of the program but a test's outcome
-    """A test of which the guest did not tell the outcome; the text says why."""
+    """A test whose outcome the guest did not report; the text says why."""
 
 
 class Session:

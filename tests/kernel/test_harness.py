@@ -15,10 +15,10 @@ from tests.lab.errors import LabError
 
 
 class ScriptedGuest:
-    """A guest that tells a list of events, one a second, and then ends or goes silent."""
+    """A guest that reports a list of events, one a second, and then ends or goes silent."""
 
     def __init__(self, events: Sequence[dict[str, Any]], *, ends: bool = True) -> None:
-        """Tell `events`; then end, or stay without a word."""
+        """Report `events`; then end, or stay without a word."""
         self.events = list(events)
         self.ends = ends
         self.now = 0.0
@@ -30,12 +30,12 @@ class ScriptedGuest:
 
     @property
     def ended(self) -> bool:
-        """Return whether all has been told."""
+        """Return whether all has been reported."""
         return self.ends and not self.events
 
 
 def report(test: str, when: str, **fields: Any) -> dict[str, Any]:
-    """Return a report as the guest tells it."""
+    """Return a report as the guest sends it."""
     return {"event": "report", "report": {"nodeid": test, "when": when, **fields}}
 
 
@@ -82,7 +82,7 @@ def test_test_that_was_not_reported_has_a_reason_instead() -> None:
 
 
 def test_guest_that_ends_fails_the_tests_that_it_owes() -> None:
-    """The test at hand and all that follow fail; what was told before is kept."""
+    """The test at hand and all that follow fail; what was reported before is kept."""
     session = listen(ScriptedGuest([report("a", "teardown"), report("b", "setup")]))
     for test in "bc":
         with pytest.raises(NoReport, match="ended early"):

@@ -1,6 +1,6 @@
 """Ethernet frames as values: parsing, and the judgement of what may be seen on the uplink.
 
-Pure functions. Whatever cannot be parsed stays a frame with its raw bytes, and is a leak: a
+Pure functions. What cannot be parsed stays a frame with its raw bytes, and is a leak: a
 judgement that skips what it does not understand would be blind to exactly the odd packets.
 """
 

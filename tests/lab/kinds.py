@@ -69,7 +69,7 @@ class Barrage:
     """
 
     def __init__(self, marker: str, device: str) -> None:
-        """Prepare all probes, with `marker` in all that can bear one."""
+        """Prepare all probes, with `marker` in all that can carry one."""
         self._marker = marker
         self._probes = [
             self._marked_probe(number, name, arguments)

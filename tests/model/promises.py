@@ -1,6 +1,6 @@
 """The promises about packets, written a second time: which packet may pass, and by which promise.
 
-Written from docs/security.md and not from the rules, so that the two can disagree. `excuse` tells
+Written from docs/security.md and not from the rules, so that the two can disagree. `excuse` names
 the promise that lets a packet pass; a packet that passes without one is a leak.
 """
 

@@ -14,7 +14,17 @@ DOCUMENTS = [
     "scripts/configuration.md.in",
     "scripts/document-configuration",
 ]
-PACKAGES = ["gateway", "healthcheck"]
+PACKAGES = [
+    "gateway",
+    "healthcheck",
+    "scripts",
+    "tests/breaking",
+    "tests/docker",
+    "tests/fakes",
+    "tests/kernel",
+    "tests/lab",
+    "tests/model",
+]
 FILES = sorted(
     [
         *(PROJECT / "docs").glob("*.md"),
@@ -22,9 +32,10 @@ FILES = sorted(
         *(
             path
             for package in PACKAGES
-            for suffix in ("py", "toml")
+            for suffix in ("py", "toml", "md")
             for path in (PROJECT / package).rglob(f"*.{suffix}")
         ),
+        *(PROJECT / "tests").glob("*.py"),
     ]
 )
 

@@ -69,7 +69,7 @@ def test_a_break_depends_on_all_that_is_the_gateway() -> None:
     files = of_the_gateway()
     assert any("last_resort" in name for name in files)
     assert any("supervisor" in name or "loop" in name for name in files)
-    assert not any(name.startswith(ledger.BESIDE) for name in files)
+    assert not any(name.startswith(ledger.SEPARATE) for name in files)
     assert all(meaning(ledger.PROJECT / name) for name in files | ledger.harness())
 
 

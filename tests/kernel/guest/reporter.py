@@ -1,7 +1,7 @@
 """A pytest plugin that writes each report as one line of JSON to a descriptor.
 
 Used in the guest, where the descriptor is a port of the virtual machine, and on the host, where a
-collection tells which tests there are. Standard library and pytest only.
+collection reports which tests there are. Standard library and pytest only.
 """
 
 import json
@@ -16,7 +16,7 @@ RUN = os.environ.get("GUEST_RUN", "")
 
 
 class Reporter:
-    """The hooks that have something to tell."""
+    """The hooks that report something."""
 
     def __init__(self, config: pytest.Config) -> None:
         """Keep `config`, which turns reports into plain data."""
@@ -27,12 +27,12 @@ class Reporter:
         self._notify("collected", tests=[(item.nodeid, item.location) for item in session.items])
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Tell a file that cannot be collected."""
+        """Report a file that cannot be collected."""
         if report.failed:
             self._notify("report", report=self._plain(report))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Tell the outcome of a test's setup, call or teardown."""
+        """Report the outcome of a test's setup, call or teardown."""
         self._notify("report", report=self._plain(report))
 
     def _plain(self, report: pytest.CollectReport | pytest.TestReport) -> dict[str, Any]:
