@@ -65,19 +65,19 @@ def run() -> int:
     except ConfigError as err:
         _log_notices(err.notices)
         for problem in err.problems:
-            logger.error("wrong configuration", variable=problem.where, problem=problem.message)
+            logger.error("invalid configuration", variable=problem.where, problem=problem.message)
         return USAGE
     except MissingError as err:
-        logger.error("something is missing; closed", missing=err.missing, remedy=err.remedy)
+        logger.error("requirement missing; closed", missing=err.missing, remedy=err.remedy)
         return FAILED
     except NotClosedError as err:
-        logger.critical("the gateway ends; not closed by rules", problem=str(err))
+        logger.critical("exiting; not closed by rules", problem=str(err))
         return FAILED
     except StoppedError:
-        logger.info("stopped before it could begin; closed")
+        logger.info("stopped before start; closed")
         return OK
     except GatewayError as err:
-        logger.error("the gateway ends; closed", problem=str(err))
+        logger.error("exiting; closed", problem=str(err))
         return FAILED
     logger.info("stopped; closed")
     return OK
@@ -87,7 +87,12 @@ def _log_notices(notices: Iterable[Notice]) -> None:
     """Log the notices about the configuration."""
     logger = structlog.get_logger()
     for notice in notices:
-        logger.log(log.LEVELS[notice.weight], notice.message, where=notice.where)
+        logger.log(
+            log.LEVELS[notice.weight],
+            "configuration notice",
+            variable=notice.where,
+            notice=notice.message,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -60,7 +60,7 @@ def configure(level: str, form: str) -> None:
     ]
 
     def lost_line(lines: int) -> str:
-        event: Any = {"event": "log lines lost: the log was not read", "lines": lines}
+        event: Any = {"event": "log lines lost", "lines": lines}
         for processor in processors:
             event = processor(None, "warning", event)
         return str(event)

@@ -39,7 +39,7 @@ KILL_SWITCH = (
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SETTLED = 0.3
-"""Seconds that the capture goes on after the program is done, so that a late leak is seen."""
+"""Seconds that the capture continues after the program is done, so that a late leak is seen."""
 
 HEALTH_CHECKS = 20
 KIB = 1024

@@ -20,7 +20,7 @@ def title(text: str) -> None:
     print(f"\n{BOLD}{text}{PLAIN}", flush=True)
 
 
-def tell(label: str, text: str) -> None:
+def line(label: str, text: str) -> None:
     """Say one thing about the step."""
     print(f"  {label:<26}{text}", flush=True)
 
@@ -31,7 +31,7 @@ def ask(lab: Lab, address: str) -> Probe:
 
 
 def outcome(probe: Probe) -> str:
-    """Say what became of a connection."""
+    """Return what became of a connection."""
     if probe.result == "connected":
         return f"is seen outside as {BOLD}{probe.seen}{PLAIN}"
     return f"{BOLD}{probe.result}{PLAIN} after {probe.seconds * 1000:.1f} ms"
@@ -39,8 +39,8 @@ def outcome(probe: Probe) -> str:
 
 def show_workload(lab: Lab) -> None:
     """Show what the workload gets, in both families."""
-    tell("workload over IPv4", outcome(ask(lab, HOST.ipv4)))
-    tell("workload over IPv6", outcome(ask(lab, HOST.ipv6)))
+    line("workload over IPv4", outcome(ask(lab, HOST.ipv4)))
+    line("workload over IPv6", outcome(ask(lab, HOST.ipv6)))
 
 
 def show_outside(lab: Lab, since: float) -> int:
@@ -49,14 +49,14 @@ def show_outside(lab: Lab, since: float) -> int:
     server = lab.server.endpoint
     encrypted = sum(is_wireguard(f, a, lab.server.port) for f in frames for a in server)
     leaks = len(lab.leaks(since, allowed=[is_multicast_report]))
-    tell("capture outside", f"{encrypted} encrypted packets, {BOLD}{leaks} others{PLAIN}")
+    line("capture outside", f"{encrypted} encrypted packets, {BOLD}{leaks} others{PLAIN}")
     return leaks
 
 
 def show_health(gateway: Gateway) -> None:
     """Show what the health endpoint says."""
     health = gateway.status()
-    tell("health", f"{health.code} {health.state}: {health.body.get('reason', '')}")
+    line("health", f"{health.code} {health.state}: {health.body.get('reason', '')}")
 
 
 def demonstrate(lab: Lab) -> int:
@@ -80,12 +80,12 @@ def demonstrate(lab: Lab) -> int:
     show_health(gateway)
     leaks += show_outside(lab, since)
 
-    title("The tunnel is cut, the workload goes on asking")
+    title("The tunnel is cut, the workload keeps asking")
     since = time.monotonic()
     lab.server.cut()
     flood = lab.workload.flood("udp4", "udp6", rate=50)
     gateway.wait_unhealthy(40)
-    tell("noticed", f"after {time.monotonic() - since:.0f} s without an answer")
+    line("noticed", f"after {time.monotonic() - since:.0f} s without an answer")
     show_workload(lab)
     show_health(gateway)
     leaks += show_outside(lab, since)
@@ -94,7 +94,7 @@ def demonstrate(lab: Lab) -> int:
     since = time.monotonic()
     lab.server.restore()
     gateway.wait_healthy(40)
-    tell("connected", f"after {time.monotonic() - since:.1f} s")
+    line("connected", f"after {time.monotonic() - since:.1f} s")
     show_workload(lab)
     leaks += show_outside(lab, since)
 

@@ -128,7 +128,7 @@ def changed_statements(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def is_for_people(node: ast.AST) -> bool:
-    """Say whether a node only makes a message."""
+    """Return whether a node only makes a message."""
     if isinstance(node, ast.Raise | ast.JoinedStr):
         return True
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -160,7 +160,7 @@ def places(node: ast.AST, *, in_function: bool = False) -> Iterator[tuple[Place,
 
 
 def is_name_list(node: ast.AST, field: str) -> bool:
-    """Say whether a field holds names of types or targets: no behaviour of its own."""
+    """Return whether a field holds names of types or targets: no behaviour of its own."""
     if isinstance(node, ast.Subscript) and field == "slice":
         return isinstance(node.value, ast.Name) and node.value.id in {
             *("Callable", "Mapping", "Sequence", "dict", "list", "tuple", "frozenset", "set"),

@@ -148,7 +148,7 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return source_of(file.read_text("utf-8"), self._mutant.number)
 
     def is_package(self, _name: str) -> bool:
-        """Say whether the file is a package's."""
+        """Return whether the file is a package's."""
         return self._package
 
 

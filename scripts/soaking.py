@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def is_flat(lines: list[Holding]) -> bool:
-    """Say whether nothing has gone on growing."""
+    """Return whether nothing has gone on growing."""
     # The first line is from before anything was ever lost.
     first, middle, last = lines[1], lines[len(lines) // 2], lines[-1]
     return (

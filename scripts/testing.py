@@ -109,7 +109,7 @@ class Outcome:
     output: str = field(repr=False)
 
     def over(self, budget: float) -> bool:
-        """Say whether it took more than its budget and the slack."""
+        """Return whether it took more than its budget and the slack."""
         return self.seconds > budget * SLACK
 
 

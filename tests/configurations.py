@@ -13,7 +13,7 @@ from gateway.settings import Loaded
 
 
 def made_up_key(number: int) -> str:
-    """Return a key that nobody has: the base64 form of 32 equal bytes."""
+    """Return a key of no real server: the base64 form of 32 equal bytes."""
     return b64encode(bytes([number]) * 32).decode()
 
 
@@ -96,12 +96,12 @@ def problems(environ: Mapping[str, str], root: Path) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def told(loaded: Loaded) -> str:
+def reported(loaded: Loaded) -> str:
     """Return all notices, one a line."""
     return "\n".join(map(str, loaded.notices))
 
 
 def shown_from(loaded: Loaded, name: str, origin: str) -> bool:
-    """Say whether `gateway check` shows `origin` for the first value of a variable."""
+    """Return whether `gateway check` shows `origin` for the first value of a variable."""
     rows = (line for line in explain(loaded).splitlines() if line.startswith(f"  {name} "))
     return next(rows).endswith(f" {origin}")

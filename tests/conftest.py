@@ -1,7 +1,7 @@
 """What all tests share: the lab's fixtures, and the rule that CI may not skip.
 
 A test marked `lab` needs root and the programs below. Where they are missing it is skipped with
-the reason, but under CI=true it fails: a skip there would be a promise that nobody checked.
+the reason, but under CI=true it fails: a skip there would be a promise that was not checked.
 """
 
 import os
@@ -56,7 +56,7 @@ def skip_or_fail(reason: str) -> None:
 
 
 def is_quick(config: pytest.Config) -> bool:
-    """Say whether this is a plain `pytest` of tests/unit, without --full."""
+    """Return whether this is a plain `pytest` of tests/unit, without --full."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     return not config.getoption("--full") and (whole or config.args == ["tests/unit"])
 
@@ -64,7 +64,7 @@ def is_quick(config: pytest.Config) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Run plain `pytest`, without files or a number of processes, in two processes."""
-    if "PYTEST_XDIST_WORKER" in os.environ:  # it goes by the same arguments, and has no workers
+    if "PYTEST_XDIST_WORKER" in os.environ:  # it gets the same arguments, and has no workers
         return
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb:

@@ -72,7 +72,7 @@ def without_firewall(test: str, firewall: str) -> str:
 
 
 def is_wanted(item: pytest.Item) -> bool:
-    """Say whether a test runs on the firewall in its id: marked, asked for by id, or drawn."""
+    """Return whether a test runs on the firewall in its id: marked, asked for by id, or drawn."""
     firewall = firewall_of(item)
     if firewall is None:
         return True

@@ -34,7 +34,7 @@ from gateway.policy.states import (
 GUARD_MARK = 0x1234ABCD
 
 FLOW_MARK = SHOWN | 0x51C3A7E
-"""Stands for the mark that a gateway draws: one bit is shown in `ip rule`, the rest is secret."""
+"""In place of the mark that a gateway draws: one bit is shown in `ip rule`, the rest is secret."""
 
 CHOSEN_MARK = 0xCA6C
 """A mark as a user may choose it (FwMark), not secret; wg-quick(8) takes this one."""
@@ -58,7 +58,7 @@ ADVERTISED = Facts(
     (ROUTED0,),
     (*ROUTES0[:2], Route(ip_network("::/0"), "eth0", ip_address("fe80::1"), 1024), ROUTES0[3]),
 )
-"""Two routers have announced themselves, who share one route as far as the gateway tells it."""
+"""Two routers have announced themselves, who share one route as far as the gateway can see."""
 GUARDED = replace(ONE_UPLINK, guard_mark=GUARD_MARK)
 
 RESOLVERS = (ip_address("10.2.0.1"), ip_address("192.168.1.53"))
@@ -95,7 +95,7 @@ def connected(tunnel: Tunnel) -> Connected:
 
 
 def resolving(resolver: str | None) -> Resolving:
-    """Return the state in which `resolver` is asked for the endpoint's name, or nobody yet."""
+    """Return the state in which `resolver` is asked for the endpoint's name, or none yet."""
     named = replace(IPV4_ONLY, peers=(replace(PEER, endpoint=NamedEndpoint("vpn.example", 51820)),))
     query = Query(ip_address(resolver), 40000, 0x5EC4E7) if resolver else None
     return Resolving(Turn((named,)), Reason.STARTING, since=0.0, retry_at=0.0, query=query)

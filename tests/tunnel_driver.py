@@ -35,7 +35,7 @@ async def answer(
 
 
 def describe(err: GatewayError) -> tuple[object, ...]:
-    """Return class, text and attributes of an error; pickle alone cannot build all of them anew."""
+    """Return class, text and attributes of an error; pickle alone cannot rebuild all of them."""
     return type(err), err.args, vars(err)
 
 

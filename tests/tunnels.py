@@ -75,7 +75,7 @@ class InMemory:
         return asyncio.run(getattr(self.fake, method)(*arguments))
 
     def delete_interface(self) -> None:
-        """Nobody asked the fake."""
+        """As another program does: the fake is not called."""
         self.fake.standing = None
 
     @contextmanager

@@ -42,4 +42,4 @@ async def clear_away(parts: Parts) -> None:
         await parts.tunnel.down()
         await parts.forget_flows()
     except (GatewayError, OSError, MemoryError) as err:
-        structlog.get_logger().error("not everything was cleared away", problem=str(err))
+        structlog.get_logger().error("could not clean up", problem=str(err))

@@ -230,7 +230,7 @@ class Looks:
         return len(self._all) > LOOKS
 
     def add(self, found: Facts) -> Facts:
-        """Return what to put into force next: `found`, at last only the uplinks that stayed.
+        """Return what to put into force next: `found`, or in the end the uplinks that stayed.
 
         A link that never stays the same is not an uplink then, which closes it.
         """

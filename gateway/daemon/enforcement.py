@@ -129,7 +129,7 @@ class Enforcement:
             try:
                 still_up = self._network.shut(only)
             except (NetworkError, OSError) as err:
-                self._log.error("the links are as they were", problem=str(err), remedy=_UNPLUG)
+                self._log.error("could not set links down", problem=str(err), remedy=_UNPLUG)
                 return None
             if still_up:
                 self._log.error("links are still up", links=still_up, remedy=_UNPLUG)
@@ -141,7 +141,7 @@ class Enforcement:
         if self.are_links_down or self._are_some_down:
             problems = self._network.reopen()
             self.are_links_down = self._are_some_down = False
-            self._log.warning("links are up again; closed by rules", not_restored=problems)
+            self._log.warning("links restored; closed by rules", problems=problems)
 
     def route_to_server(self, tunnel: Tunnel) -> None:
         """Make the way to the server of `tunnel`, before its interface, until the next state.
@@ -209,7 +209,7 @@ class Enforcement:
                 raise error
             if (found := self._found()) == self.facts and not part.may_miss_a_link(error):
                 raise error
-            self._log.debug("looking again", problem=str(error))
+            self._log.debug("retrying after namespace change", problem=str(error))
             self.facts = looks.add(found)
             for other in parts:
                 if other.follows_links:
@@ -276,14 +276,14 @@ class Enforcement:
     def _found(self) -> Facts:
         """Return what the namespace looks like, less the links that have to stay down."""
         for link in self._network.shut_unnameable():
-            self._log.error("set a link down whose name no rule can carry", link=ascii(link))
+            self._log.error("link set down: unusable name", link=ascii(link))
         kept_down = self._network.shut_shared()
         if kept_down != self.kept_down:
             self.kept_down = kept_down
             if kept_down:
-                self._log.error("links are kept down", links=kept_down, remedy=DROP_NET_RAW)
+                self._log.error("links kept down", links=kept_down, remedy=DROP_NET_RAW)
             else:
-                self._log.info("links are no longer kept down")
+                self._log.info("links no longer kept down")
         facts = self._network.facts()
         self._has_looked = True
         return facts

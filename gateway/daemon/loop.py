@@ -88,7 +88,7 @@ class Supervisor:
 
         Raises NotClosedError when the closed ruleset could not be put into force in time
         (`Timing.closing_time`); every link but loopback is down then, or the message names those
-        that are not. Whatever else is raised, by `others` too, the closed ruleset is in force.
+        that are not. After any other error, also of `others`, the closed ruleset is in force.
         """
         lost = LostErrors()
         asyncio.get_running_loop().set_exception_handler(lost.handle)
@@ -258,7 +258,7 @@ class Supervisor:
         """
         is_first = not self._refusal
         if is_first:
-            self._log.error("closing", problem=refused.detail)
+            self._log.error("could not apply rules; closing", problem=refused.detail)
         self._refusal = refused.detail
         try:
             self._kernel.close()

@@ -131,7 +131,7 @@ def _secure(tools: Tools) -> Secured:
 
 def _secured(claim: socket.socket, tools: Tools) -> Secured:
     links, unplug = tools.links, tools.unplug
-    queues, told = _exclusive_links(links, unplug)
+    queues, limits = _exclusive_links(links, unplug)
     firewall = choose(Backend.AUTO, UPLINKS)
     take_over(firewall, PLACE.closed, UPLINKS)
     refuse_unnameable(UPLINKS)
@@ -145,27 +145,27 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
             _shut(unplug)  # the lock's guard may be missing too: nothing else stops packet sockets
         raise
     except MissingError as err:
-        told.append(report.limit_without_guard(err.missing, err.remedy))
+        limits.append(report.limit_without_guard(err.missing, err.remedy))
         if queues:
             # Packet sockets send anyway: no reason to set a link down.
             queues.close()
             queues = None
-            told.append(report.limit_without_queues("nor are packet sockets"))
+            limits.append(report.limit_without_queues("nor are packet sockets"))
     else:
-        told += report.limits_of_guard(routed=guard.routed, in_advance=guard.in_advance)
+        limits += report.limits_of_guard(routed=guard.routed, in_advance=guard.in_advance)
     _set_up_again(unplug, queues)
     Namespace(links).apply_routing(PLACE.locked)
     try:
         conntrack.flush(UPLINKS)
     except MissingError as err:
-        told.append(report.limit_without_flush(err.missing, err.remedy))
+        limits.append(report.limit_without_flush(err.missing, err.remedy))
     except NetworkError as err:
         if is_shortage(err):
             raise
         # No reason to end: no rule lets a packet out because its flow is established (P6).
-        told.append(report.limit_of_old_flows(str(err)))
+        limits.append(report.limit_of_old_flows(str(err)))
     namespace = Namespace(links, mark if guard else None, unplug, queues)
-    return Secured(claim, firewall, guard, namespace, tools, tuple(told))
+    return Secured(claim, firewall, guard, namespace, tools, tuple(limits))
 
 
 def _shut(unplug: Unplug) -> None:
@@ -174,7 +174,7 @@ def _shut(unplug: Unplug) -> None:
     try:
         still_up = unplug.pull()
     except OSError as err:
-        log.error("the links are as they were", problem=str(err))
+        log.error("could not set links down", problem=str(err))
         return
     if still_up:
         log.error("links are still up", links=still_up)
@@ -183,10 +183,10 @@ def _shut(unplug: Unplug) -> None:
 def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:
     """Set links up that a gateway has set down for want of rules, which are in force now.
 
-    Those with a queue that somebody else has stay down until it is free.
+    A link with a queue that another program holds stays down until the queue is free.
     """
     if problems := unplug.plug(links.down if links else ()):
-        structlog.get_logger().warning("links are up again, not as they were", problems=problems)
+        structlog.get_logger().warning("could not restore links", problems=problems)
 
 
 def _exclusive_links(
@@ -194,7 +194,7 @@ def _exclusive_links(
 ) -> tuple[ExclusiveLinks | None, list[report.Limit]]:
     """Hold the queues of every link; None, and the limit, where this process cannot.
 
-    A link with a queue that somebody else has is down from here on.
+    A link with a queue that another program holds is down from here on.
     """
     if not has_xdp():
         return None, []
@@ -223,13 +223,13 @@ async def serve(config: Config, secured: Secured) -> None:
     files, flows = Aside(str(FILE)), Aside("connection tracking")
     given = secured.tools.given
     await take_resolvers(given, config, files, first=secured.tools.first)
-    told = (
+    limits = (
         *secured.limits,
         *firewall.limits,
         *report.limits_of_config(config),
         *report.limits_of_resolvers(config, given.problem),
     )
-    for limit in told:
+    for limit in limits:
         log.warning(
             "reduced protection on this host",
             code=limit.code,
@@ -237,7 +237,7 @@ async def serve(config: Config, secured: Secured) -> None:
             remedy=limit.remedy,
         )
     if any(candidate.has_family(6) for candidate in config.tunnels) and not ipv6_usable(TUNNEL):
-        log.warning("IPv6 stays refused", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
+        log.warning("IPv6 stays rejected", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
     supervisor = Supervisor(
         with_secret_mark(config, secrets.randbits(31)),
         Parts(
@@ -255,7 +255,7 @@ async def serve(config: Config, secured: Secured) -> None:
             publish=board.publish,
             clock=_clock,
             reserve=secured.tools.reserve.lent,
-            limits=told,
+            limits=limits,
         ),
         TIMING,
     )

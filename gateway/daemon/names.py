@@ -33,11 +33,13 @@ class Names:
             await self._parts.write_resolver(tunnel.dns)
         except (KernelError, OSError) as err:
             if not self._failed:
-                self._log.warning("names will not resolve", problem=str(err), remedy=OWN_RESOLVER)
+                self._log.warning(
+                    "could not write resolver file", problem=str(err), remedy=OWN_RESOLVER
+                )
             self._failed = True
             return str(err)
         if self._failed:
-            self._log.info("names resolve again")
+            self._log.info("resolver file written again")
         self._failed = False
         return ""
 

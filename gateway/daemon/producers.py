@@ -99,7 +99,9 @@ async def keep_listening(server: HealthServer, address: HostPort, again: float) 
         try:
             server.start(address)
         except NetworkError as err:
-            log.error("health is not served", problem=str(err), variable="HEALTH_SERVER_ADDRESS")
+            log.error(
+                "could not start health server", problem=str(err), variable="HEALTH_SERVER_ADDRESS"
+            )
             await asyncio.sleep(again)
         else:
             return

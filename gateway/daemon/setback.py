@@ -25,5 +25,5 @@ class Setbacks:
     def end(self) -> None:
         """Note that everything worked again."""
         if self.current is not None:
-            self._log.info("the kernel answers again", attempts=self.current.attempt)
+            self._log.info("kernel calls succeed again", attempts=self.current.attempt)
         self.current = None

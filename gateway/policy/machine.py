@@ -47,7 +47,7 @@ from gateway.policy.ways import has_moved, shared_addresses, uplink_to, ways
 TWO_ADDRESSES = (
     "give the container's network another subnet, or take the address that your provider gave you"
 )
-"""What helps where an uplink has the tunnel's address: no rule could tell the two apart (P11)."""
+"""What helps where an uplink has the tunnel's address: no rule could distinguish the two (P11)."""
 
 REPORTS: dict[type[Event], Work] = {
     Asking: Work.CONNECT,
@@ -73,7 +73,7 @@ def step(
     after = noted if state is noted.state else replace(noted, state=state)
     after = _entered(after, situation.state, moment)
     abandoned: tuple[Action, ...] = ()
-    # A failure may be one of the loop's own, while the work that would report it still goes on.
+    # A failure may be one of the loop's own, while the work that would report it still runs.
     still = situation.under_way if isinstance(event, Failed | Lost) else noted.under_way
     if still and not _is_same_work(situation.state, state):
         after, abandoned = replace(after, under_way=frozenset()), (Abandon(),)

@@ -18,7 +18,7 @@ closes before anything is repaired.
 
 Candidates. The configuration lists one or more tunnels. They are tried in order, each for
 `patience` seconds. After the last one the gateway waits, longer each time, while WireGuard itself
-goes on trying, and starts again with the first. A name is looked up each time its turn comes, and
+keeps trying, and starts again with the first. A name is looked up each time its turn comes, and
 its addresses take turns, one in each round. A candidate other than the first stays connected for
 `return_after` seconds; then the first gets another chance.
 

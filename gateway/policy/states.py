@@ -10,7 +10,7 @@ RESOLVER_FAILURES = 5
 """Probes in a row that the tunnel's resolver leaves unanswered before it counts as silent.
 
 Three questions go into a probe. Where every fifth packet is lost each way, one of 21 probes fails,
-and five in a row do so by chance once in four million.
+and five in a row fail once in four million.
 """
 
 
@@ -141,7 +141,7 @@ class Connected:
 
     @property
     def resolver_is_silent(self) -> bool:
-        """Whether names cannot be resolved, as far as probes tell.
+        """Whether names cannot be resolved, according to the probes.
 
         While nothing at all is heard, it is the server that may be gone, and nothing is known of
         the resolver behind it.

@@ -89,11 +89,13 @@ class Hooks:
         log = self._log.bind(variable=variable)
         started_at = asyncio.get_running_loop().time()
         try:
-            command = process.start(argv, on_line=lambda line: log.info("command says", line=line))
+            command = process.start(
+                argv, on_line=lambda line: log.info("command output", line=line)
+            )
             with suppress(TimeoutError):
                 await command.during(self._enough.wait(), self._time_limit)
             seconds = round(asyncio.get_running_loop().time() - started_at, 1)
-            log.warning("command ended after its time", seconds=seconds)
+            log.warning("command timed out", seconds=seconds)
             await command.stop(GRACE)
         except ProcessEnded as end:
             if end.code != 0:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from gateway.errors import NetworkError
 
 TIME_LIMIT = 0.5
-"""Seconds that the loop waits. The work goes on after that, without anything that waits for it."""
+"""Seconds that the loop waits. The work continues after that, and nothing waits for it."""
 
 
 class Aside:

@@ -45,7 +45,7 @@ def claim(netns: Netns = OWN) -> socket.socket:
 
 
 def could_be_a_gateway(process: Path) -> bool:
-    """Say whether the process with the directory `process` in /proc can change this namespace.
+    """Return whether the process with the /proc directory `process` can change this namespace.
 
     It needs NET_ADMIN in our user namespace: in one of its own everybody can have it.
     """

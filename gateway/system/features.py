@@ -30,12 +30,12 @@ CAPABILITIES = {"NET_ADMIN": 12, "NET_RAW": 13}
 
 
 def has_ipv6() -> bool:
-    """Say whether the kernel speaks IPv6; its module may be loaded at any time.
+    """Return whether the kernel speaks IPv6; its module may be loaded at any time.
 
     Without IPv6 (not built, or ipv6.disable=1) nothing registers the address family
     (net/ipv6/af_inet6.c, inet6_init), and nothing of it is in /proc. Both are asked: a filter of
-    system calls refuses the family in the same words, and /proc may not be there. Whatever else
-    goes wrong counts as having it.
+    system calls refuses the family in the same words, and /proc may not be there. Any other
+    error counts as having it.
     """
     try:
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
@@ -45,7 +45,7 @@ def has_ipv6() -> bool:
 
 
 def lacks_ipv6(proc: Path) -> bool:
-    """Say whether `proc` can be read and shows nothing of IPv6."""
+    """Return whether `proc` can be read and shows nothing of IPv6."""
     try:
         (proc / "self/net/dev").read_bytes()
     except OSError:
@@ -62,7 +62,7 @@ def lacks_ipv6(proc: Path) -> bool:
 
 
 def has_xdp() -> bool:
-    """Say whether the kernel knows AF_XDP sockets, though we may not have one."""
+    """Return whether the kernel knows AF_XDP sockets, though we may not have one."""
     try:
         socket.socket(AF_XDP, socket.SOCK_RAW).close()
     except OSError as err:

@@ -72,7 +72,7 @@ class KeptFile:
             raise NetworkError("it reads back differently", str(self._path))
 
     def _is_in_memory(self) -> bool:
-        """Say whether the directory is on a file system in memory (proc_pid_mountinfo(5))."""
+        """Return whether the directory's file system is in memory (proc_pid_mountinfo(5))."""
         device = self._directory.stat().st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"
         for line in self._mounts.read_text("utf-8", "replace").splitlines():

@@ -126,7 +126,7 @@ def enable_ipv6(netns: Netns, name: str) -> None:
 
 
 def ipv6_usable(netns: Netns = OWN) -> bool:
-    """Say whether a new link of `netns` can have IPv6 addresses.
+    """Return whether a new link of `netns` can have IPv6 addresses.
 
     Docker switches IPv6 off in namespaces without an IPv6 network and makes /proc/sys read-only;
     `sysctls: net.ipv6.conf.all.disable_ipv6: 0` on the container is the remedy. Raises

@@ -46,11 +46,11 @@ class Links:
         }
 
     def is_tunnel(self, name: str) -> bool:
-        """Say whether the link `name` is the tunnel's. Raises NetworkError when there is none."""
+        """Return whether the link `name` is the tunnel's. Raises NetworkError without that link."""
         return name == self._tunnel and self._is_tunnel(self._link(name))
 
     def is_up(self, name: str) -> bool:
-        """Say whether there is a link `name` and it is set up."""
+        """Return whether there is a link `name` and it is set up."""
         return self.index(name) is not None and bool(self._link(name)["flags"] & IFF_UP)
 
     def addresses_of(self, name: str) -> set[Address]:
@@ -146,7 +146,7 @@ class Links:
         return link_settings.of_link(self._link(name), name)
 
     def _is_tunnel(self, link: Any) -> bool:
-        """Say whether `link` is the tunnel's: by its kind too, any link may have the name."""
+        """Return whether `link` is the tunnel's: of its kind too, any link may have the name."""
         return bool(
             link.get_attr("IFLA_IFNAME") == self._tunnel and link["ifi_type"] == ARPHRD_NONE
         )

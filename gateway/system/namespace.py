@@ -84,7 +84,7 @@ class Namespace:
         return self._queues.kept_down
 
     def fault_of(self, name: str, addresses: Collection[Interface]) -> str:
-        """Say why the link `name` cannot carry what comes from `addresses`; empty if it can."""
+        """Return why the link `name` cannot send from `addresses`; empty if it can."""
         if not self._links.is_up(name):
             return f"{name} was set down"
         missing = {address.ip for address in addresses} - self._links.addresses_of(name)
@@ -108,7 +108,7 @@ class Namespace:
         routes.apply(self._links.rtnl, wanted)
 
     def has_routing(self, wanted: Routing) -> bool:
-        """Say whether the kernel has all of `wanted`, whatever else it has."""
+        """Return whether the kernel has all of `wanted`; it may have more."""
         return routes.has_all(self._links.rtnl, wanted)
 
     def routing_drift(self, wanted: Routing) -> tuple[str, ...]:

@@ -181,8 +181,8 @@ class Netlink:
     def _decoded(self, what: str, data: bytes, kind: Any) -> Any:
         """Return `data` as pyroute2 reads it; what it cannot read is an error of ours.
 
-        Whatever it raises: its decoders raise classes of their own and of the standard library, and
-        pyroute2 may not be imported here, for the sake of `unplug`.
+        Any exception counts: its decoders raise classes of their own and of the standard library,
+        and pyroute2 may not be imported here, because `unplug` uses this module.
         """
         try:
             answer = kind(data)

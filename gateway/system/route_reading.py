@@ -52,7 +52,7 @@ RTPROT_RA = 9
 
 MOST_ROUTES = 500
 MOST_ROUTERS = 16
-"""Routes of the main table, and routers of one link, that the gateway takes notice of."""
+"""Routes of the main table, and routers of one link, that the gateway reads."""
 
 Attributes = Mapping[int, bytes]
 Hop = tuple[int, Address | None]

@@ -116,7 +116,7 @@ def _delete_surplus(rtnl: Netlink, wanted: Routing, present: Mapping[KernelRoute
 
 
 def has_all(rtnl: Netlink, wanted: Routing) -> bool:
-    """Say whether the kernel has all of `wanted`, whatever else it has."""
+    """Return whether the kernel has all of `wanted`; it may have more."""
     routes, rules = _wanted(rtnl, wanted)
     return routes <= _owned_routes(rtnl, wanted).keys() and rules <= _owned_rules(rtnl).keys()
 

@@ -146,7 +146,7 @@ class Unplug:
         """
         if link.alias.startswith(MARK):
             return
-        with suppress(Exception):  # whatever it is, the link has to go down
+        with suppress(Exception):  # after any error the link still has to go down
             entries = (*self._routes(link.index), *self._addresses(link.index))
             self._set_alias(link, fitting(entries))
 

@@ -69,7 +69,7 @@ class Queues:
                 missing = "the gateway cannot hold the queues of a link without CAP_NET_RAW"
                 remedy = f"add NET_RAW to cap_add of the gateway, or {DROP_NET_RAW}"
                 raise MissingError(missing, remedy) from err
-            # Whatever else it is may pass; `claim` reports it if it does not.
+            # Any other error may pass; `claim` reports it if it does not.
 
     def claim(self, index: int) -> None:
         """Hold every queue of the link `index`; raises NetworkError where one cannot be held.
@@ -160,7 +160,7 @@ def _bind(channel: socket.socket, address: tuple[int, int, int, int, int]) -> in
 
 
 def _is_bound(channel: socket.socket) -> bool:
-    """Say whether a socket still owns its queue.
+    """Return whether a socket still owns its queue.
 
     One that was unbound is refused with ENXIO, before anything else is looked at (net/xdp/xsk.c,
     xsk_sendmsg). Ours have nothing to send by in any case.

@@ -57,7 +57,7 @@ FAMILIES = {4: 2, 6: 10}
 
 
 def available(netns: Netns = OWN) -> bool:
-    """Say whether the kernel has WireGuard, and make it load its module if it can.
+    """Return whether the kernel has WireGuard, and make it load its module if it can.
 
     Asks in `netns` for the generic netlink family, for which the kernel loads the module by itself
     (net/netlink/genetlink.c, ctrl_getfamily), and which leaves nothing behind. Raises TunnelError

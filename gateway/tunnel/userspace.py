@@ -199,7 +199,7 @@ class Userspace:
             await self._child.start()
 
     def _log_line(self, line: str) -> None:
-        self._log.debug("wireguard-go says", line=line)
+        self._log.debug("wireguard-go output", line=line)
 
     def _running(self) -> Process:
         """Return the process. Raises TunnelGone when there is none, or when it has ended."""

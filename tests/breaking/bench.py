@@ -45,7 +45,7 @@ HOLES = {"FIREWALL_OUTBOUND_SUBNETS": "192.168.77.0/24,fd77::/64", "FIREWALL_INP
 RESOLVER, NAME = "2001:db8:100::53", "vpn.example"
 BY_NAME = {"WIREGUARD_ENDPOINT_IP": NAME, "WIREGUARD_ENDPOINT_RESOLVER": RESOLVER}
 VARIABLES = {4: HOLES, 6: BY_NAME}
-"""What the gateway is told beside its tunnel, by the family of its endpoint, so that connection
+"""Variables in addition to the tunnel's, by the family of its endpoint, so that connection
 marks and holes are broken in one run, and the look-up of a name through its hole in the other."""
 SETTLE = 0.5 * PATIENCE
 """Seconds that a closed gateway gets after a failure to end or to become healthy."""
@@ -96,7 +96,7 @@ class Outlets:
             outlet.setblocking(False)
 
     def closed(self, way: str) -> bool:
-        """Say whether the kernel refuses what is sent this way."""
+        """Return whether the kernel refuses what is sent this way."""
         try:
             self._send[way]()
         except BlockingIOError:
@@ -117,7 +117,7 @@ class Bench:
     def __init__(self, family: int, meanwhile: Callable[[Lab], None] | None = None) -> None:
         """`family` is that of the server's endpoint, 4 or 6; it decides about VARIABLES too.
 
-        `meanwhile` is done by somebody else at the moment of each break.
+        `meanwhile` is done by another program at the moment of each break.
         """
         self._family = family
         self._meanwhile = meanwhile
@@ -147,7 +147,7 @@ class Bench:
         self._stack.close()
 
     def _serve_name(self) -> None:
-        """Have somebody outside who knows the endpoint's name."""
+        """Serve the endpoint's name from a resolver outside."""
         self._lab.internet_namespace.ip(f"addr add {RESOLVER}/128 dev lo")
         self._lab.internet.serve(dns(RESOLVER, AAAA=self._lab.server.endpoint.ipv6))
 
@@ -177,7 +177,7 @@ class Bench:
     # -- breaking ------------------------------------------------------------------------------
 
     def do(self, wanted: Break) -> Result:
-        """Break one step, then start again; never raises LabError but tells it."""
+        """Break one step, then start again; a LabError goes into the result."""
         result = Result(wanted)
         try:
             self._break(wanted, result)
@@ -207,7 +207,7 @@ class Bench:
             self._watch.steps.clear()
             self._watch.arm(phase, wanted)
             if phase == RECONNECT:
-                # On a busy machine the gateway may be building it anew just now.
+                # On a busy machine the gateway may be rebuilding it just now.
                 self._lab.operator.run("ip", "link", "del", "wg0", check=False)
             else:
                 gateway.signal(signal.SIGTERM)
@@ -240,7 +240,9 @@ class Bench:
         if watch.broken_at is None:
             return
         connected = gateway.logs().count(CONNECTED) >= connections
-        result.outcome = "ended" if not gateway.running else "went on" if connected else "closed"
+        result.outcome = (
+            "ended" if not gateway.running else "kept running" if connected else "closed"
+        )
         if wanted.how == FAIL:
             self._judge_failure(wanted.step, result)
         if gateway.running:
@@ -258,7 +260,7 @@ class Bench:
                 return
         elif step.phase == STOP:
             result.problems.append("does not stop")
-        if result.outcome != "went on":
+        if result.outcome != "kept running":
             result.problems += [
                 f"left open: {way}" for way in self.ways if way not in self.closed_at
             ]
@@ -285,7 +287,7 @@ class Bench:
     ) -> None:
         """Start the gateway, under a new watch or (which is faster) without any.
 
-        With a phase to watch but nothing to break, it tells where in its code it is.
+        With a phase to watch but nothing to break, it reports where in its code it is.
         """
         gateway = self._gateway
         gateway.argv = [sys.executable, "-m", "gateway"]
@@ -296,7 +298,7 @@ class Bench:
             self._watch = Watch(self._lab.household.directory, self._at_the_break)
             counting = phase is not None and wanted is None
             watch = self._watch
-            gateway.argv = watch.telling() if counting else watch.command(gateway.argv)
+            gateway.argv = watch.locating() if counting else watch.command(gateway.argv)
             if phase:
                 watch.arm(phase, wanted)
         gateway.start(gateway.env(family=self._family, **VARIABLES[self._family]))
@@ -355,7 +357,7 @@ class Bench:
                 self.closed_at[way] = time.monotonic()
 
     def _note_closed_by_word(self) -> None:
-        """Count as closed what is: a connected gateway's own UDP goes by the tunnel."""
+        """Count as closed what is: a connected gateway's own UDP leaves through the tunnel."""
         for way in self.ways:
             self.closed_at.setdefault(way, time.monotonic())
 

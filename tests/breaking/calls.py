@@ -92,7 +92,7 @@ ON_DESCRIPTORS = {
     "write", "writev", "flock", "ftruncate", "fchmod", "getdents64", "ioctl", "fsync",
 }  # fmt: skip
 NUMBER_ARGUMENT = {"prctl": 0, "kill": 1, "fcntl": 1}
-"""What tells calls that look alike apart: the option, the signal, the command."""
+"""What distinguishes calls that look alike: the option, the signal, the command."""
 PATH_ARGUMENT = {
     "openat": 1, "mkdirat": 1, "unlinkat": 1, "renameat": 1, "fchmodat": 1, "execve": 0,
     "rename": 0, "mkdir": 0, "unlink": 0, "chmod": 0, "openat2": 1, "inotify_add_watch": 1,

@@ -1,4 +1,4 @@
-"""Which steps are broken in which way, by several labs side by side, and what is told of it.
+"""Which steps are broken in which way, by several labs side by side, and what is reported.
 
     python -m tests.breaking.campaign [--all|--prove] [--family 4|6] [--labs N] [--only WORDS]
 
@@ -105,7 +105,7 @@ class Outcome:
 
 
 def words(wanted: Break) -> str:
-    """Return a break in the words of the ledger, the same wherever its line stands."""
+    """Return a break in the words of the ledger, the same wherever its line is."""
     firewall = os.environ.get("LAB_FIREWALL", "auto")
     step, place = wanted.step, source_of(wanted.step.place)
     named = f"{step.phase}: {step.role}: {step.kind}: {step.what} (no. {step.number})"

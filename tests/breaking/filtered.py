@@ -1,8 +1,8 @@
-"""Becomes a program whose kernel calls somebody else decides about, and so do all its children.
+"""Becomes a program whose kernel calls another program decides about, and so do all its children.
 
     python filtered.py SOCKET NUMBER,NUMBER,... PROGRAM ARGUMENT...
 
-The system calls with these numbers pass; all others stop until whoever listens at the Unix socket
+The system calls with these numbers pass; all others stop until the listener at the Unix socket
 SOCKET has answered (seccomp(2), SECCOMP_RET_USER_NOTIF). A program of its own, standard library
 only.
 """
@@ -65,7 +65,7 @@ def main() -> None:
     with socket.socket(socket.AF_UNIX) as channel:
         channel.connect(path)
         listener = install([int(number) for number in numbers.split(",")])
-        # By a call that no filter stops. Whoever answers has taken the listener from /proc.
+        # A call that no filter stops. The program that answers took the listener from /proc.
         os.read(channel.fileno(), 1)
         os.close(listener)
     os.execv(argv[0], argv)  # noqa: S606 - the pid and the filter are to stay

@@ -12,7 +12,7 @@ depends. Which are these? What a break leads to is decided by what was done befo
 handles the failure, which may be in another task and so not on the stack. So it depends on each
 module of the gateway of which any function had run by then; on each of which none runs in a good
 run, because it holds constants, types, or what is for emergencies; and on this harness, with the
-programs of the lab that judge. Only what is no part of a running gateway is left out: BESIDE.
+programs of the lab that judge. Only what is not part of a running gateway is left out: SEPARATE.
 Comments, docstrings and layout do not count. A change of the core so has nearly all broken again,
 and that is right; one of `gateway verify`, of a document or of another test has none.
 
@@ -31,8 +31,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 HARNESS = ("tests/breaking/*.py", "tests/lab/*.py", "tests/promises/witness.py")
-BESIDE = ("gateway/commands/",)
-"""What begins like this runs in a process of its own, beside the gateway or without it."""
+SEPARATE = ("gateway/commands/",)
+"""What begins like this runs in a process of its own, with or without the gateway."""
 SHARE = 10
 """One of so many proven breaks is done again at each commit."""
 
@@ -45,7 +45,7 @@ class Ledger:
     modules: dict[str, str] = field(default_factory=dict)
 
     def is_due(self, words: str, files: Iterable[str], commit: str) -> bool:
-        """Say whether a break that depends on `files` is to be done at `commit`."""
+        """Return whether a break that depends on `files` is to be done at `commit`."""
         if words not in self.proven:
             return True
         if any(self.modules.get(name) != meaning(PROJECT / name) for name in files):
@@ -71,7 +71,7 @@ def harness() -> frozenset[str]:
 def of_the_gateway() -> frozenset[str]:
     """Return the files of the gateway itself."""
     found = (str(path.relative_to(PROJECT)) for path in (PROJECT / "gateway").rglob("*.py"))
-    return frozenset(name for name in found if not name.startswith(BESIDE))
+    return frozenset(name for name in found if not name.startswith(SEPARATE))
 
 
 def read(path: Path) -> Ledger:

@@ -1,9 +1,9 @@
-"""Runs a package and keeps telling, in a file, which of its lines is being executed.
+"""Runs a package and keeps writing to a file which of its lines is being executed.
 
     python places.py FILE PACKAGE
 
 FILE holds the innermost calls in the package as `file:line < file:line < ...`, up to a line end. It
-is for whoever stops the process in a kernel call and wants to know where that call comes from.
+is for a program that stops the process in a kernel call and needs to know who made that call.
 From octet SIZE on, up to a line end, it has the number of the lines that follow from octet LOG on:
 `loaded file` at a module's first line, `ran file` at the first call of a function in it.
 A program of its own, standard library only.
@@ -25,23 +25,23 @@ WHOLE = 1 << 16
 OPTIMIZED = 1
 """The flag of a function's code (inspect.CO_OPTIMIZED), which that of modules and classes lacks."""
 DEPTH = 3
-"""Calls that are told."""
+"""Calls that are written."""
 EVENTS = {"call", "c_call"}
 
 
 class Log:
     """Which of the package's modules have been loaded, and of which a function has run."""
 
-    def __init__(self, told: mmap.mmap, module: str, package: str) -> None:
-        """Log into `told`: a kernel call of our own would be one more step."""
-        self._told = told
+    def __init__(self, reported: mmap.mmap, module: str, package: str) -> None:
+        """Log into `reported`: a kernel call of our own would be one more step."""
+        self._reported = reported
         self._module, self._package = module, package
         self._ours: dict[CodeType, bool] = {}
         self._lines: set[str] = set()
         self._end = LOG
 
     def is_ours(self, frame: FrameType) -> bool:
-        """Say whether a frame is the package's; log its module where that is news."""
+        """Return whether a frame is the package's; log its module where that is news."""
         code = frame.f_code
         if code not in self._ours:
             self._ours[code] = code.co_filename.startswith(self._package)
@@ -55,8 +55,8 @@ class Log:
         if line not in self._lines:
             self._lines.add(line)
             start, self._end = self._end, self._end + len(line)
-            self._told[start : self._end] = line.encode()
-            self._told[SIZE:LOG] = str(len(self._lines)).encode().ljust(LOG - SIZE, b"\n")
+            self._reported[start : self._end] = line.encode()
+            self._reported[SIZE:LOG] = str(len(self._lines)).encode().ljust(LOG - SIZE, b"\n")
 
 
 def main() -> None:
@@ -65,8 +65,8 @@ def main() -> None:
     project = Path(__file__).resolve().parents[2]
     package = f"{project / module}/"
     with Path(path).open("r+b") as file:
-        told = mmap.mmap(file.fileno(), WHOLE)
-    is_ours = Log(told, module, package).is_ours
+        reported = mmap.mmap(file.fileno(), WHOLE)
+    is_ours = Log(reported, module, package).is_ours
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         # Only where the package calls something: as long as others call each other, it waits there.
@@ -82,7 +82,7 @@ def main() -> None:
             if is_ours(inner):
                 calls.append(f"{inner.f_code.co_filename[len(package) :]}:{inner.f_lineno}")
             inner = inner.f_back
-        told[:SIZE] = " < ".join(calls).encode()[: SIZE - 1].ljust(SIZE, b"\n")
+        reported[:SIZE] = " < ".join(calls).encode()[: SIZE - 1].ljust(SIZE, b"\n")
 
     sys.argv = [module]
     sys.path[0] = str(project)

@@ -52,7 +52,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call of one phase: made by whom, which, and the how manieth of its like."""
+    """One kernel call of one phase: process, name, and number among the calls of that name."""
 
     phase: str
     role: str
@@ -115,8 +115,8 @@ class Watch:
         numbers = ",".join(map(str, PASSES))
         return [sys.executable, "-I", "-S", filtered.__file__, str(self.path), numbers, *argv]
 
-    def telling(self) -> list[str]:
-        """Return the argument list that runs the gateway so that it tells where it is."""
+    def locating(self) -> list[str]:
+        """Return the argument list that runs the gateway so that it reports where it is."""
         self._places.write_bytes(b"\n" * places.WHOLE)
         argv = [sys.executable, places.__file__, str(self._places), "gateway"]
         return self.command(argv)
@@ -247,9 +247,9 @@ class Watch:
         if not self._places.exists():
             return "", 0
         with self._places.open("rb") as file:
-            told = file.read(places.LOG)
-        place = told[: places.SIZE] if role in {"gateway", "child to be"} else b""
-        return place.decode().partition("\n")[0], int(told[places.SIZE :].strip() or b"0")
+            reported = file.read(places.LOG)
+        place = reported[: places.SIZE] if role in {"gateway", "child to be"} else b""
+        return place.decode().partition("\n")[0], int(reported[places.SIZE :].strip() or b"0")
 
     def _next_phase(self, phase: str) -> None:
         self._counted.clear()
@@ -266,7 +266,7 @@ class Watch:
         return 0
 
     def _wait_for_death(self) -> None:
-        """Wait until the gateway is no more, so that its child goes on as an orphan."""
+        """Wait until the gateway is no more, so that its child continues as an orphan."""
         deadline = time.monotonic() + DYING_TIME
         stat = Path(f"/proc/{self._main}/stat")
         while time.monotonic() < deadline:
@@ -292,7 +292,7 @@ class Watch:
 
 
 def _still_waits(listener: int, identity: int) -> bool:
-    """Say whether a stopped call still waits for its answer: its maker has not died meanwhile.
+    """Return whether a stopped call still waits for its answer: its maker has not died meanwhile.
 
     A task that is killed leaves its call before it gives up its memory and its descriptors
     (kernel/seccomp.c, seccomp_do_user_notification), while it is in /proc for longer.
@@ -305,7 +305,7 @@ def _still_waits(listener: int, identity: int) -> bool:
 
 
 def _is_data_of_the_tunnel(role: str, call: str) -> bool:
-    """Say whether a call is WireGuard's business with packets, of which there is no end."""
+    """Return whether a call is WireGuard's business with packets, of which there is no end."""
     return role == "wireguard-go" and call in DATA
 
 
@@ -314,7 +314,7 @@ DATA = {"write", "sendmsg", "recvmsg", "sendmmsg", "recvmmsg", "epoll_ctl"}
 
 
 def _asks_for_a_terminal(call: Call) -> bool:
-    """Say whether a call is the one that Python makes for each file that it opens, in vain."""
+    """Return whether a call is the one that Python makes for each file that it opens, in vain."""
     return call.name == "ioctl" and call.arguments[1] == TCGETS
 
 

@@ -66,7 +66,7 @@ class Box:
         """Exit code of the last run."""
         return int(self.inspect("{{.State.ExitCode}}"))
 
-    def told(self) -> str:
+    def reported(self) -> str:
         """Return the last line of the health check, as `docker inspect` shows it."""
         log = json.loads(self.inspect("{{json .State.Health.Log}}"))
         return log[-1]["Output"].strip() if log else ""
@@ -90,7 +90,7 @@ class Box:
         eventually(
             lambda: self.health == status,
             timeout=timeout,
-            what=f"{self.name} to be {status}; it says: {self.told()!r}\n{self.logs()}",
+            what=f"{self.name} to be {status}; it says: {self.reported()!r}\n{self.logs()}",
             interval=0.1,
         )
         return time.monotonic() - began
@@ -108,5 +108,5 @@ class Box:
         return int(self.exec("cat", f"/sys/class/net/{link}/iflink"))
 
     def remove(self) -> None:
-        """Kill and remove it; one that is gone is no error."""
+        """Kill and remove it; one that is gone is not an error."""
         self.engine.docker("rm", "-f", self.name, check=False)

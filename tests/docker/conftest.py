@@ -38,7 +38,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print what the tests have to tell beside passed and failed."""
+    """Print what the tests report in addition to passed and failed."""
     if lines := config.stash[REPORT]:
         terminalreporter.section("the image on Docker")
         for line in lines:

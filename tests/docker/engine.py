@@ -192,7 +192,7 @@ def sweep() -> None:
 
 
 def left_behind(name: str) -> list[str]:
-    """Return what still bears the name of an engine that was closed: files, groups, mounts."""
+    """Return what still has the name of an engine that was closed: files, groups, mounts."""
     places = [_PARENT / name, CGROUPS / name, *CGROUPS.glob(f"*/{name}")]
     found = [str(place) for place in places if place.exists()]
     for path in (*Path("/proc").glob("[0-9]*/cmdline"), Path("/proc/self/mountinfo")):

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = "debian:trixie-slim"
 PROJECT = "portcullis"
 LAB = "portcullis-lab"
-"""The project's image with a server's tools beside it: whatever is not the gateway runs it."""
+"""The project's image plus a server's tools: all but the gateway runs it."""
 
 _KEEP = 7 * 24 * 3600  # seconds; then Debian has updates
 _EXCLUDED = ("doc", "groff", "info", "linda", "lintian", "locale", "man")
@@ -106,7 +106,7 @@ def import_base(engine: Engine, archive: Path) -> None:
         context = Path(directory)
         instructions = [f"FROM {BASE}", "COPY pip.conf /etc/pip.conf"]
         if "cert" in settings:
-            # At a path of its own: the usual one is written anew when ca-certificates is installed.
+            # At a path of its own: the usual one is rewritten when ca-certificates is installed.
             shutil.copy(settings["cert"], context / "ca-certificates.crt")
             instructions.append(f"COPY ca-certificates.crt {_CA_BUNDLE}")
             settings["cert"] = _CA_BUNDLE

@@ -1,4 +1,4 @@
-"""compose.example.yml as it stands, with what only the site can know merged over it."""
+"""compose.example.yml as it is, with what only the site can know merged over it."""
 
 import json
 
@@ -68,7 +68,7 @@ class Project:
         """Remove both."""
         self._compose("down", "-t", "2")
 
-    def heal(self) -> None:
+    def ensure_running(self) -> None:
         """Make sure that gateway and workload run in one namespace, and the tunnel works."""
         self.site.restore()
         if self.gateway.state != "running":

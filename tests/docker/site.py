@@ -133,7 +133,7 @@ class Site:
         return self.capture(self.link_name(box.far_end(link)), neighbour(number))
 
     def leaks(self, capture: Capture) -> list[Frame]:
-        """Return what a gateway's own link carried beside the encrypted flow.
+        """Return what a gateway's own link carried besides the encrypted flow.
 
         Raises LabError when not even that was seen: the capture would prove nothing.
         """
@@ -246,7 +246,7 @@ def sweep() -> None:
 def leaks_of(
     capture: Capture, number: int, since: float = 0.0, allowed: Sequence[Judgement] = ()
 ) -> list[Frame]:
-    """Return what a shared link carried from gateway `number` beside the encrypted flow.
+    """Return what a shared link carried from gateway `number` besides the encrypted flow.
 
     For a capture that began before the gateway did: it sees its link come up. Raises LabError when
     not even the encrypted flow was seen.
@@ -270,7 +270,7 @@ def neighbour(number: int) -> Judgement:
 
 
 def is_link_setup(frame: Frame) -> bool:
-    """Tell whether a frame is what the kernel says by itself when an IPv6 link comes up.
+    """Return whether a frame is what the kernel says by itself when an IPv6 link comes up.
 
     Docker brings the link up before the container's first process runs: multicast listener
     reports, router solicitations and the search for a duplicate of its own address.

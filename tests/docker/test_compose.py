@@ -41,7 +41,7 @@ def ordinary(site: Site) -> Iterator[Box]:
 def healthy(project: Project) -> None:
     """Begin every test with the tunnel up and the workload in the gateway's namespace."""
     if project.gateway.state != "running" or project.gateway.health != "healthy":
-        project.heal()
+        project.ensure_running()
 
 
 def flood(site: Site, name: str, network: str, *words: str) -> Box:
@@ -67,7 +67,7 @@ def test_the_workload_starts_only_when_the_gateway_is_healthy(project: Project) 
     project.up()
     assert project.gateway.health == "healthy"
     assert project.workload.state == "running"
-    assert project.workload.started_ever, "control: once it runs, that is told"
+    assert project.workload.started_ever, "control: once it runs, that is reported"
     log = json.loads(project.gateway.inspect("{{json .State.Health.Log}}"))
     first_good = next(entry for entry in log if entry["ExitCode"] == 0)
     started = project.workload.inspect("{{.State.StartedAt}}")
@@ -124,7 +124,7 @@ def test_a_listed_subnet_is_reached_around_the_tunnel_and_nothing_else_is(
 def test_a_published_port_answers_the_machine_and_other_networks(
     project: Project, ordinary: Box
 ) -> None:
-    """From the machine itself, from its LAN, and from containers beside the gateway."""
+    """From the machine itself, from its LAN, and from containers next to the gateway."""
     site = project.site
     assert site.machine.probe("tcp", host="127.0.0.1", port=PUBLISHED).seen
     assert site.machine.probe("tcp", host=gateway_address(NUMBER).ipv4, port=80).seen
@@ -183,8 +183,8 @@ def test_the_tunnel_dies_and_comes_back_under_the_same_workload(project: Project
 
 def test_the_operators_own_check_finds_everything_as_promised(project: Project) -> None:
     """`gateway verify --cut` tries every way around the tunnel from inside, and none is open."""
-    told = project.gateway.exec("gateway", "verify", "--cut")
-    assert "As promised." in told
+    reported = project.gateway.exec("gateway", "verify", "--cut")
+    assert "As promised." in reported
     project.gateway.wait_for_health("healthy")
 
 
@@ -213,7 +213,7 @@ def test_docker_stop_ends_well_and_closed(project: Project) -> None:
         assert sender.state == "running"
         assert project.workload.state == "running"
         time.sleep(1)
-        project.heal()
+        project.ensure_running()
     finally:
         sender.remove()
     assert capture.containing(MARKER) == []
@@ -236,7 +236,7 @@ def test_docker_kill_and_start_again_leaks_nothing(project: Project) -> None:
         assert sender.state == "running"
         tried = project.workload.probe("tcp", host=HOST.ipv4)
         assert tried.failed_fast, tried
-        project.heal()
+        project.ensure_running()
     finally:
         sender.remove()
     assert project.workload.probe("tcp", host=HOST.ipv4).seen == EXIT.ipv4
@@ -255,7 +255,7 @@ def test_the_gateway_is_closed_before_its_tunnel_is_up(project: Project) -> None
     try:
         time.sleep(3)
         assert sender.state == "running"
-        project.heal()
+        project.ensure_running()
     finally:
         site.restore()
         sender.remove()

@@ -78,7 +78,7 @@ FLOW: dict[str, object] = {
     "device": "eth0",
     "mark": MARK,
 }
-"""All that tells the encrypted flow apart, and a source address, which is no part of that."""
+"""All that identifies the encrypted flow, and a source address, which does not."""
 
 
 def with_wrong(part: str, probe: str = "forged", **wrong: object) -> Way:
@@ -168,15 +168,15 @@ def ordinary(site: Site) -> Iterator[tuple[Box, Capture]]:
 @pytest.fixture(scope="module")
 def router(site: Site) -> str:
     """Return the hardware address of the uplink's bridge."""
-    told = site.machine_namespace.run("ip", "-o", "link", "show", site.bridge(UPLINK))
-    return told.partition("link/ether ")[2].split()[0]
+    reported = site.machine_namespace.run("ip", "-o", "link", "show", site.bridge(UPLINK))
+    return reported.partition("link/ether ")[2].split()[0]
 
 
 @pytest.fixture(scope="module")
 def known(project: Project, router: str) -> dict[str, str]:
     """Return what the ways need to know of the site: the bridge, and the mark of the flow.
 
-    The mark as only an operator can read it; each start of the gateway draws it anew.
+    The mark as only an operator can read it; each start of the gateway draws another.
     """
     mark = mark_of(project.gateway)
     return {"router": router, "mark": f"{mark:#x}", "guess": f"{mark ^ 1:#x}"}
@@ -242,7 +242,7 @@ def test_nothing_gets_out_around_the_tunnel(
 def test_what_the_ways_to_the_endpoint_lack_is_one_part_each(
     intruder: tuple[Box, Capture], known: dict[str, str]
 ) -> None:
-    """Control of those ways: with the mark that no workload is told, all of it together leaves."""
+    """Control of those ways: with the mark that no workload knows, all of it together leaves."""
     box, capture = intruder
     since = monotonic()
     for number, way in enumerate((Way("whole", "forged", FLOW), *NOT_THE_FLOW)):

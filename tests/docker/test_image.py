@@ -111,8 +111,8 @@ def test_python_iptables_finds_its_libraries_without_asking_ldconfig(site: Site)
     broken = inside(site.engine, "find", "/opt/portcullis", "-xtype", "l")
     assert broken.strip() == ""
     code = "import iptc.xtables as x; print(x._xtables_libdir, x.xtables_version)"
-    told = inside(site.engine, "/opt/portcullis/bin/python", "-I", "-c", code)
-    assert told.split() == ["/opt/portcullis/iptables/xtables", "12"]
+    reported = inside(site.engine, "/opt/portcullis/bin/python", "-I", "-c", code)
+    assert reported.split() == ["/opt/portcullis/iptables/xtables", "12"]
 
 
 def test_the_image_says_how_it_is_run(site: Site) -> None:
@@ -129,6 +129,6 @@ def test_the_image_says_how_it_is_run(site: Site) -> None:
 
 def test_commands_of_the_gateway_can_be_given_to_docker_run(site: Site) -> None:
     """`docker run portcullis check` reads the configuration and touches nothing."""
-    told = site.engine.docker("run", "--rm", "--network", "none", PROJECT, "check", check=False)
-    assert "WIREGUARD_PRIVATE_KEY" in told
-    assert "Traceback" not in told
+    reported = site.engine.docker("run", "--rm", "--network", "none", PROJECT, "check", check=False)
+    assert "WIREGUARD_PRIVATE_KEY" in reported
+    assert "Traceback" not in reported

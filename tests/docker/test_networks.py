@@ -211,7 +211,7 @@ def test_an_uplink_that_is_taken_away_and_given_back_with_another_address(site: 
 
 
 def is_search_for_a_duplicate(frame: Frame) -> bool:
-    """Say whether the kernel asks whether the link-local address of a new link is taken (RFC 4862).
+    """Return whether the kernel asks whether a new link-local address is taken (RFC 4862).
 
     It passes where the link comes up while neighbour discovery does (P5).
     """
@@ -225,5 +225,5 @@ def macs_of(box: Box) -> set[str]:
 
 
 def is_marked(frame: Frame) -> bool:
-    """Say whether the frame is one of a flood's."""
+    """Return whether the frame is one of a flood's."""
     return MARKER.encode() in frame.raw

@@ -1,7 +1,7 @@
 """The gateway with less than it asks for, and with the least that it needs: docs/image.md.
 
 Limitations: a container without NET_ADMIN cannot close its own namespace; it ends, and its
-namespace with it unless somebody else holds that. No workload can join before it runs.
+namespace with it unless another process holds that. No workload can join before it runs.
 """
 
 from collections.abc import Callable, Iterator
@@ -176,7 +176,7 @@ def test_ipv6_that_docker_switched_off_stays_refused(site: Site, start: Start) -
 def test_names_with_a_read_only_root_need_a_resolver_file_of_the_users_own(
     site: Site, start: Start
 ) -> None:
-    """Docker mounts its resolv.conf read-only then: it is told; a mounted file makes names work."""
+    """Docker mounts resolv.conf read-only then: that is reported; a mounted file makes names work."""
     box = start(*TUN, *ADMIN, *IPV6, *READ_ONLY)
     box.wait_for_health("healthy")
     assert "mount a file of your own at /etc/resolv.conf" in box.logs()

@@ -1,10 +1,10 @@
-"""Whom the gateway asks for its endpoint's name after `docker restart`: P10.
+"""Which resolver the gateway asks for its endpoint's name after `docker restart`: P10.
 
 The gateway then has a new network namespace and its former resolv.conf, which the workloads of its
 last run still have mounted. One of them writes to it without a pause.
 
 Limitations: the container was given Docker's own resolver, as on every network but the default one.
-Whom that one asks is not the gateway's choice (docs/known-issues.md).
+Which one that asks is not the gateway's choice (docs/known-issues.md).
 """
 
 import time
@@ -95,12 +95,12 @@ def restart(gateway: Box) -> str:
 
 
 @pytest.mark.promise("P10")
-def test_a_workload_does_not_choose_whom_a_restarted_gateway_asks(
+def test_a_workload_does_not_choose_the_resolver_a_restarted_gateway_asks(
     site: Site, gateway: Box, chosen: Services
 ) -> None:
-    """It asks whom it asked at its first start, again and again.
+    """It asks the resolver of its first start, again and again.
 
-    Control: without the copy that it keeps, it asks whom the workload chose, and believes it.
+    Control: without the copy that it keeps, it asks the workload's choice, and believes it.
     """
     eventually(lambda: len(states(gateway)) > 1, timeout=20, what="the first question's end")
     intruder = site.run(

@@ -1,4 +1,4 @@
-"""A firewall without a kernel: the whole protocol, in memory, for tests of what stands above it."""
+"""A firewall without a kernel: the whole protocol, in memory, for tests of what uses it."""
 
 from gateway.errors import FirewallError
 from gateway.firewall.xtables.render import render
@@ -12,8 +12,8 @@ CLOSED = {chain: "DROP" if chain.table == "filter" else "ACCEPT" for chain in Ch
 class FakeFirewall:
     """Holds one ruleset; `applied` is every ruleset ever put into force, in order.
 
-    The attributes `rules` and `policies` stand for the kernel: a test changes them as foreign
-    hands would. With `fails` set, the next `apply` fails as a refused commit does.
+    The attributes `rules` and `policies` stand for the kernel: a test changes them as other
+    programs would. With `fails` set, the next `apply` fails as a refused commit does.
     """
 
     name = "fake"

@@ -60,7 +60,7 @@ class FakeLinks:
         return ()
 
     def shut(self, only: Collection[int] | None = None) -> tuple[str, ...]:
-        """Set the links down but those that are stubborn, or fail if there is no telling."""
+        """Set the links down but those that are stubborn, or fail if that is set."""
         if self.breaks:
             raise OSError(errno.EMFILE, "Too many open files")
         if self.stubborn is None:

@@ -23,11 +23,11 @@ class FakeTunnel:
 
     @property
     def name(self) -> str:
-        """The name that it goes by."""
+        """The name in health and logs."""
         return "fake"
 
     async def up(self, tunnel: Tunnel, mtu: int) -> None:
-        """Make the interface anew, unless its port is taken."""
+        """Make a new interface, unless its port is taken."""
         self.calls.append(f"up {tunnel.endpoints[0]} mtu {mtu}")
         self.standing = None
         if tunnel.listen_port in self.taken:

@@ -105,7 +105,7 @@ class World:
         self.breaks_with: int | None = None
         self.calls = 0
         self.transcript: list[str] = []
-        self.told: list[Status] = []
+        self.published: list[Status] = []
         self.still_up: tuple[str, ...] = ()
         self.links_are_down = False
         self.kept_down: tuple[str, ...] = ()
@@ -121,7 +121,7 @@ class World:
         self.transcript.append(f"{what} {detail}".strip())
 
     def call(self, what: str, detail: str = "") -> None:
-        """Note a call, and raise what it was told to raise."""
+        """Note a call, and raise what the test planned."""
         self.note(what, detail)
         planned = self.fails.get(what)
         if planned and (error := planned.pop(0)):
@@ -153,8 +153,8 @@ class World:
         return 1000.0 + second
 
     def at(self, second: float) -> Status:
-        """Return what was told last before `second` of the run."""
-        return [status for status in self.told if status.at <= self.since(second)][-1]
+        """Return what was published last before `second` of the run."""
+        return [status for status in self.published if status.at <= self.since(second)][-1]
 
     def _parts(self) -> Parts:
         return Parts(
@@ -195,17 +195,17 @@ class World:
         return False
 
     def _publish(self, status: Status) -> None:
-        if not self.told or status.state != self.told[-1].state:
-            self.note("told", status.state)
-        self.told.append(status)
+        if not self.published or status.state != self.published[-1].state:
+            self.note("published", status.state)
+        self.published.append(status)
         is_open = self.firewall.summary.startswith("open") and not self.links_are_down
-        told_open = {"connected", "connecting", "stopping"}  # red comes before the locked rules
-        assert not is_open or status.state in told_open, self.transcript[-5:]
+        may_be_open = {"connected", "connecting", "stopping"}  # red comes before the locked rules
+        assert not is_open or status.state in may_be_open, self.transcript[-5:]
         assert not status.healthy or is_open
 
 
 def summary(ruleset: Ruleset) -> str:
-    """Return in a few words what the IPv4 rules let out: to whom, and whether by the tunnel."""
+    """Return briefly what the IPv4 rules let out: where to, and whether through the tunnel."""
     rules = [
         rule
         for rule in ruleset.of(Family.IPV4).get(Chain.OUTPUT, ())

@@ -54,7 +54,7 @@ _INIT = """#!/bin/sh
 mount -t ext4 /dev/vdb /srv && exec /srv/init
 """
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def obstacle() -> str | None:
     return f"the guest needs {', '.join(missing)}" if missing else None
 
 
-def image(tell: Tell) -> Image:
+def image(notify: Notify) -> Image:
     """Return the image for the present locks, built now unless it is cached.
 
-    `tell` is given a line before something that takes long. Raises LabError with the end of the
+    `notify` is given a line before something that takes long. Raises LabError with the end of the
     log when a step fails.
     """
     cache = _cache()
@@ -89,10 +89,10 @@ def image(tell: Tell) -> Image:
     wanted = cache / _key()
     with _locked(cache / "lock"):
         if not wanted.is_dir():
-            tell("building the guest's root (once, a minute or two) ...")
+            notify("building the guest's root (once, a minute or two) ...")
             began = time.monotonic()
             _build(wanted)
-            tell(f"built the guest's root in {time.monotonic() - began:.0f} s: {wanted}")
+            notify(f"built the guest's root in {time.monotonic() - began:.0f} s: {wanted}")
         os.utime(wanted)
         _expire(cache)
     return Image(wanted / "root.ext4", wanted / "vmlinuz", wanted / "initrd", wanted / "tools")
@@ -138,14 +138,14 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _expire(cache: Path) -> None:
-    """Remove images that nobody has used for long, and what a killed build left."""
+    """Remove images that have not been used for long, and what a killed build left."""
     for former in cache.iterdir():
         if former.is_dir() and time.time() - former.stat().st_mtime > _KEEP:
             shutil.rmtree(former, ignore_errors=True)
 
 
 def _build(target: Path) -> None:
-    """Make all files of the image in a directory beside `target`, then give it that name."""
+    """Make all files of the image in a directory next to `target`, then give it that name."""
     with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as name:
         workshop = Path(name)
         root, result = workshop / "root", workshop / "result"

@@ -42,7 +42,7 @@ Location = tuple[str, int | None, str]
 
 @dataclass
 class Guest:
-    """A machine and what it tells."""
+    """A machine and what it reports."""
 
     machine: Machine
     session: Session
@@ -137,7 +137,7 @@ class GuestItem(pytest.Item):
         """Do nothing here: `reports` replaces the host's own protocol."""
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Return where the test stands, for headlines."""
+        """Return where the test is, for headlines."""
         name, line, _ = self.where
         return self.config.rootpath / name, line, f"{self.name} (guest, {self.run.name})"
 
@@ -233,7 +233,7 @@ def _guest(session: pytest.Session) -> "Guest | str":
 
 def _start(session: pytest.Session) -> "Guest":
     """Start one guest for all runs of which there are items, in their order."""
-    built = image.image(_teller(session.config, "image"))
+    built = image.image(_notifier(session.config, "image"))
     runs: dict[str, Run] = {}
     for item in session.items:
         if isinstance(item, GuestItem):
@@ -241,19 +241,19 @@ def _start(session: pytest.Session) -> "Guest":
             runs[run.name] = replace(run, tests=(*run.tests, item.test))
     total = TOTAL_OF_EVERYTHING if _everything() else TOTAL
     machine = Machine(built, tuple(runs.values()))
-    tell = _teller(session.config, ", ".join(runs))
-    return Guest(machine, Session(machine, silence=SILENCE, total=total, tell=tell))
+    notify = _notifier(session.config, ", ".join(runs))
+    return Guest(machine, Session(machine, silence=SILENCE, total=total, notify=notify))
 
 
-def _teller(config: pytest.Config, name: str) -> Callable[[str], None]:
+def _notifier(config: pytest.Config, name: str) -> Callable[[str], None]:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
 
-    def tell(line: str) -> None:
+    def notify(line: str) -> None:
         if reporter is not None:
             reporter.ensure_newline()
             reporter.write_line(f"kernel guest {name}: {line}")
 
-    return tell
+    return notify
 
 
 def _everything() -> bool:

@@ -84,7 +84,7 @@ class Machine:
 
     @property
     def ended(self) -> bool:
-        """Tell whether the machine is off."""
+        """Return whether the machine is off."""
         return self._process.poll() is not None
 
     def console(self) -> str:

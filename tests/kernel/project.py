@@ -60,7 +60,7 @@ def write_disk(path: Path, image: Image, runs: Sequence[Run], workshop: Path) ->
 def _build_wheel(tools: Path, source: Path, target: Path) -> None:
     """Build the wheel with the locked setuptools in `tools`, from a copy of the source.
 
-    A build leaves files beside its source, and other test runs may be at it.
+    A build leaves files next to its source, and other test runs may be at it.
     """
     source.mkdir()
     for name in _WHEEL_SOURCES:

@@ -1,4 +1,4 @@
-"""What the guest has told so far, test by test, and why there will be no more."""
+"""What the guest has reported so far, test by test, and why there will be no more."""
 
 import time
 from collections import defaultdict
@@ -20,11 +20,11 @@ class Guest(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Tell whether the guest is off."""
+        """Return whether the guest is off."""
 
 
 class NoReport(Exception):  # noqa: N818 - not an error of the program but a test's outcome
-    """A test of which the guest did not tell the outcome; the text says why."""
+    """A test whose outcome the guest did not report; the text says why."""
 
 
 class Session:
@@ -36,7 +36,7 @@ class Session:
         *,
         silence: float,
         total: float,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Listen to `guest`; `silence` and `total` limit one wait and the whole, in seconds."""
@@ -45,7 +45,7 @@ class Session:
         self._clock = clock
         self._began = clock()
         self._deadline = self._began + total
-        self._tell = tell
+        self._notify = notify
         self._reports: dict[Key, list[Report]] = defaultdict(list)
         self._finished: set[Key] = set()
         self._status: dict[str, int] = {}
@@ -89,14 +89,14 @@ class Session:
                     self._finished.add(key)
             case "ended":
                 self._status[run] = event["status"]
-                self._tell(f"{run} ended after {event['after']:.0f} s".strip())
+                self._notify(f"{run} ended after {event['after']:.0f} s".strip())
             case "booted":
-                self._tell(f"runs Linux {event['kernel']} after {event['after']:.0f} s")
+                self._notify(f"runs Linux {event['kernel']} after {event['after']:.0f} s")
             case _:  # "collected" is for the host's collection
                 return
 
     def _missing(self, run: str, test: str) -> str:
-        """Say why a pytest that has ended holds no report of this test."""
+        """Return why a pytest that has ended holds no report of this test."""
         status = self._status[run]
         text = f"the guest's pytest ended with exit code {status} and did not report this test"
         for key, reports in self._reports.items():

@@ -15,10 +15,10 @@ from tests.lab.errors import LabError
 
 
 class ScriptedGuest:
-    """A guest that tells a list of events, one a second, and then ends or goes silent."""
+    """A guest that reports a list of events, one a second, and then ends or goes silent."""
 
     def __init__(self, events: Sequence[dict[str, Any]], *, ends: bool = True) -> None:
-        """Tell `events`; then end, or stay without a word."""
+        """Report `events`; then end, or stay without a word."""
         self.events = list(events)
         self.ends = ends
         self.now = 0.0
@@ -30,26 +30,26 @@ class ScriptedGuest:
 
     @property
     def ended(self) -> bool:
-        """Tell whether all has been told."""
+        """Return whether all has been reported."""
         return self.ends and not self.events
 
 
 def report(test: str, when: str, **fields: Any) -> dict[str, Any]:
-    """Return a report as the guest tells it."""
+    """Return a report as the guest sends it."""
     return {"event": "report", "report": {"nodeid": test, "when": when, **fields}}
 
 
 def listen(guest: ScriptedGuest, silence: float = 10, total: float = 100) -> Session:
     """Return a session on the guest's own clock."""
     return Session(
-        guest, silence=silence, total=total, tell=lambda _: None, clock=lambda: guest.now
+        guest, silence=silence, total=total, notify=lambda _: None, clock=lambda: guest.now
     )
 
 
 def test_reports_are_sorted_by_test() -> None:
     """Each test gets its own reports, whatever came in between and in whatever order."""
-    told = [(test, when) for when in ("setup", "call", "teardown") for test in "ab"]
-    session = listen(ScriptedGuest([report(test, when) for test, when in told]))
+    reported = [(test, when) for when in ("setup", "call", "teardown") for test in "ab"]
+    session = listen(ScriptedGuest([report(test, when) for test, when in reported]))
     for test in "ba":
         assert [r["when"] for r in session.reports(test)] == ["setup", "call", "teardown"]
 
@@ -82,7 +82,7 @@ def test_test_that_was_not_reported_has_a_reason_instead() -> None:
 
 
 def test_guest_that_ends_fails_the_tests_that_it_owes() -> None:
-    """The test at hand and all that follow fail; what was told before is kept."""
+    """The test at hand and all that follow fail; what was reported before is kept."""
     session = listen(ScriptedGuest([report("a", "teardown"), report("b", "setup")]))
     for test in "bc":
         with pytest.raises(NoReport, match="ended early"):
@@ -97,7 +97,7 @@ def test_silent_guest_is_given_up() -> None:
         session.reports("a")
 
 
-def test_guest_that_goes_on_and_on_is_given_up() -> None:
+def test_guest_that_never_ends_is_given_up() -> None:
     """The limit of the whole counts also while the guest talks."""
     guest = ScriptedGuest([report(str(number), "teardown") for number in range(1000)])
     with pytest.raises(NoReport, match="100 s are over"):

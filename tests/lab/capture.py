@@ -60,7 +60,7 @@ class Capture:
         return self._frames[first:last]
 
     def containing(self, marker: str, since: float = 0.0) -> list[Frame]:
-        """Return the frames that carry `marker` in clear text anywhere."""
+        """Return the frames that carry `marker` unencrypted anywhere."""
         wanted = marker.encode()
         return [frame for frame in self.frames(since) if wanted in frame.raw]
 

@@ -1,6 +1,6 @@
 """Ethernet frames as values: parsing, and the judgement of what may be seen on the uplink.
 
-Pure functions. Whatever cannot be parsed stays a frame with its raw bytes, and is a leak: a
+Pure functions. What cannot be parsed stays a frame with its raw bytes, and is a leak: a
 judgement that skips what it does not understand would be blind to exactly the odd packets.
 """
 
@@ -177,7 +177,7 @@ def _transport(protocol: int, inner: bytes, fragment_offset: int) -> dict[str, o
 def is_neighbour_discovery(
     frame: Frame, addresses: Collection[str], networks: Iterable[str]
 ) -> bool:
-    """Tell whether ARP or IPv6 neighbour discovery stays between on-link addresses.
+    """Return whether ARP or IPv6 neighbour discovery stays between on-link addresses.
 
     `addresses` are the sender's own on that link: an answer for any other address (the
     tunnel's above all) is not neighbour discovery but a leak. `networks` are the link's.
@@ -204,7 +204,7 @@ def _within(address: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool
 
 
 def is_multicast_report(frame: Frame) -> bool:
-    """Say whether the kernel itself reported to the link which multicast groups the host is in.
+    """Return whether the kernel itself reported to the link which multicast groups the host is in.
 
     IGMP, and MLD (ICMPv6 131, 132 and 143). An open namespace sends these when a link comes up and
     for some seconds after; a locked one must not.
@@ -213,7 +213,7 @@ def is_multicast_report(frame: Frame) -> bool:
 
 
 def is_wireguard(frame: Frame, address: str, port: int) -> bool:
-    """Tell whether the frame is the encrypted flow to one endpoint, by address, port and form.
+    """Return whether the frame is the encrypted flow to one endpoint, by address, port and form.
 
     The form (message type, reserved zeros, length) distinguishes what a workload sends to the
     endpoint with a forged mark.

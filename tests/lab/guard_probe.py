@@ -38,7 +38,7 @@ def send(device: str, frame: str, mark: int = 0, bypass: int = 0, kind: int = 0)
 
 
 def listen(seconds: float) -> None:
-    """Tell every mark that a socket of this process may see."""
+    """Print every mark that a socket of this process may see."""
     sockets = {
         "packet": socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)),
         "icmpv6": socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6),

@@ -2,8 +2,8 @@
 
     python holder.py PATH
 
-Says "refused" when it cannot get one, and goes on trying; says "held" when it has it, and then
-takes no notice of the signal by which the kernel asks for it (fcntl(2), "Leases"). It ends when
+Says "refused" when it cannot get one, and keeps trying; says "held" when it has it, and then
+ignores the signal with which the kernel asks for it (fcntl(2), "Leases"). It ends when
 standard input closes. A program of its own, standard library only.
 """
 
@@ -19,7 +19,7 @@ PAUSE = 0.005
 
 
 def attempt(path: str) -> bool:
-    """Say whether the file could be leased; it stays open then."""
+    """Return whether the file could be leased; it stays open then."""
     descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)

@@ -69,10 +69,10 @@ class Barrage:
     """
 
     def __init__(self, marker: str, device: str) -> None:
-        """Prepare all probes, with `marker` in all that can bear one."""
+        """Prepare all probes, with `marker` in all that can carry one."""
         self._marker = marker
         self._probes = [
-            self._told_apart(number, name, arguments)
+            self._marked_probe(number, name, arguments)
             for number, (name, arguments) in enumerate(each_way(device))
         ]
         self.names = [f"{name} {arguments}" for name, arguments in each_way(device)]
@@ -95,7 +95,7 @@ class Barrage:
             if any(self._is(kind, given, frame) for frame in frames)
         }
 
-    def _told_apart(
+    def _marked_probe(
         self, number: int, name: str, arguments: dict[str, Any]
     ) -> tuple[str, dict[str, Any]]:
         apart = (

@@ -15,13 +15,13 @@ CLOSED_AFTER = 1.0 * PATIENCE
 
 
 def knows_absent_devices() -> bool:
-    """Say whether the kernel takes a chain for a device that is not there yet (Linux 6.16)."""
+    """Return whether the kernel takes a chain for a device that is not there yet (Linux 6.16)."""
     major, minor = platform.release().split("-")[0].split(".")[:2]
     return (int(major), int(minor)) >= (6, 16)
 
 
 def from_packet_socket(frame: Frame) -> bool:
-    """Say whether a flood (traffic.py) sent this frame by a packet socket."""
+    """Return whether a flood (traffic.py) sent this frame by a packet socket."""
     return b" packet4 " in frame.raw or b" packet6 " in frame.raw
 
 

@@ -3,9 +3,9 @@
     python liar.py redirect HOW OWN DESTINATION ROUTER OTHER PORT
     python liar.py advertise PREFIX
 
-The first says in ROUTER's name that what OWN sends to DESTINATION goes by OTHER (RFC 792), as of a
-UDP packet from PORT to the same one, HOW `loopback` or `link`; the second says by loopback that
-PREFIX is on this link (RFC 4861, 4.2 and 4.6.2). By loopback it is a whole frame on a packet
+The first says in ROUTER's name that what OWN sends to DESTINATION goes through OTHER (RFC 792), as
+of a UDP packet from PORT to the same one, HOW `loopback` or `link`; the second says over loopback
+that PREFIX is on this link (RFC 4861, 4.2 and 4.6.2). Over loopback it is a whole frame on a packet
 socket. A program of its own, standard library only.
 """
 

@@ -1,4 +1,4 @@
-"""Raw sockets of many protocols that tell what reaches them: everything the firewall lets in.
+"""Raw sockets of many protocols that print what reaches them: everything the firewall lets in.
 
     python listener.py MARKER
 

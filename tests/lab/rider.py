@@ -104,7 +104,7 @@ class Rider:
 
 
 def main() -> None:
-    """Ride until nobody listens any more."""
+    """Ride until the output is closed."""
     rider = Rider(*sys.argv[1:])
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -35,7 +35,7 @@ class Keys:
 
 
 def kernel_has_wireguard(namespace: Namespace) -> bool:
-    """Say whether a link of type wireguard can be made."""
+    """Return whether a link of type wireguard can be made."""
     namespace.run("ip", "link", "add", "wgprobe", "type", "wireguard", check=False)
     made = "wgprobe" in namespace.run("ip", "-o", "link", "show", "type", "wireguard", check=False)
     namespace.run("ip", "link", "del", "wgprobe", check=False)

@@ -117,7 +117,7 @@ class Lab:
 
     @property
     def operator(self) -> Workload:
-        """A process in the gateway's namespace with all capabilities: foreign hands."""
+        """A process in the gateway's namespace with all capabilities: another program."""
         return Workload(self.gateway_namespace, self.household, capabilities=None)
 
     @property

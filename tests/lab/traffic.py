@@ -135,7 +135,7 @@ def flood(given: dict[str, str]) -> dict[str, Any]:
 
 
 def stream(given: dict[str, str]) -> dict[str, Any]:
-    """Keep one flow alive: send a numbered line, wait for its echo, tell what came of it."""
+    """Keep one flow alive: send a numbered line, wait for its echo, report the outcome."""
     kind = socket.SOCK_STREAM if given["protocol"] == "tcp" else socket.SOCK_DGRAM
     outcomes: Counter[str] = Counter()
     number = 0

@@ -1,4 +1,4 @@
-"""Workloads: processes in the gateway's namespace that are no relation of the gateway."""
+"""Workloads: processes in the gateway's namespace that the gateway did not start."""
 
 import json
 import signal
@@ -163,7 +163,7 @@ class Workload:
 
 
 class Traffic:
-    """A sender that goes on until it is stopped, whatever happens to its packets."""
+    """A sender that sends until it is stopped, whatever happens to its packets."""
 
     def __init__(self, child: Child) -> None:
         """Wrap the running process."""

@@ -81,7 +81,7 @@ class TextRule:
     effect: Effect
 
     def matches(self, packet: Packet) -> bool:
-        """Say whether every condition holds."""
+        """Return whether every condition holds."""
         return all(condition(packet) for condition in self.conditions)
 
 

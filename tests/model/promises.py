@@ -1,6 +1,6 @@
 """The promises about packets, written a second time: which packet may pass, and by which promise.
 
-Written from docs/security.md and not from the rules, so that the two can disagree. `excuse` tells
+Written from docs/security.md and not from the rules, so that the two can disagree. `excuse` names
 the promise that lets a packet pass; a packet that passes without one is a leak.
 """
 
@@ -76,7 +76,7 @@ def _on_loopback(state: State, packet: Packet, *, ours: bool) -> str | None:
 
 
 def _is_about_routes(packet: Packet) -> bool:
-    """Say whether it is a redirect, or a router's message."""
+    """Return whether it is a redirect, or a router's message."""
     if packet.family is Family.IPV4:
         return packet.has_ports(ICMP) and packet.icmp_type == 5
     return packet.has_ports(ICMPV6) and packet.icmp_type in {133, 134, 137}
@@ -130,7 +130,7 @@ def _by_uplink_out(
 
 
 def _speaks(state: State) -> bool:
-    """Say whether anything may pass on an uplink in this state."""
+    """Return whether anything may pass on an uplink in this state."""
     if isinstance(state, Resolving):
         return state.query is not None
     return isinstance(state, Connecting | Connected)
@@ -207,7 +207,7 @@ def _hole_in(config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
 
 
 def _began_at(uplink: Uplink, packet: Packet) -> bool:
-    """Say whether the packet belongs to a flow that began at `uplink`."""
+    """Return whether the packet belongs to a flow that began at `uplink`."""
     return packet.state == "ESTABLISHED" and packet.connmark == reply_mark(uplink)
 
 

@@ -27,8 +27,8 @@ class Stories:
         self._running[request.node.originalname].result()
 
 
-def run(request: pytest.FixtureRequest, told: dict[str, Story]) -> Iterator[Stories]:
-    """Run those stories of `told`, by names of tests, whose tests are going to run.
+def run(request: pytest.FixtureRequest, reported: dict[str, Story]) -> Iterator[Stories]:
+    """Run those stories of `reported`, by names of tests, whose tests are going to run.
 
     On the firewall that is in force now; on the other one they have another turn.
     """
@@ -40,5 +40,7 @@ def run(request: pytest.FixtureRequest, told: dict[str, Story]) -> Iterator[Stor
         and item.path == request.path
         and firewall_of(item) in now
     }
-    with ThreadPoolExecutor(max_workers=len(told)) as pool:
-        yield Stories({name: pool.submit(story) for name, story in told.items() if name in wanted})
+    with ThreadPoolExecutor(max_workers=len(reported)) as pool:
+        yield Stories(
+            {name: pool.submit(story) for name, story in reported.items() if name in wanted}
+        )

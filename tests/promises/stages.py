@@ -79,7 +79,7 @@ def in_tunnel(lab: Lab) -> Workload:
 
 
 def from_tunnel_address(frame: Frame) -> bool:
-    """Say whether the frame, ARP and neighbour discovery included, bears the tunnel's address."""
+    """Return whether the frame, of ARP and neighbour discovery too, has the tunnel's address."""
     return bool({frame.source, frame.target} & set(CLIENT))
 
 

@@ -62,7 +62,7 @@ def stopped_soon(gateway: Gateway) -> float:
 
 
 @pytest.mark.promise("P11")
-def test_a_neighbour_that_is_no_router_in_use_advertises_nothing(lab: Lab) -> None:
+def test_a_neighbour_that_is_not_a_router_in_use_advertises_nothing(lab: Lab) -> None:
     """Also on a link where neighbour discovery has to pass.
 
     Control: the same messages make routes in the open namespace, and in the router's name later.

@@ -58,12 +58,12 @@ def test_broken_at_any_kernel_call_nothing_leaves_and_the_next_start_is_healthy(
     everything = os.environ.get("LAB_BREAKS") == "all"
     known = NOTHING_PROVEN if everything else read(path_of(family))
     outcome = run(family, everything=everything, known=known, commit=commit())
-    told = report(outcome)
+    reported = report(outcome)
     with capsys.disabled():
-        print(f"\n{told}")  # noqa: T201 - how many were broken is to be seen in every run
+        print(f"\n{reported}")  # noqa: T201 - how many were broken is to be seen in every run
     results = outcome.results
     done = [result for result in results if result.done]
-    assert not [result for result in results if result.problems], told
+    assert not [result for result in results if result.problems], reported
     assert {wanted.step.phase for wanted in outcome.chosen} == set(PHASES)
     assert len(set(map(str, outcome.chosen))) >= MANY
     assert len(done) > 0.9 * len(results) - 1, "too many steps were not reached again"

@@ -132,7 +132,7 @@ def test_a_workload_cannot_advertise_routes_to_itself(lab: Lab) -> None:
 
 
 @pytest.mark.promise("P3")
-def test_the_encrypted_flow_never_goes_by_loopback(lab: Lab) -> None:
+def test_the_encrypted_flow_never_uses_loopback(lab: Lab) -> None:
     """Where the endpoint is an address of this host, its mark could be read there.
 
     Control: what a workload sends to the same address and port is seen on loopback.

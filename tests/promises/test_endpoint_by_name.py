@@ -28,7 +28,7 @@ NAME = "vpn.example"
 ON_THE_WIRE = b"\x03vpn\x07example\x00"
 RESOLVER4, RESOLVER6 = "198.51.100.53", "2001:db8:100::53"
 DOCKER = "127.0.0.11"
-NOBODY = "198.51.100.99"
+UNASSIGNED = "198.51.100.99"
 RIDER = "rider-marker"
 OPEN_FOR = 1.5
 """Seconds that the hole is kept open at least."""
@@ -157,11 +157,11 @@ def by_dockers_resolver() -> None:
 def addresses_in_turn() -> None:
     """Give a name whose first address is nobody's, and the second the server's by IPv6."""
     with Lab() as lab:
-        resolver(lab, A=NOBODY, AAAA=lab.server.endpoint.ipv6)
+        resolver(lab, A=UNASSIGNED, AAAA=lab.server.endpoint.ipv6)
         gateway = start(lab, RESOLVER6)
         health = gateway.wait_healthy(timeout=25)
         assert health.body["endpoint"] == f"[{ip_address(lab.server.endpoint.ipv6)}]:51820"
-        assert questions(lab, NOBODY, 0.0), "the first one was tried first"
+        assert questions(lab, UNASSIGNED, 0.0), "the first one was tried first"
         assert lab.workload.probe("tcp", host=HOST4).seen == lab.server.exit.ipv4
 
 
@@ -200,11 +200,11 @@ def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
     yield from side_by_side.run(
         request,
         {
-            "test_nobody_rides_along_with_the_question_by_the_uplink": lambda: by_the_uplink(
+            "test_nothing_rides_along_with_the_question_on_the_uplink": lambda: by_the_uplink(
                 RESOLVER4
             ),
-            "test_nobody_rides_along_by_ipv6_either": lambda: by_the_uplink(RESOLVER6),
-            "test_nobody_rides_along_with_the_question_to_dockers_resolver": by_dockers_resolver,
+            "test_nothing_rides_along_over_ipv6_either": lambda: by_the_uplink(RESOLVER6),
+            "test_nothing_rides_along_with_the_question_to_dockers_resolver": by_dockers_resolver,
             "test_the_addresses_of_a_name_are_tried_in_turn_in_both_families": addresses_in_turn,
             "test_a_server_that_moves_is_found_and_a_dead_resolver_is_survived": (
                 a_server_moves_and_the_resolver_dies
@@ -213,21 +213,21 @@ def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
     )
 
 
-def test_nobody_rides_along_with_the_question_by_the_uplink(
+def test_nothing_rides_along_with_the_question_on_the_uplink(
     stories: Stories, request: pytest.FixtureRequest
 ) -> None:
     """One resolver, one port, one name, some seconds; nothing of a workload's."""
     stories.end_of(request)
 
 
-def test_nobody_rides_along_by_ipv6_either(
+def test_nothing_rides_along_over_ipv6_either(
     stories: Stories, request: pytest.FixtureRequest
 ) -> None:
     """The same with a resolver that has an IPv6 address."""
     stories.end_of(request)
 
 
-def test_nobody_rides_along_with_the_question_to_dockers_resolver(
+def test_nothing_rides_along_with_the_question_to_dockers_resolver(
     stories: Stories, request: pytest.FixtureRequest
 ) -> None:
     """127.0.0.11 hears the endpoint's name and no other, whatever ports and marks are forged."""

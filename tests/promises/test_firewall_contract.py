@@ -297,10 +297,10 @@ def test_a_mark_in_a_difference_stays_secret(bench: Bench) -> None:
     """The egress guard lets pass what wears its mark, so nobody may read it in a log."""
     secret = Rule(why="guard", verdict=SetMark(0x5EC2E7), out_interface="tun0")
     lines = bench.verify(both({Chain.POSTROUTING: (secret,)}))
-    told = " ".join(lines).lower()
+    reported = " ".join(lines).lower()
     assert lines
-    assert "5ec2e7" not in told
-    assert str(0x5EC2E7) not in told
+    assert "5ec2e7" not in reported
+    assert str(0x5EC2E7) not in reported
 
 
 @pytest.mark.parametrize("family", Family)
@@ -375,7 +375,7 @@ def test_no_moment_passes_what_neither_ruleset_does(bench: Bench, family: Family
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_loopback_goes_on_while_the_rules_change(bench: Bench, address: str) -> None:
+def test_loopback_continues_while_the_rules_change(bench: Bench, address: str) -> None:
     """A connection attempt that is lost is tried again a second later: a health check would fail.
 
     Limitations: as many moments as one client meets in 20 changes.

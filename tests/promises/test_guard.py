@@ -105,7 +105,7 @@ class Guarded:
         return self.lab.workload.run(*argv).strip()
 
     def seen(self, frame: bytes, since: float) -> bool:
-        """Say whether the far end has received just this frame."""
+        """Return whether the far end has received just this frame."""
         return any(got.raw == frame for got in self.lab.capture.frames(since))
 
     def passes(self, frame: bytes, **wishes: int) -> bool:
@@ -291,5 +291,5 @@ def test_an_interface_that_appears_later_is_closed_from_its_first_frame(guarded:
 
 
 def is_flood(frame: Frame) -> bool:
-    """Say whether the flood sent this frame."""
+    """Return whether the flood sent this frame."""
     return b"flood-marker" in frame.raw

@@ -24,7 +24,7 @@ OWN4, OWN6 = "172.30.0.2", "fd30::2"
 
 
 @pytest.mark.parametrize("bypass", [0, 1])
-def test_a_frame_that_wears_the_stolen_mark_does_not_leave(lab: Lab, bypass: int) -> None:
+def test_a_frame_that_has_the_stolen_mark_does_not_leave(lab: Lab, bypass: int) -> None:
     """The mark is stolen from a connected gateway, and a DNS question to the LAN sent with it.
 
     Control: with the same guard less its question for a route, the same frame leaves.

@@ -63,24 +63,24 @@ def test_the_answer_has_every_field_in_each_state(lab: Lab) -> None:
     gateway.wait_for_state("connecting")
     for path in ("/", "/healthz", "/readyz"):
         code, headers, body = get(lab, path)
-        told = json.loads(body)
+        reported = json.loads(body)
         assert code == 503
         assert headers["content-type"] == "application/json"
-        assert not told["healthy"]
-        assert told["reason"]
-        assert told["handshake_age"] is None
+        assert not reported["healthy"]
+        assert reported["reason"]
+        assert reported["handshake_age"] is None
     lab.server.restore()
     gateway.restart().wait_healthy()
     code, headers, body = get(lab, "/")
-    told = json.loads(body)
+    reported = json.loads(body)
     assert code == 200
     assert int(headers["content-length"]) == len(body)
-    assert {name: type(told[name]) for name in FIELDS} == FIELDS
-    assert told["endpoint"] == f"{lab.server.endpoint.ipv4}:{lab.server.port}"
-    assert 0 <= told["handshake_age"] < 60
-    assert told["received"] > 0
-    assert told["sent"] > 0
-    assert (told["state"], told["healthy"]) == ("connected", True)
+    assert {name: type(reported[name]) for name in FIELDS} == FIELDS
+    assert reported["endpoint"] == f"{lab.server.endpoint.ipv4}:{lab.server.port}"
+    assert 0 <= reported["handshake_age"] < 60
+    assert reported["received"] > 0
+    assert reported["sent"] > 0
+    assert (reported["state"], reported["healthy"]) == ("connected", True)
 
 
 def test_only_get_and_head_of_known_paths_are_answered(lab: Lab) -> None:
@@ -100,7 +100,7 @@ def test_only_get_and_head_of_known_paths_are_answered(lab: Lab) -> None:
 
 
 @pytest.mark.quiet
-def test_a_thousand_clients_that_never_finish_disturb_nobody(lab: Lab) -> None:
+def test_a_thousand_clients_that_never_finish_disturb_nothing(lab: Lab) -> None:
     """The honest client is answered at once, and the answer goes on being true."""
     gateway = lab.gateway().start()
     gateway.wait_healthy()
@@ -136,7 +136,7 @@ def sent(client: socket.socket) -> bool:
     return True
 
 
-def test_the_health_check_tells_in_one_line_and_by_its_exit_code(lab: Lab) -> None:
+def test_the_health_check_reports_in_one_line_and_by_its_exit_code(lab: Lab) -> None:
     """No gateway, one that connects, one that is connected, one that has stopped."""
     gateway = lab.gateway()
 
@@ -187,12 +187,12 @@ def test_status_for_a_person_and_for_a_script_says_the_same(lab: Lab) -> None:
     gateway = lab.gateway().start()
     gateway.wait_healthy()
     code, output = gateway.execute(*gateway.argv, "status", "--json")
-    told = json.loads(output)
+    reported = json.loads(output)
     assert code == 0
     code, shown = gateway.execute(*gateway.argv, "status")
     assert code == 0
     for name in ("state", "reason", "endpoint", "firewall", "tunnel"):
-        assert str(told[name]) in shown, name
+        assert str(reported[name]) in shown, name
     lab.server.cut()
     gateway.restart().wait_for_state("connecting")
     assert gateway.execute(*gateway.argv, "status")[0] == 1

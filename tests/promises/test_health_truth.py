@@ -73,9 +73,9 @@ def dies_under_traffic() -> None:
         lab.server.restore()
         gateway.wait_healthy(timeout=20)
         stream.close()
-        told = gateway.events(event="state changed")
-        assert {"old", "new", "reason", "seconds", "endpoint"} <= told[0].keys()
-        lost = next(event for event in told if event["old"] == "connected")
+        reported = gateway.events(event="state changed")
+        assert {"old", "new", "reason", "seconds", "endpoint"} <= reported[0].keys()
+        lost = next(event for event in reported if event["old"] == "connected")
         assert (lost["new"], lost["reason"]) == ("connecting", "server_silent")
         assert lost["seconds"] >= 3
 
@@ -245,7 +245,7 @@ def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
             "test_a_server_that_dies_in_silence_is_red_within_45_seconds": dies_idle,
             "test_an_echo_inside_the_tunnel_finds_a_dead_server_too": dies_idle_while_pinged,
             "test_without_a_resolver_a_dead_server_is_found_as_soon": dies_idle_without_a_resolver,
-            "test_a_way_that_lets_handshakes_pass_and_no_data_is_no_tunnel": (
+            "test_a_way_that_lets_handshakes_pass_and_no_data_is_not_a_tunnel": (
                 lets_handshakes_pass_and_no_data
             ),
             "test_a_link_that_loses_every_fifth_packet_stays_green_idle": loses_packets_idle,
@@ -286,7 +286,7 @@ def test_without_a_resolver_a_dead_server_is_found_as_soon(
     stories.end_of(request)
 
 
-def test_a_way_that_lets_handshakes_pass_and_no_data_is_no_tunnel(
+def test_a_way_that_lets_handshakes_pass_and_no_data_is_not_a_tunnel(
     stories: Stories, request: pytest.FixtureRequest
 ) -> None:
     """Each handshake is responded to, which proves that the server lives and no more."""

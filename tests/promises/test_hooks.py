@@ -73,13 +73,13 @@ def test_commands_run_when_traffic_starts_and_ends_and_no_shell_sees_their_argum
     gateway.wait_healthy()
     assert gateway.stop() == 0
     assert notes(gateway) == [up, down, up, down]
-    assert gateway.events(event="command says", variable="VPN_UP_COMMAND")[0]["line"] == (
+    assert gateway.events(event="command output", variable="VPN_UP_COMMAND")[0]["line"] == (
         "said by the command"
     )
 
 
 @pytest.mark.parametrize("script", [FAILS, "no program at all\n"], ids=["fails", "does not start"])
-def test_a_command_that_fails_is_told_and_no_more(lab: Lab, script: str) -> None:
+def test_a_command_that_fails_is_reported_and_no_more(lab: Lab, script: str) -> None:
     """The tunnel stays, and so does the process."""
     gateway = with_command(lab, script, VPN_UP_COMMAND="/config/command")
     eventually(

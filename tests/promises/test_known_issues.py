@@ -64,7 +64,7 @@ def test_a_workload_sends_by_xdp_while_no_gateway_runs(lab: Lab) -> None:
         gateway.restart().wait_healthy()
 
 
-def test_without_the_egress_guard_the_limit_is_told_with_its_remedy(lab: Lab) -> None:
+def test_without_the_egress_guard_the_limit_is_reported_with_its_remedy(lab: Lab) -> None:
     """In the log, by health and by `gateway status`, for people and for programs; still healthy.
 
     It is as told: a packet socket gets a frame out, and without CAP_NET_RAW there is none.
@@ -72,8 +72,8 @@ def test_without_the_egress_guard_the_limit_is_told_with_its_remedy(lab: Lab) ->
     gateway = lab.gateway()
     gateway.workload(capabilities=None).run("sh", "-ec", WITHOUT_NFT)
     gateway.start(gateway.env(FIREWALL_BACKEND="iptables"))
-    told = gateway.wait_healthy().body["limits"]
-    (limit,) = [each for each in told if each["code"] == LimitCode.NO_GUARD]
+    reported = gateway.wait_healthy().body["limits"]
+    (limit,) = [each for each in reported if each["code"] == LimitCode.NO_GUARD]
     assert "nft is not installed" in limit["text"]
     assert "cap_drop: [NET_RAW]" in limit["remedy"]
     assert gateway.status().body["guard"] is False
@@ -81,7 +81,7 @@ def test_without_the_egress_guard_the_limit_is_told_with_its_remedy(lab: Lab) ->
     code, shown = gateway.execute(*gateway.argv, "status")
     assert code == 0
     assert f"{limit['text']}; {limit['remedy']}" in shown
-    assert told == json.loads(gateway.execute(*gateway.argv, "status", "--json")[1])["limits"]
+    assert reported == json.loads(gateway.execute(*gateway.argv, "status", "--json")[1])["limits"]
     frame = {"host": INTERNET[0].ipv4, "device": "eth0", "source": lab.uplink.gateway.ipv4}
     lab.workload.probe("packet", **frame, marker="no-guard")
     assert lab.capture.containing("no-guard"), "the limit is where we say it is"
@@ -99,8 +99,8 @@ def test_a_mark_that_the_user_chose_is_shown_and_lets_a_raw_socket_reach_the_end
     gateway.write("/run/secrets/wg0.conf", gateway.wg_quick(extra=f"FwMark = {CHOSEN_MARK:#x}"))
     gateway.start({"LOG_LEVEL": "debug", "LOG_FORMAT": "json"}).wait_healthy()
     assert f"fwmark {CHOSEN_MARK:#x} " in lab.workload.run("ip", "rule", "show")
-    told = gateway.status().body["limits"]
-    assert LimitCode.CHOSEN_MARK in {limit["code"] for limit in told}
+    reported = gateway.status().body["limits"]
+    assert LimitCode.CHOSEN_MARK in {limit["code"] for limit in reported}
     own, endpoint = lab.uplink.gateway.ipv4, lab.server.endpoint.ipv4
     flow = {"host": endpoint, "source": own, "source_port": PORT, "port": PORT}
     lab.workload.probe("forged", **flow, mark=CHOSEN_MARK, marker="known-mark")

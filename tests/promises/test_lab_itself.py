@@ -306,7 +306,7 @@ def test_a_capture_whose_recorder_died_says_so(lab: Lab) -> None:
         lab.capture.frames()
 
 
-def test_neighbour_discovery_on_the_link_is_no_leak_and_all_else_is(lab: Lab) -> None:
+def test_neighbour_discovery_on_the_link_is_not_a_leak_and_all_else_is(lab: Lab) -> None:
     """ARP and IPv6 neighbour discovery for the router alone are no leak."""
     since = time.monotonic()
     lab.workload.probe("udp", host=HOST4)
@@ -408,7 +408,7 @@ def test_a_forwarded_port_reaches_the_client_through_the_tunnel(lab: Lab) -> Non
         served.close()
 
 
-def test_a_stream_tells_the_moment_when_its_flow_died(lab: Lab) -> None:
+def test_a_stream_reports_the_moment_when_its_flow_died(lab: Lab) -> None:
     """A live TCP connection answers, then it does not."""
     Client(lab, lab.server)
     connected(lab)

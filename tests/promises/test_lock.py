@@ -85,12 +85,12 @@ def legacy(namespace: Namespace) -> tuple[bool, bool]:
 
 
 def by_nft(namespace: Namespace) -> bool:
-    """Say whether the table of nftables is there."""
+    """Return whether the table of nftables is there."""
     return "table inet portcullis" in namespace.run("nft", "list", "tables")
 
 
 def links_up(namespace: Namespace) -> bool:
-    """Say whether any link but the loopback is up."""
+    """Return whether any link but the loopback is up."""
     return bool(namespace.run("ip", "-br", "link", "show", "up", "type", "veth").strip())
 
 
@@ -147,7 +147,7 @@ def test_ipv6_that_a_filter_of_system_calls_denies_is_not_left_open(namespace: N
 
 
 def frame_leaves(namespace: Namespace, link: str) -> bool:
-    """Say whether the kernel takes a frame for `link` from a packet socket."""
+    """Return whether the kernel takes a frame for `link` from a packet socket."""
     with namespace.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
         try:
             sender.bind((link, 0))
@@ -204,7 +204,7 @@ def test_a_read_only_system_can_be_locked(namespace: Namespace) -> None:
     assert legacy(namespace) == (True, True)
 
 
-def test_nobody_can_hold_up_the_lock(namespace: Namespace) -> None:
+def test_no_other_program_can_hold_up_the_lock(namespace: Namespace) -> None:
     """Whoever keeps the lock file of the tools costs a second, and not more."""
     held = """\
 mount -t tmpfs tmpfs /run

@@ -132,9 +132,16 @@ def test_the_status_command_prints_all_of_it(lab: Lab) -> None:
     gateway = lab.gateway().start()
     gateway.wait_healthy()
     code, output = gateway.execute(sys.executable, "-m", "gateway", "status", "--json")
-    told = json.loads(output)
+    reported = json.loads(output)
     assert code == 0
-    assert {"state", "reason", "endpoint", "handshake_age", "reconnects", "refused"} <= told.keys()
+    assert {
+        "state",
+        "reason",
+        "endpoint",
+        "handshake_age",
+        "reconnects",
+        "refused",
+    } <= reported.keys()
     code, output = gateway.execute(sys.executable, "-m", "gateway", "status")
     assert code == 0
     assert "connected" in output

@@ -172,14 +172,14 @@ class Kernel:
         return opened
 
     def _read(self) -> Seen:
-        told: dict[str, Any] = {}
+        reported: dict[str, Any] = {}
         listing = json.loads(self.own.run("nft", "-j", "list", "table", "inet", "tally"))
         for item in listing["nftables"]:
             if "counter" in item:
-                told[item["counter"]["name"]] = item["counter"]["packets"] > 0
+                reported[item["counter"]["name"]] = item["counter"]["packets"] > 0
             if "set" in item:
-                told[item["set"]["name"]] = frozenset(map(int, item["set"].get("elem", ())))
-        return Seen(**told)
+                reported[item["set"]["name"]] = frozenset(map(int, item["set"].get("elem", ())))
+        return Seen(**reported)
 
 
 def labelled(packet: Packet) -> bytes:

@@ -22,7 +22,7 @@ from tests.lab.topology import Lab
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P10"), pytest.mark.no_gateway]
 
 
-def test_a_question_can_wear_any_mark(lab: Lab) -> None:
+def test_a_question_can_have_any_mark(lab: Lab) -> None:
     """Marks from 2**31 on ended the gateway with a TypeError: every second start with a name."""
 
     def marks() -> list[int]:

@@ -194,7 +194,7 @@ FOREIGN = (
 
 @pytest.mark.promise("P17")
 @pytest.mark.parametrize("change", FOREIGN)
-def test_a_foreign_change_is_told_and_put_back(bench: Bench, change: str) -> None:
+def test_a_foreign_change_is_reported_and_put_back(bench: Bench, change: str) -> None:
     """Whatever others do to our tables and our band of priorities is gone after the next apply."""
     bench.call("apply_routing", WANTED)
     bench.ip(*change.split())
@@ -246,7 +246,7 @@ def _kinds(listener: socket.socket) -> list[int]:
             kinds.append(int.from_bytes(data[4:6], "little"))
 
 
-def test_a_route_by_a_link_that_is_gone_is_an_error_and_the_end_stands(bench: Bench) -> None:
+def test_a_route_by_a_link_that_is_gone_is_an_error_and_the_end_is_there(bench: Bench) -> None:
     """`wg0` vanishes between two steps: told with errno, and nothing less strict than before."""
     bench.own.ip(f"link del {INTERFACE}")
     with pytest.raises(NetworkError) as caught:
@@ -339,7 +339,7 @@ def test_a_link_is_deleted_once_and_is_then_no_error(bench: Bench) -> None:
     bench.call("delete_link", INTERFACE)
 
 
-def test_somebodys_uplink_of_the_tunnels_name_is_an_uplink_and_stays(bench: Bench) -> None:
+def test_another_programs_uplink_of_the_tunnels_name_is_an_uplink_and_stays(bench: Bench) -> None:
     """Any link may bear the name; the tunnel's is known by its kind too."""
     assert INTERFACE not in {uplink.name for uplink in bench.call("facts").uplinks}, "control"
     bench.call("delete_link", INTERFACE)
@@ -394,7 +394,7 @@ def test_no_flow_outlives_the_flush(bench: Bench, family: int) -> None:
     bench.own.inside(conntrack.flush)
 
 
-def test_whose_a_udp_port_is_can_be_told(bench: Bench) -> None:
+def test_the_owner_of_a_udp_port_can_be_found(bench: Bench) -> None:
     """The sockets of a port, and of a process; another namespace's are not among them."""
     with bench.own.socket(socket.AF_INET6, socket.SOCK_DGRAM) as bound:
         bound.bind(("::", 51820))
@@ -424,25 +424,25 @@ CHANGES: dict[str, Callable[[Bench], object]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_by_others_is_told_at_once(bench: Bench, name: str) -> None:
+def test_a_change_by_others_is_reported_at_once(bench: Bench, name: str) -> None:
     """Within 50 ms, and what is lost in a flood of changes counts as one."""
 
     async def listen() -> tuple[int, int]:
-        told = 0
+        reported = 0
 
         def tell() -> None:
-            nonlocal told
-            told += 1
+            nonlocal reported
+            reported += 1
 
         watching = asyncio.ensure_future(watch(tell))
         before = -1
-        while before != told:  # until nothing has changed for a while
-            before = told
+        while before != reported:  # until nothing has changed for a while
+            before = reported
             await asyncio.sleep(0.1)
         CHANGES[name](bench)
         await asyncio.sleep(0.05)
         watching.cancel()
-        return before, told
+        return before, reported
 
     before, after = bench.own.inside(lambda: asyncio.run(listen()))
     assert before >= 1, "control: told once in the beginning"
@@ -481,22 +481,22 @@ def test_a_flood_of_changes_is_passed_on_once_a_second(bench: Bench) -> None:
     changes = [f"route {what} 10.77.0.0/24 dev eth0" for what in ("add", "del")] * 5000
 
     async def listen() -> tuple[int, int]:
-        told = 0
+        reported = 0
 
         def tell() -> None:
-            nonlocal told
-            told += 1
+            nonlocal reported
+            reported += 1
 
         watching = asyncio.ensure_future(watch(tell))
         await asyncio.sleep(0.1)
         end = time.monotonic() + 3
         while time.monotonic() < end:
             await asyncio.to_thread(bench.own.ip, *changes)
-        flooded = told
+        flooded = reported
         bench.own.ip("link set eth1 down")
         await asyncio.sleep(0.05)
         watching.cancel()
-        return flooded, told
+        return flooded, reported
 
     flooded, after = bench.own.inside(lambda: asyncio.run(listen()))
     assert 2 < flooded < BURST + 10

@@ -42,7 +42,7 @@ F_SETPIPE_SZ = 1031
 
 
 def keeps_waiting(*argv: str) -> bool:
-    """Say whether a command still runs after half a second; it is ended then."""
+    """Return whether a command still runs after half a second; it is ended then."""
     waiting = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         waiting.wait(0.5)
@@ -82,7 +82,7 @@ def names_problem(gateway: Gateway) -> str:
 
 
 @pytest.mark.promise("P10")
-def test_a_lease_on_the_resolver_file_keeps_nobody_waiting(lab: Lab) -> None:
+def test_a_lease_on_the_resolver_file_does_not_block(lab: Lab) -> None:
     """A workload without capabilities holds it while the gateway is away, and gives it up later.
 
     While the gateway has the file open, nobody gets a lease. Control: others do wait for the file.
@@ -176,9 +176,7 @@ def piped(lab: Lab) -> Iterator[tuple[Gateway, Pipe]]:
     pipe.close()
 
 
-def test_a_log_that_nobody_reads_keeps_nobody_waiting(
-    lab: Lab, piped: tuple[Gateway, Pipe]
-) -> None:
+def test_a_log_that_is_not_read_does_not_block(lab: Lab, piped: tuple[Gateway, Pipe]) -> None:
     """From the first line to the last. Control: another writer waits for the same pipe.
 
     What was logged meanwhile is there as soon as somebody reads, in order.
@@ -188,9 +186,9 @@ def test_a_log_that_nobody_reads_keeps_nobody_waiting(
     inside = gateway.workload().command(["sh", "-c", "echo waits >/run/log"])
     assert keeps_waiting(*inside), "control"
     does_its_work(lab, gateway)
-    told = pipe.events("reverted external changes")
-    assert told[0]["event"] == "locked"
-    states = [str(event["new"]) for event in told if event["event"] == "state changed"]
+    reported = pipe.events("reverted external changes")
+    assert reported[0]["event"] == "locked"
+    states = [str(event["new"]) for event in reported if event["event"] == "state changed"]
     assert [name for name, _ in groupby(states)][:4] == ["connecting", "connected"] * 2
     pipe.fill()
     stops(gateway)
@@ -215,15 +213,15 @@ def test_what_was_lost_of_the_log_is_counted_and_the_last_line_is_not(
     assert memory < 120_000, "kB"
     asked_at = time.monotonic()
     gateway.signal(signal.SIGTERM)
-    told = pipe.events("stopped; closed")
+    reported = pipe.events("stopped; closed")
     assert gateway.wait() == 0
     assert time.monotonic() - asked_at < STOPPED_IN
-    lost = [event for event in told if str(event["event"]).startswith("log lines lost")]
+    lost = [event for event in reported if str(event["event"]).startswith("log lines lost")]
     assert sum(int(str(event["lines"])) for event in lost) > 0
-    assert told[-1]["event"] == "stopped; closed"
+    assert reported[-1]["event"] == "stopped; closed"
 
 
-def test_a_wireguard_process_that_is_halted_keeps_nobody_waiting(lab: Lab) -> None:
+def test_a_wireguard_process_that_is_halted_does_not_block(lab: Lab) -> None:
     """It answers nothing and does not end by itself; it is replaced. The kernel's has no process.
 
     Control: who asks it gets no answer.
@@ -252,7 +250,7 @@ def test_a_wireguard_process_that_is_halted_keeps_nobody_waiting(lab: Lab) -> No
     stops(gateway)
 
 
-def test_a_lock_of_iptables_that_is_not_given_back_keeps_nobody_waiting(lab: Lab) -> None:
+def test_a_lock_of_iptables_that_is_not_given_back_does_not_block(lab: Lab) -> None:
     """Some mount the host's lock file. Control: another program waits for it in vain."""
     gateway = lab.gateway()
     run = ["flock", "/run/xtables.lock", "sleep", "infinity"]

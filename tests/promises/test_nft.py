@@ -30,8 +30,8 @@ def namespace() -> Iterator[Namespace]:
 
 def by_another_nft(argv: tuple[str, ...], *, stdin: str | None, timeout: float) -> str:
     """Run nft, and show the instructions that it would send in another way."""
-    told = process.run(argv, stdin=stdin, timeout=timeout)
-    return told.replace("cmp eq", "cmp ==") if "-c" in argv else told
+    reported = process.run(argv, stdin=stdin, timeout=timeout)
+    return reported.replace("cmp eq", "cmp ==") if "-c" in argv else reported
 
 
 @pytest.mark.parametrize("nft", [Nft(), Nft(by_another_nft)], ids=["this nft", "another nft"])
@@ -63,7 +63,7 @@ def test_what_is_held_verifies_even_where_nft_shows_it_in_two_ways(
         "add table inet portcullis { flags dormant; }",
     ],
 )
-def test_whatever_was_made_of_the_table_it_is_put_right(namespace: Namespace, change: str) -> None:
+def test_any_change_of_the_table_is_reverted(namespace: Namespace, change: str) -> None:
     """A chain that was made anew stands in another place, which means nothing."""
     firewall = NftablesFirewall()
     namespace.inside(lambda: firewall.apply(closed()))

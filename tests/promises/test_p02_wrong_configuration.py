@@ -74,16 +74,16 @@ def test_each_malformed_variable_is_named_and_the_namespace_closed(
 ) -> None:
     """Exit code 2; variable, value and remedy in the log. The unit tests see to completeness."""
     gateway = site.refused(**{name: value})
-    told = gateway.events(event="wrong configuration", variable=name)
-    assert [event for event in told if expected in event["problem"]], gateway.logs()
+    reported = gateway.events(event="invalid configuration", variable=name)
+    assert [event for event in reported if expected in event["problem"]], gateway.logs()
 
 
-def test_all_malformed_variables_are_told_at_once(site: Site) -> None:
+def test_all_malformed_variables_are_reported_at_once(site: Site) -> None:
     """And workloads are refused at once afterwards, though no process is there any more."""
     wrong = {name: value for name, value, _ in FAULTS}
     gateway = site.refused(**wrong)
-    told = {event["variable"] for event in gateway.events(event="wrong configuration")}
-    assert told >= set(wrong)
+    reported = {event["variable"] for event in gateway.events(event="invalid configuration")}
+    assert reported >= set(wrong)
     since = time.monotonic()
     assert not_refused_at_once(ordinary(site.lab.workload, "after-the-end")) == {}
     assert site.lab.leaks(since, endpoints=[]) == []
@@ -101,9 +101,9 @@ def test_without_any_variable_it_says_what_is_required(site: Site) -> None:
 def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(site: Site) -> None:
     """Else a hole that was meant would be missing, and nobody told."""
     gateway = site.refused(WIREGUARD_ENDPIONT_IP="192.0.2.10", PUID="1000")
-    (told,) = gateway.events(variable="WIREGUARD_ENDPIONT_IP")
-    assert "WIREGUARD_ENDPOINT_IP" in told["problem"]
-    assert gateway.events(where="PUID"), "what else was found out is told, too"
+    (reported,) = gateway.events(variable="WIREGUARD_ENDPIONT_IP")
+    assert "WIREGUARD_ENDPOINT_IP" in reported["problem"]
+    assert gateway.events(event="configuration notice", variable="PUID"), "notices are logged too"
 
 
 @pytest.mark.parametrize("name", ["WIREGUARD_PRIVATE_KEY", "WIREGUARD_PRESHARED_KEY"])
@@ -124,9 +124,9 @@ def test_a_malformed_file_is_named_with_its_line(lab: Lab) -> None:
     gateway = site.refused(
         **dict.fromkeys(name for name in site.gateway.env() if "WIREGUARD_" in name)
     )
-    (told,) = gateway.events(event="wrong configuration")
-    assert told["variable"].startswith("/run/secrets/wg0.conf line ")
-    assert "everywhere" in told["problem"]
+    (reported,) = gateway.events(event="invalid configuration")
+    assert reported["variable"].startswith("/run/secrets/wg0.conf line ")
+    assert "everywhere" in reported["problem"]
     assert lab.client.private not in gateway.logs()
 
 
@@ -169,7 +169,7 @@ def test_kernelspace_on_a_kernel_without_it_is_refused_with_the_remedy(lab: Lab)
     assert "WIREGUARD_IMPLEMENTATION" in log
 
 
-def test_where_no_tunnel_works_both_reasons_are_told(lab: Lab) -> None:
+def test_where_no_tunnel_works_both_reasons_are_reported(lab: Lab) -> None:
     """`auto` has tried both."""
     gateway = lab.gateway(without_tun=True)
     if kernel_has_wireguard(lab.internet_namespace):

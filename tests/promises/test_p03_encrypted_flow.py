@@ -98,7 +98,7 @@ def test_nothing_that_lacks_a_part_of_the_flow_reaches_the_endpoint(lab: Lab, fa
 
 
 @FAMILIES
-def test_a_raw_socket_that_knows_all_that_is_shown_of_the_flow_reaches_nobody(
+def test_a_raw_socket_that_knows_all_that_is_shown_of_the_flow_reaches_no_host(
     lab: Lab, family: int
 ) -> None:
     """Addresses, ports, the customary mark, and the bit that the routing rules ask for.

@@ -77,8 +77,8 @@ def test_after_the_handshake_the_internet_sees_the_vpns_addresses(lab: Lab) -> N
     since = time.monotonic()
     for host in INTERNET:
         assert not_by_the_exit(lab, ordinary(lab.workload, "inside", tuple(host))) == {}
-        for address, told in zip(host, lab.server.exit, strict=True):
-            assert lab.workload.probe("http", host=address).seen == told
+        for address, reported in zip(host, lab.server.exit, strict=True):
+            assert lab.workload.probe("http", host=address).seen == reported
     answer = gateway.workload().probe("resolve", name="a.example")
     assert INTERNET[0].ipv4 in answer.fields["addresses"]
     assert lab.server.queries(name="a.example")

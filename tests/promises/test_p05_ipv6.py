@@ -65,7 +65,7 @@ MESSAGES = [
 
 
 def is_ipv6(frame: Frame) -> bool:
-    """Say whether the frame is IPv6, of whatever kind."""
+    """Return whether the frame is IPv6, of whatever kind."""
     return frame.ethertype == ETH_IPV6
 
 

@@ -103,7 +103,7 @@ def test_flows_older_than_the_gateway_die_with_the_lock(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
-def test_an_idle_connection_goes_on_where_a_list_allows_a_new_one_and_nowhere_else(
+def test_an_idle_connection_continues_where_a_list_allows_a_new_one_and_nowhere_else(
     lab: Lab, family: int
 ) -> None:
     """What is in nobody's list is refused, and nothing of it is seen outside.
@@ -172,7 +172,7 @@ ENDS = (wg0_deleted, wg0_deleted_while_the_gateway_hangs, stopped, killed, serve
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_flows_in_the_tunnel_do_not_go_on_outside(
+def test_flows_in_the_tunnel_do_not_continue_outside(
     lab: Lab, end: Callable[[Lab, Gateway], None]
 ) -> None:
     """However the tunnel ends."""

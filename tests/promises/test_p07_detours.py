@@ -82,7 +82,7 @@ def wrappings() -> Iterator[tuple[str, int]]:
 
 
 def carried(lab: Lab, family: int) -> bool:
-    """Say whether a packet leaves that is to pass the LAN's host on its way to the internet."""
+    """Return whether a packet leaves that is to pass the LAN's host on its way to the internet."""
     marker = unique("detour")
     lab.workload.probe(
         "source_route", host=of(family, tuple(INTERNET[0])), via=of(family, tuple(LAN_HOST)),
@@ -97,7 +97,7 @@ def carried(lab: Lab, family: int) -> bool:
 
 
 def wrapped(lab: Lab, name: str, family: int) -> bool:
-    """Say whether a packet of this protocol to the LAN's host leaves."""
+    """Return whether a packet of this protocol to the LAN's host leaves."""
     marker = unique(name)
     lab.workload.probe(
         "raw", host=of(family, tuple(LAN_HOST)), protocol=WRAPPING[name], marker=marker

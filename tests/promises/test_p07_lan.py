@@ -167,7 +167,7 @@ def test_a_list_of_one_family_leaves_the_other_closed(
 
 
 @FAMILIES
-def test_answers_to_a_client_in_the_tunnel_who_bears_a_lan_address_do_not_go_to_the_lan(
+def test_answers_to_a_client_in_the_tunnel_with_a_lan_address_do_not_go_to_the_lan(
     home: Home, family: int
 ) -> None:
     """A server, or whoever forges by way of it, cannot point the gateway at the LAN.

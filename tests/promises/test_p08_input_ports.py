@@ -104,7 +104,7 @@ def site() -> Iterator[Site]:
 
 
 def answers(frame: Frame) -> bool:
-    """Say whether the frame may be an answer from a listed port."""
+    """Return whether the frame may be an answer from a listed port."""
     return any(reply_from(port, n)(frame) for port in range(BOUND, FREE + 1) for n in (TCP, UDP))
 
 
@@ -383,7 +383,7 @@ def test_every_client_is_answered_whatever_the_tunnel_carries_and_however_strict
 
 @FAMILIES
 @pytest.mark.parametrize("who", CLIENTS)
-def test_a_client_in_the_tunnel_gets_no_answer_whatever_address_he_bears(
+def test_a_client_in_the_tunnel_gets_no_answer_with_any_source_address(
     site: Site, family: int, who: str
 ) -> None:
     """An input port is no port of the tunnel, at the tunnel's address or at an uplink's.

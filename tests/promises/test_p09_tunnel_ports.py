@@ -120,7 +120,7 @@ def test_from_inside_the_tunnel_only_listed_ports_answer_by_their_transport(
 
 
 @FAMILIES
-def test_a_port_of_the_tunnel_is_no_port_of_the_uplink(site: Site, family: int) -> None:
+def test_a_port_of_the_tunnel_is_not_a_port_of_the_uplink(site: Site, family: int) -> None:
     """Neither at the uplink's address nor at the tunnel's; an input port is, in the same breath."""
     lab, own = site.lab, of(family, (OWN4, OWN6))
     since = time.monotonic()

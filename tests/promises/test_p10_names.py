@@ -128,7 +128,7 @@ def test_dockers_resolver_is_refused_in_every_state(site: Site) -> None:
     assert asked(site, "stopped.test") == []
 
 
-def test_names_resolve_by_the_tunnels_resolver_and_nobody_else_is_asked(site: Site) -> None:
+def test_names_resolve_by_the_tunnels_resolver_and_no_other_is_asked(site: Site) -> None:
     """Applications use resolv.conf; what it held before, search domains included, is gone."""
     lab, gateway = site.lab, site.gateway
     workload = gateway.workload()
@@ -171,7 +171,7 @@ def test_names_fail_at_once_while_there_is_no_tunnel(site: Site) -> None:
 
 
 def name_in(frame: Frame, name: str) -> bool:
-    """Say whether the frame asks for `name` in clear text."""
+    """Return whether the frame asks for `name` in clear text."""
     encoded = b"".join(bytes([len(part)]) + part for part in name.encode().split(b"."))
     return frame.ethertype in {ETH_IPV4, ETH_IPV6} and encoded in frame.raw
 
@@ -216,9 +216,7 @@ def test_no_resolver_is_asked_by_the_uplink(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_the_configured_resolver_on_the_lan_is_asked_and_none_beside_it(
-    lab: Lab, family: int
-) -> None:
+def test_the_configured_resolver_on_the_lan_is_asked_and_no_other(lab: Lab, family: int) -> None:
     """From the uplink's address only, and while connected only."""
     own = tuple(lab.uplink.gateway)[family == 6]
     tunnel = ("10.64.0.2", "fd64::2")[family == 6]

@@ -108,7 +108,7 @@ def sent_to_tunnel_address(lab: Lab, family: int, kind: str, port: int) -> bool:
 
 
 def bears_tunnel_address(frame: Frame) -> bool:
-    """Say whether the frame is from the tunnel's address, or about it."""
+    """Return whether the frame is from the tunnel's address, or about it."""
     return frame.source in CLIENT or frame.target in CLIENT
 
 
@@ -117,8 +117,8 @@ def call_out(lab: Lab) -> set[str]:
     since = time.monotonic()
     for address in CLIENT:
         lab.internet.probe("udp", host=address, port=7, timeout=0.2)
-    told = [frame for frame in lab.capture.frames(since) if bears_tunnel_address(frame)]
-    return {"arp" if frame.ethertype == ETH_ARP else "ndp" for frame in told}
+    reported = [frame for frame in lab.capture.frames(since) if bears_tunnel_address(frame)]
+    return {"arp" if frame.ethertype == ETH_ARP else "ndp" for frame in reported}
 
 
 def test_a_neighbour_gets_no_answer_at_the_tunnels_address(lab_of_two: Lab) -> None:
@@ -195,7 +195,7 @@ def drawn(lab: Lab) -> int:
     return len(encrypted(lab, since))
 
 
-def test_our_own_arp_requests_never_bear_the_tunnels_address(site: Site) -> None:
+def test_our_own_arp_requests_never_have_the_tunnels_address(site: Site) -> None:
     """Even where the firewall lets a packet with that source out, ARP asks in the uplink's name.
 
     The device's settings do it: with the gateway held still and the rules away they are all there
@@ -230,10 +230,10 @@ def test_a_tunnel_with_the_uplinks_address_is_not_built(lab: Lab) -> None:
     """
     lab.gateway_namespace.ip(f"addr add {CLIENT.ipv4}/32 dev eth0")
     gateway = lab.gateway().start()
-    told = gateway.wait_for_state("connecting")
+    reported = gateway.wait_for_state("connecting")
     eventually(
         lambda: f"{CLIENT.ipv4} on eth0" in str(gateway.status().body["detail"]),
-        timeout=5, what=f"the reason: {told}",
+        timeout=5, what=f"the reason: {reported}",
     )  # fmt: skip
     assert gateway.status().code == 503
     assert lab.workload.probe("udp", host=INTERNET[0].ipv4).failed_fast
@@ -280,7 +280,7 @@ def test_nothing_is_forwarded_though_the_kernel_is_set_to(lab_of_two: Lab, famil
 
 
 def between_uplinks(lab: Lab, family: int) -> bool:
-    """Say whether a frame from the first uplink comes out by the second, or by the first again."""
+    """Return whether a frame from the first uplink leaves through the second, or the first."""
     markers = []
     for host in (of(family, lab.uplinks[1].router), of(family, OUTSIDER)):
         markers.append(unique("forward"))
@@ -290,7 +290,7 @@ def between_uplinks(lab: Lab, family: int) -> bool:
 
 
 def into_tunnel(lab: Lab, family: int) -> bool:
-    """Say whether a neighbour's frame goes into the tunnel: known by its size, outside."""
+    """Return whether a neighbour's frame goes into the tunnel: known by its size, outside."""
     since = time.monotonic()
     send_to_gateway(lab, family, of(family, INTERNET[0]), "x" * LARGE)
     time.sleep(0.1)
@@ -298,7 +298,7 @@ def into_tunnel(lab: Lab, family: int) -> bool:
 
 
 def out_of_tunnel(lab: Lab, family: int) -> bool:
-    """Say whether a packet from the tunnel comes out by an uplink."""
+    """Return whether a packet from the tunnel comes out by an uplink."""
     markers = []
     for host in (of(family, LAN_HOST), of(family, NEIGHBOUR), of(family, lab.uplinks[1].router)):
         markers.append(unique("outward"))

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.promise("P14")]
 
 ROUTER4 = "172.30.0.1"
 ROUTER_MAC, OWN_MAC = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
-BROADCAST, NOBODY = b"\xff" * 6, bytes(6)
+BROADCAST, UNASSIGNED = b"\xff" * 6, bytes(6)
 REQUEST, REPLY = 1, 2
 HIDDEN = b"hidden"
 
@@ -33,8 +33,8 @@ def arp(operation: int, destination: bytes, about: bytes) -> bytes:
 FORMS = {
     "a request with data": arp(REQUEST, BROADCAST, HIDDEN),
     "a request to the router with data": arp(REQUEST, ROUTER_MAC, HIDDEN),
-    "a request": arp(REQUEST, BROADCAST, NOBODY),
-    "a request to the router": arp(REQUEST, ROUTER_MAC, NOBODY),
+    "a request": arp(REQUEST, BROADCAST, UNASSIGNED),
+    "a request to the router": arp(REQUEST, ROUTER_MAC, UNASSIGNED),
     "a reply": arp(REPLY, ROUTER_MAC, ROUTER_MAC),
 }
 THE_KERNELS = {name for name in FORMS if "data" not in name}
@@ -81,10 +81,10 @@ def test_the_kernel_finds_its_neighbours_and_is_found(lab: Lab) -> None:
         asked = lab.capture.wait_for(
             lambda frame, to=to: is_arp(frame, REQUEST) and frame.raw[:6] == to, since=since
         )
-        assert asked.raw[32:38] == NOBODY
+        assert asked.raw[32:38] == UNASSIGNED
         assert asked.destination == ROUTER4
-        told = lab.operator.run("ip", "neigh", "show", ROUTER4, "dev", "eth0")
-        assert ROUTER_MAC.hex(":") in told
+        reported = lab.operator.run("ip", "neigh", "show", ROUTER4, "dev", "eth0")
+        assert ROUTER_MAC.hex(":") in reported
     since = time.monotonic()
     lab.internet_namespace.ip("neigh flush dev up0")
     lab.internet.probe("udp", host=OWN4, port=9, timeout=0.1)
@@ -99,7 +99,7 @@ def as_probed() -> str:
 
 
 def is_arp(frame: Frame, operation: int) -> bool:
-    """Say whether the frame is ARP of this operation from the gateway."""
+    """Return whether the frame is ARP of this operation from the gateway."""
     return (
         frame.ethertype == ETH_ARP
         and frame.source == OWN4

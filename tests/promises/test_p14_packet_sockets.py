@@ -201,7 +201,7 @@ def test_no_frame_leaves_in_any_state(lab: Lab) -> None:
     assert salvo(lab) == set()
 
 
-def test_holes_and_tunnel_work_beside_it(lab: Lab) -> None:
+def test_holes_and_tunnel_work_next_to_it(lab: Lab) -> None:
     """The guard holds nothing up that passed the firewall: LAN, input port, tunnel."""
     gateway = lab.gateway()
     gateway.start(gateway.env(**VARIABLES)).wait_healthy()
@@ -216,7 +216,7 @@ def test_holes_and_tunnel_work_beside_it(lab: Lab) -> None:
 
 
 def is_flood(frame: Frame) -> bool:
-    """Say whether the flood sent this frame."""
+    """Return whether the flood sent this frame."""
     return b"flood-marker" in frame.raw
 
 

@@ -142,7 +142,7 @@ def test_a_link_whose_queue_a_workload_has_is_kept_down_until_it_is_free(lab: La
     gateway.wait_healthy(20)
     assert routes_of_eth0(lab) == routes
     assert salvo(lab) == set()
-    assert len(gateway.events(event="links are kept down")) == 1, "reported once"
+    assert len(gateway.events(event="links kept down")) == 1, "reported once"
     gateway.kill()
     holds = holder(lab)
     eventually(lambda: "bound" in holds.output(), timeout=5, what="a workload that is faster")
@@ -175,7 +175,7 @@ def routes_of_eth0(lab: Lab) -> set[str]:
 
 
 def is_quiet(lab: Lab) -> bool:
-    """Say whether nothing of the flood was seen for half a second."""
+    """Return whether nothing of the flood was seen for half a second."""
     return not lab.capture.containing(FLOOD, time.monotonic() - 0.5 * PATIENCE)
 
 

@@ -24,15 +24,15 @@ def test_a_new_address_on_the_uplink_costs_nothing(lab: Lab, family: int) -> Non
     stream = lab.workload.stream(HOST4, interval=0.02, timeout=0.5)
     eventually(lambda: len(stream.exchanges()) > 5, timeout=5, what="exchanges")
     more, first = MORE[family]
-    told = []
+    reported = []
     for number in range(10):
         lab.gateway_namespace.ip(f"addr add {more.format(20 + number)} dev eth0")
-        told += watched(gateway, 0.5)
+        reported += watched(gateway, 0.5)
     address = more.format(29).split()[0].partition("/")[0]
     eventually(
         lambda: address in rules(lab), timeout=5, what="control: the gateway has heard of it"
     )
-    assert {health.code for health in told} == {200}
+    assert {health.code for health in reported} == {200}
     assert gateway.status().body["reconnects"] == {}
     assert set(stream.stop()["kinds"]) == {"answered"}
     # Control: the address that is used goes.
@@ -42,11 +42,11 @@ def test_a_new_address_on_the_uplink_costs_nothing(lab: Lab, family: int) -> Non
 
 def watched(gateway: Gateway, seconds: float) -> list:
     """Return what health said in these seconds."""
-    told, until = [], time.monotonic() + seconds
+    reported, until = [], time.monotonic() + seconds
     while time.monotonic() < until:
-        told.append(gateway.status())
+        reported.append(gateway.status())
         time.sleep(0.02)
-    return told
+    return reported
 
 
 def rules(lab: Lab) -> str:

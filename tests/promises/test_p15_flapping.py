@@ -77,10 +77,10 @@ def flap(lab: Lab, seconds: float) -> None:
     lab.internet_namespace.ip(f"link del {FAR}")
 
 
-def watched(gateway: Gateway, told: list[Health], until: threading.Event) -> None:
+def watched(gateway: Gateway, reported: list[Health], until: threading.Event) -> None:
     """Note what health says, again and again."""
     while not until.is_set():
-        told.append(gateway.status())
+        reported.append(gateway.status())
         time.sleep(0.05)
 
 
@@ -92,9 +92,9 @@ def test_an_uplink_that_flaps_costs_no_reconnect_and_leaks_nothing(lab: Lab) -> 
         stream = lab.workload.stream(HOST4, interval=0.05, timeout=1)
         eventually(lambda: len(stream.exchanges()) > 5, timeout=5, what="exchanges")
         watch.seen()
-        told: list[Health] = []
+        reported: list[Health] = []
         until = threading.Event()
-        watcher = threading.Thread(target=watched, args=(gateway, told, until))
+        watcher = threading.Thread(target=watched, args=(gateway, reported, until))
         watcher.start()
         try:
             for number in range(FLAPS):
@@ -103,7 +103,7 @@ def test_an_uplink_that_flaps_costs_no_reconnect_and_leaks_nothing(lab: Lab) -> 
         finally:
             until.set()
             watcher.join()
-        red = {(h.code, h.state, str(h.body.get("reason"))) for h in told if h.code != 200}
+        red = {(h.code, h.state, str(h.body.get("reason"))) for h in reported if h.code != 200}
         assert red == set()
         body = gateway.status().body
         assert (body["reconnects"], body["drift"]) == ({}, 0)
@@ -143,7 +143,7 @@ def test_a_link_that_flaps_while_the_gateway_connects_does_not_keep_it_from_it(l
     assert gateway.wait_healthy().body["reconnects"] == {}
 
 
-def test_the_uplink_itself_flapping_is_a_loss_and_heals(lab: Lab) -> None:
+def test_the_uplink_itself_flapping_is_a_loss_that_recovers(lab: Lab) -> None:
     """It has no route while it is down, and comes back with one."""
     gateway = lab.gateway()
     gateway.start(gateway.env(**VARIABLES)).wait_healthy()

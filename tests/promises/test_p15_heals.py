@@ -95,10 +95,10 @@ def test_a_lost_interface_is_rebuilt_at_once_and_nothing_leaves_meanwhile(
     flood = flooded(lab, *HONEST)
     gateway = lab.gateway().start()
     gateway.wait_healthy()
-    process, told = gateway.pid, len(gateway.events(event="state changed"))
+    process, reported = gateway.pid, len(gateway.events(event="state changed"))
     since = time.monotonic()
     broken(lab)
-    loss = wait_for_loss(gateway, told)
+    loss = wait_for_loss(gateway, reported)
     assert (loss["new"], loss["reason"]) == ("connecting", "interface_lost")
     wait_for_traffic(lab, SOON)
     assert time.monotonic() - since < promised(SOON)
@@ -114,7 +114,7 @@ def test_a_lost_interface_is_rebuilt_at_once_and_nothing_leaves_meanwhile(
     flood.stop()
 
 
-def test_addresses_that_somebody_took_away_come_back(lab: Lab) -> None:
+def test_addresses_that_another_program_removed_come_back(lab: Lab) -> None:
     """The tunnel's own; without them nothing passes, and nothing goes another way."""
     gateway = lab.gateway().start()
     gateway.wait_healthy()
@@ -195,7 +195,7 @@ def test_a_new_address_on_the_uplink_is_followed(lab: Lab) -> None:
     assert lab.leaks(since, allowed=[new_neighbour]) == []
 
 
-def test_a_second_uplink_is_closed_from_its_first_frame_and_its_going_harms_nobody(
+def test_a_second_uplink_is_closed_from_its_first_frame_and_its_removal_harms_nothing(
     lab: Lab,
 ) -> None:
     """A flood waits for it; the tunnel goes on. Then the link goes, and the tunnel goes on.
@@ -230,7 +230,7 @@ SECOND = "172.31.0.1"
 """The router's address on the second uplink."""
 
 
-def test_a_server_that_starts_anew_is_found_again(lab: Lab) -> None:
+def test_a_server_that_restarts_is_found_again(lab: Lab) -> None:
     """It has forgotten the session, as after a reboot; traffic shows that, and heals it."""
     gateway = lab.gateway().start()
     gateway.wait_healthy()
@@ -246,7 +246,7 @@ def test_a_server_that_starts_anew_is_found_again(lab: Lab) -> None:
     assert lab.leaks(since) == []
 
 
-def test_a_gateway_that_hung_goes_on_where_it_was(lab: Lab) -> None:
+def test_a_gateway_that_hung_continues_where_it_was(lab: Lab) -> None:
     """Halted and continued, as by a machine that was suspended."""
     gateway = lab.gateway().start()
     gateway.wait_healthy()

@@ -42,7 +42,7 @@ def forms(lab: Lab) -> list[bytes]:
 
 
 def leaks_key(lab: Lab, data: bytes | str) -> bool:
-    """Say whether `data` holds a key in any form."""
+    """Return whether `data` holds a key in any form."""
     data = data.encode() if isinstance(data, str) else data
     return any(form in data for form in forms(lab))
 
@@ -85,7 +85,7 @@ def processes(lab: Lab, *, without: int) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_gateway_at_work_tells_no_key(
+def test_a_gateway_at_work_logs_no_key(
     lab: Lab, source: Callable[[Gateway], dict[str, str]]
 ) -> None:
     """Not in its log at the level debug, to its children, by HTTP, by its commands, in a file.
@@ -99,10 +99,12 @@ def test_a_gateway_at_work_tells_no_key(
     own = Path(f"/proc/{gateway.pid}/environ").read_bytes()
     assert leaks_key(lab, own) is (DISCLOSED in environment), "control, or the point of a file"
     assert not leaks_key(lab, Path(f"/proc/{gateway.pid}/cmdline").read_bytes())
-    told = dict(processes(lab, without=gateway.pid))
+    reported = dict(processes(lab, without=gateway.pid))
     if gateway.status().body["tunnel"] == "userspace":
-        assert any(b"wireguard-go" in text for text in told.values()), "control: a child is seen"
-    assert [where for where, text in told.items() if leaks_key(lab, text)] == []
+        assert any(b"wireguard-go" in text for text in reported.values()), (
+            "control: a child is seen"
+        )
+    assert [where for where, text in reported.items() if leaks_key(lab, text)] == []
     hook = gateway.container.root / "run/hook"
     eventually(
         lambda: hook.exists() and hook.read_text().endswith("done\n"), timeout=5, what="the hook"

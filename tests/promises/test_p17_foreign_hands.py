@@ -159,7 +159,7 @@ TOLD_BY_THE_KERNEL = {
 
 
 @pytest.mark.parametrize("name", HANDS)
-def test_what_others_take_away_is_put_back_counted_and_told(site: Site, name: str) -> None:
+def test_what_others_remove_is_reverted_counted_and_reported(site: Site, name: str) -> None:
     """And what got out meanwhile is what no other barrier concerns.
 
     Limitations: hands that act once. Somebody who goes on is put back each time, as root he wins.
@@ -181,11 +181,11 @@ def changed_and_reverted(site: Site, name: str) -> frozenset[str]:
     hand, expected = HANDS[name]
     gateway.wait_healthy()
     wanted, counted = comparable(lab), drift(gateway)
-    told = len(gateway.events(event=REVERTED))
+    reported = len(gateway.events(event=REVERTED))
     since = time.monotonic()
     hand(lab)
     seconds = until_noticed(gateway, counted, since)
-    assert gateway.events(event=REVERTED)[told:], "told in the log"
+    assert gateway.events(event=REVERTED)[reported:], "told in the log"
     eventually(lambda: comparable(lab) == wanted, timeout=3, what="everything as it was")
     until = time.monotonic()
     came_out = seen(lab, since, until)
@@ -255,14 +255,14 @@ def read(lab: Lab, name: str) -> str:
     return lab.operator.run("cat", f"/proc/sys/net/{name}").strip()
 
 
-def test_health_tells_of_foreign_hands_before_all_is_well_again(site: Site) -> None:
+def test_health_reports_changes_by_others_before_all_is_well_again(site: Site) -> None:
     """Red with the reason for a moment, and green only when another look found nothing."""
     lab, gateway = site.lab, site.gateway
     gateway.wait_healthy()
     open_routes(lab)
-    told = gateway.wait_unhealthy(NOTICED_WITHIN)
-    assert "rule" in told.body["detail"]
-    assert gateway.wait_healthy().body["drift"] == told.body["drift"]
+    reported = gateway.wait_unhealthy(NOTICED_WITHIN)
+    assert "rule" in reported.body["detail"]
+    assert gateway.wait_healthy().body["drift"] == reported.body["drift"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ LEEWAY = 2048
 
 
 def by_exit(lab: Lab) -> bool:
-    """Say whether an echo outside sees the server's exit."""
+    """Return whether an echo outside sees the server's exit."""
     return lab.workload.probe("tcp", host=HOST4, timeout=0.5).seen == lab.server.exit.ipv4
 
 
@@ -57,8 +57,8 @@ def test_another_default_route_is_followed_at_once_and_back(lab: Lab) -> None:
     eventually(lambda: by_exit(lab), timeout=SOON, what="traffic")
     assert "the way to the server changed" in gateway.wait_healthy().body["reconnects"]
     lab.detach_uplink(second)
-    told = gateway.wait_unhealthy(timeout=SOON)
-    assert told.state == "connecting"
+    reported = gateway.wait_unhealthy(timeout=SOON)
+    assert reported.state == "connecting"
     assert lab.workload.probe("udp", host=HOST4).failed_fast
     lead_by(lab, 0)
     eventually(lambda: by_exit(lab), timeout=SOON, what="traffic by the first uplink")

@@ -57,7 +57,7 @@ def test_it_is_the_same_file_after_a_start_in_place_and_stays_after_a_stop(lab: 
     assert gateway.resolv_conf() == first
 
 
-def test_a_file_that_cannot_be_written_is_told_and_leaks_nothing(lab: Lab) -> None:
+def test_a_file_that_cannot_be_written_is_reported_and_leaks_nothing(lab: Lab) -> None:
     """Read-only mounts exist; the tunnel works, names do not, and health says so."""
     gateway = lab.gateway()
     gateway.workload(capabilities=None).run("mount", "-o", "remount,ro,bind", "/etc/resolv.conf")
@@ -74,7 +74,7 @@ OUTSIDE = "198.51.100.53"
 
 
 def asked(lab: Lab, since: float, resolver: str = OUTSIDE) -> bool:
-    """Say whether a question was seen on its way to `resolver`."""
+    """Return whether a question was seen on its way to `resolver`."""
     return any(frame.destination == resolver for frame in lab.capture.frames(since))
 
 
@@ -85,7 +85,7 @@ def by_name(lab: Lab, resolv_conf: str) -> Gateway:
     return gateway
 
 
-def test_a_workload_does_not_choose_whom_a_gateway_asks_that_starts_again(lab: Lab) -> None:
+def test_a_workload_does_not_choose_the_resolver_a_gateway_asks_that_starts_again(lab: Lab) -> None:
     """It can write to the file, and the gateway believes its own copy, or else its own seal.
 
     The copy goes with a container that is made again; some engines keep the namespace then.
@@ -114,9 +114,11 @@ def test_a_workload_does_not_choose_whom_a_gateway_asks_that_starts_again(lab: L
         gateway.kill()
         (gateway.container.root / "var/lib/portcullis/resolvers").unlink()
         gateway.restart().wait_for_state("resolving")
-        told = eventually(lambda: gateway.status().body.get("detail"), timeout=5, what="the reason")
-        assert "/etc/resolv.conf was changed by another program" in told
-        assert "WIREGUARD_ENDPOINT_RESOLVER" in told
+        reported = eventually(
+            lambda: gateway.status().body.get("detail"), timeout=5, what="the reason"
+        )
+        assert "/etc/resolv.conf was changed by another program" in reported
+        assert "WIREGUARD_ENDPOINT_RESOLVER" in reported
         assert not asked(other, gateway.started_at)
 
 
@@ -130,7 +132,9 @@ def like_new(lab: Lab) -> None:
         lab.operator.run("ip", family, "route", "flush", "table", "51820", check=False)
 
 
-def test_a_workload_does_not_choose_whom_a_gateway_asks_in_a_new_namespace(lab: Lab) -> None:
+def test_a_workload_does_not_choose_the_resolver_a_gateway_asks_in_a_new_namespace(
+    lab: Lab,
+) -> None:
     """As after `docker restart`: the namespace is new, the file is the same, and shared.
 
     The gateway asks the resolver of its first start. Control: without the copy that it keeps, it

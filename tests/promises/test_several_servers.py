@@ -40,7 +40,7 @@ def endpoints(*servers: Server) -> str:
 
 
 def seen_through(lab: Lab, server: Server) -> bool:
-    """Say whether an echo outside sees the exit of `server`."""
+    """Return whether an echo outside sees the exit of `server`."""
     return lab.workload.probe("tcp", host=HOST4).seen == server.exit.ipv4
 
 

@@ -114,7 +114,7 @@ def test_a_gateway_without_descriptors_stays_and_ends_closed(lab: Lab) -> None:
     assert leaving(lab) == []
 
 
-def test_a_stop_that_cannot_write_the_rules_says_so_and_the_next_start_heals(
+def test_a_stop_that_cannot_write_the_rules_says_so_and_the_next_start_recovers(
     lab: Lab, processes: ProcessLimit
 ) -> None:
     """The links are down with what they had in their alias; the next gateway restores it."""
@@ -126,7 +126,7 @@ def test_a_stop_that_cannot_write_the_rules_says_so_and_the_next_start_heals(
     wait_until_red(gateway)
     assert gateway.stop(20) == 1
     if not gateway.events(event="stopped; closed"):
-        [said] = gateway.events(event="the gateway ends; not closed by rules")
+        [said] = gateway.events(event="exiting; not closed by rules")
         assert "every link is down" in said["problem"]
     assert links_up(lab) <= {"lo"}
     assert leaving(lab) == []

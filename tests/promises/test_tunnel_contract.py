@@ -50,7 +50,7 @@ def test_what_was_never_made_is_gone(subject: Subject) -> None:
     subject.call("down")
 
 
-def test_status_tells_what_was_asked_for(subject: Subject) -> None:
+def test_status_prints_what_was_asked_for(subject: Subject) -> None:
     """Port, mark, peers and their endpoints, and what went over the wire."""
     wanted = replace(subject.tunnel, listen_port=40000, fwmark=0x1234)
     subject.call("up", wanted, MTU)
@@ -95,7 +95,7 @@ def test_configure_refuses_a_device_that_is_otherwise_than_wanted(
     assert wait_for_handshake(subject), "control: the same device is taken"
 
 
-def test_up_again_begins_anew(subject: Subject) -> None:
+def test_up_again_starts_from_scratch(subject: Subject) -> None:
     """A standing interface is no obstacle, and nothing of it stays."""
     subject.call("up", subject.tunnel, MTU)
     subject.call("up", replace(subject.other, listen_port=40000), MTU)
@@ -125,7 +125,7 @@ def test_an_interface_that_others_removed_is_gone(subject: Subject) -> None:
     assert wait_for_handshake(subject)
 
 
-def test_a_taken_port_is_told_by_its_number_and_leaves_nothing(subject: Subject) -> None:
+def test_a_taken_port_is_reported_by_its_number_and_leaves_nothing(subject: Subject) -> None:
     """EADDRINUSE, so that another port can be taken; then the same one works again."""
     with subject.take_port(subject.tunnel.listen_port):
         with pytest.raises(TunnelError) as caught:
@@ -167,7 +167,7 @@ def test_a_former_interface_of_the_name_goes_first(real: Real) -> None:
     assert wait_for_handshake(real)
 
 
-def test_somebodys_uplink_of_the_name_stays_and_is_named(real: Real) -> None:
+def test_another_programs_uplink_of_the_name_stays_and_is_named(real: Real) -> None:
     """A network's interface may be called so; it is not ours to remove."""
     real.own.ip("link add wg0 type veth peer name other")
     for method in (("up", real.tunnel, MTU), ("down",)):
@@ -212,12 +212,14 @@ def test_no_key_is_seen_in_a_process_a_log_or_an_error(real: Real) -> None:
     assert preshared is not None
     real.call("up", real.tunnel, MTU)
     wait_for_handshake(real)
-    told = [repr(real.tunnel)]
+    reported = [repr(real.tunnel)]
     for pid in [real.pid, *real.children()]:
-        told += [Path(f"/proc/{pid}/{name}").read_text("utf-8") for name in ("cmdline", "environ")]
+        reported += [
+            Path(f"/proc/{pid}/{name}").read_text("utf-8") for name in ("cmdline", "environ")
+        ]
     with real.take_port(40000), pytest.raises(TunnelError) as caught:
         real.call("up", replace(real.tunnel, listen_port=40000), MTU)
-    told += [repr(caught.value), str(caught.value), real.log.read_text("utf-8")]
+    reported += [repr(caught.value), str(caught.value), real.log.read_text("utf-8")]
     for key in (real.tunnel.private_key.reveal(), preshared.reveal()):
         for form in (key, base64.b64decode(key).hex()):
-            assert not any(form in text for text in told)
+            assert not any(form in text for text in reported)

@@ -31,7 +31,7 @@ def real() -> Iterator[Real]:
 
 
 def interface_is_there(real: Real) -> bool:
-    """Say whether the namespace has the tunnel's interface."""
+    """Return whether the namespace has the tunnel's interface."""
     return INTERFACE in real.own.run("ip", "link")
 
 
@@ -68,7 +68,7 @@ def test_a_stopped_process_does_not_hold_up_the_gateway(real: Real) -> None:
     assert len(real.children()) == 1
 
 
-def test_leftovers_of_a_former_gateway_are_no_obstacle(real: Real) -> None:
+def test_leftovers_of_a_former_gateway_do_not_matter(real: Real) -> None:
     """Its socket file, its interface, and a process of it that still runs."""
     left = ["nsenter", f"--target={real.pid}", "--net", "--mount", "--", "wireguard-go"]
     child = real.household.start([*left, "-f", INTERFACE], "leftover")

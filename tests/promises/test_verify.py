@@ -42,9 +42,9 @@ def shared() -> Iterator[tuple[Lab, Gateway]]:
 def trials(gateway: Gateway, *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
     """Run the command in the container; return its exit code and each trial by its name."""
     code, output = gateway.execute(*VERIFY, *options)
-    told = json.loads(output.splitlines()[-1])
-    assert told["ok"] is (code == 0)
-    return code, {trial["tried"]: trial for trial in told["trials"]}
+    reported = json.loads(output.splitlines()[-1])
+    assert reported["ok"] is (code == 0)
+    return code, {trial["tried"]: trial for trial in reported["trials"]}
 
 
 @pytest.mark.promise("P1")
@@ -94,7 +94,7 @@ def test_what_it_says_holds_none_of_the_secret_marks(shared: tuple[Lab, Gateway]
         assert str(int(secret, 16)) not in output
 
 
-def test_an_address_echo_tells_the_address_of_the_vpn(shared: tuple[Lab, Gateway]) -> None:
+def test_an_address_echo_returns_the_address_of_the_vpn(shared: tuple[Lab, Gateway]) -> None:
     """Only the host that the user names is asked."""
     lab, gateway = shared
     url = f"http://{INTERNET[0].ipv4}/"
@@ -183,7 +183,7 @@ def test_a_cut_tunnel_that_leaks_is_found_out(shared: tuple[Lab, Gateway]) -> No
 
 
 @pytest.mark.parametrize(
-    ("damage", "told_by"),
+    ("damage", "reported_by"),
     [
         *(
             (damage, "rules of {firewall}")
@@ -219,7 +219,7 @@ def test_a_cut_tunnel_that_leaks_is_found_out(shared: tuple[Lab, Gateway]) -> No
     ],
 )
 def test_what_is_otherwise_in_the_kernel_is_read_back(
-    shared: tuple[Lab, Gateway], damage: str | dict[str, str], told_by: str
+    shared: tuple[Lab, Gateway], damage: str | dict[str, str], reported_by: str
 ) -> None:
     """Nobody has put it back yet, and no word of the gateway is needed to see it.
 
@@ -227,21 +227,21 @@ def test_what_is_otherwise_in_the_kernel_is_read_back(
     """
     lab, gateway = shared
     assert wrong(lab, gateway) == [], "control"
-    told = gateway.status().body
-    typed = damage if isinstance(damage, str) else damage[told["firewall"]]
+    reported = gateway.status().body
+    typed = damage if isinstance(damage, str) else damage[reported["firewall"]]
     with stopped(lab, gateway):
         lab.operator.run(*typed.split())
-        found = wrong(lab, gateway, told)
+        found = wrong(lab, gateway, reported)
     lines = {line.tried for line in found}
-    wanted = {f"{told_by.format(firewall=told['firewall'])}, read back"}
+    wanted = {f"{reported_by.format(firewall=reported['firewall'])}, read back"}
     # The guard's mark goes with the rules that give it.
     assert wanted <= lines <= wanted | {"egress guard, read back"}
 
 
-def wrong(lab: Lab, gateway: Gateway, told: dict[str, Any] | None = None) -> list[Line]:
-    """Compare what the kernel holds, as the command does, with what health has `told`."""
+def wrong(lab: Lab, gateway: Gateway, reported: dict[str, Any] | None = None) -> list[Line]:
+    """Compare what the kernel holds, as the command does, with what health has `reported`."""
     config = settings.load(gateway.environment).config
-    answer = answer_from(told or gateway.status().body)
+    answer = answer_from(reported or gateway.status().body)
 
     def look_and_compare() -> list[Line]:
         lines = compared(config, answer, look(config, answer, Links(INTERFACE)))

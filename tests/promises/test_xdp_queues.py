@@ -97,7 +97,7 @@ def test_a_shortage_gives_up_no_link_that_is_held(lab: Lab) -> None:
     lab.gateway_namespace.inside(hold)
 
 
-def test_a_queue_that_somebody_has_is_busy_and_is_had_when_it_is_free(lab: Lab) -> None:
+def test_a_queue_that_another_program_has_is_busy_and_is_had_when_it_is_free(lab: Lab) -> None:
     """What is held of the link meanwhile stays held."""
     other = link(lab.gateway_namespace, "other", 3)
 

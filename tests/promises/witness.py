@@ -62,8 +62,8 @@ def not_by_the_exit(lab: Lab, answers: dict[str, Probe]) -> dict[str, Probe]:
     """Return the probes of `ordinary` that did not reach the internet by the server's exit."""
     wrong = not_answered(answers)
     for name, probe in answers.items():
-        told = lab.server.exit.ipv6 if name.endswith("6") else lab.server.exit.ipv4
-        if not name.startswith("ping") and probe.seen != told:
+        reported = lab.server.exit.ipv6 if name.endswith("6") else lab.server.exit.ipv4
+        if not name.startswith("ping") and probe.seen != reported:
             wrong[name] = probe
     return wrong
 
@@ -86,7 +86,7 @@ def wait_for_flood(lab: Lab, *kinds: str, since: float) -> None:
 
 
 def is_flood(frame: Frame, kind: str) -> bool:
-    """Say whether the frame is of this kind of flood; a connection attempt has no payload."""
+    """Return whether the frame is of this kind of flood; a connection attempt has no payload."""
     target = HOST6 if kind.endswith("6") else HOST4
     if kind.startswith("tcp"):
         return (frame.protocol, frame.destination) == (TCP, target)

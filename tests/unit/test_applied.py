@@ -65,7 +65,7 @@ def test_other_numbers_are_shown_as_they_are(text: str) -> None:
     assert applied.without_secret_marks(text) == text
 
 
-def test_nothing_is_rendered_when_nobody_looks(shown: list[tuple[str, str, str]]) -> None:
+def test_nothing_is_rendered_without_a_reader(shown: list[tuple[str, str, str]]) -> None:
     """At the level info it costs one look at an empty list."""
     applied.show_to(None)
     applied.show(lambda: pytest.fail("rendered"))

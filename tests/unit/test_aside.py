@@ -29,7 +29,7 @@ def test_what_the_work_raises_comes_out_where_it_was_asked_for() -> None:
     assert asyncio.run(story()) == ["first"]
 
 
-def test_work_that_waits_for_somebody_else_keeps_only_its_own_thread() -> None:
+def test_work_that_waits_for_another_program_keeps_only_its_own_thread() -> None:
     """Told after its time; the loop has gone on meanwhile; nothing else begins until it ends."""
     release = threading.Event()
 
@@ -63,7 +63,7 @@ def test_work_that_waits_for_somebody_else_keeps_only_its_own_thread() -> None:
     asyncio.run(story())
 
 
-def test_a_loop_that_has_ended_is_no_error_for_the_work() -> None:
+def test_a_loop_that_has_ended_is_not_an_error_for_the_work() -> None:
     """It goes on for a moment after the gateway has given up on it."""
     ended = threading.Event()
 

@@ -16,7 +16,7 @@ from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
 from gateway.model import Secret
 from gateway.settings import Loaded
-from tests.configurations import COMPLETE, OTHER_PRIVATE, PRIVATE, PUBLIC, QUICK, put, told
+from tests.configurations import COMPLETE, OTHER_PRIVATE, PRIVATE, PUBLIC, QUICK, put, reported
 
 SERVICE = f"""\
 x-vpn: &vpn
@@ -61,7 +61,7 @@ def test_a_service_is_read_as_compose_would(tmp_path: Path) -> None:
     assert str(shell.config.tunnels[0].endpoints[0]) == "203.0.113.8:51820"
 
 
-def test_the_shell_wins_over_the_env_file_beside_the_compose_file(tmp_path: Path) -> None:
+def test_the_shell_wins_over_the_env_file_next_to_the_compose_file(tmp_path: Path) -> None:
     """As Compose does it."""
     put(tmp_path, ".env", "SERVER=203.0.113.9\n")
     assert "203.0.113.9" in explain(load(tmp_path, SERVICE))
@@ -153,7 +153,7 @@ def test_mounted_files_are_read_where_the_container_has_them(tmp_path: Path, mou
         "configs: [{source: plain, target: /config/wg0.conf}]",
     ],
 )
-def test_a_mounted_file_that_is_not_there_is_told(tmp_path: Path, mounts: str) -> None:
+def test_a_mounted_file_that_is_not_there_is_reported(tmp_path: Path, mounts: str) -> None:
     """Docker would make a directory of it."""
     found = problems(tmp_path, f"services:\n  gateway:\n    {mounts}\n{TOP}")
     assert any("but it does not exist; correct the path" in problem for problem in found)
@@ -162,7 +162,7 @@ def test_a_mounted_file_that_is_not_there_is_told(tmp_path: Path, mounts: str) -
 def test_a_mounted_folder_that_is_not_there_stops_nothing(tmp_path: Path) -> None:
     """It may be empty where the service runs, and the configuration stand in variables."""
     text = SERVICE.replace("    environment:", "    volumes: ['./gone:/gluetun']\n    environment:")
-    lines = told(load(tmp_path, text))
+    lines = reported(load(tmp_path, text))
     assert "mounts ./gone at /gluetun, but it does not exist; its contents are not checked" in lines
     put(tmp_path, "compose.yml", text.replace("203.0.113.7", "nowhere at all"))
     with pytest.raises(ConfigError) as caught:
@@ -184,7 +184,7 @@ def test_files_that_compose_makes_itself_are_read(tmp_path: Path) -> None:
     loaded = load(tmp_path, text, {"WG_KEY": PRIVATE, "DNS": "10.2.0.77"})
     assert loaded.config.tunnels[0].private_key == Secret(PRIVATE)
     assert [str(one) for one in loaded.config.tunnels[0].dns] == ["10.2.0.77"]
-    assert "is readable by every user" not in told(loaded)
+    assert "is readable by every user" not in reported(loaded)
     found = problems(tmp_path, text)
     assert any(
         "takes 'wireguard_private_key' from WG_KEY, which is not set" in one for one in found
@@ -226,7 +226,7 @@ def test_tags_of_compose_and_an_empty_service_are_known(tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     loaded = load(tmp_path, text, {"LOG_LEVEL": "louder"})
     assert loaded.log.level == "info"
-    assert "cap_add" not in told(loaded)
+    assert "cap_add" not in reported(loaded)
     assert problems(tmp_path, "services:\n  gateway:\n")[0].startswith("WIREGUARD_PRIVATE_KEY")
 
 
@@ -246,7 +246,7 @@ def test_entries_of_a_list_are_names_with_values(tmp_path: Path, entry: str, exp
     assert any(expected in problem for problem in found)
 
 
-def test_what_stands_twice_is_told(tmp_path: Path) -> None:
+def test_what_is_listed_twice_is_reported(tmp_path: Path) -> None:
     """A key of a mapping is an error, as in Compose; of a list the last entry counts."""
     twice = "      DNS_ADDRESS: 10.64.0.2\n      DNS_ADDRESS"
     (problem,) = problems(tmp_path, SERVICE.replace("      DNS_ADDRESS", twice))
@@ -255,15 +255,15 @@ def test_what_stands_twice_is_told(tmp_path: Path) -> None:
     service = {"environment": [*entries, "DNS_ADDRESS=10.64.0.9"]}
     loaded = load(tmp_path, yaml.safe_dump({"services": {"gateway": service}}))
     assert [str(one) for one in loaded.config.tunnels[0].dns] == ["10.64.0.9"]
-    assert "environment has DNS_ADDRESS twice; the last one counts" in told(loaded)
+    assert "environment has DNS_ADDRESS twice; the last one counts" in reported(loaded)
 
 
-def test_what_cannot_be_looked_into_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_looked_into_is_reported(tmp_path: Path) -> None:
     """Named volumes and secrets of a swarm hold files that nobody sees from here."""
     text = SERVICE.replace(
         "    environment:", "    volumes: ['data:/config']\n    secrets: [far]\n    environment:"
     )
-    lines = told(load(tmp_path, text + "secrets:\n  far: {external: true}\n"))
+    lines = reported(load(tmp_path, text + "secrets:\n  far: {external: true}\n"))
     assert "the volume 'data' at /config cannot be checked" in lines
     assert "'far' at /run/secrets/far is not a local file and is not checked" in lines
 
@@ -277,14 +277,14 @@ def test_nothing_is_laid_out_outside_the_folder_made_for_it(tmp_path: Path) -> N
     assert not Path("/tmp/portcullis-climbed").is_symlink()  # noqa: S108 - must not be there
 
 
-def test_published_ports_that_stay_closed_are_told(tmp_path: Path) -> None:
+def test_published_ports_that_stay_closed_are_reported(tmp_path: Path) -> None:
     """The one thing that everybody forgets when moving over."""
     ports = "ports: ['8080:80', '127.0.0.1:53:53/udp', {target: 90, published: 91}, '1-5:1-5']"
     text = SERVICE.replace("    environment:", f"    {ports}\n    environment:")
     text = text.replace(
         "      DNS_ADDRESS", "      FIREWALL_INPUT_PORTS: 80/tcp\n      DNS_ADDRESS"
     )
-    lines = told(load(tmp_path, text))
+    lines = reported(load(tmp_path, text))
     assert "port 80/tcp" not in lines
     for port in ("53/udp", "90/tcp"):
         assert (
@@ -296,11 +296,11 @@ def test_published_ports_that_stay_closed_are_told(tmp_path: Path) -> None:
     )
 
 
-def test_of_a_published_range_the_rest_is_told(tmp_path: Path) -> None:
+def test_of_a_published_range_the_rest_is_reported(tmp_path: Path) -> None:
     """What the listed ports leave of it, on either side and in between."""
     text = SERVICE.replace("    environment:", "    ports: ['10-30:10-30']\n    environment:")
     listed = "      FIREWALL_INPUT_PORTS: 10-12/tcp,20/tcp,29-99/tcp\n      DNS_ADDRESS"
-    lines = told(load(tmp_path, text.replace("      DNS_ADDRESS", listed)))
+    lines = reported(load(tmp_path, text.replace("      DNS_ADDRESS", listed)))
     assert "ports 13-19/tcp are published" in lines
     assert "ports 21-28/tcp are published" in lines
     assert lines.count("are published but stay closed") == 2
@@ -309,17 +309,19 @@ def test_of_a_published_range_the_rest_is_told(tmp_path: Path) -> None:
 def test_the_port_of_wireguard_itself_need_not_be_published(tmp_path: Path) -> None:
     """Servers publish it, and people keep the line; this is a client."""
     text = SERVICE.replace("    environment:", "    ports: ['1:51820/udp']\n    environment:")
-    lines = told(load(tmp_path, text))
+    lines = reported(load(tmp_path, text))
     assert "port 51820/udp is published for WireGuard, which a client does not need" in lines
     assert "FIREWALL_INPUT_PORTS" not in lines
 
 
-def test_a_missing_capability_is_told(tmp_path: Path) -> None:
+def test_a_missing_capability_is_reported(tmp_path: Path) -> None:
     """Without NET_ADMIN the gateway can do nothing but say so."""
-    assert "cap_add lacks NET_ADMIN" in told(load(tmp_path, SERVICE.replace("[NET_ADMIN]", "[]")))
-    assert "cap_add" not in told(load(tmp_path, SERVICE))
-    assert "cap_add" not in told(load(tmp_path, SERVICE.replace("NET_", "CAP_NET_")))
-    lines = told(load(tmp_path, SERVICE.replace("cap_add: [NET_ADMIN]", "privileged: true")))
+    assert "cap_add lacks NET_ADMIN" in reported(
+        load(tmp_path, SERVICE.replace("[NET_ADMIN]", "[]"))
+    )
+    assert "cap_add" not in reported(load(tmp_path, SERVICE))
+    assert "cap_add" not in reported(load(tmp_path, SERVICE.replace("NET_", "CAP_NET_")))
+    lines = reported(load(tmp_path, SERVICE.replace("cap_add: [NET_ADMIN]", "privileged: true")))
     assert "privileged gives it full access to the host; remove it" in lines
     assert "cap_add lacks" not in lines
 
@@ -348,7 +350,7 @@ def test_a_missing_capability_is_told(tmp_path: Path) -> None:
         ("a: !!python/object/apply:os.system ['true']\n", "is not valid YAML"),
     ],
 )
-def test_what_is_wrong_with_the_file_itself_is_told(
+def test_what_is_wrong_with_the_file_itself_is_reported(
     tmp_path: Path, text: str, expected: str
 ) -> None:
     """With the file, and without repeating what is in it."""
@@ -357,7 +359,7 @@ def test_what_is_wrong_with_the_file_itself_is_told(
     assert "secret message" not in "".join(found)
 
 
-def test_a_compose_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_compose_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     """Not a traceback."""
     with pytest.raises(ConfigError, match="cannot be read"):
         load_service(tmp_path / "none.yml", "gateway", {})
@@ -387,7 +389,7 @@ def test_env_files_are_read_as_compose_reads_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["BAD LINE", 'A="open', "=x", "a b=c", "a/b=1", "A='x' y"])
-def test_a_line_of_an_env_file_that_cannot_be_read_is_told(tmp_path: Path, line: str) -> None:
+def test_a_line_of_an_env_file_that_cannot_be_read_is_reported(tmp_path: Path, line: str) -> None:
     """With the file and the line, and without repeating it."""
     put(tmp_path, "a.env", f"# mine\n\n\nA=1\n{line}\n")
     with pytest.raises(ConfigError) as caught:

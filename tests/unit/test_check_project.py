@@ -22,8 +22,8 @@ from tests.configurations import (
     PRIVATE,
     QUICK,
     put,
+    reported,
     shown_from,
-    told,
 )
 
 CANARY = "wOEI9rqqbDwnN8/Bpp22sVz48T71vJ4fYmFWujulwUU="
@@ -72,8 +72,8 @@ def test_a_service_of_another_file_is_extended(tmp_path: Path) -> None:
     assert loaded.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
     assert loaded.config.tunnels[0].peers[0].preshared_key
     assert (loaded.log.level, loaded.log.format) == ("error", "json")
-    assert "cap_add" not in told(loaded)
-    assert "port 8080/tcp is published" in told(loaded)
+    assert "cap_add" not in reported(loaded)
+    assert "port 8080/tcp is published" in reported(loaded)
     service |= {
         "environment": {"LOG_LEVEL": "debug"},
         "env_file": ["own.env"],
@@ -85,8 +85,8 @@ def test_a_service_of_another_file_is_extended(tmp_path: Path) -> None:
     assert loaded.config.tunnels[0].private_key == Secret(PRIVATE)
     assert (loaded.log.level, loaded.log.format) == ("debug", "console")
     assert loaded.config.tunnels[0].mtu == 1300
-    assert "port 8080/tcp is published" in told(loaded)
-    assert "port 9090/tcp is published" in told(loaded)
+    assert "port 8080/tcp is published" in reported(loaded)
+    assert "port 9090/tcp is published" in reported(loaded)
 
 
 def test_a_service_of_the_same_file_is_extended_in_either_form(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ services:
     put(tmp_path, "compose.yml", main)
     loaded = load(tmp_path)
     assert loaded.log.level == "info"
-    assert "8080" not in told(loaded)
-    assert "port 9090/tcp is published" in told(loaded)
-    assert "cap_add" not in told(loaded)
+    assert "8080" not in reported(loaded)
+    assert "port 9090/tcp is published" in reported(loaded)
+    assert "cap_add" not in reported(loaded)
     put(tmp_path, "compose.yml", main.replace("    volumes: !reset []\n", ""))
     assert any("but it does not exist" in problem for problem in problems(tmp_path))  # control
 
@@ -281,7 +281,7 @@ def test_a_service_that_is_not_there_cannot_be_extended(
 
 
 @pytest.mark.parametrize("key", ["include", "extends"])
-def test_a_file_outside_the_project_is_read_and_told(tmp_path: Path, key: str) -> None:
+def test_a_file_outside_the_project_is_read_and_reported(tmp_path: Path, key: str) -> None:
     """In a container it may not be mounted; a symbolic link out of the project counts too."""
     compose(tmp_path, "shared.yml", services={"gateway": {"environment": COMPLETE}})
     (tmp_path / "project").mkdir()
@@ -295,7 +295,7 @@ def test_a_file_outside_the_project_is_read_and_told(tmp_path: Path, key: str) -
         compose(tmp_path, "project/compose.yml", **content)
         loaded = load(tmp_path / "project")
         said = f"{key} names {name}, which is outside the project's directory"
-        assert (said in told(loaded)) is outside
+        assert (said in reported(loaded)) is outside
 
 
 MERGED = {
@@ -354,7 +354,7 @@ def test_the_output_of_docker_compose_config_is_read_from_standard_input(
     assert loaded.config.tunnels[0].peers[0].preshared_key == Secret(PRIVATE)
     assert loaded.config.up_command == ("/config/up.sh", "--price", "5$")
     assert shown_from(loaded, "WIREGUARD_PRIVATE_KEY", "/config/wg0.conf line 2")
-    assert "standard input: port 8080/tcp is published but stays closed" in told(loaded)
+    assert "standard input: port 8080/tcp is published but stays closed" in reported(loaded)
     feed(monkeypatch, text.encode())
     assert cli.main(["check", "--compose", "-"]) == 0
     assert "10.2.0.2/32" in capsys.readouterr().out
@@ -370,7 +370,7 @@ def test_the_output_of_docker_compose_config_is_read_from_standard_input(
         (b"services: {a: {}}", "standard input: has no service 'gateway'; its services are: a"),
     ],
 )
-def test_what_is_wrong_with_standard_input_is_told(
+def test_what_is_wrong_with_standard_input_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raw: bytes, expected: str
 ) -> None:
     """As of a file."""

@@ -317,7 +317,7 @@ def test_a_line_without_an_end_is_cut() -> None:
     on_a_loop(work())
 
 
-def test_a_program_that_closes_its_output_goes_on() -> None:
+def test_a_program_that_closes_its_output_continues() -> None:
     """The end of the pipe is not the end of the program, and costs no processor time."""
 
     async def work() -> None:

@@ -67,7 +67,7 @@ def test_a_copy_names_the_same_resolvers(found: tuple[Address, ...]) -> None:
 
 
 @pytest.mark.promise("P10")
-def test_a_sealed_line_counts_wherever_it_stands() -> None:
+def test_a_sealed_line_counts_wherever_it_is() -> None:
     """What a workload adds around it changes nothing."""
     around = f"# Found here: 203.0.113.10\nnameserver 203.0.113.10\n{OURS}"
     assert resolvers_found(around, KEY, first=False, kept=True) == GIVEN

@@ -11,7 +11,7 @@ from gateway.commands.check.trial import load_service
 from gateway.model import Secret
 from gateway.settings import Loaded
 from gateway.settings.findings import Findings
-from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, QUICK, put, told
+from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, QUICK, put, reported
 
 PAGE_PATH = Path(__file__).parents[2] / "docs" / "migrating.md"
 PAGE = PAGE_PATH.read_text()
@@ -102,7 +102,7 @@ def test_a_gluetun_file_works_by_changing_the_image(tmp_path: Path) -> None:
         "port 8080/tcp is published but stays closed until FIREWALL_INPUT_PORTS lists it",
         "port 6881/udp is published but stays closed",
     ):
-        assert line in told(before)
+        assert line in reported(before)
 
 
 def test_a_linuxserver_file_works_by_changing_the_image(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_linuxserver_file_works_by_changing_the_image(tmp_path: Path) -> None:
         "LOG_CONFS: not needed: ",
         "port 8080/tcp is published but stays closed",
     ):
-        assert line in told(before)
+        assert line in reported(before)
 
 
 def test_the_compose_file_of_the_readme_works(tmp_path: Path) -> None:

@@ -51,16 +51,16 @@ def test_links_are_set_down_when_the_guard_cannot_be_closed_at_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stubborn", "told"),
+    ("stubborn", "reported"),
     [
         ((), []),
         (("eth1",), [("links are still up", ("eth1",))]),
-        (None, [("the links are as they were", None)]),
+        (None, [("could not set links down", None)]),
     ],
     ids=["all down", "one is up", "no socket"],
 )
 def test_links_that_are_still_up_are_named(
-    stubborn: tuple[str, ...] | None, told: list[tuple[str, object]]
+    stubborn: tuple[str, ...] | None, reported: list[tuple[str, object]]
 ) -> None:
     """Nothing is left to be done for them, so that the log must say so; the failure stays."""
     namespace = FakeLinks(BOTH)
@@ -71,7 +71,7 @@ def test_links_that_are_still_up_are_named(
     with capture_logs() as logs, pytest.raises(KernelError, match="refused"):
         enforcement.close()
     errors = [entry for entry in logs if entry["log_level"] == "error"]
-    assert [(entry["event"], entry.get("links")) for entry in errors] == told
+    assert [(entry["event"], entry.get("links")) for entry in errors] == reported
 
 
 class Breaking(FakeFirewall):
@@ -108,7 +108,7 @@ def test_an_error_on_the_way_down_does_not_hide_why() -> None:
     enforcement = Enforcement(Config((IPV4_ONLY,)), Breaking(RuntimeError()), None, namespace)
     with capture_logs() as logs, pytest.raises(RuntimeError):
         enforcement.close()
-    assert [entry["event"] for entry in logs] == ["the links are as they were"]
+    assert [entry["event"] for entry in logs] == ["could not set links down"]
 
 
 SHORTAGES = [
@@ -203,7 +203,7 @@ def test_the_reserve_is_lent_where_descriptors_are_short(number: int, lent: int)
     assert reserve.lent == lent
 
 
-def test_a_link_that_no_rule_can_name_is_set_down_and_told() -> None:
+def test_a_link_that_no_rule_can_name_is_set_down_and_reported() -> None:
     """The others go on: by such a link nothing is let out, and it is no uplink."""
     namespace = FakeLinks(BOTH)
     namespace.unnameable = ("eth+0",)
@@ -211,8 +211,8 @@ def test_a_link_that_no_rule_can_name_is_set_down_and_told() -> None:
     with capture_logs() as logs:
         enforcement.look_around()
         enforcement.look_around()
-    told = [(e["log_level"], e["link"]) for e in logs if "no rule can carry" in e["event"]]
-    assert told == [("error", "'eth+0'")]
+    reported = [(e["log_level"], e["link"]) for e in logs if "unusable name" in e["event"]]
+    assert reported == [("error", "'eth+0'")]
     assert enforcement.facts == BOTH
 
 
@@ -314,7 +314,7 @@ def test_a_link_that_is_renamed_and_back_between_two_looks_costs_nothing(number:
         ).look_around()
 
 
-def test_a_link_that_never_stays_is_no_uplink_and_starves_nobody() -> None:
+def test_a_link_that_never_stays_is_not_an_uplink_and_starves_no_other() -> None:
     """The number of looks is bounded; those that stay are served, and the next look tries again."""
     namespace = Flapping(1000)
     guard = FakeGuard(namespace)
@@ -333,7 +333,7 @@ def test_a_link_that_never_stays_is_no_uplink_and_starves_nobody() -> None:
     assert enforcement.facts == namespace.now, "control: it is taken up once it stays"
 
 
-def test_settings_of_another_link_of_the_same_name_are_no_drift() -> None:
+def test_settings_of_another_link_of_the_same_name_are_not_drift() -> None:
     """It has not been prepared yet, and nobody has changed anything."""
     namespace = Flapping(0)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, namespace)

@@ -165,7 +165,7 @@ def test_rules_that_differ_in_what_the_hook_cannot_see_become_one() -> None:
     ]
 
 
-def test_packets_must_have_been_routed_where_the_kernel_can_tell() -> None:
+def test_packets_must_have_been_routed_where_the_kernel_can_check() -> None:
     """Every accepting rule asks for it but ARP's, which has no route."""
     rules = guard_for(ruleset_for(*SCENARIOS["connected-guarded"]), ONE)
     lines = chains(replace(rules, routed=True))["eth0"]

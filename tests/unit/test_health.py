@@ -95,7 +95,7 @@ def test_health_says_200_and_everything_that_is_promised(board: Board, path: byt
     }
 
 
-def test_ages_go_on_between_two_statuses(board: Board, clock: Clock) -> None:
+def test_ages_increase_between_two_statuses(board: Board, clock: Clock) -> None:
     """An age is right at the time of the request, not of the status."""
     clock.now += 2.5
     found = body(respond(b"GET", b"/healthz", board))

@@ -59,7 +59,7 @@ async def noted(directory: Path, line: str) -> None:
 
 
 def running(word: str) -> bool:
-    """Say whether any process has `word` among its arguments."""
+    """Return whether any process has `word` among its arguments."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if word.encode() in path.read_bytes().split(b"\0"):
@@ -118,7 +118,7 @@ def test_a_command_is_ended_at_its_limit_with_all_that_it_has_started(
         await noted(tmp_path, "end of down")
         assert not running(seconds)
 
-    assert on_a_loop(work()) == ["VPN_UP_COMMAND: command ended after its time"]
+    assert on_a_loop(work()) == ["VPN_UP_COMMAND: command timed out"]
     assert notes(tmp_path) == ["up", "down", "end of down"]
 
 
@@ -136,7 +136,7 @@ def test_the_last_word_has_its_turn_at_the_stop(tmp_path: Path) -> None:
         await commands.finish()
         assert not running(seconds)
 
-    assert on_a_loop(work()) == ["VPN_UP_COMMAND: command ended after its time"]
+    assert on_a_loop(work()) == ["VPN_UP_COMMAND: command timed out"]
     assert notes(tmp_path) == ["up", "down", "end of down"]
 
 
@@ -158,8 +158,8 @@ def test_a_stop_has_an_end_whatever_the_commands_do(tmp_path: Path) -> None:
         assert not running(str(tmp_path / "down"))
 
     assert on_a_loop(work()) == [
-        "VPN_UP_COMMAND: command ended after its time",
-        "VPN_DOWN_COMMAND: command ended after its time",
+        "VPN_UP_COMMAND: command timed out",
+        "VPN_DOWN_COMMAND: command timed out",
     ]
     assert notes(tmp_path) == ["up", "down"]
 

@@ -70,7 +70,7 @@ def test_a_connection_attempt_is_read_with_its_flags() -> None:
     assert frame.payload == b""
 
 
-def test_padding_after_a_short_packet_is_no_payload() -> None:
+def test_padding_after_a_short_packet_is_not_payload() -> None:
     """Ethernet pads to 60 octets; the IP length says what belongs to the packet."""
     packet = probes.udp_packet("172.30.0.2", "198.51.100.10", 1, 2, b"x")
     assert parse(probes.ethernet(MAC, "172.30.0.2") + packet + bytes(30)).payload == b"x"
@@ -168,7 +168,7 @@ def test_neighbour_discovery_about_anything_else_is_a_leak(
     assert not is_neighbour_discovery(frame, OWN, NETWORKS)
 
 
-def test_other_icmpv6_is_no_neighbour_discovery() -> None:
+def test_other_icmpv6_is_not_neighbour_discovery() -> None:
     """Multicast reports and router solicitations tell the link about the host."""
     for kind in (128, 133, 143):
         frame = frame6("fe80::1", "ff02::16", 58, bytes([kind]) + bytes(31))

@@ -1,4 +1,4 @@
-"""The words of the documents, and of the packages that have had their language pass."""
+"""The words of the documents and of the code."""
 
 import re
 from pathlib import Path
@@ -6,33 +6,6 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-GATEWAY = PROJECT / "gateway"
-DONE = [
-    "__main__.py",
-    "commands/check",
-    "commands/status.py",
-    "commands/verify",
-    "lock",
-    "model.py",
-    "policy/dns.py",
-    "policy/evidence.py",
-    "policy/examples.py",
-    "policy/flows.py",
-    "policy/link.py",
-    "policy/question.py",
-    "policy/report.py",
-    "policy/routing.py",
-    "services",
-    "policy/firewall.py",
-    "policy/holes.py",
-    "policy/marks.py",
-    "policy/probing.py",
-    "policy/rules.py",
-    "policy/ways.py",
-    "settings",
-]
-"""Files and packages of the gateway; the others follow."""
-
 DOCUMENTS = [
     "CONTRIBUTING.md",
     "Dockerfile",
@@ -41,19 +14,28 @@ DOCUMENTS = [
     "scripts/configuration.md.in",
     "scripts/document-configuration",
 ]
+PACKAGES = [
+    "gateway",
+    "healthcheck",
+    "scripts",
+    "tests/breaking",
+    "tests/docker",
+    "tests/fakes",
+    "tests/kernel",
+    "tests/lab",
+    "tests/model",
+]
 FILES = sorted(
     [
         *(PROJECT / "docs").glob("*.md"),
-        *(PROJECT / "healthcheck").glob("*.py"),
         *(PROJECT / name for name in DOCUMENTS),
         *(
             path
-            for place in DONE
-            for path in (
-                [GATEWAY / place] if place.endswith(".py") else (GATEWAY / place).iterdir()
-            )
-            if path.suffix in {".py", ".toml"}
+            for package in PACKAGES
+            for suffix in ("py", "toml", "md")
+            for path in (PROJECT / package).rglob(f"*.{suffix}")
         ),
+        *(PROJECT / "tests").glob("*.py"),
     ]
 )
 

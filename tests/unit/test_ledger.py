@@ -24,7 +24,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def due(known: Ledger, words: str = WORDS) -> bool:
-    """Say whether a break that depends on app.py is due at a commit at which it is not drawn."""
+    """Return whether a break that depends on app.py is due at a commit at which it is not drawn."""
     ledger.meaning.cache_clear()
     commits = (
         commit for commit in COMMITS if not Ledger(frozenset({words})).is_due(words, (), commit)
@@ -69,7 +69,7 @@ def test_a_break_depends_on_all_that_is_the_gateway() -> None:
     files = of_the_gateway()
     assert any("last_resort" in name for name in files)
     assert any("supervisor" in name or "loop" in name for name in files)
-    assert not any(name.startswith(ledger.BESIDE) for name in files)
+    assert not any(name.startswith(ledger.SEPARATE) for name in files)
     assert all(meaning(ledger.PROJECT / name) for name in files | ledger.harness())
 
 

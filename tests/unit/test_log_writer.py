@@ -32,7 +32,7 @@ def pipe() -> Iterator[Pipe]:
             continue
 
 
-def told(lines: int) -> str:
+def reported(lines: int) -> str:
     """Return the line about those that were lost."""
     return f"lost {lines}"
 
@@ -48,7 +48,7 @@ def read_all(reader: int, until: str) -> list[str]:
 def test_lines_come_out_in_order_and_the_end_waits_for_them(pipe: Pipe) -> None:
     """The last one too."""
     reader, end = pipe
-    writer = LineWriter(end, told)
+    writer = LineWriter(end, reported)
     for number in range(20):
         writer.put(str(number))
     assert writer.finish(5)
@@ -56,13 +56,13 @@ def test_lines_come_out_in_order_and_the_end_waits_for_them(pipe: Pipe) -> None:
     assert writer.finish(0), "nothing to wait for"
 
 
-def test_a_reader_that_does_not_read_delays_nobody_and_learns_what_it_missed(pipe: Pipe) -> None:
+def test_a_reader_that_does_not_read_delays_nothing_and_learns_what_it_missed(pipe: Pipe) -> None:
     """The oldest lines go, and their number stands where they were.
 
     Control: a write to the same pipe would wait.
     """
     reader, end = pipe
-    writer = LineWriter(end, told, most_bytes=10_000)
+    writer = LineWriter(end, reported, most_bytes=10_000)
     began = time.monotonic()
     lines = [f"{number:09}" for number in range(3000)]
     for line in lines:
@@ -82,21 +82,21 @@ def test_a_reader_that_does_not_read_delays_nobody_and_learns_what_it_missed(pip
     assert writer.finish(5)
 
 
-def test_a_reader_that_has_gone_is_no_error(pipe: Pipe) -> None:
+def test_a_reader_that_has_gone_is_not_an_error(pipe: Pipe) -> None:
     """What was written to nobody counts as lost."""
     reader, end = pipe
-    writer = LineWriter(end, told)
+    writer = LineWriter(end, reported)
     os.close(reader)
     for _ in range(3):
         writer.put("to nobody")
     assert writer.finish(5)
 
 
-def test_a_descriptor_that_somebody_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
+def test_a_descriptor_that_another_program_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
     """Whoever shares the pipe can do that."""
     reader, end = pipe
     os.set_blocking(end, False)
-    writer = LineWriter(end, told)
+    writer = LineWriter(end, reported)
     lines = [f"{number:09}" for number in range(2000)]
     for line in lines:
         writer.put(line)
@@ -108,7 +108,7 @@ def test_a_descriptor_that_somebody_made_non_blocking_loses_nothing(pipe: Pipe) 
 def test_a_stream_passes_on_whole_lines(pipe: Pipe) -> None:
     """Text without a line feed waits for it, but not without a limit."""
     reader, end = pipe
-    writer = LineWriter(end, told)
+    writer = LineWriter(end, reported)
     stream = Stream(writer)
     stream.write("one")
     stream.write(" line\nand ")
@@ -122,7 +122,7 @@ def test_a_stream_passes_on_whole_lines(pipe: Pipe) -> None:
 
 def test_a_stream_without_a_descriptor_stays_as_it_is() -> None:
     """And one that does not wait already."""
-    stream = Stream(LineWriter(2, told))
+    stream = Stream(LineWriter(2, reported))
     assert without_waiting(stream) is stream  # type: ignore[arg-type, comparison-overlap]
     assert without_waiting(sys.stderr) is not None
 
@@ -137,7 +137,7 @@ def test_lines_are_written_at_once_where_no_thread_can_be_started(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     reader, end = pipe
-    writer = LineWriter(end, told)
+    writer = LineWriter(end, reported)
     writer.put("first")
     assert read_all(reader, "first") == ["first"]
     long = "x" * (ROOM - 1)

@@ -284,7 +284,7 @@ def test_the_addresses_of_a_name_take_turns() -> None:
     assert tried == [TUNNEL, SECOND, TUNNEL]
 
 
-def test_a_resolver_that_stays_silent_is_told_and_the_tunnel_stays_open() -> None:
+def test_a_resolver_that_stays_silent_is_reported_and_the_tunnel_stays_open() -> None:
     """One lost probe is nothing; several in a row mean that names do not resolve."""
     state: State = STATES["connected"]
     for second in range(RESOLVER_FAILURES):
@@ -353,8 +353,8 @@ def test_a_tunnel_that_another_program_has_changed_is_built_again(
     state: str, change: dict[str, Any]
 ) -> None:
     """WireGuard's own settings count as the interface does, and the mark is not shown."""
-    told = replace(status(handshake=9.0, received=92, sent=148), **change)
-    after = step(STATES[state], Sampled(told), NOW + 5)
+    reported = replace(status(handshake=9.0, received=92, sent=148), **change)
+    after = step(STATES[state], Sampled(reported), NOW + 5)
     assert isinstance(after, Connecting)
     assert (after.built, after.reason) == (False, Reason.INTERFACE_LOST)
     assert after.detail.startswith("another program changed")

@@ -97,7 +97,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_each_change_is_told_in_one_line(what: str) -> None:
+def test_each_change_is_reported_in_one_line(what: str) -> None:
     """A line says where, and what is missing or too much."""
     old, new, expected = CHANGES[what]
     assert old in LISTED

@@ -60,7 +60,7 @@ MANY_RULES = {"connected-holes-two-uplinks", "connected-holes", "connected-guard
 
 
 def redundant(rule: Rule, condition: str) -> bool:
-    """Say whether another rule lets pass what `rule` would without `condition`.
+    """Return whether another rule lets pass what `rule` would without `condition`.
 
     A resolver in a listed subnet may be reached at its other ports as everybody else there.
     """
@@ -107,7 +107,7 @@ def accepting(ruleset: Ruleset, chain: Chain) -> Iterator[tuple[Family, Rule, st
 
 
 def needed(rule: Rule, condition: str) -> bool:
-    """Say whether a rule without `condition` cannot be written: ports need a protocol."""
+    """Return whether a rule without `condition` cannot be written: ports need a protocol."""
     ports = rule.source_ports or rule.destination_ports
     return condition == "protocol" and (ports is not None or rule.icmp_type is not None)
 

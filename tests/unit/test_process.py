@@ -106,7 +106,7 @@ def test_a_child_that_stays_is_asked_to_end_and_then_killed() -> None:
 
 
 def alive(pid: int) -> bool:
-    """Say whether there is such a process, and not only what is left to be reaped of it."""
+    """Return whether there is such a process, and not only what is left to be reaped of it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("ascii")
     except OSError:

@@ -13,7 +13,7 @@ from gateway.commands.check.envfile import read_env_file
 from gateway.commands.check.explain import explain
 from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
-from tests.configurations import COMPLETE, PRIVATE, problems, put, told
+from tests.configurations import COMPLETE, PRIVATE, problems, put, reported
 
 CANARY = "wOEI9rqqbDwnN8/Bpp22sVz48T71vJ4fYmFWujulwUU="
 PARTS = ["wOEI9rqqbDwnN8", *(CANARY[start : start + 16] for start in range(28))]
@@ -29,7 +29,7 @@ def said_of_compose(root: Path, text: str, shell: dict[str, str]) -> str:
         loaded = load_service(root / "compose.yml", "gateway", shell)
     except ConfigError as err:
         return "\n".join(map(str, (*err.problems, *err.notices)))
-    return f"{told(loaded)}\n{explain(loaded)}"
+    return f"{reported(loaded)}\n{explain(loaded)}"
 
 
 def said_of_env_file(root: Path, text: str) -> str:
@@ -39,7 +39,7 @@ def said_of_env_file(root: Path, text: str) -> str:
         loaded = settings.load(read_env_file(root / "a.env"), root)
     except ConfigError as err:
         return "\n".join(map(str, (*err.problems, *err.notices)))
-    return f"{told(loaded)}\n{explain(loaded)}"
+    return f"{reported(loaded)}\n{explain(loaded)}"
 
 
 def assert_silent(said: str) -> None:
@@ -85,7 +85,7 @@ def test_no_name_shows_a_key(tmp_path: Path, environ: dict[str, str]) -> None:
     """Unknown ones, those of other images, and those of other letters."""
     shown = {name: text for name, text in environ.items() if "PUBLIC_KEY" not in name}
     try:
-        said = told(settings.load({**COMPLETE, **shown}, tmp_path))
+        said = reported(settings.load({**COMPLETE, **shown}, tmp_path))
     except ConfigError as err:
         said = "\n".join(map(str, (*err.problems, *err.notices)))
     assert_silent(said)
@@ -153,7 +153,7 @@ def test_every_server_of_a_list_is_checked(tmp_path: Path) -> None:
         "203.0.113.1:1",
         "203.0.113.1:2",
     ]
-    assert "WIREGUARD_ENDPOINTS: 203.0.113.1:1 is listed twice; once is enough" in told(loaded)
+    assert "WIREGUARD_ENDPOINTS: 203.0.113.1:1 is listed twice; once is enough" in reported(loaded)
 
 
 @pytest.mark.parametrize("other", ["WIREGUARD_PRIVATE_KEY", "WIREGUARD_PUBLIC_KEY"])
@@ -167,7 +167,7 @@ def test_nothing_said_ends_a_line_or_steers_a_terminal(tmp_path: Path) -> None:
     """Names may hold anything but `=` and NUL."""
     for name in ("WIREGUARD_X\nERROR", "PROXY\x1b[2J", "VPN_\u2028"):
         try:
-            said = told(settings.load({**COMPLETE, name: "x"}, tmp_path))
+            said = reported(settings.load({**COMPLETE, name: "x"}, tmp_path))
         except ConfigError as err:
             said = str(err)
         assert "\x1b" not in said

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway import settings
-from tests.configurations import COMPLETE, QUICK, problems, put, told
+from tests.configurations import COMPLETE, QUICK, problems, put, reported
 
 
 @pytest.mark.parametrize(
@@ -88,24 +88,26 @@ def test_a_resolver_in_the_tunnels_network_outside_is_refused(tmp_path: Path) ->
     assert "contains the tunnel's resolver 10.64.1.129" in problem
 
 
-def test_a_resolver_at_home_is_fine_and_told(tmp_path: Path) -> None:
+def test_a_resolver_at_home_is_fine_and_reported(tmp_path: Path) -> None:
     """When a variable names it, it is meant; what it sees is said."""
     home = {"DNS_ADDRESS": "192.168.1.53", "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24"}
     loaded = settings.load({**COMPLETE, **home}, tmp_path)
-    assert "DNS_ADDRESS: the resolver 192.168.1.53 is in 192.168.1.0/24, outside" in told(loaded)
+    assert "DNS_ADDRESS: the resolver 192.168.1.53 is in 192.168.1.0/24, outside" in reported(
+        loaded
+    )
 
 
-def test_a_server_at_home_is_fine_and_told(tmp_path: Path) -> None:
+def test_a_server_at_home_is_fine_and_reported(tmp_path: Path) -> None:
     """The encrypted flow has its own rule; the subnet is a hole beside it."""
     home = {"WIREGUARD_ENDPOINT_IP": "192.168.1.2", "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24"}
     loaded = settings.load({**COMPLETE, **home}, tmp_path)
     assert (
         "the server 192.168.1.2:51820 is in 192.168.1.0/24, outside the tunnel, which is fine"
-        in told(loaded)
+        in reported(loaded)
     )
 
 
-def test_overlapping_and_duplicate_subnets_are_merged_and_told(tmp_path: Path) -> None:
+def test_overlapping_and_duplicate_subnets_are_merged_and_reported(tmp_path: Path) -> None:
     """The widest entry stays, in the user's order; host bits are cleared."""
     written = "192.168.1.7/24,192.168.1.0/25,192.168.5.5,192.168.5.5/32"
     loaded = settings.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": written}, tmp_path)
@@ -118,28 +120,30 @@ def test_overlapping_and_duplicate_subnets_are_merged_and_told(tmp_path: Path) -
         "192.168.1.0/25 is a part of 192.168.1.0/24 and merged into it",
         "192.168.5.5/32 is listed twice; once is enough",
     ):
-        assert f"FIREWALL_OUTBOUND_SUBNETS: {line}" in told(loaded)
+        assert f"FIREWALL_OUTBOUND_SUBNETS: {line}" in reported(loaded)
 
 
 @pytest.mark.parametrize("name", ["FIREWALL_INPUT_PORTS", "FIREWALL_VPN_INPUT_PORTS"])
-def test_overlapping_ports_are_merged_and_told(tmp_path: Path, name: str) -> None:
+def test_overlapping_ports_are_merged_and_reported(tmp_path: Path, name: str) -> None:
     """Of one protocol only; neighbours stay apart as written."""
     loaded = settings.load({**COMPLETE, name: "80/tcp,70-90/tcp,91/tcp,80/udp,80/udp"}, tmp_path)
     ports = loaded.config.input_ports + loaded.config.vpn_input_ports
     assert [str(port) for port in ports] == ["70-90/tcp", "91/tcp", "80/udp"]
-    assert f"{name}: 70-90/tcp and 80/tcp overlap; read as 70-90/tcp" in told(loaded)
-    assert f"{name}: 80/udp and 80/udp overlap; read as 80/udp" in told(loaded)
+    assert f"{name}: 70-90/tcp and 80/tcp overlap; read as 70-90/tcp" in reported(loaded)
+    assert f"{name}: 80/udp and 80/udp overlap; read as 80/udp" in reported(loaded)
 
 
-def test_narrow_allowed_ips_are_told(tmp_path: Path) -> None:
+def test_narrow_allowed_ips_are_reported(tmp_path: Path) -> None:
     """Only those destinations go into the tunnel, and the rest goes nowhere."""
     loaded = settings.load(
         {**COMPLETE, "WIREGUARD_ALLOWED_IPS": "10.0.0.0/8,10.64.0.0/10"}, tmp_path
     )
     (tunnel,) = loaded.config.tunnels
     assert [str(one) for one in tunnel.peers[0].allowed_ips] == ["10.0.0.0/8"]
-    assert "only 10.0.0.0/8 goes into the tunnel; all other IPv4 traffic is refused" in told(loaded)
-    assert "no IPv6 traffic goes into the tunnel" in told(loaded)
+    assert "only 10.0.0.0/8 goes into the tunnel; all other IPv4 traffic is refused" in reported(
+        loaded
+    )
+    assert "no IPv6 traffic goes into the tunnel" in reported(loaded)
 
 
 def test_two_halves_are_everything(tmp_path: Path) -> None:
@@ -150,13 +154,13 @@ def test_two_halves_are_everything(tmp_path: Path) -> None:
         "0.0.0.0/0",
         "::/0",
     }
-    assert "AllowedIPs" not in told(loaded)
+    assert "AllowedIPs" not in reported(loaded)
 
 
 def test_a_tunnel_without_ipv6_says_so(tmp_path: Path) -> None:
     """IPv6 is refused then, which may surprise."""
     loaded = settings.load({**COMPLETE, "WIREGUARD_ADDRESSES": "10.64.1.2"}, tmp_path)
-    assert "the tunnel has no IPv6 address, so IPv6 is refused" in told(loaded)
+    assert "the tunnel has no IPv6 address, so IPv6 is refused" in reported(loaded)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,7 @@ def test_a_tunnel_without_ipv6_says_so(tmp_path: Path) -> None:
         ("9.9.9.9", "10.0.0.0/8", "add it to AllowedIPs"),
     ],
 )
-def test_a_resolver_out_of_reach_is_told(
+def test_a_resolver_out_of_reach_is_reported(
     tmp_path: Path, resolver: str, allowed: str, remedy: str
 ) -> None:
     """Names would fail, and nobody would know why."""
@@ -177,18 +181,18 @@ def test_a_resolver_out_of_reach_is_told(
         "WIREGUARD_ALLOWED_IPS": allowed,
     }
     loaded = settings.load(environ, tmp_path)
-    assert f"DNS_ADDRESS: the resolver {resolver} cannot be reached" in told(loaded)
-    assert remedy in told(loaded)
+    assert f"DNS_ADDRESS: the resolver {resolver} cannot be reached" in reported(loaded)
+    assert remedy in reported(loaded)
 
 
-def test_a_subnet_in_the_tunnel_and_outside_is_told(tmp_path: Path) -> None:
+def test_a_subnet_in_the_tunnel_and_outside_is_reported(tmp_path: Path) -> None:
     """It is reached outside; with AllowedIPs of everything that is what the list is for."""
     narrow = {"WIREGUARD_ALLOWED_IPS": "10.0.0.0/8", "FIREWALL_OUTBOUND_SUBNETS": "10.9.0.0/16"}
-    assert "10.9.0.0/16 is in AllowedIPs too (10.0.0.0/8)" in told(
+    assert "10.9.0.0/16 is in AllowedIPs too (10.0.0.0/8)" in reported(
         settings.load({**COMPLETE, **narrow}, tmp_path)
     )
     wide = {"FIREWALL_OUTBOUND_SUBNETS": "10.9.0.0/16"}
-    assert "AllowedIPs too" not in told(settings.load({**COMPLETE, **wide}, tmp_path))
+    assert "AllowedIPs too" not in reported(settings.load({**COMPLETE, **wide}, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -257,30 +261,30 @@ def test_the_address_of_another_tunnel_may_be_a_resolver(tmp_path: Path) -> None
     settings.load({**COMPLETE, **near}, tmp_path)
 
 
-def test_an_address_that_stands_twice_is_used_once(tmp_path: Path) -> None:
+def test_an_address_that_is_listed_twice_is_used_once(tmp_path: Path) -> None:
     """The kernel would refuse the second."""
     twice = {"WIREGUARD_ADDRESSES": "10.64.1.2/32,10.64.1.3/32,10.64.1.2/24"}
     loaded = settings.load({**COMPLETE, **twice}, tmp_path)
     assert [str(one.ip) for one in loaded.config.tunnels[0].addresses] == ["10.64.1.2", "10.64.1.3"]
-    assert "an address is listed twice" in told(loaded)
+    assert "an address is listed twice" in reported(loaded)
 
 
-def test_a_health_server_for_others_is_told_until_its_port_is_listed(tmp_path: Path) -> None:
+def test_a_health_server_for_others_is_reported_until_its_port_is_listed(tmp_path: Path) -> None:
     """Listening is not enough: the rules let nobody in by themselves."""
     for address in (":9999", "0.0.0.0:9999", "[::]:9999"):
         open_to_others = {**COMPLETE, "HEALTH_SERVER_ADDRESS": address}
-        assert "until FIREWALL_INPUT_PORTS lists 9999/tcp" in told(
+        assert "until FIREWALL_INPUT_PORTS lists 9999/tcp" in reported(
             settings.load(open_to_others, tmp_path)
         )
         listed = {**open_to_others, "FIREWALL_INPUT_PORTS": "9000-9999/tcp"}
-        assert "HEALTH_SERVER_ADDRESS" not in told(settings.load(listed, tmp_path))
-    assert "HEALTH_SERVER_ADDRESS" not in told(settings.load(COMPLETE, tmp_path))
+        assert "HEALTH_SERVER_ADDRESS" not in reported(settings.load(listed, tmp_path))
+    assert "HEALTH_SERVER_ADDRESS" not in reported(settings.load(COMPLETE, tmp_path))
 
 
-def test_more_resolvers_than_are_asked_are_told(tmp_path: Path) -> None:
+def test_more_resolvers_than_are_asked_are_reported(tmp_path: Path) -> None:
     """The C library asks three (resolv.conf(5), MAXNS)."""
     several = {"DNS_ADDRESS": "10.64.0.1,10.64.0.2,10.64.0.3,10.64.0.4"}
-    assert "only the first 3 resolvers are used" in told(
+    assert "only the first 3 resolvers are used" in reported(
         settings.load({**COMPLETE, **several}, tmp_path)
     )
 
@@ -323,7 +327,7 @@ def test_the_tunnels_own_port_is_not_opened(tmp_path: Path, ports: str) -> None:
         ),
     ],
 )
-def test_a_probe_of_nobody_in_the_tunnel_is_refused(
+def test_a_probe_of_an_unassigned_address_in_the_tunnel_is_refused(
     tmp_path: Path, changed: dict[str, str], expected: str
 ) -> None:
     """Its own address answers always, and others never."""
@@ -333,7 +337,9 @@ def test_a_probe_of_nobody_in_the_tunnel_is_refused(
 
 @pytest.mark.parametrize("kind", ["dns", "icmp"])
 @pytest.mark.parametrize("resolver", ["", "127.0.0.1", "192.168.1.1"])
-def test_a_probe_that_has_nobody_to_ask_is_told(tmp_path: Path, kind: str, resolver: str) -> None:
+def test_a_probe_without_a_destination_is_reported(
+    tmp_path: Path, kind: str, resolver: str
+) -> None:
     """Without a resolver in the tunnel; a resolver there is asked."""
     environ = {
         **COMPLETE,
@@ -341,6 +347,6 @@ def test_a_probe_that_has_nobody_to_ask_is_told(tmp_path: Path, kind: str, resol
         "DNS_ADDRESS": resolver,
         "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24",
     }
-    assert f"HEALTH_PROBE: {kind} has no target" in told(settings.load(environ, tmp_path))
+    assert f"HEALTH_PROBE: {kind} has no target" in reported(settings.load(environ, tmp_path))
     asked = settings.load({**environ, "DNS_ADDRESS": "10.64.0.1"}, tmp_path)
-    assert "no target" not in told(asked)
+    assert "no target" not in reported(asked)

@@ -38,8 +38,8 @@ from tests.configurations import (
     made_up_key,
     problems,
     put,
+    reported,
     shown_from,
-    told,
 )
 
 
@@ -116,7 +116,7 @@ def test_quotes_around_a_value_do_not_count(tmp_path: Path) -> None:
     """`- NAME="value"` in a compose list keeps the quotes; people do not see them."""
     loaded = settings.load({**COMPLETE, "WIREGUARD_ENDPOINT_IP": '"203.0.113.9"'}, tmp_path)
     assert loaded.config.tunnels[0].endpoints[0].address == ip_address("203.0.113.9")
-    assert "WIREGUARD_ENDPOINT_IP: the quotes around the value are ignored" in told(loaded)
+    assert "WIREGUARD_ENDPOINT_IP: the quotes around the value are ignored" in reported(loaded)
 
 
 def test_quotes_do_not_count_anywhere(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_the_quotes_of_a_command_are_its_own(tmp_path: Path) -> None:
     assert settings.load(COMPLETE, tmp_path).config.down_command == ("/config/a b",)
 
 
-def test_what_else_was_found_out_is_told_with_the_problems(tmp_path: Path) -> None:
+def test_what_else_was_found_out_is_reported_with_the_problems(tmp_path: Path) -> None:
     """It often says where they come from."""
     with pytest.raises(ConfigError) as caught:
         settings.load({**COMPLETE, "WIREGUARD_MTU": "9", "PUID": "1000"}, tmp_path)
@@ -178,13 +178,13 @@ def test_every_field_has_a_case_above() -> None:
     assert {name for name, _, _ in FAULTS} == {f.upper() for f in FIELDS} - {"TZ"}
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     """Nobody wants to start a container ten times to find ten typing errors."""
     wrong = {name: value for name, value, _ in FAULTS}
     assert {problem.partition(":")[0] for problem in problems(wrong, tmp_path)} >= set(wrong)
 
 
-def test_faults_of_variables_and_of_a_file_are_told_together(tmp_path: Path) -> None:
+def test_faults_of_variables_and_of_a_file_are_reported_together(tmp_path: Path) -> None:
     """A file is read even when a variable is wrong."""
     put(tmp_path, "/config/wg0.conf", QUICK.replace("Address = 10.2.0.2/32", "Address = here"))
     found = problems({"FIREWALL_INPUT_PORTS": "http"}, tmp_path)
@@ -202,8 +202,9 @@ def test_secret_files_win_over_variables_and_the_log_says_so(tmp_path: Path) -> 
     loaded = settings.load(named, tmp_path)
     assert loaded.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
     assert shown_from(loaded, "WIREGUARD_PRIVATE_KEY", "/keys/one")
-    assert "WIREGUARD_PRIVATE_KEY: taken from /keys/one; environment has a different value" in told(
-        loaded
+    assert (
+        "WIREGUARD_PRIVATE_KEY: taken from /keys/one; environment has a different value"
+        in reported(loaded)
     )
     loaded = settings.load(COMPLETE, tmp_path)
     assert loaded.config.tunnels[0].private_key == Secret(made_up_key(30))
@@ -226,7 +227,7 @@ def test_every_variable_may_come_as_a_file(tmp_path: Path, name: str) -> None:
     """A `_SECRETFILE` variant for each; an empty file counts as not there."""
     put(tmp_path, "/keys/file", " \n")
     loaded = settings.load({**COMPLETE, f"{name}_SECRETFILE": "/keys/file"}, tmp_path)
-    assert f"{name}_SECRETFILE: '/keys/file' is empty" in told(loaded)
+    assert f"{name}_SECRETFILE: '/keys/file' is empty" in reported(loaded)
 
 
 def test_a_list_in_a_file_may_have_one_entry_a_line(tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ def test_older_names_mean_the_same_and_lose_against_the_current_one(
     assert both.config == loaded.config
     assert (
         f"{current}: taken from environment; environment, as {older} has a different value"
-        in told(both)
+        in reported(both)
     )
 
 
@@ -305,7 +306,7 @@ def test_who_you_are_comes_from_the_file_and_how_you_talk_from_the_variable(tmp_
         ("WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL", "environment"),
         ("DNS_ADDRESS", "environment"),
     ]:
-        assert f"{name}: taken from {winner};" in told(loaded)
+        assert f"{name}: taken from {winner};" in reported(loaded)
         assert shown_from(loaded, name, winner)
 
 
@@ -315,16 +316,18 @@ def test_a_secret_file_of_its_own_wins_over_the_wg_quick_file(tmp_path: Path) ->
     put(tmp_path, "/run/secrets/wireguard_private_key", PRIVATE)
     loaded = settings.load({}, tmp_path)
     assert loaded.config.tunnels[0].private_key == Secret(PRIVATE)
-    assert "WIREGUARD_PRIVATE_KEY: taken from /run/secrets/wireguard_private_key" in told(loaded)
+    assert "WIREGUARD_PRIVATE_KEY: taken from /run/secrets/wireguard_private_key" in reported(
+        loaded
+    )
 
 
-def test_sources_that_agree_are_not_told(tmp_path: Path) -> None:
+def test_sources_that_agree_are_not_reported(tmp_path: Path) -> None:
     """The same value twice is no contradiction."""
     put(tmp_path, "/config/wg0.conf", QUICK)
     loaded = settings.load(
         {"WIREGUARD_PUBLIC_KEY": OTHER_PUBLIC, "DNS_ADDRESS": "10.2.0.1"}, tmp_path
     )
-    assert "taken from" not in told(loaded)
+    assert "taken from" not in reported(loaded)
 
 
 PLACES = [
@@ -345,14 +348,14 @@ def test_a_wg_quick_file_is_found_where_other_images_have_it(tmp_path: Path, pla
     assert shown_from(loaded, "WIREGUARD_PRIVATE_KEY", f"{place} line 2")
 
 
-def test_of_several_places_the_first_wins_and_the_others_are_told(tmp_path: Path) -> None:
+def test_of_several_places_the_first_wins_and_the_others_are_reported(tmp_path: Path) -> None:
     """Files in two places are never mixed."""
     for number, place in enumerate(PLACES):
         put(tmp_path, place, QUICK.replace(OTHER_PRIVATE, made_up_key(40 + number)))
     loaded = settings.load({}, tmp_path)
     assert [tunnel.private_key for tunnel in loaded.config.tunnels] == [Secret(made_up_key(40))]
     for place in PLACES[1:]:
-        assert f"{place}: is not used, because /run/secrets/wg0.conf exists" in told(loaded)
+        assert f"{place}: is not used, because /run/secrets/wg0.conf exists" in reported(loaded)
     put(tmp_path, "/mine.conf", QUICK)
     named = settings.load({"WIREGUARD_CONF_SECRETFILE": "/mine.conf"}, tmp_path)
     assert named.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
@@ -408,7 +411,9 @@ def test_endpoints_with_a_key_each_need_no_common_key(tmp_path: Path) -> None:
     put(tmp_path, "/config/wg0.conf", QUICK)
     loaded = settings.load({"WIREGUARD_ENDPOINTS": "203.0.113.3:3"}, tmp_path)
     assert str(loaded.config.tunnels[0].endpoints[0]) == "203.0.113.3:3"
-    assert "taken from environment; /config/wg0.conf line 9 has a different value" in told(loaded)
+    assert "taken from environment; /config/wg0.conf line 9 has a different value" in reported(
+        loaded
+    )
 
 
 def test_a_directory_in_place_of_the_file_is_explained(tmp_path: Path) -> None:
@@ -434,20 +439,20 @@ def test_the_health_address_is_known_even_when_the_rest_is_wrong() -> None:
     assert settings.health_address({"HEALTH_SERVER_ADDRESS": "x"}) == HostPort("127.0.0.1", 9999)
 
 
-def test_without_a_resolver_the_remedy_is_told(tmp_path: Path) -> None:
+def test_without_a_resolver_the_remedy_is_reported(tmp_path: Path) -> None:
     """Nothing is chosen silently: whoever is asked sees every name."""
     environ = {name: text for name, text in COMPLETE.items() if name != "DNS_ADDRESS"}
     loaded = settings.load(environ, tmp_path)
     assert loaded.config.tunnels[0].dns == ()
-    assert "DNS_ADDRESS: is not set, so no names resolve" in told(loaded)
+    assert "DNS_ADDRESS: is not set, so no names resolve" in reported(loaded)
 
 
-def test_a_server_may_have_a_name_which_is_told(tmp_path: Path) -> None:
+def test_a_server_may_have_a_name_which_is_reported(tmp_path: Path) -> None:
     """In each of the variables; who answers the question for it learns it."""
     named = {**COMPLETE, "WIREGUARD_ENDPOINT_IP": "vpn.example.com"}
     loaded = settings.load(named, tmp_path)
     assert loaded.config.tunnels[0].peers[0].endpoint == NamedEndpoint("vpn.example.com", 51820)
-    assert "the server's name 'vpn.example.com' is looked up outside the tunnel" in told(loaded)
+    assert "the server's name 'vpn.example.com' is looked up outside the tunnel" in reported(loaded)
     several = {name: text for name, text in COMPLETE.items() if "ENDPOINT" not in name}
     several["WIREGUARD_ENDPOINTS"] = "a.example.com:1,203.0.113.1:2"
     names = [tunnel.names for tunnel in settings.load(several, tmp_path).config.tunnels]
@@ -473,19 +478,19 @@ def test_a_secret_file_of_a_servers_address_wins_over_the_wg_quick_file(tmp_path
         "WIREGUARD_ENDPOINT_IP: taken from /run/secrets/wireguard_endpoint_ip; /config/wg0.conf",
         "WIREGUARD_ENDPOINT_PORT: taken from /config/wg0.conf line 9; environment has a different",
     ):
-        assert line in told(loaded)
+        assert line in reported(loaded)
 
 
-def test_a_preshared_key_that_the_file_has_not_is_told(tmp_path: Path) -> None:
+def test_a_preshared_key_that_the_file_has_not_is_reported(tmp_path: Path) -> None:
     """It may belong to another provider, and then no handshake succeeds."""
     put(tmp_path, "/config/wg0.conf", QUICK)
     loaded = settings.load({"WIREGUARD_PRESHARED_KEY": PRESHARED}, tmp_path)
     assert loaded.config.tunnels[0].peers[0].preshared_key == Secret(PRESHARED)
-    assert "WIREGUARD_PRESHARED_KEY: is added to the peer of /config/wg0.conf" in told(loaded)
+    assert "WIREGUARD_PRESHARED_KEY: is added to the peer of /config/wg0.conf" in reported(loaded)
 
 
-def test_a_resolver_that_stands_twice_is_one(tmp_path: Path) -> None:
+def test_a_resolver_that_is_listed_twice_is_one(tmp_path: Path) -> None:
     """Resolvers are few, and the same one again answers no better."""
     loaded = settings.load({**COMPLETE, "DNS_ADDRESS": "10.64.0.1,10.64.0.2,10.64.0.1"}, tmp_path)
     assert [str(one) for one in loaded.config.tunnels[0].dns] == ["10.64.0.1", "10.64.0.2"]
-    assert "DNS_ADDRESS: 10.64.0.1 is listed twice; once is enough" in told(loaded)
+    assert "DNS_ADDRESS: 10.64.0.1 is listed twice; once is enough" in reported(loaded)

@@ -7,7 +7,7 @@ import pytest
 from gateway import settings
 from gateway.settings.compat import ELSEWHERE, MEANT
 from gateway.settings.schema import FIELDS, OLDER_NAMES
-from tests.configurations import COMPLETE, problems, told
+from tests.configurations import COMPLETE, problems, reported
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_an_unknown_name_with_our_prefix_is_refused_even_without_a_near_one(tmp_
     assert problem == "GATEWAY_QZX: unknown; docs/configuration.md lists all variables"
 
 
-def test_other_variables_of_a_container_are_nobodys_business(tmp_path: Path) -> None:
+def test_other_variables_of_a_container_are_ignored(tmp_path: Path) -> None:
     """What images, shells, systemd and Kubernetes put there."""
     surroundings = {
         "PATH": "/usr/bin",
@@ -93,7 +93,7 @@ def test_other_variables_of_a_container_are_nobodys_business(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("pattern", sorted(ELSEWHERE))
-def test_each_variable_of_another_image_is_told_once_and_stops_nothing(
+def test_each_variable_of_another_image_is_reported_once_and_stops_nothing(
     tmp_path: Path, pattern: str
 ) -> None:
     """With one line: not needed because, or not supported: use."""
@@ -116,7 +116,7 @@ def test_names_of_other_images_do_not_hide_our_own() -> None:
 )
 def test_the_firewall_cannot_be_switched_off(tmp_path: Path, name: str) -> None:
     """`on` is what it is; `off` is an error, not a silent no."""
-    assert f"{name}: not needed: the firewall is always on" in told(
+    assert f"{name}: not needed: the firewall is always on" in reported(
         settings.load({**COMPLETE, name: "on"}, tmp_path)
     )
     for word in ("off", '"off"'):
@@ -128,4 +128,4 @@ def test_the_firewall_cannot_be_switched_off(tmp_path: Path, name: str) -> None:
 def test_metrics_of_another_image_lead_to_our_own(tmp_path: Path) -> None:
     """They are there without a variable, at the address of the health server."""
     loaded = settings.load({**COMPLETE, "METRICS_ENABLED": "on"}, tmp_path)
-    assert "METRICS_ENABLED: not needed: GET /metrics on HEALTH_SERVER_ADDRESS" in told(loaded)
+    assert "METRICS_ENABLED: not needed: GET /metrics on HEALTH_SERVER_ADDRESS" in reported(loaded)

@@ -14,7 +14,7 @@ from gateway.commands.check.explain import explain
 from gateway.errors import ConfigError
 from gateway.settings.schema import FIELDS
 from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
-from tests.configurations import COMPLETE, OTHER_PRIVATE, QUICK, put, told
+from tests.configurations import COMPLETE, OTHER_PRIVATE, QUICK, put, reported
 
 pytestmark = pytest.mark.promise("P16")
 
@@ -51,7 +51,7 @@ def everything_said(environ: dict[str, str], root: Path) -> str:
             chain += [str(cause), repr(cause)]
             cause = cause.__cause__ or cause.__context__
         return "\n".join([*chain, *map(repr, err.problems)])
-    return "\n".join([told(loaded), repr(loaded), explain(loaded)])
+    return "\n".join([reported(loaded), repr(loaded), explain(loaded)])
 
 
 def assert_silent(text: str) -> None:
@@ -77,7 +77,7 @@ def test_the_canary_would_be_seen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{}, {"WIREGUARD_ADDRESSES": ""}, {"VPN_TYPE": "openvpn"}])
 @pytest.mark.parametrize("name", ["WIREGUARD_PRIVATE_KEY", "WIREGUARD_PRESHARED_KEY"])
-def test_a_valid_secret_is_not_shown_beside_other_faults(
+def test_a_valid_secret_is_not_shown_with_other_faults(
     tmp_path: Path, name: str, wrong: dict[str, str]
 ) -> None:
     """Validation libraries like to repeat the whole input when one field is missing."""
@@ -128,20 +128,22 @@ def test_the_librarys_debug_log_has_no_secret(
         "/config/wg0.conf",
     ],
 )
-def test_secret_files_that_others_can_read_are_told(tmp_path: Path, path: str) -> None:
+def test_secret_files_that_others_can_read_are_reported(tmp_path: Path, path: str) -> None:
     """With the remedy; a file of one's own, or in a folder of one's own, is not."""
     content = QUICK if path.endswith(".conf") else OTHER_PRIVATE
     message = f"{path}: {path} is readable by every user of the host; run chmod 600 on it"
     put(tmp_path, path, content, mode=0o644)
-    assert message in told(settings.load(COMPLETE, tmp_path))
+    assert message in reported(settings.load(COMPLETE, tmp_path))
     put(tmp_path, path, content, mode=0o640)
-    assert message not in told(settings.load(COMPLETE, tmp_path))
+    assert message not in reported(settings.load(COMPLETE, tmp_path))
     put(tmp_path, path, content, mode=0o644)
     (tmp_path / path.lstrip("/")).parent.chmod(0o700)
-    assert message not in told(settings.load(COMPLETE, tmp_path))
+    assert message not in reported(settings.load(COMPLETE, tmp_path))
 
 
-def test_a_private_key_in_plain_environment_is_told_once_with_the_remedy(tmp_path: Path) -> None:
+def test_a_private_key_in_plain_environment_is_reported_once_with_the_remedy(
+    tmp_path: Path,
+) -> None:
     """Whoever can inspect the container reads it there."""
     lines = [
         notice
@@ -152,7 +154,7 @@ def test_a_private_key_in_plain_environment_is_told_once_with_the_remedy(tmp_pat
     assert "/run/secrets/wireguard_private_key" in lines[0].message
     put(tmp_path, "/run/secrets/wireguard_private_key", COMPLETE["WIREGUARD_PRIVATE_KEY"])
     rest = {name: text for name, text in COMPLETE.items() if name != "WIREGUARD_PRIVATE_KEY"}
-    assert "is in the environment" not in told(settings.load(rest, tmp_path))
+    assert "is in the environment" not in reported(settings.load(rest, tmp_path))
 
 
 def pieces() -> st.SearchStrategy[str]:

@@ -49,7 +49,7 @@ def test_ports_are_single_or_ranges_with_one_protocol_or_both(
         "8 0",
     ],
 )
-def test_what_is_no_port_is_refused_with_what_was_written(text: str) -> None:
+def test_what_is_not_a_port_is_refused_with_what_was_written(text: str) -> None:
     """Names, numbers out of range and other separators are refused."""
     with pytest.raises(ValueError, match=r"write|must be"):
         values.ports(text)
@@ -65,7 +65,7 @@ def test_durations_are_written_as_people_write_them(text: str, expected: int) ->
 
 
 @pytest.mark.parametrize("text", ["", "25 seconds", "1.5s", "-1s", "s", "1s1m", "999999999s", "٢s"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_what_is_not_a_duration_is_refused(text: str) -> None:
     """Fractions, unknown units and wrong order are refused."""
     with pytest.raises(ValueError, match="duration"):
         values.seconds(text)
@@ -113,7 +113,7 @@ def test_addresses_that_no_tunnel_can_have_are_refused(text: str) -> None:
         addresses.interface(text)
 
 
-def test_all_wrong_entries_of_a_list_are_told_at_once() -> None:
+def test_all_wrong_entries_of_a_list_are_reported_at_once() -> None:
     """A list is not read up to its first fault."""
     with pytest.raises(ValueError, match=r"(?s)'a'.*'b'"):
         addresses.networks("a,10.0.0.0/8,b")
@@ -166,7 +166,7 @@ def test_endpoints_have_a_port_and_ipv6_has_brackets(text: str, expected: str) -
         "udp://203.0.113.7:1",
     ],
 )
-def test_what_is_no_endpoint_is_refused(text: str) -> None:
+def test_what_is_not_an_endpoint_is_refused(text: str) -> None:
     """Missing ports, bare IPv6, loopback and half addresses are refused."""
     with pytest.raises(ValueError, match=r"write|must be"):
         server(text)
@@ -184,7 +184,7 @@ LOCAL = ["localhost", "localhost.", "a.LOCALHOST", "localhost.localdomain"]
 
 @pytest.mark.parametrize("name", [*LOCAL, "0x7f000001", "a.0x1"])
 @pytest.mark.parametrize("read", [host, lambda name: server(f"{name}:1")])
-def test_names_that_resolvers_read_as_something_else_are_no_servers(
+def test_names_that_resolvers_read_as_something_else_are_not_servers(
     read: Callable[[str], object], name: str
 ) -> None:
     """This container itself, and numbers: `inet_aton` takes them for addresses."""
@@ -234,7 +234,7 @@ def test_listening_addresses(text: str, expected: HostPort) -> None:
         "[ff02::1]:1",
     ],
 )
-def test_what_is_no_listening_address_is_refused(text: str) -> None:
+def test_what_is_not_a_listening_address_is_refused(text: str) -> None:
     """Names and bare IPv6 are refused, as the health check would refuse them."""
     with pytest.raises(ValueError, match="write"):
         addresses.listen_address(text)
@@ -274,7 +274,7 @@ def test_fwmark_is_decimal_or_hexadecimal() -> None:
     ],
 )
 @pytest.mark.parametrize("read", [values.secret_key, values.preshared_key, values.used_key])
-def test_what_is_no_key_is_refused_and_never_shown(
+def test_what_is_not_a_key_is_refused_and_never_shown(
     read: Callable[[str], object], text: str
 ) -> None:
     """Length, alphabet, padding and unused bits are checked; the message has none of the text."""
@@ -283,7 +283,7 @@ def test_what_is_no_key_is_refused_and_never_shown(
     assert len(text) < 5 or text[:10] not in str(caught.value)
 
 
-def test_a_key_of_zeros_is_no_key() -> None:
+def test_a_key_of_zeros_is_not_a_key() -> None:
     """As a preshared key it means none (wg(8)); as any other key it is a mistake."""
     zeros = "A" * 43 + "="
     assert values.preshared_key(zeros) is None
@@ -387,14 +387,14 @@ def test_a_command_gets_the_interface_as_gluetun_writes_it() -> None:
         ("[2001:db8::7", "is neither an IP address nor a name"),
     ],
 )
-def test_what_is_no_single_server_is_refused_with_the_remedy(text: str, expected: str) -> None:
+def test_what_is_not_a_single_server_is_refused_with_the_remedy(text: str, expected: str) -> None:
     """Two of them, a URL, half a pair of brackets."""
     with pytest.raises(ValueError, match=re.escape(expected)):
         fields.endpoint_ip(text)
 
 
 @pytest.mark.parametrize("text", ["icmp:127.0.0.1", "icmp:::", "icmp:0.0.0.0", "icmp:224.0.0.1"])
-def test_nobody_is_not_probed(text: str) -> None:
+def test_no_address_is_not_probed(text: str) -> None:
     """Loopback, unspecified and multicast addresses say nothing of the tunnel."""
     with pytest.raises(
         ValueError, match="is not an address in the tunnel; write one that answers there"

@@ -52,7 +52,7 @@ def test_the_resolver_file_is_written_in_place(tmp_path: Path) -> None:
     assert path.stat().st_ino == before
 
 
-def test_a_resolver_file_that_cannot_be_written_is_told_with_its_path(tmp_path: Path) -> None:
+def test_a_resolver_file_that_cannot_be_written_is_reported_with_its_path(tmp_path: Path) -> None:
     """The kernel's errno and the path; one that holds the text already is no error."""
     path = tmp_path / "directory"
     path.mkdir()
@@ -62,7 +62,7 @@ def test_a_resolver_file_that_cannot_be_written_is_told_with_its_path(tmp_path: 
 
 
 @pytest.mark.parametrize("kind", [fcntl.F_WRLCK, fcntl.F_RDLCK])
-def test_a_lease_on_the_resolver_file_refuses_at_once_and_nobody_gets_one_later(
+def test_a_lease_on_the_resolver_file_refuses_at_once_and_none_is_granted_later(
     tmp_path: Path, kind: int
 ) -> None:
     """The kernel breaks it after 45 s; a file that is held open for writing cannot be leased.
@@ -95,7 +95,7 @@ def test_a_lease_on_the_resolver_file_refuses_at_once_and_nobody_gets_one_later(
     assert path.read_text("utf-8") == "nameserver 10.64.0.1\n"
 
 
-def test_a_resolver_file_that_is_no_file_is_told_at_once(tmp_path: Path) -> None:
+def test_a_resolver_file_that_is_no_file_is_reported_at_once(tmp_path: Path) -> None:
     """A FIFO has no reader and no writer, and a device would do as it likes."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
@@ -187,7 +187,7 @@ def test_nothing_is_kept_in_memory_or_where_nothing_can_be_written(tmp_path: Pat
         KeptFile(Path("/proc/nothing")).write("192.0.2.1\n")
 
 
-def test_the_directory_of_the_socket_is_for_nobody_else(tmp_path: Path) -> None:
+def test_the_directory_of_the_socket_is_for_no_other_user(tmp_path: Path) -> None:
     """Who gets in has the keys: it is made for its owner alone, and found again as it is."""
     directory = tmp_path / "run" / "wireguard"
     require_directory(directory)

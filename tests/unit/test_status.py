@@ -56,10 +56,10 @@ def byte_by_byte(connection: socket.socket) -> None:
         return
 
 
-def test_what_is_told_is_shown_without_what_a_terminal_obeys() -> None:
+def test_what_is_reported_is_shown_without_what_a_terminal_obeys() -> None:
     """Neither in names nor in values, whatever their kind. Control: the rest is shown."""
-    told = {CLEAR: CLEAR, "état": "connecté", "limits": [CLEAR, "a\nb"], "by": {CLEAR: CLEAR}}
-    done = status(saying(HEAD + json.dumps(told | {"healthy": True}).encode()))
+    reported = {CLEAR: CLEAR, "état": "connecté", "limits": [CLEAR, "a\nb"], "by": {CLEAR: CLEAR}}
+    done = status(saying(HEAD + json.dumps(reported | {"healthy": True}).encode()))
     assert done.returncode == 0
     assert "connecté" in done.stdout
     assert "\\x1b[2J" in done.stdout
@@ -75,7 +75,7 @@ def test_every_kind_of_value_is_made_visible(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "reported"),
     [
         (without_end, f"longer than {LARGEST_REPLY} bytes"),
         (saying(b"\x1b[2J"), "the reply is not from the gateway"),
@@ -85,12 +85,12 @@ def test_every_kind_of_value_is_made_visible(value: object) -> None:
     ids=["without end", "no HTTP", "nested deeply", "a list"],
 )
 def test_an_answer_that_is_none_ends_soon_with_the_reason(
-    answer: Callable[[socket.socket], None], told: str
+    answer: Callable[[socket.socket], None], reported: str
 ) -> None:
     """Exit code 1 and one line."""
     done = status(answer)
     assert done.returncode == 1
-    assert told in done.stderr
+    assert reported in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.strip().isprintable()
 

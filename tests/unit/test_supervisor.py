@@ -76,13 +76,13 @@ def test_the_rules_come_first_on_the_way_up_and_on_the_way_down() -> None:
     ]
 
 
-def test_a_stop_is_red_before_its_rules_are_in_and_commands_end_beside_the_interface() -> None:
+def test_a_stop_is_red_before_its_rules_are_in_and_commands_end_while_the_interface_goes() -> None:
     """Nobody is to be sent to what is about to close; slow commands and links share their time."""
     world = World(ONE)
     world.run(until=5)
-    told = world.transcript.index("told stopping")
-    assert [line for line in world.transcript[told:] if not line.startswith("facts")] == [
-        "told stopping",
+    reported = world.transcript.index("published stopping")
+    assert [line for line in world.transcript[reported:] if not line.startswith("facts")] == [
+        "published stopping",
         "rules closed",
         "routes nowhere",
         "VPN_DOWN_COMMAND",
@@ -90,9 +90,9 @@ def test_a_stop_is_red_before_its_rules_are_in_and_commands_end_beside_the_inter
         "forget flows",
         "finish",
     ]
-    stopping = [status for status in world.told if status.state == "stopping"]
+    stopping = [status for status in world.published if status.state == "stopping"]
     assert not any(status.healthy for status in stopping)
-    assert world.told[-1] == stopping[-1]
+    assert world.published[-1] == stopping[-1]
 
 
 def test_a_switch_replaces_the_hole_in_the_step_that_opens_the_next_one() -> None:
@@ -120,7 +120,7 @@ def test_a_dead_server_is_red_within_20_seconds_under_traffic_and_45_idle() -> N
             world = World(ONE)
             world.traffic = traffic
             world.run((death, kills(world, FIRST)), until=death + 60)
-            red = next(s for s in world.told if s.at > world.since(5) and not s.healthy)
+            red = next(s for s in world.published if s.at > world.since(5) and not s.healthy)
             assert red.reason == Reason.SILENT
             assert red.at - world.since(death) <= limit
 
@@ -134,7 +134,7 @@ def test_an_idle_tunnel_stays_green_for_hours() -> None:
     assert world.at(3599).reconnects == ()
     assert all(
         status.healthy
-        for status in world.told
+        for status in world.published
         if status.at > world.since(1) and status.state != "stopping"
     )
 
@@ -145,7 +145,7 @@ def test_a_link_that_loses_every_fifth_packet_stays_green_for_hours() -> None:
     world = World(ONE)
     world.traffic, world.loss = False, 0.2
     world.run(until=5400)
-    assert [s.reason for s in world.told if s.state == "connected" and not s.healthy] == []
+    assert [s.reason for s in world.published if s.state == "connected" and not s.healthy] == []
     assert world.at(5399).reconnects == ()
 
 
@@ -186,7 +186,7 @@ def test_a_stop_while_the_interface_is_built_ends_closed_at_once() -> None:
 
     world.tunnel.up = never  # type: ignore[method-assign]
     world.run(until=3)
-    assert world.told[-1].state == "stopping"
+    assert world.published[-1].state == "stopping"
     assert world.clock.now < world.since(4)
     assert world.firewall.summary == "closed"
 
@@ -247,7 +247,7 @@ def test_each_single_failure_is_survived_closed_first(code: int | None, most: in
         world = World(config)
         world.breaks_at, world.breaks_with = number, code
         story(world)
-        assert world.told[-1].state == "stopping", (number, what)
+        assert world.published[-1].state == "stopping", (number, what)
         assert world.firewall.summary == "closed", (number, what)
         assert world.at(99).healthy, (number, what, world.transcript[number - 3 : number + 30])
 
@@ -317,7 +317,7 @@ def test_a_shortage_changes_no_state_and_is_red_until_it_ends(part: str) -> None
     assert "not now" in world.at(18).detail
     assert (world.at(25).healthy, world.at(39).reconnects) == (True, ())
     assert acts(world).count("rules closed") == 1, "the stop"
-    assert all(after.at - before.at <= 2 for before, after in pairwise(world.told))
+    assert all(after.at - before.at <= 2 for before, after in pairwise(world.published))
 
 
 @pytest.mark.promise("P15")
@@ -334,7 +334,9 @@ def test_what_a_shortage_keeps_from_being_done_is_done_when_it_ends() -> None:
 
     world.run((10, begins), (17, ends), until=40)
     assert not world.at(16).healthy
-    late = world.transcript.index("told connecting", world.transcript.index("told connected"))
+    late = world.transcript.index(
+        "published connecting", world.transcript.index("published connected")
+    )
     assert [line for line in acts_from(world, late) if not line.startswith("rules only")][:3] == [
         "routes nowhere",
         "VPN_DOWN_COMMAND",
@@ -400,11 +402,11 @@ def test_rules_that_are_refused_during_a_shortage_are_closed_when_it_ends() -> N
 
     world.run((10, begins), until=60)
     assert "links down" not in world.transcript
-    assert "locked" in {status.state for status in world.told if status.at > world.since(10)}
+    assert "locked" in {status.state for status in world.published if status.at > world.since(10)}
     assert world.at(59).healthy
 
 
-def test_what_nobody_thought_of_ends_the_gateway_closed() -> None:
+def test_an_unforeseen_error_ends_the_gateway_closed() -> None:
     """A fault of ours in the middle of being connected."""
     world = World(ONE)
     world.fails["status"] = [*[None] * 50, RuntimeError("a fault")]
@@ -482,7 +484,9 @@ def test_drift_is_red_until_it_is_seen_to_be_gone() -> None:
         world.firewall.rules[Family.IPV4, Chain.OUTPUT] = ()
 
     world.run((10, drift), until=30)
-    red = [status for status in world.told if status.at > world.since(5) and not status.healthy]
+    red = [
+        status for status in world.published if status.at > world.since(5) and not status.healthy
+    ]
     assert {status.reason for status in red[:1]} == {Reason.DRIFT}
     assert "OUTPUT" in red[0].detail
     assert (world.at(29).healthy, world.at(29).drift) == (True, 1)
@@ -512,7 +516,7 @@ def test_the_kernel_counts_as_read_back_only_where_it_was_found_as_wanted() -> N
         world.firewall.rules[Family.IPV4, Chain.OUTPUT] = ()
 
     world.run((10, drift), until=30)
-    red = [status.verified_age for status in world.told if status.reason == Reason.DRIFT]
+    red = [status.verified_age for status in world.published if status.reason == Reason.DRIFT]
     assert red, "control: the drift was found"
     assert all(age is not None and age >= TIMING.verify_every for age in red)
     for second in (9, 29):
@@ -557,7 +561,7 @@ def test_a_user_port_that_is_taken_is_replaced_and_the_rules_follow() -> None:
 
 
 @pytest.mark.promise("P17")
-def test_drift_is_put_back_and_told_while_the_interface_is_being_built() -> None:
+def test_drift_is_put_back_and_reported_while_the_interface_is_being_built() -> None:
     """However long that takes: health stays fresh, and foreign rules do not wait for it."""
     world = World(ONE)
     world.building = 7.5
@@ -566,11 +570,11 @@ def test_drift_is_put_back_and_told_while_the_interface_is_being_built() -> None
         world.firewall.policies[Family.IPV4, Chain.OUTPUT] = "ACCEPT"
 
     world.run((4, opens), until=20)
-    put_back = [s for s in world.told if s.drift]
+    put_back = [s for s in world.published if s.drift]
     assert world.since(4) < put_back[0].at <= world.since(8)
     assert put_back[0].state == "connecting"
-    assert all(after.at - before.at <= 2 for before, after in pairwise(world.told))
-    assert [it for it in world.told if it.state != "stopping"][-1].healthy
+    assert all(after.at - before.at <= 2 for before, after in pairwise(world.published))
+    assert [it for it in world.published if it.state != "stopping"][-1].healthy
 
 
 def test_rules_that_cannot_be_put_back_while_the_interface_is_being_built_end_the_building() -> (
@@ -585,9 +589,9 @@ def test_rules_that_cannot_be_put_back_while_the_interface_is_being_built_end_th
         world.fails["rules"] = [FirewallError("refused")]
 
     world.run((4, opens), until=30)
-    assert "locked" in {status.state for status in world.told if status.at > world.since(4)}
+    assert "locked" in {status.state for status in world.published if status.at > world.since(4)}
     assert acts(world).count(f"up {FIRST}:51820") == 2
-    assert [it for it in world.told if it.state != "stopping"][-1].healthy
+    assert [it for it in world.published if it.state != "stopping"][-1].healthy
 
 
 @pytest.mark.promise("P1")
@@ -677,4 +681,4 @@ def test_work_that_takes_too_long_has_failed_after_eight_seconds(part: str) -> N
     world.run(until=11)
     assert "not done after 8 s" not in world.at(7.9).detail
     assert "not done after 8 s" in world.at(8.9).detail
-    assert all(after.at - before.at <= 1.1 for before, after in pairwise(world.told))
+    assert all(after.at - before.at <= 1.1 for before, after in pairwise(world.published))

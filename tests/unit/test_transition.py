@@ -30,7 +30,7 @@ def test_where_no_mark_changes_the_rules_come_at_once(name: str) -> None:
     assert interim(ruleset, NOTHING) == ruleset
 
 
-def test_what_decides_by_no_mark_goes_on() -> None:
+def test_what_decides_by_no_mark_continues() -> None:
     """The locked rules know no marks, so that they are in force in one step."""
     assert interim(closed(), EVERYTHING) == closed()
 
@@ -59,7 +59,7 @@ def test_what_arrives_may_have_its_mark_from_any_chain(deciding: Chain, marking:
     assert interim(both(deciding, BY_MARK, PLAIN), doubtful) == both(deciding, PLAIN)
 
 
-def test_what_starts_here_wears_no_mark_of_an_arriving_packet() -> None:
+def test_what_starts_here_has_no_mark_of_an_arriving_packet() -> None:
     """The encrypted flow is not interrupted when only the marks of arriving packets change."""
     ruleset = both(Chain.OUTPUT, BY_MARK)
     arriving = dict.fromkeys(Family, (Chain.PREROUTING, Chain.POSTROUTING))

@@ -160,7 +160,7 @@ def test_an_answer_that_cannot_be_read_is_an_error_without_its_text(line: str) -
     assert caught.value.__cause__ is None
 
 
-def test_what_was_set_is_no_difference() -> None:
+def test_what_was_set_is_not_a_difference() -> None:
     """The read-back of the golden request agrees with what was asked for, clamped key or not."""
     assert DEVICE.differences(TUNNEL) == ()
     unclamped = replace(TUNNEL, private_key=Secret("//////////////////////////////////////////8="))
@@ -198,7 +198,7 @@ def test_a_difference_is_named_without_a_secret(device: Device, difference: str)
     assert device.differences(TUNNEL) == (difference,)
 
 
-def test_the_status_tells_no_secret() -> None:
+def test_the_status_prints_no_secret() -> None:
     """Traffic, handshake and public names of peers are all there is."""
     status = DEVICE.status
     assert [peer.handshake for peer in status.peers] == [1700000000.5, None]

@@ -24,7 +24,7 @@ from tests.configurations import (
     made_up_key,
     problems,
     put,
-    told,
+    reported,
 )
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "wgquick"
@@ -53,12 +53,12 @@ def test_there_are_files_of_at_least_six_providers() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
-def test_a_server_by_name_is_looked_up_and_told(tmp_path: Path, name: str) -> None:
+def test_a_server_by_name_is_looked_up_and_reported(tmp_path: Path, name: str) -> None:
     """Without the variable that says its address."""
     put(tmp_path, "/config/wg0.conf", (GOLDEN / name).read_bytes())
     loaded = settings.load({}, tmp_path)
     assert len(loaded.config.tunnels[0].names) == 1
-    assert "is looked up outside the tunnel" in told(loaded)
+    assert "is looked up outside the tunnel" in reported(loaded)
 
 
 def load(tmp_path: Path, text: str | bytes) -> settings.Loaded:
@@ -118,9 +118,9 @@ def test_commands_are_named_and_never_run(tmp_path: Path) -> None:
     hooks = "PostUp = touch /x\nPreDown = touch /y\nPostUp = touch /z\n"
     loaded = load(tmp_path, QUICK.replace("[Peer]", f"{hooks}[Peer]"))
     assert "/config/wg0.conf line 6: PostUp, PreDown: commands in wg-quick files are never run" in (
-        told(loaded)
+        reported(loaded)
     )
-    assert "touch" not in told(loaded)
+    assert "touch" not in reported(loaded)
 
 
 def test_blanks_separate_addresses_and_resolvers_too(tmp_path: Path) -> None:
@@ -143,17 +143,19 @@ def test_of_repeated_keys_lists_add_up_and_others_are_the_last(tmp_path: Path) -
     (tunnel,) = loaded.config.tunnels
     assert [str(address) for address in tunnel.addresses] == ["10.2.0.3/32", "10.2.0.2/32"]
     assert tunnel.mtu == 1300
-    assert "/config/wg0.conf line 4: MTU is set several times; the last one counts" in told(loaded)
+    assert "/config/wg0.conf line 4: MTU is set several times; the last one counts" in reported(
+        loaded
+    )
 
 
-def test_table_and_saveconfig_are_told_and_port_and_mark_are_used(tmp_path: Path) -> None:
+def test_table_and_saveconfig_are_reported_and_port_and_mark_are_used(tmp_path: Path) -> None:
     """What identifies the encrypted flow is the file's where the file says it."""
     extra = "Table = 1234\nSaveConfig = true\nListenPort = 40000\nFwMark = 0x1234\n"
     loaded = load(tmp_path, QUICK.replace("[Peer]", f"{extra}[Peer]"))
     (tunnel,) = loaded.config.tunnels
     assert (tunnel.listen_port, tunnel.fwmark) == (40000, 0x1234)
-    assert "line 6: Table is not used" in told(loaded)
-    assert "line 7: SaveConfig is not used" in told(loaded)
+    assert "line 6: Table is not used" in reported(loaded)
+    assert "line 7: SaveConfig is not used" in reported(loaded)
 
 
 def test_the_preshared_key_of_zeros_is_none(tmp_path: Path) -> None:
@@ -166,16 +168,18 @@ def test_a_peer_without_allowed_ips_gets_everything(tmp_path: Path) -> None:
     """With a single server there is nothing else that it could mean."""
     loaded = load(tmp_path, QUICK.replace("AllowedIPs = 0.0.0.0/0", "AllowedIPs ="))
     assert len(loaded.config.tunnels[0].peers[0].allowed_ips) == 2
-    assert "line 8: AllowedIPs is empty and is ignored" in told(loaded)
+    assert "line 8: AllowedIPs is empty and is ignored" in reported(loaded)
 
 
-def test_what_allowed_ips_are_read_as_is_told(tmp_path: Path) -> None:
+def test_what_allowed_ips_are_read_as_is_reported(tmp_path: Path) -> None:
     """Host bits are cleared, as wg(8) does; multicast never leaves, whatever the list says."""
     allowed = "10.1.2.3/8, 224.0.0.0/4, 0.0.0.0/1"
-    lines = told(load(tmp_path, QUICK.replace("0.0.0.0/0", allowed)))
+    lines = reported(load(tmp_path, QUICK.replace("0.0.0.0/0", allowed)))
     assert "line 8: 10.1.2.3/8 is read as 10.0.0.0/8" in lines
     assert "line 8: 224.0.0.0/4 is multicast, which never leaves the namespace" in lines
-    lines = told(settings.load({**COMPLETE, "WIREGUARD_ALLOWED_IPS": "10.1.2.3/8"}, tmp_path / "x"))
+    lines = reported(
+        settings.load({**COMPLETE, "WIREGUARD_ALLOWED_IPS": "10.1.2.3/8"}, tmp_path / "x")
+    )
     assert "WIREGUARD_ALLOWED_IPS: 10.1.2.3/8 is read as 10.0.0.0/8" in lines
 
 
@@ -205,7 +209,7 @@ def test_peers_that_want_the_same_traffic_are_refused(
     assert any(message in problem for problem in problems({}, tmp_path))
 
 
-def test_a_file_of_nothing_but_heads_is_told_in_a_few_lines(tmp_path: Path) -> None:
+def test_a_file_of_nothing_but_heads_is_reported_in_a_few_lines(tmp_path: Path) -> None:
     """The first ones say which; thousands more would bury the rest."""
     put(tmp_path, "/config/wg0.conf", QUICK.partition("[Peer]")[0] + "[Peer]\n" * 5000)
     found = problems({}, tmp_path)
@@ -213,10 +217,10 @@ def test_a_file_of_nothing_but_heads_is_told_in_a_few_lines(tmp_path: Path) -> N
     assert len(found) < 40
 
 
-def test_a_name_of_one_of_several_peers_is_told_with_its_file(tmp_path: Path) -> None:
+def test_a_name_of_one_of_several_peers_is_reported_with_its_file(tmp_path: Path) -> None:
     """There is no variable that could say it."""
     text = (GOLDEN / "two-sites.conf").read_text().replace("203.0.113.85", "b.example.com")
-    lines = told(load(tmp_path, text))
+    lines = reported(load(tmp_path, text))
     assert "/config/wg0.conf line 18: the server's name 'b.example.com' is looked up" in lines
 
 
@@ -293,7 +297,7 @@ def test_a_file_without_peers_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xff\xfe", b"\x80\x81", b"\0" * 70000, b"PK\x03\x04\xff"])
-def test_what_is_no_wg_quick_file_is_refused(tmp_path: Path, raw: bytes) -> None:
+def test_what_is_not_a_wg_quick_file_is_refused(tmp_path: Path, raw: bytes) -> None:
     """Empty, binary, far too large: a problem, never a traceback."""
     put(tmp_path, "/config/wg0.conf", raw)
     assert all(problem.startswith("/config/wg0.conf") for problem in problems({}, tmp_path))
@@ -309,6 +313,6 @@ def test_parsing_collects_faults_and_raises_nothing() -> None:
     )
 
 
-def test_a_key_that_belongs_to_nobody_else_reads_the_same(tmp_path: Path) -> None:
+def test_a_key_that_is_not_the_kernels_reads_the_same(tmp_path: Path) -> None:
     """The private key arrives as it was written."""
     assert load(tmp_path, QUICK).config.tunnels[0].private_key == Secret(OTHER_PRIVATE)

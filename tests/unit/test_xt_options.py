@@ -42,7 +42,7 @@ def listed(kind: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", [Former, Longer])
-def test_the_size_of_an_entry_is_told_from_the_list_itself(kind: Any) -> None:
+def test_the_size_of_an_entry_is_reported_from_the_list_itself(kind: Any) -> None:
     """The version number is the same for both sizes, the memory is not."""
     assert entry_size(listed(kind)) == ctypes.sizeof(kind)
 

@@ -63,8 +63,8 @@ class NftablesFirewall:
 
         What the kernel has is tried without loading anything.
 
-        Raises MissingError when program or kernel cannot carry a ruleset, or when there is no
-        telling without CAP_NET_ADMIN.
+        Raises MissingError when program or kernel cannot carry a ruleset, or when that cannot
+        be found out without CAP_NET_ADMIN.
         """
         nft = nft or Nft()
         if not nft.is_in_kernel():

@@ -75,7 +75,7 @@ class Nft:
         applied.show(lambda: ["nft -f -"], stdin=text)
 
     def is_in_kernel(self) -> bool:
-        """Say whether the kernel has nftables, asked without the program.
+        """Return whether the kernel has nftables, asked without the program.
 
         Raises MissingError when it may not be asked, which takes CAP_NET_ADMIN, and FirewallError
         when it does not answer. Source: NFT_MSG_GETGEN of linux/netfilter/nf_tables.h.
@@ -116,7 +116,7 @@ class Nft:
         return self._call("reading", "--debug=netlink", "list", "table", *table.split())
 
     def has(self, table: str) -> bool:
-        """Say whether there is such a table in this network namespace."""
+        """Return whether there is such a table in this network namespace."""
         return f"table {table}" in self._call("reading", "list", "tables").splitlines()
 
     def _call(self, what: str, *arguments: str, stdin: str | None = None) -> str:

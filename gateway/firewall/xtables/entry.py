@@ -64,7 +64,7 @@ class Entry:
 
 
 def is_standard(family: Family, blob: bytes) -> bool:
-    """Say whether the target of an entry is a verdict or a jump, and no extension."""
+    """Return whether the target of an entry is a verdict or a jump, and no extension."""
     target, _end = OFFSETS.unpack_from(blob, HEADER_SIZE[family] + 4)
     return not _name(blob, target)
 

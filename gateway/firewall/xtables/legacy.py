@@ -84,7 +84,7 @@ def _is_installed(program: str) -> bool:
 
 
 def _passes(line: str, chains: tuple[str, ...]) -> bool:
-    """Say whether a line like `:INPUT ACCEPT [0:0]` is of a chain of the kernel's that passes."""
+    """Return whether a line like `:INPUT ACCEPT [0:0]` shows a built-in chain that accepts."""
     name, policy, *_ = line.removeprefix(":").split()
     return name in chains and policy == "ACCEPT"
 

@@ -32,12 +32,12 @@ _getsockopt = ctypes.CDLL(None, use_errno=True)["getsockopt"]
 
 @cache
 def sees_extra_headers(family: Family) -> bool:
-    """Say whether the kernel has the match for `Rule.extra_headers`. Raises FirewallError."""
+    """Return whether the kernel has the match for `Rule.extra_headers`. Raises FirewallError."""
     return has_match(family, EXTRA_HEADERS[family].name)
 
 
 def has_match(family: Family, name: str) -> bool:
-    """Say whether the kernel has the match `name`, in its first revision, for `family`.
+    """Return whether the kernel has the match `name`, in its first revision, for `family`.
 
     Raises FirewallError when it cannot be asked, for want of CAP_NET_ADMIN for one.
     """

@@ -67,6 +67,6 @@ def test_nftables_take_an_egress_chain() -> None:
 
 
 def test_gateway_is_installed_from_its_wheel() -> None:
-    """The guest runs the wheel that users install, not a source tree beside the tests."""
+    """The guest runs the wheel that users install, not a source tree next to the tests."""
     assert not os.path.exists("gateway")  # noqa: PTH110 - the working directory is meant
     assert "site-packages" in run(["python", "-c", "import gateway; print(gateway.__file__)"])

@@ -1,7 +1,7 @@
 """A pytest plugin that writes each report as one line of JSON to a descriptor.
 
 Used in the guest, where the descriptor is a port of the virtual machine, and on the host, where a
-collection tells which tests there are. Standard library and pytest only.
+collection reports which tests there are. Standard library and pytest only.
 """
 
 import json
@@ -16,24 +16,24 @@ RUN = os.environ.get("GUEST_RUN", "")
 
 
 class Reporter:
-    """The hooks that have something to tell."""
+    """The hooks that report something."""
 
     def __init__(self, config: pytest.Config) -> None:
         """Keep `config`, which turns reports into plain data."""
         self.config = config
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Tell which tests there are: node id, file, line and name of each."""
-        self._tell("collected", tests=[(item.nodeid, item.location) for item in session.items])
+        """Return which tests there are: node id, file, line and name of each."""
+        self._notify("collected", tests=[(item.nodeid, item.location) for item in session.items])
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Tell a file that cannot be collected."""
+        """Report a file that cannot be collected."""
         if report.failed:
-            self._tell("report", report=self._plain(report))
+            self._notify("report", report=self._plain(report))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Tell the outcome of a test's setup, call or teardown."""
-        self._tell("report", report=self._plain(report))
+        """Report the outcome of a test's setup, call or teardown."""
+        self._notify("report", report=self._plain(report))
 
     def _plain(self, report: pytest.CollectReport | pytest.TestReport) -> dict[str, Any]:
         hook = self.config.hook
@@ -42,7 +42,7 @@ class Reporter:
         )
         return plain
 
-    def _tell(self, event: str, **fields: Any) -> None:
+    def _notify(self, event: str, **fields: Any) -> None:
         line = json.dumps({"event": event, "run": RUN, **fields}, default=str) + "\n"
         rest = line.encode()
         while rest:
