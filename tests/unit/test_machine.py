@@ -367,7 +367,7 @@ def test_the_next_tick_comes_when_something_is_due_and_never_in_a_hurry() -> Non
     assert wake_at(calm(replace(UNBUILT, retry_at=NOW + 0.6)), at(0)) == NOW + 0.6
     assert wake_at(calm(replace(RESOLVING, retry_at=NOW + 0.7)), at(0)) == NOW + 0.7
     for state in (UNBUILT, RESOLVING):
-        busy = calm(state, under_way=frozenset({Work.CONNECT}))
+        busy = calm(state, under_way=frozenset({Work.CONNECT}), sample_at=NOW - 5)
         assert wake_at(busy, at(0)) == NOW + 1.0
     assert wake_at(calm(Locked(retry_at=NOW - 5)), at(0)) == NOW + TIMING.eager
 
