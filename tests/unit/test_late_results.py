@@ -15,6 +15,26 @@ from tests.unit.test_supervisor import ONE
 NOT_NOW = NetworkError("not now", "rules", errno.EAGAIN)
 
 
+@pytest.mark.promise("P15")
+@pytest.mark.parametrize("part", ["status", "fault of"])
+def test_work_that_a_change_starts_during_a_setback_is_followed(part: str) -> None:
+    """The change is followed before the next attempt is due, and so is what comes of it."""
+    world = World(ONE)
+
+    def begins() -> None:
+        world.fails[part] = [NOT_NOW] * 100_000
+
+    def ends() -> None:
+        del world.fails[part]
+        world.supervisor.kernel_changed()
+
+    world.run((10, begins), (18.5, ends), until=60)
+    assert not world.at(18.4).healthy, "control: the next attempt was seconds away"
+    assert world.at(19).healthy
+    assert world.at(59).healthy
+    assert world.transcript.count("status") > 50, "the counters are read each second"
+
+
 @pytest.mark.promise("P1")
 def test_a_producer_that_fails_while_a_stop_waits_for_a_shortage_is_closed_too() -> None:
     """It cancels the loop, which goes on trying to close."""

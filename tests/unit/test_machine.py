@@ -390,6 +390,7 @@ def test_a_setback_waits_for_its_time_a_change_or_a_stop() -> None:
     assert setback.lets_pass(Changed(), NOW)
     assert not setback.lets_pass(Tick(), NOW + 0.9)
     assert setback.lets_pass(Tick(), NOW + 1)
+    assert setback.lets_pass(sampled(), NOW), "work that a change has started"
 
 
 def test_a_setback_of_work_lasts_until_that_work_has_reported() -> None:
