@@ -23,7 +23,7 @@ from gateway.daemon.ports import Parts
 from gateway.daemon.producers import KernelReports, LostErrors, Timer
 from gateway.daemon.reporter import Reporter
 from gateway.daemon.setback import Setbacks
-from gateway.daemon.workers import Workers
+from gateway.daemon.workers import KERNEL, Workers
 from gateway.errors import FirewallError, KernelError, is_shortage
 from gateway.model import Config, Tunnel
 from gateway.policy.actions import (
@@ -45,9 +45,6 @@ from gateway.policy.machine import interrupted, obstacle, step, stricter
 from gateway.policy.situation import Situation
 from gateway.policy.states import Locked, State, Stopping
 from gateway.policy.timing import Moment, Timing
-
-KERNEL = (KernelError, OSError, MemoryError)
-"""What the kernel, or a library in front of it, raises."""
 
 
 class Supervisor:
@@ -144,6 +141,7 @@ class Supervisor:
                 if answer is None:
                     self._interrupt(err, event)
                     return
+                self._jobs.abandon()  # the stricter state begins its own
                 events = deque([answer])
         if setback is not None and setback.is_over(self._situation.under_way):
             self._setbacks.end()

@@ -33,6 +33,9 @@ from gateway.policy.link import tunnel_mtu
 from gateway.policy.probing import Probe
 from gateway.policy.timing import Timing
 
+KERNEL = (KernelError, OSError, MemoryError)
+"""What the kernel, or a library in front of it, raises."""
+
 DYNAMIC_PORTS = range(49152, 65536)
 """Where another listen port is taken from (RFC 6335, section 6)."""
 
@@ -66,7 +69,7 @@ class Workers:
         try:
             status = await self._parts.tunnel.status()
             fault = self._parts.network.fault_of(INTERFACE, tunnel.addresses)
-        except (KernelError, OSError, MemoryError) as err:
+        except KERNEL as err:
             gone = isinstance(err, TunnelError) and not is_shortage(err)
             return Lost(str(err)) if gone else Troubled(Work.SAMPLE, err)
         return Lost(fault) if fault else Sampled(status)

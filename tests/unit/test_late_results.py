@@ -8,9 +8,10 @@ import errno
 
 import pytest
 
-from gateway.errors import NetworkError
+from gateway.errors import FirewallError, NetworkError, TunnelError
+from gateway.model import Tunnel
 from tests.fakes.world import World
-from tests.unit.test_supervisor import ONE
+from tests.unit.test_supervisor import FIRST, ONE, TWO
 
 NOT_NOW = NetworkError("not now", "rules", errno.EAGAIN)
 
@@ -33,6 +34,39 @@ def test_work_that_a_change_starts_during_a_setback_is_followed(part: str) -> No
     assert world.at(19).healthy
     assert world.at(59).healthy
     assert world.transcript.count("status") > 50, "the counters are read each second"
+
+
+@pytest.mark.promise("P1")
+def test_a_second_failure_on_the_way_back_ends_the_building_too() -> None:
+    """The rules of the stricter state are refused as well, so its actions are never started."""
+    world = World(TWO)
+    seen: list[int] = []
+    building = 0
+
+    async def up(tunnel: Tunnel, mtu: int) -> None:
+        nonlocal building
+        del mtu
+        if str(tunnel.endpoints[0].address) == FIRST:
+            raise TunnelError("no")
+        building += 1
+        try:
+            await asyncio.sleep(7.5)
+        finally:
+            building -= 1
+
+    def looks() -> None:
+        seen.append(building)
+
+    def fails() -> None:
+        world.fails["routing drift"] = [NetworkError("no")]
+        world.fails["rules"] = [FirewallError("no")]
+        world.supervisor.kernel_changed()
+
+    world.tunnel.up = up  # type: ignore[method-assign]
+    world.run((0.9, looks), (1, fails), (2, looks), until=3)
+    assert not any(world.fails.values()), "control: both failed"
+    assert world.at(2).state == "locked"
+    assert seen == [1, 0]
 
 
 @pytest.mark.promise("P1")
