@@ -76,12 +76,18 @@ class Workers:
 
     async def probe(self, probe: Probe) -> Event:
         """Send `probe`; only a question to the tunnel's resolver says something by itself."""
-        answered = await self._parts.probe(probe)
+        try:
+            answered = await self._parts.probe(probe)
+        except KERNEL as err:
+            return Troubled(Work.PROBE, err)
         return Probed(answered if probe.is_question else None)
 
     async def write_names(self, tunnel: Tunnel) -> Event:
         """Write the resolver file again."""
-        return Wrote(await self._names.write(tunnel))
+        try:
+            return Wrote(await self._names.write(tunnel))
+        except MemoryError as err:
+            return Troubled(Work.NAMES, err)
 
     async def _within_limit(self, work: Coroutine[Any, Any, Event]) -> Event:
         try:

@@ -112,6 +112,26 @@ def test_a_job_waits_for_all_that_were_abandoned_before_it() -> None:
     assert order == ["first ends", "third begins"]
 
 
+@pytest.mark.promise("P15")
+def test_memory_that_is_short_while_a_probe_is_sent_ends_nothing() -> None:
+    """The probe is sent again."""
+    world = World(ONE)
+    world.run((5, lambda: world.fails.update(probe=[MemoryError()])), until=60)
+    assert not world.fails["probe"], "control: it was raised"
+    assert (world.at(59).healthy, world.at(59).reconnects) == (True, ())
+
+
+@pytest.mark.promise("P15")
+def test_memory_that_is_short_while_the_resolver_file_is_written_ends_nothing() -> None:
+    """The file is written again."""
+    world = World(ONE)
+    refused = NetworkError("read-only", "/etc/resolv.conf")
+    world.fails["resolv.conf"] = [refused, MemoryError(), refused]
+    world.run(until=30)
+    assert not world.fails["resolv.conf"], "control: it was raised"
+    assert (world.at(29).healthy, world.at(29).limits) == (True, ())
+
+
 @pytest.mark.promise("P1")
 def test_a_producer_that_fails_while_a_stop_waits_for_a_shortage_is_closed_too() -> None:
     """It cancels the loop, which goes on trying to close."""
