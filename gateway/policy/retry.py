@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from gateway.policy.actions import Work
-from gateway.policy.events import Event, Tick
+from gateway.policy.events import REPORTS, Event, Tick
 from gateway.policy.timing import Moment
 
 
@@ -32,9 +32,12 @@ class Setback:
         """
         return now >= self.retry_at or not isinstance(event, Tick)
 
-    def is_over(self, under_way: Collection[Work]) -> bool:
-        """Return whether an attempt has succeeded that raised nothing; `under_way` is its work."""
-        return self.work not in under_way
+    def is_over(self, event: Event, under_way: Collection[Work]) -> bool:
+        """Return whether an attempt has succeeded: `event` was followed, and nothing raised.
+
+        `under_way` is the work that goes on. It may be the next of the kind that `event` reports.
+        """
+        return self.work not in under_way or REPORTS.get(type(event)) is self.work
 
 
 def setback_after(

@@ -13,9 +13,10 @@ import pytest
 from gateway.daemon.inbox import Inbox
 from gateway.daemon.jobs import Jobs
 from gateway.errors import FirewallError, NetworkError, TunnelError
-from gateway.model import Tunnel
+from gateway.model import Tunnel, TunnelStatus
 from gateway.policy.actions import Work
 from gateway.policy.events import Event, Failed
+from gateway.policy.states import Reason
 from tests.fakes.world import World
 from tests.unit.test_supervisor import FIRST, ONE, TWO
 
@@ -119,6 +120,26 @@ def test_memory_that_is_short_while_a_probe_is_sent_ends_nothing() -> None:
     world.run((5, lambda: world.fails.update(probe=[MemoryError()])), until=60)
     assert not world.fails["probe"], "control: it was raised"
     assert (world.at(59).healthy, world.at(59).reconnects) == (True, ())
+
+
+@pytest.mark.promise("P15")
+def test_a_setback_of_work_that_starts_again_at_once_is_over_when_it_has_reported() -> None:
+    """Each sample takes longer than the pause after it: the next one is always under way."""
+    world = World(ONE)
+    status = world.tunnel.status
+
+    async def slow() -> TunnelStatus:
+        await asyncio.sleep(1.5)
+        return await status()
+
+    def begins() -> None:
+        world.fails["status"] = [NOT_NOW]
+        world.tunnel.status = slow  # type: ignore[method-assign]
+
+    world.run((5, begins), until=30)
+    assert Reason.UNCHECKED in {status.reason for status in world.told}, "control: it was short"
+    assert world.at(10).healthy
+    assert world.at(29).healthy
 
 
 @pytest.mark.promise("P15")

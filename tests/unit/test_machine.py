@@ -396,6 +396,7 @@ def test_a_setback_waits_for_its_time_a_change_or_a_stop() -> None:
 def test_a_setback_of_work_lasts_until_that_work_has_reported() -> None:
     """Health stays red while counters cannot be read, however well the rules can."""
     setback = Setback("not now", 1, NOW, Work.SAMPLE)
-    assert not setback.is_over({Work.SAMPLE, Work.PROBE})
-    assert setback.is_over({Work.PROBE})
-    assert Setback("not now", 1, NOW).is_over({Work.SAMPLE})
+    assert not setback.is_over(Tick(), {Work.SAMPLE, Work.PROBE})
+    assert setback.is_over(Tick(), {Work.PROBE})
+    assert setback.is_over(sampled(), {Work.SAMPLE}), "the next one"
+    assert Setback("not now", 1, NOW).is_over(Tick(), {Work.SAMPLE})
