@@ -5,7 +5,9 @@ Times are seconds of a run on a clock that passes by itself.
 
 import asyncio
 import errno
+import socket
 from collections.abc import Callable, Coroutine
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ from gateway.model import Tunnel, TunnelStatus
 from gateway.policy.actions import Work
 from gateway.policy.events import Event, Failed
 from gateway.policy.states import Reason
+from gateway.system.lookup import EndpointLookup
+from gateway.system.netns import Netns
 from tests.fakes.world import World
 from tests.unit.test_supervisor import FIRST, ONE, TWO
 
@@ -167,3 +171,44 @@ def test_a_producer_that_fails_while_a_stop_waits_for_a_shortage_is_closed_too()
         world.run((9.9, lambda: world.fails.update(rules=[NOT_NOW] * 20)), until=10)
     assert world.clock.now > world.since(10.5), "control: there was a shortage"
     assert world.firewall.summary == "closed"
+
+
+class Unmarked(socket.socket):
+    """A socket whose mark is left out, because that takes CAP_NET_ADMIN (socket(7), SO_MARK)."""
+
+    def setsockopt(self, level: int, option: int, *value: Any) -> None:
+        """Set all options but the mark."""
+        if option != socket.SO_MARK:
+            super().setsockopt(level, option, *value)
+
+
+class OwnNamespace(Netns):
+    """The namespace of the test, whose sockets have no mark; `made` has all of them."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "own")
+        self.made: list[socket.socket] = []
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """Make a socket."""
+        self.made.append(Unmarked(family, kind, protocol))
+        return self.made[-1]
+
+
+def test_a_question_that_is_cut_off_leaves_the_socket_of_the_next_one_open() -> None:
+    """The next candidate's socket is made before the former question has noticed its end."""
+    netns = OwnNamespace()
+
+    async def run() -> None:
+        lookup = EndpointLookup(ip_address("127.0.0.1"), netns)
+        lookup.open()
+        former = asyncio.ensure_future(lookup.ask(("vpn.example",)))
+        await asyncio.sleep(0.05)
+        assert not former.done(), "control: it waits for an answer"
+        former.cancel()
+        lookup.open()
+        await asyncio.wait([former])
+
+    asyncio.run(run())
+    assert [channel.fileno() == -1 for channel in netns.made] == [True, False]
+    netns.made[-1].close()
