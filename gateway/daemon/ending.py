@@ -16,18 +16,25 @@ async def end_closed(kernel: Enforcement, clock: Callable[[], float], timing: Ti
 
     After `Timing.closing_time` the links are set down instead, because nothing tries again later.
     Raises NotClosedError, whose message says what holds the namespace closed, or that nothing does.
+    Being cancelled does not end the attempts; it is raised after them.
     """
     deadline = clock() + timing.closing_time
+    cancelled: asyncio.CancelledError | None = None
     while True:
         try:
             kernel.close()
         except Exception as err:
             if is_shortage(err) and clock() < deadline:
-                await asyncio.sleep(timing.closing_pause)
+                try:
+                    await asyncio.sleep(timing.closing_pause)
+                except asyncio.CancelledError as cancelling:
+                    cancelled = cancelling
                 continue
             problem = str(err) or type(err).__name__
             raise NotClosedError(f"{problem}; {_links(kernel.shut())}") from err
-        return
+        break
+    if cancelled is not None:
+        raise cancelled
 
 
 def _links(still_up: tuple[str, ...] | None) -> str:

@@ -22,32 +22,32 @@ class Jobs:
         self._group = group
         self._inbox = inbox
         self._running: dict[Work, asyncio.Task[None]] = {}
-        self._ending: dict[Work, asyncio.Task[None]] = {}
+        self._ending: dict[Work, set[asyncio.Task[None]]] = {work: set() for work in Work}
 
     def start(self, work: Work, job: Job) -> None:
-        """Start `job`, once one of its kind that was abandoned has ended."""
-        former = self._ending.get(work)
+        """Start `job`, once those of its kind that were abandoned have ended."""
         self._running[work] = self._group.create_task(
-            self._run(work, job, former), name=work.name.lower()
+            self._run(work, job, frozenset(self._ending[work])), name=work.name.lower()
         )
 
     def abandon(self) -> None:
         """Cut off all jobs, and withdraw results that were not taken yet."""
         for work in Work:
             self._inbox.withdraw(work)
-        for task in self._running.values():
+        for work, task in self._running.items():
             task.cancel()
-        self._ending |= self._running
+            self._ending[work].add(task)
+            task.add_done_callback(self._ending[work].discard)
         self._running.clear()
 
     async def ended(self, seconds: float) -> None:
         """Wait until what was abandoned has ended, `seconds` at most."""
-        if tasks := [task for task in self._ending.values() if not task.done()]:
+        if tasks := set[asyncio.Task[None]]().union(*self._ending.values()):
             await asyncio.wait(tasks, timeout=seconds)
 
-    async def _run(self, work: Work, job: Job, former: asyncio.Task[None] | None) -> None:
-        if former is not None:
-            await asyncio.wait([former])
+    async def _run(self, work: Work, job: Job, former: frozenset[asyncio.Task[None]]) -> None:
+        if former:
+            await asyncio.wait(former)
         event = await job()
         if self._running.get(work) is asyncio.current_task():
             del self._running[work]

@@ -23,7 +23,7 @@ from gateway.daemon.ports import Parts
 from gateway.daemon.producers import KernelReports, LostErrors, Timer
 from gateway.daemon.reporter import Reporter
 from gateway.daemon.setback import Setbacks
-from gateway.daemon.workers import Workers
+from gateway.daemon.workers import KERNEL, Workers
 from gateway.errors import FirewallError, KernelError, is_shortage
 from gateway.model import Config, Tunnel
 from gateway.policy.actions import (
@@ -45,9 +45,6 @@ from gateway.policy.machine import interrupted, obstacle, step, stricter
 from gateway.policy.situation import Situation
 from gateway.policy.states import Locked, State, Stopping
 from gateway.policy.timing import Moment, Timing
-
-KERNEL = (KernelError, OSError, MemoryError)
-"""What the kernel, or a library in front of it, raises."""
 
 
 class Supervisor:
@@ -123,29 +120,30 @@ class Supervisor:
             with self._parts.reserve():  # there is nothing later to keep it for
                 await asyncio.gather(clear_away(self._parts), self._parts.hooks.finish())
 
-    def _turn(self, event: Event) -> None:
-        """Follow `event` and what comes of it; a failure leads to a stricter state.
+    def _turn(self, first: Event) -> None:
+        """Follow the event `first` and what comes of it; a failure leads to a stricter state.
 
         After a shortage the next attempt is waited for: see `gateway.policy.retry`.
         """
-        events = deque([event])
+        events = deque([first])
         setback = self._setbacks.current
-        if setback is not None and not setback.lets_pass(event, self._parts.clock()):
+        if setback is not None and not setback.lets_pass(first, self._parts.clock()):
             return
-        if self._refusal and not isinstance(event, Stop):
+        if self._refusal and not isinstance(first, Stop):
             self._falling = Refused(self._refusal)
             events.appendleft(self._falling)
         while events:
+            event = events.popleft()
             try:
-                event = events.popleft()
                 events.extend(self._follow(event))
             except KERNEL as err:
                 answer = self._answer_to(err)
                 if answer is None:
                     self._interrupt(err, event)
                     return
+                self._jobs.abandon()  # the stricter state begins its own
                 events = deque([answer])
-        if setback is not None and setback.is_over(self._situation.under_way):
+        if setback is not None and setback.is_over(first, self._situation.under_way):
             self._setbacks.end()
 
     def _follow(self, event: Event) -> list[Event]:

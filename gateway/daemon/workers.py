@@ -33,6 +33,9 @@ from gateway.policy.link import tunnel_mtu
 from gateway.policy.probing import Probe
 from gateway.policy.timing import Timing
 
+KERNEL = (KernelError, OSError, MemoryError)
+"""What the kernel, or a library in front of it, raises."""
+
 DYNAMIC_PORTS = range(49152, 65536)
 """Where another listen port is taken from (RFC 6335, section 6)."""
 
@@ -66,19 +69,25 @@ class Workers:
         try:
             status = await self._parts.tunnel.status()
             fault = self._parts.network.fault_of(INTERFACE, tunnel.addresses)
-        except (KernelError, OSError, MemoryError) as err:
+        except KERNEL as err:
             gone = isinstance(err, TunnelError) and not is_shortage(err)
             return Lost(str(err)) if gone else Troubled(Work.SAMPLE, err)
         return Lost(fault) if fault else Sampled(status)
 
     async def probe(self, probe: Probe) -> Event:
         """Send `probe`; only a question to the tunnel's resolver says something by itself."""
-        answered = await self._parts.probe(probe)
+        try:
+            answered = await self._parts.probe(probe)
+        except KERNEL as err:
+            return Troubled(Work.PROBE, err)
         return Probed(answered if probe.is_question else None)
 
     async def write_names(self, tunnel: Tunnel) -> Event:
         """Write the resolver file again."""
-        return Wrote(await self._names.write(tunnel))
+        try:
+            return Wrote(await self._names.write(tunnel))
+        except MemoryError as err:
+            return Troubled(Work.NAMES, err)
 
     async def _within_limit(self, work: Coroutine[Any, Any, Event]) -> Event:
         try:

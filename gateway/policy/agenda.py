@@ -104,10 +104,8 @@ def wake_at(situation: Situation, moment: Moment) -> float:
     match situation.state:
         case Locked():
             times.append(situation.state.retry_at)
-        case Resolving() if not situation.is_connecting:
-            times.append(situation.state.retry_at)
-        case Connecting() if not situation.state.built and not situation.is_connecting:
-            times.append(situation.state.retry_at)
+        case Resolving() | Connecting(built=False):
+            times += [] if situation.is_connecting else [situation.state.retry_at]
         case Connecting() | Connected() if Work.SAMPLE not in situation.under_way:
             times.append(situation.sample_at)
         case _:

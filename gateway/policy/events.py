@@ -149,3 +149,15 @@ Event = (
     | Wrote
     | Troubled
 )
+
+REPORTS: dict[type[Event], Work] = {
+    Asking: Work.CONNECT,
+    Resolved: Work.CONNECT,
+    Built: Work.CONNECT,
+    Failed: Work.CONNECT,
+    Sampled: Work.SAMPLE,
+    Lost: Work.SAMPLE,
+    Probed: Work.PROBE,
+    Wrote: Work.NAMES,
+}
+"""The event that each kind of work ends with."""

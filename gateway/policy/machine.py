@@ -17,11 +17,10 @@ from gateway.model import Facts, Tunnel
 from gateway.policy.actions import (
     Abandon,
     Action,
-    Work,
 )
 from gateway.policy.agenda import due
 from gateway.policy.events import (
-    Asking,
+    REPORTS,
     Begin,
     Built,
     Changed,
@@ -30,9 +29,7 @@ from gateway.policy.events import (
     Looked,
     Lost,
     Moved,
-    Probed,
     Refused,
-    Resolved,
     Sampled,
     Verified,
     Wrote,
@@ -48,18 +45,6 @@ TWO_ADDRESSES = (
     "give the container's network another subnet, or take the address that your provider gave you"
 )
 """What helps where an uplink has the tunnel's address: no rule could distinguish the two (P11)."""
-
-REPORTS: dict[type[Event], Work] = {
-    Asking: Work.CONNECT,
-    Resolved: Work.CONNECT,
-    Built: Work.CONNECT,
-    Failed: Work.CONNECT,
-    Sampled: Work.SAMPLE,
-    Lost: Work.SAMPLE,
-    Probed: Work.PROBE,
-    Wrote: Work.NAMES,
-}
-"""The event that each kind of work ends with."""
 
 
 def step(

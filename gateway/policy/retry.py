@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from gateway.policy.actions import Work
-from gateway.policy.events import Changed, Event, Stop
+from gateway.policy.events import REPORTS, Event, Tick
 from gateway.policy.timing import Moment
 
 
@@ -25,15 +25,19 @@ class Setback:
     work: Work | None = None
 
     def lets_pass(self, event: Event, now: float) -> bool:
-        """Return whether `event` is followed at `now`; any other waits until `retry_at`.
+        """Return whether `event` is followed at `now`: only the clock waits until `retry_at`.
 
-        A stop is, and so is a change: a new link has to have a guard, or be down.
+        A stop is followed, and so is a change: a new link has to have a guard, or be down. What a
+        change has started reports once, and nothing repeats that.
         """
-        return now >= self.retry_at or isinstance(event, Stop | Changed)
+        return now >= self.retry_at or not isinstance(event, Tick)
 
-    def is_over(self, under_way: Collection[Work]) -> bool:
-        """Return whether an attempt has succeeded that raised nothing; `under_way` is its work."""
-        return self.work not in under_way
+    def is_over(self, event: Event, under_way: Collection[Work]) -> bool:
+        """Return whether an attempt has succeeded: `event` was followed, and nothing raised.
+
+        `under_way` is the work that goes on. It may be the next of the kind that `event` reports.
+        """
+        return self.work not in under_way or REPORTS.get(type(event)) is self.work
 
 
 def setback_after(

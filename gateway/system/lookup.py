@@ -104,12 +104,14 @@ class EndpointLookup:
         """
         failure: OSError | NetworkError | None = None
         answers: dict[Question, list[Address]] = {}
+        channel = self._socket
         try:
             await self._collect([(name, kind) for name in names for kind in KINDS], answers)
         except (OSError, NetworkError) as err:  # as good as no answer, if there was one before
             failure, answers = err, {}
         finally:
-            self._close()
+            if self._socket is channel:  # a question that is cut off may end after the next `open`
+                self._close()
         for name in names:
             found = [address for kind in KINDS for address in answers.get((name, kind), ())]
             if found:

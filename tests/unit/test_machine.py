@@ -367,7 +367,7 @@ def test_the_next_tick_comes_when_something_is_due_and_never_in_a_hurry() -> Non
     assert wake_at(calm(replace(UNBUILT, retry_at=NOW + 0.6)), at(0)) == NOW + 0.6
     assert wake_at(calm(replace(RESOLVING, retry_at=NOW + 0.7)), at(0)) == NOW + 0.7
     for state in (UNBUILT, RESOLVING):
-        busy = calm(state, under_way=frozenset({Work.CONNECT}))
+        busy = calm(state, under_way=frozenset({Work.CONNECT}), sample_at=NOW - 5)
         assert wake_at(busy, at(0)) == NOW + 1.0
     assert wake_at(calm(Locked(retry_at=NOW - 5)), at(0)) == NOW + TIMING.eager
 
@@ -390,11 +390,13 @@ def test_a_setback_waits_for_its_time_a_change_or_a_stop() -> None:
     assert setback.lets_pass(Changed(), NOW)
     assert not setback.lets_pass(Tick(), NOW + 0.9)
     assert setback.lets_pass(Tick(), NOW + 1)
+    assert setback.lets_pass(sampled(), NOW), "work that a change has started"
 
 
 def test_a_setback_of_work_lasts_until_that_work_has_reported() -> None:
     """Health stays red while counters cannot be read, however well the rules can."""
     setback = Setback("not now", 1, NOW, Work.SAMPLE)
-    assert not setback.is_over({Work.SAMPLE, Work.PROBE})
-    assert setback.is_over({Work.PROBE})
-    assert Setback("not now", 1, NOW).is_over({Work.SAMPLE})
+    assert not setback.is_over(Tick(), {Work.SAMPLE, Work.PROBE})
+    assert setback.is_over(Tick(), {Work.PROBE})
+    assert setback.is_over(sampled(), {Work.SAMPLE}), "the next one"
+    assert Setback("not now", 1, NOW).is_over(Tick(), {Work.SAMPLE})
