@@ -116,9 +116,11 @@ class Supervisor:
                 await self._end_closed()
         finally:
             self._jobs.abandon()
-            await self._jobs.ended(self._timing.closing_time)
-            with self._parts.reserve():  # there is nothing later to keep it for
-                await asyncio.gather(clear_away(self._parts), self._parts.hooks.finish())
+            try:
+                await self._jobs.ended(self._timing.closing_time)
+            finally:
+                with self._parts.reserve():  # there is nothing later to keep it for
+                    await asyncio.gather(clear_away(self._parts), self._parts.hooks.finish())
 
     def _turn(self, first: Event) -> None:
         """Follow the event `first` and what comes of it; a failure leads to a stricter state.

@@ -173,6 +173,28 @@ def test_a_producer_that_fails_while_a_stop_waits_for_a_shortage_is_closed_too()
     assert world.firewall.summary == "closed"
 
 
+def test_a_producer_that_fails_while_a_stop_waits_for_the_builder_leaves_no_key_behind() -> None:
+    """The rules are closed already; the interface and its key are removed all the same."""
+    world = World(ONE)
+
+    async def up(*_: object) -> None:
+        try:
+            await asyncio.sleep(7.5)
+        finally:
+            await asyncio.sleep(1)
+
+    async def later() -> None:
+        await asyncio.sleep(2.5)
+        raise RuntimeError("a fault")
+
+    world.tunnel.up = up  # type: ignore[method-assign]
+    world.others["other"] = later
+    with pytest.raises(RuntimeError, match="a fault"):
+        world.run(until=2)
+    assert world.firewall.summary == "closed"
+    assert "down" in world.transcript
+
+
 class Unmarked(socket.socket):
     """A socket whose mark is left out, because that takes CAP_NET_ADMIN (socket(7), SO_MARK)."""
 
