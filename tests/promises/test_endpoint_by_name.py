@@ -1,4 +1,4 @@
-"""An endpoint by name: looked up through a hole for one question, which nobody else fits through.
+"""An endpoint by name: looked up through a hole for one question, which nothing else fits through.
 
 While the hole is open, a workload with Docker's default capabilities tries everything to ride along
 (tests/lab/rider.py). The resolver is kept silent for a while, so that the hole stays open.
@@ -49,7 +49,7 @@ def resolver(lab: Lab, **answers: str) -> Services:
 
 
 def mute(lab: Lab) -> None:
-    """Let nothing reach the resolvers any more, and tell nobody."""
+    """Let nothing reach the resolvers any more, without an error."""
     lab.internet_namespace.nft(
         f"""
         table inet mute {{
@@ -155,7 +155,7 @@ def by_dockers_resolver() -> None:
 
 
 def addresses_in_turn() -> None:
-    """Give a name whose first address is nobody's, and the second the server's by IPv6."""
+    """Give a name whose first address is unassigned, and the second the server's by IPv6."""
     with Lab() as lab:
         resolver(lab, A=UNASSIGNED, AAAA=lab.server.endpoint.ipv6)
         gateway = start(lab, RESOLVER6)
@@ -166,7 +166,7 @@ def addresses_in_turn() -> None:
 
 
 def a_server_moves_and_the_resolver_dies() -> None:
-    """Ask again when the server stays silent; take the last good address when nobody answers."""
+    """Ask again when the server stays silent; take the last good address without an answer."""
     with Lab() as lab:
         names = resolver(lab, A=lab.server.endpoint.ipv4)
         gateway = start(lab, RESOLVER4)

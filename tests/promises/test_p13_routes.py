@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.promise("P13")]
 
 
 OWN_REPORTS = (addressed_to("ff02::/16"), addressed_to("224.0.0.0/4"))
-"""What an open kernel tells the groups of its link by itself."""
+"""What an open kernel sends to the groups of its link by itself."""
 
 
 @contextmanager

@@ -24,6 +24,7 @@ PACKAGES = [
     "tests/kernel",
     "tests/lab",
     "tests/model",
+    "tests/promises",
 ]
 FILES = sorted(
     [
