@@ -370,7 +370,7 @@ def test_a_command_is_a_program_and_no_line_of_a_shell(text: str, expected: str)
 
 
 def test_a_command_gets_the_interface_as_gluetun_writes_it() -> None:
-    """`{{VPN_INTERFACE}}` is the tunnel's; quotes and what stands in them stay."""
+    """`{{VPN_INTERFACE}}` is the tunnel's; quotes and what they enclose stay."""
     assert fields.command("/up.sh {{VPN_INTERFACE}} 'a b' --x=1#2") == (
         "/up.sh",
         "wg0",
