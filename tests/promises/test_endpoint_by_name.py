@@ -88,7 +88,7 @@ def questions(lab: Lab, address: str, since: float) -> list[Frame]:
     return [f for f in lab.capture.frames(since) if f.destination == str(ip_address(address))]
 
 
-def by_the_uplink(address: str) -> None:
+def over_the_uplink(address: str) -> None:
     """Look the name up at a resolver behind the uplink while a workload tries to ride along."""
     with Lab() as lab:
         resolver(lab, A=lab.server.endpoint.ipv4)
@@ -200,10 +200,10 @@ def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
     yield from side_by_side.run(
         request,
         {
-            "test_nothing_rides_along_with_the_question_on_the_uplink": lambda: by_the_uplink(
+            "test_nothing_rides_along_with_the_question_on_the_uplink": lambda: over_the_uplink(
                 RESOLVER4
             ),
-            "test_nothing_rides_along_over_ipv6_either": lambda: by_the_uplink(RESOLVER6),
+            "test_nothing_rides_along_over_ipv6_either": lambda: over_the_uplink(RESOLVER6),
             "test_nothing_rides_along_with_the_question_to_dockers_resolver": by_dockers_resolver,
             "test_the_addresses_of_a_name_are_tried_in_turn_in_both_families": addresses_in_turn,
             "test_a_server_that_moves_is_found_and_a_dead_resolver_is_survived": (

@@ -134,7 +134,9 @@ def test_only_the_uplinks_own_address_reaches_a_listed_host(home: Home, family: 
 
 
 @FAMILIES
-def test_a_host_in_no_listed_subnet_is_not_reached_by_the_uplink(home: Home, family: int) -> None:
+def test_a_host_in_no_listed_subnet_is_not_reached_through_the_uplink(
+    home: Home, family: int
+) -> None:
     """The tunnel is its only way; bound to the uplink, the workload is refused."""
     lab, host = home.lab, of(family, OTHER)
     before = time.monotonic()

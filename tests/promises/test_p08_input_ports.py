@@ -184,7 +184,9 @@ def test_ranges_end_where_they_say_and_name_one_transport(site: Site, family: in
 
 
 @FAMILIES
-def test_answers_leave_by_the_uplink_that_the_client_came_in_on(site: Site, family: int) -> None:
+def test_answers_leave_through_the_uplink_that_the_client_came_in_on(
+    site: Site, family: int
+) -> None:
     """A neighbour on the second network, and a stranger once that network has a way out.
 
     Limitations: Docker gives one network the default route; a stranger who comes in by another one
@@ -409,7 +411,7 @@ def test_a_client_in_the_tunnel_gets_no_answer_with_any_source_address(
 
 
 @FAMILIES
-def test_a_flow_that_began_in_the_tunnel_is_not_answered_by_an_uplink(
+def test_a_flow_that_began_in_the_tunnel_is_not_answered_through_an_uplink(
     lab: Lab, family: int
 ) -> None:
     """The same port listed for both: an answer to the tunnel's side never leaves by the other.

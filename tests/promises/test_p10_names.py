@@ -193,7 +193,7 @@ def test_a_resolver_in_a_listed_subnet_is_refused_at_once(
     assert frames_to(home, server, since) == []
 
 
-def test_no_resolver_is_asked_by_the_uplink(lab: Lab) -> None:
+def test_no_resolver_is_asked_through_the_uplink(lab: Lab) -> None:
     """The router's, one on an unlisted LAN, one on the internet: by the tunnel or not at all."""
     servers = [*lab.uplink.router, *OTHER_LAN_HOST, *INTERNET[1]]
     ways = [

@@ -95,7 +95,7 @@ def approach(lab: Lab) -> list[str]:
     for address in CLIENT:
         lab.internet_namespace.ip(f"neigh del {address} dev up0")
     frames = [f for u in lab.uplinks for f in u.capture.frames(since)]
-    found += [f"frame {frame}" for frame in frames if bears_tunnel_address(frame)]
+    found += [f"frame {frame}" for frame in frames if has_tunnel_address(frame)]
     return found
 
 
@@ -107,7 +107,7 @@ def sent_to_tunnel_address(lab: Lab, family: int, kind: str, port: int) -> bool:
     return lab.internet.probe(kind, **given).result != "timeout"
 
 
-def bears_tunnel_address(frame: Frame) -> bool:
+def has_tunnel_address(frame: Frame) -> bool:
     """Return whether the frame is from the tunnel's address, or about it."""
     return frame.source in CLIENT or frame.target in CLIENT
 
@@ -117,7 +117,7 @@ def call_out(lab: Lab) -> set[str]:
     since = time.monotonic()
     for address in CLIENT:
         lab.internet.probe("udp", host=address, port=7, timeout=0.2)
-    reported = [frame for frame in lab.capture.frames(since) if bears_tunnel_address(frame)]
+    reported = [frame for frame in lab.capture.frames(since) if has_tunnel_address(frame)]
     return {"arp" if frame.ethertype == ETH_ARP else "ndp" for frame in reported}
 
 

@@ -240,7 +240,7 @@ def test_what_is_not_a_listening_address_is_refused(text: str) -> None:
         addresses.listen_address(text)
 
 
-def test_mtu_zero_means_by_the_uplink() -> None:
+def test_mtu_zero_means_from_the_uplink() -> None:
     """0 is how gluetun writes it; below 576 IPv4 does not work (RFC 791)."""
     assert values.mtu("0") is None
     assert values.mtu("1320") == 1320

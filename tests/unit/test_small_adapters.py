@@ -95,7 +95,7 @@ def test_a_lease_on_the_resolver_file_refuses_at_once_and_none_is_granted_later(
     assert path.read_text("utf-8") == "nameserver 10.64.0.1\n"
 
 
-def test_a_resolver_file_that_is_no_file_is_reported_at_once(tmp_path: Path) -> None:
+def test_a_resolver_file_that_is_not_a_file_is_reported_at_once(tmp_path: Path) -> None:
     """A FIFO has no reader and no writer, and a device would do as it likes."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
