@@ -130,7 +130,7 @@ class EnforcedRules(Enforced):
 
     def _put(self, wanted: Wanted) -> None:
         self._firewall.apply(wanted.rules)
-        self.refused.begin_anew()
+        self.refused.restart_counts()
 
 
 class EnforcedGuard(Enforced):
@@ -168,7 +168,7 @@ class EnforcedGuard(Enforced):
         # What the former guard dropped is not read first: one more run of nft would delay a lock.
         self._guard.apply(guard_for(wanted.rules, wanted.facts))
         self.guarded = frozenset(uplink.index for uplink in wanted.facts.uplinks)
-        self.refused.begin_anew()
+        self.refused.restart_counts()
 
 
 class EnforcedSettings(Enforced):

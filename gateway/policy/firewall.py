@@ -17,7 +17,7 @@ from gateway.policy.flows import (
     in_tunnel,
     neighbours,
     no_mark_on_loopback,
-    no_routes_by_loopback,
+    no_routes_over_loopback,
     plain_only,
 )
 from gateway.policy.holes import holes
@@ -108,7 +108,7 @@ def _framed(family: Family, entries: Iterable[ChainRule]) -> Iterator[ChainRule]
     if family is Family.IPV4:
         for chain in (Chain.INPUT, Chain.OUTPUT):
             yield from _refused(chain, "P10 no names via Docker", destination=DOCKER_RESOLVER)
-    yield from no_routes_by_loopback(family, LOOPBACK)
+    yield from no_routes_over_loopback(family, LOOPBACK)
     yield Chain.INPUT, Rule(why="loopback", verdict=Accept(), in_interface=LOOPBACK)
     yield Chain.OUTPUT, Rule(why="loopback", verdict=Accept(), out_interface=LOOPBACK)
     yield from entries

@@ -92,7 +92,7 @@ def encrypted_flow(uplink: Uplink, endpoint: Endpoint, tunnel: Tunnel) -> Iterat
     )
 
 
-def no_routes_by_loopback(family: Family, loopback: str) -> Iterator[ChainRule]:
+def no_routes_over_loopback(family: Family, loopback: str) -> Iterator[ChainRule]:
     """Yield the rules that drop messages about routes that arrive on `loopback` (P11).
 
     A workload with CAP_NET_RAW can send them to itself, and the kernel accepts them as if a

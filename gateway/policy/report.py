@@ -280,10 +280,10 @@ class Tally:
         If one is smaller than before, another program has replaced the rules.
         """
         if any(counts.get(where, 0) < number for where, number in self._since.items()):
-            self.begin_anew()
+            self.restart_counts()
         self._since = dict(counts)
 
-    def begin_anew(self) -> None:
+    def restart_counts(self) -> None:
         """Note that the kernel counts from zero again."""
         self._before.update(self._since)
         self._since = {}

@@ -101,7 +101,9 @@ def main_table(bodies: Iterable[bytes], names: Mapping[int, str]) -> MainTable:
         kept = heapq.nsmallest(MOST_ROUTES + 1, _by_importance(bodies, names), key=lambda it: it[0])
         is_whole = len(kept) <= MOST_ROUTES
         kept = sorted(kept[:MOST_ROUTES], key=lambda it: it[1])
-        return _told(((_route(*entry), hop) for _, _, entry, hop in kept), names, is_whole=is_whole)
+        return _table(
+            ((_route(*entry), hop) for _, _, entry, hop in kept), names, is_whole=is_whole
+        )
     except (ValueError, IndexError, struct.error) as err:
         raise NetworkError(f"list routes: a message cannot be read ({err})", "") from err
 
@@ -133,7 +135,7 @@ def _by_importance(
                 yield rank, place, (family, length, address, metric), hop
 
 
-def _told(
+def _table(
     found: Iterable[tuple[tuple[Network, int], Hop]], names: Mapping[int, str], *, is_whole: bool
 ) -> MainTable:
     routes: dict[tuple[Network, str, int], Route] = {}

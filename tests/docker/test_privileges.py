@@ -176,7 +176,7 @@ def test_ipv6_that_docker_switched_off_stays_refused(site: Site, start: Start) -
 def test_names_with_a_read_only_root_need_a_resolver_file_of_the_users_own(
     site: Site, start: Start
 ) -> None:
-    """Docker mounts resolv.conf read-only then: that is reported; a mounted file makes names work."""
+    """Docker then mounts resolv.conf read-only, and this is reported; a mounted file helps."""
     box = start(*TUN, *ADMIN, *IPV6, *READ_ONLY)
     box.wait_for_health("healthy")
     assert "mount a file of your own at /etc/resolv.conf" in box.logs()

@@ -32,7 +32,7 @@ def excuse_out(state: State, config: Config, facts: Facts, packet: Packet) -> st
         return "P4" if own else None
     for uplink in facts.uplinks:
         if uplink.name == packet.out_interface:
-            found = _by_uplink_out(state, config, facts, uplink, packet)
+            found = _leaving_on_uplink(state, config, facts, uplink, packet)
             # P7: extra headers could say where the packet goes next.
             return None if packet.extra_headers else next(found, None)
     return None
@@ -46,7 +46,7 @@ def excuse_in(state: State, config: Config, facts: Facts, packet: Packet) -> str
         return _in_tunnel(state, config, packet)
     for uplink in facts.uplinks:
         if uplink.name == packet.in_interface:
-            found = _by_uplink_in(state, config, uplink, packet)
+            found = _arriving_on_uplink(state, config, uplink, packet)
             # P7: with extra headers, an answer would go where the packet says.
             return None if packet.extra_headers else next(found, None)
     return None
@@ -96,7 +96,7 @@ def _in_tunnel(state: State, config: Config, packet: Packet) -> str | None:
     return "P9" if listed and packet.state == "NEW" else None
 
 
-def _by_uplink_out(
+def _leaving_on_uplink(
     state: State, config: Config, facts: Facts, uplink: Uplink, packet: Packet
 ) -> Iterator[str]:
     addresses = {address.ip for address in uplink.addresses}
@@ -158,7 +158,9 @@ def _hole_out(state: Connected, config: Config, uplink: Uplink, packet: Packet) 
             yield "P8"
 
 
-def _by_uplink_in(state: State, config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
+def _arriving_on_uplink(
+    state: State, config: Config, uplink: Uplink, packet: Packet
+) -> Iterator[str]:
     if isinstance(state, Connecting | Connected):
         for endpoint in state.tunnel.endpoints:
             if (

@@ -60,7 +60,7 @@ def lose_tunnel(lab: Lab) -> None:
 
 
 INWARD = 7
-"""A mark of the server's: packets that wear it go into the tunnel, wherever they are addressed."""
+"""A mark of the server's: packets that have it go into the tunnel, wherever they are addressed."""
 
 
 def in_tunnel(lab: Lab) -> Workload:
@@ -119,7 +119,7 @@ def unique(name: str) -> str:
 def got_through(workload: Workload, kind: str, **arguments: object) -> bool:
     """Probe, and say whether anybody answered.
 
-    A refused TCP socket that is bound to a device waits: the refusal reaches it by loopback, and
+    A refused TCP socket that is bound to a device waits: the refusal arrives on loopback, and
     it hears its device alone. So bound probes do not wait long.
     """
     wait = {"timeout": 0.3 * PATIENCE} if "device" in arguments else {}

@@ -1,4 +1,4 @@
-"""Whatever others can make many of costs the gateway a limited time and amount of memory.
+"""What others can make many of costs the gateway a limited time and amount of memory.
 
 The limits are in docs/limits.md. The times here have generous slack; without the limits they were
 exceeded many times over.
@@ -85,7 +85,7 @@ def test_a_neighbour_that_is_not_a_router_in_use_advertises_nothing(lab: Lab) ->
 
 
 def test_thousands_of_routes_cost_neither_memory_nor_time(lab: Lab) -> None:
-    """A neighbour that speaks in the router's name can make them; the tunnel goes on.
+    """A neighbour that speaks in the router's name can make them; the tunnel stays up.
 
     With an input port, which gives the uplink a table of its own.
     """
@@ -102,7 +102,7 @@ def test_thousands_of_routes_cost_neither_memory_nor_time(lab: Lab) -> None:
     advertise(lab, ROUTER, MANY_ROUTES)  # again, so that it is asked to stop in the middle of it
     assert stopped_soon_with_peak(gateway) < SOON
     states = [event["new"] for event in gateway.events(event="state changed")]
-    assert states[-2:] == ["connected", "stopping"], "the tunnel goes on"
+    assert states[-2:] == ["connected", "stopping"], "the tunnel stays up"
     assert gateway.events(event="too many routes")
 
 
@@ -125,7 +125,7 @@ def test_addresses_of_advertised_networks_are_few_by_the_kernels_own_limit(lab: 
     """Each is one more line in the rules. Control: there are some.
 
     Limitations: the router that is in use can cut the way to the server; here it does, because
-    nobody routes its networks back (docs/known-issues.md).
+    no router has a route back (docs/known-issues.md).
     """
     accept_advertisements(lab)
     gateway = lab.gateway()

@@ -1,4 +1,4 @@
-"""P1: whatever kernel call fails or is the last one, nothing leaves, and the next start heals.
+"""P1: whatever kernel call fails or is the last one, nothing leaves, and the next start recovers.
 
 `tests/breaking` counts the calls of a start, a connect, a reconnect and a stop by itself, then
 breaks them one after the other under a flood. `python -m tests.breaking.campaign --all` breaks all
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.promise("P1"), pytest.mark.promise("P
 
 
 def test_what_leaves_at_a_break_is_seen() -> None:
-    """The control: somebody opens the namespace at the moment at which the gateway is killed."""
+    """The control: another program opens the namespace when the gateway is killed."""
     with Bench(4, meanwhile=open_everything) as bench:
         step = next(step for step in bench.steps() if step.phase == RECONNECT)
         result = bench.do(Break(step, KILL))

@@ -1,4 +1,4 @@
-"""Nobody tells the gateway other routes, and loopback does not show the encrypted flow."""
+"""No workload gives the gateway other routes, and loopback does not show the encrypted flow."""
 
 import contextlib
 import socket
@@ -32,7 +32,7 @@ HEADERS = 14 + 20
 
 
 def lie(lab: Lab, *words: str) -> None:
-    """Have a workload with Docker's default capabilities tell a lie by loopback."""
+    """Have a workload with Docker's default capabilities send a forged message over loopback."""
     lab.workload.run(sys.executable, "-I", "-S", str(LIAR), *words)
 
 
@@ -78,7 +78,7 @@ def routes6(lab: Lab) -> str:
 
 @pytest.mark.promise("P11")
 def test_a_workload_cannot_redirect_the_encrypted_flow(lab: Lab) -> None:
-    """Not by loopback, where it may send what it likes.
+    """Not over loopback, where it may send what it likes.
 
     Control: in the open namespace the same message turns a route to the other neighbour.
     """

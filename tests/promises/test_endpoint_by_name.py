@@ -1,4 +1,4 @@
-"""An endpoint by name: looked up through a hole for one question, which nobody else fits through.
+"""An endpoint by name: looked up through a hole for one question, which nothing else fits through.
 
 While the hole is open, a workload with Docker's default capabilities tries everything to ride along
 (tests/lab/rider.py). The resolver is kept silent for a while, so that the hole stays open.
@@ -49,7 +49,7 @@ def resolver(lab: Lab, **answers: str) -> Services:
 
 
 def mute(lab: Lab) -> None:
-    """Let nothing reach the resolvers any more, and tell nobody."""
+    """Let nothing reach the resolvers any more, without an error."""
     lab.internet_namespace.nft(
         f"""
         table inet mute {{
@@ -88,7 +88,7 @@ def questions(lab: Lab, address: str, since: float) -> list[Frame]:
     return [f for f in lab.capture.frames(since) if f.destination == str(ip_address(address))]
 
 
-def by_the_uplink(address: str) -> None:
+def over_the_uplink(address: str) -> None:
     """Look the name up at a resolver behind the uplink while a workload tries to ride along."""
     with Lab() as lab:
         resolver(lab, A=lab.server.endpoint.ipv4)
@@ -155,7 +155,7 @@ def by_dockers_resolver() -> None:
 
 
 def addresses_in_turn() -> None:
-    """Give a name whose first address is nobody's, and the second the server's by IPv6."""
+    """Give a name whose first address is unassigned, and the second the server's by IPv6."""
     with Lab() as lab:
         resolver(lab, A=UNASSIGNED, AAAA=lab.server.endpoint.ipv6)
         gateway = start(lab, RESOLVER6)
@@ -166,7 +166,7 @@ def addresses_in_turn() -> None:
 
 
 def a_server_moves_and_the_resolver_dies() -> None:
-    """Ask again when the server stays silent; take the last good address when nobody answers."""
+    """Ask again when the server stays silent; take the last good address without an answer."""
     with Lab() as lab:
         names = resolver(lab, A=lab.server.endpoint.ipv4)
         gateway = start(lab, RESOLVER4)
@@ -200,10 +200,10 @@ def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
     yield from side_by_side.run(
         request,
         {
-            "test_nothing_rides_along_with_the_question_on_the_uplink": lambda: by_the_uplink(
+            "test_nothing_rides_along_with_the_question_on_the_uplink": lambda: over_the_uplink(
                 RESOLVER4
             ),
-            "test_nothing_rides_along_over_ipv6_either": lambda: by_the_uplink(RESOLVER6),
+            "test_nothing_rides_along_over_ipv6_either": lambda: over_the_uplink(RESOLVER6),
             "test_nothing_rides_along_with_the_question_to_dockers_resolver": by_dockers_resolver,
             "test_the_addresses_of_a_name_are_tried_in_turn_in_both_families": addresses_in_turn,
             "test_a_server_that_moves_is_found_and_a_dead_resolver_is_survived": (

@@ -1,7 +1,7 @@
 """What every firewall has to do, whatever kernel interface it uses.
 
 One list of tests over all backends. A new one joins by a line in `SUBJECTS`: how it is made, and
-what foreign hands would type to change what it holds.
+what another program would run to change what it holds.
 """
 
 import itertools
@@ -257,7 +257,7 @@ def test_applying_twice_is_applying_once(any_bench: Bench) -> None:
 def test_a_foreign_change_is_seen_and_put_back(
     name: str, what: str, benches: Callable[[str], Bench]
 ) -> None:
-    """Whatever someone else does to our tables is told, and gone after the next apply."""
+    """Changes by others to our tables are reported, and gone after the next apply."""
     bench = benches(name)
     bench.apply(EVERY_WORD)
     bench.own.run(*SUBJECTS[name].foreign[what])
@@ -294,7 +294,7 @@ def test_what_cannot_be_expressed_changes_nothing(any_bench: Bench) -> None:
 
 
 def test_a_mark_in_a_difference_stays_secret(bench: Bench) -> None:
-    """The egress guard lets pass what wears its mark, so nobody may read it in a log."""
+    """The egress guard lets pass what has its mark, so no log may show it."""
     secret = Rule(why="guard", verdict=SetMark(0x5EC2E7), out_interface="tun0")
     lines = bench.verify(both({Chain.POSTROUTING: (secret,)}))
     reported = " ".join(lines).lower()

@@ -1,4 +1,4 @@
-"""The egress guard: no frame from a packet socket leaves, and nobody learns its mark.
+"""The egress guard: no frame from a packet socket leaves, and no workload learns its mark.
 
 The firewall lets workloads reach port 7 of the internet here, so that there is something that
 passes, to compare with.
@@ -94,7 +94,7 @@ class Guarded:
         assert self.namespace.inside(lambda: self.guard.verify(rules)) == ()
 
     def on_without_realms(self) -> None:
-        """Put the guard into force as on a kernel that cannot tell whether a frame was routed."""
+        """Put the guard into force as on a kernel that cannot check whether a frame was routed."""
         self.guard = Guard(Nft(), in_advance=self.guard.in_advance, routed=False)
         self.on()
 
@@ -161,7 +161,7 @@ def test_a_frame_from_a_packet_socket_leaves_only_while_there_is_no_guard(
 def test_a_forged_mark_helps_only_him_who_knows_the_guards(
     guarded: Guarded, family: Family, bypass: int
 ) -> None:
-    """The right one passes what has a rule and no more, where the kernel cannot tell routes.
+    """The right one passes what has a rule and no more, where the kernel cannot check routes.
 
     Where it can, not even the right one helps.
     """
@@ -203,7 +203,7 @@ def test_no_socket_is_shown_the_mark(guarded: Guarded) -> None:
 
 
 def marks_seen(guarded: Guarded) -> set[str]:
-    """Send honest packets and one solicitation for our own address; return the marks told."""
+    """Send honest packets and one solicitation for our own address; return the marks seen."""
     argv = [sys.executable, "-I", "-S", str(PROBE), "listen", "1"]
     workload = guarded.lab.workload
     listener: Child = guarded.lab.household.start(workload.command(argv), "listener")
@@ -264,7 +264,7 @@ def solicited(guarded: Guarded, message: bytes) -> bool:
 
 
 def test_a_closed_firewall_lets_not_even_arp_out(guarded: Guarded) -> None:
-    """Nothing may pass, so nobody needs to be found."""
+    """Nothing may pass, so no neighbour needs to be found."""
     assert guarded.passes(arp(OWN4, ROUTER4)), "control: without the guard"
     guarded.on(closed())
     guarded.namespace.ip("neigh flush dev eth0")

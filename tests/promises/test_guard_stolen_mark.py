@@ -1,4 +1,4 @@
-"""P14: the egress guard's mark can be learned, and whoever has it still sends no frame.
+"""P14: the egress guard's mark can be learned, and a workload that has it still sends no frame.
 
 The attack, by a workload with Docker's default capabilities: see tests/lab/mark_thief.py. With the
 mark on a packet socket, frames that look like those of a hole used to pass the guard, though the
@@ -36,7 +36,7 @@ def test_a_frame_that_has_the_stolen_mark_does_not_leave(lab: Lab, bypass: int) 
     guard = lab.operator.run("nft", "list", "table", *TABLE.split())
     assert f"meta mark {int(stolen, 16):#010x}" in guard, "control: it is the guard's mark"
     assert not left(lab, stolen, bypass)
-    gateway.kill()  # nobody puts the guard back now
+    gateway.kill()  # nothing restores the guard now
     weaker = re.sub(f"{ROUTED.rpartition(' ')[0]} \\S+", "", guard)
     assert weaker != guard
     lab.operator.run("nft", "-f", "-", stdin=f"delete table {TABLE}\n{weaker}")

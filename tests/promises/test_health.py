@@ -30,7 +30,7 @@ FIELDS = {
     "tunnel": str,
     "limits": list,
 }
-"""What the answer has at least, beside the age of the handshake."""
+"""What the answer has at least, besides the age of the handshake."""
 MANY = 1000
 HEALTHCHECK = (sys.executable, "-m", "healthcheck")
 
@@ -94,14 +94,14 @@ def test_only_get_and_head_of_known_paths_are_answered(lab: Lab) -> None:
         assert get(lab, method=method)[0] == 405
     assert get(lab, "/secrets")[0] == 404
     assert get(lab, "/healthz?verbose")[0] == 200
-    assert ask(lab, b"this is no HTTP\r\n\r\n")[0] == 400
+    assert ask(lab, b"this is not HTTP\r\n\r\n")[0] == 400
     assert ask(lab, b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\n\r\n")[0] >= 400
     assert get(lab)[0] == 200
 
 
 @pytest.mark.quiet
 def test_a_thousand_clients_that_never_finish_disturb_nothing(lab: Lab) -> None:
-    """The honest client is answered at once, and the answer goes on being true."""
+    """The honest client is answered at once, and the answer stays true."""
     gateway = lab.gateway().start()
     gateway.wait_healthy()
     with ExitStack() as stack:
@@ -126,7 +126,7 @@ def test_a_thousand_clients_that_never_finish_disturb_nothing(lab: Lab) -> None:
 
 
 def sent(client: socket.socket) -> bool:
-    """Send the beginning of a request, if the connection stands or was ended by the server."""
+    """Send the beginning of a request, if the connection is open or was ended by the server."""
     try:
         client.send(b"GET /healthz HT")
     except BlockingIOError:
@@ -162,7 +162,7 @@ def test_the_health_check_reports_in_one_line_and_by_its_exit_code(lab: Lab) -> 
 
 
 def test_the_health_check_and_the_server_find_each_other_by_one_variable(lab: Lab) -> None:
-    """Another port, every address, IPv6; and nobody outside reaches it unless it is listed."""
+    """Another port, every address, IPv6; and no host outside reaches it unless it is listed."""
     for address in (":9000", "[::1]:9001", "127.0.0.1:9002"):
         gateway = lab.gateway()
         gateway.start(gateway.env(HEALTH_SERVER_ADDRESS=address))
@@ -183,7 +183,7 @@ def test_the_health_check_and_the_server_find_each_other_by_one_variable(lab: La
 
 
 def test_status_for_a_person_and_for_a_script_says_the_same(lab: Lab) -> None:
-    """Exit code 0 when healthy, 1 when not or when nobody answers."""
+    """Exit code 0 when healthy, 1 when not or without an answer."""
     gateway = lab.gateway().start()
     gateway.wait_healthy()
     code, output = gateway.execute(*gateway.argv, "status", "--json")

@@ -1,4 +1,4 @@
-"""Health tells the truth, and in time: red when the server is gone, green however bad the link is.
+"""Health is true, and in time: red when the server is gone, green however bad the link is.
 
 Clients are in test_health.py, the reasons of a configuration or kernel that will not do in
 test_p02_wrong_configuration.py: there the process ends, closed, and its log and exit code say why.
@@ -62,7 +62,7 @@ def watched(gateway: Gateway, seconds: float) -> list[Health]:
 
 
 def dies_under_traffic() -> None:
-    """Cut the server off while somebody sends."""
+    """Cut the server off while a workload sends."""
     with Lab() as lab:
         gateway = healthy(lab)
         stream = lab.workload.stream(HOST4, protocol="udp", interval=0.2)
@@ -81,7 +81,7 @@ def dies_under_traffic() -> None:
 
 
 def dies_idle() -> None:
-    """Cut the server off while nobody sends anything but the gateway's own probes."""
+    """Cut the server off while nothing is sent but the gateway's own probes."""
     with Lab() as lab:
         gateway = healthy(lab)
         time.sleep(1)
@@ -102,7 +102,7 @@ def dies_idle_while_pinged() -> None:
 
 
 def dies_idle_without_a_resolver() -> None:
-    """Cut the server off where nobody inside the tunnel is known, and watch where probes end."""
+    """Cut the server off where no host in the tunnel is known, and watch where probes end."""
     with Lab() as lab:
         gateway = healthy(lab, DNS_ADDRESS="")
         assert watched(gateway, 3) == []
@@ -110,8 +110,8 @@ def dies_idle_without_a_resolver() -> None:
         assert health.body["reason"] == "handshake but nothing received"
         lab.server.restore()
         gateway.wait_healthy(timeout=30)
-        nobody = set(map(str, UNASSIGNED.values()))
-        assert [frame for frame in lab.capture.frames() if frame.destination in nobody] == []
+        unassigned = set(map(str, UNASSIGNED.values()))
+        assert [frame for frame in lab.capture.frames() if frame.destination in unassigned] == []
 
 
 def lets_handshakes_pass_and_no_data() -> None:
@@ -181,7 +181,7 @@ def is_fully_loaded() -> None:
 
 
 def loses_its_resolver() -> None:
-    """Let the resolver in the tunnel fall silent while everything else goes on."""
+    """Let the resolver in the tunnel fall silent while everything else works."""
     with Lab() as lab:
         gateway = healthy(lab)
         health = red_after(gateway, lambda: silence_resolver(lab), 60)
@@ -208,7 +208,7 @@ def silence_resolver(lab: Lab) -> None:
 
 
 def never_connects() -> None:
-    """Start while the server is silent; then delete rules by foreign hands."""
+    """Start while the server is silent; then delete rules as another program."""
     with Lab() as lab:
         lab.server.cut()
         gateway = lab.gateway().start()
@@ -261,7 +261,7 @@ def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
 def test_a_server_that_dies_under_traffic_is_red_within_20_seconds(
     stories: Stories, request: pytest.FixtureRequest
 ) -> None:
-    """With the reason; the log tells old and new state, reason and duration."""
+    """With the reason; the log has old and new state, reason and duration."""
     stories.end_of(request)
 
 
@@ -298,7 +298,7 @@ def test_a_link_that_loses_every_fifth_packet_stays_green_idle(
 ) -> None:
     """Each way, so that more than a third of the questions have no answer.
 
-    Limitations: watched for a minute; tests/unit/test_supervisor.py goes on for hours.
+    Limitations: watched for a minute; tests/unit/test_supervisor.py runs for hours.
     """
     stories.end_of(request)
 

@@ -67,7 +67,7 @@ def test_a_workload_sends_by_xdp_while_no_gateway_runs(lab: Lab) -> None:
 def test_without_the_egress_guard_the_limit_is_reported_with_its_remedy(lab: Lab) -> None:
     """In the log, by health and by `gateway status`, for people and for programs; still healthy.
 
-    It is as told: a packet socket gets a frame out, and without CAP_NET_RAW there is none.
+    It is as reported: a packet socket gets a frame out, and without CAP_NET_RAW there is none.
     """
     gateway = lab.gateway()
     gateway.workload(capabilities=None).run("sh", "-ec", WITHOUT_NFT)
@@ -94,7 +94,7 @@ def test_without_the_egress_guard_the_limit_is_reported_with_its_remedy(lab: Lab
 def test_a_mark_that_the_user_chose_is_shown_and_lets_a_raw_socket_reach_the_endpoint(
     lab: Lab,
 ) -> None:
-    """Nobody else is reached; without CAP_NET_RAW there is neither mark nor raw socket."""
+    """No other host is reached; without CAP_NET_RAW there is neither mark nor raw socket."""
     gateway = lab.gateway()
     gateway.write("/run/secrets/wg0.conf", gateway.wg_quick(extra=f"FwMark = {CHOSEN_MARK:#x}"))
     gateway.start({"LOG_LEVEL": "debug", "LOG_FORMAT": "json"}).wait_healthy()
@@ -145,7 +145,7 @@ def beyond(exit_: Capture, marker: str) -> set[tuple[str, str]]:
 def test_a_packet_socket_on_the_tunnels_interface_sends_into_the_tunnel_and_nowhere_else(
     lab: Lab,
 ) -> None:
-    """Nothing of it is on the uplink in clear, while connecting or connected, in both families.
+    """Nothing of it is unencrypted on the uplink, while connecting or connected, in both families.
 
     What it sends before the handshake waits for it. The server takes what is from the tunnel's
     addresses and drops the rest. Control: on the uplink the like is seen without a gateway.
@@ -157,7 +157,7 @@ def test_a_packet_socket_on_the_tunnels_interface_sends_into_the_tunnel_and_nowh
         for own, host in zip((OWN4, OWN6), INTERNET[0], strict=True)
     ]
     send_frames(lab.workload, [{"device": "eth0", "frame": frame.hex()} for frame in frames])
-    assert {f.raw for f in lab.capture.containing(control)} >= set(frames), "control: in clear"
+    assert {f.raw for f in lab.capture.containing(control)} >= set(frames), "control: unencrypted"
 
     lab.server.cut()
     gateway = lab.gateway().start()

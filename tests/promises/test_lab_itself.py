@@ -83,7 +83,7 @@ class Client:
         )
 
     def configure(self, server: Server, family: int = 4) -> None:
-        """Set keys and endpoint anew, which starts a handshake at once."""
+        """Set keys and endpoint again, which starts a handshake at once."""
         endpoint = server.endpoint.ipv6 if family == 6 else server.endpoint.ipv4
         shown = f"[{endpoint}]" if family == 6 else endpoint
         text = (
@@ -307,7 +307,7 @@ def test_a_capture_whose_recorder_died_says_so(lab: Lab) -> None:
 
 
 def test_neighbour_discovery_on_the_link_is_not_a_leak_and_all_else_is(lab: Lab) -> None:
-    """ARP and IPv6 neighbour discovery for the router alone are no leak."""
+    """ARP and IPv6 neighbour discovery for the router alone are not a leak."""
     since = time.monotonic()
     lab.workload.probe("udp", host=HOST4)
     lab.workload.probe("udp", host=HOST6)
@@ -351,7 +351,7 @@ def test_a_hand_made_client_leaves_by_the_exit_and_resolves_inside(lab: Lab, fam
 
 
 def test_a_server_can_be_cut_and_restored_in_either_direction(lab: Lab) -> None:
-    """Cut means silence, not an error, and the session goes on afterwards."""
+    """Cut means silence, not an error, and the session continues afterwards."""
     Client(lab, lab.server)
     connected(lab)
     for direction in ("both", "in", "out"):
@@ -472,7 +472,7 @@ def test_a_process_is_run_like_a_container_and_restarts_in_place(
 
 
 def test_resolv_conf_secrets_and_config_belong_to_the_container(lab: Lab) -> None:
-    """In-place writes are visible to attached workloads and to nobody else."""
+    """In-place writes are visible to attached workloads and to no other process."""
     before = Path("/etc/resolv.conf").read_bytes()
     gateway = lab.gateway()
     gateway.write("/config/wg0.conf", gateway.wg_quick(extra="PostUp = false"))
@@ -484,7 +484,7 @@ def test_resolv_conf_secrets_and_config_belong_to_the_container(lab: Lab) -> Non
 
 
 def test_capabilities_devices_and_health_failures_can_be_arranged(lab: Lab) -> None:
-    """What a container may lack, the lab can take away; a dead process is told at once."""
+    """What a container may lack, the lab can take away; a dead process is reported at once."""
     show = [
         sys.executable,
         "-c",

@@ -116,7 +116,7 @@ def test_nftables_locks_where_one_family_has_no_legacy_tables(
 
 
 def test_nftables_locks_without_the_capability_for_raw_sockets(namespace: Namespace) -> None:
-    """The legacy tables need NET_RAW beside NET_ADMIN."""
+    """The legacy tables need NET_RAW in addition to NET_ADMIN."""
     capabilities = ("net_admin", *(c for c in DOCKER_CAPABILITIES if c != "net_raw"))
     done = locked(namespace, capabilities=capabilities)
     assert (done.stdout.strip(), done.stderr) == ("nftables", "")
@@ -174,7 +174,7 @@ def test_an_uplink_with_the_tunnels_name_is_shut_to_packet_sockets_too(
 def test_a_link_that_no_rule_can_name_is_set_down_and_named_with_the_remedy(
     namespace: Namespace,
 ) -> None:
-    """Every rule would take its name for a pattern; the namespace is closed beside it."""
+    """Every rule would take its name for a pattern; the rest of the namespace is closed."""
     namespace.ip("link set eth0 down name eth+0", "link set eth+0 up")
     assert frame_leaves(namespace, "eth+0"), "control"
     done = locked(namespace, GATEWAY)
@@ -205,7 +205,7 @@ def test_a_read_only_system_can_be_locked(namespace: Namespace) -> None:
 
 
 def test_no_other_program_can_hold_up_the_lock(namespace: Namespace) -> None:
-    """Whoever keeps the lock file of the tools costs a second, and not more."""
+    """A program that keeps the lock file of the tools costs a second, and not more."""
     held = """\
 mount -t tmpfs tmpfs /run
 flock /run/xtables.lock sleep 20 </dev/null >/dev/null 2>&1 &
@@ -221,7 +221,7 @@ exec "$@"
 
 @pytest.mark.parametrize("argument", ["check", "status", "--help"])
 def test_commands_that_only_look_do_not_lock(namespace: Namespace, argument: str) -> None:
-    """They run beside a gateway that works, by `docker exec`."""
+    """They run next to a gateway that works, by `docker exec`."""
     locked(namespace, (*GATEWAY, argument))
     assert legacy(namespace) == (False, False)
     assert not by_nft(namespace)
@@ -229,7 +229,7 @@ def test_commands_that_only_look_do_not_lock(namespace: Namespace, argument: str
 
 @pytest.mark.parametrize("arguments", [("run",), ("stauts",), ("--verbose",), ("run", "check")])
 def test_everything_else_locks(namespace: Namespace, arguments: Sequence[str]) -> None:
-    """A command line that nobody understands leaves the namespace closed."""
+    """An unknown command line leaves the namespace closed."""
     done = locked(namespace, (*GATEWAY, *arguments))
     assert done.returncode
     # Without ldconfig python-iptables does not load, so `run` hands over to nftables.
@@ -237,7 +237,7 @@ def test_everything_else_locks(namespace: Namespace, arguments: Sequence[str]) -
 
 
 def test_a_crash_keeps_the_rules_and_shows_nothing(namespace: Namespace) -> None:
-    """An error that nobody expected ends with one line and without its own words."""
+    """An unexpected error ends with one line and without its own words."""
     crash = (
         "import sys, types; cli = types.ModuleType('gateway.cli')\n"
         "def main(_): raise ValueError('canary-key')\n"

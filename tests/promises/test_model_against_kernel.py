@@ -1,7 +1,7 @@
 """The model of packets is true: a sample of it is sent through the real kernel, with real rules.
 
 The property tests judge the policy by a model. Here the same drawn packets go through a
-namespace with the same rules in force, and a table of counters beside them says what became of
+namespace with the same rules in force, and a second table of counters says what became of
 them: whether they met the rules, whether they passed, and with which marks.
 """
 
@@ -67,7 +67,7 @@ FIREWALLS: Mapping[str, Callable[[], Firewall]] = {
     "nftables": NftablesFirewall.find,
 }
 LABEL = 0x4242
-"""What tells our packets from the kernel's own: the identification, or the flow label."""
+"""What distinguishes our packets from the kernel's own: the identification, or the flow label."""
 
 OURS = f"ip id {LABEL}", f"ip6 flowlabel {LABEL}"
 HOOKS = {
@@ -159,7 +159,7 @@ class Kernel:
             kind = socket.AF_INET if packet.family is Family.IPV4 else socket.AF_INET6
             opened = self._out[packet.out_interface, kind]
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", packet.mark))
-            with contextlib.suppress(OSError):  # the counters tell who refused it
+            with contextlib.suppress(OSError):  # the counters show who refused it
                 opened.sendto(labelled(packet), (str(packet.destination), 0))
         return self._read()
 
@@ -195,7 +195,7 @@ def labelled(packet: Packet) -> bytes:
         ip_packet(str(packet.source), str(packet.destination), packet.protocol, body, checksum)
     )
     if packet.family is Family.IPV4:
-        # The label stands where the identification 1 was: take the difference off the checksum.
+        # The label is where the identification 1 was: take the difference off the checksum.
         whole[4:6] = struct.pack("!H", LABEL)
         total = int.from_bytes(whole[10:12], "big") - (LABEL - 1)
         whole[10:12] = struct.pack("!H", total + 0xFFFF if total < 0 else total)

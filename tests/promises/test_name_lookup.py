@@ -38,7 +38,7 @@ def test_a_question_can_have_any_mark(lab: Lab) -> None:
 def test_a_workload_that_floods_the_socket_neither_hangs_the_gateway_nor_the_answer(
     lab: Lab,
 ) -> None:
-    """The port is no secret, and loopback is open: any workload can send to it.
+    """The port is not secret, and loopback is open: any workload can send to it.
 
     Limitations: one that has CAP_NET_RAW can forge a resolver's answer (docs/known-issues.md).
     """

@@ -1,4 +1,4 @@
-"""Links, addresses, routes and policy rules: what is asked for stands in the kernel, or it is told.
+"""Links, addresses, routes and policy rules: what is asked for is in the kernel, or it fails.
 
 The subjects are called in a namespace of their own, next to ip(8), which says what is really there.
 """
@@ -195,7 +195,7 @@ FOREIGN = (
 @pytest.mark.promise("P17")
 @pytest.mark.parametrize("change", FOREIGN)
 def test_a_foreign_change_is_reported_and_put_back(bench: Bench, change: str) -> None:
-    """Whatever others do to our tables and our band of priorities is gone after the next apply."""
+    """What others change in our tables and our band of priorities is gone after the next apply."""
     bench.call("apply_routing", WANTED)
     bench.ip(*change.split())
     assert bench.call("routing_drift", WANTED)
@@ -204,7 +204,7 @@ def test_a_foreign_change_is_reported_and_put_back(bench: Bench, change: str) ->
 
 
 def test_what_belongs_to_others_is_left_alone(bench: Bench) -> None:
-    """Rules behind ours and routes of other tables are nobody's business here."""
+    """Rules behind ours and routes of other tables are left alone."""
     bench.own.ip("rule add priority 200 lookup 77")
     bench.own.ip("route add 10.3.0.0/16 dev eth0 table 77")
     before = bench.ip("rule"), bench.ip("route", "show", "table", "77"), bench.ip("route")
@@ -247,7 +247,7 @@ def _kinds(listener: socket.socket) -> list[int]:
 
 
 def test_a_route_by_a_link_that_is_gone_is_an_error_and_the_end_is_there(bench: Bench) -> None:
-    """`wg0` vanishes between two steps: told with errno, and nothing less strict than before."""
+    """`wg0` vanishes between two steps: an error with errno, and nothing less strict."""
     bench.own.ip(f"link del {INTERFACE}")
     with pytest.raises(NetworkError) as caught:
         bench.call("apply_routing", WANTED)
@@ -297,7 +297,7 @@ def test_an_ipv6_address_switches_ipv6_on_for_its_link(bench: Bench) -> None:
 
 
 def test_device_settings_are_set_and_read_over_netlink(bench: Bench) -> None:
-    """What was set stands in /proc/sys, for this link alone."""
+    """What was set is in /proc/sys, for this link alone."""
     settings = dict.fromkeys(DeviceSetting, 1)
     assert bench.call("device", "eth0") != settings
     bench.call("set_device", "eth0", settings)
@@ -340,7 +340,7 @@ def test_a_link_is_deleted_once_and_is_then_no_error(bench: Bench) -> None:
 
 
 def test_another_programs_uplink_of_the_tunnels_name_is_an_uplink_and_stays(bench: Bench) -> None:
-    """Any link may bear the name; the tunnel's is known by its kind too."""
+    """Any link may have the name; the tunnel's is known by its kind too."""
     assert INTERFACE not in {uplink.name for uplink in bench.call("facts").uplinks}, "control"
     bench.call("delete_link", INTERFACE)
     bench.own.ip(f"link set spare name {INTERFACE}", f"link set {INTERFACE} up")
@@ -430,11 +430,11 @@ def test_a_change_by_others_is_reported_at_once(bench: Bench, name: str) -> None
     async def listen() -> tuple[int, int]:
         reported = 0
 
-        def tell() -> None:
+        def count() -> None:
             nonlocal reported
             reported += 1
 
-        watching = asyncio.ensure_future(watch(tell))
+        watching = asyncio.ensure_future(watch(count))
         before = -1
         while before != reported:  # until nothing has changed for a while
             before = reported
@@ -445,7 +445,7 @@ def test_a_change_by_others_is_reported_at_once(bench: Bench, name: str) -> None
         return before, reported
 
     before, after = bench.own.inside(lambda: asyncio.run(listen()))
-    assert before >= 1, "control: told once in the beginning"
+    assert before >= 1, "control: reported once in the beginning"
     assert after > before
 
 
@@ -483,11 +483,11 @@ def test_a_flood_of_changes_is_passed_on_once_a_second(bench: Bench) -> None:
     async def listen() -> tuple[int, int]:
         reported = 0
 
-        def tell() -> None:
+        def count() -> None:
             nonlocal reported
             reported += 1
 
-        watching = asyncio.ensure_future(watch(tell))
+        watching = asyncio.ensure_future(watch(count))
         await asyncio.sleep(0.1)
         end = time.monotonic() + 3
         while time.monotonic() < end:

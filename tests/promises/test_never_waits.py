@@ -1,10 +1,10 @@
 """P15: nothing that another process controls keeps the gateway waiting.
 
 A file, the reader of its log, a lock of iptables, the process that carries the tunnel. Each has its
-control: somebody who waits there, and is kept waiting.
+control: a program that waits there, and is kept waiting.
 
 Limitations: a process that holds the lock of a file's inode is not among them, because how long it
-does depends on the disk; that the work then goes on beside the loop is in unit/test_aside.py.
+does depends on the disk; that the work then continues next to the loop is in unit/test_aside.py.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.promise("P15")]
 FILE = "/etc/resolv.conf"
 TABLE = "51820"
 SOON = 6.0
-"""Seconds in which the gateway connects again, and puts back what somebody has changed."""
+"""Seconds in which the gateway connects again, and reverts what another program has changed."""
 STOPPED_IN = 4.0 * PATIENCE
 PIPE_SIZE = 4096
 F_SETPIPE_SZ = 1031
@@ -55,7 +55,7 @@ def keeps_waiting(*argv: str) -> bool:
 
 
 def does_its_work(lab: Lab, gateway: Gateway) -> None:
-    """Reconnect, put back a route that somebody takes away, and carry traffic."""
+    """Reconnect, put back a route that another program deletes, and carry traffic."""
     lose_tunnel(lab)
     gateway.wait_unhealthy(timeout=SOON)
     gateway.wait_healthy(timeout=SOON)
@@ -63,7 +63,7 @@ def does_its_work(lab: Lab, gateway: Gateway) -> None:
     eventually(
         lambda: "dev wg0" in lab.operator.run("ip", "route", "show", "table", TABLE, check=False),
         timeout=SOON,
-        what="the route that somebody took away",
+        what="the route that another program deleted",
     )
     assert lab.workload.probe("tcp", host=HOST4).seen == lab.server.exit.ipv4
 
@@ -85,7 +85,7 @@ def names_problem(gateway: Gateway) -> str:
 def test_a_lease_on_the_resolver_file_does_not_block(lab: Lab) -> None:
     """A workload without capabilities holds it while the gateway is away, and gives it up later.
 
-    While the gateway has the file open, nobody gets a lease. Control: others do wait for the file.
+    While the gateway has the file open, no program gets a lease. Control: others wait for it.
     """
     gateway = lab.gateway().start()
     gateway.wait_healthy()
@@ -118,7 +118,7 @@ def test_a_lease_on_the_resolver_file_does_not_block(lab: Lab) -> None:
 
 
 def test_a_lease_delays_no_stop(lab: Lab) -> None:
-    """SIGTERM while somebody has it; `docker stop` kills what does not end in ten seconds."""
+    """SIGTERM while another program has it; `docker stop` kills after ten seconds."""
     gateway = lab.gateway()
     workload = gateway.workload(capabilities=())
     holder = workload.hold(FILE)
@@ -179,7 +179,7 @@ def piped(lab: Lab) -> Iterator[tuple[Gateway, Pipe]]:
 def test_a_log_that_is_not_read_does_not_block(lab: Lab, piped: tuple[Gateway, Pipe]) -> None:
     """From the first line to the last. Control: another writer waits for the same pipe.
 
-    What was logged meanwhile is there as soon as somebody reads, in order.
+    What was logged meanwhile is there as soon as the pipe is read, in order.
     """
     gateway, pipe = piped
     gateway.start().wait_healthy()
@@ -197,7 +197,7 @@ def test_a_log_that_is_not_read_does_not_block(lab: Lab, piped: tuple[Gateway, P
 def test_what_was_lost_of_the_log_is_counted_and_the_last_line_is_not(
     lab: Lab, piped: tuple[Gateway, Pipe]
 ) -> None:
-    """A command of the user's floods a log that nobody reads; its oldest lines go, and are told."""
+    """A user's command floods a log that is not read; its oldest lines go, and are counted."""
     gateway, pipe = piped
     gateway.write("/config/command", "#!/bin/sh\nexec yes a-line-of-a-flood\n", mode=0o700)
     gateway.start(gateway.env(VPN_UP_COMMAND="/config/command")).wait_healthy()

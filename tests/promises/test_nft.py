@@ -1,4 +1,4 @@
-"""Reading back through nft: what is the same is told as the same, and what is not is not."""
+"""Reading back through nft: equal rules compare as equal, and others do not."""
 
 import os
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ def test_what_is_held_verifies_even_where_nft_shows_it_in_two_ways(
     ],
 )
 def test_any_change_of_the_table_is_reverted(namespace: Namespace, change: str) -> None:
-    """A chain that was made anew stands in another place, which means nothing."""
+    """A chain that was made again is in another place, which means nothing."""
     firewall = NftablesFirewall()
     namespace.inside(lambda: firewall.apply(closed()))
     namespace.nft(change.replace("; add", "\nadd"))

@@ -172,11 +172,11 @@ try:
             data[0] &= ~(1 << 21)
             assert not libc.capset(header, data)
 finally:
-    print("went on", flush=True)
+    print("continued", flush=True)
 """
     command = pair.here.command([sys.executable, "-c", script])
     control = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert (control.returncode, control.stdout) == (0, "went on\n"), control.stderr
+    assert (control.returncode, control.stdout) == (0, "continued\n"), control.stderr
     done = subprocess.run(
         [*command, "drop"], cwd=PROJECT, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""P1: closed from the first moment to the last, whatever becomes of the process.
+"""P1: closed from the first moment to the last, however the process ends.
 
 A flood of every kind runs in the namespace from before the gateway's first start. The last check
 of each such test opens the namespace by hand: the flood has to be seen again, or its absence meant
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.promise("P1"), pytest.mark.both_firew
 
 WAYS_TO_DIE = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
 BETWEEN = 0.2
-"""Seconds in which nobody but the kernel holds the rules."""
+"""Seconds in which nothing but the kernel holds the rules."""
 
 
 @pytest.mark.parametrize("pid_namespace", [False, True], ids=["process", "process-1"])
@@ -76,7 +76,7 @@ def test_killed_at_any_moment_of_a_start_in_place_it_stays_closed_and_starts_aga
 ) -> None:
     """The former run's rules are replaced, never taken away first.
 
-    Limitations: moments by the clock; the harness that breaks every step goes by steps.
+    Limitations: moments by the clock; the harness that breaks every step counts steps.
     """
     flood = flooded(lab)
     gateway = lab.gateway().start()
@@ -172,7 +172,7 @@ def test_asked_to_stop_while_it_starts_it_stops_cleanly(
 
 
 def test_asked_to_stop_while_the_server_is_silent_it_ends_at_once(lab: Lab) -> None:
-    """Nobody waits for a handshake on the way out."""
+    """The gateway does not wait for a handshake at its end."""
     lab.server.cut()
     gateway = lab.gateway().start()
     gateway.wait_for_state("connecting")

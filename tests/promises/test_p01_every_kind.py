@@ -1,6 +1,6 @@
 """P1 and P3: no kind of packet leaves, whatever its protocol, shape, destination or socket option.
 
-The encrypted flow and the holes are open beside it, and nothing fits through. Frames from packet
+The encrypted flow and the holes are open, and nothing else fits through. Frames from packet
 sockets are in it in their plainest form; test_p14_packet_sockets.py has the others.
 """
 
@@ -43,7 +43,7 @@ def leaving(lab: Lab) -> tuple[set[str], list[str]]:
 def test_no_kind_of_packet_leaves_in_any_state(lab: Lab) -> None:
     """Locked by a wrong variable, connecting, connected with a LAN hole and an input port, stopped.
 
-    The control is the same in the open namespace; the hole and the tunnel work beside it.
+    The control is the same in the open namespace; the hole and the tunnel keep working.
     """
     control = barrage(lab)
     assert leaving(lab)[0] == set(control.names), "control: before the gateway starts"

@@ -99,7 +99,7 @@ def test_without_any_variable_it_says_what_is_required(site: Site) -> None:
 
 
 def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(site: Site) -> None:
-    """Else a hole that was meant would be missing, and nobody told."""
+    """Else a hole that was meant would be missing, without a message."""
     gateway = site.refused(WIREGUARD_ENDPIONT_IP="192.0.2.10", PUID="1000")
     (reported,) = gateway.events(variable="WIREGUARD_ENDPIONT_IP")
     assert "WIREGUARD_ENDPOINT_IP" in reported["problem"]
@@ -141,7 +141,7 @@ def ends_closed(lab: Lab, gateway: Gateway, **changes: str | None) -> str:
     ended_at = time.monotonic()
     lab.capture.quiet_for(AFTERWARDS)
     assert lab.leaks(ended_at, endpoints=[]) == []
-    assert flood.stop()["errors"], "the flood went on and was refused"
+    assert flood.stop()["errors"], "the flood continued and was refused"
     return gateway.logs()
 
 
@@ -181,7 +181,7 @@ def test_where_no_tunnel_works_both_reasons_are_reported(lab: Lab) -> None:
 
 
 def test_without_net_admin_it_ends_and_names_the_capability(lab: Lab) -> None:
-    """Nobody can close a namespace without it, so nothing is promised but the word and the end.
+    """No program can close a namespace without it, so nothing is promised but the word and the end.
 
     Limitations: the namespace stays as open as it was.
     """
@@ -194,7 +194,7 @@ def test_without_net_admin_it_ends_and_names_the_capability(lab: Lab) -> None:
 
 
 def test_without_net_raw_the_legacy_tables_are_refused_by_the_capabilitys_name(lab: Lab) -> None:
-    """They need it beside NET_ADMIN; nftables does not, and does the work where it may."""
+    """They need it in addition to NET_ADMIN; nftables does not, and does the work where it may."""
     kept = [name for name in GATEWAY_CAPABILITIES if name != "net_raw"]
     gateway = lab.gateway(capabilities=kept)
     log = ends_closed(lab, gateway, FIREWALL_BACKEND="iptables")

@@ -1,6 +1,6 @@
 """P3, the way in: from the endpoint's address nothing arrives but the encrypted flow.
 
-Somebody on the way to the endpoint, or at it, sends to the namespace in the endpoint's name. Raw
+An attacker on the way to the endpoint, or at it, sends to the namespace in the endpoint's name. Raw
 sockets listen, which are shown whatever passes the input chain, on any port.
 """
 
@@ -69,7 +69,7 @@ def framed(uplink: Uplink, packet: bytes) -> dict[str, object]:
 
 
 class Arriving:
-    """A listener in the namespace, and somebody who sends in the endpoint's name."""
+    """A listener in the namespace, and a sender with the endpoint's address."""
 
     def __init__(self, lab: Lab, family: int) -> None:
         """Listen."""

@@ -1,4 +1,4 @@
-"""P3: only the encrypted flow reaches the endpoint, by everything that tells it apart together."""
+"""P3: only the encrypted flow reaches the endpoint, by all that identifies it together."""
 
 import sys
 import time
@@ -82,7 +82,7 @@ def try_all(lab: Lab, family: int, marker: str, fwmark: int = FIREWALL_MARK) -> 
 def test_nothing_that_lacks_a_part_of_the_flow_reaches_the_endpoint(lab: Lab, family: int) -> None:
     """Marks, bound devices, bound sources, raw packets: while connecting, and while connected.
 
-    The mark is the right one, which no workload is told, so that the other parts have to hold.
+    The mark is the right one, which no workload knows, so that the other parts have to hold.
     """
     wanted = len(ways(lab, family, FIREWALL_MARK))
     assert len(try_all(lab, family, "open")) == wanted, "control: all are seen"

@@ -29,7 +29,7 @@ INITIATION, DATA = 1, 4
 NOTICED = 20
 """Seconds within which a dead server is noticed under traffic."""
 FILLER = "x" * 1350
-"""Makes a packet that is told from all others by its size, encrypted too: an ICMPv6 error that
+"""Makes a packet that differs from all others in its size, encrypted too: an ICMPv6 error that
 quotes it is cut at 1280 bytes (RFC 4443, section 2.4)."""
 
 
@@ -60,7 +60,7 @@ def test_without_a_handshake_nothing_but_attempts_at_one_leaves(lab: Lab, direct
         assert lab.workload.probe("udp", host=host, device="wg0").failed_fast
     health = gateway.status()
     assert (health.code, health.body["reason"]) == (503, "no handshake")
-    assert "wg0" in links(lab), "the interface stands, and is closed"
+    assert "wg0" in links(lab), "the interface exists, and is closed"
     assert lab.leaks(since) == []
     assert kinds(encrypted(lab, gateway.started_at)) == {INITIATION}
     lab.server.restore()
@@ -110,13 +110,13 @@ def test_a_server_that_dies_under_traffic_leaves_it_refused_and_comes_back_in_pl
 
 @pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
 def test_only_the_tunnels_own_addresses_pass_in_it(lab: Lab, family: int) -> None:
-    """The uplink's, and one that is nobody's: a server that knows the user by them learns nothing.
+    """The uplink's, and an unassigned one: a server that knows the user by them learns nothing.
 
     The server would drop them, so what counts is whether a packet of this size is encrypted.
     """
     gateway = lab.gateway().start()
     gateway.wait_healthy()
-    host, inside, uplink, nobody = (
+    host, inside, uplink, unassigned = (
         (HOST4, CLIENT.ipv4, lab.uplink.gateway.ipv4, "10.99.99.99")
         if family == 4
         else (HOST6, CLIENT.ipv6, lab.uplink.gateway.ipv6, "fd99::99")
@@ -132,7 +132,7 @@ def test_only_the_tunnels_own_addresses_pass_in_it(lab: Lab, family: int) -> Non
     since = time.monotonic()
     assert not passes("udp", source=uplink)
     assert not passes("udp", source=uplink, device="wg0")
-    for source in (uplink, nobody, "127.0.0.1" if family == 4 else "::1"):
+    for source in (uplink, unassigned, "127.0.0.1" if family == 4 else "::1"):
         assert not passes("forged", source=source)
         assert not passes("forged", source=source, device="wg0")
     assert lab.leaks(since) == []

@@ -61,7 +61,7 @@ MESSAGES = [
     ("solicitation beyond the link", HOST6, NEIGHBOUR_SOLICITATION),
     ("advertisement beyond the link", HOST6, NEIGHBOUR_ADVERTISEMENT),
 ]
-"""What is no neighbour discovery between neighbours."""
+"""What is not neighbour discovery between neighbours."""
 
 
 def is_ipv6(frame: Frame) -> bool:
@@ -82,7 +82,7 @@ def get_out(lab: Lab, marker: str) -> list[str]:
 
 
 def test_a_tunnel_without_an_ipv6_address_leaves_ipv6_refused(lab: Lab) -> None:
-    """IPv4 goes by the tunnel; of IPv6 not one frame leaves, by whatever means it is tried."""
+    """IPv4 goes through the tunnel; of IPv6 not one frame leaves, by whatever means it is tried."""
     flood = flooded(lab, *FLOOD6)
     gateway = lab.gateway()
     gateway.start(gateway.env(WIREGUARD_ADDRESSES=f"{CLIENT.ipv4}/32"))
@@ -121,7 +121,7 @@ def test_an_endpoint_of_ipv6_carries_both_families(lab: Lab) -> None:
 def test_with_an_endpoint_of_ipv6_neighbour_discovery_passes_and_no_other_message(
     lab: Lab,
 ) -> None:
-    """On the link and no further. Limitations: what neighbours tell each other may hide data."""
+    """On the link and no further. Limitations: what neighbours send each other may hide data."""
     assert len(get_out(lab, "open")) == len(MESSAGES), "control: all are seen while it is open"
     gateway = lab.gateway()
     gateway.start(gateway.env(family=6))

@@ -49,7 +49,7 @@ while True:
         pass
     time.sleep(0.02)
 """
-"""A server that goes on sending to its first client, whatever it hears."""
+"""A server that keeps sending to its first client, whatever it hears."""
 
 
 def streams(lab: Lab, marker: str) -> list[Traffic]:
@@ -82,7 +82,7 @@ def answered_since(flows: list[Traffic], since: float) -> list[dict[str, object]
 
 
 def carries(marker: str) -> Callable[[Frame], bool]:
-    """Judge whether a frame carries `marker` in clear text."""
+    """Judge whether a frame carries `marker` unencrypted."""
     return lambda frame: marker.encode() in frame.raw
 
 
@@ -106,7 +106,7 @@ def test_flows_older_than_the_gateway_die_with_the_lock(lab: Lab) -> None:
 def test_an_idle_connection_continues_where_a_list_allows_a_new_one_and_nowhere_else(
     lab: Lab, family: int
 ) -> None:
-    """What is in nobody's list is refused, and nothing of it is seen outside.
+    """What is in no list is refused, and nothing of it is seen outside.
 
     Control: the connection to the listed host is seen to go on.
     """
@@ -145,7 +145,7 @@ def wg0_deleted(lab: Lab, gateway: Gateway) -> None:
 
 
 def wg0_deleted_while_the_gateway_hangs(lab: Lab, gateway: Gateway) -> None:
-    """Delete the interface, and let nobody put it back."""
+    """Delete the interface, while the gateway cannot put it back."""
     gateway.signal(signal.SIGSTOP)
     lab.operator.run("ip", "link", "del", "wg0")
 

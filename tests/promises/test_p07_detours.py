@@ -212,7 +212,7 @@ def test_a_kernel_whose_tables_cannot_ask_for_options_has_the_other_rules_and_sa
 
 
 def test_the_kernel_is_asked_which_matches_it_has(lab: Lab) -> None:
-    """One that is there, one that belongs to the other family, and one that nobody has."""
+    """One that is there, one that belongs to the other family, and one that is unassigned."""
     inside = lab.gateway_namespace.inside
     assert inside(lambda: has_match(Family.IPV4, "u32"))
     assert inside(lambda: has_match(Family.IPV6, "ipv6header"))

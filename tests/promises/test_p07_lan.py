@@ -134,7 +134,9 @@ def test_only_the_uplinks_own_address_reaches_a_listed_host(home: Home, family: 
 
 
 @FAMILIES
-def test_a_host_in_no_listed_subnet_is_not_reached_by_the_uplink(home: Home, family: int) -> None:
+def test_a_host_in_no_listed_subnet_is_not_reached_through_the_uplink(
+    home: Home, family: int
+) -> None:
     """The tunnel is its only way; bound to the uplink, the workload is refused."""
     lab, host = home.lab, of(family, OTHER)
     before = time.monotonic()
@@ -170,10 +172,10 @@ def test_a_list_of_one_family_leaves_the_other_closed(
 def test_answers_to_a_client_in_the_tunnel_with_a_lan_address_do_not_go_to_the_lan(
     home: Home, family: int
 ) -> None:
-    """A server, or whoever forges by way of it, cannot point the gateway at the LAN.
+    """A server, or a host that forges through it, cannot point the gateway at the LAN.
 
     The call itself comes in, by a listed port of the tunnel. Its answer is routed to the LAN, but
-    bears the tunnel's address, and began on the other side.
+    has the tunnel's address, and began on the other side.
     """
     lab, lan, tunnel = home.lab, of(family, LAN), of(family, TUNNEL)
     honest = of(family, ("10.99.0.9", "fd99::9"))
@@ -205,7 +207,7 @@ def test_answers_to_a_client_in_the_tunnel_with_a_lan_address_do_not_go_to_the_l
 
 
 def test_router_and_neighbours_on_the_uplinks_network_are_not_open_by_themselves(lab: Lab) -> None:
-    """Whatever stands on the container's network is reached only when it is listed."""
+    """A host on the container's network is reached only when it is listed."""
     neighbour = ("172.30.0.55", "fd30::55")
     lab.internet_namespace.ip(
         "addr add 172.30.0.55/32 dev lo", "addr add fd30::55/128 dev lo nodad",
@@ -262,7 +264,7 @@ def test_a_host_in_a_listed_subnet_cannot_call(home: Home, family: int) -> None:
 
 @FAMILIES
 def test_what_a_listed_host_refuses_fails_at_once(home: Home, family: int) -> None:
-    """A closed port there is told by its own answer, TCP and UDP."""
+    """A closed port there is known by its own answer, TCP and UDP."""
     for kind in ("tcp", "udp"):
         answer = home.lab.workload.probe(kind, host=of(family, LAN), port=4444)
         assert (answer.result, answer.errno) == ("refused", "ECONNREFUSED")

@@ -60,7 +60,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Client:
-    """Somebody who calls from outside."""
+    """A host that calls from outside."""
 
     address: Address
     at_home: bool = False
@@ -126,7 +126,7 @@ def test_a_listed_port_answers_every_client_by_his_own_address(
 ) -> None:
     """On the uplink's network, on a LAN listed or not, and anywhere else; by TCP and UDP.
 
-    The answers leave by the uplink, from the address that was called, and nothing beside them.
+    The answers leave through the uplink, from the address that was called, and nothing else.
     """
     lab, source = site.lab, of(family, CLIENTS[who].address)
     since = time.monotonic()
@@ -140,11 +140,11 @@ def test_a_listed_port_answers_every_client_by_his_own_address(
 @FAMILIES
 @pytest.mark.parametrize("who", CLIENTS)
 def test_a_port_served_at_the_wildcard_address(site: Site, family: int, who: str) -> None:
-    """TCP answers every client; UDP those to whom the uplink's network or a listed LAN leads.
+    """TCP answers every client; UDP those that the uplink's network or a listed LAN leads to.
 
     A UDP socket at the wildcard address takes the source of its answer from the route, and the
     route to anywhere else is the tunnel: such an answer goes into the tunnel and is lost there.
-    It does not leave by the uplink. (docs/known-issues.md names the remedy.)
+    It does not leave through the uplink. (docs/known-issues.md names the remedy.)
     """
     lab, source = site.lab, of(family, CLIENTS[who].address)
     since = time.monotonic()
@@ -157,21 +157,21 @@ def test_a_port_served_at_the_wildcard_address(site: Site, family: int, who: str
 
 @FAMILIES
 def test_an_unlisted_port_gives_no_answer_of_any_kind(site: Site, family: int) -> None:
-    """Neither a refusal nor an error: to a stranger there is nobody, whether or not one listens."""
-    lab, nobody = site.lab, {"tcp": None, "udp": None}
+    """Neither a refusal nor an error: a stranger cannot find out whether one listens."""
+    lab, no_answer = site.lab, {"tcp": None, "udp": None}
     for who in CLIENTS:
         assert None not in calls(lab, who, family).values(), "control: the listed port"
     since = time.monotonic()
     for port in (UNLISTED, 8091):
         heard = together(lambda w, p=port: calls(lab, w, family, port=p, timeout=WAIT), CLIENTS)
-        assert heard == dict.fromkeys(CLIENTS, nobody)
+        assert heard == dict.fromkeys(CLIENTS, no_answer)
     assert lab.leaks(since) == []
     assert not site.served.events(port=UNLISTED)
 
 
 @FAMILIES
 def test_ranges_end_where_they_say_and_name_one_transport(site: Site, family: int) -> None:
-    """`9000-9002/tcp` and `9100-9101/udp`: both ends answer, the ports beside them do not."""
+    """`9000-9002/tcp` and `9100-9101/udp`: both ends answer, the ports next to them do not."""
     host = of(family, site.lab.uplink.gateway)
     answered = together(
         lambda way: got_through(site.lab.internet, way[0], host=host, port=way[1], timeout=WAIT),
@@ -184,7 +184,9 @@ def test_ranges_end_where_they_say_and_name_one_transport(site: Site, family: in
 
 
 @FAMILIES
-def test_answers_leave_by_the_uplink_that_the_client_came_in_on(site: Site, family: int) -> None:
+def test_answers_leave_through_the_uplink_that_the_client_came_in_on(
+    site: Site, family: int
+) -> None:
     """A neighbour on the second network, and a stranger once that network has a way out.
 
     Limitations: Docker gives one network the default route; a stranger who comes in by another one
@@ -252,7 +254,7 @@ def test_an_uplinks_address_answers_by_that_uplink_only(site: Site, family: int)
 
 
 def call(lab: Lab, uplink: object, host: str, *, source: str) -> None:
-    """Send a connection attempt for `host` into `uplink`, whoever owns that address."""
+    """Send a connection attempt for `host` into `uplink`, for any owner of that address."""
     lab.internet.probe(
         "packet", host=host, source=source, device=uplink.far_end, router_mac=uplink.gateway_mac,
         transport="tcp", port=BOUND,
@@ -267,7 +269,7 @@ def call(lab: Lab, uplink: object, host: str, *, source: str) -> None:
 def test_a_workload_cannot_begin_from_a_listed_port(
     site: Site, family: int, transport: str
 ) -> None:
-    """Not by route, by device, or with the mark that answers wear; to nobody in no list."""
+    """Not by route, by device, or with the mark that answers have; to no host outside the lists."""
     lab, own = site.lab, of(family, site.lab.uplink.gateway)
     caller = {"source": own, "source_port": FREE}
     assert calls(lab, "anywhere", family)[transport], "control: an answer from a listed port"
@@ -386,13 +388,13 @@ def test_every_client_is_answered_whatever_the_tunnel_carries_and_however_strict
 def test_a_client_in_the_tunnel_gets_no_answer_with_any_source_address(
     site: Site, family: int, who: str
 ) -> None:
-    """An input port is no port of the tunnel, at the tunnel's address or at an uplink's.
+    """An input port is not a port of the tunnel, at the tunnel's address or at an uplink's.
 
     Limitations: forged packets, one each; what a client with a connection would see is nothing.
     """
     lab, source = site.lab, of(family, CLIENTS[who].address)
     inside = in_tunnel(lab)
-    assert calls(lab, who, family)["udp"] == source, "control: the same client by the uplink"
+    assert calls(lab, who, family)["udp"] == source, "control: the same client through the uplink"
     heard = len(site.served.events(port=BOUND))
     since = time.monotonic()
     for host in (CLIENT, lab.uplink.gateway, lab.uplinks[1].gateway):
@@ -409,12 +411,12 @@ def test_a_client_in_the_tunnel_gets_no_answer_with_any_source_address(
 
 
 @FAMILIES
-def test_a_flow_that_began_in_the_tunnel_is_not_answered_by_an_uplink(
+def test_a_flow_that_began_in_the_tunnel_is_not_answered_through_an_uplink(
     lab: Lab, family: int
 ) -> None:
     """The same port listed for both: an answer to the tunnel's side never leaves by the other.
 
-    Its client bears an address of the uplink's network, so that the route points there.
+    Its client has an address of the uplink's network, so that the route points there.
     """
     gateway = lab.gateway()
     variables = VARIABLES | {"FIREWALL_VPN_INPUT_PORTS": str(BOUND)}

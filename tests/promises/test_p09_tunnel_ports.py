@@ -52,7 +52,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    """Return the shared site: connected, with somebody at every port that is called here."""
+    """Return the shared site: connected, with a listener at every port that is called here."""
     with Lab() as lab:
         gateway = lab.gateway()
         gateway.start(gateway.env(**VARIABLES)).wait_healthy()
@@ -84,7 +84,7 @@ def test_a_listed_port_that_the_provider_forwards_reaches_the_workload(
 
 @FAMILIES
 def test_an_unlisted_port_that_the_provider_forwards_stays_silent(site: Site, family: int) -> None:
-    """Dropped, not refused: the stranger does not learn that there is somebody.
+    """Dropped, not refused: the stranger does not learn that a host is there.
 
     Limitations: "no answer" is what the caller and the server's end of the tunnel see.
     """
@@ -171,7 +171,7 @@ def test_what_comes_in_by_the_tunnel_for_another_address_is_dropped(
 def test_tunnel_ports_are_silent_while_connecting_and_answer_again_after_it(site: Site) -> None:
     """A flow that came in by the tunnel is not carried on by anything else meanwhile.
 
-    Limitations: the server is silent meanwhile, so that nobody can call; what is proved is that
+    Limitations: the server is silent meanwhile, so that no host can call; what is proved is that
     live flows end without a trace outside.
     """
     lab, gateway = site.lab, site.gateway

@@ -1,6 +1,6 @@
 """P10: names resolve in the tunnel or not at all.
 
-Docker's resolver stands at 127.0.0.11 in every container's namespace and asks the outside from
+Docker's resolver is at 127.0.0.11 in every container's namespace and asks the outside from
 the host's, where no rule of ours is. The lab's stand-in listens like it: on a high port, to which
 the namespace's `ip nat` table leads port 53. What counts is whether a question reached it.
 """
@@ -154,7 +154,7 @@ def test_names_resolve_by_the_tunnels_resolver_and_no_other_is_asked(site: Site)
 
 
 def test_names_fail_at_once_while_there_is_no_tunnel(site: Site) -> None:
-    """Connecting, a name is refused within a second and nobody has been asked for it."""
+    """Connecting, a name is refused within a second and no resolver has been asked for it."""
     lab, gateway = site.lab, site.gateway
     workload = gateway.workload()
     gateway.start().wait_healthy()
@@ -171,7 +171,7 @@ def test_names_fail_at_once_while_there_is_no_tunnel(site: Site) -> None:
 
 
 def name_in(frame: Frame, name: str) -> bool:
-    """Return whether the frame asks for `name` in clear text."""
+    """Return whether the frame asks for `name` unencrypted."""
     encoded = b"".join(bytes([len(part)]) + part for part in name.encode().split(b"."))
     return frame.ethertype in {ETH_IPV4, ETH_IPV6} and encoded in frame.raw
 
@@ -184,7 +184,7 @@ def name_in(frame: Frame, name: str) -> bool:
 def test_a_resolver_in_a_listed_subnet_is_refused_at_once(
     home: Lab, server: str, transport: str, port: int
 ) -> None:
-    """Its ports for DNS and for DNS over TLS and QUIC, whoever asks it and however."""
+    """Its ports for DNS and for DNS over TLS and QUIC, for every sender and socket."""
     assert home.workload.probe("udp", host=server).seen, "control: its other ports are open"
     since = time.monotonic()
     given = {"server": server, "transport": transport, "port": port}
@@ -193,7 +193,7 @@ def test_a_resolver_in_a_listed_subnet_is_refused_at_once(
     assert frames_to(home, server, since) == []
 
 
-def test_no_resolver_is_asked_by_the_uplink(lab: Lab) -> None:
+def test_no_resolver_is_asked_through_the_uplink(lab: Lab) -> None:
     """The router's, one on an unlisted LAN, one on the internet: by the tunnel or not at all."""
     servers = [*lab.uplink.router, *OTHER_LAN_HOST, *INTERNET[1]]
     ways = [
@@ -221,10 +221,10 @@ def test_the_configured_resolver_on_the_lan_is_asked_and_no_other(lab: Lab, fami
     own = tuple(lab.uplink.gateway)[family == 6]
     tunnel = ("10.64.0.2", "fd64::2")[family == 6]
     chosen = tuple(LAN_HOST)[family == 6]
-    beside = ("192.168.77.11", "fd77::11")[family == 6]
-    lab.lan_namespace.ip(f"addr add {beside}/{(24, 64)[family == 6]} dev eth0 nodad")
-    lab.lan.serve(dns(beside, A="192.0.2.1"))
-    for server in (chosen, beside):
+    unlisted = ("192.168.77.11", "fd77::11")[family == 6]
+    lab.lan_namespace.ip(f"addr add {unlisted}/{(24, 64)[family == 6]} dev eth0 nodad")
+    lab.lan.serve(dns(unlisted, A="192.0.2.1"))
+    for server in (chosen, unlisted):
         assert got_through(lab.workload, "dns", server=server), "control"
     gateway = lab.gateway()
     variables = {"FIREWALL_OUTBOUND_SUBNETS": LISTED, "DNS_ADDRESS": chosen}
@@ -237,7 +237,7 @@ def test_the_configured_resolver_on_the_lan_is_asked_and_no_other(lab: Lab, fami
         assert answer.result == "answered"
     since = time.monotonic()
     for transport, port in WAYS:
-        given = {"server": beside, "transport": transport, "port": port}
+        given = {"server": unlisted, "transport": transport, "port": port}
         assert lab.workload.probe("dns", **given).failed_fast
     for kind in TRANSPORTS:
         assert not got_through(

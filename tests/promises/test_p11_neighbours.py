@@ -5,7 +5,7 @@ interfaces (the weak host model). A neighbour on the container's network who sen
 address of a tunnel gets an answer at the right one, and so learns it. Then he forges packets of a
 connection inside the tunnel, from the far end's address to the tunnel's: whether the kernel
 answers them (with an acknowledgement that challenges the sender) shows in the size and number of
-the encrypted packets, and step by step tells him ports and sequence numbers, until he can inject
+the encrypted packets, and step by step gives him ports and sequence numbers, until he can inject
 data.
 
 So each probe here is one of a neighbour on the first uplink, whose router's place he takes. The
@@ -38,7 +38,7 @@ VARIABLES = {
     "FIREWALL_INPUT_PORTS": str(INPUT_PORT),
     "FIREWALL_VPN_INPUT_PORTS": "6881",
     "FIREWALL_OUTBOUND_SUBNETS": "192.168.77.0/24,fd77::/64",
-    "HEALTH_PROBE": "off",  # so that encrypted packets are nobody's but the test's
+    "HEALTH_PROBE": "off",  # so that encrypted packets are only the test's
 }
 LARGE = 900
 """Bytes of a payload that no other packet in the tunnel has."""
@@ -95,7 +95,7 @@ def approach(lab: Lab) -> list[str]:
     for address in CLIENT:
         lab.internet_namespace.ip(f"neigh del {address} dev up0")
     frames = [f for u in lab.uplinks for f in u.capture.frames(since)]
-    found += [f"frame {frame}" for frame in frames if bears_tunnel_address(frame)]
+    found += [f"frame {frame}" for frame in frames if has_tunnel_address(frame)]
     return found
 
 
@@ -107,24 +107,24 @@ def sent_to_tunnel_address(lab: Lab, family: int, kind: str, port: int) -> bool:
     return lab.internet.probe(kind, **given).result != "timeout"
 
 
-def bears_tunnel_address(frame: Frame) -> bool:
+def has_tunnel_address(frame: Frame) -> bool:
     """Return whether the frame is from the tunnel's address, or about it."""
     return frame.source in CLIENT or frame.target in CLIENT
 
 
 def call_out(lab: Lab) -> set[str]:
-    """Ask the link who has the tunnel's addresses; return the families that told."""
+    """Ask the link who has the tunnel's addresses; return the families that answered."""
     since = time.monotonic()
     for address in CLIENT:
         lab.internet.probe("udp", host=address, port=7, timeout=0.2)
-    reported = [frame for frame in lab.capture.frames(since) if bears_tunnel_address(frame)]
+    reported = [frame for frame in lab.capture.frames(since) if has_tunnel_address(frame)]
     return {"arp" if frame.ethertype == ETH_ARP else "ndp" for frame in reported}
 
 
 def test_a_neighbour_gets_no_answer_at_the_tunnels_address(lab_of_two: Lab) -> None:
     """To TCP, UDP or echo requests, at ports listed for anything or for nothing; nor by ARP or ND.
 
-    Limitations: IPv6 never told its addresses on other links; its control has one on the uplink.
+    Limitations: IPv6 never announced its addresses on other links; its control has one there.
     """
     lab = lab_of_two
     hold = ("addr", f"{CLIENT.ipv4}/32", "lo"), ("addr", f"{CLIENT.ipv6}/128", "eth0")
@@ -134,7 +134,7 @@ def test_a_neighbour_gets_no_answer_at_the_tunnels_address(lab_of_two: Lab) -> N
     assert set(open_answers) >= {
         "tcp 7 4", "udp 7 4", "ping 0 4", "tcp 7 6", "udp 7 6", "ping 0 6",
     }  # fmt: skip
-    assert call_out(lab) == {"arp", "ndp"}, "control: an open namespace tells who has the address"
+    assert call_out(lab) == {"arp", "ndp"}, "control: an open namespace answers for the address"
     for _, address, device in hold:
         lab.operator.run("ip", "addr", "del", address, "dev", device)
     gateway = lab.gateway()
@@ -148,7 +148,7 @@ def test_a_neighbour_gets_no_answer_at_the_tunnels_address(lab_of_two: Lab) -> N
 
 
 def test_forged_packets_of_a_connection_in_the_tunnel_get_no_answer(site: Site) -> None:
-    """The second step of the attack: the kernel does not challenge what comes by the uplink.
+    """The second step of the attack: the kernel does not challenge what arrives on the uplink.
 
     The control is the attack as it works on an open namespace: with the gateway held still and the
     firewall's rules away, each forged packet draws an encrypted one.
@@ -224,7 +224,7 @@ def asking_for_the_router(lab: Lab) -> set[str]:
 
 
 def test_a_tunnel_with_the_uplinks_address_is_not_built(lab: Lab) -> None:
-    """No rule could tell the two apart; the reason and what to do are in health.
+    """No rule could distinguish the two; the reason and what to do are in health.
 
     Control: as soon as the uplink has another address, the tunnel is built.
     """
@@ -248,7 +248,7 @@ def test_a_tunnel_with_the_uplinks_address_is_not_built(lab: Lab) -> None:
 
 @FAMILIES
 def test_nothing_is_forwarded_though_the_kernel_is_set_to(lab_of_two: Lab, family: int) -> None:
-    """Between uplinks, from an uplink into the tunnel, and from the tunnel out by an uplink.
+    """Between uplinks, from an uplink into the tunnel, and from the tunnel out through an uplink.
 
     Neither in a state nor after the end. The control is the same frames before the start, and for
     the tunnel those after the rules have been taken away while the gateway is held still.
@@ -298,7 +298,7 @@ def into_tunnel(lab: Lab, family: int) -> bool:
 
 
 def out_of_tunnel(lab: Lab, family: int) -> bool:
-    """Return whether a packet from the tunnel comes out by an uplink."""
+    """Return whether a packet from the tunnel leaves through an uplink."""
     markers = []
     for host in (of(family, LAN_HOST), of(family, NEIGHBOUR), of(family, lab.uplinks[1].router)):
         markers.append(unique("outward"))
@@ -310,7 +310,7 @@ def out_of_tunnel(lab: Lab, family: int) -> bool:
 
 
 def send_to_gateway(lab: Lab, family: int, host: str, marker: str) -> None:
-    """Hand the gateway a frame for somebody else, from a neighbour on the first uplink."""
+    """Hand the gateway a frame for another host, from a neighbour on the first uplink."""
     lab.internet.probe(
         "packet", host=host, source=of(family, ("172.30.0.99", "fd30::99")), device="up0",
         router_mac=lab.uplink.gateway_mac, marker=marker,

@@ -69,7 +69,7 @@ def test_in_every_closed_state_each_attempt_fails_at_once(
 
 
 def test_while_the_tunnel_is_open_what_would_go_past_it_fails_at_once(lab: Lab) -> None:
-    """A hanging packet is the control: the server dies, and nobody has noticed yet."""
+    """A hanging packet is the control: the server dies, and the gateway has not noticed yet."""
     gateway = lab.gateway().start()
     gateway.wait_healthy()
     assert not_refused_at_once(ordinary(lab.workload, hosts=tuple(lab.uplink.router))) == {}
@@ -77,14 +77,14 @@ def test_while_the_tunnel_is_open_what_would_go_past_it_fails_at_once(lab: Lab) 
     lab.server.cut()
     for host in (HOST4, HOST6):
         answer = lab.workload.probe("udp", host=host, timeout=AT_ONCE)
-        assert answer.result == "timeout", "control: so it looks when nobody answers"
+        assert answer.result == "timeout", "control: so it looks without an answer"
     assert "wg0" in links(lab)
 
 
 def test_a_flood_does_not_keep_the_refusal_from_others(lab: Lab) -> None:
     """The kernel limits ICMP errors (net.ipv4.icmp_msgs_per_sec); the refusal is not one of them.
 
-    Limitations: sockets in the namespace itself; nobody else's packets are forwarded.
+    Limitations: sockets in the namespace itself; no other packets are forwarded.
     """
     gateway = lab.gateway().start()
     gateway.wait_healthy()

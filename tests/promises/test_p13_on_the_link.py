@@ -135,4 +135,4 @@ def test_an_endpoint_of_ipv6_on_the_link_itself_is_reached(lab: Lab) -> None:
     gateway = lab.gateway()
     gateway.start(gateway.env(family=6)).wait_healthy()
     assert lab.workload.probe("udp", host=HOST6).seen == lab.server.exit.ipv6
-    assert " via " not in routes6(lab, "dev", "eth0"), "control: nothing goes by a router"
+    assert " via " not in routes6(lab, "dev", "eth0"), "control: nothing goes through a router"

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.promise("P13")]
 
 
 OWN_REPORTS = (addressed_to("ff02::/16"), addressed_to("224.0.0.0/4"))
-"""What an open kernel tells the groups of its link by itself."""
+"""What an open kernel sends to the groups of its link by itself."""
 
 
 @contextmanager
@@ -48,9 +48,7 @@ def opened(lab: Lab, gateway: Gateway) -> Iterator[float]:
 
 
 @pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
-def test_with_the_firewall_open_traffic_goes_by_the_tunnel_or_nowhere(
-    lab: Lab, family: int
-) -> None:
+def test_with_the_firewall_open_traffic_takes_the_tunnel_or_fails(lab: Lab, family: int) -> None:
     """With a tunnel that works, one whose server is silent, and none."""
     gateway = lab.gateway()
     gateway.start(gateway.env(family=family))

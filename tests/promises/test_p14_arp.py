@@ -62,13 +62,13 @@ def test_a_request_hides_nothing_in_the_address_that_it_asks_for(lab: Lab) -> No
     assert gateway.status().body["limits"] == limits_here(lab), "this kernel has the egress hook"
     assert seen(lab) == THE_KERNELS
     assert gateway.stop() == 0
-    assert seen(lab) == set(), "nobody needs to be found any more"
+    assert seen(lab) == set(), "no neighbour needs to be found any more"
 
 
 def test_the_kernel_finds_its_neighbours_and_is_found(lab: Lab) -> None:
     """By broadcast at first, by asking the router itself later, and by answering when it is asked.
 
-    The requests that are seen bear no hardware address of a target: that is what the guard goes by.
+    The requests that are seen have no hardware address of a target: that is what the guard matches.
     """
     gateway = lab.gateway().start()
     gateway.wait_healthy()

@@ -1,11 +1,11 @@
 """P14: frames from packet sockets do not leave, in no state and in no shape.
 
 A workload with Docker's default capabilities sends whole frames past the firewall: those of honest
-packets, those that the rules would pass, forged ones, and frames that are no IP at all; with and
-without PACKET_QDISC_BYPASS, with every mark that it can know. Each bears its own name, and the
+packets, those that the rules would pass, forged ones, and frames that are not IP at all; with and
+without PACKET_QDISC_BYPASS, with every mark that it can know. Each has its own name, and the
 control is the same salvo before the gateway starts.
 
-What is left, and told in docs/known-issues.md: an ARP frame of 42 bytes in the uplink's name, which
+What is left (docs/known-issues.md): an ARP frame of 42 bytes in the uplink's name, which
 passes while IPv4 has any business there, reaches the link and nothing behind it.
 """
 
@@ -221,7 +221,7 @@ def is_flood(frame: Frame) -> bool:
 
 
 def test_a_network_attached_later_is_closed(lab: Lab) -> None:
-    """From its first frame where the kernel can be told of it before, else within a second."""
+    """From its first frame where the kernel can have a rule for it before, else within a second."""
     control = lab.workload.flood("packet4", "packet6", device="eth1", rate=2000)
     lab.attach_uplink().capture.wait_for(is_flood)
     control.stop()
@@ -239,7 +239,7 @@ def test_a_network_attached_later_is_closed(lab: Lab) -> None:
 def test_an_interface_of_an_unforeseen_name_is_closed_within_a_moment(lab: Lab) -> None:
     """Packet sockets have until the gateway has heard of it; all other sockets have nothing.
 
-    Limitations: the kernel's chains for packet sockets go by the name of the device, and this
+    Limitations: the kernel's chains for packet sockets match the name of the device, and this
     one's cannot be foreseen.
     """
     gateway = lab.gateway()

@@ -2,7 +2,7 @@
 
 A workload with Docker's default capabilities sends whole frames by transmit-only sockets, in every
 mode and by every queue. The control is the same salvo before the gateway starts. Links come, go,
-get other names and more queues; and somebody else may have a queue before the gateway does.
+get other names and more queues; and another program may have a queue before the gateway does.
 """
 
 import socket
@@ -112,7 +112,7 @@ def test_a_queue_that_is_added_later_is_held_with_the_next_comparison(lab: Lab) 
     eventually(lambda: "copy 1" in salvo(lab, "eth5", capture), timeout=5, what="the control")
 
 
-# -- somebody else has a queue ----------------------------------------------------------------
+# -- another program has a queue ----------------------------------------------------------------
 
 
 def holder(lab: Lab, device: str = "eth0") -> Child:
@@ -126,7 +126,7 @@ def test_a_link_whose_queue_a_workload_has_is_kept_down_until_it_is_free(lab: La
     holds = holder(lab)
     lab.capture.wait_for(lambda frame: FLOOD.encode() in frame.raw)
     time.sleep(PATIENCE)
-    assert not is_quiet(lab), "control: it goes on until somebody stops it"
+    assert not is_quiet(lab), "control: it continues until it is stopped"
     gateway = lab.gateway()
     gateway.start()
     eventually(lambda: gateway.status().code and is_quiet(lab), timeout=10, what="silence")
@@ -180,7 +180,7 @@ def is_quiet(lab: Lab) -> bool:
 
 
 def test_a_link_that_appears_is_closed_to_a_workload_that_waits_for_it(lab: Lab) -> None:
-    """Whoever is faster: the gateway holds the queue, or the link is kept down."""
+    """Whichever is faster: the gateway holds the queue, or the link is kept down."""
     gateway = lab.gateway()
     gateway.start().wait_healthy()
     holds = holder(lab, "eth1")
@@ -200,7 +200,7 @@ def test_a_link_that_appears_is_closed_to_a_workload_that_waits_for_it(lab: Lab)
 
 
 def test_a_link_that_goes_and_comes_back_and_one_that_is_renamed_are_held(lab: Lab) -> None:
-    """Queues are held by the link's index, and anew when the link is another one."""
+    """Queues are held by the link's index, and again when the link is another one."""
     gateway = lab.gateway()
     gateway.start().wait_healthy()
     for delete in (True, False):
@@ -221,7 +221,7 @@ def test_a_link_that_goes_and_comes_back_and_one_that_is_renamed_are_held(lab: L
 
 
 def test_a_link_that_leaves_the_namespace_and_returns_under_its_index_is_held(lab: Lab) -> None:
-    """Leaving unbinds every socket of a link, so the gateway has to bind anew."""
+    """Leaving unbinds every socket of a link, so the gateway has to bind again."""
     gateway = lab.gateway()
     gateway.start().wait_healthy()
     connect(lab.internet_namespace, "upx", lab.gateway_namespace, "eth7")

@@ -1,4 +1,4 @@
-"""P15: one more address on an uplink is no reason to reconnect, and one less may be."""
+"""P15: one more address on an uplink is not a reason to reconnect, and one less may be."""
 
 import time
 

@@ -63,7 +63,7 @@ def watching(lab: Lab) -> Iterator[Watch]:
 
 
 def flap(lab: Lab, seconds: float) -> None:
-    """Attach a network, have somebody send there, and take it away again."""
+    """Attach a network, have a host send there, and take it away again."""
     connect(lab.internet_namespace, FAR, lab.gateway_namespace, NEAR)
     lab.internet_namespace.ip(f"addr add {NEIGHBOUR}/24 dev {FAR}", f"link set {FAR} up")
     lab.gateway_namespace.ip(f"addr add 172.29.0.2/24 dev {NEAR}", f"link set {NEAR} up")

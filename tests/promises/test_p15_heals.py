@@ -1,4 +1,4 @@
-"""P15: it heals in place; the process and the namespace stay, and health is red meanwhile."""
+"""P15: it recovers in place; the process and the namespace stay, and health is red meanwhile."""
 
 import signal
 import time
@@ -66,7 +66,7 @@ BREAKAGES = (deleted, set_down, renamed, process_killed)
 
 
 def wait_for_traffic(lab: Lab, timeout: float) -> None:
-    """Wait until both families go by the exit again."""
+    """Wait until both families use the exit again."""
     for host, seen in zip((HOST4, HOST6), lab.server.exit, strict=True):
         eventually(
             lambda host=host, seen=seen: (
@@ -198,7 +198,7 @@ def test_a_new_address_on_the_uplink_is_followed(lab: Lab) -> None:
 def test_a_second_uplink_is_closed_from_its_first_frame_and_its_removal_harms_nothing(
     lab: Lab,
 ) -> None:
-    """A flood waits for it; the tunnel goes on. Then the link goes, and the tunnel goes on.
+    """A flood waits for it; the tunnel stays up. Then the link goes, and the tunnel stays up.
 
     Limitations: before Linux 6.16 packet sockets have a moment (known-issues.md).
     """
@@ -231,7 +231,7 @@ SECOND = "172.31.0.1"
 
 
 def test_a_server_that_restarts_is_found_again(lab: Lab) -> None:
-    """It has forgotten the session, as after a reboot; traffic shows that, and heals it."""
+    """It has forgotten the session, as after a reboot; traffic shows that, and restores it."""
     gateway = lab.gateway().start()
     gateway.wait_healthy()
     process = gateway.pid

@@ -1,4 +1,4 @@
-"""P16: keys stay secret, wherever they come from and whatever goes wrong.
+"""P16: keys stay secret, from every source and after every error.
 
 What is looked for is each key as it is written in a configuration, in hexadecimal (the form of
 wireguard-go's protocol) and in its raw bytes.
@@ -144,7 +144,7 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_no_error_in_a_configuration_shows_a_key(lab: Lab, what: str) -> None:
-    """The keys are right; something else is wrong, and all of it is told."""
+    """The keys are right; something else is wrong, and all of it is reported."""
     gateway = lab.gateway()
     environment = gateway.env(**WRONG[what])
     gateway.start(environment)
@@ -179,13 +179,13 @@ def test_a_key_under_a_wrong_name_or_in_a_wrong_place_is_not_shown(lab: Lab) -> 
 
 
 def environment_of(gateway: Gateway, **changes: str) -> dict[str, str]:
-    """Return the environment of a command beside the gateway, with `changes`."""
+    """Return the environment of a command next to the gateway, with `changes`."""
     paths = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])}
     return paths | gateway.env(**changes)
 
 
 def test_what_is_missing_and_a_crash_show_no_key(lab: Lab) -> None:
-    """The ways to end that are no configuration error."""
+    """The ways to end that are not a configuration error."""
     gateway = lab.gateway(without_tun=True)
     gateway.start(gateway.env(WIREGUARD_IMPLEMENTATION="userspace"))
     assert gateway.wait() == 1
@@ -201,7 +201,7 @@ def test_what_is_missing_and_a_crash_show_no_key(lab: Lab) -> None:
 def test_no_crash_writes_the_keys_into_a_core_dump(lab: Lab) -> None:
     """Neither the gateway's nor wireguard-go's: 1 byte is what the kernel refuses a pipe too.
 
-    Control: a process beside them may write one.
+    Control: a process next to them may write one.
     """
 
     def limits(pid: int | str) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""P17: foreign hands are noticed within 5 s, put back, counted and told; meanwhile the rest holds.
+"""P17: changes by others are detected within 5 s, reverted and reported; the rest holds.
 
-Somebody with all capabilities takes one barrier after another away while a flood of every kind
-runs. Each barrier stands on its own, so what the capture saw until the gateway had put it back is
-written beside each hand: nothing, as long as any of those that concern a kind still stands. The
+A program with all capabilities removes one barrier after another while a flood of every kind
+runs. Each barrier works on its own, so what the capture saw until the gateway had put it back is
+written next to each hand: nothing, as long as any of those that concern a kind is still there. The
 last hand takes everything; then every kind comes out, which is the control of all others.
 """
 
@@ -34,7 +34,7 @@ NOTICED_WITHIN = 5.0
 """Seconds, times the lab's patience with slow machines."""
 
 TOLD_WITHIN = 2.0
-"""Seconds where the kernel tells of the change: it is looked at within one, and then put back."""
+"""Seconds where the kernel announces the change: it is looked at within one, and then put back."""
 
 REVERTED = "reverted external changes"
 VARIABLES = {
@@ -162,7 +162,7 @@ TOLD_BY_THE_KERNEL = {
 def test_what_others_remove_is_reverted_counted_and_reported(site: Site, name: str) -> None:
     """And what got out meanwhile is what no other barrier concerns.
 
-    Limitations: hands that act once. Somebody who goes on is put back each time, as root he wins.
+    Limitations: hands that act once. One that repeats is reverted each time, and wins as root.
     The gateway can be faster than the flood, so a change is made again until every kind that it
     lets out has been seen.
     """
@@ -185,7 +185,7 @@ def changed_and_reverted(site: Site, name: str) -> frozenset[str]:
     since = time.monotonic()
     hand(lab)
     seconds = until_noticed(gateway, counted, since)
-    assert gateway.events(event=REVERTED)[reported:], "told in the log"
+    assert gateway.events(event=REVERTED)[reported:], "in the log"
     eventually(lambda: comparable(lab) == wanted, timeout=3, what="everything as it was")
     until = time.monotonic()
     came_out = seen(lab, since, until)
@@ -293,7 +293,7 @@ def test_a_tunnel_interface_that_others_touch_is_built_again(site: Site, hand: H
 
 @pytest.mark.parametrize("change", ["fwmark 0", "listen-port 40000"])
 def test_wireguards_own_settings_are_put_back(site: Site, change: str) -> None:
-    """The interface is built anew, and the log says what was changed, but not the mark."""
+    """The interface is rebuilt, and the log says what was changed, but not the mark."""
     lab, gateway = site.lab, site.gateway
     gateway.wait_healthy()
     since = time.monotonic()
@@ -311,7 +311,7 @@ def test_wireguards_own_settings_are_put_back(site: Site, change: str) -> None:
 
 
 def test_an_interface_that_others_add_is_closed_and_noticed(site: Site) -> None:
-    """Noticed at once; its network is no way out for what goes by it."""
+    """Noticed at once; its network is not a way out for what uses it."""
     lab, gateway = site.lab, site.gateway
     gateway.wait_healthy()
     connect(lab.internet_namespace, "upz", lab.gateway_namespace, "eth7")

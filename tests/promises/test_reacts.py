@@ -1,4 +1,4 @@
-"""What the kernel tells is followed: routes and uplinks that change; and nothing grows by it.
+"""What the kernel announces is followed: routes and uplinks that change; and nothing grows by it.
 
 Interfaces that go, other addresses and a halted process are in test_p15_heals.py. A machine that is
 suspended cannot be had here; that its clock has gone on is in tests/unit/test_moves.py.
@@ -23,7 +23,7 @@ SOON = 3
 
 RECONNECTS = 30
 LEEWAY = 2048
-"""KiB that memory may differ by; `scripts/soak` goes on for a thousand reconnects."""
+"""KiB that memory may differ by; `scripts/soak` continues for a thousand reconnects."""
 
 
 def by_exit(lab: Lab) -> bool:
@@ -37,7 +37,7 @@ def seen_from(lab: Lab) -> str:
 
 
 def lead_by(lab: Lab, number: int) -> None:
-    """Let the default route of IPv4 go by this uplink."""
+    """Let the default route of IPv4 use this uplink."""
     router, name = lab.uplinks[number].router.ipv4, lab.uplinks[number].name
     lab.gateway_namespace.ip(f"route replace default via {router} dev {name}")
 
@@ -72,7 +72,7 @@ def test_another_default_route_is_followed_at_once_and_back(lab: Lab) -> None:
 def test_an_engine_that_attaches_a_network_finds_the_way_to_its_gateway(
     lab: Lab, state: str
 ) -> None:
-    """It asks the kernel as soon as the link stands, and makes a default route of the answer.
+    """It asks the kernel as soon as the link is up, and makes a default route of the answer.
 
     The gateway is halted, so that it has not heard of the network. Control: without the rule for
     this the answer is the tunnel's, or none.

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.promise("P10")]
 
 
 def test_the_file_is_written_in_place_and_names_resolve_in_the_tunnel(lab: Lab) -> None:
-    """The same inode, because it is a mount; applications resolve by it, and nobody outside sees.
+    """The same inode, because it is a mount; applications resolve by it, which is not seen outside.
 
     The control is an open namespace: the same question to a resolver outside is seen there.
     """
@@ -164,7 +164,7 @@ def test_a_workload_does_not_choose_the_resolver_a_gateway_asks_in_a_new_namespa
 
 
 def test_no_contents_of_the_file_end_the_gateway(lab: Lab) -> None:
-    """Bytes that are no text, and more of them than anybody wants to read."""
+    """Bytes that are not text, and more of them than the gateway reads."""
     gateway = lab.gateway().start()
     gateway.wait_healthy()
     file, workload = gateway.container.root / "etc/resolv.conf", gateway.workload()

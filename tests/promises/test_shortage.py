@@ -169,7 +169,7 @@ def test_a_stop_ends_the_waiting_at_the_start(lab: Lab, processes: ProcessLimit)
 def test_a_link_that_appears_in_a_shortage_is_down_until_it_has_a_guard(
     lab: Lab, processes: ProcessLimit
 ) -> None:
-    """A packet socket sends by it all the time; the tunnel goes on meanwhile."""
+    """A packet socket sends by it all the time; the tunnel stays up meanwhile."""
     gateway = lab.gateway().start()
     gateway.wait_healthy()
     processes.add(gateway.pid)

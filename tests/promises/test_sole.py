@@ -33,7 +33,7 @@ def running(lab: Lab) -> Gateway:
 def test_a_second_gateway_ends_and_the_first_has_its_tunnel_back(
     lab: Lab, running: Gateway
 ) -> None:
-    """The second one's lock is a change by foreign hands; the address outside stays the VPN's."""
+    """The second one's lock is a change by another program; the address outside stays the VPN's."""
     code, output = running.execute(sys.executable, "-m", "gateway")
     assert code == 1
     assert f"process {running.pid} is the gateway" in output

@@ -30,7 +30,7 @@ OPEN = Ruleset(
     {Chain.INPUT: EVERYTHING, Chain.OUTPUT: EVERYTHING},
     {Chain.INPUT: EVERYTHING, Chain.OUTPUT: EVERYTHING},
 )
-"""What no gateway would ever apply: it shows that nobody else refuses."""
+"""What no gateway would ever apply: it shows that nothing else refuses."""
 
 MAKE: dict[str, Callable[[], Firewall]] = {
     "iptables": IptablesFirewall.find,
@@ -93,7 +93,7 @@ class Doubtful(FakeFirewall):
     name = "nftables"
 
     def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
-        """Tell of a difference, always."""
+        """Return a difference, always."""
         return super().verify(replace(ruleset, ipv4=OPEN.ipv4))
 
 
@@ -121,7 +121,7 @@ def test_the_former_firewall_stays_when_the_chosen_one_is_in_doubt(
 
 
 def test_docker_s_own_rules_are_left_alone(lab: Lab) -> None:
-    """The resolver's table lives in the namespace, beside ours."""
+    """The resolver's table lives in the namespace, next to ours."""
     lab.docker_resolver()
     before = lab.gateway_namespace.run("nft", "list", "table", "ip", "nat")
     for name in ("iptables", "nftables", "iptables"):

@@ -1,4 +1,4 @@
-"""What every WireGuard has to do, whoever implements it: one list for all, the fake included."""
+"""What every WireGuard implementation has to do: one list for all, the fake included."""
 
 import base64
 import errno
@@ -87,7 +87,7 @@ def test_configure_replaces_the_peers(subject: Subject) -> None:
 def test_configure_refuses_a_device_that_is_otherwise_than_wanted(
     subject: Subject, change: dict[str, int]
 ) -> None:
-    """It sets the peers alone; where more is to be set, or somebody has, `up` is called for."""
+    """It sets the peers alone; where more is to be set, or others set it, `up` is needed."""
     subject.call("up", subject.tunnel, MTU)
     with pytest.raises(TunnelError):
         subject.call("configure", replace(subject.tunnel, **change))
@@ -96,7 +96,7 @@ def test_configure_refuses_a_device_that_is_otherwise_than_wanted(
 
 
 def test_up_again_starts_from_scratch(subject: Subject) -> None:
-    """A standing interface is no obstacle, and nothing of it stays."""
+    """An existing interface does not matter, and nothing of it stays."""
     subject.call("up", subject.tunnel, MTU)
     subject.call("up", replace(subject.other, listen_port=40000), MTU)
     status = subject.call("status")
@@ -161,7 +161,7 @@ def test_the_interface_is_as_it_was_asked_for(real: Real) -> None:
 
 
 def test_a_former_interface_of_the_name_goes_first(real: Real) -> None:
-    """Whoever made it."""
+    """Whichever program made it."""
     real.own.ip("tuntap add wg0 mode tun")
     real.call("up", real.tunnel, MTU)
     assert wait_for_handshake(real)
@@ -198,7 +198,7 @@ def test_a_failure_on_the_way_leaves_nothing(
 
 
 def test_an_interface_that_others_renamed_is_gone(real: Real) -> None:
-    """The rules name `wg0`; whatever goes by another name is not the tunnel."""
+    """The rules name `wg0`; an interface with another name is not the tunnel."""
     real.call("up", real.tunnel, MTU)
     real.own.ip(f"link set {INTERFACE} down", f"link set {INTERFACE} name other")
     with pytest.raises(TunnelGone):
@@ -207,7 +207,7 @@ def test_an_interface_that_others_renamed_is_gone(real: Real) -> None:
 
 @pytest.mark.promise("P16")
 def test_no_key_is_seen_in_a_process_a_log_or_an_error(real: Real) -> None:
-    """Neither in the arguments and environments of processes, nor where failures are told."""
+    """Neither in the arguments and environments of processes, nor where failures are reported."""
     preshared = real.tunnel.peers[0].preshared_key
     assert preshared is not None
     real.call("up", real.tunnel, MTU)

@@ -80,7 +80,7 @@ def test_leftovers_of_a_former_gateway_do_not_matter(real: Real) -> None:
 
 
 def test_the_socket_is_for_root_alone(real: Real) -> None:
-    """Whoever can connect can read the private key."""
+    """A process that can connect can read the private key."""
     real.call("up", real.tunnel, MTU)
     shown = real.call_tool("stat", "-c", "%a %u", f"/var/run/wireguard/{INTERFACE}.sock")
     assert shown.split() == ["600", "0"]

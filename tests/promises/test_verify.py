@@ -1,4 +1,4 @@
-"""`gateway verify`: it believes nothing, harms nobody, and notices when something gets out."""
+"""`gateway verify`: it trusts nothing, harms nothing, and notices when something gets out."""
 
 import json
 import signal
@@ -130,7 +130,7 @@ def stopped(lab: Lab, gateway: Gateway) -> Iterator[None]:
 
 @contextmanager
 def opened(lab: Lab, gateway: Gateway) -> Iterator[None]:
-    """Let foreign hands open the namespace meanwhile."""
+    """Let another program open the namespace meanwhile."""
     with stopped(lab, gateway):
         lab.operator.run("nft", "delete", "table", "netdev", "portcullis_guard", check=False)
         lab.operator.run("nft", "delete", "table", "inet", "portcullis", check=False)
@@ -142,7 +142,7 @@ def opened(lab: Lab, gateway: Gateway) -> Iterator[None]:
 
 
 def test_an_open_namespace_is_found_out(shared: tuple[Lab, Gateway]) -> None:
-    """With everything opened by foreign hands, the trials say which ways lead out.
+    """With everything opened by another program, the trials say which ways lead out.
 
     Control: the capture outside sees the command's packets leave.
     """
@@ -165,14 +165,14 @@ def test_an_open_namespace_is_found_out(shared: tuple[Lab, Gateway]) -> None:
 
 @pytest.mark.promise("P15")
 def test_a_cut_tunnel_that_leaks_is_found_out(shared: tuple[Lab, Gateway]) -> None:
-    """Nobody closes the opened namespace, and what is sent meanwhile leaves in both families.
+    """The opened namespace stays open, and what is sent meanwhile leaves in both families.
 
     Control: the capture outside sees the packets after the tunnel's interface has gone.
     """
     lab, gateway = shared
     with opened(lab, gateway):
         code, tried = trials(gateway, "--cut")
-        # The cut comes last, and lasts as long while nobody notices it.
+        # The cut comes last, and lasts as long while it is not noticed.
         seen = lab.capture.containing("portcullis-", time.monotonic() - RED_WITHIN)
         assert INTERFACE not in lab.operator.run("ip", "-o", "link")
     assert code == 1
@@ -221,7 +221,7 @@ def test_a_cut_tunnel_that_leaks_is_found_out(shared: tuple[Lab, Gateway]) -> No
 def test_what_is_otherwise_in_the_kernel_is_read_back(
     shared: tuple[Lab, Gateway], damage: str | dict[str, str], reported_by: str
 ) -> None:
-    """Nobody has put it back yet, and no word of the gateway is needed to see it.
+    """It has not been reverted yet, and no word of the gateway is needed to see it.
 
     Control: before the damage everything is as it should be.
     """

@@ -45,7 +45,7 @@ def no_more_descriptors() -> Iterator[None]:
 
 
 def test_every_queue_costs_one_descriptor_and_all_of_them_one_page(lab: Lab) -> None:
-    """And nobody gets one of them. Control: the next queue is free, if there were one."""
+    """And no other program gets one of them. Control: the next queue is free, if there were one."""
     many = link(lab.gateway_namespace, "many", EVERY)
 
     def hold() -> None:
@@ -103,13 +103,13 @@ def test_a_queue_that_another_program_has_is_busy_and_is_had_when_it_is_free(lab
 
     def hold() -> None:
         queues = Queues()
-        somebody = xdp.Sender(xdp.Job("other", b"", 1))
+        holder = xdp.Sender(xdp.Job("other", b"", 1))
         with pytest.raises(NetworkError, match="hold queue 1: ") as refused:
             queues.claim(other)
         assert refused.value.errno == errno.EBUSY
         with pytest.raises(OSError, match="busy"):
             xdp.Sender(xdp.Job("other", b"", 0))
-        somebody.close()
+        holder.close()
         eventually(lambda: is_held(queues, other), timeout=2, what="the queue, released late")
         for queue in range(3):
             with pytest.raises(OSError, match="busy"):

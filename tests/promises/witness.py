@@ -45,7 +45,7 @@ def ordinary(
 
 
 def not_answered(answers: dict[str, Probe]) -> dict[str, Probe]:
-    """Return the probes that nobody answered."""
+    """Return the probes without an answer."""
     return {k: p for k, p in answers.items() if p.result not in {"answered", "connected"}}
 
 
@@ -114,7 +114,7 @@ def locked(gateway: Gateway) -> float:
     return moment_of(gateway, "locked")
 
 
-# -- foreign hands ----------------------------------------------------------------------------
+# -- other programs ----------------------------------------------------------------------------
 
 
 OPEN_FIREWALL = """
@@ -145,7 +145,7 @@ def open_routes(lab: Lab) -> None:
 
 
 def open_everything(lab: Lab) -> None:
-    """Open the namespace on purpose: its packets then leave by the uplink, and are seen there."""
+    """Open the namespace on purpose: packets then leave through the uplink, and are seen."""
     open_firewall(lab)
     open_routes(lab)
 

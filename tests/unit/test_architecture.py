@@ -108,7 +108,7 @@ def part(name: str) -> str:
 
 
 def edges(name_of: Callable[[str], str]) -> dict[str, set[str]]:
-    """Return who imports whom; `name_of` turns a module's dotted name into what is compared."""
+    """Return which module imports which; `name_of` maps a dotted name to what is compared."""
     found: dict[str, set[str]] = {}
     for path in MODULES:
         own = name_of(module(path))

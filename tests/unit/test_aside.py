@@ -1,4 +1,4 @@
-"""Work beside the loop: the loop goes on, whatever the work waits for."""
+"""Work next to the loop: the loop continues, even if the work waits."""
 
 import asyncio
 import errno
@@ -30,7 +30,7 @@ def test_what_the_work_raises_comes_out_where_it_was_asked_for() -> None:
 
 
 def test_work_that_waits_for_another_program_keeps_only_its_own_thread() -> None:
-    """Told after its time; the loop has gone on meanwhile; nothing else begins until it ends."""
+    """Reported after its time; the loop continued meanwhile; nothing else begins until it ends."""
     release = threading.Event()
 
     def wait() -> None:
@@ -64,7 +64,7 @@ def test_work_that_waits_for_another_program_keeps_only_its_own_thread() -> None
 
 
 def test_a_loop_that_has_ended_is_not_an_error_for_the_work() -> None:
-    """It goes on for a moment after the gateway has given up on it."""
+    """It continues for a moment after the gateway has given up on it."""
     ended = threading.Event()
 
     async def story() -> None:

@@ -18,7 +18,7 @@ def env_file(root: Path, **changed: str) -> str:
 def test_problems_and_notices_go_to_standard_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both: what is told beside a problem often says where it comes from."""
+    """Both: a notice often says of a problem where it comes from."""
     code = cli.main(["check", "--env-file", env_file(tmp_path, WIREGUARD_MTU="9", PUID="1")])
     said = capsys.readouterr()
     assert code == 2

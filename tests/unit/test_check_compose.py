@@ -259,7 +259,7 @@ def test_what_is_listed_twice_is_reported(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_looked_into_is_reported(tmp_path: Path) -> None:
-    """Named volumes and secrets of a swarm hold files that nobody sees from here."""
+    """Named volumes and secrets of a swarm hold files that cannot be seen from here."""
     text = SERVICE.replace(
         "    environment:", "    volumes: ['data:/config']\n    secrets: [far]\n    environment:"
     )
@@ -440,7 +440,7 @@ STRANGE = [
         "",
         "/config",
         "./x:/config/wg0.conf",
-        "~nobody-at-all/x:/config",
+        "~no-such-user/x:/config",
         "~/x:/config",
         "a\0b",
         "/",

@@ -47,7 +47,7 @@ def problems(root: Path) -> list[str]:
 
 
 def level(root: Path, shell: dict[str, str] | None = None) -> str:
-    """Return the log's level, a variable that stands for any other."""
+    """Return the log's level, a variable in place of any other."""
     return load(root, shell).log.level
 
 
@@ -227,7 +227,7 @@ def test_no_project_keeps_check_busy(tmp_path: Path, key: str) -> None:
 
 
 def unreadable(root: Path) -> dict[str, str]:
-    """Make files that nobody should name, and return what is said of each."""
+    """Make files that should not be named, and return what is said of each."""
     (root / "folder.yml").mkdir()
     os.mkfifo(root / "pipe.yml")
     (root / "loop.yml").symlink_to("loop.yml")

@@ -217,7 +217,7 @@ def test_without_a_restart_the_end_is_reported_once() -> None:
 
 
 def test_a_program_that_ignores_sigterm_is_killed_after_its_grace() -> None:
-    """One that ends when asked is not; the loop goes on meanwhile."""
+    """One that ends when asked is not; the loop continues meanwhile."""
 
     async def work() -> None:
         lines: list[str] = []

@@ -20,7 +20,7 @@ def test_flows_that_are_gone_are_not_listed() -> None:
 
 
 def test_flows_that_begin_meanwhile_are_new_ones_and_stay() -> None:
-    """They are told from the old ones by number and addresses together."""
+    """They are distinguished from the old ones by number and addresses together."""
     generations = iter((numbered(1, 2), {(1, b"another."), (3, b"00000002")}))
     kernel = Conntrack(numbered(1), lambda _: next(generations))
     _flush(kernel)
@@ -29,7 +29,7 @@ def test_flows_that_begin_meanwhile_are_new_ones_and_stay() -> None:
 
 
 def test_flows_that_stay_are_an_error_after_a_few_attempts() -> None:
-    """It cannot be told from one that begins again at once with the same number."""
+    """It cannot be distinguished from one that begins again at once with the same number."""
     kernel = Conntrack(numbered(1), lambda flows: flows)
     with pytest.raises(NetworkError, match="still lists"):
         _flush(kernel)

@@ -1,4 +1,4 @@
-"""Names: the resolver file and whom it is believed, and what an endpoint's name may lead to."""
+"""Names: the resolver file and when it is believed, and what an endpoint's name may lead to."""
 
 from dataclasses import replace
 from ipaddress import ip_address
@@ -45,7 +45,7 @@ def test_the_resolvers_found_outlive_the_file_that_named_them() -> None:
     ],
 )
 def test_where_a_gateway_has_been_only_what_it_sealed_is_believed(text: str) -> None:
-    """A workload shares the file and could choose whom the gateway asks in clear."""
+    """A workload shares the file and could choose the resolver for an unencrypted query."""
     assert resolvers_found(text, KEY, first=False, kept=True) == ()
 
 
@@ -89,7 +89,7 @@ def test_a_sealed_line_counts_wherever_it_is() -> None:
     ],
 )
 def test_a_name_leads_to_no_address_of_this_host_and_to_none_that_is_many(address: str) -> None:
-    """The flow to it would come back by loopback, where a workload can read its mark."""
+    """The flow to it would come back on loopback, where a workload can read its mark."""
     peer = Peer("cHVibGlj", NamedEndpoint("vpn.example", 51820), EVERYTHING)
     tunnel = replace(IPV4_ONLY, peers=(peer,))
     assert resolved(tunnel, {"vpn.example": (ip_address(address),)}, ONE_UPLINK) == ()

@@ -68,7 +68,7 @@ def test_after_the_guard_was_refused_at_closing_nothing_puts_the_open_rules_back
     machine.guard.is_broken = False
     machine.enforcement.put_back_drift()
     assert machine.is_closed
-    assert machine.enforcement.drift == 0, "the gateway's own failure is nobody else's change"
+    assert machine.enforcement.drift == 0, "the gateway's own failure is not a change by others"
     machine.firewall.rules[Family.IPV4, Chain.OUTPUT] = ()
     machine.enforcement.put_back_drift()
     assert machine.is_closed
@@ -78,7 +78,7 @@ def test_after_the_guard_was_refused_at_closing_nothing_puts_the_open_rules_back
 @pytest.mark.promise("P1")
 @pytest.mark.parametrize("act", ["put_back_drift", "look_around"])
 def test_after_a_shortage_at_closing_the_next_attempt_closes(act: str) -> None:
-    """Whatever that attempt is: the rules of the state that was left are not wanted any more."""
+    """Whichever attempt that is: the rules of the state that was left are not wanted any more."""
     firewall = Short()
     machine = Machine(firewall)
     firewall.is_short = True
@@ -192,7 +192,7 @@ def test_a_shortage_of_the_guard_is_not_tried_again_at_once(act: Callable[[Machi
 
 
 def test_a_guard_that_differs_while_a_link_is_renamed_is_not_drift() -> None:
-    """A second comparison finds it as it should be; what somebody changed still differs then."""
+    """A second comparison finds no difference; a change by another program still differs then."""
     machine = Machine()
     machine.guard.phantoms = 1
     machine.enforcement.put_back_drift()
@@ -432,7 +432,7 @@ def test_a_difference_is_drift_when_the_links_cannot_be_read() -> None:
 
 @pytest.mark.promise("P17")
 def test_changed_rules_are_counted_although_the_guard_cannot_be_read_afterwards() -> None:
-    """They were reverted, and the next comparison finds nothing to tell of."""
+    """They were reverted, and the next comparison finds nothing to report."""
     _links, firewall, guard, enforcement = unsettled()
     firewall.rules[Family.IPV4, Chain.OUTPUT] = ()
     guard.drifted = ("egress-eth0: a rule is missing",)

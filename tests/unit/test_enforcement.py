@@ -39,7 +39,7 @@ def test_an_uplink_that_went_away_unnoticed_does_not_end_the_gateway() -> None:
 
 
 def test_links_are_set_down_when_the_guard_cannot_be_closed_at_all() -> None:
-    """And the failure is told."""
+    """And the failure is reported."""
     namespace = FakeLinks(BOTH)
     guard = FakeGuard(namespace)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
@@ -75,7 +75,7 @@ def test_links_that_are_still_up_are_named(
 
 
 class Breaking(FakeFirewall):
-    """A firewall whose library breaks in a way that nobody has foreseen."""
+    """A firewall whose library breaks in an unforeseen way."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ def test_links_come_up_again_once_the_closed_rules_are_in_force() -> None:
 
 
 def test_what_is_compared_after_closing_is_the_closed_ruleset() -> None:
-    """Nobody puts the rules of the former state back, whatever else fails on the way."""
+    """Nothing restores the rules of the former state, whatever else fails on the way."""
     firewall = FakeFirewall()
     enforcement = Enforcement(Config((IPV4_ONLY,)), firewall, None, FakeLinks(BOTH))
     enforcement.look_around()
@@ -204,7 +204,7 @@ def test_the_reserve_is_lent_where_descriptors_are_short(number: int, lent: int)
 
 
 def test_a_link_that_no_rule_can_name_is_set_down_and_reported() -> None:
-    """The others go on: by such a link nothing is let out, and it is no uplink."""
+    """The others work: nothing leaves through such a link, and it is not an uplink."""
     namespace = FakeLinks(BOTH)
     namespace.unnameable = ("eth+0",)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, namespace)
@@ -217,7 +217,7 @@ def test_a_link_that_no_rule_can_name_is_set_down_and_reported() -> None:
 
 
 def test_what_the_guard_drops_is_counted_over_its_changes() -> None:
-    """Its counts begin anew with each change, whether ours or made by somebody else."""
+    """Its counts restart with each change, whether ours or by another program."""
     namespace = FakeLinks(BOTH)
     guard = FakeGuard(namespace)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), guard, namespace)
@@ -236,7 +236,7 @@ def test_what_the_guard_drops_is_counted_over_its_changes() -> None:
     assert guard.dropped == 0, "control: it was put back"
     guard.dropped = 2
     assert refused() == 7
-    guard.dropped = 1  # somebody has made the table anew
+    guard.dropped = 1  # another program has made the table again
     assert refused() == 8
 
 
@@ -334,7 +334,7 @@ def test_a_link_that_never_stays_is_not_an_uplink_and_starves_no_other() -> None
 
 
 def test_settings_of_another_link_of_the_same_name_are_not_drift() -> None:
-    """It has not been prepared yet, and nobody has changed anything."""
+    """It has not been prepared yet, and no other program has changed anything."""
     namespace = Flapping(0)
     enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, namespace)
     enforcement.close()

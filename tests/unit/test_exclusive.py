@@ -1,4 +1,4 @@
-"""Links that are kept down for a queue of somebody else's, and come up again."""
+"""Links that are kept down for a queue of another program's, and come up again."""
 
 import errno
 from collections.abc import Collection, Iterable
@@ -12,7 +12,7 @@ LINK = 2
 
 
 class Queues:
-    """Queues of one link, which somebody else has while `taken` is set."""
+    """Queues of one link, which another program has while `taken` is set."""
 
     def __init__(self) -> None:
         self.taken = True

@@ -71,7 +71,7 @@ def test_a_start_that_ended_over_its_configuration_counts_as_the_first(box: Box)
 
 
 def test_what_can_be_kept_only_later_is_not_believed_then(box: Box) -> None:
-    """As where the disk was full: nobody knows who has written to the file meanwhile."""
+    """As where the disk was full: it is not known who has written to the file meanwhile."""
     in_the_way = box.layer / "resolvers.new"
     in_the_way.mkdir(parents=True)
     first = box.given()
@@ -88,7 +88,7 @@ def test_what_can_be_kept_only_later_is_not_believed_then(box: Box) -> None:
 
 
 def test_a_copy_that_others_can_write_is_not_believed_and_not_replaced(box: Box) -> None:
-    """Somebody has mounted something there; the seal in the file still counts."""
+    """Something is mounted there; the seal in the file still counts."""
     box.layer.mkdir()
     copy = box.layer / "resolvers"
     copy.write_text(f"{CHOSEN}\n", "ascii")
@@ -102,7 +102,7 @@ def test_a_copy_that_others_can_write_is_not_believed_and_not_replaced(box: Box)
 
 
 def test_a_file_that_cannot_be_read_does_not_matter_where_there_is_a_copy(box: Box) -> None:
-    """A workload may have a lease on it. Without a copy it is told."""
+    """A workload may have a lease on it. Without a copy it is reported."""
     box.given().keep_first()
     box.file.unlink()
     box.file.mkdir()

@@ -57,7 +57,7 @@ def chains(rules: GuardRules) -> dict[str, list[str]]:
 
 
 def test_a_closed_firewall_lets_nothing_pass_not_even_arp() -> None:
-    """Loopback is no uplink, so nothing is left of the closed rules."""
+    """Loopback is not an uplink, so nothing is left of the closed rules."""
     assert chains(guard_for(closed(), BOTH)) == {
         "eth0": [NEVER],
         "eth1": [NEVER],
@@ -65,7 +65,7 @@ def test_a_closed_firewall_lets_nothing_pass_not_even_arp() -> None:
 
 
 def test_the_encrypted_flow_passes_with_the_mark_and_loses_it() -> None:
-    """The mark stands for the firewall's own mark and is taken off, so that nobody sees it."""
+    """The mark replaces the firewall's own mark and is removed, so that it is never seen."""
     ruleset = ruleset_for(*SCENARIOS["connecting"])
     assert chains(guard_for(ruleset, BOTH)) == {
         "eth0": [
@@ -122,7 +122,7 @@ def test_a_ping_of_a_lan_host_may_be_as_long_as_it_likes() -> None:
 
 
 def test_an_uplink_with_ipv6_alone_has_no_arp() -> None:
-    """Where IPv4 has no business, nobody asks for an IPv4 neighbour."""
+    """Where IPv4 has no business, nothing asks for an IPv4 neighbour."""
     state, config, facts = SCENARIOS["connecting-ipv6-endpoint"]
     lines = chains(
         guard_for(ruleset_for(state, config, facts), replace(facts, guard_mark=GUARD_MARK))
@@ -149,7 +149,7 @@ def test_arp_asks_for_the_uplinks_network_and_for_gateways_beyond_it() -> None:
 
 
 def test_rules_that_differ_in_what_the_hook_cannot_see_become_one() -> None:
-    """Marks and connection tracking are what the guard's own mark stands for."""
+    """Marks and connection tracking are what the guard's own mark replaces."""
     rule = Rule(why="hole", verdict=Accept(), out_interface="eth0", mark=1)
     rules = (
         rule,

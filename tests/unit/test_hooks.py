@@ -104,7 +104,7 @@ def test_a_tunnel_that_flaps_makes_no_queue_of_commands(tmp_path: Path) -> None:
 def test_a_command_is_ended_at_its_limit_with_all_that_it_has_started(
     tmp_path: Path, body: str
 ) -> None:
-    """A script's program goes on when its shell alone is killed; the next command has its turn."""
+    """A script's program continues when its shell alone is killed; the next command runs."""
     seconds = f"{SLOW}.{time.monotonic_ns()}"
     up = script(tmp_path, "up", body.format(seconds))
     down = script(tmp_path, "down", "true")

@@ -48,7 +48,7 @@ def test_a_tunnel_survives_the_way_through_the_bytes_of_the_kernel() -> None:
 
 
 def test_a_peer_in_two_parts_of_an_answer_is_one() -> None:
-    """The kernel goes on in another message where the allowed IPs do not fit."""
+    """The kernel continues in another message where the allowed IPs do not fit."""
     parts = [
         decoded(message(wgmsg, {}, kernel.whole_device(TUNNEL))),
         decoded(

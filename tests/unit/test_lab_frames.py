@@ -77,7 +77,7 @@ def test_padding_after_a_short_packet_is_not_payload() -> None:
 
 
 def test_a_later_fragment_has_an_offset_and_no_ports() -> None:
-    """What stands where ports would be is data."""
+    """What is where ports would be is data."""
     header = probes.ipv4_header("172.30.0.2", "198.51.100.10", 17, 8, flags=0x2000 | 9)
     later4 = parse(probes.ethernet(MAC, "172.30.0.2") + header + b"datadata")
     later6 = frame6("fd30::2", "2001:db8::1", 44, struct.pack("!BBHI", 17, 0, 72, 5) + b"datadata")
@@ -169,7 +169,7 @@ def test_neighbour_discovery_about_anything_else_is_a_leak(
 
 
 def test_other_icmpv6_is_not_neighbour_discovery() -> None:
-    """Multicast reports and router solicitations tell the link about the host."""
+    """Multicast reports and router solicitations show the host to the link."""
     for kind in (128, 133, 143):
         frame = frame6("fe80::1", "ff02::16", 58, bytes([kind]) + bytes(31))
         assert not is_neighbour_discovery(frame, OWN, NETWORKS)

@@ -65,7 +65,7 @@ def test_each_commit_has_another_tenth_done_again() -> None:
 
 
 def test_a_break_depends_on_all_that_is_the_gateway() -> None:
-    """Also on what runs in emergencies alone; not on the programs beside it."""
+    """Also on what runs in emergencies alone; not on the programs next to it."""
     files = of_the_gateway()
     assert any("last_resort" in name for name in files)
     assert any("supervisor" in name or "loop" in name for name in files)

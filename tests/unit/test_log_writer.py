@@ -1,4 +1,4 @@
-"""The log's writer: nobody waits for the reader, nothing is lost without a word."""
+"""The log's writer: nothing waits for the reader, and lost lines are counted."""
 
 import fcntl
 import os
@@ -57,7 +57,7 @@ def test_lines_come_out_in_order_and_the_end_waits_for_them(pipe: Pipe) -> None:
 
 
 def test_a_reader_that_does_not_read_delays_nothing_and_learns_what_it_missed(pipe: Pipe) -> None:
-    """The oldest lines go, and their number stands where they were.
+    """The oldest lines go, and their number is where they were.
 
     Control: a write to the same pipe would wait.
     """
@@ -83,17 +83,17 @@ def test_a_reader_that_does_not_read_delays_nothing_and_learns_what_it_missed(pi
 
 
 def test_a_reader_that_has_gone_is_not_an_error(pipe: Pipe) -> None:
-    """What was written to nobody counts as lost."""
+    """What was written without a reader counts as lost."""
     reader, end = pipe
     writer = LineWriter(end, reported)
     os.close(reader)
     for _ in range(3):
-        writer.put("to nobody")
+        writer.put("without a reader")
     assert writer.finish(5)
 
 
 def test_a_descriptor_that_another_program_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
-    """Whoever shares the pipe can do that."""
+    """Any program that shares the pipe can do that."""
     reader, end = pipe
     os.set_blocking(end, False)
     writer = LineWriter(end, reported)

@@ -165,7 +165,7 @@ def test_while_the_interface_is_built_only_the_rules_are_compared() -> None:
 
 
 def test_a_way_that_changes_while_the_interface_is_built_is_the_one_that_was_tried() -> None:
-    """The building begins with a look of its own, which is no news."""
+    """The building begins with a look of its own, which is not news."""
     building, _ = step(calm(UNBUILT), Tick(), at(0))
     building, actions = step(building, Looked(other_uplink(ONE_UPLINK)), at(0))
     assert actions == ()
@@ -253,7 +253,7 @@ def test_where_there_is_no_probe_none_is_sent_and_the_loop_does_not_spin() -> No
 
 
 def test_the_resolver_file_is_written_again_each_second_while_names_do_not_resolve() -> None:
-    """Beside the loop, once at a time, until it succeeds."""
+    """Next to the loop, once at a time, until it succeeds."""
     situation = calm(CONNECTED, names_problem="read-only")
     assert due(situation, 0.9) == []
     situation, actions = step(situation, Tick(), at(1))
@@ -286,7 +286,7 @@ def test_a_failure_while_the_interface_is_built_cuts_the_building_off() -> None:
 
 
 def test_a_stopping_gateway_begins_nothing() -> None:
-    """Whatever is due."""
+    """Even if something is due."""
     assert due(Situation(CONFIG, Stopping(NOW)), 100) == []
 
 
@@ -311,7 +311,7 @@ def test_any_change_ends_the_waiting_for_a_look_up() -> None:
 
 
 def test_a_tunnel_whose_address_an_uplink_has_is_lost() -> None:
-    """No rule could tell the two apart (P11)."""
+    """No rule could distinguish the two (P11)."""
     address = TUNNEL.addresses[0]
     first = replace(ONE_UPLINK.uplinks[0], addresses=(address,))
     shared = replace(ONE_UPLINK, uplinks=(first,))

@@ -1,4 +1,4 @@
-"""Which bits of the encrypted flow's mark are shown, and to whom."""
+"""Which bits of the encrypted flow's mark are shown, and where."""
 
 from dataclasses import replace
 from ipaddress import ip_address, ip_network

@@ -59,7 +59,7 @@ ONE, TWO = Turn((TUNNEL,)), Turn((TUNNEL, SECOND))
 
 
 def status(handshake: float | None = None, received: int = 0, sent: int = 0) -> TunnelStatus:
-    """Return what WireGuard would tell of the one peer."""
+    """Return what WireGuard would report of the one peer."""
     peer = PeerStatus("public", PEER.endpoint, handshake, received, sent)
     return TunnelStatus(51820, 0xCA6C, (peer,))
 
@@ -170,7 +170,7 @@ def test_an_answer_in_time_starts_the_count_again() -> None:
 
 
 def test_keepalives_alone_prove_nothing() -> None:
-    """A keepalive every 25 s that nobody answers is how an idle tunnel looks."""
+    """A keepalive every 25 s without an answer is how an idle tunnel looks."""
     state, sent = STATES["connected"], 100
     for seconds in range(0, int(TIMING.handshake_expires) - 15, 25):
         sent += KEEPALIVE_SIZE
@@ -188,7 +188,7 @@ def test_an_expired_handshake_means_silence_only_with_keepalive() -> None:
 
 
 def test_a_wall_clock_that_jumps_changes_nothing() -> None:
-    """A handshake told with an earlier wall clock is still a new one, with its age from now."""
+    """A handshake reported with an earlier wall clock is still a new one, with its age from now."""
     after = step(STATES["connected"], Sampled(status(-7000.0, 300, 300)), NOW)
     assert isinstance(after, Connected)
     assert after.pulse.handshake_at == NOW
@@ -228,7 +228,7 @@ def test_a_busy_port_is_given_up_for_the_one_that_comes_with_the_failure() -> No
 
 
 def test_a_candidate_without_handshake_gives_way_to_the_next_at_once() -> None:
-    """Within a round nobody waits longer than the patience for one handshake."""
+    """Within a round no server gets longer than the patience for one handshake."""
     built = step(Connecting(TWO, TUNNEL, Reason.STARTING, NOW, NOW), Built(), NOW)
     assert kind(step(built, Sampled(status()), NOW + TIMING.patience - 0.1)) == "built"
     after = step(built, Sampled(status()), NOW + TIMING.patience)
@@ -237,7 +237,7 @@ def test_a_candidate_without_handshake_gives_way_to_the_next_at_once() -> None:
 
 
 def test_the_last_candidate_of_a_round_keeps_trying_while_the_gateway_waits() -> None:
-    """After a whole round the pause grows; WireGuard itself goes on in it."""
+    """After a whole round the pause grows; WireGuard itself continues in it."""
     last = Connecting(TWO.next(), SECOND, Reason.NO_HANDSHAKE, NOW, NOW)
     built = step(last, Built(), NOW)
     assert isinstance(built, Connecting)
@@ -328,7 +328,7 @@ def test_each_candidate_with_a_name_gets_all_its_addresses_in_turn() -> None:
 
 @pytest.mark.parametrize("event", [Lost("gone"), Moved("by eth1")], ids=["lost", "moved"])
 def test_an_interface_is_built_at_most_once_a_second(event: Event) -> None:
-    """Whoever deletes it or flaps a link in a loop does not make a flood of handshakes."""
+    """A program that deletes it or flaps a link in a loop does not cause a flood of handshakes."""
     state, built_at = STATES["unbuilt"], []
     for now in (NOW + number / 20 for number in range(100)):
         state = step(state, event, now)

@@ -115,7 +115,7 @@ def test_rules_in_another_order_are_a_difference() -> None:
 
 
 def test_the_order_of_chains_means_nothing() -> None:
-    """It is the order in which they were made; a chain that was made anew is the last."""
+    """It is the order in which they were made; a chain that was made again is the last."""
     code, words = LISTED.split("table inet t {\n")
     first, second = words.removesuffix("}\n").split("\n\n")
     swapped = f"{code}table inet t {{\n{second}\n{first}\n}}\n"
@@ -131,7 +131,7 @@ def test_refused_packets_are_counted_by_family_and_chain() -> None:
             meta nfproto ipv4 counter packets 3 bytes 9 drop comment "P1"
             ip6 saddr fd00::/8 meta l4proto tcp counter packets 4 bytes 9 reject with tcp reset
             drop comment "the rest"
-            counter packets 6 bytes 9 drop comment "whatever it is"
+            counter packets 6 bytes 9 drop comment "any text"
             counter packets 7 bytes 9 accept comment "not refused"
         }
         chain output {

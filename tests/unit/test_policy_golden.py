@@ -146,7 +146,7 @@ def test_the_shown_bit_is_in_the_golden_files_and_the_secret_bits_are_not_in_rou
 
 
 def test_every_golden_file_belongs_to_a_scenario() -> None:
-    """A file that no test reads would be a claim that nobody checks."""
+    """A file that no test reads would be an unchecked claim."""
     assert {path.stem for path in GOLDEN.iterdir() if path.is_file()} == set(SCENARIOS)
 
 

@@ -54,7 +54,7 @@ def test_a_program_that_is_not_installed_is_missing() -> None:
 
 
 def test_a_child_has_no_blocked_signals_no_environment_and_no_descriptors_of_ours() -> None:
-    """Whatever the gateway was started with or has open."""
+    """For everything that the gateway was started with or has open."""
 
     async def work(given: int) -> None:
         lines: list[str] = []
@@ -148,7 +148,7 @@ def test_what_a_child_has_started_ends_with_it(trap: str) -> None:
 
 
 def test_a_child_that_has_ended_leaves_others_alone_and_no_descriptor_open() -> None:
-    """What it left in the background goes on, but nobody waits for its words."""
+    """What it left in the background continues, but its output is not awaited."""
 
     async def work() -> None:
         process.reap_orphans()
@@ -170,7 +170,7 @@ def test_a_child_that_has_ended_leaves_others_alone_and_no_descriptor_open() -> 
 
 
 def test_lines_come_whole_and_the_last_one_without_its_end() -> None:
-    """Also one that never ends, in pieces, and one that is no UTF-8."""
+    """Also one that never ends, in pieces, and one that is not UTF-8."""
 
     async def work() -> None:
         lines: list[str] = []

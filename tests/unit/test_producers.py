@@ -21,7 +21,7 @@ from tests.fakes.world import World
 from tests.unit.test_supervisor import BY_NAME, FIRST, ONE
 
 FAULT = RuntimeError("a fault")
-"""What nobody has foreseen: none of our errors, and none of the kernel's."""
+"""An unforeseen error: none of our errors, and none of the kernel's."""
 
 
 def ends_closed(world: World, *steps: tuple[float, Callable[[], None]]) -> None:
@@ -54,7 +54,7 @@ def test_a_job_on_the_way_to_a_connection_that_fails_ends_it_closed(part: str) -
 
 @pytest.mark.promise("P1")
 def test_the_writer_of_the_resolver_file_that_fails_while_connected_ends_it_closed() -> None:
-    """It tries again beside the loop while names do not resolve."""
+    """It tries again next to the loop while names do not resolve."""
     world = World(ONE)
     refused = NetworkError("read-only", "/etc/resolv.conf")
     world.fails["resolv.conf"] = [refused, refused, FAULT]
@@ -119,7 +119,7 @@ def test_a_producer_of_the_composition_root_that_fails_ends_the_gateway_closed(
 
 @pytest.mark.promise("P1")
 def test_a_producer_that_fails_during_a_shortage_is_closed_too() -> None:
-    """The cancelled loop goes on trying, for as long as a stop may take."""
+    """The cancelled loop keeps trying, for as long as a stop may take."""
     world = World(ONE)
     not_now = NetworkError("not now", "rules", errno.EAGAIN)
 

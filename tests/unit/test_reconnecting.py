@@ -37,7 +37,7 @@ table inet portcullis {
 
 
 def test_refused_packets_are_added_up_by_family_and_chain() -> None:
-    """From the listing that is read for the comparison anyway; a comment is no counter."""
+    """From the listing that is read for the comparison anyway; a comment is not a counter."""
     assert refused(LISTED) == {
         ("ipv4", "input"): 3,
         ("ipv4", "output"): 9,

@@ -79,7 +79,7 @@ def test_ipv6_has_its_own_refusal_and_its_own_types() -> None:
 
 
 def test_extra_headers_are_asked_for_in_the_words_of_each_family() -> None:
-    """By the length of the IPv4 header, and by what stands in front of an IPv6 transport header."""
+    """By the length of the IPv4 header, and by what precedes an IPv6 transport header."""
     rule = replace(PLAIN, extra_headers=True)
     assert render_rule(Chain.OUTPUT, rule, Family.IPV6) == (
         "-A OUTPUT -m ipv6header ! --header protocol -m comment --comment why -j DROP"

@@ -111,7 +111,7 @@ def test_a_sum_of_counters_never_decreases() -> None:
     tally = Tally()
     tally.read({("ipv4", "out"): 5, ("ipv4", "in"): 0})
     assert tally.total == {("ipv4", "out"): 5, ("ipv4", "in"): 0}
-    tally.begin_anew()
+    tally.restart_counts()
     tally.read({("ipv4", "out"): 5})
     assert tally.total[("ipv4", "out")] == 10
     tally.read({("ipv4", "out"): 2})

@@ -139,7 +139,7 @@ def test_of_many_routes_those_that_were_set_are_kept_and_the_rest_costs_no_memor
 
 
 def test_routers_are_all_link_local_gateways_but_not_endlessly_many() -> None:
-    """Two routers share one route as far as the gateway tells it; both are in use."""
+    """Two routers share one route as far as the gateway can see; both are in use."""
     both = [listed("::/0", RTA_GATEWAY=f"fe80::{number}") for number in (1, 2)]
     found = main_table([*both, listed("fd77::/64", RTA_GATEWAY="fd18::9")], NAMES)
     assert len(found.routes) == 2

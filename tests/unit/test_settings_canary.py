@@ -96,7 +96,7 @@ def test_no_name_shows_a_key(tmp_path: Path, environ: dict[str, str]) -> None:
 @example(lines=[f"WIREGUARD_PRIVATE_KEY: {CANARY}", f"A=${{{CANARY}}}", f"${CANARY}=1"])
 @example(lines=[CANARY, f"WIREGUARD_MTU=${{{CANARY[:-1]}:?x}}", f"B=${{X:?{CANARY}}}"])
 def test_no_env_file_shows_a_key(tmp_path: Path, lines: list[str]) -> None:
-    """Whatever lines it has."""
+    """For any lines."""
     assert_silent(said_of_env_file(tmp_path, "\n".join(lines)))
 
 
@@ -141,7 +141,7 @@ def test_the_private_key_as_a_servers_public_key_is_refused(tmp_path: Path, key:
 
 
 def test_every_server_of_a_list_is_checked(tmp_path: Path) -> None:
-    """Not the first alone: the tunnel's own address is nobody's server; twice is once."""
+    """Not the first alone: the tunnel's own address is not a server; twice is once."""
     environ = {name: text for name, text in COMPLETE.items() if "ENDPOINT" not in name}
     environ["WIREGUARD_ENDPOINTS"] = "203.0.113.1:1,10.64.1.2:2"
     (problem,) = problems(environ, tmp_path)

@@ -98,7 +98,7 @@ def test_a_resolver_at_home_is_fine_and_reported(tmp_path: Path) -> None:
 
 
 def test_a_server_at_home_is_fine_and_reported(tmp_path: Path) -> None:
-    """The encrypted flow has its own rule; the subnet is a hole beside it."""
+    """The encrypted flow has its own rule; the subnet is a hole next to it."""
     home = {"WIREGUARD_ENDPOINT_IP": "192.168.1.2", "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24"}
     loaded = settings.load({**COMPLETE, **home}, tmp_path)
     assert (
@@ -173,7 +173,7 @@ def test_a_tunnel_without_ipv6_says_so(tmp_path: Path) -> None:
 def test_a_resolver_out_of_reach_is_reported(
     tmp_path: Path, resolver: str, allowed: str, remedy: str
 ) -> None:
-    """Names would fail, and nobody would know why."""
+    """Names would fail without an explanation."""
     environ = {
         **COMPLETE,
         "WIREGUARD_ADDRESSES": "10.64.1.2/32",
@@ -270,7 +270,7 @@ def test_an_address_that_is_listed_twice_is_used_once(tmp_path: Path) -> None:
 
 
 def test_a_health_server_for_others_is_reported_until_its_port_is_listed(tmp_path: Path) -> None:
-    """Listening is not enough: the rules let nobody in by themselves."""
+    """Listening is not enough: the rules let no host in by themselves."""
     for address in (":9999", "0.0.0.0:9999", "[::]:9999"):
         open_to_others = {**COMPLETE, "HEALTH_SERVER_ADDRESS": address}
         assert "until FIREWALL_INPUT_PORTS lists 9999/tcp" in reported(
@@ -306,7 +306,7 @@ def test_the_files_resolver_is_the_files_when_a_variable_repeats_it(tmp_path: Pa
 
 @pytest.mark.parametrize("ports", ["51820", "51820/udp", "50000-60000/udp"])
 def test_the_tunnels_own_port_is_not_opened(tmp_path: Path, ports: str) -> None:
-    """A client calls, and nobody calls it; the same number for TCP is somebody else's."""
+    """A client calls, and is not called; the same number for TCP is another program's."""
     (problem,) = problems({**COMPLETE, "FIREWALL_INPUT_PORTS": ports}, tmp_path)
     assert problem.startswith("FIREWALL_INPUT_PORTS: ")
     assert "contains the tunnel's own port 51820/udp" in problem

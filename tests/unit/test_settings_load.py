@@ -179,7 +179,7 @@ def test_every_field_has_a_case_above() -> None:
 
 
 def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
-    """Nobody wants to start a container ten times to find ten typing errors."""
+    """No one should have to start a container ten times to find ten typing errors."""
     wrong = {name: value for name, value, _ in FAULTS}
     assert {problem.partition(":")[0] for problem in problems(wrong, tmp_path)} >= set(wrong)
 
@@ -322,7 +322,7 @@ def test_a_secret_file_of_its_own_wins_over_the_wg_quick_file(tmp_path: Path) ->
 
 
 def test_sources_that_agree_are_not_reported(tmp_path: Path) -> None:
-    """The same value twice is no contradiction."""
+    """The same value twice is not a contradiction."""
     put(tmp_path, "/config/wg0.conf", QUICK)
     loaded = settings.load(
         {"WIREGUARD_PUBLIC_KEY": OTHER_PUBLIC, "DNS_ADDRESS": "10.2.0.1"}, tmp_path
@@ -440,7 +440,7 @@ def test_the_health_address_is_known_even_when_the_rest_is_wrong() -> None:
 
 
 def test_without_a_resolver_the_remedy_is_reported(tmp_path: Path) -> None:
-    """Nothing is chosen silently: whoever is asked sees every name."""
+    """Nothing is chosen silently: the resolver sees every name."""
     environ = {name: text for name, text in COMPLETE.items() if name != "DNS_ADDRESS"}
     loaded = settings.load(environ, tmp_path)
     assert loaded.config.tunnels[0].dns == ()

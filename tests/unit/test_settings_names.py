@@ -56,7 +56,7 @@ def test_no_older_name_and_no_name_of_a_file_is_suggested(tmp_path: Path, name: 
 
 
 def test_small_letters_are_refused_with_the_right_name(tmp_path: Path) -> None:
-    """The environment tells capitals from small letters."""
+    """The environment is case-sensitive."""
     (problem,) = problems({**COMPLETE, "wireguard_mtu": "1400"}, tmp_path)
     assert problem == "wireguard_mtu: unknown; variables are written in capitals: WIREGUARD_MTU"
     (problem,) = problems({**COMPLETE, "vpn_endpoint_ip": "203.0.113.7"}, tmp_path)

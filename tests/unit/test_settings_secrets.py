@@ -144,7 +144,7 @@ def test_secret_files_that_others_can_read_are_reported(tmp_path: Path, path: st
 def test_a_private_key_in_plain_environment_is_reported_once_with_the_remedy(
     tmp_path: Path,
 ) -> None:
-    """Whoever can inspect the container reads it there."""
+    """Everyone who can inspect the container reads it there."""
     lines = [
         notice
         for notice in settings.load(COMPLETE, tmp_path).notices
@@ -217,7 +217,7 @@ def without_public_key(said: str) -> str:
 def test_no_environment_makes_a_traceback_or_shows_a_key(
     tmp_path: Path, *, environ: dict[str, str], whole: bool
 ) -> None:
-    """Whatever stands in the variables: a configuration, or problems in words."""
+    """For any values of the variables: a configuration, or problems in words."""
     said = everything_said({**COMPLETE, **environ} if whole else environ, tmp_path)
     assert_silent(without_public_key(said))
     settings.log_settings(environ)
@@ -228,7 +228,7 @@ def test_no_environment_makes_a_traceback_or_shows_a_key(
 @given(lines=st.lists(pieces() | st.sampled_from(QUICK.splitlines()), max_size=20))
 @example(lines=["[Interface]", "[Peer]", "[Interface]", "Address ="])
 def test_no_file_makes_a_traceback_or_shows_a_key(tmp_path: Path, lines: list[str]) -> None:
-    """Whatever lines stand in a wg-quick file, in whatever order."""
+    """For any lines of a wg-quick file, in any order."""
     text = "\n".join(line for line in lines if not line.lower().startswith("publickey"))
     put(tmp_path, "/config/wg0.conf", text.encode("utf-8", "surrogatepass"))
     assert_silent(without_public_key(everything_said({}, tmp_path)))

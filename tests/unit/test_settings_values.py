@@ -240,7 +240,7 @@ def test_what_is_not_a_listening_address_is_refused(text: str) -> None:
         addresses.listen_address(text)
 
 
-def test_mtu_zero_means_by_the_uplink() -> None:
+def test_mtu_zero_means_from_the_uplink() -> None:
     """0 is how gluetun writes it; below 576 IPv4 does not work (RFC 791)."""
     assert values.mtu("0") is None
     assert values.mtu("1320") == 1320
@@ -370,7 +370,7 @@ def test_a_command_is_a_program_and_no_line_of_a_shell(text: str, expected: str)
 
 
 def test_a_command_gets_the_interface_as_gluetun_writes_it() -> None:
-    """`{{VPN_INTERFACE}}` is the tunnel's; quotes and what stands in them stay."""
+    """`{{VPN_INTERFACE}}` is the tunnel's; quotes and what they enclose stay."""
     assert fields.command("/up.sh {{VPN_INTERFACE}} 'a b' --x=1#2") == (
         "/up.sh",
         "wg0",

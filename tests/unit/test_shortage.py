@@ -52,7 +52,7 @@ from gateway.system.reserve import Reserve
     ids=repr,
 )
 def test_a_shortage_is_reported_from_an_answer(error: BaseException, *, expected: bool) -> None:
-    """By its number, whoever raised it."""
+    """By its number, no matter what raised it."""
     assert is_shortage(error) is expected
 
 
@@ -182,7 +182,7 @@ def test_a_route_reads_back_as_it_was_written(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "default", "nonsense via 1.2.3.4", "10.0.0.0/8 via"])
 def test_an_alias_that_another_program_wrote_makes_no_route(text: str) -> None:
-    """Whoever may write it may set routes as well, but a typing error must not end the gateway."""
+    """Who may write it may set routes as well, but a typing error must not end the gateway."""
     with pytest.raises(ValueError, match=r".*"):
         route_message(text, 7)
     with pytest.raises(ValueError, match=r".*"):

@@ -1,4 +1,4 @@
-"""The small adapters: capabilities as the kernel tells them, the resolver's file, a socket's."""
+"""The small adapters: capabilities as the kernel reports them, the resolver's file, a socket's."""
 
 import errno
 import fcntl
@@ -42,7 +42,7 @@ def test_what_cannot_be_read_counts_as_missing(tmp_path: Path) -> None:
 
 
 def test_the_resolver_file_is_written_in_place(tmp_path: Path) -> None:
-    """A bind mount is the file itself: its inode stays, whoever holds it open sees the change."""
+    """A bind mount is the file itself: its inode stays, and open descriptors see the change."""
     path = tmp_path / "resolv.conf"
     path.write_text("search example.test\nnameserver 127.0.0.11\n", "utf-8")
     before = path.stat().st_ino
@@ -53,7 +53,7 @@ def test_the_resolver_file_is_written_in_place(tmp_path: Path) -> None:
 
 
 def test_a_resolver_file_that_cannot_be_written_is_reported_with_its_path(tmp_path: Path) -> None:
-    """The kernel's errno and the path; one that holds the text already is no error."""
+    """The kernel's errno and the path; one that holds the text already is not an error."""
     path = tmp_path / "directory"
     path.mkdir()
     with pytest.raises(NetworkError) as caught:
@@ -67,7 +67,7 @@ def test_a_lease_on_the_resolver_file_refuses_at_once_and_none_is_granted_later(
 ) -> None:
     """The kernel breaks it after 45 s; a file that is held open for writing cannot be leased.
 
-    Control: without O_NONBLOCK the same file keeps whoever opens it waiting.
+    Control: without O_NONBLOCK the same file blocks the program that opens it.
     """
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # the kernel's word to the holder of a lease
     path = tmp_path / "resolv.conf"
@@ -95,7 +95,7 @@ def test_a_lease_on_the_resolver_file_refuses_at_once_and_none_is_granted_later(
     assert path.read_text("utf-8") == "nameserver 10.64.0.1\n"
 
 
-def test_a_resolver_file_that_is_no_file_is_reported_at_once(tmp_path: Path) -> None:
+def test_a_resolver_file_that_is_not_a_file_is_reported_at_once(tmp_path: Path) -> None:
     """A FIFO has no reader and no writer, and a device would do as it likes."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
@@ -107,7 +107,7 @@ def test_a_resolver_file_that_is_no_file_is_reported_at_once(tmp_path: Path) -> 
 
 
 def test_a_full_disk_leaves_the_resolver_file_as_it_was(tmp_path: Path) -> None:
-    """Space first, then the text: a file that was cut off would name nobody.
+    """Space first, then the text: a file that was cut off would name no resolver.
 
     Control: a plain write in the same place has emptied the file and then fails.
     """
@@ -149,7 +149,7 @@ def test_another_file_at_the_path_is_found(tmp_path: Path) -> None:
 
 
 def test_a_kept_file_is_there_again_and_only_ours(tmp_path: Path) -> None:
-    """Written whole, for nobody else; a link and a file that others can write are refused."""
+    """Written whole, for no other user; a link and a file that others can write are refused."""
     kept = KeptFile(tmp_path / "portcullis")
     assert kept.read() is None
     kept.write("127.0.0.11\n")

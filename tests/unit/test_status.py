@@ -1,4 +1,4 @@
-"""`gateway status` asks whoever listens on the port, which any workload could."""
+"""`gateway status` asks the listener on the port, which any workload could be."""
 
 import json
 import os

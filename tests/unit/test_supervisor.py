@@ -77,7 +77,7 @@ def test_the_rules_come_first_on_the_way_up_and_on_the_way_down() -> None:
 
 
 def test_a_stop_is_red_before_its_rules_are_in_and_commands_end_while_the_interface_goes() -> None:
-    """Nobody is to be sent to what is about to close; slow commands and links share their time."""
+    """No workload should use what is about to close; slow commands and links share the time."""
     world = World(ONE)
     world.run(until=5)
     reported = world.transcript.index("published stopping")
@@ -114,7 +114,7 @@ def test_a_switch_replaces_the_hole_in_the_step_that_opens_the_next_one() -> Non
 
 @pytest.mark.long
 def test_a_dead_server_is_red_within_20_seconds_under_traffic_and_45_idle() -> None:
-    """The probe is what finds it out when nobody sends anything."""
+    """The probe is what finds it out when nothing is sent."""
     for traffic, limit in ((True, 20), (False, 45)):
         for death in (30.0, 30.5, 37.3, 49.9):
             world = World(ONE)
@@ -177,7 +177,7 @@ def test_the_first_server_is_tried_again_after_a_while() -> None:
 
 
 def test_a_stop_while_the_interface_is_built_ends_closed_at_once() -> None:
-    """Whatever the build waits for."""
+    """Even if the build waits for something."""
     world = World(ONE)
 
     async def never(*_: object) -> None:
@@ -192,7 +192,7 @@ def test_a_stop_while_the_interface_is_built_ends_closed_at_once() -> None:
 
 
 def test_what_is_lost_at_once_again_and_again_is_built_once_a_second() -> None:
-    """Somebody deletes the interface whenever it is there."""
+    """A program deletes the interface whenever it is there."""
     world = World(ONE)
     world.fails["status"] = [TunnelError("gone", "wg0")] * 1000
     world.run(until=60)
@@ -203,7 +203,7 @@ def test_what_is_lost_at_once_again_and_again_is_built_once_a_second() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("part", ["facts", "routes", "up", "fault of", "routing drift", "open"])
 def test_a_part_that_fails_for_ever_costs_no_hurry(part: str) -> None:
-    """Each failure is told, and nothing is tried more than a few times a second for it."""
+    """Each failure is reported, and nothing is tried more than a few times a second for it."""
     world = World(BY_NAME)
     world.names["vpn.example"] = (ip_address(FIRST),)
     world.alive.add(FIRST)
@@ -223,7 +223,7 @@ def test_each_single_failure_is_survived_closed_first(code: int | None, most: in
     """One call after the other is broken once; the gateway is healthy again, and ends closed.
 
     Start, switch, loss, resolving and stop are in it. The world itself asserts, whenever anything
-    is told, that the rules are open only where the state says so.
+    is published, that the rules are open only where the state says so.
     """
     config = replace(TWO, tunnels=(NAMED, server(SECOND)))
 
@@ -378,7 +378,7 @@ def test_a_stop_during_a_shortage_ends_closed(seconds: int) -> None:
 
 @pytest.mark.promise("P1")
 def test_a_fault_of_ours_during_a_shortage_ends_closed_too() -> None:
-    """What nobody has foreseen meets rules that cannot be written for some seconds."""
+    """An unforeseen error meets rules that cannot be written for some seconds."""
     world = World(ONE)
 
     def begins() -> None:
@@ -445,7 +445,7 @@ def test_a_name_that_was_never_answered_is_asked_for_again_with_growing_pauses()
 
 
 def test_an_uplink_with_another_address_means_a_new_handshake_by_the_new_way() -> None:
-    """At once, without building the interface anew."""
+    """At once, without building the interface again."""
     world = World(ONE)
 
     def move() -> None:
@@ -509,7 +509,7 @@ def test_a_link_that_is_kept_down_is_red_whatever_the_tunnel_does() -> None:
 
 
 def test_the_kernel_counts_as_read_back_only_where_it_was_found_as_wanted() -> None:
-    """The age starts anew with each comparison that finds nothing, and goes on through drift."""
+    """The age restarts with each comparison that finds nothing, and grows through drift."""
     world = World(ONE)
 
     def drift() -> None:
@@ -542,7 +542,7 @@ def test_a_silent_resolver_is_a_reason_of_its_own_within_a_minute() -> None:
 
 
 def test_refused_packets_are_counted_on_over_changes_of_rules() -> None:
-    """The kernel's counts begin anew with each ruleset."""
+    """The kernel's counts restart with each ruleset."""
     world = World(ONE)
 
     def refuse() -> None:
@@ -580,7 +580,7 @@ def test_drift_is_put_back_and_reported_while_the_interface_is_being_built() -> 
 def test_rules_that_cannot_be_put_back_while_the_interface_is_being_built_end_the_building() -> (
     None
 ):
-    """Closed first; then it begins anew."""
+    """Closed first; then it begins again."""
     world = World(ONE)
     world.building = 7.5
 
@@ -624,7 +624,7 @@ def test_rules_that_went_in_before_a_shortage_do_not_outlive_a_stop(*, lasts: bo
 def test_rules_that_are_seen_to_be_gone_and_cannot_be_put_back_set_the_links_down(
     code: int | None,
 ) -> None:
-    """Whatever keeps them out: what is in force is known to be something else."""
+    """For any reason: what is in force is known to be something else."""
     world = World(ONE)
     seen: list[bool] = []
 

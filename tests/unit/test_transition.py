@@ -76,7 +76,7 @@ def test_the_mark_of_a_flow_may_be_any_chains() -> None:
 
 
 def test_the_families_do_not_touch_each_other() -> None:
-    """Marks of IPv4 change, IPv6 goes on."""
+    """Marks of IPv4 change, IPv6 stays."""
     ruleset = both(Chain.INPUT, BY_MARK)
     doubtful = {Family.IPV4: MARKING, Family.IPV6: ()}
     assert interim(ruleset, doubtful) == Ruleset({Chain.INPUT: ()}, {Chain.INPUT: (BY_MARK,)})

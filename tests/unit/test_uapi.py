@@ -136,7 +136,7 @@ def test_a_bare_device_has_no_key(answer: str, device: Device) -> None:
 
 @pytest.mark.parametrize("number", ["-98", "98"])
 def test_a_refusal_keeps_its_number(number: str) -> None:
-    """wireguard-go tells it negative, the protocol's text does not say."""
+    """wireguard-go sends it negative, the protocol's text does not say."""
     with pytest.raises(TunnelError) as caught:
         uapi.parse(f"errno={number}\n\n")
     assert caught.value.errno == errno.EADDRINUSE

@@ -1,7 +1,7 @@
 """wg-quick files as providers' generators write them, and as people leave them.
 
 Each file in tests/golden/wgquick has the form of one published generator, with made-up keys and
-addresses; the text beside it is what `gateway check` makes of it.
+addresses; the text next to it is what `gateway check` makes of it.
 """
 
 import os
@@ -36,7 +36,7 @@ BY_NAME = {"windscribe.conf", "surfshark.conf", "cloudflare-wgcf.conf"}
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_files_of_providers_mean_what_they_say(tmp_path: Path, file: Path) -> None:
-    """Compare with the golden text; GOLDEN=write writes it anew, for a review of the difference."""
+    """Compare with the golden text; GOLDEN=write writes it again, to review the difference."""
     put(tmp_path, "/config/wg0.conf", file.read_bytes())
     environ = {"WIREGUARD_ENDPOINT_IP": "203.0.113.200"} if file.name in BY_NAME else {}
     text = explain(settings.load(environ, tmp_path))
@@ -137,7 +137,7 @@ def test_blanks_separate_addresses_and_resolvers_too(tmp_path: Path) -> None:
 
 
 def test_of_repeated_keys_lists_add_up_and_others_are_the_last(tmp_path: Path) -> None:
-    """As wg-quick(8) does it; told where one value hides another."""
+    """As wg-quick(8) does it; reported where one value hides another."""
     text = QUICK.replace("Address", "MTU = 1400\nMTU = 1300\nAddress = 10.2.0.3\nAddress")
     loaded = load(tmp_path, text)
     (tunnel,) = loaded.config.tunnels
@@ -225,7 +225,7 @@ def test_a_name_of_one_of_several_peers_is_reported_with_its_file(tmp_path: Path
 
 
 def test_variables_of_one_peer_do_not_fit_several(tmp_path: Path) -> None:
-    """Nobody can know which peer they mean."""
+    """It is not clear which peer they mean."""
     put(tmp_path, "/config/wg0.conf", (GOLDEN / "two-sites.conf").read_bytes())
     found = problems(
         {"WIREGUARD_ENDPOINT_PORT": "1", "WIREGUARD_ALLOWED_IPS": "10.0.0.0/8"}, tmp_path
@@ -290,7 +290,7 @@ def test_a_servers_own_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_without_peers_is_refused(tmp_path: Path) -> None:
-    """There would be nobody to talk to."""
+    """There would be no peer to talk to."""
     put(tmp_path, "/config/wg0.conf", QUICK.partition("[Peer]")[0])
     (problem,) = problems({}, tmp_path)
     assert "has no [Peer]" in problem
@@ -304,7 +304,7 @@ def test_what_is_not_a_wg_quick_file_is_refused(tmp_path: Path, raw: bytes) -> N
 
 
 def test_parsing_collects_faults_and_raises_nothing() -> None:
-    """The pure parser returns what it could read beside what it could not."""
+    """The pure parser returns what it could read and what it could not."""
     form = wgquick.parse("[Interface]\nMTU = 1400\nwhat\n[Peer]\nnonsense = 1\n")
     assert [entry.value for entry in form.interface.all("MTU")] == ["1400"]
     assert form.faults == (
