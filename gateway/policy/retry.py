@@ -35,7 +35,7 @@ class Setback:
     def is_over(self, event: Event, under_way: Collection[Work]) -> bool:
         """Return whether an attempt has succeeded: `event` was followed, and nothing raised.
 
-        `under_way` is the work that goes on. It may be the next of the kind that `event` reports.
+        `under_way` is the work in progress. It may be the next of the kind that `event` reports.
         """
         return self.work not in under_way or REPORTS.get(type(event)) is self.work
 

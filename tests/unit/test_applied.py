@@ -92,7 +92,7 @@ def test_a_command_that_cannot_be_shown_stops_nothing(shown: list[tuple[str, str
 
 
 def test_a_log_that_fails_stops_nothing(shown: list[tuple[str, str, str]]) -> None:
-    """A child that is running has to be waited for, whatever becomes of its line in the log."""
+    """A child that is running has to be waited for, even if its line in the log is lost."""
     tried: list[str] = []
 
     def failing(_event: str, command: str, _stdin: str) -> None:

@@ -57,7 +57,7 @@ def fields_of(call: ast.Call) -> set[str]:
 def passed_on(tree: ast.AST) -> Iterator[tuple[str, str, set[str]]]:
     """Yield the events of `gateway.system.applied`, and the one for lines that were dropped."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "sink":
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "_pass_on":
             has_input = ast.unparse(node.args[2]) != "''"
             fields = {"command", "input"} if has_input else {"command"}
             yield ast.literal_eval(node.args[0]), "debug", fields

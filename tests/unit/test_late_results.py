@@ -141,7 +141,9 @@ def test_a_setback_of_work_that_starts_again_at_once_is_over_when_it_has_reporte
         world.tunnel.status = slow  # type: ignore[method-assign]
 
     world.run((5, begins), until=30)
-    assert Reason.UNCHECKED in {status.reason for status in world.told}, "control: it was short"
+    assert Reason.UNCHECKED in {status.reason for status in world.published}, (
+        "control: it was short"
+    )
     assert world.at(10).healthy
     assert world.at(29).healthy
 
@@ -159,7 +161,7 @@ def test_memory_that_is_short_while_the_resolver_file_is_written_ends_nothing() 
 
 @pytest.mark.promise("P1")
 def test_a_producer_that_fails_while_a_stop_waits_for_a_shortage_is_closed_too() -> None:
-    """It cancels the loop, which goes on trying to close."""
+    """It cancels the loop, which keeps trying to close."""
     world = World(ONE)
 
     async def later() -> None:
