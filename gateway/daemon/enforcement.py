@@ -43,7 +43,7 @@ _Failure = tuple[Enforced, KernelError | OSError | MemoryError]
 
 
 class Enforcement:
-    """Keeps the kernel in step with a state and with what the namespace looks like.
+    """Keeps the kernel in step with a state and the namespace.
 
     `facts` are what the namespace looked like last; `drift` counts the changes by other programs,
     and `drifted` has those that were reverted last; `kept_down` are links that have to stay down.
@@ -57,10 +57,7 @@ class Enforcement:
         network: LinksAndRoutes,
         reserve: Reserve = nullcontext,
     ) -> None:
-        """Take over a namespace that is closed and has the locked routing.
-
-        `reserve` lends descriptors to what has to be put into force when there are none left.
-        """
+        """Take over a namespace that is closed and has the locked routing; see `Parts.reserve`."""
         self._config = config
         self._network = network
         self._log = structlog.get_logger()
@@ -99,9 +96,8 @@ class Enforcement:
     def close(self) -> None:
         """Put the closed ruleset and the closed guard into force, whatever the state.
 
-        Raises what went wrong, foreign errors too. After a shortage the former rules stay in force;
-        after anything else the links are down, and the log names those that are still up. The next
-        call that succeeds sets them up again.
+        Raises what went wrong. After a shortage the former rules stay in force; after anything else
+        the links are down, until a call succeeds.
         """
         self._state, self._way_to = Locked(), None
         for part in self._barriers:
@@ -118,8 +114,7 @@ class Enforcement:
     def shut(self, only: Collection[int] | None = None) -> tuple[str, ...] | None:
         """Set the links down, or `only` those with these indexes.
 
-        Log and return those that are still up, because nothing else can be done; None when that is
-        not known.
+        Return those that are still up, None when that is not known; the log has them too.
         """
         if only is None:
             self.are_links_down = True
@@ -185,7 +180,7 @@ class Enforcement:
                 self._log.warning("reverted external changes", drift=drift)
 
     def _bring_into_step(self) -> None:
-        """Put every part of the state into force, where it is not. Raises KernelError."""
+        """Put every part of the state into force. Raises KernelError."""
         self._put(self._parts)
         if self._are_some_down and not self.are_links_down:
             self._reopen()  # they have a guard now
@@ -226,9 +221,14 @@ class Enforcement:
         return None
 
     def _shut_unguarded(self) -> None:
-        """Set links down that came up and could not be given a guard; they wait for it."""
+        """Set links down that came up and could not be given a guard; they wait for it.
+
+        Looks first: a link may have come up since the shortage began.
+        """
         if self._guard is None or self._guard.guarded is None:
             return
+        with suppress(KernelError, OSError, MemoryError):  # the shortage itself is raised
+            self.facts = self._found()
         if unguarded := {uplink.index for uplink in self.facts.uplinks} - self._guard.guarded:
             self.shut(unguarded)
 
@@ -258,8 +258,7 @@ class Enforcement:
     def _differences(self, part: Enforced, wanted: Wanted) -> tuple[str, ...]:
         """Return what differs in `part`, unless links that have changed explain it.
 
-        A part differs while a link is renamed and back; what another program changed still differs
-        when it is compared again.
+        While a link is renamed and back, only the first of two comparisons finds a difference.
         """
         found = part.differences(wanted)
         if not found or not part.follows_links:

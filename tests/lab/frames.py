@@ -32,6 +32,7 @@ _SOLICITED_NODE = ip_network("ff02::1:ff00:0/104")
 # The WireGuard paper, 5.4: message types with their length; transport data is padded to 16.
 _WIREGUARD_LENGTH = {1: 148, 2: 92, 3: 64}
 _WIREGUARD_DATA = 4
+_WIREGUARD_OVERHEAD, _MTU = 32, 1420
 
 Judgement = Callable[["Frame"], bool]
 
@@ -224,7 +225,9 @@ def is_wireguard(frame: Frame, address: str, port: int) -> bool:
         return False
     kind = frame.payload[0]
     if kind == _WIREGUARD_DATA:
-        return len(frame.payload) >= 32 and len(frame.payload) % 16 == 0
+        # Padded to a multiple of 16, but not beyond the MTU (WireGuard paper, section 5.4.6).
+        full = len(frame.payload) == _WIREGUARD_OVERHEAD + _MTU
+        return full or (len(frame.payload) >= 32 and len(frame.payload) % 16 == 0)
     return len(frame.payload) == _WIREGUARD_LENGTH.get(kind)
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from gateway.errors import MissingError, NetworkError
 from gateway.model import INTERFACE, PortRange, Protocol, Route
+from gateway.policy.marks import WHOLE
 from gateway.policy.routing import LOCKED, PolicyRule, Routing, TableRoute, routing_for
 from gateway.system import conntrack
 from gateway.system.link_down import refuse_unnameable
@@ -132,13 +133,15 @@ def read(text: str) -> Routing:
             )
         else:
             source, destination = (given.get(word) for word in ("from", "to"))
+            mark, _, mask = given.get("fwmark", "").partition("/")
             rules.append(
                 PolicyRule(
                     int(family[1]),
                     int(given["priority"]),
                     int(given["lookup"]),
                     why,
-                    int(given["fwmark"], 0) if "fwmark" in given else None,
+                    int(mark, 0) if mark else None,
+                    int(mask, 0) if mask else WHOLE,
                     source=ip_network(source) if source else None,
                     destination=ip_network(destination) if destination else None,
                     source_ports=port_range(given) if "sport" in given else None,

@@ -218,7 +218,11 @@ def test_a_second_uplink_is_closed_from_its_first_frame_and_its_removal_harms_no
     wait_for_traffic(lab, 5)
     assert gateway.wait_healthy().code == 200
     for host in late.router:
-        assert lab.workload.probe("udp", host=host).failed_fast
+        eventually(
+            lambda host=host: lab.workload.probe("udp", host=host).failed_fast,
+            timeout=1,
+            what="the new link's hosts to be rejected, and not reached through the tunnel",
+        )
     assert too_many(late.capture.leaks()) == []
     lab.detach_uplink(late)
     wait_for_traffic(lab, 5)

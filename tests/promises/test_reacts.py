@@ -55,7 +55,7 @@ def test_another_default_route_is_followed_at_once_and_back(lab: Lab) -> None:
         lambda: seen_from(lab) == second.gateway.ipv4, timeout=SOON, what="the second uplink"
     )
     eventually(lambda: by_exit(lab), timeout=SOON, what="traffic")
-    assert "the way to the server changed" in gateway.wait_healthy().body["reconnects"]
+    assert "path_changed" in gateway.wait_healthy().body["reconnects"]
     lab.detach_uplink(second)
     reported = gateway.wait_unhealthy(timeout=SOON)
     assert reported.state == "connecting"

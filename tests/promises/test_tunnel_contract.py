@@ -171,7 +171,7 @@ def test_another_programs_uplink_of_the_name_stays_and_is_named(real: Real) -> N
     """A network's interface may be called so; it is not ours to remove."""
     real.own.ip("link add wg0 type veth peer name other")
     for method in (("up", real.tunnel, MTU), ("down",)):
-        with pytest.raises(TunnelError, match=r"no tunnel.*wg0"):
+        with pytest.raises(TunnelError, match=r"not a tunnel.*wg0"):
             real.call(*method)
     assert "other" in real.own.run("ip", "link")
     real.own.ip("link del other")

@@ -232,6 +232,26 @@ def test_a_link_without_a_guard_is_down_after_any_kind_of_shortage(error: BaseEx
     assert [guarded.device for guarded in machine.guard.held.devices] == ["eth0", "eth1"]
 
 
+def test_a_link_that_comes_up_while_a_shortage_lasts_is_set_down_too() -> None:
+    """The shortage began with another change, so every attempt fails before the look."""
+    machine = Machine()
+    first = replace(BOTH, uplinks=BOTH.uplinks[:1])
+    machine.links.now = first
+    machine.enforcement.look_around()
+    machine.guard.is_short = True
+    machine.links.now = replace(first, down=("eth1",))
+    with pytest.raises(FirewallError):
+        machine.enforcement.look_around()
+    assert machine.links.shut_only is None, "control: nothing is up without a guard"
+    machine.links.now = BOTH
+    with pytest.raises(FirewallError):
+        machine.enforcement.enter(CONNECTED)
+    assert machine.links.shut_only == {BOTH.uplinks[1].index}
+    machine.guard.is_short = False
+    machine.enforcement.enter(CONNECTED)
+    assert not machine.links.is_shut
+
+
 class Renamed(FakeLinks):
     """A namespace in which a link is missing for the next `times` changes of the routes."""
 
