@@ -26,7 +26,9 @@ def excuse_out(state: State, config: Config, facts: Facts, packet: Packet) -> st
     """Return the promise by which `packet` may leave by its `out_interface`, or None."""
     if packet.out_interface == LOOPBACK:
         query = state.query if isinstance(state, Resolving) else None
-        return _on_loopback(state, packet, ours=query is not None and packet.mark == query.mark)
+        ours = query is not None and packet.mark == query.mark
+        shown = isinstance(state, Connecting | Connected) and packet.mark == state.tunnel.fwmark
+        return None if shown else _on_loopback(state, packet, ours=ours)
     if packet.out_interface == INTERFACE:
         own = isinstance(state, Connected) and packet.source in _own(state.tunnel)
         return "P4" if own else None
@@ -41,6 +43,8 @@ def excuse_out(state: State, config: Config, facts: Facts, packet: Packet) -> st
 def excuse_in(state: State, config: Config, facts: Facts, packet: Packet) -> str | None:
     """Return the promise by which `packet` may come in by its `in_interface`, or None."""
     if packet.in_interface == LOOPBACK:
+        if _is_about_routes(packet):
+            return None
         return _on_loopback(state, packet, ours=packet.connmark == QUESTION)
     if packet.in_interface == INTERFACE:
         return _in_tunnel(state, config, packet)
@@ -58,11 +62,6 @@ def _own(tunnel: Tunnel) -> set[object]:
 
 def _on_loopback(state: State, packet: Packet, *, ours: bool) -> str | None:
     """`ours` is the sign of our own question: the mark on its way out, its flow's on the way in."""
-    if packet.in_interface and _is_about_routes(packet):
-        return None
-    shown = isinstance(state, Connecting | Connected) and packet.mark == state.tunnel.fwmark
-    if packet.out_interface and shown:
-        return None
     if packet.destination != DOCKER_RESOLVER:
         return "loopback"
     query = state.query if isinstance(state, Resolving) else None
