@@ -10,11 +10,16 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from gateway.errors import NetworkError
 from gateway.model import Address, Interface
 from gateway.system import applied
-from gateway.system.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, message
+from gateway.system.link_alias import IFA_F_NODAD
+from gateway.system.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    RTM_GETADDR,
+    RTM_NEWADDR,
+    Netlink,
+    message,
+)
 
-RTM_NEWADDR = 20
-RTM_GETADDR = 22
-IFA_F_NODAD = 0x02
 IFA_F_DADFAILED = 0x08
 IFA_F_TENTATIVE = 0x40
 IFA_F_NOPREFIXROUTE = 0x200

@@ -15,10 +15,9 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from gateway.errors import NetworkError, is_shortage
 from gateway.system import applied
-from gateway.system.netlink import Netlink, message
+from gateway.system.netlink import RTM_SETLINK, Netlink, message
 from gateway.system.netns import OWN, Netns
 
-RTM_SETLINK = 19
 IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf")
 
 

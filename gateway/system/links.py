@@ -15,17 +15,21 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from gateway.errors import NetworkError
 from gateway.model import Address, Interface
 from gateway.system import addresses, applied, link_settings
+from gateway.system.link_down import IFF_LOOPBACK, IFF_UP
 from gateway.system.link_settings import DeviceSetting
-from gateway.system.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, message
+from gateway.system.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    RTM_DELLINK,
+    RTM_GETLINK,
+    RTM_NEWLINK,
+    Netlink,
+    message,
+)
 from gateway.system.netns import OWN, Netns
 
-RTM_NEWLINK = 16
-RTM_DELLINK = 17
-RTM_GETLINK = 18
 ARPHRD_NONE = 0xFFFE
 """The kind of link that has no addresses of its own: tunnels (linux/if_arp.h)."""
-IFF_UP = 0x1
-IFF_LOOPBACK = 0x8
 
 
 class Links:

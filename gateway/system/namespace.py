@@ -10,9 +10,9 @@ from gateway.policy.rules import is_nameable
 from gateway.system import routes
 from gateway.system.addresses import of_links
 from gateway.system.exclusive import ExclusiveLinks
-from gateway.system.link_down import links_down, links_up, unnameable_links
+from gateway.system.link_down import IFF_UP, links_down, links_up, unnameable_links
 from gateway.system.link_settings import UPLINK_SETTINGS, differences, ipv6_usable
-from gateway.system.links import IFF_UP, Links
+from gateway.system.links import Links
 from gateway.system.unplug import Unplug
 
 

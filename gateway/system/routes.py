@@ -30,6 +30,12 @@ from gateway.system.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,
+    RTM_DELROUTE,
+    RTM_DELRULE,
+    RTM_GETROUTE,
+    RTM_GETRULE,
+    RTM_NEWROUTE,
+    RTM_NEWRULE,
     Netlink,
     message,
     undisturbed,
@@ -46,12 +52,6 @@ from gateway.system.route_messages import (
 )
 from gateway.system.route_reading import RTMSG, MainTable, routes_in, table_of
 
-RTM_NEWROUTE = 24
-RTM_DELROUTE = 25
-RTM_GETROUTE = 26
-RTM_NEWRULE = 32
-RTM_DELRULE = 33
-RTM_GETRULE = 34
 PROTOCOLS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 IPV6_DEFAULT_METRIC = 1024
 """What the kernel makes of metric 0 for IPv6 (IP6_RT_PRIO_USER)."""

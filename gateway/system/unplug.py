@@ -52,15 +52,15 @@ from gateway.system.netlink import (
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
     attributes_in,
 )
 from gateway.system.netns import OWN, Netns
-
-RTM_NEWLINK, RTM_GETLINK = 16, 18
-RTM_NEWADDR, RTM_GETADDR = 20, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
-"""Message types of linux/rtnetlink.h."""
-
 
 IFLA_IFNAME, IFLA_IFALIAS = 3, 20
 IFA_ADDRESS = 1

@@ -24,8 +24,7 @@ from gateway.system.link_down import refuse_unnameable
 from gateway.system.link_settings import DeviceSetting
 from gateway.system.links import Links
 from gateway.system.namespace import Namespace as System
-from gateway.system.netlink import MOST_DECODED, MOST_LISTED
-from gateway.system.routes import RTM_DELROUTE, RTM_DELRULE
+from gateway.system.netlink import MOST_DECODED, MOST_LISTED, RTM_DELROUTE, RTM_DELRULE
 from gateway.system.sockets import sockets_of, udp_sockets
 from gateway.system.unplug import Unplug
 from gateway.system.watch import BURST, watch
