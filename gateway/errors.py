@@ -134,6 +134,10 @@ class NetworkError(KernelError):
     """Links, addresses, routes, rules, neighbours or connection tracking are not as wanted."""
 
 
+KERNEL = (KernelError, OSError, MemoryError)
+"""What a call to the kernel raises, through our adapters or through Python itself."""
+
+
 class MissingError(GatewayError):
     """This machine lacks something that the gateway needs; `remedy` says what to do."""
 

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 
+import structlog
+
 from gateway.daemon.ports import EgressGuard, LinksAndRoutes
 from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
@@ -27,6 +29,8 @@ LOOKS = 5
 
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.ENETDOWN}
 """What the kernel answers about a link, an address or a route that is not there (any more)."""
+
+_UNPLUG = "stop the workloads, or take the container off its networks: `docker network disconnect`"
 
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
@@ -236,6 +240,24 @@ class Looks:
         """
         self._all.append(found)
         return steady(self._all) if self.are_over else found
+
+
+def shut_links(shut: Callable[[], tuple[str, ...]]) -> tuple[str, ...] | None:
+    """Set links down with `shut`, and return those that are still up; None when not known.
+
+    Logs both, because nothing else can be done. Does not raise.
+    """
+    log = structlog.get_logger()
+    with suppress(OSError):  # of the log, whose reader may be gone
+        try:
+            still_up = shut()
+        except (NetworkError, OSError) as err:
+            log.error("could not set links down", problem=str(err), remedy=_UNPLUG)
+            return None
+        if still_up:
+            log.error("links are still up", links=still_up, remedy=_UNPLUG)
+        return still_up
+    return None
 
 
 def close_guard(guard: EgressGuard, look: Callable[[], Facts]) -> None:

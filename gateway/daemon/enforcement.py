@@ -23,9 +23,10 @@ from gateway.daemon.enforced import (
     EnforcedSettings,
     Looks,
     Reserve,
+    shut_links,
 )
 from gateway.daemon.ports import EgressGuard, LinksAndRoutes
-from gateway.errors import KernelError, NetworkError, is_shortage
+from gateway.errors import KERNEL, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Tunnel
 from gateway.policy.firewall import essence, ruleset_for
@@ -35,7 +36,6 @@ from gateway.policy.rules import Ruleset
 from gateway.policy.states import Locked, State
 from gateway.policy.wanted import Wanted, routing_in
 
-_UNPLUG = "stop the workloads, or take the container off its networks: `docker network disconnect`"
 _ROUTES_IGNORED = "the main table has more routes than the gateway reads; the others are ignored"
 _FEWER_ROUTES = "stop the router that advertises them, or set net.ipv6.conf.eth0.accept_ra to 0"
 
@@ -120,16 +120,7 @@ class Enforcement:
             self.are_links_down = True
         else:
             self._are_some_down = True
-        with suppress(OSError):  # of the log, whose reader may be gone
-            try:
-                still_up = self._network.shut(only)
-            except (NetworkError, OSError) as err:
-                self._log.error("could not set links down", problem=str(err), remedy=_UNPLUG)
-                return None
-            if still_up:
-                self._log.error("links are still up", links=still_up, remedy=_UNPLUG)
-            return still_up
-        return None
+        return shut_links(lambda: self._network.shut(only))
 
     def _reopen(self) -> None:
         """Set the links up again that were set down while nothing could be closed."""
@@ -216,7 +207,7 @@ class Enforcement:
         for part in parts:
             try:
                 part.apply(wanted)
-            except (KernelError, OSError, MemoryError) as err:
+            except KERNEL as err:
                 return part, err
         return None
 
@@ -227,7 +218,7 @@ class Enforcement:
         """
         if self._guard is None or self._guard.guarded is None:
             return
-        with suppress(KernelError, OSError, MemoryError):  # the shortage itself is raised
+        with suppress(*KERNEL):  # the shortage itself is raised
             self.facts = self._found()
         if unguarded := {uplink.index for uplink in self.facts.uplinks} - self._guard.guarded:
             self.shut(unguarded)

@@ -23,8 +23,8 @@ from gateway.daemon.ports import Parts
 from gateway.daemon.producers import KernelReports, LostErrors, Timer
 from gateway.daemon.reporter import Reporter
 from gateway.daemon.setback import Setbacks
-from gateway.daemon.workers import KERNEL, Workers
-from gateway.errors import FirewallError, KernelError, is_shortage
+from gateway.daemon.workers import Workers
+from gateway.errors import KERNEL, FirewallError, KernelError, is_shortage
 from gateway.model import Config, Tunnel
 from gateway.policy.actions import (
     Abandon,

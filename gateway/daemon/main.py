@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 
-from gateway.daemon.enforced import close_guard
+from gateway.daemon.enforced import close_guard, shut_links
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.names import take_resolvers
 from gateway.daemon.patience import stop_by_signal, until_it_works
@@ -142,7 +142,8 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
         close_guard(guard, lambda: replace(Namespace(links).facts(), guard_mark=mark))
     except KernelError as err:
         if not is_shortage(err):
-            _shut(unplug)  # the lock's guard may be missing too: nothing else stops packet sockets
+            # The lock's guard may be missing too: nothing else stops packet sockets.
+            shut_links(unplug.pull)
         raise
     except MissingError as err:
         limits.append(report.limit_without_guard(err.missing, err.remedy))
@@ -166,18 +167,6 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
         limits.append(report.limit_of_old_flows(str(err)))
     namespace = Namespace(links, mark if guard else None, unplug, queues)
     return Secured(claim, firewall, guard, namespace, tools, tuple(limits))
-
-
-def _shut(unplug: Unplug) -> None:
-    """Set every link down, because the kernel has refused the egress guard."""
-    log = structlog.get_logger()
-    try:
-        still_up = unplug.pull()
-    except OSError as err:
-        log.error("could not set links down", problem=str(err))
-        return
-    if still_up:
-        log.error("links are still up", links=still_up)
 
 
 def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import structlog
 
 from gateway.errors import KernelError, ProcessError, StoppedError, is_shortage
+from gateway.policy.retry import wait_after
 from gateway.policy.timing import Timing
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -23,7 +24,7 @@ def until_it_works(work: Callable[[], T], timing: Timing) -> T:
     For use while STOP_SIGNALS are blocked. Raises StoppedError when one of them arrives between two
     attempts, and what `work` raises for any other reason.
     """
-    pause = timing.retry_first
+    attempt = 0
     while True:
         try:
             return work()
@@ -33,9 +34,9 @@ def until_it_works(work: Callable[[], T], timing: Timing) -> T:
             structlog.get_logger().warning(
                 "could not check or change the kernel", problem=str(err) or type(err).__name__
             )
-        if signal.sigtimedwait(STOP_SIGNALS, pause) is not None:
+        attempt += 1
+        if signal.sigtimedwait(STOP_SIGNALS, wait_after(attempt, timing)) is not None:
             raise StoppedError("asked to stop during a shortage")
-        pause = min(pause * 2, timing.retry_last)
 
 
 def stop_by_signal(stop: Callable[[], None]) -> None:

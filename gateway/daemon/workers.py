@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.daemon.names import Names
 from gateway.daemon.ports import Parts
-from gateway.errors import GatewayError, KernelError, TunnelError, is_shortage
+from gateway.errors import KERNEL, GatewayError, TunnelError, is_shortage
 from gateway.model import INTERFACE, Candidate, Facts, Tunnel
 from gateway.policy.actions import Work
 from gateway.policy.dns import resolved
@@ -32,9 +32,6 @@ from gateway.policy.events import (
 from gateway.policy.link import tunnel_mtu
 from gateway.policy.probing import Probe
 from gateway.policy.timing import Timing
-
-KERNEL = (KernelError, OSError, MemoryError)
-"""What the kernel, or a library in front of it, raises."""
 
 DYNAMIC_PORTS = range(49152, 65536)
 """Where another listen port is taken from (RFC 6335, section 6)."""

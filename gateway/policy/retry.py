@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gateway.policy.actions import Work
 from gateway.policy.events import REPORTS, Event, Tick
-from gateway.policy.timing import Moment
+from gateway.policy.timing import Moment, Timing
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ def setback_after(
 ) -> Setback:
     """Return the setback that `problem` is, after `former`; `work` is what failed, if any."""
     attempt = former.attempt + 1 if former else 1
-    timing = moment.timing
-    wait = min(timing.retry_last, timing.retry_first * 2.0 ** min(attempt - 1, 10))
-    return Setback(problem, attempt, moment.now + wait, work)
+    return Setback(problem, attempt, moment.now + wait_after(attempt, moment.timing), work)
+
+
+def wait_after(attempt: int, timing: Timing) -> float:
+    """Return the seconds from the `attempt`th failure in a row to the next attempt."""
+    return min(timing.retry_last, timing.retry_first * 2.0 ** min(attempt - 1, 10))

@@ -45,6 +45,7 @@ ONLY_IMPORTER = {
         "gateway/daemon/names.py",
         "gateway/daemon/patience.py",
         "gateway/daemon/producers.py",
+        "gateway/daemon/enforced.py",
         "gateway/daemon/enforcement.py",
         "gateway/services/hooks.py",
         "gateway/cli.py",
