@@ -22,7 +22,7 @@ class Resolver(Protocol):
         """Make the socket, and return what distinguishes its packets. Raises GatewayError."""
 
     async def ask(self, names: tuple[str, ...]) -> dict[str, tuple[Address, ...]]:
-        """Return the addresses of `names`, the last known ones where there is no answer.
+        """Return the addresses of `names`, or the last known ones if no answer comes.
 
         Closes the socket. Raises GatewayError for a name that never had an answer.
         """

@@ -96,7 +96,7 @@ def no_routes_over_loopback(family: Family, loopback: str) -> Iterator[ChainRule
     """Yield the rules that drop messages about routes that arrive on `loopback` (P11).
 
     A workload with CAP_NET_RAW can send them to itself, and the kernel accepts them as if a
-    neighbour had sent them. There is no legitimate sender on loopback.
+    neighbour had sent them. No legitimate sender is on loopback.
     """
     protocol = ICMP_OF[family]
     for kind in ABOUT_ROUTES[family]:

@@ -13,7 +13,7 @@ Routing rules match the mark, and every process can list them. Therefore:
 The marks of the egress guard and of the query for the endpoint's name are made in the same way, so
 that logs show the same part of each. They may have the bit, because no route depends on it alone:
 the routing rule also matches the endpoint's address, the guard's mark is set after routing, and
-there is no such rule while the name is looked up.
+no such rule exists while the name is looked up.
 """
 
 from dataclasses import replace

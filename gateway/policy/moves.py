@@ -25,7 +25,7 @@ its addresses take turns, one in each round. A candidate other than the first st
 Politeness. An interface that is lost is built again at once, but never twice in `rebuild_pause`,
 whatever happens to it and to the way to the server. Failures are forgotten only when a connection
 has lasted `stable_after` seconds, so that rules which are refused again and again do not cause a
-flood of handshakes. When the way to a server changes, there is no reason to wait longer.
+flood of handshakes. When the way to a server changes, a longer wait is pointless.
 """
 
 from dataclasses import replace

@@ -58,7 +58,7 @@ class Links:
         return self.index(name) is not None and bool(self._link(name)["flags"] & IFF_UP)
 
     def addresses_of(self, name: str) -> set[Address]:
-        """Return the addresses of the link `name`; none when there is no such link."""
+        """Return the addresses of the link `name`; empty if the link does not exist."""
         index = self.index(name)
         listed = addresses.listed(self.rtnl)
         return {addresses.local(entry).ip for entry in listed if entry["index"] == index}

@@ -98,7 +98,7 @@ class EndpointLookup:
         return Query(self._resolver, self._socket.getsockname()[1], mark)
 
     async def ask(self, names: tuple[str, ...]) -> dict[str, tuple[Address, ...]]:
-        """Return the addresses of `names`, the last known ones where there is no answer now.
+        """Return the addresses of `names`, or the last known ones if no answer comes now.
 
         Raises NetworkError for a name that has never had one. The socket is closed in any case.
         """

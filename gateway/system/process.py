@@ -46,8 +46,8 @@ def run(
     """Run `argv` to its end and return what it wrote to standard output.
 
     It gets `stdin`, `timeout` seconds, and `env` in addition to a minimal environment. It runs in
-    `netns`, which a child takes over from the thread that starts it. Raises MissingError when there
-    is no such program, ProcessError when it fails or takes longer.
+    `netns`, which a child takes over from the thread that starts it. Raises MissingError when the
+    program is not installed, ProcessError when it fails or takes longer.
     """
     program = find_program(argv[0])
     try:

@@ -156,7 +156,7 @@ class Engine:
         )
 
     def compose(self, *argv: str, cwd: Path, check: bool = True, timeout: float = 120) -> str:
-        """Run docker-compose, or the client's own `compose` where there is no such program."""
+        """Run docker-compose, or the client's own `compose` if that program is missing."""
         program = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
         return call([*program, *argv], check=check, timeout=timeout, env=self.environment, cwd=cwd)
 

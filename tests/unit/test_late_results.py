@@ -6,18 +6,13 @@ Times are seconds of a run on a clock that passes by itself.
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
-from gateway.daemon.inbox import Inbox
-from gateway.daemon.jobs import Jobs
 from gateway.errors import FirewallError, NetworkError, TunnelError
 from gateway.model import Tunnel, TunnelStatus
-from gateway.policy.actions import Work
-from gateway.policy.events import Event, Failed
 from gateway.policy.states import Reason
 from gateway.system.lookup import EndpointLookup
 from gateway.system.netns import Netns
@@ -78,43 +73,6 @@ def test_a_second_failure_on_the_way_back_ends_the_building_too() -> None:
     assert not any(world.fails.values()), "control: both failed"
     assert world.at(2).state == "locked"
     assert seen == [1, 0]
-
-
-def test_a_job_waits_for_all_that_were_abandoned_before_it() -> None:
-    """Also for one whose successor was abandoned before it could begin."""
-    order: list[str] = []
-
-    async def stubborn() -> Event:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            await asyncio.sleep(0.01)
-            order.append("first ends")
-        return Failed("first")
-
-    def begins(name: str) -> Callable[[], Coroutine[Any, Any, Event]]:
-        async def job() -> Event:
-            order.append(f"{name} begins")
-            return Failed(name)
-
-        return job
-
-    async def run() -> None:
-        inbox = Inbox()
-        async with asyncio.TaskGroup() as group:
-            jobs = Jobs(group, inbox)
-            jobs.start(Work.CONNECT, stubborn)
-            await asyncio.sleep(0)
-            jobs.abandon()
-            jobs.start(Work.CONNECT, begins("second"))
-            await asyncio.sleep(0)
-            jobs.abandon()
-            jobs.start(Work.CONNECT, begins("third"))
-            assert await inbox.get() == Failed("third")
-            await jobs.ended(1.0)
-
-    asyncio.run(run())
-    assert order == ["first ends", "third begins"]
 
 
 @pytest.mark.promise("P15")

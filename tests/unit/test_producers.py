@@ -214,17 +214,19 @@ def test_the_inbox_merges_what_has_no_content_and_nothing_else() -> None:
     asyncio.run(run())
 
 
+async def ends_late(order: list[str]) -> Event:
+    """Note the end of a job that takes a moment to end after it was cut off."""
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        await asyncio.sleep(0.01)
+        order.append("first ends")
+    return Failed("first")
+
+
 def test_an_abandoned_job_reports_nothing_and_its_successor_waits_for_its_end() -> None:
     """The interface is not built twice at once, and no former result counts."""
     order: list[str] = []
-
-    async def stubborn() -> Event:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            await asyncio.sleep(0.01)
-            order.append("first ends")
-        return Failed("first")
 
     async def second() -> Event:
         order.append("second begins")
@@ -234,7 +236,7 @@ def test_an_abandoned_job_reports_nothing_and_its_successor_waits_for_its_end() 
         inbox = Inbox()
         async with asyncio.TaskGroup() as group:
             jobs = Jobs(group, inbox)
-            jobs.start(Work.CONNECT, stubborn)
+            jobs.start(Work.CONNECT, lambda: ends_late(order))
             await asyncio.sleep(0)
             jobs.abandon()
             jobs.start(Work.CONNECT, second)
@@ -243,3 +245,32 @@ def test_an_abandoned_job_reports_nothing_and_its_successor_waits_for_its_end() 
 
     asyncio.run(run())
     assert order == ["first ends", "second begins"]
+
+
+def test_a_job_waits_for_all_that_were_abandoned_before_it() -> None:
+    """Also for one whose successor was abandoned before it could begin."""
+    order: list[str] = []
+
+    def begins(name: str) -> Callable[[], Coroutine[Any, Any, Event]]:
+        async def job() -> Event:
+            order.append(f"{name} begins")
+            return Failed(name)
+
+        return job
+
+    async def run() -> None:
+        inbox = Inbox()
+        async with asyncio.TaskGroup() as group:
+            jobs = Jobs(group, inbox)
+            jobs.start(Work.CONNECT, lambda: ends_late(order))
+            await asyncio.sleep(0)
+            jobs.abandon()
+            jobs.start(Work.CONNECT, begins("second"))
+            await asyncio.sleep(0)
+            jobs.abandon()
+            jobs.start(Work.CONNECT, begins("third"))
+            assert await inbox.get() == Failed("third")
+            await jobs.ended(1.0)
+
+    asyncio.run(run())
+    assert order == ["first ends", "third begins"]

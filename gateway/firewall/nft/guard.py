@@ -99,8 +99,8 @@ class Guard:
     def find(cls, nft: Nft | None = None) -> "Guard":
         """Return the guard of this kernel; its features are tried without loading anything.
 
-        Raises MissingError when there is no egress hook, or when CAP_NET_ADMIN is missing, without
-        which that cannot be known.
+        Raises MissingError if the kernel has no egress hook, or if CAP_NET_ADMIN is missing: the
+        kernel does not answer without it.
         """
         nft = nft or Nft()
         has_nftables = nft.is_in_kernel()
