@@ -165,9 +165,23 @@ class Gateway:
         return self.wait(timeout)
 
     def kill(self) -> None:
-        """Kill the gateway itself with SIGKILL; the namespace and the workloads stay."""
+        """Kill the gateway itself with SIGKILL, and wait until wireguard-go has ended with it.
+
+        The namespace and the workloads stay. A packet that enters the tunnel before wireguard-go
+        has ended gets no answer.
+        """
+        tunnels = [pid for pid in self._children() if _command(pid) == "wireguard-go"]
         self.signal(signal.SIGKILL)
         self.wait()
+        eventually(
+            lambda: not any(_command(pid) == "wireguard-go" for pid in tunnels),
+            timeout=5,
+            what="the end of wireguard-go",
+        )
+
+    def _children(self) -> list[int]:
+        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(pid) for pid in path.read_text(encoding="ascii").split()]
 
     def restart(self, environment: Mapping[str, str] | None = None) -> "Gateway":
         """Start again in the same namespace and mounts, in the same environment by default."""
@@ -269,3 +283,13 @@ class Gateway:
     def workload(self, **options: Any) -> Workload:
         """Return a workload that shares the container's resolv.conf, as an attached one does."""
         return self.container.workload(**options)
+
+
+def _command(pid: int) -> str:
+    """Return the command name of a process; empty once it has ended, or is a zombie."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    return "" if fields["State"].startswith("Z") else fields["Name"]
