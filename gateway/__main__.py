@@ -21,15 +21,8 @@ def main() -> int:
             lockdown.lock()
             _prevent_core_dumps()
             _block_stop_signals()
-        import gc  # noqa: PLC0415 - after the lock
+        from gateway import cli  # noqa: PLC0415 - after the lock
 
-        # The import creates hundreds of modules and no garbage; collecting it would take a fifth of
-        # the start.
-        gc.disable()
-        from gateway import cli  # noqa: PLC0415 - imports everything, so after the lock
-
-        gc.freeze()
-        gc.enable()
         return cli.main(argv)
     except KeyboardInterrupt:
         return 130

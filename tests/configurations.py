@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import settings
 from gateway.commands.check.explain import explain
 from gateway.errors import ConfigError
-from gateway.settings import Loaded
+from gateway.settings import assemble
+from gateway.settings.assemble import Loaded
 
 
 def made_up_key(number: int) -> str:
@@ -92,7 +92,7 @@ def put(root: Path, path: str, text: str | bytes, mode: int = 0o600) -> None:
 def problems(environ: Mapping[str, str], root: Path) -> list[str]:
     """Return the problems of a configuration that must be refused."""
     with pytest.raises(ConfigError) as caught:
-        settings.load(environ, root)
+        assemble.load(environ, root)
     return [str(problem) for problem in caught.value.problems]
 
 

@@ -7,10 +7,10 @@ and the size of a reply.
 import json
 import sys
 
-from gateway import settings
 from gateway.commands.exit_codes import FAILED, OK
 from gateway.errors import NetworkError
 from gateway.model import HostPort
+from gateway.settings import early
 from healthcheck import __main__ as healthcheck
 from healthcheck.__main__ import ASK_INSTEAD, TIME_LIMIT
 
@@ -18,7 +18,7 @@ from healthcheck.__main__ import ASK_INSTEAD, TIME_LIMIT
 def status(*, as_json: bool) -> int:
     """Print the status of the running gateway; the exit code says whether it is healthy."""
     try:
-        answered = ask(settings.health_address(settings.environment()))
+        answered = ask(early.health_address(early.environment()))
     except NetworkError as err:
         print(visible(str(err)), file=sys.stderr)
         return FAILED

@@ -39,6 +39,11 @@ def until_it_works(work: Callable[[], T], timing: Timing) -> T:
             raise StoppedError("asked to stop during a shortage")
 
 
+def is_asked_to_stop() -> bool:
+    """Return whether one of STOP_SIGNALS waits; for use while they are blocked."""
+    return not signal.sigpending().isdisjoint(STOP_SIGNALS)
+
+
 def stop_by_signal(stop: Callable[[], None]) -> None:
     """Call `stop` on the running loop at each of STOP_SIGNALS, and unblock them.
 

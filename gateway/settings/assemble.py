@@ -3,34 +3,22 @@
 sources -> schema (pydantic-settings) -> tunnels, with quickfiles -> checks -> Loaded
 """
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from gateway.errors import Notice
-from gateway.model import Backend, Config, HealthProbe, HostPort, Implementation
-from gateway.settings import checks, compat, fields, quickfiles, tunnels
-from gateway.settings.addresses import listen_address
+from gateway.model import Backend, Config, HealthProbe, Implementation
+from gateway.settings import checks, compat, quickfiles, tunnels
+from gateway.settings.early import DEFAULT_HEALTH_SERVER, LogSettings, log_settings
 from gateway.settings.findings import Findings
 from gateway.settings.schema import Settings
 from gateway.settings.sourced import Sourced
 from gateway.settings.sources import Variables, read_variables
 from gateway.settings.tunnels import SourcedTunnel
-from gateway.settings.values import unquoted
 
 T = TypeVar("T")
-
-DEFAULT_HEALTH_SERVER: Final = HostPort("127.0.0.1", 9999)
-
-
-@dataclass(frozen=True)
-class LogSettings:
-    """How to log: the least `level` (debug, info, warning, error), `format` auto, json, console."""
-
-    level: str = "info"
-    format: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -45,31 +33,6 @@ class Loaded:
     tunnels: tuple[SourcedTunnel, ...]
     values: Settings
     log: LogSettings
-
-
-def environment() -> Mapping[str, str]:
-    """Return a copy of the process's environment."""
-    return dict(os.environ)
-
-
-def log_settings(environ: Mapping[str, str]) -> LogSettings:
-    """Return how to log. A wrong value counts as not set here, and `load` reports it."""
-    return LogSettings(
-        _plain(environ, "LOG_LEVEL", fields.log_level, "info"),
-        _plain(environ, "LOG_FORMAT", fields.log_format, "auto"),
-    )
-
-
-def health_address(environ: Mapping[str, str]) -> HostPort:
-    """Return where the health server listens. A wrong value counts as not set."""
-    return _plain(environ, "HEALTH_SERVER_ADDRESS", listen_address, DEFAULT_HEALTH_SERVER)
-
-
-def _plain(environ: Mapping[str, str], name: str, parse: Callable[[str], T], default: T) -> T:
-    try:
-        return parse(unquoted(environ.get(name, "").strip()))
-    except ValueError:
-        return default
 
 
 def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:

@@ -5,12 +5,11 @@ from collections.abc import Collection
 from ipaddress import IPv6Address, ip_address, ip_interface
 from typing import Any
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-
 from gateway.errors import NetworkError
 from gateway.model import Address, Interface
 from gateway.system import applied
 from gateway.system.link_alias import IFA_F_NODAD
+from gateway.system.messages import ifaddrmsg
 from gateway.system.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,

@@ -10,11 +10,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from pyroute2.netlink import NLA_F_NESTED, nla, nlmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
 from gateway.errors import NetworkError, is_shortage
 from gateway.system import applied
+from gateway.system.messages import NLA_F_NESTED, ifinfmsg, nla, nlmsg
 from gateway.system.netlink import RTM_SETLINK, Netlink, message
 from gateway.system.netns import OWN, Netns
 

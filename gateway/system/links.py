@@ -10,13 +10,12 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address
 from typing import Any
 
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
 from gateway.errors import NetworkError
 from gateway.model import Address, Interface
 from gateway.system import addresses, applied, link_settings
 from gateway.system.link_down import IFF_LOOPBACK, IFF_UP
 from gateway.system.link_settings import DeviceSetting
+from gateway.system.messages import ifinfmsg
 from gateway.system.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,

@@ -6,12 +6,9 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any
 
-from pyroute2.netlink import nlmsg
-from pyroute2.netlink.rtnl.fibmsg import fibmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from gateway.model import Address, Network
 from gateway.policy.routing import DEFAULTS
+from gateway.system.messages import fibmsg, nlmsg, rtmsg
 from gateway.system.netlink import message
 
 RTN_UNICAST = 1

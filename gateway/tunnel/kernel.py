@@ -11,9 +11,6 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from pyroute2.netlink import ctrlmsg
-from pyroute2.netlink.generic.wireguard import wgmsg
-
 from gateway.errors import KernelError, NetworkError, TunnelError, TunnelGone
 from gateway.model import (
     INTERFACE,
@@ -26,6 +23,7 @@ from gateway.model import (
 )
 from gateway.system import applied
 from gateway.system.links import Links
+from gateway.system.messages import ctrlmsg, wireguard_message
 from gateway.system.netlink import Netlink, message
 from gateway.system.netns import OWN, Netns
 from gateway.tunnel.device import (
@@ -137,7 +135,7 @@ class Kernel:
 
     def _set(self, attributes: list[tuple[str, Any]]) -> None:
         request = message(
-            wgmsg,
+            wireguard_message(),
             {"cmd": SET_DEVICE, "version": VERSION},
             [("WGDEVICE_A_IFNAME", INTERFACE), *attributes],
         )
@@ -145,7 +143,9 @@ class Kernel:
 
     def _device(self) -> Device:
         request = message(
-            wgmsg, {"cmd": GET_DEVICE, "version": VERSION}, [("WGDEVICE_A_IFNAME", INTERFACE)]
+            wireguard_message(),
+            {"cmd": GET_DEVICE, "version": VERSION},
+            [("WGDEVICE_A_IFNAME", INTERFACE)],
         )
         try:
             parts = self._genl.dump("read WireGuard device", request, self._message_type())

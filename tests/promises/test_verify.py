@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from gateway import settings
 from gateway.commands.verify.answer import answer_from
 from gateway.commands.verify.held import compared, look
 from gateway.commands.verify.lines import Line
 from gateway.commands.verify.report import RED_WITHIN
 from gateway.commands.verify.trials import TARGETS
 from gateway.model import INTERFACE
+from gateway.settings import assemble
 from gateway.system.links import Links
 from tests.lab.gateway import Gateway
 from tests.lab.internet import INTERNET
@@ -240,7 +240,7 @@ def test_what_is_otherwise_in_the_kernel_is_read_back(
 
 def wrong(lab: Lab, gateway: Gateway, reported: dict[str, Any] | None = None) -> list[Line]:
     """Compare what the kernel holds, as the command does, with what health has `reported`."""
-    config = settings.load(gateway.environment).config
+    config = assemble.load(gateway.environment).config
     answer = answer_from(reported or gateway.status().body)
 
     def look_and_compare() -> list[Line]:

@@ -15,7 +15,7 @@ from gateway.commands.check.interpolate import interpolated
 from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
 from gateway.model import Secret
-from gateway.settings import Loaded
+from gateway.settings.assemble import Loaded
 from tests.configurations import COMPLETE, OTHER_PRIVATE, PRIVATE, PUBLIC, QUICK, put, reported
 
 SERVICE = f"""\

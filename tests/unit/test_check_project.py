@@ -14,7 +14,7 @@ from gateway.commands.check.compose import STANDARD_INPUT
 from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
 from gateway.model import Secret
-from gateway.settings import Loaded
+from gateway.settings.assemble import Loaded
 from tests.configurations import (
     COMPLETE,
     OTHER_PRIVATE,

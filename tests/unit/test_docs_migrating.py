@@ -9,7 +9,7 @@ from gateway.commands.check.compose import read_service
 from gateway.commands.check.mounting import Mounts
 from gateway.commands.check.trial import load_service
 from gateway.model import Secret
-from gateway.settings import Loaded
+from gateway.settings.assemble import Loaded
 from gateway.settings.findings import Findings
 from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, QUICK, put, reported
 

@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from gateway import settings
 from gateway.commands.check.envfile import read_env_file
 from gateway.commands.check.explain import explain
 from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
+from gateway.settings import assemble
 from tests.configurations import COMPLETE, PRIVATE, problems, put, reported
 
 CANARY = "wOEI9rqqbDwnN8/Bpp22sVz48T71vJ4fYmFWujulwUU="
@@ -36,7 +36,7 @@ def said_of_env_file(root: Path, text: str) -> str:
     """Return all that checking an env file says."""
     put(root, "a.env", text)
     try:
-        loaded = settings.load(read_env_file(root / "a.env"), root)
+        loaded = assemble.load(read_env_file(root / "a.env"), root)
     except ConfigError as err:
         return "\n".join(map(str, (*err.problems, *err.notices)))
     return f"{reported(loaded)}\n{explain(loaded)}"
@@ -85,7 +85,7 @@ def test_no_name_shows_a_key(tmp_path: Path, environ: dict[str, str]) -> None:
     """Unknown ones, those of other images, and those of other letters."""
     shown = {name: text for name, text in environ.items() if "PUBLIC_KEY" not in name}
     try:
-        said = reported(settings.load({**COMPLETE, **shown}, tmp_path))
+        said = reported(assemble.load({**COMPLETE, **shown}, tmp_path))
     except ConfigError as err:
         said = "\n".join(map(str, (*err.problems, *err.notices)))
     assert_silent(said)
@@ -148,7 +148,7 @@ def test_every_server_of_a_list_is_checked(tmp_path: Path) -> None:
     assert problem.startswith("WIREGUARD_ENDPOINTS: the server's address 10.64.1.2 is the tunnel's")
     public = COMPLETE["WIREGUARD_PUBLIC_KEY"]
     environ["WIREGUARD_ENDPOINTS"] = f"203.0.113.1:1,203.0.113.1:1@{public},203.0.113.1:2"
-    loaded = settings.load(environ, tmp_path)
+    loaded = assemble.load(environ, tmp_path)
     assert [str(tunnel.endpoints[0]) for tunnel in loaded.config.tunnels] == [
         "203.0.113.1:1",
         "203.0.113.1:2",
@@ -167,7 +167,7 @@ def test_nothing_said_ends_a_line_or_steers_a_terminal(tmp_path: Path) -> None:
     """Names may hold anything but `=` and NUL."""
     for name in ("WIREGUARD_X\nERROR", "PROXY\x1b[2J", "VPN_\u2028"):
         try:
-            said = reported(settings.load({**COMPLETE, name: "x"}, tmp_path))
+            said = reported(assemble.load({**COMPLETE, name: "x"}, tmp_path))
         except ConfigError as err:
             said = str(err)
         assert "\x1b" not in said

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import settings
+from gateway.settings import assemble
 from tests.configurations import COMPLETE, QUICK, problems, put, reported
 
 
@@ -23,7 +23,7 @@ from tests.configurations import COMPLETE, QUICK, problems, put, reported
 )
 def test_private_shared_and_link_local_subnets_may_be_outside(tmp_path: Path, subnet: str) -> None:
     """RFC 1918, RFC 6598, RFC 3927, RFC 4193 and RFC 4291 ranges, and hosts in them."""
-    loaded = settings.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": subnet}, tmp_path)
+    loaded = assemble.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": subnet}, tmp_path)
     assert len(loaded.config.outbound_subnets) == 1
 
 
@@ -91,7 +91,7 @@ def test_a_resolver_in_the_tunnels_network_outside_is_refused(tmp_path: Path) ->
 def test_a_resolver_at_home_is_fine_and_reported(tmp_path: Path) -> None:
     """When a variable names it, it is meant; what it sees is said."""
     home = {"DNS_ADDRESS": "192.168.1.53", "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24"}
-    loaded = settings.load({**COMPLETE, **home}, tmp_path)
+    loaded = assemble.load({**COMPLETE, **home}, tmp_path)
     assert "DNS_ADDRESS: the resolver 192.168.1.53 is in 192.168.1.0/24, outside" in reported(
         loaded
     )
@@ -100,7 +100,7 @@ def test_a_resolver_at_home_is_fine_and_reported(tmp_path: Path) -> None:
 def test_a_server_at_home_is_fine_and_reported(tmp_path: Path) -> None:
     """The encrypted flow has its own rule; the subnet is a hole next to it."""
     home = {"WIREGUARD_ENDPOINT_IP": "192.168.1.2", "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24"}
-    loaded = settings.load({**COMPLETE, **home}, tmp_path)
+    loaded = assemble.load({**COMPLETE, **home}, tmp_path)
     assert (
         "the server 192.168.1.2:51820 is in 192.168.1.0/24, outside the tunnel, which is fine"
         in reported(loaded)
@@ -110,7 +110,7 @@ def test_a_server_at_home_is_fine_and_reported(tmp_path: Path) -> None:
 def test_overlapping_and_duplicate_subnets_are_merged_and_reported(tmp_path: Path) -> None:
     """The widest entry stays, in the user's order; host bits are cleared."""
     written = "192.168.1.7/24,192.168.1.0/25,192.168.5.5,192.168.5.5/32"
-    loaded = settings.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": written}, tmp_path)
+    loaded = assemble.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": written}, tmp_path)
     assert [str(one) for one in loaded.config.outbound_subnets] == [
         "192.168.1.0/24",
         "192.168.5.5/32",
@@ -126,7 +126,7 @@ def test_overlapping_and_duplicate_subnets_are_merged_and_reported(tmp_path: Pat
 @pytest.mark.parametrize("name", ["FIREWALL_INPUT_PORTS", "FIREWALL_VPN_INPUT_PORTS"])
 def test_overlapping_ports_are_merged_and_reported(tmp_path: Path, name: str) -> None:
     """Of one protocol only; neighbours stay apart as written."""
-    loaded = settings.load({**COMPLETE, name: "80/tcp,70-90/tcp,91/tcp,80/udp,80/udp"}, tmp_path)
+    loaded = assemble.load({**COMPLETE, name: "80/tcp,70-90/tcp,91/tcp,80/udp,80/udp"}, tmp_path)
     ports = loaded.config.input_ports + loaded.config.vpn_input_ports
     assert [str(port) for port in ports] == ["70-90/tcp", "91/tcp", "80/udp"]
     assert f"{name}: 70-90/tcp and 80/tcp overlap; read as 70-90/tcp" in reported(loaded)
@@ -135,7 +135,7 @@ def test_overlapping_ports_are_merged_and_reported(tmp_path: Path, name: str) ->
 
 def test_narrow_allowed_ips_are_reported(tmp_path: Path) -> None:
     """Only those destinations go into the tunnel, and the rest goes nowhere."""
-    loaded = settings.load(
+    loaded = assemble.load(
         {**COMPLETE, "WIREGUARD_ALLOWED_IPS": "10.0.0.0/8,10.64.0.0/10"}, tmp_path
     )
     (tunnel,) = loaded.config.tunnels
@@ -149,7 +149,7 @@ def test_narrow_allowed_ips_are_reported(tmp_path: Path) -> None:
 def test_two_halves_are_everything(tmp_path: Path) -> None:
     """The old trick to leave the default route alone means the default route."""
     halves = "0.0.0.0/1,128.0.0.0/1,::/1,8000::/1"
-    loaded = settings.load({**COMPLETE, "WIREGUARD_ALLOWED_IPS": halves}, tmp_path)
+    loaded = assemble.load({**COMPLETE, "WIREGUARD_ALLOWED_IPS": halves}, tmp_path)
     assert {str(one) for one in loaded.config.tunnels[0].peers[0].allowed_ips} == {
         "0.0.0.0/0",
         "::/0",
@@ -159,7 +159,7 @@ def test_two_halves_are_everything(tmp_path: Path) -> None:
 
 def test_a_tunnel_without_ipv6_says_so(tmp_path: Path) -> None:
     """IPv6 is refused then, which may surprise."""
-    loaded = settings.load({**COMPLETE, "WIREGUARD_ADDRESSES": "10.64.1.2"}, tmp_path)
+    loaded = assemble.load({**COMPLETE, "WIREGUARD_ADDRESSES": "10.64.1.2"}, tmp_path)
     assert "the tunnel has no IPv6 address, so IPv6 is refused" in reported(loaded)
 
 
@@ -180,7 +180,7 @@ def test_a_resolver_out_of_reach_is_reported(
         "DNS_ADDRESS": resolver,
         "WIREGUARD_ALLOWED_IPS": allowed,
     }
-    loaded = settings.load(environ, tmp_path)
+    loaded = assemble.load(environ, tmp_path)
     assert f"DNS_ADDRESS: the resolver {resolver} cannot be reached" in reported(loaded)
     assert remedy in reported(loaded)
 
@@ -189,10 +189,10 @@ def test_a_subnet_in_the_tunnel_and_outside_is_reported(tmp_path: Path) -> None:
     """It is reached outside; with AllowedIPs of everything that is what the list is for."""
     narrow = {"WIREGUARD_ALLOWED_IPS": "10.0.0.0/8", "FIREWALL_OUTBOUND_SUBNETS": "10.9.0.0/16"}
     assert "10.9.0.0/16 is in AllowedIPs too (10.0.0.0/8)" in reported(
-        settings.load({**COMPLETE, **narrow}, tmp_path)
+        assemble.load({**COMPLETE, **narrow}, tmp_path)
     )
     wide = {"FIREWALL_OUTBOUND_SUBNETS": "10.9.0.0/16"}
-    assert "AllowedIPs too" not in reported(settings.load({**COMPLETE, **wide}, tmp_path))
+    assert "AllowedIPs too" not in reported(assemble.load({**COMPLETE, **wide}, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -258,13 +258,13 @@ def test_a_tunnel_that_contradicts_itself_is_refused(
 def test_the_address_of_another_tunnel_may_be_a_resolver(tmp_path: Path) -> None:
     """Control: an address next to the tunnel's own is refused by none of these checks."""
     near = {"DNS_ADDRESS": "10.64.1.1", "WIREGUARD_ENDPOINT_RESOLVER": "10.64.1.3"}
-    settings.load({**COMPLETE, **near}, tmp_path)
+    assemble.load({**COMPLETE, **near}, tmp_path)
 
 
 def test_an_address_that_is_listed_twice_is_used_once(tmp_path: Path) -> None:
     """The kernel would refuse the second."""
     twice = {"WIREGUARD_ADDRESSES": "10.64.1.2/32,10.64.1.3/32,10.64.1.2/24"}
-    loaded = settings.load({**COMPLETE, **twice}, tmp_path)
+    loaded = assemble.load({**COMPLETE, **twice}, tmp_path)
     assert [str(one.ip) for one in loaded.config.tunnels[0].addresses] == ["10.64.1.2", "10.64.1.3"]
     assert "an address is listed twice" in reported(loaded)
 
@@ -274,18 +274,18 @@ def test_a_health_server_for_others_is_reported_until_its_port_is_listed(tmp_pat
     for address in (":9999", "0.0.0.0:9999", "[::]:9999"):
         open_to_others = {**COMPLETE, "HEALTH_SERVER_ADDRESS": address}
         assert "until FIREWALL_INPUT_PORTS lists 9999/tcp" in reported(
-            settings.load(open_to_others, tmp_path)
+            assemble.load(open_to_others, tmp_path)
         )
         listed = {**open_to_others, "FIREWALL_INPUT_PORTS": "9000-9999/tcp"}
-        assert "HEALTH_SERVER_ADDRESS" not in reported(settings.load(listed, tmp_path))
-    assert "HEALTH_SERVER_ADDRESS" not in reported(settings.load(COMPLETE, tmp_path))
+        assert "HEALTH_SERVER_ADDRESS" not in reported(assemble.load(listed, tmp_path))
+    assert "HEALTH_SERVER_ADDRESS" not in reported(assemble.load(COMPLETE, tmp_path))
 
 
 def test_more_resolvers_than_are_asked_are_reported(tmp_path: Path) -> None:
     """The C library asks three (resolv.conf(5), MAXNS)."""
     several = {"DNS_ADDRESS": "10.64.0.1,10.64.0.2,10.64.0.3,10.64.0.4"}
     assert "only the first 3 resolvers are used" in reported(
-        settings.load({**COMPLETE, **several}, tmp_path)
+        assemble.load({**COMPLETE, **several}, tmp_path)
     )
 
 
@@ -310,7 +310,7 @@ def test_the_tunnels_own_port_is_not_opened(tmp_path: Path, ports: str) -> None:
     (problem,) = problems({**COMPLETE, "FIREWALL_INPUT_PORTS": ports}, tmp_path)
     assert problem.startswith("FIREWALL_INPUT_PORTS: ")
     assert "contains the tunnel's own port 51820/udp" in problem
-    settings.load({**COMPLETE, "FIREWALL_INPUT_PORTS": "51820/tcp,51821"}, tmp_path)
+    assemble.load({**COMPLETE, "FIREWALL_INPUT_PORTS": "51820/tcp,51821"}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -347,6 +347,6 @@ def test_a_probe_without_a_destination_is_reported(
         "DNS_ADDRESS": resolver,
         "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24",
     }
-    assert f"HEALTH_PROBE: {kind} has no target" in reported(settings.load(environ, tmp_path))
-    asked = settings.load({**environ, "DNS_ADDRESS": "10.64.0.1"}, tmp_path)
+    assert f"HEALTH_PROBE: {kind} has no target" in reported(assemble.load(environ, tmp_path))
+    asked = assemble.load({**environ, "DNS_ADDRESS": "10.64.0.1"}, tmp_path)
     assert "no target" not in reported(asked)

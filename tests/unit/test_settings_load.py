@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway import settings
 from gateway.errors import ConfigError
 from gateway.model import (
     EVERYTHING,
@@ -23,7 +22,7 @@ from gateway.model import (
     Protocol,
     Secret,
 )
-from gateway.settings import LogSettings
+from gateway.settings import assemble, early
 from gateway.settings.schema import FIELDS
 from gateway.settings.sources import FILE_VARIABLES
 from tests.configurations import (
@@ -46,7 +45,7 @@ from tests.configurations import (
 def test_the_least_set_of_variables_makes_a_whole_configuration(tmp_path: Path) -> None:
     """Everything else has a default; nothing is chosen that would ask a third party."""
     endpoint = Endpoint(ip_address("203.0.113.7"), 51820)
-    assert settings.load(COMPLETE, tmp_path).config == Config(
+    assert assemble.load(COMPLETE, tmp_path).config == Config(
         tunnels=(
             Candidate(
                 private_key=Secret(PRIVATE),
@@ -60,7 +59,7 @@ def test_the_least_set_of_variables_makes_a_whole_configuration(tmp_path: Path) 
 
 def test_every_variable_reaches_its_place(tmp_path: Path) -> None:
     """One value for each variable that the configuration holds."""
-    config = settings.load(
+    config = assemble.load(
         {
             **COMPLETE,
             "WIREGUARD_PRESHARED_KEY": PRESHARED,
@@ -107,14 +106,14 @@ def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
     """As compose files and images leave them."""
     empty = {name.upper(): "  " for name in FIELDS if name.upper() not in COMPLETE}
     assert (
-        settings.load({**COMPLETE, **empty}, tmp_path).config
-        == settings.load(COMPLETE, tmp_path).config
+        assemble.load({**COMPLETE, **empty}, tmp_path).config
+        == assemble.load(COMPLETE, tmp_path).config
     )
 
 
 def test_quotes_around_a_value_do_not_count(tmp_path: Path) -> None:
     """`- NAME="value"` in a compose list keeps the quotes; people do not see them."""
-    loaded = settings.load({**COMPLETE, "WIREGUARD_ENDPOINT_IP": '"203.0.113.9"'}, tmp_path)
+    loaded = assemble.load({**COMPLETE, "WIREGUARD_ENDPOINT_IP": '"203.0.113.9"'}, tmp_path)
     assert loaded.config.tunnels[0].endpoints[0].address == ip_address("203.0.113.9")
     assert "WIREGUARD_ENDPOINT_IP: the quotes around the value are ignored" in reported(loaded)
 
@@ -128,24 +127,24 @@ def test_quotes_do_not_count_anywhere(tmp_path: Path) -> None:
         "HEALTH_SERVER_ADDRESS": '":9998"',
         "WIREGUARD_PRIVATE_KEY_SECRETFILE": '"/keys/one"',
     }
-    loaded = settings.load({**COMPLETE, **quoted}, tmp_path)
-    assert loaded.log == LogSettings("debug", "json")
-    assert settings.health_address(quoted) == loaded.config.health_server == HostPort("", 9998)
+    loaded = assemble.load({**COMPLETE, **quoted}, tmp_path)
+    assert loaded.log == early.LogSettings("debug", "json")
+    assert early.health_address(quoted) == loaded.config.health_server == HostPort("", 9998)
     assert loaded.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
 
 
 def test_the_quotes_of_a_command_are_its_own(tmp_path: Path) -> None:
     """They say where its words end."""
     environ = {**COMPLETE, "VPN_UP_COMMAND": '"/config/up.sh" "hello world"'}
-    assert settings.load(environ, tmp_path).config.up_command == ("/config/up.sh", "hello world")
+    assert assemble.load(environ, tmp_path).config.up_command == ("/config/up.sh", "hello world")
     put(tmp_path, "/run/secrets/vpn_down_command", "'/config/a b'\n")
-    assert settings.load(COMPLETE, tmp_path).config.down_command == ("/config/a b",)
+    assert assemble.load(COMPLETE, tmp_path).config.down_command == ("/config/a b",)
 
 
 def test_what_else_was_found_out_is_reported_with_the_problems(tmp_path: Path) -> None:
     """It often says where they come from."""
     with pytest.raises(ConfigError) as caught:
-        settings.load({**COMPLETE, "WIREGUARD_MTU": "9", "PUID": "1000"}, tmp_path)
+        assemble.load({**COMPLETE, "WIREGUARD_MTU": "9", "PUID": "1000"}, tmp_path)
     assert [problem.where for problem in caught.value.problems] == ["WIREGUARD_MTU"]
     assert "PUID" in [notice.where for notice in caught.value.notices]
 
@@ -199,14 +198,14 @@ def test_secret_files_win_over_variables_and_the_log_says_so(tmp_path: Path) -> 
     put(tmp_path, "/keys/one", OTHER_PRIVATE + "\n")
     put(tmp_path, "/run/secrets/wireguard_private_key", made_up_key(30))
     named = {**COMPLETE, "WIREGUARD_PRIVATE_KEY_SECRETFILE": "/keys/one"}
-    loaded = settings.load(named, tmp_path)
+    loaded = assemble.load(named, tmp_path)
     assert loaded.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
     assert shown_from(loaded, "WIREGUARD_PRIVATE_KEY", "/keys/one")
     assert (
         "WIREGUARD_PRIVATE_KEY: taken from /keys/one; environment has a different value"
         in reported(loaded)
     )
-    loaded = settings.load(COMPLETE, tmp_path)
+    loaded = assemble.load(COMPLETE, tmp_path)
     assert loaded.config.tunnels[0].private_key == Secret(made_up_key(30))
 
 
@@ -218,7 +217,7 @@ def test_secrets_are_found_where_docker_mounts_them(tmp_path: Path, name: str) -
     value = "10.77.0.2/32" if name == "wireguard_addresses" else OTHER_PRIVATE
     put(tmp_path, f"/run/secrets/{name}", value)
     environ = {key: text for key, text in COMPLETE.items() if key != name.upper()}
-    loaded = settings.load(environ, tmp_path)
+    loaded = assemble.load(environ, tmp_path)
     assert shown_from(loaded, name.upper(), f"/run/secrets/{name}")
 
 
@@ -226,14 +225,14 @@ def test_secrets_are_found_where_docker_mounts_them(tmp_path: Path, name: str) -
 def test_every_variable_may_come_as_a_file(tmp_path: Path, name: str) -> None:
     """A `_SECRETFILE` variant for each; an empty file counts as not there."""
     put(tmp_path, "/keys/file", " \n")
-    loaded = settings.load({**COMPLETE, f"{name}_SECRETFILE": "/keys/file"}, tmp_path)
+    loaded = assemble.load({**COMPLETE, f"{name}_SECRETFILE": "/keys/file"}, tmp_path)
     assert f"{name}_SECRETFILE: '/keys/file' is empty" in reported(loaded)
 
 
 def test_a_list_in_a_file_may_have_one_entry_a_line(tmp_path: Path) -> None:
     """As people write files."""
     put(tmp_path, "/run/secrets/wireguard_addresses", "10.77.0.2/32\r\nfd00::2\r\n")
-    (tunnel,) = settings.load(COMPLETE, tmp_path).config.tunnels
+    (tunnel,) = assemble.load(COMPLETE, tmp_path).config.tunnels
     assert tunnel.addresses == (ip_interface("10.77.0.2/32"), ip_interface("fd00::2/128"))
 
 
@@ -247,7 +246,7 @@ def test_a_secret_file_that_is_not_there_is_a_fault_unless_it_is_the_usual_place
         "WIREGUARD_PRIVATE_KEY_SECRETFILE": "/run/secrets/wireguard_private_key",
         "WIREGUARD_CONF_SECRETFILE": "/run/secrets/wg0.conf",
     }
-    settings.load({**COMPLETE, **usual}, tmp_path)
+    assemble.load({**COMPLETE, **usual}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -266,11 +265,11 @@ def test_older_names_mean_the_same_and_lose_against_the_current_one(
 ) -> None:
     """Compose files are older than names; the log says which value won."""
     rest = {name: text for name, text in COMPLETE.items() if name != current}
-    loaded = settings.load({**rest, older: value}, tmp_path)
-    assert loaded.config == settings.load({**rest, current: value}, tmp_path).config
+    loaded = assemble.load({**rest, older: value}, tmp_path)
+    assert loaded.config == assemble.load({**rest, current: value}, tmp_path).config
     given = getattr(loaded.values, current.lower())
     assert given.origin.text == f"environment, as {older}"
-    both = settings.load(
+    both = assemble.load(
         {**rest, current: value, older: COMPLETE.get(current, "10.0.0.0/24")}, tmp_path
     )
     assert both.config == loaded.config
@@ -289,7 +288,7 @@ def test_who_you_are_comes_from_the_file_and_how_you_talk_from_the_variable(tmp_
         "WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL": "20s",
         "WIREGUARD_ALLOWED_IPS": "10.0.0.0/8",
     }
-    loaded = settings.load(environ, tmp_path)
+    loaded = assemble.load(environ, tmp_path)
     (tunnel,) = loaded.config.tunnels
     (peer,) = tunnel.peers
     assert tunnel.private_key == Secret(OTHER_PRIVATE)
@@ -314,7 +313,7 @@ def test_a_secret_file_of_its_own_wins_over_the_wg_quick_file(tmp_path: Path) ->
     """The order of gluetun: secret file, wg-quick file, variable."""
     put(tmp_path, "/config/wg0.conf", QUICK)
     put(tmp_path, "/run/secrets/wireguard_private_key", PRIVATE)
-    loaded = settings.load({}, tmp_path)
+    loaded = assemble.load({}, tmp_path)
     assert loaded.config.tunnels[0].private_key == Secret(PRIVATE)
     assert "WIREGUARD_PRIVATE_KEY: taken from /run/secrets/wireguard_private_key" in reported(
         loaded
@@ -324,7 +323,7 @@ def test_a_secret_file_of_its_own_wins_over_the_wg_quick_file(tmp_path: Path) ->
 def test_sources_that_agree_are_not_reported(tmp_path: Path) -> None:
     """The same value twice is not a contradiction."""
     put(tmp_path, "/config/wg0.conf", QUICK)
-    loaded = settings.load(
+    loaded = assemble.load(
         {"WIREGUARD_PUBLIC_KEY": OTHER_PUBLIC, "DNS_ADDRESS": "10.2.0.1"}, tmp_path
     )
     assert "taken from" not in reported(loaded)
@@ -344,7 +343,7 @@ PLACES = [
 def test_a_wg_quick_file_is_found_where_other_images_have_it(tmp_path: Path, place: str) -> None:
     """Docker's secrets, ours and linuxserver's folder, gluetun's."""
     put(tmp_path, place, QUICK)
-    loaded = settings.load({}, tmp_path)
+    loaded = assemble.load({}, tmp_path)
     assert shown_from(loaded, "WIREGUARD_PRIVATE_KEY", f"{place} line 2")
 
 
@@ -352,12 +351,12 @@ def test_of_several_places_the_first_wins_and_the_others_are_reported(tmp_path: 
     """Files in two places are never mixed."""
     for number, place in enumerate(PLACES):
         put(tmp_path, place, QUICK.replace(OTHER_PRIVATE, made_up_key(40 + number)))
-    loaded = settings.load({}, tmp_path)
+    loaded = assemble.load({}, tmp_path)
     assert [tunnel.private_key for tunnel in loaded.config.tunnels] == [Secret(made_up_key(40))]
     for place in PLACES[1:]:
         assert f"{place}: is not used, because /run/secrets/wg0.conf exists" in reported(loaded)
     put(tmp_path, "/mine.conf", QUICK)
-    named = settings.load({"WIREGUARD_CONF_SECRETFILE": "/mine.conf"}, tmp_path)
+    named = assemble.load({"WIREGUARD_CONF_SECRETFILE": "/mine.conf"}, tmp_path)
     assert named.config.tunnels[0].private_key == Secret(OTHER_PRIVATE)
 
 
@@ -371,7 +370,7 @@ def test_several_files_in_the_folder_are_candidates_in_order(tmp_path: Path, fol
             f"{folder}/{name}",
             text.replace("DNS = 10.2.0.1", f"DNS = 10.2.0.{number + 5}"),
         )
-    config = settings.load({}, tmp_path).config
+    config = assemble.load({}, tmp_path).config
     assert [tunnel.private_key for tunnel in config.tunnels] == [
         Secret(made_up_key(number)) for number in (51, 52, 50)
     ]
@@ -386,7 +385,7 @@ def test_several_endpoints_are_candidates_in_order(tmp_path: Path) -> None:
     """`WIREGUARD_ENDPOINTS` instead of one address and one port."""
     environ = {name: text for name, text in COMPLETE.items() if "ENDPOINT" not in name}
     environ["WIREGUARD_ENDPOINTS"] = f"203.0.113.1:1,[2001:db8::2]:2@{OTHER_PUBLIC}"
-    tunnels = settings.load(environ, tmp_path).config.tunnels
+    tunnels = assemble.load(environ, tmp_path).config.tunnels
     assert [(str(t.endpoints[0]), t.peers[0].public_key) for t in tunnels] == [
         ("203.0.113.1:1", PUBLIC),
         ("[2001:db8::2]:2", OTHER_PUBLIC),
@@ -402,14 +401,14 @@ def test_endpoints_with_a_key_each_need_no_common_key(tmp_path: Path) -> None:
         n: t for n, t in COMPLETE.items() if "ENDPOINT" not in n and n != "WIREGUARD_PUBLIC_KEY"
     }
     endpoints = f"203.0.113.1:1@{PUBLIC},203.0.113.2:2@{OTHER_PUBLIC}"
-    tunnels = settings.load({**environ, "WIREGUARD_ENDPOINTS": endpoints}, tmp_path).config.tunnels
+    tunnels = assemble.load({**environ, "WIREGUARD_ENDPOINTS": endpoints}, tmp_path).config.tunnels
     assert [tunnel.peers[0].public_key for tunnel in tunnels] == [PUBLIC, OTHER_PUBLIC]
     (problem,) = problems(
         {**environ, "WIREGUARD_ENDPOINTS": f"{endpoints},203.0.113.3:3"}, tmp_path
     )
     assert problem.startswith("WIREGUARD_PUBLIC_KEY: is not set")
     put(tmp_path, "/config/wg0.conf", QUICK)
-    loaded = settings.load({"WIREGUARD_ENDPOINTS": "203.0.113.3:3"}, tmp_path)
+    loaded = assemble.load({"WIREGUARD_ENDPOINTS": "203.0.113.3:3"}, tmp_path)
     assert str(loaded.config.tunnels[0].endpoints[0]) == "203.0.113.3:3"
     assert "taken from environment; /config/wg0.conf line 9 has a different value" in reported(
         loaded
@@ -425,24 +424,24 @@ def test_a_directory_in_place_of_the_file_is_explained(tmp_path: Path) -> None:
 
 def test_the_log_is_set_up_even_when_the_rest_is_wrong() -> None:
     """Wrong values of its own variables count as not set here; load refuses them."""
-    assert settings.log_settings({}) == LogSettings("info", "auto")
-    assert settings.log_settings({"LOG_LEVEL": "WARN", "LOG_FORMAT": "json", "VPN_TYPE": "x"}) == (
-        LogSettings("warning", "json")
+    assert early.log_settings({}) == early.LogSettings("info", "auto")
+    assert early.log_settings({"LOG_LEVEL": "WARN", "LOG_FORMAT": "json", "VPN_TYPE": "x"}) == (
+        early.LogSettings("warning", "json")
     )
-    assert settings.log_settings({"LOG_LEVEL": "loud", "LOG_FORMAT": "xml"}) == LogSettings()
+    assert early.log_settings({"LOG_LEVEL": "loud", "LOG_FORMAT": "xml"}) == early.LogSettings()
 
 
 def test_the_health_address_is_known_even_when_the_rest_is_wrong() -> None:
     """For `gateway status`, which asks a gateway that is running."""
-    assert settings.health_address({}) == HostPort("127.0.0.1", 9999)
-    assert settings.health_address({"HEALTH_SERVER_ADDRESS": ":80"}) == HostPort("", 80)
-    assert settings.health_address({"HEALTH_SERVER_ADDRESS": "x"}) == HostPort("127.0.0.1", 9999)
+    assert early.health_address({}) == HostPort("127.0.0.1", 9999)
+    assert early.health_address({"HEALTH_SERVER_ADDRESS": ":80"}) == HostPort("", 80)
+    assert early.health_address({"HEALTH_SERVER_ADDRESS": "x"}) == HostPort("127.0.0.1", 9999)
 
 
 def test_without_a_resolver_the_remedy_is_reported(tmp_path: Path) -> None:
     """Nothing is chosen silently: the resolver sees every name."""
     environ = {name: text for name, text in COMPLETE.items() if name != "DNS_ADDRESS"}
-    loaded = settings.load(environ, tmp_path)
+    loaded = assemble.load(environ, tmp_path)
     assert loaded.config.tunnels[0].dns == ()
     assert "DNS_ADDRESS: is not set, so no names resolve" in reported(loaded)
 
@@ -450,12 +449,12 @@ def test_without_a_resolver_the_remedy_is_reported(tmp_path: Path) -> None:
 def test_a_server_may_have_a_name_which_is_reported(tmp_path: Path) -> None:
     """In each of the variables; who answers the question for it learns it."""
     named = {**COMPLETE, "WIREGUARD_ENDPOINT_IP": "vpn.example.com"}
-    loaded = settings.load(named, tmp_path)
+    loaded = assemble.load(named, tmp_path)
     assert loaded.config.tunnels[0].peers[0].endpoint == NamedEndpoint("vpn.example.com", 51820)
     assert "the server's name 'vpn.example.com' is looked up outside the tunnel" in reported(loaded)
     several = {name: text for name, text in COMPLETE.items() if "ENDPOINT" not in name}
     several["WIREGUARD_ENDPOINTS"] = "a.example.com:1,203.0.113.1:2"
-    names = [tunnel.names for tunnel in settings.load(several, tmp_path).config.tunnels]
+    names = [tunnel.names for tunnel in assemble.load(several, tmp_path).config.tunnels]
     assert names == [("a.example.com",), ()]
 
 
@@ -470,7 +469,7 @@ def test_a_secret_file_of_a_servers_address_wins_over_the_wg_quick_file(tmp_path
     """As for keys; the port stays the file's, whatever a mere variable says."""
     put(tmp_path, "/config/wg0.conf", QUICK)
     put(tmp_path, "/run/secrets/wireguard_endpoint_ip", "203.0.113.50")
-    loaded = settings.load({"WIREGUARD_ENDPOINT_PORT": "1"}, tmp_path)
+    loaded = assemble.load({"WIREGUARD_ENDPOINT_PORT": "1"}, tmp_path)
     assert str(loaded.config.tunnels[0].endpoints[0]) == "203.0.113.50:51820"
     assert shown_from(loaded, "WIREGUARD_ENDPOINT_IP", "/run/secrets/wireguard_endpoint_ip")
     assert shown_from(loaded, "WIREGUARD_ENDPOINT_PORT", "/config/wg0.conf line 9")
@@ -484,13 +483,13 @@ def test_a_secret_file_of_a_servers_address_wins_over_the_wg_quick_file(tmp_path
 def test_a_preshared_key_that_the_file_has_not_is_reported(tmp_path: Path) -> None:
     """It may belong to another provider, and then no handshake succeeds."""
     put(tmp_path, "/config/wg0.conf", QUICK)
-    loaded = settings.load({"WIREGUARD_PRESHARED_KEY": PRESHARED}, tmp_path)
+    loaded = assemble.load({"WIREGUARD_PRESHARED_KEY": PRESHARED}, tmp_path)
     assert loaded.config.tunnels[0].peers[0].preshared_key == Secret(PRESHARED)
     assert "WIREGUARD_PRESHARED_KEY: is added to the peer of /config/wg0.conf" in reported(loaded)
 
 
 def test_a_resolver_that_is_listed_twice_is_one(tmp_path: Path) -> None:
     """Resolvers are few, and the same one again answers no better."""
-    loaded = settings.load({**COMPLETE, "DNS_ADDRESS": "10.64.0.1,10.64.0.2,10.64.0.1"}, tmp_path)
+    loaded = assemble.load({**COMPLETE, "DNS_ADDRESS": "10.64.0.1,10.64.0.2,10.64.0.1"}, tmp_path)
     assert [str(one) for one in loaded.config.tunnels[0].dns] == ["10.64.0.1", "10.64.0.2"]
     assert "DNS_ADDRESS: 10.64.0.1 is listed twice; once is enough" in reported(loaded)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import settings
+from gateway.settings import assemble
 from gateway.settings.compat import ELSEWHERE, MEANT
 from gateway.settings.schema import FIELDS, OLDER_NAMES
 from tests.configurations import COMPLETE, problems, reported
@@ -88,7 +88,7 @@ def test_other_variables_of_a_container_are_ignored(tmp_path: Path) -> None:
         "VPN_PORT_9999_TCP_ADDR": "10.96.0.7",
         "IPTABLES_LIBDIR": "/opt",
     }
-    loaded = settings.load({**COMPLETE, **surroundings}, tmp_path)
+    loaded = assemble.load({**COMPLETE, **surroundings}, tmp_path)
     assert not any(notice.where in surroundings for notice in loaded.notices)
 
 
@@ -99,7 +99,7 @@ def test_each_variable_of_another_image_is_reported_once_and_stops_nothing(
     """With one line: not needed because, or not supported: use."""
     name = pattern.replace("[0-9CM]", "C").replace("[SHI]", "S").replace("[1-5]", "1")
     name = name.replace("*", "X") if pattern.endswith("_*") else name.replace("*", "")
-    loaded = settings.load({**COMPLETE, name: "something"}, tmp_path)
+    loaded = assemble.load({**COMPLETE, name: "something"}, tmp_path)
     lines = [notice.message for notice in loaded.notices if notice.where == name]
     assert lines == [ELSEWHERE[pattern]]
     assert lines[0].startswith(("not needed: ", "not supported: use "))
@@ -117,15 +117,15 @@ def test_names_of_other_images_do_not_hide_our_own() -> None:
 def test_the_firewall_cannot_be_switched_off(tmp_path: Path, name: str) -> None:
     """`on` is what it is; `off` is an error, not a silent no."""
     assert f"{name}: not needed: the firewall is always on" in reported(
-        settings.load({**COMPLETE, name: "on"}, tmp_path)
+        assemble.load({**COMPLETE, name: "on"}, tmp_path)
     )
     for word in ("off", '"off"'):
         (problem,) = problems({**COMPLETE, name: word}, tmp_path)
         assert "cannot be switched off" in problem
-    settings.load({**COMPLETE, name: ""}, tmp_path)
+    assemble.load({**COMPLETE, name: ""}, tmp_path)
 
 
 def test_metrics_of_another_image_lead_to_our_own(tmp_path: Path) -> None:
     """They are there without a variable, at the address of the health server."""
-    loaded = settings.load({**COMPLETE, "METRICS_ENABLED": "on"}, tmp_path)
+    loaded = assemble.load({**COMPLETE, "METRICS_ENABLED": "on"}, tmp_path)
     assert "METRICS_ENABLED: not needed: GET /metrics on HEALTH_SERVER_ADDRESS" in reported(loaded)

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from gateway import settings
 from gateway.commands.check.explain import explain
 from gateway.errors import ConfigError
+from gateway.settings import assemble, early
 from gateway.settings.schema import FIELDS
 from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
 from tests.configurations import COMPLETE, OTHER_PRIVATE, QUICK, put, reported
@@ -43,7 +43,7 @@ MISUSES: dict[str, Callable[[str], str]] = {
 def everything_said(environ: dict[str, str], root: Path) -> str:
     """Return all that loading says in any way: problems, notices, representations, the check."""
     try:
-        loaded = settings.load(environ, root)
+        loaded = assemble.load(environ, root)
     except ConfigError as err:
         chain: list[str] = []
         cause: BaseException | None = err
@@ -115,7 +115,7 @@ def test_the_librarys_debug_log_has_no_secret(
     """pydantic-settings logs what its sources hold when a variable of its own asks for it."""
     monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
     with caplog.at_level(logging.DEBUG):
-        settings.load({**COMPLETE, "WIREGUARD_PRIVATE_KEY": CANARY}, tmp_path)
+        assemble.load({**COMPLETE, "WIREGUARD_PRIVATE_KEY": CANARY}, tmp_path)
     assert "WIREGUARD_PRIVATE_KEY" in caplog.text  # positive control: it did log
     assert_silent(caplog.text)
 
@@ -133,12 +133,12 @@ def test_secret_files_that_others_can_read_are_reported(tmp_path: Path, path: st
     content = QUICK if path.endswith(".conf") else OTHER_PRIVATE
     message = f"{path}: {path} is readable by every user of the host; run chmod 600 on it"
     put(tmp_path, path, content, mode=0o644)
-    assert message in reported(settings.load(COMPLETE, tmp_path))
+    assert message in reported(assemble.load(COMPLETE, tmp_path))
     put(tmp_path, path, content, mode=0o640)
-    assert message not in reported(settings.load(COMPLETE, tmp_path))
+    assert message not in reported(assemble.load(COMPLETE, tmp_path))
     put(tmp_path, path, content, mode=0o644)
     (tmp_path / path.lstrip("/")).parent.chmod(0o700)
-    assert message not in reported(settings.load(COMPLETE, tmp_path))
+    assert message not in reported(assemble.load(COMPLETE, tmp_path))
 
 
 def test_a_private_key_in_plain_environment_is_reported_once_with_the_remedy(
@@ -147,14 +147,14 @@ def test_a_private_key_in_plain_environment_is_reported_once_with_the_remedy(
     """Everyone who can inspect the container reads it there."""
     lines = [
         notice
-        for notice in settings.load(COMPLETE, tmp_path).notices
+        for notice in assemble.load(COMPLETE, tmp_path).notices
         if "is in the environment" in notice.message
     ]
     assert [line.where for line in lines] == ["WIREGUARD_PRIVATE_KEY"]
     assert "/run/secrets/wireguard_private_key" in lines[0].message
     put(tmp_path, "/run/secrets/wireguard_private_key", COMPLETE["WIREGUARD_PRIVATE_KEY"])
     rest = {name: text for name, text in COMPLETE.items() if name != "WIREGUARD_PRIVATE_KEY"}
-    assert "is in the environment" not in reported(settings.load(rest, tmp_path))
+    assert "is in the environment" not in reported(assemble.load(rest, tmp_path))
 
 
 def pieces() -> st.SearchStrategy[str]:
@@ -220,8 +220,8 @@ def test_no_environment_makes_a_traceback_or_shows_a_key(
     """For any values of the variables: a configuration, or problems in words."""
     said = everything_said({**COMPLETE, **environ} if whole else environ, tmp_path)
     assert_silent(without_public_key(said))
-    settings.log_settings(environ)
-    settings.health_address(environ)
+    early.log_settings(environ)
+    early.health_address(environ)
 
 
 @FUZZ

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway import settings
 from gateway.commands.check.explain import explain
 from gateway.model import Secret
 from gateway.policy import report
 from gateway.policy.dns import with_addresses
 from gateway.policy.marks import SHOWN, with_secret_mark
-from gateway.settings import wgquick
+from gateway.settings import assemble, wgquick
 from tests.configurations import (
     COMPLETE,
     OTHER_PRIVATE,
@@ -39,7 +38,7 @@ def test_files_of_providers_mean_what_they_say(tmp_path: Path, file: Path) -> No
     """Compare with the golden text; GOLDEN=write writes it again, to review the difference."""
     put(tmp_path, "/config/wg0.conf", file.read_bytes())
     environ = {"WIREGUARD_ENDPOINT_IP": "203.0.113.200"} if file.name in BY_NAME else {}
-    text = explain(settings.load(environ, tmp_path))
+    text = explain(assemble.load(environ, tmp_path))
     golden = file.with_suffix(".txt")
     if os.environ.get("GOLDEN") == "write":
         golden.write_text(text)
@@ -56,15 +55,15 @@ def test_there_are_files_of_at_least_six_providers() -> None:
 def test_a_server_by_name_is_looked_up_and_reported(tmp_path: Path, name: str) -> None:
     """Without the variable that says its address."""
     put(tmp_path, "/config/wg0.conf", (GOLDEN / name).read_bytes())
-    loaded = settings.load({}, tmp_path)
+    loaded = assemble.load({}, tmp_path)
     assert len(loaded.config.tunnels[0].names) == 1
     assert "is looked up outside the tunnel" in reported(loaded)
 
 
-def load(tmp_path: Path, text: str | bytes) -> settings.Loaded:
+def load(tmp_path: Path, text: str | bytes) -> assemble.Loaded:
     """Load a file as /config/wg0.conf, with nothing in the environment."""
     put(tmp_path, "/config/wg0.conf", text)
-    return settings.load({}, tmp_path)
+    return assemble.load({}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +177,7 @@ def test_what_allowed_ips_are_read_as_is_reported(tmp_path: Path) -> None:
     assert "line 8: 10.1.2.3/8 is read as 10.0.0.0/8" in lines
     assert "line 8: 224.0.0.0/4 is multicast, which never leaves the namespace" in lines
     lines = reported(
-        settings.load({**COMPLETE, "WIREGUARD_ALLOWED_IPS": "10.1.2.3/8"}, tmp_path / "x")
+        assemble.load({**COMPLETE, "WIREGUARD_ALLOWED_IPS": "10.1.2.3/8"}, tmp_path / "x")
     )
     assert "WIREGUARD_ALLOWED_IPS: 10.1.2.3/8 is read as 10.0.0.0/8" in lines
 

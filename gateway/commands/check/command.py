@@ -3,13 +3,13 @@
 import argparse
 import sys
 
-from gateway import settings
 from gateway.commands.check.envfile import read_env_file
 from gateway.commands.check.explain import explain
 from gateway.commands.check.rules import rules_of
 from gateway.commands.check.trial import load_service
 from gateway.commands.exit_codes import OK, USAGE
 from gateway.errors import ConfigError
+from gateway.settings import assemble, early
 
 
 def check(asked: argparse.Namespace) -> int:
@@ -26,10 +26,10 @@ def check(asked: argparse.Namespace) -> int:
     return OK
 
 
-def _load(asked: argparse.Namespace) -> settings.Loaded:
-    environ = settings.environment()
+def _load(asked: argparse.Namespace) -> assemble.Loaded:
+    environ = early.environment()
     if asked.compose:
         return load_service(asked.compose, asked.service, environ)
     if asked.env_file:
-        return settings.load(read_env_file(asked.env_file))
-    return settings.load(environ)
+        return assemble.load(read_env_file(asked.env_file))
+    return assemble.load(environ)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from gateway.model import HealthProbe, HostPort
-from gateway.settings import Loaded
+from gateway.settings.assemble import Loaded
 from gateway.settings.sourced import Sourced, origin_text
 from gateway.settings.tunnels import SourcedTunnel
 

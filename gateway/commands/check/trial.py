@@ -14,7 +14,7 @@ from gateway.commands.check.mounting import Mounts
 from gateway.commands.check.published import compare
 from gateway.errors import ConfigError
 from gateway.model import Secret
-from gateway.settings import Loaded, load
+from gateway.settings.assemble import Loaded, load
 from gateway.settings.findings import Findings
 from gateway.settings.values import safe_quote
 

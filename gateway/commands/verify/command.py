@@ -6,24 +6,24 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict
 
-from gateway import settings
 from gateway.commands.exit_codes import FAILED, OK, USAGE
 from gateway.commands.status import ask, visible
 from gateway.commands.verify.report import Verification
 from gateway.errors import ConfigError, GatewayError, NetworkError
 from gateway.policy.dns import resolvers_in
+from gateway.settings import assemble, early
 from gateway.system.resolv import ResolverFile
 
 
 def verify(asked: argparse.Namespace) -> int:
     """Try every way around the tunnel and print what happened; the exit code sums it up."""
-    environ = settings.environment()
-    address = settings.health_address(environ)
+    environ = early.environment()
+    address = early.health_address(environ)
     named = ""
     with suppress(NetworkError):
         named = ResolverFile().read()
     try:
-        config = settings.load(environ).config
+        config = assemble.load(environ).config
         trial = Verification(lambda: ask(address), config, resolvers_in(named))
         lines = trial.run(echo=asked.echo, cut=asked.cut)
     except ConfigError as err:

@@ -6,6 +6,7 @@ rules of the kernel are compared by their bytes instead (`entry`).
 """
 
 import ctypes
+import ctypes.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,21 +19,39 @@ from gateway.firewall.xtables.render import Extension, interface_of
 from gateway.policy.rules import Family
 from gateway.system.netns import Netns
 
-# Without distutils the library asks sysconfig, as it does since Python 3.12 (iptc/util.py). The
-# distutils of setuptools, where that is installed, takes 100 ms to import.
-_hide_distutils = "distutils" not in sys.modules
-if _hide_distutils:
-    sys.modules["distutils"] = None  # type: ignore[assignment]
+_SONAMES = {"c": "libc.so.6", "xtables": "libxtables.so.12"}
+_SONAMES |= {"ip4tc": "libip4tc.so.2", "ip6tc": "libip6tc.so.2"}
+"""The shared libraries by the names that python-iptables has for them."""
+
+
+@contextmanager
+def _quick_imports() -> Iterator[None]:
+    """Let the library be imported without what takes it 120 ms.
+
+    Without distutils it asks sysconfig, as it does since Python 3.12 (iptc/util.py). To find shared
+    libraries it would run ldconfig five times; the loader itself finds them by their names.
+    """
+    hide_distutils = "distutils" not in sys.modules
+    if hide_distutils:
+        sys.modules["distutils"] = None  # type: ignore[assignment]
+    find_library = ctypes.util.find_library
+    ctypes.util.find_library = _SONAMES.get  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        ctypes.util.find_library = find_library
+        if hide_distutils:
+            del sys.modules["distutils"]
+
+
 try:
-    import iptc
-    from iptc.xtables import XTablesError, xt_option_entry, xtables
+    with _quick_imports():
+        import iptc
+        from iptc.xtables import XTablesError, xt_option_entry, xtables
 except (ImportError, AttributeError, OSError, TypeError) as err:  # a library is not there
     raise MissingError(
         f"python-iptables does not load ({err})", "install libip4tc2, libip6tc2 and libxtables12"
     ) from err
-finally:
-    if _hide_distutils:
-        del sys.modules["distutils"]
 
 _errno_location = ctypes.CDLL(None)["__errno_location"]
 _errno_location.restype = ctypes.POINTER(ctypes.c_int)

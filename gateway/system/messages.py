@@ -1,0 +1,41 @@
+"""The netlink messages of pyroute2, and no more of it.
+
+The package imports its whole interface with the first of its modules: databases, drivers of other
+systems, a simulation for tests. That takes 85 ms and 16 MiB, and the gateway uses only the classes
+that encode and decode messages. So in this process the package itself is empty, and has only its
+modules. Where others have imported it before, it is used as it is.
+"""
+
+import importlib.util
+import sys
+from functools import cache
+
+if "pyroute2" not in sys.modules and (_found := importlib.util.find_spec("pyroute2")):
+    sys.modules["pyroute2"] = importlib.util.module_from_spec(_found)
+
+from pyroute2.netlink import NLA_F_NESTED, ctrlmsg, nla, nlmsg
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+__all__ = [
+    "NLA_F_NESTED",
+    "ctrlmsg",
+    "fibmsg",
+    "ifaddrmsg",
+    "ifinfmsg",
+    "nla",
+    "nlmsg",
+    "rtmsg",
+    "wireguard_message",
+]
+
+
+@cache
+def wireguard_message() -> type[nlmsg]:
+    """Return the class of WireGuard's messages, which imports more than the others."""
+    from pyroute2.netlink.generic.wireguard import wgmsg  # noqa: PLC0415 - see above
+
+    message: type[nlmsg] = wgmsg
+    return message

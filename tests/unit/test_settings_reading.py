@@ -1,0 +1,128 @@
+"""The configuration is read by a child: the same result, every error, and no end without one."""
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.errors import ConfigError, ProcessError, StoppedError, is_shortage
+from gateway.settings import assemble, reading
+from tests.configurations import COMPLETE
+
+
+def never() -> bool:
+    """Return False: a stop was not asked for."""
+    return False
+
+
+def loads_like(load: Callable[[Mapping[str, str]], Any], patch: pytest.MonkeyPatch) -> None:
+    """Let the child call `load`: it is a fork, so it has what is replaced here."""
+    patch.setattr(assemble, "load", load)
+
+
+@pytest.fixture(autouse=True)
+def no_child_left() -> Iterator[None]:
+    """Fail where a test leaves a child behind, dead or alive."""
+    yield
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_the_child_hands_over_what_loading_returns() -> None:
+    """Secrets too, and notices."""
+    environ = {**COMPLETE, "DNS_ADDRESS": ""}
+    read = reading.Reading(environ).result(never)
+    loaded = assemble.load(environ)
+    assert read.config == loaded.config
+    assert read.notices == loaded.notices
+    assert read.notices
+    assert read.config.tunnels[0].private_key.reveal() == COMPLETE["WIREGUARD_PRIVATE_KEY"]
+
+
+def test_a_wrong_configuration_is_the_same_error() -> None:
+    """Every problem and every notice."""
+    environ = {**COMPLETE, "WIREGUARD_MTU": "9", "LOG_LEVEL": "loud"}
+    with pytest.raises(ConfigError) as here:
+        assemble.load(environ)
+    with pytest.raises(ConfigError) as there:
+        reading.Reading(environ).result(never)
+    assert there.value.problems == here.value.problems
+    assert there.value.notices == here.value.notices
+    assert len(here.value.problems) == 2
+
+
+def test_a_shortage_in_the_child_is_one_here_and_the_next_call_reads_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The gateway tries again, and does not end."""
+    load = assemble.load
+
+    def scarce(environ: Mapping[str, str]) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files", str(environ))
+
+    loads_like(scarce, monkeypatch)
+    started = reading.Reading(COMPLETE)
+    with pytest.raises(ProcessError) as caught:
+        started.result(never)
+    assert is_shortage(caught.value)
+    loads_like(load, monkeypatch)
+    assert started.result(never).config == load(COMPLETE).config
+
+
+def test_a_fork_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails again in `result`, which raises it; descriptors are not lost."""
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", refuse)
+        started = reading.Reading(COMPLETE)
+        with pytest.raises(BlockingIOError):
+            started.result(never)
+    assert started.result(never).config
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_an_unexpected_error_shows_its_place_and_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message of an error that is not ours may contain a key."""
+
+    def broken(environ: Mapping[str, str]) -> Any:
+        raise KeyError(environ["WIREGUARD_PRIVATE_KEY"])
+
+    loads_like(broken, monkeypatch)
+    with pytest.raises(ProcessError, match=r"unexpected KeyError in .*, line \d+") as caught:
+        reading.Reading(COMPLETE).result(never)
+    assert COMPLETE["WIREGUARD_PRIVATE_KEY"] not in str(caught.value)
+    assert not is_shortage(caught.value)
+
+
+def test_a_child_that_is_killed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by the kernel when memory runs out."""
+
+    def killed(environ: Mapping[str, str]) -> Any:
+        del environ
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    loads_like(killed, monkeypatch)
+    with pytest.raises(ProcessError, match="the child ended with -9"):
+        reading.Reading(COMPLETE).result(never)
+
+
+def test_a_stop_ends_the_wait_for_a_file_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe in place of a file blocks who opens it; the child goes with the gateway."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    loads_like(lambda _environ: fifo.read_text("ascii"), monkeypatch)
+    started = reading.Reading(COMPLETE)
+    with pytest.raises(StoppedError):
+        started.result(lambda: True)
+    os.close(os.open(fifo, os.O_WRONLY))
+    os.waitpid(-1, 0)
