@@ -29,12 +29,11 @@ from gateway.daemon.ports import EgressGuard, LinksAndRoutes
 from gateway.errors import KERNEL, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Tunnel
-from gateway.policy.firewall import essence, ruleset_for
+from gateway.policy.firewall import ruleset_for
 from gateway.policy.report import DROP_NET_RAW
 from gateway.policy.routing import routing_for, without_interface
-from gateway.policy.rules import Ruleset
 from gateway.policy.states import Locked, State
-from gateway.policy.wanted import Wanted, routing_in
+from gateway.policy.wanted import Wanted, basis_of, routing_in
 
 _ROUTES_IGNORED = "the main table has more routes than the gateway reads; the others are ignored"
 _FEWER_ROUTES = "stop the router that advertises them, or set net.ipv6.conf.eth0.accept_ra to 0"
@@ -71,7 +70,7 @@ class Enforcement:
         ]
         self._state: State = Locked()
         self._way_to: Tunnel | None = None
-        self._made: tuple[object, Ruleset] | None = None
+        self._made: tuple[object, Wanted] | None = None
         self._has_looked = False
         self._are_some_down = False
         self.are_links_down = False
@@ -279,12 +278,13 @@ class Enforcement:
         return facts
 
     def _wanted(self) -> Wanted:
-        """Return what has to be in force. Rules are made once: a sample a second changes states."""
-        basis = (essence(self._state), self.facts)
+        """Return what has to be in force. It is made once: each sample makes another state."""
+        basis = (basis_of(self._state), self.facts, self._way_to)
         if self._made is None or self._made[0] != basis:
-            self._made = (basis, ruleset_for(self._state, self._config, self.facts))
-        if self._way_to is not None:
-            routing = without_interface(routing_for(self._way_to, self._config, self.facts))
-        else:
-            routing = routing_in(self._state, self._config, self.facts)
-        return Wanted(self.facts, self._made[1], routing)
+            if self._way_to is not None:
+                routing = without_interface(routing_for(self._way_to, self._config, self.facts))
+            else:
+                routing = routing_in(self._state, self._config, self.facts)
+            rules = ruleset_for(self._state, self._config, self.facts)
+            self._made = basis, Wanted(self.facts, rules, routing)
+        return self._made[1]

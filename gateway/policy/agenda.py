@@ -76,7 +76,9 @@ def _watching(
     if Work.PROBE not in situation.under_way and now >= _probe_at(situation, state, moment):
         situation = replace(situation, probed_at=now)
         if probe := probe_for(state.tunnel, situation.config):
-            situation = _begun(situation, Work.PROBE)
+            # The counters say whether it is answered.
+            sample_at = min(situation.sample_at, now + timing.heartbeat)
+            situation = replace(_begun(situation, Work.PROBE), sample_at=sample_at)
             actions.append(SendProbe(probe))
     is_due = now >= situation.names_tried_at + timing.names_again
     if situation.names_problem and is_due and Work.NAMES not in situation.under_way:
@@ -96,18 +98,27 @@ def _begun(situation: Situation, work: Work) -> Situation:
 
 
 def wake_at(situation: Situation, moment: Moment) -> float:
-    """Return when the next Tick is needed, if nothing else happens: a heartbeat from now at most.
+    """Return when the next Tick is needed, if nothing else happens.
 
-    Never sooner than `eager` from now, whatever is due: the loop does not spin.
+    A heartbeat from now at most; while connected, when the kernel is compared again. Never sooner
+    than `eager` from now, whatever is due: the loop does not spin.
     """
-    times = [moment.now + moment.timing.heartbeat, situation.verify_at]
-    match situation.state:
+    state, under_way, timing = situation.state, situation.under_way, moment.timing
+    times = [situation.verify_at]
+    if not isinstance(state, Connected):
+        times.append(moment.now + timing.heartbeat)
+    match state:
         case Locked():
-            times.append(situation.state.retry_at)
+            times.append(state.retry_at)
         case Resolving() | Connecting(built=False):
-            times += [] if situation.is_connecting else [situation.state.retry_at]
-        case Connecting() | Connected() if Work.SAMPLE not in situation.under_way:
+            times += [] if situation.is_connecting else [state.retry_at]
+        case Connecting() | Connected() if Work.SAMPLE not in under_way:
             times.append(situation.sample_at)
         case _:
             pass
-    return max(min(times), moment.now + moment.timing.eager)
+    if isinstance(state, Connected):
+        times += [] if Work.PROBE in under_way else [_probe_at(situation, state, moment)]
+        again_at = situation.names_tried_at + timing.names_again
+        times += [again_at] if situation.names_problem and Work.NAMES not in under_way else []
+    latest = moment.now + timing.verify_every
+    return max(min(*times, latest), moment.now + timing.eager)

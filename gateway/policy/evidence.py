@@ -35,7 +35,8 @@ PADDING = 16
 class Pulse:
     """The evidence so far; every `_at` is the time in seconds at which it was seen.
 
-    `excused` is True if the server has responded to a handshake since data is unanswered.
+    `excused` is True if the server has responded to a handshake since data is unanswered. `moves` is
+    True if anything was sent or received between the last two samples.
     """
 
     handshake: float | None = None
@@ -46,6 +47,12 @@ class Pulse:
     unanswered_at: float | None = None
     excused: bool = False
     heard_at: float | None = None
+    moves: bool = True
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing moves, and nothing is waited for."""
+        return not self.moves and self.unanswered_at is None
 
     def after(self, status: TunnelStatus, now: float, keepalive: int = 0) -> "Pulse":
         """Return the pulse that includes `status`, which was read at `now`.
@@ -73,6 +80,7 @@ class Pulse:
             unanswered_at=(now if excuse else unanswered_at) if waits else None,
             excused=waits and (self.excused or excuse),
             heard_at=now if answered else self.heard_at,
+            moves=(status.sent, status.received) != (self.sent, self.received),
         )
 
     def is_in_doubt(self, moment: Moment) -> bool:

@@ -48,7 +48,13 @@ class Timing:
     """
 
     heartbeat: float = 1.0
-    """The longest time between two statuses, and between two samples of the tunnel's counters."""
+    """The time between two samples of the tunnel's counters while something moves in it."""
+
+    calm: float = 6.0
+    """The same while nothing does: WireGuard has to be asked, and an idle gateway must cost little.
+
+    Data that is sent into a tunnel that was calm counts as unanswered only from the next sample.
+    """
 
     eager: float = 0.02
     """The time between two samples of an interface that was just built: handshakes take ms."""

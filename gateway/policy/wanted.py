@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gateway.model import Config, Facts
+from gateway.policy.firewall import essence
 from gateway.policy.routing import LOCKED, Routing, routing_for, routing_for_question
 from gateway.policy.rules import Ruleset
 from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
@@ -32,3 +33,8 @@ def routing_in(state: State, config: Config, facts: Facts) -> Routing:
             return routing_for(state.tunnel, config, facts)
         case Locked() | Resolving() | Connecting() | Stopping():
             return LOCKED
+
+
+def basis_of(state: State) -> tuple[object, ...]:
+    """Return what rules and routing of `state` depend on: equal results mean an equal `Wanted`."""
+    return essence(state), isinstance(state, Connecting) and state.built

@@ -5,16 +5,23 @@ attribute that the kernel does not know is ignored silently.
 """
 
 import socket
+import struct
 from collections.abc import Mapping
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 from gateway.errors import NetworkError, is_shortage
 from gateway.system import applied
 from gateway.system.messages import NLA_F_NESTED, ifinfmsg, nla, nlmsg
-from gateway.system.netlink import RTM_SETLINK, Netlink, message
+from gateway.system.netlink import RTM_SETLINK, Netlink, attributes_in, message
 from gateway.system.netns import OWN, Netns
+
+LINK_MESSAGE = struct.Struct("=BxHiII")
+"""struct ifinfomsg of linux/rtnetlink.h: what a message about a link begins with."""
+NUMBER = struct.Struct("=I")
+IFLA_AF_SPEC = 26
+IFLA_INET_CONF = 1
+"""Attributes of linux/if_link.h."""
 
 IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf")
 
@@ -94,16 +101,21 @@ def differences(
     )
 
 
-def of_link(link: Any, name: str) -> dict[DeviceSetting, int]:
-    """Return the IPv4 settings in the message `link` about the link `name`. NetworkError."""
-    families = link.get_attr("IFLA_AF_SPEC")
-    inet = families and families.get_attr("AF_INET")
-    if not inet:
+def of_link(body: bytes, name: str) -> dict[DeviceSetting, int]:
+    """Return the IPv4 settings in `body`, the message about the link `name`. Raises NetworkError.
+
+    They are read every few seconds, so their numbers are taken from the bytes. The setting with the
+    index n is the n-th number, from 1 (net/ipv4/devinet.c, inet_fill_link_af).
+    """
+    families = attributes_in(body, LINK_MESSAGE.size).get(IFLA_AF_SPEC, b"")
+    inet = attributes_in(families, 0).get(socket.AF_INET.value, b"")
+    numbers = attributes_in(inet, 0).get(IFLA_INET_CONF, b"")
+    if len(numbers) < NUMBER.size * max(DeviceSetting):
         raise NetworkError("read IPv4 settings: the link has none", name)
-    # pyroute2 reads the whole attribute as numbers, its header first, so that the number at
-    # position n is the setting with index n.
-    values = [inet[field] for field, _ in inet.fields]
-    return {setting: values[setting] for setting in DeviceSetting}
+    return {
+        setting: NUMBER.unpack_from(numbers, NUMBER.size * (setting - 1))[0]
+        for setting in DeviceSetting
+    }
 
 
 def enable_ipv6(netns: Netns, name: str) -> None:

@@ -146,7 +146,9 @@ class Links:
 
     def device(self, name: str) -> dict[DeviceSetting, int]:
         """Return the IPv4 settings of the link `name`. Raises NetworkError."""
-        return link_settings.of_link(self._link(name), name)
+        request = link_settings.LINK_MESSAGE.pack(0, 0, self._index(name), 0, 0)
+        answers = self.rtnl.send("read link", name, request, RTM_GETLINK)
+        return link_settings.of_link(answers[0] if answers else b"", name)
 
     def _is_tunnel(self, link: Any) -> bool:
         """Return whether `link` is the tunnel's: of its kind too, any link may have the name."""
@@ -159,11 +161,15 @@ class Links:
             what = "a link that is not a tunnel has the tunnel's name; give it another one"
             raise NetworkError(what, name, errno.EEXIST)
 
-    def _link(self, name: str) -> Any:
+    def _index(self, name: str) -> int:
         index = self.index(name)
         if index is None:
             raise NetworkError("there is no such link", name, errno.ENODEV)
-        return self.rtnl.get("read link", name, message(ifinfmsg, {"index": index}), RTM_GETLINK)
+        return index
+
+    def _link(self, name: str) -> Any:
+        request = message(ifinfmsg, {"index": self._index(name)})
+        return self.rtnl.get("read link", name, request, RTM_GETLINK)
 
     def _set_link(
         self, what: str, name: str, fields: Mapping[str, int], attributes: Any = ()

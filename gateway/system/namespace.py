@@ -9,6 +9,7 @@ from gateway.policy.routing import Routing
 from gateway.policy.rules import is_nameable
 from gateway.system import routes
 from gateway.system.addresses import of_links
+from gateway.system.changes import Changes
 from gateway.system.exclusive import ExclusiveLinks
 from gateway.system.link_down import IFF_UP, links_down, links_up, unnameable_links
 from gateway.system.link_settings import UPLINK_SETTINGS, differences, ipv6_usable
@@ -18,6 +19,8 @@ from gateway.system.unplug import Unplug
 
 class Namespace:
     """The namespace that `links` are in; whatever else is given has to be in it too.
+
+    What was read is remembered until the kernel reports a change (`changes`).
 
     `guard_mark` is the egress guard's mark, if any. `unplug` is the switch for the links; without
     one, it is made when it is needed. `queues` holds the queues of the links, None where they
@@ -35,12 +38,16 @@ class Namespace:
         self._guard_mark = guard_mark
         self._unplug = unplug
         self._queues = queues
+        self._changes = Changes(links.netns)
 
     def facts(self) -> Facts:
         """Return the uplinks that are up, with their addresses, and the routes of the main table.
 
         A link that is down carries nothing, so it is not an uplink; setting it up is an event.
         """
+        return self._changes.remembered("facts", None, self._read_facts)
+
+    def _read_facts(self) -> Facts:
         rtnl = self._links.rtnl
         found = self._links.others()
         up = {index: link for index, link in sorted(found.items()) if link["flags"] & IFF_UP}
@@ -78,6 +85,12 @@ class Namespace:
 
         Those that were, and are not any more, are up again. Raises NetworkError.
         """
+        kept_down = self._changes.remembered("queues", None, self._enforce_queues)
+        if kept_down:  # their queues become free without a notice
+            self._changes.forget("queues")
+        return kept_down
+
+    def _enforce_queues(self) -> tuple[str, ...]:
         if self._queues is None:
             return ()
         self._queues.enforce()
@@ -85,6 +98,10 @@ class Namespace:
 
     def fault_of(self, name: str, addresses: Collection[Interface]) -> str:
         """Return why the link `name` cannot send from `addresses`; empty if it can."""
+        about = name, tuple(addresses)
+        return self._changes.remembered("fault", about, lambda: self._fault_of(*about))
+
+    def _fault_of(self, name: str, addresses: Collection[Interface]) -> str:
         if not self._links.is_up(name):
             return f"{name} was set down"
         missing = {address.ip for address in addresses} - self._links.addresses_of(name)
@@ -113,7 +130,9 @@ class Namespace:
 
     def routing_drift(self, wanted: Routing) -> tuple[str, ...]:
         """Return how the kernel differs from `wanted`, in the words of ip(8)."""
-        return routes.drift(self._links.rtnl, wanted)
+        return self._changes.remembered(
+            "routing", wanted, lambda: routes.drift(self._links.rtnl, wanted)
+        )
 
     def shut(self, only: Collection[int] | None = None) -> tuple[str, ...]:
         """Set every link but loopback down, or `only` those with these indexes.
@@ -141,6 +160,12 @@ class Namespace:
 
     def shut_unnameable(self) -> tuple[str, ...]:
         """Set links down that no rule can name; return those that were up. Raises NetworkError."""
+        up = self._changes.remembered("unnameable", None, self._shut_unnameable)
+        if up:  # it is said once
+            self._changes.forget("unnameable")
+        return up
+
+    def _shut_unnameable(self) -> tuple[str, ...]:
         try:
             netns = self._links.netns
             up = links_up(unnameable_links(netns), netns)

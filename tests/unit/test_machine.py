@@ -249,7 +249,7 @@ def test_where_there_is_no_probe_none_is_sent_and_the_loop_does_not_spin() -> No
     config = replace(CONFIG, health_probe=HealthProbe(ProbeKind.OFF))
     situation, actions = step(replace(calm(CONNECTED), config=config), Tick(), at(30))
     assert actions == ()
-    assert wake_at(situation, at(30)) == NOW + 30 + TIMING.heartbeat
+    assert wake_at(situation, at(30)) == NOW + 30 + TIMING.verify_every
 
 
 def test_the_resolver_file_is_written_again_each_second_while_names_do_not_resolve() -> None:
@@ -357,19 +357,47 @@ def test_what_could_not_be_done_leads_to_a_stricter_state(state: State, event: E
 
 
 def test_the_next_tick_comes_when_something_is_due_and_never_in_a_hurry() -> None:
-    """A heartbeat at most, the time of the state or of a sample before that."""
-    assert wake_at(calm(CONNECTED), at(0)) == NOW + 1.0
+    """At the latest when the kernel is compared; a heartbeat at most where not connected."""
+    assert wake_at(calm(CONNECTED), at(0)) == NOW + 3.0
     assert wake_at(calm(CONNECTED, sample_at=NOW + 0.5), at(0)) == NOW + 0.5
     sampling = calm(CONNECTED, sample_at=NOW, under_way=frozenset({Work.SAMPLE}))
-    assert wake_at(sampling, at(0)) == NOW + 1.0
+    assert wake_at(sampling, at(0)) == NOW + 3.0
     assert wake_at(calm(CONNECTED, verify_at=NOW + 0.3), at(0)) == NOW + 0.3
+    assert wake_at(calm(CONNECTED, probed_at=NOW - 19.5), at(0)) == NOW + 0.5
+    probing = calm(CONNECTED, probed_at=NOW - 30, under_way=frozenset({Work.PROBE}))
+    assert wake_at(probing, at(0)) == NOW + 3.0
+    failing = replace(CONNECTED, resolver_failures=1)
+    assert wake_at(calm(failing), at(0)) == NOW + 1.0
+    assert wake_at(calm(CONNECTED, names_problem="read-only"), at(0)) == NOW + 1.0
     assert wake_at(calm(Locked(retry_at=NOW + 0.4)), at(0)) == NOW + 0.4
+    assert wake_at(calm(Locked(retry_at=NOW + 9)), at(0)) == NOW + 1.0
     assert wake_at(calm(replace(UNBUILT, retry_at=NOW + 0.6)), at(0)) == NOW + 0.6
     assert wake_at(calm(replace(RESOLVING, retry_at=NOW + 0.7)), at(0)) == NOW + 0.7
     for state in (UNBUILT, RESOLVING):
         busy = calm(state, under_way=frozenset({Work.CONNECT}), sample_at=NOW - 5)
         assert wake_at(busy, at(0)) == NOW + 1.0
     assert wake_at(calm(Locked(retry_at=NOW - 5)), at(0)) == NOW + TIMING.eager
+
+
+def test_a_tunnel_in_which_nothing_moves_is_sampled_seldom() -> None:
+    """Once in a heartbeat again when something moves, or was asked."""
+
+    def next_sample(state: Connected, event: Event, seconds: float = 1.0) -> float:
+        """Return how long after `event` the next sample is due."""
+        situation, _ = step(calm(state, sample_at=NOW + seconds), Tick(), at(seconds))
+        assert Work.SAMPLE in situation.under_way
+        situation, _ = step(situation, event, at(seconds))
+        return situation.sample_at - NOW - seconds
+
+    same, more = sampled(ALIVE.handshake, ALIVE.received), sampled(ALIVE.handshake, 500)
+    still = replace(CONNECTED, pulse=replace(ALIVE, sent=same.status.sent))
+    assert next_sample(still, more) == TIMING.heartbeat
+    assert next_sample(still, same) == TIMING.calm
+    waiting = replace(still, pulse=replace(still.pulse, unanswered_at=NOW))
+    assert next_sample(waiting, same) == TIMING.heartbeat
+    probing, actions = step(calm(still, probed_at=NOW - 20, sample_at=NOW + 5), Tick(), at(0))
+    assert any(isinstance(action, SendProbe) for action in actions)
+    assert probing.sample_at == NOW + TIMING.heartbeat
 
 
 def test_shortages_are_retried_with_growing_waits_up_to_four_seconds() -> None:

@@ -24,6 +24,7 @@ FIGURES = {
     "doubt_after": 3.0,
     "handshake_expires": 210.0,
     "heartbeat": 1.0,
+    "calm": 6.0,
     "eager": 0.02,
     "eager_for": 2.0,
     "settle": 0.02,
@@ -58,6 +59,7 @@ SENTENCES = [
     ("health.md", r"before the next round: (\d+) s at first", "backoff_first"),
     ("health.md", r"doubled up to (\d+) s", "backoff_last"),
     ("health.md", r"never twice (within a second)", "rebuild_pause"),
+    ("health.md", r"reads the counters only every (\d+) s", "calm"),
     ("health.md", r"kernel and found as wanted: (three) at most", "verify_every"),
     (
         "known-issues.md",
