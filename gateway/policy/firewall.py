@@ -57,7 +57,7 @@ def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
         case Connected():
             return _both(
                 lambda family: _connected(family, state.tunnel, config, facts),
-                lambda _family: no_mark_on_loopback(LOOPBACK, state.tunnel),
+                early=lambda family: _early(family, state.tunnel, config),
             )
 
 
@@ -86,13 +86,17 @@ def _nothing(_family: Family) -> Iterable[ChainRule]:
     return ()
 
 
-def _both(entries: ChainRules, first: ChainRules = _nothing) -> Ruleset:
+def _both(
+    entries: ChainRules, first: ChainRules = _nothing, early: ChainRules = _nothing
+) -> Ruleset:
     """Return the ruleset of `entries` for each family, between the rules that every chain has.
 
-    `first` comes before all of them.
+    `first` comes before all of them, `early` before those for loopback.
     """
     chains = {
-        f"ipv{family.value}": _by_chain((*first(family), *_framed(family, entries(family))))
+        f"ipv{family.value}": _by_chain(
+            (*first(family), *_framed(family, early(family), entries(family)))
+        )
         for family in Family
     }
     return Ruleset(**{name: MappingProxyType(rules) for name, rules in chains.items()})
@@ -103,11 +107,14 @@ def _by_chain(entries: Iterable[ChainRule]) -> dict[Chain, tuple[Rule, ...]]:
     return {chain: tuple(rule for where, rule in listed if where is chain) for chain in Chain}
 
 
-def _framed(family: Family, entries: Iterable[ChainRule]) -> Iterator[ChainRule]:
+def _framed(
+    family: Family, early: Iterable[ChainRule], entries: Iterable[ChainRule]
+) -> Iterator[ChainRule]:
     """Yield the first rules of every chain, then `entries`, then the last rules of every chain."""
     if family is Family.IPV4:
         for chain in (Chain.INPUT, Chain.OUTPUT):
             yield from _refused(chain, "P10 no names via Docker", destination=DOCKER_RESOLVER)
+    yield from early
     yield from no_routes_over_loopback(family, LOOPBACK)
     yield Chain.INPUT, Rule(why="loopback", verdict=Accept(), in_interface=LOOPBACK)
     yield Chain.OUTPUT, Rule(why="loopback", verdict=Accept(), out_interface=LOOPBACK)
@@ -154,11 +161,19 @@ def _connecting(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[ChainR
     yield from guard_marks(facts)
 
 
-def _connected(family: Family, tunnel: Tunnel, config: Config, facts: Facts) -> Iterator[ChainRule]:
-    """Yield the rules for the encrypted flow, the tunnel itself, and the listed holes."""
-    yield from _connecting(family, tunnel, facts)
+def _early(family: Family, tunnel: Tunnel, config: Config) -> Iterator[ChainRule]:
+    """Yield the rules for the tunnel, then that which keeps its mark off loopback.
+
+    The tunnel's come before those of other interfaces, because most packets are the tunnel's.
+    """
     for address in tunnel.addresses:
         if family.has(address):
             yield from in_tunnel(family, address, config.vpn_input_ports)
+    yield from no_mark_on_loopback(LOOPBACK, tunnel)
+
+
+def _connected(family: Family, tunnel: Tunnel, config: Config, facts: Facts) -> Iterator[ChainRule]:
+    """Yield the rules for the encrypted flow and the listed holes."""
+    yield from _connecting(family, tunnel, facts)
     for uplink in facts.uplinks:
         yield from holes(family, uplink, config, tunnel.dns)
