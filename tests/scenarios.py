@@ -82,6 +82,29 @@ HOLES = Config(
     ),
 )
 
+MANY_HOLES = Config(
+    (IPV4_ONLY,),
+    outbound_subnets=(
+        *(ip_network(f"192.168.{number}.0/24") for number in range(1, 20, 2)),
+        ip_network("192.168.4.0/22"),
+        ip_network("172.20.0.7"),
+        *(ip_network(f"fd77:{number}::/64") for number in (0, 1, 0x10)),
+    ),
+    input_ports=(
+        *(PortRange(Protocol.TCP, port, port) for port in range(8001, 8037, 2)),
+        PortRange(Protocol.TCP, 8050, 8059),
+        PortRange(Protocol.TCP, 8060, 8061),
+        PortRange(Protocol.UDP, 5000, 5001),
+        PortRange(Protocol.UDP, 65535, 65535),
+    ),
+    vpn_input_ports=(
+        PortRange(Protocol.TCP, 6881, 6889),
+        PortRange(Protocol.TCP, 6891, 6891),
+        PortRange(Protocol.UDP, 6881, 6889),
+    ),
+)
+"""More networks and ports than one chain of iptables, or one `multiport` match, has room for."""
+
 
 def connecting(tunnel: Tunnel) -> Connecting:
     """Return the state in which the interface of `tunnel` waits for its first handshake."""
@@ -116,6 +139,7 @@ SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "connected-ipv6-routers": (connected(DUAL), Config((DUAL,)), ADVERTISED),
     "connected-holes": (connected(IPV4_ONLY), HOLES, ONE_UPLINK),
     "connected-holes-two-uplinks": (connected(DUAL), HOLES, TWO_UPLINKS),
+    "connected-many-holes": (connected(IPV4_ONLY), MANY_HOLES, ONE_UPLINK),
     "connected-chosen-mark": (connected(CHOSEN), Config((CHOSEN,)), ONE_UPLINK),
     "connected-guarded": (connected(IPV4_ONLY), HOLES, GUARDED),
 }

@@ -19,8 +19,8 @@ from gateway.policy.rules import (
     Rule,
     SetMark,
     Transport,
-    transport_of,
 )
+from gateway.policy.sets import ports
 
 REDIRECT = 5
 """An ICMP type (RFC 792)."""
@@ -145,7 +145,7 @@ def plain_only(uplinks: Iterable[Uplink]) -> Iterator[ChainRule]:
 
 
 def in_tunnel(
-    family: Family, address: Interface, ports: Iterable[PortRange]
+    family: Family, address: Interface, listed: tuple[PortRange, ...]
 ) -> Iterator[ChainRule]:
     """Yield the rules for traffic in the tunnel, from and to its `address` (P4, P9)."""
     inward = Rule(
@@ -159,15 +159,16 @@ def in_tunnel(
     # Only errors: conntrack helpers may make a new flow RELATED to another one.
     errors = ICMP_OF[family]
     yield Chain.INPUT, replace(inward, protocol=errors, ct_states=ERRORS)
-    for listed in ports:
-        protocol, destination_ports = transport_of(listed)
+    for protocol, listening in ports(
+        "vpn_input_ports", "P9 the listed ports in the tunnel", listed
+    ):
         yield (
             Chain.INPUT,
             replace(
                 inward,
                 why="P9 a listed port in the tunnel",
                 protocol=protocol,
-                destination_ports=destination_ports,
+                destination_ports=listening,
                 ct_states=NEW,
             ),
         )

@@ -5,25 +5,27 @@ from dataclasses import replace
 from ipaddress import ip_network
 from itertools import product
 
-from gateway.model import Address, Config, Interface, Network, PortRange, Uplink
+from gateway.model import Address, Config, Interface, Uplink
 from gateway.policy.flows import ERRORS, KNOWN, NEW, REDIRECT, neighbours
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import (
     ICMP_OF,
     Accept,
+    AnyPorts,
     Chain,
     ChainRule,
     CtDirection,
     Drop,
     Family,
+    Networks,
     Ports,
     Reject,
     Rule,
     SetConnmark,
     SetMark,
     Transport,
-    transport_of,
 )
+from gateway.policy.sets import networks, ports
 
 NEW_OR_KNOWN = NEW | KNOWN
 
@@ -49,25 +51,28 @@ def holes(
     `resolvers` are those that resolv.conf lists for workloads.
     """
     addresses = [address for address in uplink.addresses if family.has(address)]
-    subnets = [subnet for subnet in config.outbound_subnets if family.has(subnet)]
-    for subnet in subnets:
-        asked = [r for r in resolvers if r in subnet]
-        for address, resolver in product(addresses, asked):
+    subnets = networks(
+        "outbound_subnets", "P7 the listed LAN subnets", family, config.outbound_subnets
+    )
+    if subnets is not None:
+        asked = [r for r in resolvers if any(r in subnet for subnet in config.outbound_subnets)]
+        for address, resolver in product(addresses, filter(family.has, asked)):
             yield from _resolver(uplink, address, resolver)
-        yield from _no_names(uplink, subnet)
+        yield from _no_names(uplink, subnets)
         for address in addresses:
-            yield from _lan(uplink, address, subnet)
-    for address, ports in product(addresses, config.input_ports):
-        yield from _input_port(uplink, address, ports)
+            yield from _lan(uplink, address, subnets)
+    listed = ports("input_ports", "P8 the listed input ports", config.input_ports)
+    for (protocol, listening), address in product(listed, addresses):
+        yield from _input_ports(uplink, address, protocol, listening)
     if config.input_ports:
         yield _arrival_mark(uplink)
-    if subnets or config.input_ports:
+    if subnets is not None or config.input_ports:
         yield from neighbours(family, uplink)
         for address in addresses:
             yield from _errors(family, uplink, address)
 
 
-def _outward(uplink: Uplink, address: Interface, destination: Network) -> Rule:
+def _outward(uplink: Uplink, address: Interface, destination: Networks) -> Rule:
     """Return the rule that accepts flows from `address` in their original direction."""
     return Rule(
         why="P7 a listed LAN subnet",
@@ -95,8 +100,8 @@ def _resolver(uplink: Uplink, address: Interface, resolver: Address) -> Iterator
         )
 
 
-def _no_names(uplink: Uplink, subnet: Network) -> Iterator[ChainRule]:
-    """Yield the rules that reject DNS to a listed `subnet` (P10)."""
+def _no_names(uplink: Uplink, subnets: Networks) -> Iterator[ChainRule]:
+    """Yield the rules that reject DNS to the listed `subnets` (P10)."""
     for protocol, port in DNS:
         yield (
             Chain.OUTPUT,
@@ -104,20 +109,20 @@ def _no_names(uplink: Uplink, subnet: Network) -> Iterator[ChainRule]:
                 why="P10 no names via the LAN",
                 verdict=Reject(tcp_reset=protocol is Transport.TCP),
                 out_interface=uplink.name,
-                destination=subnet,
+                destination=subnets,
                 protocol=protocol,
                 destination_ports=port,
             ),
         )
 
 
-def _lan(uplink: Uplink, address: Interface, subnet: Network) -> Iterator[ChainRule]:
-    """Yield the rules for flows that begin in the namespace and go to a listed `subnet` (P7).
+def _lan(uplink: Uplink, address: Interface, subnets: Networks) -> Iterator[ChainRule]:
+    """Yield the rules for flows that begin in the namespace and go to the listed `subnets` (P7).
 
     Packets leave only in their flow's original direction and from the uplink's own address. The
     answers to a flow that came in through the tunnel match neither condition.
     """
-    outward = _outward(uplink, address, subnet)
+    outward = _outward(uplink, address, subnets)
     for protocol, kind in LAN_PROTOCOLS[Family(address.version)]:
         yield Chain.OUTPUT, replace(outward, protocol=protocol, icmp_type=kind)
     yield (
@@ -126,7 +131,7 @@ def _lan(uplink: Uplink, address: Interface, subnet: Network) -> Iterator[ChainR
             why="P7 answers from a listed LAN subnet",
             verdict=Accept(),
             in_interface=uplink.name,
-            source=subnet,
+            source=subnets,
             destination=ip_network(address.ip),
             ct_states=KNOWN,
             ct_direction=CtDirection.REPLY,
@@ -134,14 +139,15 @@ def _lan(uplink: Uplink, address: Interface, subnet: Network) -> Iterator[ChainR
     )
 
 
-def _input_port(uplink: Uplink, address: Interface, ports: PortRange) -> Iterator[ChainRule]:
-    """Yield the rules for clients of a listed port, and for the answers to them (P8).
+def _input_ports(
+    uplink: Uplink, address: Interface, protocol: Transport, listening: AnyPorts
+) -> Iterator[ChainRule]:
+    """Yield the rules for clients of the listed ports, and for the answers to them (P8).
 
     A flow gets the connection mark only if it begins at this uplink. A flow that came in through
     the tunnel or on loopback does not have the mark, so its answers do not pass.
     """
     why, mark = "P8 a listed input port", reply_mark(uplink)
-    protocol, listening = transport_of(ports)
     inward = Rule(
         why=why,
         verdict=Accept(),

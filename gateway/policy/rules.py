@@ -9,11 +9,10 @@ every ruleset, so the policy is not a field.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 from typing import Protocol as TypingProtocol
 
-from gateway.model import PortRange
+from gateway.model import Network
 
 LONGEST_NAME = 15
 """Characters of the longest name of a link (IFNAMSIZ without the final zero)."""
@@ -99,11 +98,6 @@ class CtDirection(StrEnum):
     REPLY = "REPLY"
 
 
-def transport_of(listed: PortRange) -> tuple[Transport, "Ports"]:
-    """Return the protocol and ports that a rule matches for ports of the configuration."""
-    return Transport(listed.protocol), Ports(listed.first, listed.last)
-
-
 @dataclass(frozen=True)
 class Accept:
     """The packet passes."""
@@ -155,6 +149,41 @@ class Ports:
         return cls(port, port)
 
 
+@dataclass(frozen=True)
+class NetworkSet:
+    """The addresses of all `members`: at least two networks of one family, sorted and disjoint.
+
+    A firewall may keep a set as an object of its own, with this name and reason. So within a
+    ruleset, sets of one family with one name are equal. `gateway.policy.sets` makes them.
+    """
+
+    name: str
+    why: str
+    members: tuple[Network, ...]
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+@dataclass(frozen=True)
+class PortSet:
+    """The ports of all `members`: at least two ranges, sorted and disjoint; see `NetworkSet`."""
+
+    name: str
+    why: str
+    members: tuple[Ports, ...]
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+Networks = Network | NetworkSet
+"""The addresses that a rule matches."""
+
+AnyPorts = Ports | PortSet
+"""The ports that a rule matches."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """Packets that match every field that is not None get `verdict`.
@@ -162,6 +191,7 @@ class Rule:
     `why` explains the rule to an operator who lists the rules: one line of printable ASCII without
     quotes or backslashes, at most 128 characters, that names the promise. Ports need
     `protocol` TCP or UDP, `icmp_type` needs ICMP or ICMPV6. `ct_states` matches any of the states.
+    At most one field is a set.
 
     `extra_headers` matches packets with IPv4 options (RFC 791, section 3.1) or with an IPv6
     extension header (RFC 8200, section 4): they can say where a packet goes next. For IPv6 a
@@ -173,11 +203,11 @@ class Rule:
     verdict: Verdict
     in_interface: str | None = None
     out_interface: str | None = None
-    source: IPv4Network | IPv6Network | None = None
-    destination: IPv4Network | IPv6Network | None = None
+    source: Networks | None = None
+    destination: Networks | None = None
     protocol: Transport | None = None
-    source_ports: Ports | None = None
-    destination_ports: Ports | None = None
+    source_ports: AnyPorts | None = None
+    destination_ports: AnyPorts | None = None
     icmp_type: int | None = None
     extra_headers: bool = False
     mark: int | None = None

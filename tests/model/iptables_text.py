@@ -35,27 +35,41 @@ REJECTIONS = {
 @cache
 def read(text: str, family: Family) -> Firewall:
     """Return the chains of `family` as `text` says them."""
-    policies: dict[Chain, str] = {}
-    rules: dict[Chain, list[TextRule]] = {chain: [] for chain in Chain}
+    policies: dict[str, str] = {}
+    lines: dict[str, list[str]] = {}
+    firewall: dict[tuple[Family, Chain], TextChain] = {}
     table = ""
     for line in text.splitlines():
-        words = shlex.split(line)
+        words = line.split()
         match words:
             case [word] if word.startswith("*"):
-                table = word[1:]
+                table, policies, lines = word[1:], {}, {}
             case [name, policy, _] if name.startswith(":"):
-                if (table, name[1:]) in {chain.value for chain in Chain}:
-                    policies[Chain((table, name[1:]))] = POLICIES[policy]
-            case ["-A", name, *rest]:
-                rules[Chain((table, name))].append(_rule(line, rest))
+                policies[name[1:]] = policy
+                lines[name[1:]] = []
+            case ["-A", name, *_]:
+                lines[name].append(line)
             case ["COMMIT"]:
-                table = ""
+                chains = _chains(policies, lines)
+                for chain in Chain:
+                    if chain.table == table:
+                        firewall[family, chain] = chains[chain.hook]
             case _:
                 raise ValueError(line)
-    return {(family, chain): TextChain(policies[chain], tuple(rules[chain])) for chain in Chain}
+    return firewall
 
 
-def _rule(text: str, words: list[str]) -> TextRule:
+def _chains(policies: dict[str, str], lines: dict[str, list[str]]) -> dict[str, TextChain]:
+    """Return the chains of a table; one that others jump to is listed after them."""
+    chains: dict[str, TextChain] = {}
+    for name in reversed(list(lines)):
+        rules = (_rule(line, shlex.split(line)[2:], chains) for line in lines[name])
+        policy = None if policies[name] == "-" else POLICIES[policies[name]]
+        chains[name] = TextChain(policy, tuple(rules))
+    return chains
+
+
+def _rule(text: str, words: list[str], chains: dict[str, TextChain]) -> TextRule:
     left = iter(words)
     conditions: list[Condition] = []
     module = ""
@@ -63,7 +77,7 @@ def _rule(text: str, words: list[str]) -> TextRule:
         if word == "-m":
             module = next(left)
         elif word == "-j":
-            return TextRule(text, tuple(conditions), _effect(list(left)))
+            return TextRule(text, tuple(conditions), _effect(list(left), chains))
         elif word == "!":
             if [module, next(left), next(left)] != ["ipv6header", "--header", "protocol"]:
                 raise ValueError(text)
@@ -77,7 +91,7 @@ def _rule(text: str, words: list[str]) -> TextRule:
     raise ValueError(f"no target: {text}")
 
 
-def _effect(words: list[str]) -> Effect:
+def _effect(words: list[str], chains: dict[str, TextChain]) -> Effect:
     match words:
         case ["ACCEPT"]:
             return Effect(ACCEPT)
@@ -89,6 +103,8 @@ def _effect(words: list[str]) -> Effect:
             return Effect(mark=_whole_mark(value))
         case ["CONNMARK", "--set-xmark", value]:
             return Effect(connmark=_whole_mark(value))
+        case [chain] if chain in chains:
+            return Effect(jump=chains[chain])
     raise ValueError(words)
 
 
@@ -112,6 +128,18 @@ def _ports(protocol: int, field: str) -> Callable[[str], Condition]:
         first, _, last = text.partition(":")
         allowed = range(int(first), int(last or first) + 1)
         return lambda packet: packet.has_ports(protocol) and getattr(packet, field) in allowed
+
+    return condition
+
+
+def _any_port(field: str) -> Callable[[str], Condition]:
+    def condition(text: str) -> Condition:
+        spans = [part.partition(":") for part in text.split(",")]
+        assert sum(2 if to else 1 for _first, to, _last in spans) <= 15, text
+        listed = {p for a, _, b in spans for p in range(int(a), int(b or a) + 1)}
+        return lambda packet: (
+            (packet.has_ports(TCP) or packet.has_ports(UDP)) and getattr(packet, field) in listed
+        )
 
     return condition
 
@@ -144,6 +172,8 @@ _CONDITIONS: dict[tuple[str, str], Callable[[str], Condition]] = {
     ("tcp", "--dport"): _ports(TCP, "destination_port"),
     ("udp", "--sport"): _ports(UDP, "source_port"),
     ("udp", "--dport"): _ports(UDP, "destination_port"),
+    ("multiport", "--sports"): _any_port("source_port"),
+    ("multiport", "--dports"): _any_port("destination_port"),
     ("icmp", "--icmp-type"): lambda text: (
         lambda packet: packet.has_ports(ICMP) and packet.icmp_type == int(text)
     ),

@@ -1,7 +1,7 @@
 """The language of nft, as the gateway writes it, read into the model; else it is an error."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from ipaddress import ip_network
 
@@ -39,26 +39,42 @@ CHAINS = {
 def read(text: str) -> Firewall:
     """Return the chains of both families as `text` says them."""
     firewall: dict[tuple[Family, Chain], TextChain] = {}
+    sets = {name: elements.split(", ") for name, elements in _SET.findall(text)}
     at, policy, rules = Chain.INPUT, DROP, list[TextRule]()
-    for line in map(str.strip, text.splitlines()):
+    for line in map(str.strip, _SET.sub("", text).splitlines()):
         if line.startswith("type "):
             at, policy = CHAINS[line]
             rules = []
         elif line == "}":
             chain = TextChain(policy, tuple(rules))
             firewall |= dict.fromkeys(((family, at) for family in Family), chain)
-        elif line and not line.endswith("{") and "table inet portcullis" not in line:
-            rules.append(_rule(line))
+        elif line and not line.endswith("{") and " inet portcullis" not in line:
+            rules.append(_rule(line, sets))
     return firewall
 
 
-def _rule(text: str) -> TextRule:
+_SET = re.compile(r"set (\w+) \{\s+type \w+\s+flags interval\s+elements = \{ (.*) \}\s+\}")
+
+
+def _rule(text: str, sets: Mapping[str, list[str]]) -> TextRule:
     conditions: list[Condition] = []
     effect = Effect()
     left = text
     while left:
         phrase, meaning = next(
-            ((found, make(*found.groups())) for p, make in PHRASES if (found := p.match(left))),
+            (
+                (
+                    found,
+                    make(
+                        *(
+                            sets.get((group or "").removeprefix("@"), group)
+                            for group in found.groups()
+                        )
+                    ),
+                )
+                for p, make in PHRASES
+                if (found := p.match(left))
+            ),
             (None, None),
         )
         if phrase is None:
@@ -71,15 +87,18 @@ def _rule(text: str) -> TextRule:
     return TextRule(text, tuple(conditions), effect)
 
 
-def _address(protocol: str, field: str, text: str) -> Condition:
+def _address(protocol: str, field: str, listed: str | list[str]) -> Condition:
     family = Family.IPV4 if protocol == "ip" else Family.IPV6
-    network = ip_network(text)
+    networks = [ip_network(text) for text in ([listed] if isinstance(listed, str) else listed)]
     name = {"s": "source", "d": "destination"}[field]
-    return lambda packet: packet.family is family and getattr(packet, name) in network
+    return lambda packet: (
+        packet.family is family and any(getattr(packet, name) in it for it in networks)
+    )
 
 
-def _ports(protocol: str, field: str, first: str, last: str | None) -> Condition:
-    allowed = range(int(first), int(last or first) + 1)
+def _ports(protocol: str, field: str, listed: str | list[str]) -> Condition:
+    spans = [text.partition("-") for text in ([listed] if isinstance(listed, str) else listed)]
+    allowed = {p for a, _, b in spans for p in range(int(a), int(b or a) + 1)}
     name = {"s": "source_port", "d": "destination_port"}[field]
     return lambda packet: packet.has_ports(PROTOCOLS[protocol]) and getattr(packet, name) in allowed
 
@@ -107,7 +126,7 @@ _MEANINGS: dict[str, Callable[..., Condition | Effect | None]] = {
     r"ct direction (\w+)": lambda way: lambda p: p.has_flow and p.direction.lower() == way,
     r'(i|o)ifname "([^"]+)"': _interface,
     r"(ip6?) (s|d)addr (\S+)": _address,
-    r"(tcp|udp) (s|d)port (\d+)(?:-(\d+))?": _ports,
+    r"(tcp|udp) (s|d)port (\S+)": _ports,
     r"ip hdrlength != 5\b": lambda: lambda p: p.family is Family.IPV4 and p.extra_headers,
     r"ip6 nexthdr != (\d+)": lambda number: (
         lambda p: p.family is Family.IPV6 and (p.extra_headers or p.protocol != int(number))

@@ -65,9 +65,10 @@ ACCEPT, DROP, RESET, PROHIBITED = "accept", "drop", "reset", "prohibited"
 
 @dataclass(frozen=True)
 class Effect:
-    """What a rule does: end the chain with a verdict, or set a mark and go on."""
+    """What a rule does: end with a verdict, set a mark and go on, or visit another chain."""
 
     verdict: str | None = None
+    jump: "TextChain | None" = None
     mark: int | None = None
     connmark: int | None = None
 
@@ -87,9 +88,12 @@ class TextRule:
 
 @dataclass(frozen=True)
 class TextChain:
-    """A chain: its rules in order, and what becomes of a packet that none of them decides."""
+    """A chain: its rules in order, and what becomes of a packet that none of them decides.
 
-    policy: str
+    Without a policy the packet returns to where the chain was visited from.
+    """
+
+    policy: str | None
     rules: tuple[TextRule, ...]
 
 
@@ -117,11 +121,11 @@ def walk(firewall: Firewall, way: tuple[Chain, ...], packet: Packet) -> Outcome:
         chain = firewall[packet.family, where]
         verdict, rule, packet = _chain(chain, packet)
         if verdict != ACCEPT:
-            return Outcome(verdict, packet.mark, packet.connmark, rule)
+            return Outcome(verdict or DROP, packet.mark, packet.connmark, rule)
     return Outcome(ACCEPT, packet.mark, packet.connmark, rule)
 
 
-def _chain(chain: TextChain, packet: Packet) -> tuple[str, str, Packet]:
+def _chain(chain: TextChain, packet: Packet) -> tuple[str | None, str, Packet]:
     for rule in chain.rules:
         if not rule.matches(packet):
             continue
@@ -129,6 +133,24 @@ def _chain(chain: TextChain, packet: Packet) -> tuple[str, str, Packet]:
             packet = replace(packet, mark=rule.effect.mark)
         if rule.effect.connmark is not None and packet.has_flow:
             packet = replace(packet, connmark=rule.effect.connmark)
+        if rule.effect.jump is not None:
+            verdict, text, packet = _chain(rule.effect.jump, packet)
+            if verdict is not None:
+                return verdict, text, packet
         if rule.effect.verdict is not None:
             return rule.effect.verdict, rule.text, packet
     return chain.policy, "policy", packet
+
+
+def visits(chain: TextChain, packet: Packet) -> int:
+    """Return how many rules `packet` is compared with in `chain` and in those that it leads to."""
+    met = 0
+    for rule in chain.rules:
+        met += 1
+        if not rule.matches(packet):
+            continue
+        if rule.effect.jump is not None:
+            met += visits(rule.effect.jump, packet)
+        if rule.effect.verdict is not None:
+            break
+    return met

@@ -1,5 +1,6 @@
 """Random configurations, namespaces and states, and packets that come close to their rules."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import (
     IPv4Address,
@@ -31,7 +32,7 @@ from gateway.model import (
 from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.routing import reply_mark
-from gateway.policy.rules import Chain, Family, Rule
+from gateway.policy.rules import Chain, Family, NetworkSet, PortSet, Rule, Ruleset
 from gateway.policy.states import (
     Connected,
     Connecting,
@@ -55,9 +56,12 @@ ENDPOINTS = tuple(
 )
 SUBNETS = tuple(
     map(
-        ip_network, ("192.168.1.0/24", "172.16.0.0/12", "192.168.77.5/32", "fd77::/64", "fe80::/10")
+        ip_network,
+        ("192.168.1.0/24", "172.16.0.0/12", "192.168.77.5/32", "192.168.0.0/24",
+         "192.168.1.53/32", "172.16.3.0/24", "10.2.0.0/16", "fd77::/64", "fe80::/10",
+         "fd77:0:0:1::/64", "fd77::53/128"),
     )
-)
+)  # fmt: skip
 UPLINK_ADDRESSES = tuple(
     map(
         ip_interface,
@@ -132,9 +136,9 @@ def situations(draw: st.DrawFn) -> Situation:
     tunnel = draw(tunnels())
     config = Config(
         (tunnel,),
-        outbound_subnets=tuple(draw(st.lists(st.sampled_from(SUBNETS), max_size=3, unique=True))),
-        input_ports=tuple(draw(st.lists(port_ranges(), max_size=2))),
-        vpn_input_ports=tuple(draw(st.lists(port_ranges(), max_size=2))),
+        outbound_subnets=tuple(draw(st.lists(st.sampled_from(SUBNETS), max_size=6, unique=True))),
+        input_ports=tuple(draw(st.lists(port_ranges(), max_size=5))),
+        vpn_input_ports=tuple(draw(st.lists(port_ranges(), max_size=3))),
     )
     turn = Turn((tunnel,))
     query = Query(draw(st.sampled_from(RESOLVERS)), draw(ports), draw(st.integers(1, 2**32 - 1)))
@@ -170,12 +174,17 @@ def addresses_of(situation: Situation, family: Family) -> list[IPv4Address | IPv
 
 
 @st.composite
-def packets(draw: st.DrawFn, situation: Situation, way: tuple[Chain, ...]) -> Packet:
+def packets(
+    draw: st.DrawFn,
+    situation: Situation,
+    way: tuple[Chain, ...],
+    rules_of: Callable[[State, Config, Facts], Ruleset] = ruleset_for,
+) -> Packet:
     """Draw a packet for the chains of `way`: like one that a rule asks for, or nearly so.
 
     A packet drawn blindly would never have all that a narrow rule asks for.
     """
-    ruleset = ruleset_for(*situation)
+    ruleset = rules_of(*situation)
     family = draw(st.sampled_from(Family))
     addresses = st.sampled_from(addresses_of(situation, family))
     packet = Packet(family=family, source=draw(addresses), destination=draw(addresses))
@@ -197,8 +206,8 @@ def fitting(draw: st.DrawFn, packet: Packet, rule: Rule) -> Packet:
     wanted: dict[str, Any] = {
         "in_interface": rule.in_interface,
         "out_interface": rule.out_interface,
-        "source": draw(hosts(rule.source)),
-        "destination": draw(hosts(rule.destination)),
+        "source": draw(hosts(draw(member(rule.source)))),
+        "destination": draw(hosts(draw(member(rule.destination)))),
         "protocol": numbers[rule.protocol] if rule.protocol else None,
         "icmp_type": rule.icmp_type,
         "extra_headers": rule.extra_headers or None,
@@ -208,9 +217,16 @@ def fitting(draw: st.DrawFn, packet: Packet, rule: Rule) -> Packet:
         "state": draw(st.sampled_from(sorted(rule.ct_states))).value if rule.ct_states else None,
     }
     for field in ("source_ports", "destination_ports"):
-        span = getattr(rule, field)
+        span = draw(member(getattr(rule, field)))
         wanted[field.removesuffix("s")] = span and draw(st.integers(span.first, span.last))
     return replace(packet, **{name: value for name, value in wanted.items() if value is not None})
+
+
+def member(matched: Any) -> st.SearchStrategy[Any]:
+    """Draw a member of a set, or return what is not a set."""
+    if isinstance(matched, NetworkSet | PortSet):
+        return st.sampled_from(matched.members)
+    return st.just(matched)
 
 
 def hosts(

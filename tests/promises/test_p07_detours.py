@@ -13,6 +13,7 @@ import pytest
 
 from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.firewall.xtables.matches import has_match
+from gateway.firewall.xtables.render import Kernel
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.flows import EXTRA_HEADERS
 from gateway.policy.rules import Family
@@ -192,7 +193,7 @@ def test_a_kernel_whose_tables_cannot_ask_for_options_has_the_other_rules_and_sa
 ) -> None:
     """As NAS kernels without xt_u32: the limit names the module, and the rules are held."""
     ruleset = ruleset_for(*SCENARIOS["connected-holes"])
-    blind = IptablesFirewall(sees=lambda _family: False)
+    blind = IptablesFirewall(kernel=lambda _family: Kernel(extra_headers=False))
     sharp = IptablesFirewall()
 
     def put(firewall: IptablesFirewall) -> tuple[tuple[str, ...], tuple[str, ...]]:

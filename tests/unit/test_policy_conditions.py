@@ -5,7 +5,7 @@ It also shows that the promises in tests/model are sharp: they notice each rule 
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -13,7 +13,17 @@ import pytest
 from gateway.firewall.nft import render as render_nftables
 from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import LOOPBACK, essence, ruleset_for
-from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset
+from gateway.policy.rules import (
+    Accept,
+    AnyPorts,
+    Chain,
+    Family,
+    Networks,
+    NetworkSet,
+    PortSet,
+    Rule,
+    Ruleset,
+)
 from gateway.policy.states import Reason
 from tests.model import nft_text
 from tests.model.packets import (
@@ -55,7 +65,12 @@ OTHERS: dict[str, tuple[str, tuple[Any, ...]]] = {
 """What a packet may have instead, by the condition that a rule has lost."""
 
 
-MANY_RULES = {"connected-holes-two-uplinks", "connected-holes", "connected-guarded"}
+MANY_RULES = {
+    "connected-many-holes",
+    "connected-holes-two-uplinks",
+    "connected-holes",
+    "connected-guarded",
+}
 """Scenarios that take seconds."""
 
 
@@ -131,8 +146,8 @@ def packets_without(rule: Rule, family: Family, condition: str) -> Iterator[Pack
         in_interface=rule.in_interface or "",
         out_interface=rule.out_interface or "",
         protocol=NUMBERS[rule.protocol] if rule.protocol else UDP,
-        source_port=rule.source_ports.first if rule.source_ports else 33000,
-        destination_port=rule.destination_ports.first if rule.destination_ports else 33001,
+        source_port=first_port(rule.source_ports, 33000),
+        destination_port=first_port(rule.destination_ports, 33001),
         icmp_type=rule.icmp_type or 0,
         mark=rule.mark or 0,
         connmark=rule.connmark or 0,
@@ -144,10 +159,17 @@ def packets_without(rule: Rule, family: Family, condition: str) -> Iterator[Pack
         yield replace(packet, **{field: value})
 
 
-def host(network: IPv4Network | IPv6Network | None, family: Family) -> Any:
-    """Return an address of `network`, or a stranger's."""
-    if network is None:
+def first_port(ports: AnyPorts | None, otherwise: int) -> int:
+    """Return the first of `ports`."""
+    first = ports.members[0] if isinstance(ports, PortSet) else ports
+    return first.first if first else otherwise
+
+
+def host(networks: Networks | None, family: Family) -> Any:
+    """Return an address of `networks`, or a stranger's."""
+    if networks is None:
         return STRANGER[family] - 1
+    network = networks.members[-1] if isinstance(networks, NetworkSet) else networks
     return network[min(5, network.num_addresses - 1)]
 
 

@@ -5,10 +5,10 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway.firewall.xtables.render import render, render_rule
+from gateway.firewall.xtables.chains import Line
+from gateway.firewall.xtables.render import render, render_line
 from gateway.policy.rules import (
     Accept,
-    Chain,
     CtDirection,
     CtState,
     Drop,
@@ -36,7 +36,7 @@ RULES = {
 @pytest.mark.parametrize("target", RULES)
 def test_each_verdict_is_a_target(target: str) -> None:
     """Marks carry the mask that sets all bits, because iptables-save writes it."""
-    text = render_rule(Chain.INPUT, RULES[target], Family.IPV4)
+    text = render_line("INPUT", Line(RULES[target]), Family.IPV4)
     assert text == f"-A INPUT -m comment --comment why {target}"
 
 
@@ -63,7 +63,7 @@ MATCHES = {
 @pytest.mark.parametrize("match", MATCHES)
 def test_each_match_is_written_as_iptables_save_does(match: str) -> None:
     """A network of no length is left out: it matches everything."""
-    text = render_rule(Chain.OUTPUT, MATCHES[match], Family.IPV4)
+    text = render_line("OUTPUT", Line(MATCHES[match]), Family.IPV4)
     assert text == " ".join(
         filter(None, ("-A OUTPUT", match, "-m comment --comment why", "-j DROP"))
     )
@@ -72,7 +72,7 @@ def test_each_match_is_written_as_iptables_save_does(match: str) -> None:
 def test_ipv6_has_its_own_refusal_and_its_own_types() -> None:
     """The same rule reads as each family's tool wants it."""
     rule = Rule(why="w", verdict=Reject(), protocol=Transport.ICMPV6, icmp_type=135)
-    assert render_rule(Chain.INPUT, rule, Family.IPV6) == (
+    assert render_line("INPUT", Line(rule), Family.IPV6) == (
         "-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m comment --comment w"
         " -j REJECT --reject-with icmp6-adm-prohibited"
     )
@@ -81,7 +81,7 @@ def test_ipv6_has_its_own_refusal_and_its_own_types() -> None:
 def test_extra_headers_are_asked_for_in_the_words_of_each_family() -> None:
     """By the length of the IPv4 header, and by what precedes an IPv6 transport header."""
     rule = replace(PLAIN, extra_headers=True)
-    assert render_rule(Chain.OUTPUT, rule, Family.IPV6) == (
+    assert render_line("OUTPUT", Line(rule), Family.IPV6) == (
         "-A OUTPUT -m ipv6header ! --header protocol -m comment --comment why -j DROP"
     )
 
@@ -89,7 +89,7 @@ def test_extra_headers_are_asked_for_in_the_words_of_each_family() -> None:
 def test_a_reason_of_several_words_is_quoted() -> None:
     """Only then, as iptables-save does."""
     rule = replace(PLAIN, why="P1 nothing else leaves")
-    assert '--comment "P1 nothing else leaves" -j' in render_rule(Chain.INPUT, rule, Family.IPV4)
+    assert '--comment "P1 nothing else leaves" -j' in render_line("INPUT", Line(rule), Family.IPV4)
 
 
 WRONG = {
@@ -111,7 +111,7 @@ WRONG = {
 def test_what_iptables_has_no_words_for_is_refused(what: str) -> None:
     """Nothing is written that would mean something else than the rule."""
     with pytest.raises(ValueError, match=r"."):
-        render_rule(Chain.INPUT, WRONG[what], Family.IPV4)
+        render_line("INPUT", Line(WRONG[what]), Family.IPV4)
 
 
 def test_an_empty_ruleset_is_closed() -> None:

@@ -25,6 +25,7 @@ from gateway.firewall.nft.render import (
     quoted,
     render_chain,
     render_headers,
+    render_sets,
     transaction,
 )
 from gateway.firewall.nft.table import HeldTable, Nft
@@ -62,8 +63,9 @@ IP_ROUTE_CLASSID in the kernel). No route has this realm."""
 
 
 def render_devices(rules: GuardRules) -> str:
-    """Return one chain for each device: the text between the braces of the table."""
-    return "\n".join(
+    """Return one chain for each device, and the sets: the text between the braces of the table."""
+    sets = render_sets(pair for guarded in rules.devices for pair in guarded.rules)
+    chains = (
         render_chain(
             f"egress-{guarded.device.translate(_IN_CHAIN_NAME)}",
             f"filter hook egress device {device(guarded.device)} priority filter; policy drop;",
@@ -79,6 +81,7 @@ def render_devices(rules: GuardRules) -> str:
         )
         for guarded in rules.devices
     )
+    return "\n".join((*sets, *chains))
 
 
 class Guard:

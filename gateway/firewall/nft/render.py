@@ -5,17 +5,20 @@ without touching each other. Refusing rules carry a counter, as every iptables r
 """
 
 import re
-from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network
+from collections.abc import Iterable, Iterator
 
 from gateway.errors import FirewallError
 from gateway.policy.rules import (
     ICMP_OF,
     Accept,
+    AnyPorts,
     Chain,
     Drop,
     Family,
+    Networks,
+    NetworkSet,
     Ports,
+    PortSet,
     Reject,
     Rule,
     Ruleset,
@@ -60,12 +63,17 @@ def render(ruleset: Ruleset) -> str:
 def transaction(table: str, body: str) -> str:
     """Return the text that fills `table` with `body` instead of the rules that it holds.
 
-    Its chains stay on their hooks and change their rules. To delete and make them again in one
+    Sets of the same names and types are made again, so that they have no other elements. Its chains
+    stay on their hooks and change their rules. To delete and make them again in one
     transaction can let packets out: a chain that is taken off its hook accepts what is on its way
     there (net/netfilter/core.c, nf_remove_net_hook), and such a packet never meets the new one.
     The `add` makes the table if there is none, and wakes up a dormant one.
     """
-    return f"add table {table}\nflush table {table}\n{block(table, body)}"
+    made_again = "".join(
+        f"add set {table} {name} {{ type {kind}; flags interval; }}\ndelete set {table} {name}\n"
+        for name, kind in _SET.findall(body)
+    )
+    return f"add table {table}\nflush table {table}\n{made_again}{block(table, body)}"
 
 
 def replacement(table: str, body: str) -> str:
@@ -79,8 +87,14 @@ def block(table: str, body: str) -> str:
 
 
 def render_chains(ruleset: Ruleset) -> str:
-    """Return the chains of `ruleset`: what is between the braces of the table."""
-    return "\n".join(
+    """Return the sets and chains of `ruleset`: what is between the braces of the table."""
+    ours = (
+        (family, rule)
+        for family in Family
+        for rules in ruleset.of(family).values()
+        for rule in rules
+    )
+    chains = (
         render_chain(
             name,
             head,
@@ -95,6 +109,23 @@ def render_chains(ruleset: Ruleset) -> str:
         )
         for chain, (name, head) in CHAINS.items()
     )
+    return "\n".join((*render_sets(ours), *chains))
+
+
+def render_sets(rules: Iterable[tuple[Family, Rule]]) -> tuple[str, ...]:
+    """Return the text of each set that one of `rules` matches."""
+    found = {
+        _set_name(matched, family): matched
+        for family, rule in rules
+        for matched in (
+            rule.source,
+            rule.destination,
+            rule.source_ports,
+            rule.destination_ports,
+        )
+        if isinstance(matched, NetworkSet | PortSet)
+    }
+    return tuple(_set(name, matched) for name, matched in found.items())
 
 
 def render_chain(name: str, head: str, rules: tuple[str, ...]) -> str:
@@ -158,6 +189,8 @@ the rules could not be compared.
 """
 
 _TEXT = re.compile(r"[ !#-~]{1,128}")
+_SET = re.compile(r"^\tset (\S+) \{\n\t\ttype (\S+)$", re.MULTILINE)
+_SET_NAME = re.compile(r"[a-z][a-z0-9_]{1,30}")
 _NFPROTO = {Family.IPV4: "ipv4", Family.IPV6: "ipv6"}
 _IP = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 _ICMP = {Family.IPV4: "icmp", Family.IPV6: "icmpv6"}
@@ -170,18 +203,43 @@ def _interfaces(rule: Rule) -> Iterator[str]:
         yield f"oifname {device(rule.out_interface)}"
 
 
-def _address(
-    network: IPv4Network | IPv6Network | None, field: str, family: Family
-) -> Iterator[str]:
-    if network is not None and network.version != family.value:
-        raise FirewallError("an address of the other family in a rule", str(network))
-    if network is not None and network.prefixlen:
-        yield f"{_IP[family]} {field} {network}"
+def _set_name(matched: NetworkSet | PortSet, family: Family) -> str:
+    """Return the name of a set in the table, where both families' networks are."""
+    name = f"{matched.name}{family.value}" if isinstance(matched, NetworkSet) else matched.name
+    if not _SET_NAME.fullmatch(name):
+        raise FirewallError("not the name of a set", repr(name))
+    return name
+
+
+def _set(name: str, matched: NetworkSet | PortSet) -> str:
+    if isinstance(matched, PortSet):
+        kind, elements = "inet_service", [_ports(ports) for ports in matched.members]
+    else:
+        kind = f"ipv{matched.members[0].version}_addr"
+        elements = [str(network) for network in matched.members]
+    lines = (f"type {kind}", "flags interval", f"elements = {{ {', '.join(elements)} }}")
+    return f"\tset {name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
+
+
+def _address(networks: Networks | None, field: str, family: Family) -> Iterator[str]:
+    if networks is None:
+        return
+    first = networks.members[0] if isinstance(networks, NetworkSet) else networks
+    if first.version != family.value:
+        raise FirewallError("an address of the other family in a rule", str(first))
+    if isinstance(networks, NetworkSet):
+        yield f"{_IP[family]} {field} @{_set_name(networks, family)}"
+    elif networks.prefixlen:
+        yield f"{_IP[family]} {field} {networks}"
 
 
 def _protocol(rule: Rule, family: Family) -> Iterator[str]:
     ports = {"sport": rule.source_ports, "dport": rule.destination_ports}
-    matched = [f"{rule.protocol} {name} {_ports(p)}" for name, p in ports.items() if p is not None]
+    matched = [
+        f"{rule.protocol} {name} {_any_ports(p, family)}"
+        for name, p in ports.items()
+        if p is not None
+    ]
     if matched and rule.protocol not in {Transport.TCP, Transport.UDP}:
         raise FirewallError("ports need TCP or UDP", rule.why)
     if rule.icmp_type is not None:
@@ -192,6 +250,10 @@ def _protocol(rule: Rule, family: Family) -> Iterator[str]:
         yield from matched
     elif rule.protocol is not None:
         yield f"meta l4proto {rule.protocol}"
+
+
+def _any_ports(ports: AnyPorts, family: Family) -> str:
+    return f"@{_set_name(ports, family)}" if isinstance(ports, PortSet) else _ports(ports)
 
 
 def _ports(ports: Ports) -> str:

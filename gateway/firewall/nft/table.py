@@ -21,10 +21,10 @@ from typing import Protocol, TypeVar
 
 from gateway.errors import FirewallError, MissingError, ProcessError, is_shortage
 from gateway.firewall.nft.listing import (
-    HEAD,
     Listing,
     code_of,
     compare,
+    heads_of,
     listing_of,
     refused,
     words_of,
@@ -195,8 +195,9 @@ class HeldTable:
     def _compared_with(self, body: str, held: Listing) -> tuple[str, ...]:
         """Return what is different in the kernel's table from `body`."""
         asked, places = self._instructions_of(body), words_of(body)
-        in_place = {block: lines[:HEAD] for block, lines in places.items()}
-        if held.code == asked and in_place == {b: w[:HEAD] for b, w in held.words.items()}:
+        sets = {f"@{block.removeprefix('set ')}" for block in places if block.startswith("set ")}
+        are_read = all(held.code.get(name) for name in sets)
+        if are_read and held.code == asked and heads_of(places) == heads_of(held.words):
             return ()
         return tuple(map(without_marks, compare(self._listing_of(body), held)))
 

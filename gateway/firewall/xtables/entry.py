@@ -89,6 +89,17 @@ def entry_of(family: Family, blob: bytes, verdict: str, sizes: Sizes) -> Entry:
     return Entry(blob[: HEADER_SIZE[family]], tuple(parts))
 
 
+def leading_to(chain: str, family: Family, blob: bytes) -> bytes:
+    """Return an entry with a standard target as one that jumps to `chain`.
+
+    To libiptc, the name of the target is that of a chain (libiptc.c, iptcc_map_target).
+    """
+    target, _end = OFFSETS.unpack_from(blob, HEADER_SIZE[family] + 4)
+    size, _name, revision = EXTENSION.unpack_from(blob, target)
+    jump = EXTENSION.pack(size, chain.encode(), revision)
+    return blob[:target] + jump + blob[target + len(jump) :]
+
+
 def packets(family: Family, blob: bytes) -> int:
     """Return how many packets an entry has met."""
     count: int = COUNTERS.unpack_from(blob, ENTRY_SIZE[family] - COUNTERS.size)[0]

@@ -12,8 +12,8 @@ from gateway.errors import FirewallError
 from gateway.firewall.marks import FLOW, PASSED_FIREWALL, Marks
 from gateway.firewall.xtables.legacy import xtables_lock
 from gateway.firewall.xtables.marks import mark_of
-from gateway.firewall.xtables.matches import sees_extra_headers
-from gateway.firewall.xtables.render import commands
+from gateway.firewall.xtables.matches import kernel_of
+from gateway.firewall.xtables.render import Kernel, commands
 from gateway.firewall.xtables.tables import Table
 from gateway.policy.report import Limit, limit_of_extra_headers
 from gateway.policy.rules import Chain, Family, Ruleset
@@ -40,13 +40,13 @@ class IptablesFirewall:
     def __init__(
         self,
         speaks_ipv6: Callable[[], bool] = has_ipv6,
-        sees: Callable[[Family], bool] = sees_extra_headers,
+        kernel: Callable[[Family], Kernel] = kernel_of,
         netns: Netns = OWN,
     ) -> None:
         self._speaks_ipv6 = speaks_ipv6
-        self._sees = sees
+        self._kernel = kernel
         self._all_tables = {
-            family: (Table(family, "mangle", sees, netns), Table(family, "filter", sees, netns))
+            family: (Table(family, "mangle", kernel, netns), Table(family, "filter", kernel, netns))
             for family in Family
         }
 
@@ -65,7 +65,7 @@ class IptablesFirewall:
     @property
     def limits(self) -> tuple[Limit, ...]:
         """What this kernel's tables cannot refuse, with the remedy. Raises FirewallError."""
-        blind = [family for family in self._tables() if not self._sees(family)]
+        blind = [family for family in self._tables() if not self._kernel(family).extra_headers]
         return tuple(limit_of_extra_headers(family) for family in blind)
 
     def apply(self, ruleset: Ruleset) -> None:
@@ -97,7 +97,7 @@ class IptablesFirewall:
             lambda: [
                 command
                 for family in tables
-                for command in commands(ruleset, family, sees_all=self._sees(family))
+                for command in commands(ruleset, family, self._kernel(family))
             ]
         )
 

@@ -13,7 +13,8 @@ import struct
 from functools import cache
 
 from gateway.errors import FirewallError
-from gateway.firewall.xtables.render import EXTRA_HEADERS
+from gateway.firewall.xtables.packing import MULTIPORT
+from gateway.firewall.xtables.render import EXTRA_HEADERS, Kernel
 from gateway.policy.rules import Family
 
 _REVISION = struct.Struct("=29sB")
@@ -31,18 +32,21 @@ _getsockopt = ctypes.CDLL(None, use_errno=True)["getsockopt"]
 
 
 @cache
-def sees_extra_headers(family: Family) -> bool:
-    """Return whether the kernel has the match for `Rule.extra_headers`. Raises FirewallError."""
-    return has_match(family, EXTRA_HEADERS[family].name)
+def kernel_of(family: Family) -> Kernel:
+    """Return what the kernel can match in rules of `family`. Raises FirewallError."""
+    return Kernel(
+        extra_headers=has_match(family, EXTRA_HEADERS[family].name),
+        multiport=has_match(family, *MULTIPORT),
+    )
 
 
-def has_match(family: Family, name: str) -> bool:
-    """Return whether the kernel has the match `name`, in its first revision, for `family`.
+def has_match(family: Family, name: str, revision: int = 0) -> bool:
+    """Return whether the kernel has this `revision` of the match `name` for `family`.
 
     Raises FirewallError when it cannot be asked, for want of CAP_NET_ADMIN for one.
     """
     kind, level, option = _SOCKETS[family]
-    wanted = ctypes.create_string_buffer(_REVISION.pack(name.encode(), 0), _REVISION.size)
+    wanted = ctypes.create_string_buffer(_REVISION.pack(name.encode(), revision), _REVISION.size)
     size = ctypes.c_uint32(_REVISION.size)
     what = f"asking the kernel for the match {name}"
     try:

@@ -8,12 +8,17 @@ import re
 from dataclasses import dataclass
 from typing import assert_never
 
+from gateway.firewall.xtables.chains import Line, Lines, chains_of
+from gateway.model import Network
 from gateway.policy.rules import (
     Accept,
     Chain,
     Drop,
     Family,
+    Networks,
+    NetworkSet,
     Ports,
+    PortSet,
     Reject,
     Rule,
     Ruleset,
@@ -87,9 +92,10 @@ def matches_of(rule: Rule, family: Family) -> tuple[Extension, ...]:
         extensions.append(Extension("connmark", (("mark", f"{rule.connmark:#x}"),)))
     if rule.ct_states or rule.ct_direction is not None:
         extensions.append(_conntrack(rule))
-    if not _WHY.fullmatch(rule.why):
-        raise ValueError(f"not a comment for a rule: {rule.why!r}")
-    extensions.append(Extension("comment", (("comment", rule.why),)))
+    if rule.why:
+        if not _WHY.fullmatch(rule.why):
+            raise ValueError(f"not a comment for a rule: {rule.why!r}")
+        extensions.append(Extension("comment", (("comment", rule.why),)))
     return tuple(extensions)
 
 
@@ -119,13 +125,22 @@ def interface_of(name: str) -> str:
     return name
 
 
-def render_rule(chain: Chain, rule: Rule, family: Family) -> str:
-    """Return `rule` as iptables-save writes it."""
-    words = ["-A", chain.hook]
-    for option, network in (("-s", rule.source), ("-d", rule.destination)):
-        if network is not None and network.version != family.value:
-            raise ValueError(f"{network} in a rule of the other family")
-        if network is not None and network.prefixlen:
+def network_of(networks: Networks | None, family: Family) -> Network | None:
+    """Return the network that a rule of `family` matches, None if it matches every address."""
+    if networks is None:
+        return None
+    if isinstance(networks, NetworkSet):
+        raise ValueError(f"not one network: {networks.name}")  # noqa: TRY004 - as for other rules
+    if networks.version != family.value:
+        raise ValueError(f"{networks} in a rule of the other family")
+    return networks if networks.prefixlen else None
+
+
+def render_line(name: str, line: Line, family: Family) -> str:
+    """Return a line of the chain `name` as iptables-save writes it."""
+    rule, words = line.rule, ["-A", name]
+    for option, networks in (("-s", rule.source), ("-d", rule.destination)):
+        if network := network_of(networks, family):
             words += [option, str(network)]
     for option, interface in (("-i", rule.in_interface), ("-o", rule.out_interface)):
         if interface is not None:
@@ -133,8 +148,36 @@ def render_rule(chain: Chain, rule: Rule, family: Family) -> str:
     if rule.protocol is not None:
         words += ["-p", rule.protocol.value]
     words += [f"-m {match}" for match in matches_of(rule, family)]
-    words += ["-j", str(target_of(rule, family))]
+    words += ["-j", line.jump or str(target_of(rule, family))]
     return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What the tables of a kernel can match, which others may lack: see `matches.py`."""
+
+    extra_headers: bool = True
+    multiport: bool = True
+
+
+EVERYTHING = Kernel()
+
+
+def table_of(ruleset: Ruleset, family: Family, table: str, kernel: Kernel = EVERYTHING) -> Lines:
+    """Return the lines of every chain of `table` for `ruleset`.
+
+    Rules on options and extension headers that the kernel cannot match are left out.
+    """
+    lines: Lines = dict.fromkeys(TABLES[table], ())
+    for chain in Chain:
+        if chain.table == table:
+            rules = [
+                rule
+                for rule in ruleset.of(family).get(chain, ())
+                if kernel.extra_headers or not rule.extra_headers
+            ]
+            lines |= chains_of(chain.hook, rules, multiport=kernel.multiport)
+    return lines
 
 
 def render(ruleset: Ruleset, family: Family) -> str:
@@ -143,42 +186,46 @@ def render(ruleset: Ruleset, family: Family) -> str:
     The filter table comes first, because `iptables-restore` commits table by table: what closes
     is in force before the marks change.
     """
-    lines = []
+    text = []
     for table, hooks in TABLES.items():
-        lines.append(f"*{table}")
-        lines += [f":{hook} {POLICIES[table]} [0:0]" for hook in hooks]
-        for chain in Chain:
-            if chain.table == table:
-                rules = ruleset.of(family).get(chain, ())
-                lines += [render_rule(chain, rule, family) for rule in rules]
-        lines.append("COMMIT")
-    return "\n".join(lines) + "\n"
+        chains = table_of(ruleset, family, table)
+        text.append(f"*{table}")
+        text += [f":{hook} {POLICIES[table]} [0:0]" for hook in hooks]
+        text += [f":{name} - [0:0]" for name in chains if name not in hooks]
+        text += [render_line(name, line, family) for name in chains for line in chains[name]]
+        text.append("COMMIT")
+    return "\n".join(text) + "\n"
 
 
-def commands(ruleset: Ruleset, family: Family, *, sees_all: bool = True) -> list[str]:
-    """Return the commands of iptables(8) that make the tables of `family` hold `ruleset`.
-
-    Without `sees_all`, rules on options and extension headers are left out: see `matches.py`.
-    """
+def commands(ruleset: Ruleset, family: Family, kernel: Kernel = EVERYTHING) -> list[str]:
+    """Return the commands of iptables(8) that make the tables of `family` hold `ruleset`."""
     program = "iptables" if family is Family.IPV4 else "ip6tables"
-    lines = []
+    text = []
     for table, hooks in TABLES.items():
         command = f"{program} -t {table}"
-        lines += [f"{command} -P {hook} {POLICIES[table]}" for hook in hooks]
-        lines += [f"{command} -F"]
-        for chain in Chain:
-            rules = ruleset.of(family).get(chain, ()) if chain.table == table else ()
-            kept = [rule for rule in rules if sees_all or not rule.extra_headers]
-            lines += [f"{command} {render_rule(chain, rule, family)}" for rule in kept]
-    return lines
+        chains = table_of(ruleset, family, table, kernel)
+        text += [f"{command} -P {hook} {POLICIES[table]}" for hook in hooks]
+        text += [f"{command} -F", f"{command} -X"]
+        text += [f"{command} -N {name}" for name in chains if name not in hooks]
+        text += [
+            f"{command} {render_line(name, line, family)}"
+            for name in chains
+            for line in chains[name]
+        ]
+    return text
 
 
 def _ports(rule: Rule) -> Extension:
     if rule.protocol not in {Transport.TCP, Transport.UDP}:
         raise ValueError(f"ports need TCP or UDP: {rule}")
     named = (("sport", rule.source_ports), ("dport", rule.destination_ports))
+    for name, ports in named:
+        if isinstance(ports, PortSet):
+            listed = ",".join(map(_range, ports.members))
+            return Extension("multiport", ((f"{name}s", listed),))
     return Extension(
-        rule.protocol.value, tuple((name, _range(ports)) for name, ports in named if ports)
+        rule.protocol.value,
+        tuple((name, _range(ports)) for name, ports in named if isinstance(ports, Ports)),
     )
 
 

@@ -10,15 +10,18 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from gateway.errors import FirewallError, MissingError
+from gateway.firewall.xtables.chains import Line, Lines
 from gateway.firewall.xtables.entry import (
     EXTENSION,
     Entry,
     differences,
     entry_of,
     is_standard,
+    leading_to,
     packets,
 )
 from gateway.firewall.xtables.library import (
@@ -30,19 +33,27 @@ from gateway.firewall.xtables.library import (
     opened,
     translated,
 )
+from gateway.firewall.xtables.packing import pack
 from gateway.firewall.xtables.render import (
     POLICIES,
     PROTOCOL_NUMBERS,
     TABLES,
+    Extension,
+    Kernel,
     matches_of,
-    render_rule,
+    network_of,
+    render_line,
+    table_of,
     target_of,
 )
-from gateway.policy.rules import Chain, Family, Rule, Ruleset
+from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.system.features import missing_capabilities
 from gateway.system.netns import Netns
 
 _MARK = re.compile(r"\b0x[0-9a-f]+(/0x[0-9a-f]+)?")
+
+REMEMBERED = 4
+"""Rulesets whose lines are remembered: of each state, and between two of them."""
 
 COMMIT_ATTEMPTS = 10
 """How often a table is built again because another program changed it before our commit."""
@@ -53,45 +64,68 @@ _SIZES: dict[tuple[str, int], int] = {}
 
 @dataclass(frozen=True)
 class Built:
-    """A rule ready to be appended: the bytes for libiptc, and what the kernel should then hold.
+    """A line ready to be appended: the bytes for libiptc, and what the kernel should then hold."""
 
-    `text` is for people; marks are left out of it, because the egress guard's is a secret.
-    """
-
-    text: str
-    buffer: Any
+    chain: str
+    line: Line
+    family: Family
+    blob: bytes
     entry: Entry
+
+    @property
+    def text(self) -> str:
+        """The line for people, without marks, because the egress guard's is a secret."""
+        return _MARK.sub("(a mark)", render_line(self.chain, self.line, self.family))
 
 
 Chains = dict[str, tuple[Built, ...]]
+"""The lines of each chain, the built-in ones first."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A ruleset with its lines, and what was built of them."""
+
+    ruleset: Ruleset
+    kernel: Kernel
+    lines: Lines
+    chains: Chains
 
 
 class Table:
     """One table of one family in `netns`. `name` is that of the kernel."""
 
     def __init__(
-        self, family: Family, name: str, sees: Callable[[Family], bool], netns: Netns
+        self, family: Family, name: str, kernel: Callable[[Family], Kernel], netns: Netns
     ) -> None:
         self._netns = netns
         self.family = family
         self.name = name
-        self._sees = sees
+        self._kernel = kernel
+        self._known: list[_Known] = []
         self._where = f"{PROGRAM[family]} {name}"
 
     def build(self, ruleset: Ruleset) -> Chains:
-        """Make the rules that `ruleset` has for this table, without touching the kernel's."""
-        rules = ruleset.of(self.family)
-        sees_all = self._sees(self.family)
+        """Make the lines that `ruleset` has for this table, without touching the kernel's.
+
+        Those of the last few rulesets are remembered.
+        """
+        kernel = self._kernel(self.family)
+        for known in self._known:
+            if known.kernel == kernel and (known.ruleset is ruleset or known.ruleset == ruleset):
+                return known.chains
         with translated(f"building rules for {self._where}"):
-            return {
-                chain.hook: tuple(
-                    _built(chain, rule, self.family)
-                    for rule in rules.get(chain, ())
-                    if sees_all or not rule.extra_headers
-                )
-                for chain in Chain
-                if chain.table == self.name
-            }
+            lines = table_of(ruleset, self.family, self.name, kernel)
+            chains = {name: self._built(name, lines[name]) for name in lines}
+        self._known = [_Known(ruleset, kernel, lines, chains), *self._known[: REMEMBERED - 1]]
+        return chains
+
+    def _built(self, name: str, lines: tuple[Line, ...]) -> tuple[Built, ...]:
+        """Make the lines of one chain, unless they are the very same as before: those of a tree."""
+        for known in self._known:
+            if known.lines.get(name) is lines:
+                return known.chains[name]
+        return tuple(_built(name, line, self.family) for line in lines)
 
     def differences(self, chains: Chains) -> list[str]:
         """Read the table and return a line for each thing that is not as `chains` says."""
@@ -104,24 +138,30 @@ class Table:
         there counts as one of all.
         """
         ours = {chain.hook: chain for chain in Chain if chain.table == self.name}
-        changed = {name for name, lines in self._compared(chains).items() if lines}
+        changed = {hook_of(name) for name, lines in self._compared(chains).items() if lines}
         return frozenset(ours[name] for name in (changed if changed <= ours.keys() else ours))
 
     def _compared(self, chains: Chains) -> dict[str, list[str]]:
-        """Return the differences of each chain in the kernel."""
+        """Return the differences of each chain in the kernel, and of each that is not there."""
         compared: dict[str, list[str]] = {}
         with self._opened() as kernel:
             for chain in kernel.chains:
                 where = f"{self._where} {chain.name}"
-                if chain.name not in TABLES[self.name]:
+                if chain.name not in chains:
                     compared[chain.name] = [f"{where}: foreign chain"]
                     continue
-                wanted = [(built.text, built.entry) for built in chains.get(chain.name, ())]
+                wanted = chains[chain.name]
                 held = list(self._held(kernel, chain.name))
-                compared[chain.name] = list(differences(where, wanted, held))
-                policy = kernel.get_policy(chain.name)[0].name
-                if policy != POLICIES[self.name]:
-                    compared[chain.name].append(f"{where}: the policy is {policy}")
+                lines: list[str] = []
+                compared[chain.name] = lines
+                if [built.entry for built in wanted] != held:
+                    lines += differences(where, [(it.text, it.entry) for it in wanted], held)
+                if chain.name in TABLES[self.name]:
+                    policy = kernel.get_policy(chain.name)[0].name
+                    if policy != POLICIES[self.name]:
+                        lines.append(f"{where}: the policy is {policy}")
+        for name in chains.keys() - compared.keys():
+            compared[name] = [f"{self._where}: no chain {name}"]
         return compared
 
     def _held(self, kernel: Any, chain: str) -> Iterator[Entry]:
@@ -145,16 +185,15 @@ class Table:
             return list(self._held(kernel, chain.hook))
 
     def refused(self) -> dict[str, int]:
-        """Return the packets that each chain has refused: those that it did not accept."""
+        """Return the packets that each built-in chain has refused, and those that it leads to."""
+        counted = dict.fromkeys(TABLES[self.name], 0)
         with self._opened() as kernel:
-            return {
-                hook: sum(
-                    packets(self.family, blob)
-                    for blob, verdict in self._entries(kernel, hook)
-                    if verdict != "ACCEPT"
-                )
-                for hook in TABLES[self.name]
-            }
+            for chain in kernel.chains:
+                hook = hook_of(chain.name)
+                for blob, verdict in self._entries(kernel, chain.name):
+                    if hook in counted and verdict in {"", "DROP"}:
+                        counted[hook] += packets(self.family, blob)
+        return counted
 
     def commit(self, chains: Chains) -> None:
         """Replace everything in the table by `chains`, in one step of the kernel."""
@@ -164,8 +203,11 @@ class Table:
                     kernel.flush()
                     for hook in TABLES[self.name]:
                         kernel.set_policy(hook, POLICIES[self.name])
-                        for built in chains.get(hook, ()):
-                            kernel.append_entry(hook, built.buffer)
+                    for name in chains.keys() - set(TABLES[self.name]):
+                        kernel.create_chain(name)
+                    for name, lines in chains.items():
+                        for built in lines:
+                            kernel.append_entry(name, built.blob)
                     kernel.commit()
             except FirewallError as error:
                 if error.errno != errno.EAGAIN or attempt == COMMIT_ATTEMPTS:
@@ -198,15 +240,30 @@ class Table:
         return opened(self.family, self.name, self._netns)
 
 
-def _built(chain: Chain, rule: Rule, family: Family) -> Built:
-    """Make one rule with the library."""
+def hook_of(chain: str) -> str:
+    """Return the built-in chain that leads to `chain`, or `chain` itself: see `chains`."""
+    return chain.partition("-")[0]
+
+
+def _built(chain: str, line: Line, family: Family) -> Built:
+    """Make one line, those of a tree without the library."""
+    blob = _made(line, family) if line.rule.why else pack(line, family)
+    target = target_of(line.rule, family)
+    verdict = line.jump or ("" if target.parameters else target.name)
+    return Built(chain, line, family, blob, entry_of(family, blob, verdict, _SIZES))
+
+
+@lru_cache(maxsize=1024)
+def _made(line: Line, family: Family) -> bytes:
+    """Make one line with the library."""
     find_all_options()
+    rule = line.rule
     made = LIBRARY_RULE[family]()
     ip = made.get_ip()
-    if rule.source is not None and rule.source.prefixlen:
-        made.src = str(rule.source)
-    if rule.destination is not None and rule.destination.prefixlen:
-        made.dst = str(rule.destination)
+    if source := network_of(rule.source, family):
+        made.src = str(source)
+    if destination := network_of(rule.destination, family):
+        made.dst = str(destination)
     if rule.in_interface is not None:
         ip.iniface, ip.iniface_mask = exactly(rule.in_interface)
     if rule.out_interface is not None:
@@ -214,12 +271,10 @@ def _built(chain: Chain, rule: Rule, family: Family) -> Built:
     if rule.protocol is not None:
         made.protocol = PROTOCOL_NUMBERS[rule.protocol]
     parts = [filled(made.create_match(match.name), match) for match in matches_of(rule, family)]
-    target = target_of(rule, family)
+    target = Extension("ACCEPT") if line.jump else target_of(rule, family)
     parts.append(filled(made.create_target(target.name), target))
     headers = [match.match.u.user for match in made.matches] + [made.target.target.u.user]
     for part, header in zip(parts, headers, strict=True):
         _SIZES[header.name.decode(), header.revision] = part.usersize - EXTENSION.size
-    verdict = "" if target.parameters else target.name
-    entry = entry_of(family, bytes(made.rule), verdict, _SIZES)
-    text = _MARK.sub("(a mark)", render_rule(chain, rule, family))
-    return Built(text, made.rule, entry)
+    blob = bytes(made.rule)
+    return leading_to(line.jump, family, blob) if line.jump else blob
