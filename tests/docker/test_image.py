@@ -120,7 +120,7 @@ def test_the_image_says_how_it_is_run(site: Site) -> None:
     config = json.loads(inspect(site.engine, PROJECT, "{{json .Config}}"))
     assert config["Entrypoint"] == ["/opt/portcullis/bin/python", "-I", "-m", "gateway"]
     assert config["StopSignal"] == "SIGTERM"
-    assert config["Healthcheck"]["Test"][-2:] == ["-m", "healthcheck"]
+    assert config["Healthcheck"]["Test"][-1] == "/opt/portcullis/healthcheck.pyc"
     assert config["User"] == "root"
     assert config["Labels"]["org.opencontainers.image.title"] == "Portcullis"
     assert not config.get("ExposedPorts")

@@ -1,7 +1,9 @@
 """The program behind Docker's HEALTHCHECK: one line, one exit code, for every reply."""
 
 import ast
+import json
 import os
+import py_compile
 import re
 import socket
 import subprocess
@@ -23,20 +25,39 @@ from healthcheck.__main__ import (
     Unhealthy,
     judge,
     one_line,
+    parse,
     parse_address,
 )
 
 SOURCE = Path(__file__).resolve().parents[2] / "healthcheck" / "__main__.py"
+Run = Callable[[str | None], subprocess.CompletedProcess[str]]
 HEALTHY = b'HTTP/1.1 200 OK\r\n\r\n{"state": "connected", "reason": ""}'
 
 
-def run(address: str | None) -> subprocess.CompletedProcess[str]:
-    """Start the program as Docker does, with `address` in the variable unless it is None."""
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the program as the image has it: a compiled file."""
+    path = str(tmp_path_factory.mktemp("image") / "healthcheck.pyc")
+    return str(py_compile.compile(str(SOURCE), path, doraise=True))
+
+
+@pytest.fixture
+def run(compiled: str) -> Run:
+    """Start the program as Docker does, with an address in the variable unless it is None."""
+
+    def start(address: str | None) -> subprocess.CompletedProcess[str]:
+        return started([sys.executable, "-I", "-S", compiled], address)
+
+    return start
+
+
+def started(argv: list[str], address: str | None) -> subprocess.CompletedProcess[str]:
+    """Start a command with `address` in the variable unless it is None."""
     environment = {"PATH": os.environ["PATH"]}
     if address is not None:
         environment["HEALTH_SERVER_ADDRESS"] = address
     return subprocess.run(
-        [sys.executable, "-m", "healthcheck"],
+        argv,
         capture_output=True,
         text=True,
         check=False,
@@ -79,7 +100,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str]) -> None:
     assert done.stdout.count("\n") == 1
 
 
-def test_a_healthy_gateway_gives_exit_code_0() -> None:
+def test_a_healthy_gateway_gives_exit_code_0(run: Run) -> None:
     """A 200 with the gateway's state is healthy, and the line repeats state and reason."""
     reply = b'HTTP/1.1 200 OK\r\n\r\n{"state": "connected", "reason": "handshake 3 s ago"}'
     with server(saying(reply)) as (port, requests):
@@ -89,7 +110,7 @@ def test_a_healthy_gateway_gives_exit_code_0() -> None:
     assert requests[0].startswith(b"GET /healthz HTTP/1.0\r\n")
 
 
-def test_a_gateway_that_is_not_healthy_gives_exit_code_1_and_its_reason() -> None:
+def test_a_gateway_that_is_not_healthy_gives_exit_code_1_and_its_reason(run: Run) -> None:
     """A 503 carries state and reason into the line that `docker inspect` shows."""
     reply = b'HTTP/1.1 503 x\r\n\r\n{"state": "connecting", "reason": "no handshake yet"}'
     with server(saying(reply)) as (port, _):
@@ -99,14 +120,14 @@ def test_a_gateway_that_is_not_healthy_gives_exit_code_1_and_its_reason() -> Non
 
 
 @pytest.mark.parametrize("address", [None, ""])
-def test_without_the_variable_the_default_address_is_asked(address: str | None) -> None:
+def test_without_the_variable_the_default_address_is_asked(run: Run, address: str | None) -> None:
     """An unset and an empty variable both mean 127.0.0.1:9999."""
     done = run(address)
     assert_one_line(done)
     assert "127.0.0.1 port 9999" in done.stdout or done.returncode == 0
 
 
-def test_a_gateway_that_does_not_listen_is_unhealthy_and_the_line_says_so() -> None:
+def test_a_gateway_that_does_not_listen_is_unhealthy_and_the_line_says_so(run: Run) -> None:
     """A refused connection names the address and asks whether the gateway runs."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -119,14 +140,14 @@ def test_a_gateway_that_does_not_listen_is_unhealthy_and_the_line_says_so() -> N
 @pytest.mark.parametrize(
     "listening", ["0.0.0.0:{port}", ":{port}", "localhost:{port}", '"127.0.0.1:{port}"']
 )
-def test_a_server_on_every_address_is_asked_on_loopback(listening: str) -> None:
+def test_a_server_on_every_address_is_asked_on_loopback(run: Run, listening: str) -> None:
     """A server on an unspecified address is asked at 127.0.0.1."""
     with server(saying(HEALTHY)) as (port, _):
         assert run(listening.format(port=port)).returncode == 0
 
 
 @pytest.mark.parametrize("listening", ["[::]:{port}", "[::1]:{port}"])
-def test_ipv6_works_as_ipv4_does(listening: str) -> None:
+def test_ipv6_works_as_ipv4_does(run: Run, listening: str) -> None:
     """An IPv6 address is in brackets; the unspecified one is asked at ::1."""
     with server(saying(HEALTHY), "::1") as (port, _):
         assert run(listening.format(port=port)).returncode == 0
@@ -172,7 +193,7 @@ def test_a_malformed_address_is_unhealthy_and_the_line_names_the_variable(text: 
         parse_address(text)
 
 
-def test_a_malformed_variable_ends_in_one_line_and_exit_code_1() -> None:
+def test_a_malformed_variable_ends_in_one_line_and_exit_code_1(run: Run) -> None:
     """The whole program, not only its parser, survives a wrong variable."""
     done = run("nonsense\n:80")
     assert_one_line(done)
@@ -205,7 +226,8 @@ def test_a_server_that_never_finishes_is_given_up_after_the_time_limit(
     limit = 0.4
     monkeypatch.setattr(program, "TIME_LIMIT", limit)
     with server(behaviour) as (port, _):
-        monkeypatch.setenv("HEALTH_SERVER_ADDRESS", f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}".encode()
+        monkeypatch.setitem(program.environ, b"HEALTH_SERVER_ADDRESS", address)
         started = time.monotonic()
         code = program.main()
         took = time.monotonic() - started
@@ -233,7 +255,7 @@ def flood(connection: socket.socket) -> None:
         return
 
 
-def test_an_endless_reply_is_cut_off() -> None:
+def test_an_endless_reply_is_cut_off(run: Run) -> None:
     """Memory and time are limited for any program on the port."""
     with server(flood) as (port, _):
         done = run(f"127.0.0.1:{port}")
@@ -251,6 +273,10 @@ def test_an_endless_reply_is_cut_off() -> None:
         b"HTTP/1.1 200 OK\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe",
         b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 60000,
+        b'HTTP/1.1 200 OK\r\n\r\n{"state": "connected", "age": NaN}',
+        b'HTTP/1.1 200 OK\r\n\r\n{"state": "connected"} {}',
+        b"HTTP/1.1 200 OK\r\n\r\n{'state': 'connected'}",
+        b"HTTP/1.1 200 OK\r\n\r\n" + '{"state": "connected"}'.encode("utf-16"),
         b'SSH-2.0\r\n\r\n{"state": "connected"}',
         b'HTTP/1.1 \r\n\r\n{"state": "connected"}',
         b'HTTP/1.1 204 No Content\r\n\r\n{"state": "connected"}',
@@ -260,6 +286,40 @@ def test_a_reply_that_is_not_the_gateways_is_unhealthy(reply: bytes) -> None:
     """Another program on the port never counts as healthy, even if it answers 200."""
     with pytest.raises(Unhealthy):
         judge(reply)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda part: st.lists(part) | st.dictionaries(st.text(), part),
+    max_leaves=8,
+)
+
+
+@given(value=JSON, around=st.sampled_from(["", " ", "\r\n\t "]), plain=st.booleans())
+def test_every_json_text_is_read_as_the_library_reads_it(
+    *, value: object, around: str, plain: bool
+) -> None:
+    """Escapes, numbers and whitespace included."""
+    text = around + json.dumps(value, ensure_ascii=plain) + around
+    try:
+        body = text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair is not UTF-8
+        return
+    assert parse(body) == json.loads(body) == value
+
+
+@given(st.binary(max_size=60) | st.text('[]{},:"\\u0a1.e-+ntrueNI \n').map(str.encode))
+def test_what_the_library_refuses_is_refused(body: bytes) -> None:
+    """The parser is as strict as `json.loads`."""
+    try:
+        json.loads(body)
+    except ValueError:
+        with pytest.raises(ValueError):  # noqa: PT011 - any of the parser's errors
+            parse(body)
 
 
 @given(st.binary(max_size=300))
@@ -292,10 +352,39 @@ def test_every_text_becomes_one_short_line(text: str) -> None:
     assert len(line) <= LONGEST_LINE
 
 
+def test_the_image_runs_the_compiled_program_without_site() -> None:
+    """What is measured and tested here is what Docker starts."""
+    text = (SOURCE.parents[1] / "Dockerfile").read_text(encoding="utf-8")
+    command = re.search(r"^HEALTHCHECK.*\n +CMD (\[.*\])", text, re.MULTILINE)
+    assert command
+    assert json.loads(command[1])[1:] == ["-I", "-S", "/opt/portcullis/healthcheck.pyc"]
+
+
+@pytest.mark.parametrize("argv", [["-m", "healthcheck"], [str(SOURCE)]])
+def test_it_can_be_started_as_a_module_and_as_a_file(argv: list[str]) -> None:
+    """For `docker exec`, and for health checks in compose files of earlier versions."""
+    with server(saying(HEALTHY)) as (port, _):
+        done = started([sys.executable, *argv], f"127.0.0.1:{port}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "healthy: connected\n", "")
+
+
+def imported(*argv: str) -> set[str]:
+    """Return the modules that a command imports, those of the interpreter's start included."""
+    done = started([sys.executable, "-I", "-S", "-X", "importtime", *argv], "127.0.0.1:1")
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+def test_a_run_loads_two_modules_more_than_an_empty_program(compiled: str) -> None:
+    """It runs every five seconds for months, and imports take most of the time of a program."""
+    bare = imported("-c", "pass")
+    assert {"io", "encodings"} <= bare
+    assert imported(compiled) - bare == {"_json", "_socket"}
+
+
 def test_it_imports_little_and_nothing_of_the_gateway() -> None:
     """It starts every few seconds: only cheap modules of the standard library are imported."""
     tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
     imported = {
         name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names
     } | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported == {"json", "os", "socket", "time"}
+    assert imported == {"_json", "_socket", "posix", "time"}
