@@ -42,20 +42,19 @@ LOGGERS = {"log", "_log", "logger"}
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change of one file."""
+    """One change of one file.
+
+    `code` is the text of its first line without indentation, and `function` the name of the
+    function that it is in, such as `Class.method`; empty where it runs at the import.
+    """
 
     file: str
     number: int
     line: int
     last_line: int
-    in_function: bool
-    before: str
-    after: str
-
-    @property
-    def name(self) -> str:
-        """What a person calls it; the same after lines have moved."""
-        return f"{self.file}: {self.before} -> {self.after}"
+    code: str
+    function: str
+    change: str
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST]:
@@ -146,17 +145,24 @@ Place = tuple[ast.AST, str, int | None]
 """A parent, the field of it, and the number in that field where it is a list."""
 
 
-def places(node: ast.AST, *, in_function: bool = False) -> Iterator[tuple[Place, ast.AST, bool]]:
-    """Return each node that may change, its place, and whether it runs only when called."""
+def places(
+    node: ast.AST, scope: str = "", function: str = ""
+) -> Iterator[tuple[Place, ast.AST, str]]:
+    """Return each node that may change, its place, and the function that it is in.
+
+    `scope` is the name of what `node` is in: a function or a class.
+    """
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        scope = f"{scope}.{node.name}" if scope else node.name
     for field, value in ast.iter_fields(node):
         if field in ANNOTATIONS or is_name_list(node, field):
             continue
         body = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        inside = in_function or (body and field == "body")
+        inside = (scope or "lambda") if body and field == "body" else function
         for number, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if isinstance(child, ast.AST) and not is_for_people(child):
                 yield (node, field, number), child, inside
-                yield from places(child, in_function=inside)
+                yield from places(child, scope, inside)
 
 
 def is_name_list(node: ast.AST, field: str) -> bool:
@@ -171,19 +177,22 @@ def is_name_list(node: ast.AST, field: str) -> bool:
     return isinstance(node, ast.Assign | ast.For) and field in {"targets", "target"}
 
 
-def variants(tree: ast.Module) -> Iterator[tuple[Place, ast.AST, ast.AST, bool]]:
-    """Return each change: its place, the node, the other node, and whether it is in a function."""
-    for place, child, in_function in list(places(tree)):
+def variants(tree: ast.Module) -> Iterator[tuple[Place, ast.AST, ast.AST, str]]:
+    """Return each change: its place, the node, the other node, and the function that it is in."""
+    for place, child, function in list(places(tree)):
         for changed in changes(child):
-            yield place, child, ast.copy_location(changed, child), in_function
+            yield place, child, ast.copy_location(changed, child), function
 
 
 def mutants_of(file: str, text: str) -> Iterator[Mutant]:
     """Return every mutant of the module `text`, in the order of its lines."""
-    for number, (place, child, changed, in_function) in enumerate(variants(ast.parse(text))):
+    lines = text.splitlines()
+    for number, (place, child, changed, function) in enumerate(variants(ast.parse(text))):
         line = getattr(child, "lineno", getattr(place[0], "lineno", 1))
         last = getattr(child, "end_lineno", line) if isinstance(child, ast.expr) else line
-        yield Mutant(file, number, line, last or line, in_function, short(child), short(changed))
+        change = f"{short(child)} -> {short(changed)}"
+        code = lines[line - 1].strip()
+        yield Mutant(file, number, line, last or line, code, function, change)
 
 
 def source_of(text: str, number: int) -> str:

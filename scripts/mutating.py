@@ -1,21 +1,25 @@
 """Mutation testing with the tests that need no root: which wrong programs do they accept.
 
     scripts/mutate                          ten minutes of a sample of policy, daemon and firewall
-    scripts/mutate --minutes 0              every mutant, overnight
+    scripts/mutate --minutes 0              every mutant: an hour
     scripts/mutate --seed 7 gateway/policy  another sample, of one directory or file
 
 A first run records which test executes which line, and keeps it in .cache until the test or
-the gateway changes. Each mutant then meets the tests that execute its line, the fastest first, in a
-process that is forked from one in which pytest is imported already. As root that process has a
-network namespace of its own. The last lines are the survivors and the score; tests/survivors.toml
-explains those that no test can or should kill.
+the gateway changes. Each mutant then meets the tests that execute its line, the likeliest and then
+the fastest first, in a process that is forked from one in which pytest is imported already. As root
+that process has a network namespace of its own. The last lines are the survivors and the score;
+tests/survivors.toml explains those that no unit test can kill (scripts/mutation_report.py).
 
 mutmut and cosmic-ray were considered: mutmut 3 changes bodies of functions only, and half of the
 policy is constants and dataclasses; cosmic-ray starts pytest again for each mutant and does not
 choose among the tests.
+
+Exit code 1: fewer than the goal are killed, a survivor is not explained, or an entry of
+tests/survivors.toml is wrong.
 """
 
 import argparse
+import ast
 import contextlib
 import ctypes
 import fcntl
@@ -23,6 +27,7 @@ import hashlib
 import importlib
 import importlib.abc
 import importlib.util
+import inspect
 import json
 import os
 import random
@@ -32,10 +37,10 @@ import struct
 import sys
 import threading
 import time
-import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -45,6 +50,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from scripts.mutants import Mutant, mutants_of, source_of  # noqa: E402 - the path first
+from scripts.mutation_report import (  # noqa: E402 - the path first
+    KILLED,
+    SURVIVED,
+    TIMED_OUT,
+    UNTESTED,
+    entries_disproved,
+    entries_in,
+    entries_without_object,
+    scores,
+)
 
 PLACES = ("gateway/policy", "gateway/daemon", "gateway/firewall")
 TESTS = ROOT / "tests" / "unit"
@@ -52,7 +67,9 @@ EXPLAINED = ROOT / "tests" / "survivors.toml"
 CACHE = ROOT / ".cache" / "mutate"
 # These read the source as text: they would notice that it has changed, and not what.
 BLIND = {"test_architecture.py", "test_language.py", "test_docs.py", "test_run_of_tests.py"}
-KILLED, SURVIVED, TIMED_OUT, UNTESTED = "killed", "survived", "timed out", "no test runs it"
+GATEWAY = f"{ROOT}/gateway/"
+MOST_TESTS = 20.0
+"""Seconds that the tests of one mutant take without it; slower ones are left out."""
 MOST_SECONDS = 120.0
 """What one mutant's tests may take; a mutant that needs longer hangs."""
 QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore:Module already imported")
@@ -125,9 +142,8 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def __init__(self, mutant: Mutant) -> None:
         """Take the module's name from the mutant's file."""
-        dotted = mutant.file.removesuffix(".py").replace("/", ".")
-        self._name = dotted.removesuffix(".__init__")
-        self._package = dotted != self._name
+        self._name = module_of(mutant.file)
+        self._package = mutant.file.endswith("/__init__.py")
         self._mutant = mutant
 
     def find_spec(self, name: str, _path: object, _target: object = None) -> Any:
@@ -164,6 +180,7 @@ class Traces:
 
     lines: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
     files: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    importers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     seconds: dict[str, float] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
 
@@ -174,37 +191,47 @@ class Traces:
             if test in record["failing"]:
                 continue
             self.seconds[test] = seconds
-            for file, numbers in lines.items():
+            for module in record["imports"]:
+                self.importers[module].add(test)
+            for file, numbers in (*lines.items(), *record["collecting"].items()):
                 self.files[file].add(test)
                 for number in numbers:
                     self.lines[file, number].add(test)
 
     def tests_of(self, mutant: Mutant) -> list[str]:
-        """Return the tests that a mutant meets, the fastest first."""
-        if mutant.in_function:
+        """Return the tests that a mutant meets, the likeliest and then the fastest first.
+
+        Those that execute its line, where it is in a function. Other code runs at the import, and
+        any test may see what became of it: those whose file imports the module itself come first.
+        """
+        likely = self.importers.get(module_of(mutant.file), set[str]())
+        if mutant.function:
             span = range(mutant.line, mutant.last_line + 1)
             found = {test for line in span for test in self.lines.get((mutant.file, line), ())}
-        else:  # it runs at the import, so any test of the file may see it, and of its package
-            found = set(self.files.get(mutant.file, ()))
-            package = str(Path(mutant.file).parent)
-            for file, tests in self.files.items():
-                if not found and str(Path(file).parent) == package:
-                    found |= tests
-        return sorted(found, key=lambda test: (self.seconds[test], test))
+        else:
+            found = likely | self.files.get(mutant.file, set())
+        ranked = sorted(found, key=lambda test: (test not in likely, self.seconds[test], test))
+        total = accumulate(self.seconds[test] for test in ranked)
+        return [test for test, seconds in zip(ranked, total, strict=True) if seconds < MOST_TESTS]
 
 
 class Tracer:
-    """A pytest plugin that records the lines of the gateway that each test executes."""
+    """A pytest plugin that records the lines of the gateway that each test executes.
+
+    `collecting` has those of functions that a file of tests calls as it is imported.
+    """
 
     def __init__(self) -> None:
         """Begin with nothing."""
         self.tests: dict[str, tuple[float, dict[str, list[int]]]] = {}
+        self.collecting: dict[str, list[int]] = {}
         self.failing: set[str] = set()
         self._lines: dict[str, set[int]] = {}
+        self._is_collecting = False
 
     def _trace(self, frame: FrameType, _event: str, _argument: object) -> Any:
         name = frame.f_code.co_filename
-        if "/gateway/" not in name or "/tests/" in name or not name.startswith(str(ROOT)):
+        if not name.startswith(GATEWAY) or (self._is_collecting and not is_called_by_test(frame)):
             return None
         seen = self._lines.setdefault(name[len(str(ROOT)) + 1 :], set())
 
@@ -215,25 +242,70 @@ class Tracer:
         seen.add(frame.f_lineno)
         return local
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Record one test, its fixtures included."""
+    @contextlib.contextmanager
+    def _traced(self) -> Iterator[None]:
         self._lines = {}
-        began = time.monotonic()
         threading.settrace(self._trace)
         sys.settrace(self._trace)
         try:
-            return (yield)
+            yield
         finally:
             sys.settrace(None)
             threading.settrace(None)  # type: ignore[arg-type]
-            lines = {file: sorted(numbers) for file, numbers in self._lines.items()}
-            self.tests[item.nodeid] = (time.monotonic() - began, lines)
+
+    def _found(self) -> dict[str, list[int]]:
+        return {file: sorted(numbers) for file, numbers in self._lines.items()}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Iterator[None]:
+        """Record what the import of a file of tests calls."""
+        self._is_collecting = True
+        with self._traced():
+            result = yield
+        self._is_collecting = False
+        self.collecting = self._found()
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Record one test, its fixtures included."""
+        began = time.monotonic()
+        try:
+            with self._traced():
+                return (yield)
+        finally:
+            self.tests[item.nodeid] = (time.monotonic() - began, self._found())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note what fails by itself: it can kill nothing."""
         if report.failed:
             self.failing.add(report.nodeid)
+
+
+def is_called_by_test(frame: FrameType) -> bool:
+    """Return whether a frame is that of a function, which no import of the gateway has called."""
+    if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # the body of a module or a class
+        return False
+    outer: FrameType | None = frame
+    while outer is not None and outer.f_code.co_name != "<module>":
+        outer = outer.f_back
+    return outer is not None and not outer.f_code.co_filename.startswith(GATEWAY)
+
+
+def module_of(file: str) -> str:
+    """Return the name of the module in a file, whose path is relative to the project."""
+    return file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def imports_of(text: str) -> list[str]:
+    """Return the modules of the gateway that a file imports by name, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return sorted(name for name in found if name.startswith("gateway."))
 
 
 def digest_of(files: Iterable[Path]) -> str:
@@ -275,40 +347,63 @@ def trace(file: Path, record: Path) -> int:
         return 1
     unfinished = record.with_suffix(".tmp")
     unfinished.write_text(
-        json.dumps({"tests": tracer.tests, "failing": sorted(tracer.failing)}), "utf-8"
+        json.dumps(
+            {
+                "tests": tracer.tests,
+                "collecting": tracer.collecting,
+                "imports": imports_of(file.read_text("utf-8")),
+                "failing": sorted(tracer.failing),
+            }
+        ),
+        "utf-8",
     )
     unfinished.rename(record)
     return 0
 
 
 class Selection:
-    """A pytest plugin that runs the tests of one mutant, the fastest first."""
+    """A pytest plugin that runs the tests of one mutant in their order."""
 
-    def __init__(self, tests: Sequence[str]) -> None:
-        """Run these, by their ids."""
+    def __init__(self, tests: Sequence[str], known: Container[str]) -> None:
+        """Run `tests`, by their ids; `known` has those of all tests."""
+        self._known = known
         self._rank = {test: number for number, test in enumerate(tests)}
+        self._names = {test.partition("[")[0] for test in tests}
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Choose and sort."""
+        """Choose and sort; a test whose parameter the mutant has renamed comes last."""
         items[:] = sorted(
-            (item for item in items if item.nodeid in self._rank),
-            key=lambda item: self._rank[item.nodeid],
+            (item for item in items if self._is_wanted(item.nodeid)),
+            key=lambda item: self._rank.get(item.nodeid, len(self._rank)),
+        )
+
+    def _is_wanted(self, test: str) -> bool:
+        return test in self._rank or (
+            test not in self._known and test.partition("[")[0] in self._names
         )
 
 
-def attempt(mutant: Mutant, tests: Sequence[str]) -> int:
+def attempt(mutant: Mutant, tests: Sequence[str], known: Container[str]) -> int:
     """Return 0 when the tests accept the mutant, which this process has instead of the module."""
     sys.meta_path.insert(0, Mutated(mutant))
-    return run_pytest({test.partition("::")[0] for test in tests}, Selection(tests))
+    return run_pytest({test.partition("::")[0] for test in tests}, Selection(tests, known))
 
 
-def explained() -> dict[str, str]:
-    """Return the survivors that are known, with the reason of each."""
-    if not EXPLAINED.exists():
-        return {}
-    listed = tomllib.loads(EXPLAINED.read_text("utf-8")).get("survivor", [])
-    return {one["mutant"]: one["reason"] for one in listed}
+def result_of(code: int | None) -> str:
+    """Return what the exit code of `attempt` says about its mutant, None for no end in time.
+
+    A mutant is killed where a test fails, where its tests cannot be imported, and where it ends
+    the interpreter. Where it leaves nothing to run, because tests are named after what it changed,
+    nothing has failed.
+    """
+    if code is None:
+        return TIMED_OUT
+    if code in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        return SURVIVED
+    if code in {pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED} or code < 0:
+        return KILLED
+    raise RuntimeError(f"the tests of a mutant could not be run: {code}")
 
 
 def chosen(places: Sequence[str], seed: int) -> list[Mutant]:
@@ -327,7 +422,8 @@ def main() -> int:
     """Run the mutants; return 1 when the score is below the goal."""
     parser = argparse.ArgumentParser(prog="scripts/mutate")
     parser.add_argument("places", nargs="*", default=PLACES, help="files or directories")
-    parser.add_argument("--minutes", type=float, default=10, help="0 for all mutants")
+    parser.add_argument("--minutes", type=float, default=10, help="0 for no limit")
+    parser.add_argument("--sample", type=int, help="how many mutants; as many as there are if none")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--tests", default="test_*.py", help="a pattern of files in tests/unit")
@@ -344,7 +440,7 @@ def main() -> int:
     print(f"{len(known.seconds)} tests, {len(mutants)} mutants, seed {given.seed}", flush=True)
     if known.failing:
         print(f"they fail without a mutant, so they are left out: {sorted(known.failing)}")
-    for mutant in mutants:
+    for mutant in mutants[: given.sample]:
         if given.minutes and time.monotonic() - began > given.minutes * 60:
             break
         tests = known.tests_of(mutant)
@@ -354,29 +450,23 @@ def main() -> int:
         limit = min(MOST_SECONDS, 20 + 10 * sum(known.seconds[test] for test in tests))
 
         def done(code: int | None, of: Mutant = mutant) -> None:
-            results[of] = TIMED_OUT if code is None else SURVIVED if code == 0 else KILLED
+            results[of] = result_of(code)
 
-        pool.start(lambda m=mutant, t=tests: attempt(m, t), limit, done)  # type: ignore[misc]
+        pool.start(lambda m=mutant, t=tests: attempt(m, t, known.seconds), limit, done)  # type: ignore[misc]
     pool.finish()
     return report(results, given.goal)
 
 
 def report(results: dict[Mutant, str], goal: float) -> int:
-    """Print the survivors and the score."""
-    reasons = explained()
-    alive = [one for one, result in results.items() if result in {SURVIVED, UNTESTED}]
-    counted = [one for one in results if one.name not in reasons]
-    for one in sorted(alive, key=lambda one: (one.file, one.line)):
-        reason = reasons.get(one.name)
-        note = f"explained: {reason}" if reason else results[one]
-        print(f"{one.file}:{one.line}: {one.before}  ->  {one.after}  ({note})")
-    killed = sum(1 for one in counted if results[one] in {KILLED, TIMED_OUT})
-    score = 100 * killed / len(counted) if counted else 100.0
-    print(
-        f"{killed} of {len(counted)} mutants killed, {score:.1f} %;"
-        f" {len(results) - len(counted)} explained survivors left out"
-    )
-    return int(score < goal)
+    """Print unexplained survivors, wrong explanations and the score; return the exit code."""
+    entries = entries_in(EXPLAINED.read_text("utf-8"))
+    found = scores(results, entries)
+    wrong = [*entries_without_object(entries, ROOT), *entries_disproved(results, entries)]
+    for line in (*found["all"].unexplained, *wrong):
+        print(line)
+    for package, score in found.items():
+        print(f"{package}: {score}")
+    return int(found["all"].percent < goal or bool(found["all"].unexplained or wrong))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def judge(age: int | None, *, strict: bool = False) -> str:
 
 def changed() -> set[tuple[int, str, str]]:
     """Return line, code before and code after of each mutant."""
-    return {(one.line, one.before, one.after) for one in mutants_of("x.py", TEXT)}
+    return {(one.line, *one.change.split(" -> ")) for one in mutants_of("x.py", TEXT)}
 
 
 def test_each_kind_of_change_is_made() -> None:
@@ -59,4 +59,14 @@ def test_a_mutant_differs_in_one_place_and_can_be_compiled() -> None:
         compile(source, one.file, "exec")
         lines = source.splitlines()
         differing = [a for a, b in zip(original, lines, strict=True) if a != b]
-        assert len(differing) == 1, one.name
+        assert len(differing) == 1, one.change
+
+
+def test_a_mutant_is_found_again_after_lines_have_moved() -> None:
+    """By the text of its line, its change and the function that it is in."""
+    inside = "class Door:\n    WIDTH = 1\n\n    def is_open(self):\n        return self.width > 2\n"
+    found = {(one.code, one.change, one.function) for one in mutants_of("x.py", inside)}
+    assert ("WIDTH = 1", "1 -> 2", "") in found
+    assert ("return self.width > 2", "2 -> 3", "Door.is_open") in found
+    moved = {(m.code, m.change, m.function) for m in mutants_of("x.py", f"\n\n{inside}")}
+    assert moved == found
