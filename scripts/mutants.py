@@ -102,8 +102,8 @@ def constants(value: object) -> Iterator[ast.AST]:
         yield ast.Constant(not value)
     elif isinstance(value, int | float):
         yield ast.Constant(value + 1)
-    elif isinstance(value, str) and value:
-        yield ast.Constant(f"{value}-mutant")
+    elif isinstance(value, str):
+        yield ast.Constant(f"{value}-mutant" if value else "mutant")
 
 
 def changed_statements(node: ast.AST) -> Iterator[ast.AST]:
@@ -112,7 +112,7 @@ def changed_statements(node: ast.AST) -> Iterator[ast.AST]:
         made = copy.deepcopy(node)
         made.test = ast.UnaryOp(ast.Not(), node.test)
         yield made
-    if isinstance(node, ast.Return) and getattr(node.value, "value", node.value) is not None:
+    if isinstance(node, ast.Return) and not is_false(node.value):
         yield ast.Return(ast.Constant(None))
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.Await):
         yield ast.Pass()
@@ -124,6 +124,11 @@ def changed_statements(node: ast.AST) -> Iterator[ast.AST]:
         yield ast.Continue()
     if isinstance(node, ast.Continue):
         yield ast.Break()
+
+
+def is_false(node: ast.expr | None) -> bool:
+    """Return whether a result is None, or a constant that conditions treat the same."""
+    return node is None or (isinstance(node, ast.Constant) and not node.value)
 
 
 def is_for_people(node: ast.AST) -> bool:

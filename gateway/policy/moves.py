@@ -98,13 +98,11 @@ def _take(turn: Turn, reason: Reason, since: float, retry_at: float, detail: str
     )
 
 
-def _refused(state: State, event: Refused, moment: Moment) -> State:
+def _refused(
+    state: Locked | Resolving | Connecting | Connected, event: Refused, moment: Moment
+) -> State:
     now = moment.now
-    attempt = 1
-    if isinstance(state, Locked):
-        attempt = state.attempt + 1
-    elif isinstance(state, Resolving | Connecting | Connected):
-        attempt = state.turn.attempt + 1
+    attempt = 1 + (state.attempt if isinstance(state, Locked) else state.turn.attempt)
     return Locked(Reason.FIREWALL, now, now + backoff(attempt, moment), attempt, event.detail)
 
 

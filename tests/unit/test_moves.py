@@ -371,3 +371,255 @@ def test_a_name_is_looked_up_at_most_once_a_second() -> None:
             state = step(state, Failed("no"), now)
             asked += 1
     assert asked == 5
+
+
+THREE = tuple(
+    replace(TUNNEL, peers=(replace(PEER, endpoint=Endpoint(ip_address(f"198.51.100.{n}"), 1)),))
+    for n in (1, 2, 3)
+)
+
+
+def test_the_first_address_of_a_name_comes_first() -> None:
+    """Then the second and the third, however many there are."""
+    state: State = STATES["resolving"]
+    tried = []
+    for _ in range(4):
+        connecting = step(state, Resolved(THREE), NOW)
+        assert isinstance(connecting, Connecting)
+        tried.append(connecting.tunnel)
+        state = step(connecting, Failed("no"), NOW)
+    assert tried == [*THREE, THREE[0]]
+
+
+@pytest.mark.parametrize("reason", [it for it in Reason if it is not Reason.SILENT])
+def test_a_new_interface_waits_for_a_handshake(reason: Reason) -> None:
+    """All other reasons are over; that the last server was silent stays known."""
+    unbuilt = Connecting(ONE, TUNNEL, reason, since=NOW - 9, retry_at=NOW, detail="before")
+    built = step(unbuilt, Built(), NOW)
+    assert isinstance(built, Connecting)
+    assert (built.reason, built.detail, built.since) == (Reason.NO_HANDSHAKE, "", NOW - 9)
+    assert built.turn.tried_at == NOW
+    silent = step(replace(unbuilt, reason=Reason.SILENT), Built(), NOW)
+    assert isinstance(silent, Connecting)
+    assert silent.reason is Reason.SILENT
+
+
+def test_nothing_that_the_former_interface_saw_counts_for_a_new_one() -> None:
+    """Its counters start from zero."""
+    seen = replace(STATES["unbuilt"], pulse=replace(ALIVE, unanswered_at=NOW - 99))
+    built = step(seen, Built(), NOW)
+    assert isinstance(built, Connecting)
+    assert built.pulse == Pulse()
+
+
+@pytest.mark.parametrize(
+    ("state", "attempt"),
+    [
+        (Locked(attempt=4), 5),
+        (Resolving(Turn((NAMED,), attempt=2), Reason.STARTING, NOW, NOW), 3),
+        (Connecting(Turn((TUNNEL,), attempt=2), TUNNEL, Reason.STARTING, NOW, NOW), 3),
+        (Connected(Turn((TUNNEL,), attempt=2), TUNNEL, NOW, ALIVE), 3),
+    ],
+    ids=lambda it: type(it).__name__,
+)
+def test_rules_that_are_refused_lock_and_are_tried_again_later(state: State, attempt: int) -> None:
+    """With what the kernel said, and one more attempt, whose number says how long it takes."""
+    moment = Moment(NOW, TIMING)
+    expected = Locked(Reason.FIREWALL, NOW, NOW + backoff(attempt, moment), attempt, "no rules")
+    assert move(state, Refused("no rules"), moment) == expected
+
+
+def test_a_connection_begins_with_the_first_candidate_and_the_attempts_so_far() -> None:
+    """At once, with the reason for which the gateway was locked."""
+    locked = Locked(Reason.FIREWALL, NOW - 60, NOW, attempt=3, detail="no rules")
+    begun = step(locked, Begin((SECOND, TUNNEL)), NOW)
+    turn = Turn((SECOND, TUNNEL), attempt=3)
+    assert begun == Connecting(turn, SECOND, Reason.FIREWALL, since=NOW, retry_at=NOW)
+    named = step(locked, Begin((NAMED,)), NOW)
+    assert named == Resolving(Turn((NAMED,), attempt=3), Reason.FIREWALL, NOW, NOW)
+
+
+def test_a_name_that_was_found_is_connected_to_at_once() -> None:
+    """The reason and the time of the trouble stay."""
+    waiting = Resolving(Turn((NAMED,)), Reason.SILENT, NOW - 9, NOW - 5, "before", QUERY)
+    after = step(waiting, Resolved((TUNNEL,)), NOW)
+    assert after == Connecting(Turn((NAMED,)), TUNNEL, Reason.SILENT, NOW - 9, NOW)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [("resolving", Reason.NOT_RESOLVED), ("unbuilt", Reason.NOT_BUILT)],
+)
+def test_a_failure_is_the_reason_until_something_else_happens(state: str, reason: Reason) -> None:
+    """What failed is said in words; since when there is no connection does not change."""
+    before = replace(STATES[state], since=NOW - 60)
+    after = step(before, Failed("what"), NOW)
+    assert isinstance(after, Resolving | Connecting)
+    assert (after.reason, after.detail, after.since) == (reason, "what", NOW - 60)
+    assert (after.turn.attempt, after.turn.tried_at) == (1, NOW)
+
+
+def test_within_a_round_a_failure_costs_no_time() -> None:
+    """Only after the last candidate the gateway waits."""
+    first = Connecting(TWO, TUNNEL, Reason.STARTING, NOW, NOW)
+    second = step(first, Failed("no"), NOW)
+    assert isinstance(second, Connecting)
+    assert (second.tunnel, second.retry_at) == (SECOND, NOW)
+    third = step(second, Failed("no"), NOW)
+    assert isinstance(third, Connecting)
+    assert (third.tunnel, third.retry_at) == (TUNNEL, NOW + TIMING.backoff_first)
+
+
+def test_a_busy_port_is_given_up_for_every_candidate() -> None:
+    """And kept where the failure brings none."""
+    first = Connecting(TWO, TUNNEL, Reason.STARTING, NOW, NOW)
+    after = step(first, Failed("taken", port=50000), NOW)
+    assert isinstance(after, Connecting)
+    assert [it.listen_port for it in after.turn.candidates] == [50000, 50000]
+    kept = step(after, Failed("no"), NOW)
+    assert isinstance(kept, Connecting)
+    assert kept.tunnel.listen_port == 50000
+
+
+def test_a_way_that_changes_shortens_a_wait_and_never_lengthens_it() -> None:
+    """A pause after the last attempt is kept; a question under way is not disturbed."""
+    turn = Turn((NAMED,), tried_at=NOW - 0.5)
+    waiting = Resolving(turn, Reason.NOT_RESOLVED, NOW - 9, NOW + 60)
+    after = step(waiting, Moved(""), NOW)
+    assert after == replace(waiting, retry_at=NOW + 0.5)
+    soon = replace(waiting, retry_at=NOW + 0.1)
+    assert step(soon, Moved(""), NOW) == soon
+    asking = replace(waiting, query=QUERY)
+    assert step(asking, Moved(""), NOW) == asking
+
+
+def test_a_moved_way_builds_again_after_the_pause_and_says_where_it_leads() -> None:
+    """While nothing is built yet, the attempt may come sooner and not later."""
+    turn = Turn((TUNNEL,), tried_at=NOW - 0.5)
+    built = Connecting(turn, TUNNEL, Reason.NO_HANDSHAKE, NOW - 9, NOW - 3, built=True)
+    after = step(built, Moved("by eth1"), NOW)
+    assert after == replace(built, built=False, retry_at=NOW + 0.5, detail="by eth1")
+    waiting = replace(built, built=False, retry_at=NOW + 60)
+    assert step(waiting, Moved("by eth1"), NOW) == replace(
+        waiting, retry_at=NOW + 0.5, detail="by eth1"
+    )
+    soon = replace(waiting, retry_at=NOW + 0.1)
+    assert step(soon, Moved("by eth1"), NOW) == replace(soon, detail="by eth1")
+    connected = Connected(turn, TUNNEL, NOW - 60, ALIVE)
+    assert step(connected, Moved("by eth1"), NOW) == Connecting(
+        turn, TUNNEL, Reason.MOVED, NOW, NOW + 0.5, detail="by eth1"
+    )
+
+
+def test_a_lost_interface_is_built_again_for_the_same_tunnel() -> None:
+    """The trouble begins with the loss, or has begun before it."""
+    turn = Turn((TUNNEL,), attempt=2, tried_at=NOW - 0.25)
+    connected = Connected(turn, TUNNEL, NOW - 60, ALIVE)
+    lost = Connecting(turn, TUNNEL, Reason.INTERFACE_LOST, NOW, NOW + 0.75, detail="gone")
+    assert step(connected, Lost("gone"), NOW) == lost
+    built = Connecting(turn, TUNNEL, Reason.SILENT, NOW - 9, NOW - 9, built=True, give_up_at=NOW)
+    assert step(built, Lost("gone"), NOW) == replace(lost, since=NOW - 9)
+
+
+def test_a_handshake_connects_from_now_on_and_owes_no_answer() -> None:
+    """What was sent before it may have been lost."""
+    state = replace(STATES["built"], pulse=Pulse(unanswered_at=NOW - 5, sampled_at=NOW - 5))
+    after = step(state, Sampled(status(9.0, 92, 1000)), NOW + 3)
+    assert isinstance(after, Connected)
+    assert (after.since, after.turn, after.tunnel) == (NOW + 3, ONE, TUNNEL)
+    assert after.pulse.unanswered_at is None
+    assert (after.pulse.handshake_at, after.pulse.received, after.pulse.sent) == (NOW + 3, 92, 1000)
+
+
+def test_what_is_seen_without_a_handshake_is_kept() -> None:
+    """The next reading is compared with it."""
+    after = step(STATES["built"], Sampled(status(None, 0, 148)), NOW + 1)
+    assert isinstance(after, Connecting)
+    assert (after.pulse.sent, after.pulse.sampled_at) == (148, NOW + 1)
+
+
+def test_failures_are_forgotten_when_a_connection_has_lasted() -> None:
+    """Ten seconds, and not a moment before."""
+    turn = Turn((TUNNEL, SECOND), attempt=4)
+    state = Connected(turn, TUNNEL, NOW, ALIVE)
+    early = step(state, Sampled(status(5.0, 200, 100)), NOW + TIMING.stable_after - 0.1)
+    late = step(state, Sampled(status(5.0, 200, 100)), NOW + TIMING.stable_after)
+    assert isinstance(early, Connected)
+    assert isinstance(late, Connected)
+    assert (early.turn, late.turn) == (turn, replace(turn, attempt=0))
+
+
+def test_a_server_that_is_left_costs_one_attempt() -> None:
+    """Silence counts as a failed attempt, the return to the first candidate does not."""
+    silent = replace(ALIVE, unanswered_at=NOW, handshake_at=NOW)
+    gone = Connected(replace(TWO, attempt=4), TUNNEL, NOW, silent)
+    after = step(gone, Sampled(status(5.0, 100, 500)), NOW + TIMING.silent_after)
+    assert isinstance(after, Connecting)
+    assert (after.turn.attempt, after.turn.position) == (1, 1)
+    assert after.since == NOW + TIMING.silent_after
+    spare = Connected(
+        TWO.next(), SECOND, NOW, replace(ALIVE, handshake_at=NOW + TIMING.return_after)
+    )
+    back = step(spare, Sampled(status(5.0, 101, 100)), NOW + TIMING.return_after)
+    assert isinstance(back, Connecting)
+    assert (back.turn.position, back.turn.attempt) == (0, 0)
+    assert (back.since, back.retry_at) == (NOW + TIMING.return_after, NOW + TIMING.return_after)
+
+
+def test_the_shortest_keepalive_of_the_peers_counts() -> None:
+    """One peer with a keepalive keeps the handshake fresh; one without says nothing."""
+    peers = tuple(replace(PEER, public_key=f"{n}", persistent_keepalive=n) for n in (0, 1, 25))
+    tunnel = replace(TUNNEL, peers=peers)
+
+    def reading(sent: int) -> Sampled:
+        counted = [PeerStatus(peer.public_key, None, 5.0, 0, 0) for peer in peers]
+        counted[1] = replace(counted[1], sent=sent)
+        return Sampled(TunnelStatus(51820, 0xCA6C, tuple(counted)))
+
+    pulse = Pulse(handshake=5.0, handshake_at=NOW, sampled_at=NOW)
+    state = Connected(Turn((tunnel,)), tunnel, NOW, pulse)
+    after = step(state, reading(30 * KEEPALIVE_SIZE), NOW + 10)
+    assert isinstance(after, Connected)
+    assert after.pulse.unanswered_at is None, "eleven for each of three peers may be keepalives"
+    expired = step(state, reading(0), NOW + TIMING.handshake_expires)
+    assert kind(expired) == "unbuilt"
+
+
+def test_failing_questions_are_counted_from_the_first_of_them() -> None:
+    """A probe that says nothing about the resolver changes nothing."""
+    state = STATES["connected"]
+    assert step(state, Probed(answered=None), NOW + 1) == state
+    first = step(state, Probed(answered=False), NOW + 1)
+    second = step(first, Probed(answered=False), NOW + 2)
+    again = step(second, Probed(answered=True), NOW + 3)
+    third = step(again, Probed(answered=False), NOW + 4)
+    seen = [
+        (it.resolver_failures, it.resolver_failing_at)
+        for it in (first, second, again, third)
+        if isinstance(it, Connected)
+    ]
+    assert [number for number, _ in seen] == [1, 2, 0, 1]
+    assert [at for number, at in seen if number] == [NOW + 1, NOW + 1, NOW + 4]
+
+
+def test_a_stop_begins_when_it_is_asked_for_and_nothing_follows_it() -> None:
+    """A second one does not begin it again."""
+    stopping = step(STATES["connected"], Stop(), NOW)
+    assert stopping == Stopping(since=NOW)
+    assert step(stopping, Stop(), NOW + 1) == stopping
+    assert step(stopping, Refused("no"), NOW + 1) == stopping
+
+
+def test_a_whole_round_of_candidates_counts_once_for_the_wait() -> None:
+    """The turn after the last candidate is the first one's, with one more attempt."""
+    turn = Turn((TUNNEL, SECOND))
+    seen = []
+    for _ in range(4):
+        seen.append((turn.candidate, turn.is_last, turn.rounds, turn.attempt))
+        turn = turn.next()
+    assert seen == [
+        (TUNNEL, False, 1, 0),
+        (SECOND, True, 1, 1),
+        (TUNNEL, False, 2, 2),
+        (SECOND, True, 2, 3),
+    ]

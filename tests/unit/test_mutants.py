@@ -2,6 +2,8 @@
 
 import ast
 
+import pytest
+
 from scripts.mutants import mutants_of, source_of
 
 TEXT = '''"""What it does."""
@@ -46,9 +48,14 @@ def test_what_people_read_and_types_stay() -> None:
     assert not [before for _, before, _ in changed() if before in {"int | None", "str", "..."}]
 
 
-def test_what_returns_none_already_does_not_change() -> None:
-    """An equivalent one would only cost time."""
-    assert not list(mutants_of("x.py", "def empty():\n    return None\n"))
+@pytest.mark.parametrize(
+    ("result", "others"),
+    [("None", []), ("False", ["True"]), ("0", ["1"]), ("''", ["'mutant'"]), ("", [])],
+)
+def test_what_is_false_is_not_replaced_by_none(result: str, others: list[str]) -> None:
+    """Conditions treat both the same, so most of these mutants would be equivalent."""
+    found = [one.change for one in mutants_of("x.py", f"def empty():\n    return {result}\n")]
+    assert found == [f"{result} -> {other}" for other in others]
 
 
 def test_a_mutant_differs_in_one_place_and_can_be_compiled() -> None:

@@ -1,5 +1,8 @@
 """What proves that the server is there, and what only looks like it."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from gateway.model import PeerStatus, TunnelStatus
@@ -8,8 +11,10 @@ from gateway.policy.evidence import (
     KEEPALIVE_SIZE,
     RESPONSE_SIZE,
     Pulse,
+    foreign_change,
 )
 from gateway.policy.timing import Moment, Timing
+from tests.scenarios import IPV4_ONLY, PEER
 
 TIMING = Timing()
 HANDSHAKE = 1.7e9
@@ -122,3 +127,146 @@ def test_answers_of_any_size_are_answers(size: int) -> None:
 def test_data_of_any_size_asks_for_an_answer(size: int) -> None:
     """What is sent once a second, in packets that may be as large as the MTU."""
     assert silent(*((second * size, 0) for second in SECONDS))
+
+
+def test_the_first_reading_has_room_for_one_keepalive() -> None:
+    """How long the interface has been up is not known then."""
+    first = Pulse().after(status(2 * KEEPALIVE_SIZE, 0), 1000, 1)
+    assert first.unanswered_at == 1000
+    assert Pulse().after(status(KEEPALIVE_SIZE, 0), 1000, 1).unanswered_at is None
+
+
+def test_without_a_persistent_keepalive_two_at_once_are_data() -> None:
+    """Only one passive keepalive can follow what was received."""
+    assert silent_at(*((second * 64, 0) for second in SECONDS), keepalive=0) is not None
+    assert silent_at(*((second * 32, 0) for second in SECONDS), keepalive=0) is None
+
+
+def test_handshakes_that_the_server_begins_and_confirms_do_not_answer() -> None:
+    """Its keepalive comes with each; the first one might be from a server that has forgotten us."""
+    confirmed = INITIATION_SIZE + KEEPALIVE_SIZE
+    readings = ((second * DATA, second // 5 * confirmed) for second in range(1, 60))
+    assert silent_at(*readings) == 5 + TIMING.silent_after
+
+
+def test_a_handshake_ages_from_the_moment_it_was_first_seen() -> None:
+    """However often it is seen again, and whatever is received meanwhile."""
+    pulse = Pulse()
+    for second in range(int(TIMING.handshake_expires) + 1):
+        pulse = pulse.after(status(0, second * DATA), 1000 + second, 25)
+        now = Moment(1000 + second, TIMING)
+        assert pulse.is_silent(now, keepalive=True) == (second == TIMING.handshake_expires)
+        assert not pulse.is_silent(now, keepalive=False)
+
+
+def test_a_tunnel_that_never_had_a_handshake_counts_as_gone_with_a_keepalive() -> None:
+    """There is nothing that could have answered."""
+    assert Pulse().is_silent(Moment(1000, TIMING), keepalive=True)
+    assert not Pulse().is_silent(Moment(1000, TIMING), keepalive=False)
+
+
+def test_the_latest_handshake_of_all_peers_counts() -> None:
+    """Peers without one have no time to compare."""
+    peers = (
+        PeerStatus("one", None, 5.0, 0, 0),
+        PeerStatus("two", None, None, 0, 0),
+        PeerStatus("three", None, 9.0, 0, 0),
+    )
+    pulse = Pulse().after(TunnelStatus(51820, 0xCA6C, peers), 1000)
+    assert (pulse.handshake, pulse.handshake_at) == (9.0, 1000)
+
+
+def test_data_is_in_doubt_after_three_seconds_and_gone_after_sixteen() -> None:
+    """Counted from the first byte that was not answered; each at its second."""
+    pulse = Pulse().after(status(0, 0), 1000).after(status(DATA, 0), 1001)
+    pulse = pulse.after(status(2 * DATA, 0), 1002)
+    assert not pulse.is_in_doubt(Moment(1003.9, TIMING))
+    assert pulse.is_in_doubt(Moment(1004, TIMING))
+    assert not pulse.is_silent(Moment(1016.9, TIMING), keepalive=False)
+    assert pulse.is_silent(Moment(1017, TIMING), keepalive=False)
+
+
+def test_a_response_excuses_a_silent_server_once() -> None:
+    """Data that it answers afterwards restores its credit."""
+    pulse = Pulse().after(status(0, 0), 1000).after(status(DATA, 0), 1001)
+    assert not pulse.excused
+    excused = pulse.after(status(2 * DATA, RESPONSE_SIZE), 1010)
+    assert (excused.unanswered_at, excused.excused) == (1010, True)
+    again = excused.after(status(3 * DATA, 2 * RESPONSE_SIZE), 1015)
+    assert (again.unanswered_at, again.excused) == (1010, True)
+    answered = again.after(status(3 * DATA, 2 * RESPONSE_SIZE + DATA), 1016)
+    assert (answered.unanswered_at, answered.excused, answered.heard_at) == (None, False, 1016)
+    idle = Pulse().after(status(0, RESPONSE_SIZE), 1000)
+    assert not idle.excused, "nothing waits for an answer"
+    begun = pulse.after(status(DATA, INITIATION_SIZE), 1002)
+    assert (begun.unanswered_at, begun.excused) == (1001, False), "the server began it"
+
+
+@pytest.mark.parametrize(
+    ("sent", "peers", "asks"),
+    [
+        (INITIATION_SIZE, 1, False),
+        (RESPONSE_SIZE, 1, False),
+        (INITIATION_SIZE + KEEPALIVE_SIZE, 1, False),
+        (INITIATION_SIZE + 2 * KEEPALIVE_SIZE, 1, False),
+        (INITIATION_SIZE + 3 * KEEPALIVE_SIZE, 1, True),
+        (2 * INITIATION_SIZE, 1, True),
+        (2 * INITIATION_SIZE, 2, False),
+        (INITIATION_SIZE + RESPONSE_SIZE + 4 * KEEPALIVE_SIZE, 2, False),
+        (INITIATION_SIZE + RESPONSE_SIZE + 5 * KEEPALIVE_SIZE, 2, True),
+        (3 * INITIATION_SIZE, 2, True),
+        (2 * KEEPALIVE_SIZE, 2, False),
+        (3 * KEEPALIVE_SIZE, 2, True),
+        (KEEPALIVE_SIZE + 1, 1, True),
+    ],
+)
+def test_what_wireguard_sends_by_itself_asks_for_nothing(
+    sent: int, peers: int, *, asks: bool
+) -> None:
+    """For each peer a handshake with a keepalive, and the keepalive that was due."""
+    pulse = Pulse().after(status(0, 0, peers=peers), 1000, 25)
+    after = pulse.after(status(sent, 0, peers=peers), 1001, 25)
+    assert (after.unanswered_at is not None) == asks
+
+
+@pytest.mark.parametrize(
+    ("received", "peers", "answers"),
+    [
+        (2 * INITIATION_SIZE, 1, False),
+        (INITIATION_SIZE + RESPONSE_SIZE + 4, 1, True),
+        (3 * RESPONSE_SIZE, 1, True),
+        (3 * RESPONSE_SIZE, 2, False),
+        (INITIATION_SIZE + KEEPALIVE_SIZE + RESPONSE_SIZE, 1, True),
+        (2 * INITIATION_SIZE + KEEPALIVE_SIZE, 1, False),
+        (KEEPALIVE_SIZE, 1, True),
+    ],
+)
+def test_what_can_consist_of_handshakes_alone_does_not_answer(
+    received: int, peers: int, *, answers: bool
+) -> None:
+    """Up to two messages for each peer; data has a size that 16 divides."""
+    pulse = Pulse().after(status(0, 0, peers=peers), 1000)
+    after = pulse.after(status(0, received, peers=peers), 1001)
+    assert (after.heard_at == 1001) == answers
+
+
+TUNNEL = replace(IPV4_ONLY, peers=(PEER, replace(PEER, public_key="other")))
+
+
+def reported(**change: Any) -> TunnelStatus:
+    """Return what WireGuard reports of TUNNEL, with `change`."""
+    peers = tuple(PeerStatus(peer.public_key, None, None, 0, 0) for peer in TUNNEL.peers)
+    return replace(TunnelStatus(TUNNEL.listen_port, TUNNEL.fwmark, peers), **change)
+
+
+@pytest.mark.promise("P17")
+def test_what_another_program_has_changed_is_named_and_the_mark_is_not() -> None:
+    """Where nothing is changed the text is empty; peers may be listed in any order."""
+    assert foreign_change(TUNNEL, reported()) == ""
+    assert foreign_change(TUNNEL, reported(peers=reported().peers[::-1])) == ""
+    port = foreign_change(TUNNEL, reported(listen_port=7))
+    assert port == "another program changed the listen port to 7"
+    mark = foreign_change(TUNNEL, reported(fwmark=7))
+    assert mark == "another program changed the mark"
+    peers = foreign_change(TUNNEL, reported(peers=reported().peers[:1]))
+    assert peers == "another program changed the peers"
