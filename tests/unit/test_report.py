@@ -8,9 +8,9 @@ import pytest
 from gateway.model import EVERYTHING, Candidate, Config, Endpoint, NamedEndpoint, Peer
 from gateway.policy import report
 from gateway.policy.evidence import Pulse
-from gateway.policy.report import REASONS, LimitCode, Tally, status_of
+from gateway.policy.report import REASONS, Limit, LimitCode, Tally, status_of
 from gateway.policy.rules import Family
-from gateway.policy.states import Connected, Reason, Stopping, Turn
+from gateway.policy.states import Connected, Locked, Reason, State, Stopping, Turn
 from tests.scenarios import IPV4_ONLY, SERVER4, connected, connecting, resolving
 
 UNMARKED = Candidate(IPV4_ONLY.private_key, IPV4_ONLY.addresses, IPV4_ONLY.peers)
@@ -118,3 +118,98 @@ def test_a_sum_of_counters_never_decreases() -> None:
     assert tally.total[("ipv4", "out")] == 12
     tally.read({("ipv4", "out"): 3})
     assert tally.total[("ipv4", "out")] == 13
+
+
+SEEN = Pulse(handshake=5.0, handshake_at=70.0, received=1000, sent=2000)
+
+
+@pytest.mark.parametrize("state", [connecting(IPV4_ONLY), connected(IPV4_ONLY)], ids=report.name)
+def test_a_status_has_the_counters_of_the_tunnel(state: State) -> None:
+    """The handshake as an age in seconds, the bytes as totals."""
+    status = status_of(replace(state, since=60.0, pulse=SEEN), 100.0)  # type: ignore[call-arg]
+    assert (status.handshake_age, status.received, status.sent) == (30.0, 1000, 2000)
+    assert (status.at, status.since) == (100.0, 60.0)
+    fresh = status_of(state, 100.0)
+    assert (fresh.handshake_age, fresh.received, fresh.sent) == (None, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("state", "name", "healthy"),
+    [
+        (Locked(), "locked", False),
+        (resolving(None), "resolving", False),
+        (connecting(IPV4_ONLY), "connecting", False),
+        (connected(IPV4_ONLY), "connected", True),
+        (Stopping(), "stopping", False),
+    ],
+    ids=report.name,
+)
+def test_only_a_connected_gateway_is_healthy(state: State, name: str, *, healthy: bool) -> None:
+    """The name of the state is part of the answer."""
+    status = status_of(state, 1.0)
+    assert (status.state, status.healthy) == (name, healthy)
+
+
+def test_a_status_says_what_happened_and_for_which_server() -> None:
+    """A locked gateway is about no server; a working one has nothing to add."""
+    locked = status_of(Locked(Reason.FIREWALL, detail="no rules"), 1.0)
+    assert (locked.reason, locked.detail, locked.endpoint) == (Reason.FIREWALL, "no rules", "")
+    lost = status_of(replace(connecting(IPV4_ONLY), detail="gone"), 1.0)
+    assert (lost.detail, lost.endpoint) == ("gone", "198.51.100.10:51820")
+    found = status_of(replace(resolving(None), detail="no answer"), 1.0)
+    assert found.detail == "no answer"
+    working = status_of(connected(IPV4_ONLY), 1.0)
+    assert (working.detail, working.endpoint) == ("", "198.51.100.10:51820")
+    assert status_of(Stopping(), 1.0).endpoint == ""
+
+
+def test_servers_are_listed_once_for_people() -> None:
+    """Two peers may be behind one endpoint."""
+    second = replace(IPV4_ONLY.peers[0], endpoint=Endpoint(ip_address("2001:db8::7"), 7))
+    peers = (*IPV4_ONLY.peers, *IPV4_ONLY.peers, second)
+    status = status_of(connected(replace(IPV4_ONLY, peers=peers)), 1.0)
+    assert status.endpoint == "198.51.100.10:51820, [2001:db8::7]:7"
+
+
+def test_resolvers_that_are_not_kept_matter_only_where_one_is_asked() -> None:
+    """With WIREGUARD_ENDPOINT_RESOLVER the container's own are not; nor where no name is."""
+    problem = "a read-only root"
+    chosen = Config((NAMED,), endpoint_resolver=ip_address("192.0.2.53"))
+    assert list(report.limits_of_resolvers(chosen, problem)) == []
+    (limit,) = report.limits_of_resolvers(Config((UNMARKED, NAMED)), problem)
+    assert f"({problem})" in limit.text
+
+
+@pytest.mark.parametrize(
+    ("limit", "cause"),
+    [
+        (report.limit_without_queues("no CAP_NET_RAW"), "no CAP_NET_RAW"),
+        (report.limit_without_flush("no conntrack", "load it"), "no conntrack"),
+        (report.limit_of_old_flows("busy"), "busy"),
+        (next(report.limits_of_names("a read-only root")), "a read-only root"),
+    ],
+    ids=["queues", "flush", "old flows", "names"],
+)
+def test_a_limit_names_what_this_machine_lacks(limit: Limit, cause: str) -> None:
+    """After a colon, at the end."""
+    assert limit.text.endswith(f": {cause}")
+
+
+def test_queues_have_the_remedy_of_their_cause() -> None:
+    """Where another one helps."""
+    assert report.limit_without_queues("no program", "install it").remedy == "install it"
+
+
+def test_the_sums_of_counters_know_what_was_read_and_is_zero() -> None:
+    """Metrics show a counter from the start, and a counter that is gone keeps its sum."""
+    tally = Tally()
+    tally.read({("ipv4", "in"): 0})
+    assert dict(tally.total) == {("ipv4", "in"): 0}
+    tally.read({("ipv4", "in"): 2, ("ipv6", "in"): 3})
+    tally.read({("ipv4", "in"): 2, ("ipv6", "in"): 3})
+    assert dict(tally.total) == {("ipv4", "in"): 2, ("ipv6", "in"): 3}, "the same is not new"
+    tally.read({("ipv4", "in"): 2})
+    assert dict(tally.total) == {("ipv4", "in"): 4, ("ipv6", "in"): 3}
+    tally.restart_counts()
+    tally.restart_counts()
+    assert dict(tally.total) == {("ipv4", "in"): 4, ("ipv6", "in"): 3}
