@@ -259,7 +259,6 @@ def reported(**change: Any) -> TunnelStatus:
     return replace(TunnelStatus(TUNNEL.listen_port, TUNNEL.fwmark, peers), **change)
 
 
-@pytest.mark.promise("P17")
 def test_what_another_program_has_changed_is_named_and_the_mark_is_not() -> None:
     """Where nothing is changed the text is empty; peers may be listed in any order."""
     assert foreign_change(TUNNEL, reported()) == ""
