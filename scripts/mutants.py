@@ -137,13 +137,12 @@ def is_for_people(node: ast.AST) -> bool:
         return True
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return True
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Call)
-        and isinstance(node.value.func, ast.Attribute)
-        and isinstance(node.value.func.value, ast.Name)
-        and node.value.func.value.id in LOGGERS
-    )
+    if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+        return False
+    written_to = getattr(node.value.func, "value", None)
+    if isinstance(written_to, ast.Call):  # structlog.get_logger()
+        return getattr(written_to.func, "attr", "") == "get_logger"
+    return getattr(written_to, "attr", getattr(written_to, "id", "")) in LOGGERS
 
 
 Place = tuple[ast.AST, str, int | None]

@@ -1,16 +1,18 @@
 """What a run of the mutants shows: the score, and the survivors that tests/survivors.toml explains.
 
 An entry of that file is an `[[equivalent]]` mutant, which no test can distinguish from the right
-program, or one that needs the `[[kernel]]`, so that the named test in the lab kills it. It has a
-`file`, a `reason`, and the `line` as it is written there, because numbers of lines change with each
-edit; the `change` is as scripts/mutate prints it. An entry about the kernel may leave the change
-out, or have a `function` in place of the line: that covers what no unit test executes in it.
+program; one that needs the `[[kernel]]`, so that the named test in the lab kills it; or a
+`[[message]]` for people, whose words a test would only repeat. It has a `file`, a `reason`, and the
+`line` as it is written there, because numbers of lines change with each edit; the `change` is as
+scripts/mutate prints it. An entry about the kernel may leave the change out, or have a `function`
+in place of the line: that covers what no unit test executes in it.
 
-The score is the part of all mutants that was killed, without the equivalent ones. Those that need
-the kernel count as not killed.
+The score is the part of all mutants that was killed, without the equivalent ones. The others that
+are explained count as not killed.
 """
 
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +22,13 @@ from scripts.mutants import Mutant, mutants_of
 KILLED, TIMED_OUT = "killed", "timed out"
 SURVIVED, UNTESTED = "survived", "no test runs it"
 DEAD, ALIVE = {KILLED, TIMED_OUT}, {SURVIVED, UNTESTED}
-KINDS = {"equivalent": {"file", "line", "change"}, "kernel": {"file", "test"}}
+KINDS = {
+    "equivalent": {"file", "line", "change"},
+    "kernel": {"file", "test"},
+    "message": {"file", "line", "change"},
+}
 """The kinds of entries, with what each has to have besides its reason."""
-OPTIONAL = {"equivalent": set[str](), "kernel": {"line", "change", "function"}}
+OPTIONAL = {"kernel": {"line", "change", "function"}}
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def entries_in(text: str) -> tuple[Entry, ...]:
             wanted = KINDS[kind] | {"reason"}
             if missing := wanted - {key for key, value in table.items() if value}:
                 raise ValueError(f"[[{kind}]] {table} lacks {', '.join(sorted(missing))}")
-            if unknown := set(table) - wanted - OPTIONAL[kind]:
+            if unknown := set(table) - wanted - OPTIONAL.get(kind, set()):
                 raise ValueError(f"[[{kind}]] {table} has {', '.join(sorted(unknown))}")
             if ("line" in table) == ("function" in table):
                 raise ValueError(f"[[{kind}]] {table} needs a line or a function, not both")
@@ -94,26 +100,26 @@ class Score:
     """How many mutants of one package were killed or explained; `unexplained` has the rest."""
 
     killed: int = 0
-    equivalent: int = 0
-    kernel: int = 0
+    explained: Counter[str] = field(default_factory=Counter)
     unexplained: list[str] = field(default_factory=list)
 
     @property
     def all(self) -> int:
         """How many mutants there were."""
-        return self.killed + self.equivalent + self.kernel + len(self.unexplained)
+        return self.killed + self.explained.total() + len(self.unexplained)
 
     @property
     def percent(self) -> float:
         """The killed ones in percent of those that a test could kill."""
-        possible = self.all - self.equivalent
+        possible = self.all - self.explained["equivalent"]
         return 100 * self.killed / possible if possible else 100.0
 
     def __str__(self) -> str:
+        explained = self.explained
         return (
             f"{self.percent:.1f} %: {self.all} mutants, {self.killed} killed,"
-            f" {self.equivalent} equivalent, {self.kernel} need the kernel,"
-            f" {len(self.unexplained)} unexplained"
+            f" {explained['equivalent']} equivalent, {explained['kernel']} need the kernel,"
+            f" {explained['message']} messages, {len(self.unexplained)} unexplained"
         )
 
     def add(self, mutant: Mutant, result: str, entries: Sequence[Entry]) -> None:
@@ -125,10 +131,8 @@ class Score:
         if entry is None:
             place = f"{mutant.file}:{mutant.line}: in `{mutant.code}`"
             self.unexplained.append(f"{place}: {mutant.change} ({result})")
-        elif entry.kind == "equivalent":
-            self.equivalent += 1
         else:
-            self.kernel += 1
+            self.explained[entry.kind] += 1
 
 
 def scores(results: Mapping[Mutant, str], entries: Sequence[Entry]) -> dict[str, Score]:

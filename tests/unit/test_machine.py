@@ -50,7 +50,7 @@ from gateway.policy.events import (
     Wrote,
 )
 from gateway.policy.evidence import Pulse
-from gateway.policy.machine import interrupted, obstacle, step, stricter
+from gateway.policy.machine import TWO_ADDRESSES, interrupted, obstacle, step, stricter
 from gateway.policy.retry import Setback, setback_after
 from gateway.policy.situation import Situation
 from gateway.policy.states import (
@@ -66,7 +66,7 @@ from gateway.policy.states import (
 )
 from gateway.policy.timing import Moment, Timing
 from tests.fakes.world import other_uplink
-from tests.scenarios import IPV4_ONLY, ONE_UPLINK
+from tests.scenarios import IPV4_ONLY, ONE_UPLINK, SERVER6
 
 NOW = 1000.0
 TIMING = Timing()
@@ -428,3 +428,79 @@ def test_a_setback_of_work_lasts_until_that_work_has_reported() -> None:
     assert setback.is_over(Tick(), {Work.PROBE})
     assert setback.is_over(sampled(), {Work.SAMPLE}), "the next one"
     assert Setback("not now", 1, NOW).is_over(Tick(), {Work.SAMPLE})
+
+
+def test_a_locked_gateway_begins_at_its_time_and_not_before() -> None:
+    """What is found before it only counts as seen."""
+    locked = calm(Locked(retry_at=NOW + 5))
+    early, _ = step(locked, Looked(ONE_UPLINK), at(4.9))
+    assert early.state is locked.state
+    begun, actions = step(locked, Looked(ONE_UPLINK), at(5))
+    assert isinstance(begun.state, Connecting)
+    assert actions == (Build(TUNNEL),)
+
+
+def test_the_namespace_as_it_was_tried_is_what_the_next_look_is_compared_with() -> None:
+    """From the moment that another way is known, and from the beginning of an attempt."""
+    moved = other_uplink(ONE_UPLINK)
+    recent = replace(CONNECTED, turn=replace(TURN, tried_at=NOW))
+    after, actions = step(calm(recent), Looked(moved), at(0))
+    assert actions == (), "control: the attempt begins later"
+    assert after.tried == moved
+    begun, _ = step(calm(UNBUILT, tried=Facts()), Tick(), at(0))
+    assert begun.tried == ONE_UPLINK
+    kept, _ = step(calm(CONNECTED, tried=ONE_UPLINK), Looked(replace(moved, routes=())), at(0))
+    assert kept.facts == replace(moved, routes=())
+
+
+def test_a_new_connection_is_sampled_a_heartbeat_later() -> None:
+    """The sample that has connected it is fresh."""
+    situation, _ = step(calm(BUILT, sample_at=NOW - 5), sampled(), at(0))
+    assert isinstance(situation.state, Connected)
+    probed, _ = step(situation, Probed(answered=True), at(0))
+    assert Sample(TUNNEL) not in due(probed, TIMING.heartbeat - 0.01)
+    assert Sample(TUNNEL) in due(probed, TIMING.heartbeat)
+    again, _ = step(calm(CONNECTED, probed_at=NOW - 5), sampled(), at(0))
+    assert again.probed_at == NOW - 5, "only the first sample of a connection counts as new"
+
+
+def test_a_new_interface_is_sampled_a_moment_later() -> None:
+    """Handshakes take milliseconds; nothing else resets the time of the next sample."""
+    building, _ = step(calm(UNBUILT), Tick(), at(0))
+    built, _ = step(building, Built(), at(0.5))
+    assert built.sample_at == NOW + 0.5 + TIMING.eager
+    kept, _ = step(calm(BUILT, sample_at=FAR), sampled(None, 0), at(0))
+    assert kept.sample_at == FAR
+
+
+def test_a_look_up_for_another_turn_is_other_work() -> None:
+    """Its result would be that of the former candidate."""
+    asking = calm(replace(RESOLVING, query=QUERY), under_way=frozenset({Work.CONNECT}))
+    same, actions = step(asking, Probed(answered=True), at(0))
+    assert Abandon() not in actions
+    assert same.is_connecting
+    failed, actions = step(asking, Failed("no"), at(0))
+    assert actions == (Abandon(),)
+    assert not failed.is_connecting
+
+
+def test_an_obstacle_says_what_helps() -> None:
+    """An address that an uplink has too; the first endpoint without a way comes before it."""
+    address = TUNNEL.addresses[0]
+    first = replace(ONE_UPLINK.uplinks[0], addresses=(address,))
+    shared = replace(ONE_UPLINK, uplinks=(first,))
+    assert obstacle(TUNNEL, shared) == (
+        f"the tunnel's address is an uplink's too; {TWO_ADDRESSES}: {address.ip} on eth0"
+    )
+    both = replace(TUNNEL, peers=(*TUNNEL.peers, replace(PEER, endpoint=SERVER6)))
+    only_ipv4 = replace(ONE_UPLINK, routes=ONE_UPLINK.routes[:2])
+    assert obstacle(both, only_ipv4) == f"no uplink has a route to the endpoint: {SERVER6}"
+
+
+def test_names_that_do_not_resolve_are_known_from_the_building_on() -> None:
+    """And the time of the attempt counts for the next one."""
+    building, _ = step(calm(UNBUILT), Tick(), at(0))
+    built, _ = step(building, Built("read-only"), at(3))
+    assert (built.names_problem, built.names_tried_at) == ("read-only", NOW + 3)
+    fine, _ = step(building, Built(), at(3))
+    assert fine.names_problem == ""

@@ -285,7 +285,8 @@ def test_the_addresses_of_a_name_take_turns() -> None:
 
 
 def test_a_resolver_that_stays_silent_is_reported_and_the_tunnel_stays_open() -> None:
-    """One lost probe is nothing; several in a row mean that names do not resolve."""
+    """One lost probe is nothing; five in a row mean that names do not resolve."""
+    assert RESOLVER_FAILURES == 5
     state: State = STATES["connected"]
     for second in range(RESOLVER_FAILURES):
         assert is_healthy(state)

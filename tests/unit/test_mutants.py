@@ -77,3 +77,12 @@ def test_a_mutant_is_found_again_after_lines_have_moved() -> None:
     assert ("return self.width > 2", "2 -> 3", "Door.is_open") in found
     moved = {(m.code, m.change, m.function) for m in mutants_of("x.py", f"\n\n{inside}")}
     assert moved == found
+
+
+@pytest.mark.parametrize("log", ["log", "self._log", "structlog.get_logger()"])
+def test_an_entry_of_the_log_does_not_change(log: str) -> None:
+    """Wherever the logger comes from; what looks like it and is something else does."""
+    entry = "def work(self):\n    {}.info('begun', number=1)\n"
+    assert not list(mutants_of("x.py", entry.format(log)))
+    assert list(mutants_of("x.py", entry.format("self._queue")))
+    assert list(mutants_of("x.py", entry.format("work()")))

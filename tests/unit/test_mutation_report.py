@@ -84,10 +84,13 @@ def test_the_score_leaves_out_what_no_test_could_kill_and_nothing_else() -> None
     }
     found = scores(results, entries_in(EQUIVALENT + LOADING))
     policy, daemon, whole = (found[it] for it in ("gateway/policy", "gateway/daemon", "all"))
-    assert (policy.all, policy.killed, policy.equivalent, policy.kernel) == (4, 2, 1, 1)
+    assert (policy.all, policy.killed) == (4, 2)
+    assert policy.explained == {"equivalent": 1, "kernel": 1}
     assert policy.percent == pytest.approx(100 * 2 / 3)
     assert (daemon.percent, len(daemon.unexplained)) == (0.0, 1)
     assert whole.percent == pytest.approx(50.0)
+    message = scores({TEN: SURVIVED}, entries_in(EQUIVALENT.replace("equivalent", "message")))
+    assert (message["all"].percent, message["all"].unexplained) == (0.0, [])
     (line,) = daemon.unexplained
     assert line == "gateway/daemon/y.py:2: in `g()`: g() -> pass (survived)"
 
@@ -95,7 +98,10 @@ def test_the_score_leaves_out_what_no_test_could_kill_and_nothing_else() -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (EQUIVALENT.replace("[[equivalent]]", "[[tedious]]"), "none of equivalent, kernel"),
+        (
+            EQUIVALENT.replace("[[equivalent]]", "[[tedious]]"),
+            "none of equivalent, kernel, message",
+        ),
         (EQUIVALENT.replace('change = "10 -> 11"', ""), "lacks change"),
         (EQUIVALENT.replace("Both are more than there can be.", ""), "lacks reason"),
         (EQUIVALENT + 'test = "tests/x.py"', "has test"),

@@ -8,7 +8,7 @@ import pytest
 from gateway.model import EVERYTHING, Candidate, Config, Endpoint, NamedEndpoint, Peer
 from gateway.policy import report
 from gateway.policy.evidence import Pulse
-from gateway.policy.report import REASONS, Limit, LimitCode, Tally, status_of
+from gateway.policy.report import REASONS, Limit, LimitCode, Status, Tally, status_of
 from gateway.policy.rules import Family
 from gateway.policy.states import Connected, Locked, Reason, State, Stopping, Turn
 from tests.scenarios import IPV4_ONLY, SERVER4, connected, connecting, resolving
@@ -213,3 +213,37 @@ def test_the_sums_of_counters_know_what_was_read_and_is_zero() -> None:
     tally.restart_counts()
     tally.restart_counts()
     assert dict(tally.total) == {("ipv4", "in"): 4, ("ipv6", "in"): 3}
+
+
+def test_a_status_says_nothing_of_what_is_not_known() -> None:
+    """A gateway that has just begun has no tunnel, no server and no counts."""
+    status = Status(1.0, "locked", healthy=False, reason=Reason.STARTING, since=0.0)
+    assert status == Status(
+        at=1.0,
+        state="locked",
+        healthy=False,
+        reason=Reason.STARTING,
+        since=0.0,
+        detail="",
+        endpoint="",
+        endpoints=(),
+        handshake_age=None,
+        received=0,
+        sent=0,
+        firewall="",
+        guard=False,
+        tunnel="",
+        drift=0,
+        verified_age=None,
+        reconnects=(),
+        switches=0,
+        refused=(),
+        limits=(),
+    )
+    assert Locked() == Locked(Reason.STARTING, since=0.0, retry_at=0.0, attempt=0, detail="")
+
+
+def test_the_remedies_that_many_limits_share_can_be_pasted() -> None:
+    """Into a compose file, or as a path."""
+    assert report.DROP_NET_RAW == "give workloads `cap_drop: [NET_RAW]`"
+    assert "/etc/resolv.conf" in report.OWN_RESOLVER

@@ -12,6 +12,7 @@ def test_one_namespace_has_everything_when_it_is_shared() -> None:
     (place,) = SHARED.places
     assert all(SHARED.holder_of(kind) is place for kind in LinkKind)
     assert (place.closed, place.locked) == (closed(), LOCKED)
+    assert SHARED.name == place.name == "shared"
 
 
 def test_each_kind_of_link_may_have_a_namespace_of_its_own() -> None:
@@ -30,5 +31,7 @@ def test_no_link_is_without_a_namespace_or_in_two(links: list[set[LinkKind]]) ->
     places = tuple(
         Place(str(n), frozenset(kinds), closed(), LOCKED) for n, kinds in enumerate(links)
     )
-    with pytest.raises(ValueError, match="exactly one"):
+    with pytest.raises(ValueError, match="exactly one") as caught:
         Topology("wrong", places)
+    assert str(caught.value).startswith("wrong: ")
+    assert str(caught.value).endswith((" the uplinks", " the tunnel"))
