@@ -17,7 +17,7 @@ from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
 from gateway.model import Facts
 from gateway.policy.firewall import closed
-from gateway.policy.guard import guard_for
+from gateway.policy.guard import GuardRules, guard_for
 from gateway.policy.report import Tally
 from gateway.policy.routing import LOCKED, Routing
 from gateway.policy.rules import Ruleset
@@ -115,7 +115,7 @@ class EnforcedRules(Enforced):
         """Put `wanted` into force; the packets that the former rules refused are counted first."""
         if self._held is not None and not self.holds(wanted):
             with suppress(FirewallError):  # the rules matter more than their counts
-                self.refused.read(self._firewall.refused())
+                self.count_refused()
         super().apply(wanted)
 
     def may_miss_a_link(self, error: BaseException) -> bool:
@@ -123,11 +123,19 @@ class EnforcedRules(Enforced):
         del error
         return False
 
-    def differences(self, wanted: Wanted) -> tuple[str, ...]:
-        """Compare the rules; the packets that they refused are counted with it."""
-        found = self._firewall.verify(wanted.rules)
+    def revert(self, wanted: Wanted) -> None:
+        """Put `wanted` into force; what was refused since the last count is counted first."""
+        with suppress(FirewallError):
+            self.count_refused()
+        super().revert(wanted)
+
+    def count_refused(self) -> None:
+        """Read how many packets the rules have refused. Raises FirewallError."""
         self.refused.read(self._firewall.refused())
-        return found
+
+    def differences(self, wanted: Wanted) -> tuple[str, ...]:
+        """Compare the rules."""
+        return self._firewall.verify(wanted.rules)
 
     def _part_of(self, wanted: Wanted) -> Ruleset:
         return wanted.rules
@@ -148,6 +156,7 @@ class EnforcedGuard(Enforced):
     def __init__(self, guard: EgressGuard, reserve: Reserve = nullcontext) -> None:
         super().__init__(reserve, (closed(), Facts()))
         self._guard = guard
+        self._made: tuple[Wanted, GuardRules] | None = None
         self.guarded: frozenset[int] | None = None
         self.refused = Tally()
 
@@ -159,18 +168,32 @@ class EnforcedGuard(Enforced):
         """
         return isinstance(error, FirewallError) and not is_shortage(error)
 
-    def differences(self, wanted: Wanted) -> tuple[str, ...]:
-        """Compare the guard; the frames that it dropped are counted with it."""
-        found = self._guard.verify(guard_for(wanted.rules, wanted.facts))
+    def revert(self, wanted: Wanted) -> None:
+        """Put `wanted` into force; what was dropped since the last count is counted first."""
+        with suppress(FirewallError):
+            self.count_refused()
+        super().revert(wanted)
+
+    def count_refused(self) -> None:
+        """Read how many frames the guard has dropped. Raises FirewallError."""
         self.refused.read(self._guard.refused())
-        return found
+
+    def differences(self, wanted: Wanted) -> tuple[str, ...]:
+        """Compare the guard."""
+        return self._guard.verify(self._guard_for(wanted))
+
+    def _guard_for(self, wanted: Wanted) -> GuardRules:
+        """Return the guard for `wanted`; the last one is remembered, since it is compared often."""
+        if self._made is None or self._made[0] is not wanted:
+            self._made = wanted, guard_for(wanted.rules, wanted.facts)
+        return self._made[1]
 
     def _part_of(self, wanted: Wanted) -> tuple[Ruleset, Facts]:
         return wanted.rules, wanted.facts
 
     def _put(self, wanted: Wanted) -> None:
         # What the former guard dropped is not read first: one more run of nft would delay a lock.
-        self._guard.apply(guard_for(wanted.rules, wanted.facts))
+        self._guard.apply(self._guard_for(wanted))
         self.guarded = frozenset(uplink.index for uplink in wanted.facts.uplinks)
         self.refused.restart_counts()
 

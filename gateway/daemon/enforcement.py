@@ -62,8 +62,11 @@ class Enforcement:
         self._log = structlog.get_logger()
         self._rules = EnforcedRules(firewall, reserve)
         self._guard = EnforcedGuard(guard, reserve) if guard else None
-        self._barriers: list[Enforced] = [self._rules, *([self._guard] if self._guard else [])]
-        self._parts = [
+        self._barriers: list[EnforcedRules | EnforcedGuard] = [
+            self._rules,
+            *([self._guard] if self._guard else []),
+        ]
+        self._parts: list[Enforced] = [
             *self._barriers,
             EnforcedSettings(network, reserve),
             EnforcedRouting(network, reserve),
@@ -152,10 +155,10 @@ class Enforcement:
     def put_back_drift(self) -> None:
         """Compare the kernel with what is wanted, and revert what other programs changed.
 
-        `drifted` has what was reverted; it is counted and logged, and refused packets are counted
-        as well. What a failed attempt left undone is done first, and is not drift. The namespace is
-        taken as it was last found. Where it has other links by now, a difference that is about
-        links is not drift: the next look brings it into step. Raises KernelError.
+        `drifted` has what was reverted; it is counted and logged. What a failed attempt left undone
+        is done first, and is not drift. The namespace is taken as it was last found. Where it has
+        other links by now, a difference that is about links is not drift: the next look brings it
+        into step. Raises KernelError.
         """
         self._bring_into_step()
         wanted = self._wanted()
@@ -168,6 +171,12 @@ class Enforcement:
             self.drifted = tuple(drift)
             if drift:
                 self._log.warning("reverted external changes", drift=drift)
+
+    def count_refused(self) -> None:
+        """Read the kernel's counters of refused packets; what cannot be read stays as it was."""
+        for part in self._barriers:
+            with suppress(*KERNEL):
+                part.count_refused()
 
     def _bring_into_step(self) -> None:
         """Put every part of the state into force. Raises KernelError."""

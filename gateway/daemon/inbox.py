@@ -1,17 +1,18 @@
 """The one queue between the producers and the loop: bounded, and nothing in it can get lost.
 
 Each event has a place: one for each kind of work, one for the clock, one for the kernel's reports,
-one for the signal to stop. So the queue is never longer than there are places, whatever a neighbour
-does to links and routes. An event whose place is taken merges with the one that is waiting there:
-that is right for Tick, Changed and Stop, which have no content. A result of work is never merged,
-because the same work does not start again before its result has been taken or withdrawn.
+one for questions, one for the signal to stop. So the queue is never longer than there are places,
+whatever a neighbour does to links and routes. An event whose place is taken merges with the one
+that is waiting there: that is right for Tick, Changed, Asked and Stop, which have no content. A
+result of work is never merged, because the same work does not start again before its result has
+been taken or withdrawn.
 """
 
 import asyncio
 from enum import Enum, auto
 
 from gateway.policy.actions import Work
-from gateway.policy.events import Changed, Event, Stop, Tick
+from gateway.policy.events import Asked, Changed, Event, Stop, Tick
 
 
 class Place(Enum):
@@ -20,12 +21,14 @@ class Place(Enum):
     STOP = auto()
     KERNEL = auto()
     CLOCK = auto()
+    COUNT = auto()
 
 
 WITHOUT_CONTENT: dict[type[Event], Place] = {
     Stop: Place.STOP,
     Changed: Place.KERNEL,
     Tick: Place.CLOCK,
+    Asked: Place.COUNT,
 }
 
 
@@ -36,7 +39,7 @@ class Inbox:
         self._waiting: dict[Place | Work, Event] = {}
         self._arrived = asyncio.Event()
 
-    def note(self, event: Stop | Changed | Tick) -> None:
+    def note(self, event: Stop | Changed | Tick | Asked) -> None:
         """Put `event`, unless one like it is waiting already."""
         self._waiting.setdefault(WITHOUT_CONTENT[type(event)], event)
         self._arrived.set()

@@ -31,6 +31,7 @@ from gateway.policy.actions import (
     Action,
     Ask,
     Build,
+    Count,
     LookAround,
     LookUp,
     Sample,
@@ -40,7 +41,7 @@ from gateway.policy.actions import (
     WriteNames,
 )
 from gateway.policy.agenda import wake_at
-from gateway.policy.events import Event, Failed, Looked, Refused, Stop, Troubled, Verified
+from gateway.policy.events import Asked, Event, Failed, Looked, Refused, Stop, Troubled, Verified
 from gateway.policy.machine import interrupted, obstacle, step, stricter
 from gateway.policy.situation import Situation
 from gateway.policy.states import Locked, State, Stopping
@@ -79,6 +80,10 @@ class Supervisor:
     def kernel_changed(self) -> None:
         """Say that links, addresses, routes or rules may have changed; to be called on the loop."""
         self._reports.changed()
+
+    def count(self) -> None:
+        """Ask for the number of refused packets in the status; to be called on the loop."""
+        self._inbox.note(Asked())
 
     async def run(self, **others: Coroutine[Any, Any, None]) -> None:
         """Connect, stay connected, and return once stopped and closed; `others` run as well.
@@ -191,19 +196,15 @@ class Supervisor:
                 return self._verify()
             case Abandon():
                 self._jobs.abandon()
+            case Count():
+                self._kernel.count_refused()
+                self._reporter.counted_at = self._parts.clock()
             case LookUp():
                 return self._workers.open_question()
-            case Ask(candidate):
-                facts = self._kernel.facts
-                self._jobs.start(Work.CONNECT, lambda: self._workers.look_up(candidate, facts))
             case Build(tunnel):
                 return self._build(tunnel)
-            case Sample(tunnel):
-                self._jobs.start(Work.SAMPLE, lambda: self._workers.sample(tunnel))
-            case SendProbe(probe):
-                self._jobs.start(Work.PROBE, lambda: self._workers.probe(probe))
-            case WriteNames(tunnel):
-                self._jobs.start(Work.NAMES, lambda: self._workers.write_names(tunnel))
+            case Ask() | Sample() | SendProbe() | WriteNames():
+                self._jobs.start(*self._workers.job_of(action, self._kernel.facts))
         return None
 
     def _verify(self) -> Event:

@@ -1,10 +1,11 @@
 """The composition root: picks the parts that this kernel has, and runs the supervisor with them."""
 
+import asyncio
 import secrets
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -248,6 +249,8 @@ async def serve(config: Config, secured: Secured) -> None:
         ),
         TIMING,
     )
+    loop = asyncio.get_running_loop()
+    board.ask_to_count = lambda: _soon(loop, supervisor.count)
     stop_by_signal(supervisor.stop)
 
     def changed() -> None:
@@ -259,6 +262,12 @@ async def serve(config: Config, secured: Secured) -> None:
         watch=watch(changed, UPLINKS),
         health=keep_listening(HealthServer(board), config.health_server, TIMING.bind_again),
     )
+
+
+def _soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+    """Have `work` done on `loop`, from any thread; nothing once the loop has ended."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(work)
 
 
 def _chosen(backend: Backend) -> Firewall:

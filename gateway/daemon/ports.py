@@ -100,10 +100,7 @@ class EgressGuard(Protocol):
         """Return what is different from `rules` in the kernel. Raises FirewallError."""
 
     def refused(self) -> Mapping[tuple[str, str], int]:
-        """Return the frames dropped since the last `apply`.
-
-        Right after `verify` it is what `verify` has read. Raises FirewallError.
-        """
+        """Return the frames dropped since the last `apply`. Raises FirewallError."""
 
 
 @dataclass(frozen=True)

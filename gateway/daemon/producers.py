@@ -5,7 +5,6 @@ Each runs in the task group of the loop, so none can fail without closing and en
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -23,24 +22,21 @@ class Timer:
     def __init__(self, inbox: Inbox, clock: Callable[[], float]) -> None:
         self._inbox = inbox
         self._clock = clock
-        self._at: float | None = None
-        self._was_set = asyncio.Event()
+        self._waiting: asyncio.TimerHandle | None = None
+        self._is_time = asyncio.Event()
 
     def set(self, at: float) -> None:
-        """Let the next Tick come at `at`, and none before."""
-        self._at = at
-        self._was_set.set()
+        """Let the next Tick come at `at`, and none before; to be called on the loop."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        seconds = max(0.0, at - self._clock())
+        self._waiting = asyncio.get_running_loop().call_later(seconds, self._is_time.set)
 
     async def run(self) -> None:
-        """Wait and note, until cancelled."""
+        """Note a Tick each time, until cancelled."""
         while True:
-            self._was_set.clear()
-            seconds = None if self._at is None else max(0.0, self._at - self._clock())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._was_set.wait()
-                continue
-            self._at = None
+            await self._is_time.wait()
+            self._is_time.clear()
             self._inbox.note(Tick())
 
 

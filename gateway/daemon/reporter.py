@@ -13,7 +13,11 @@ from gateway.policy.states import Connected, Reason, State, Stopping
 
 
 class Reporter:
-    """Counts connections and losses; `verified_at` is when the kernel was last found as wanted."""
+    """Counts connections and losses.
+
+    `verified_at` is when the kernel was last found as wanted, `counted_at` when refused packets
+    were last counted on request.
+    """
 
     def __init__(self, parts: Parts, kernel: Enforcement) -> None:
         self._parts = parts
@@ -23,6 +27,7 @@ class Reporter:
         self._switches = 0
         self._served = ""
         self.verified_at: float | None = None
+        self.counted_at: float | None = None
 
     def changed(self, before: State, after: State, now: float) -> None:
         """Log a change of state that is worth a line, count it, and start the user's command."""
@@ -61,6 +66,7 @@ class Reporter:
             reconnects=tuple(self._reconnects.items()),
             switches=self._switches,
             refused=kernel.refused,
+            counted_at=self.counted_at,
             guard=parts.guard is not None,
             limits=(*parts.limits, *limits_of_names(names)),
         )

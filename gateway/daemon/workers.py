@@ -11,11 +11,12 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
+from gateway.daemon.jobs import Job
 from gateway.daemon.names import Names
 from gateway.daemon.ports import Parts
 from gateway.errors import KERNEL, GatewayError, TunnelError, is_shortage
 from gateway.model import INTERFACE, Candidate, Facts, Tunnel
-from gateway.policy.actions import Work
+from gateway.policy.actions import Ask, Sample, SendProbe, Work, WriteNames
 from gateway.policy.dns import resolved
 from gateway.policy.events import (
     Asking,
@@ -52,6 +53,20 @@ class Workers:
             return Asking(self._parts.resolver.open())
         except GatewayError as err:
             return Failed(str(err))
+
+    def job_of(
+        self, action: Ask | Sample | SendProbe | WriteNames, facts: Facts
+    ) -> tuple[Work, Job]:
+        """Return the kind of work that `action` is, and how it is done."""
+        match action:
+            case Ask(candidate):
+                return Work.CONNECT, lambda: self.look_up(candidate, facts)
+            case Sample(tunnel):
+                return Work.SAMPLE, lambda: self.sample(tunnel)
+            case SendProbe(probe):
+                return Work.PROBE, lambda: self.probe(probe)
+            case WriteNames(tunnel):
+                return Work.NAMES, lambda: self.write_names(tunnel)
 
     async def look_up(self, candidate: Candidate, facts: Facts) -> Event:
         """Have the names of the candidate's endpoints looked up; their hole is open."""

@@ -35,7 +35,6 @@ class Firewall(Protocol):
     def refused(self) -> Mapping[tuple[str, str], int]:
         """Return how many packets the rules have refused since they were put into force.
 
-        By family (`ipv4`, `ipv6`) and direction (`in`, `forward`, `out`). Right after `verify` it
-        is what `verify` has read, and costs nothing. Raises FirewallError when the kernel cannot
-        be read.
+        By family (`ipv4`, `ipv6`) and direction (`in`, `forward`, `out`). Raises FirewallError when
+        the kernel cannot be read.
         """

@@ -80,8 +80,15 @@ class WriteNames:
 
 
 @dataclass(frozen=True)
+class Count:
+    """Read how many packets were refused."""
+
+
+@dataclass(frozen=True)
 class Abandon:
     """Cut off all work: it belongs to a state that has been left."""
 
 
-Action = LookAround | Verify | LookUp | Ask | Build | Sample | SendProbe | WriteNames | Abandon
+Action = (
+    LookAround | Verify | LookUp | Ask | Build | Sample | SendProbe | WriteNames | Count | Abandon
+)

@@ -1,5 +1,6 @@
 """What is due in a situation, and when to look again; pure, like all of the policy."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from gateway.policy.actions import (
@@ -20,8 +21,14 @@ from gateway.policy.states import Connected, Connecting, Locked, Resolving, Stop
 from gateway.policy.timing import Moment
 
 
-def due(situation: Situation, moment: Moment) -> tuple[Situation, tuple[Action, ...]]:
-    """Return what is due in `situation`, and the situation in which it has been begun."""
+def due(
+    situation: Situation, moment: Moment, *, has_verified: bool = False
+) -> tuple[Situation, tuple[Action, ...]]:
+    """Return what is due in `situation`, and the situation in which it has been begun.
+
+    Each waking has a price. So a calm tunnel wakes the loop only when the kernel is compared, and
+    after that (`has_verified`) everything is done that is due before the next time.
+    """
     now, state = moment.now, situation.state
     if isinstance(state, Stopping):
         return situation, ()
@@ -41,7 +48,9 @@ def due(situation: Situation, moment: Moment) -> tuple[Situation, tuple[Action, 
         case Resolving() | Connecting(built=False):
             situation, work = _connecting(situation, state, moment)
         case Connecting() | Connected():
-            situation, work = _watching(situation, state, moment)
+            early = has_verified and _is_calm(situation)
+            until = now + (moment.timing.verify_every if early else 0.0)
+            situation, work = _watching(situation, state, moment, until)
         case _:
             work = ()
     return situation, (*checks, *work)
@@ -61,30 +70,34 @@ def _connecting(
 
 
 def _watching(
-    situation: Situation, state: Connecting | Connected, moment: Moment
+    situation: Situation, state: Connecting | Connected, moment: Moment, until: float
 ) -> tuple[Situation, tuple[Action, ...]]:
-    """Return what is due while there is an interface."""
+    """Return what is due by the time `until`, while there is an interface."""
     now, timing = moment.now, moment.timing
     actions: list[Action] = []
-    if now >= situation.sample_at and Work.SAMPLE not in situation.under_way:
+    if until >= situation.sample_at and Work.SAMPLE not in situation.under_way:
         is_new = isinstance(state, Connecting) and now - state.turn.tried_at < timing.eager_for
         pause = timing.eager if is_new else timing.heartbeat
         situation = replace(_begun(situation, Work.SAMPLE), sample_at=now + pause)
         actions.append(Sample(state.tunnel))
     if not isinstance(state, Connected):
         return situation, tuple(actions)
-    if Work.PROBE not in situation.under_way and now >= _probe_at(situation, state, moment):
+    if Work.PROBE not in situation.under_way and until >= _probe_at(situation, state, moment):
         situation = replace(situation, probed_at=now)
         if probe := probe_for(state.tunnel, situation.config):
-            # The counters say whether it is answered.
-            sample_at = min(situation.sample_at, now + timing.heartbeat)
-            situation = replace(_begun(situation, Work.PROBE), sample_at=sample_at)
+            situation = _begun(situation, Work.PROBE)
             actions.append(SendProbe(probe))
     is_due = now >= situation.names_tried_at + timing.names_again
     if situation.names_problem and is_due and Work.NAMES not in situation.under_way:
         situation = replace(_begun(situation, Work.NAMES), names_tried_at=now)
         actions.append(WriteNames(state.tunnel))
     return situation, tuple(actions)
+
+
+def _is_calm(situation: Situation) -> bool:
+    """Return whether hardly anything moves in the tunnel, and no answer is waited for."""
+    state = situation.state
+    return isinstance(state, Connected) and state.pulse.is_calm and not state.resolver_failures
 
 
 def _probe_at(situation: Situation, state: Connected, moment: Moment) -> float:
@@ -103,22 +116,30 @@ def wake_at(situation: Situation, moment: Moment) -> float:
     A heartbeat from now at most; while connected, when the kernel is compared again. Never sooner
     than `eager` from now, whatever is due: the loop does not spin.
     """
-    state, under_way, timing = situation.state, situation.under_way, moment.timing
-    times = [situation.verify_at]
-    if not isinstance(state, Connected):
-        times.append(moment.now + timing.heartbeat)
+    now, timing = moment.now, moment.timing
+    latest = timing.verify_every if isinstance(situation.state, Connected) else timing.heartbeat
+    at = min(now + latest, situation.verify_at, *_other_times(situation, moment))
+    return max(at, now + timing.eager)
+
+
+def _other_times(situation: Situation, moment: Moment) -> Iterator[float]:
+    """Yield when something is due in the state itself."""
+    state, under_way = situation.state, situation.under_way
     match state:
         case Locked():
-            times.append(state.retry_at)
-        case Resolving() | Connecting(built=False):
-            times += [] if situation.is_connecting else [state.retry_at]
-        case Connecting() | Connected() if Work.SAMPLE not in under_way:
-            times.append(situation.sample_at)
+            yield state.retry_at
+        case Resolving() | Connecting(built=False) if not situation.is_connecting:
+            yield state.retry_at
+        case Connecting(built=True) if Work.SAMPLE not in under_way:
+            yield situation.sample_at
+        case Connected():
+            if situation.names_problem and Work.NAMES not in under_way:
+                yield situation.names_tried_at + moment.timing.names_again
+            if _is_calm(situation):
+                return
+            if Work.SAMPLE not in under_way:
+                yield situation.sample_at
+            if Work.PROBE not in under_way:
+                yield _probe_at(situation, state, moment)
         case _:
-            pass
-    if isinstance(state, Connected):
-        times += [] if Work.PROBE in under_way else [_probe_at(situation, state, moment)]
-        again_at = situation.names_tried_at + timing.names_again
-        times += [again_at] if situation.names_problem and Work.NAMES not in under_way else []
-    latest = moment.now + timing.verify_every
-    return max(min(*times, latest), moment.now + timing.eager)
+            return

@@ -102,6 +102,11 @@ class Changed:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A client of the metrics wants to know how many packets were refused."""
+
+
+@dataclass(frozen=True)
 class Looked:
     """The namespace was looked at, and `facts` were found."""
 
@@ -144,6 +149,7 @@ Event = (
     | Stop
     | Tick
     | Changed
+    | Asked
     | Looked
     | Verified
     | Wrote

@@ -27,6 +27,9 @@ KEEPALIVE_SIZE = 32
 INITIATION_SIZE, RESPONSE_SIZE = 148, 92
 """Bytes of the two messages of a handshake (WireGuard paper, 5.4.2 and 5.4.3)."""
 
+LITTLE = 1024
+"""Bytes that an idle tunnel may have sent and received: a probe and its answer, a handshake."""
+
 PADDING = 16
 """Bytes that WireGuard pads data to a multiple of, up to the MTU; it does not pad handshakes."""
 
@@ -35,8 +38,8 @@ PADDING = 16
 class Pulse:
     """The evidence so far; every `_at` is the time in seconds at which it was seen.
 
-    `excused` is True if the server has responded to a handshake since data is unanswered. `moves` is
-    True if anything was sent or received between the last two samples.
+    `excused` is True if the server has responded to a handshake since data is unanswered. `moves`
+    is True if more than LITTLE was sent or received between the last two samples.
     """
 
     handshake: float | None = None
@@ -51,7 +54,7 @@ class Pulse:
 
     @property
     def is_calm(self) -> bool:
-        """Whether nothing moves, and nothing is waited for."""
+        """Whether hardly anything moves, and nothing is waited for."""
         return not self.moves and self.unanswered_at is None
 
     def after(self, status: TunnelStatus, now: float, keepalive: int = 0) -> "Pulse":
@@ -80,7 +83,7 @@ class Pulse:
             unanswered_at=(now if excuse else unanswered_at) if waits else None,
             excused=waits and (self.excused or excuse),
             heard_at=now if answered else self.heard_at,
-            moves=(status.sent, status.received) != (self.sent, self.received),
+            moves=status.sent - self.sent + grown > LITTLE,
         )
 
     def is_in_doubt(self, moment: Moment) -> bool:

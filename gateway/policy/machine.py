@@ -17,10 +17,12 @@ from gateway.model import Facts, Tunnel
 from gateway.policy.actions import (
     Abandon,
     Action,
+    Count,
 )
 from gateway.policy.agenda import due
 from gateway.policy.events import (
     REPORTS,
+    Asked,
     Begin,
     Built,
     Changed,
@@ -58,14 +60,15 @@ def step(
     after = noted if state is noted.state else replace(noted, state=state)
     after = _entered(after, situation.state, moment)
     if isinstance(event, Sampled) and isinstance(state, Connected) and state.pulse.is_calm:
-        after = replace(after, sample_at=moment.now + moment.timing.calm)
+        after = replace(after, sample_at=moment.now + moment.timing.verify_every)
     abandoned: tuple[Action, ...] = ()
     # A failure may be one of the loop's own, while the work that would report it still runs.
     still = situation.under_way if isinstance(event, Failed | Lost) else noted.under_way
     if still and not _is_same_work(situation.state, state):
         after, abandoned = replace(after, under_way=frozenset()), (Abandon(),)
-    after, actions = due(after, moment)
-    return after, (*abandoned, *actions)
+    after, actions = due(after, moment, has_verified=isinstance(event, Verified))
+    counts = (Count(),) if isinstance(event, Asked) else ()
+    return after, (*abandoned, *actions, *counts)
 
 
 def interrupted(situation: Situation) -> Situation:

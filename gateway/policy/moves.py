@@ -185,7 +185,8 @@ def _sampled_while_connecting(state: Connecting, status: TunnelStatus, moment: M
         return _rebuilding(state, Lost(change), moment)
     pulse = state.pulse.after(status, now, _keepalive(state.tunnel))
     if pulse.handshake_at is not None:
-        return Connected(state.turn, state.tunnel, now, replace(pulse, unanswered_at=None))
+        fresh = replace(pulse, unanswered_at=None, moves=True)
+        return Connected(state.turn, state.tunnel, now, fresh)
     if now >= state.give_up_at:
         return _take(state.turn.next(), Reason.NO_HANDSHAKE, state.since, now)
     return replace(state, pulse=pulse)

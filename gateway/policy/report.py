@@ -72,8 +72,8 @@ class Status:
     packet sockets. `verified_age` is how long ago the kernel was last read back and found as
     wanted. `reconnects` counts lost tunnels by reason code, `switches` changes to another server,
     `refused` packets by family (`ipv4`, `ipv6`) and direction (`in`, `out`, `forward`), and the
-    egress guard's frames as family `any` and direction `guard`. `drift` counts changes by others
-    that were reverted.
+    egress guard's frames as family `any` and direction `guard`, as of `counted_at` or later.
+    `drift` counts changes by others that were reverted.
     """
 
     at: float
@@ -95,6 +95,7 @@ class Status:
     reconnects: tuple[tuple[str, int], ...] = ()
     switches: int = 0
     refused: tuple[tuple[str, str, int], ...] = ()
+    counted_at: float | None = None
     limits: tuple[Limit, ...] = ()
 
 

@@ -48,12 +48,9 @@ class Timing:
     """
 
     heartbeat: float = 1.0
-    """The time between two samples of the tunnel's counters while something moves in it."""
+    """The time between two samples of the tunnel's counters while something moves in it.
 
-    calm: float = 6.0
-    """The same while nothing does: WireGuard has to be asked, and an idle gateway must cost little.
-
-    Data that is sent into a tunnel that was calm counts as unanswered only from the next sample.
+    A calm tunnel is sampled when the kernel is compared (`agenda`).
     """
 
     eager: float = 0.02
@@ -65,7 +62,7 @@ class Timing:
     settle: float = 0.02
     """How long changes that the kernel reports are collected: one `ip` command makes several."""
 
-    verify_every: float = 3.0
+    verify_every: float = 4.0
     """The time between two comparisons of the kernel with what was put there; P17 promises 5 s."""
 
     verify_again: float = 1.0

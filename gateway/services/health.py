@@ -34,14 +34,23 @@ TEXT_TYPE = "text/plain; charset=utf-8"
 
 OK, UNAVAILABLE = 200, 503
 
+COUNT_EVERY = 1.0
+"""Seconds for which refused packets are not counted again, however often the metrics are read."""
+COUNT_TIME = 0.5
+"""Seconds that an answer waits for the count; a busy loop answers with the last one."""
+
 Answer = tuple[int, str, bytes]
 
 
 class Board:
-    """Holds the last status: the supervisor writes it, the server reads it."""
+    """Holds the last status: the supervisor writes it, the server reads it.
+
+    `ask_to_count`, from any thread, asks the supervisor for a status with newly counted packets.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self.ask_to_count: Callable[[], None] = lambda: None
         self._status = Status(0.0, "starting", healthy=False, reason=Reason.STARTING, since=clock())
 
     def publish(self, status: Status) -> None:
@@ -56,6 +65,19 @@ class Board:
     def liveness(self) -> Answer:
         """Answer whether the supervisor works; the tunnel may be down."""
         return (UNAVAILABLE if self._is_stale() else OK), JSON_TYPE, _json(self._body())
+
+    async def count(self) -> None:
+        """Wait until refused packets were counted, if they have not been just now."""
+        asked_at = self._clock()
+        if not self._was_counted(asked_at - COUNT_EVERY):
+            self.ask_to_count()
+            # The status comes from another thread, which has no event of this loop to set.
+            while not self._was_counted(asked_at) and self._clock() < asked_at + COUNT_TIME:  # noqa: ASYNC110
+                await asyncio.sleep(COUNT_TIME / 50)
+
+    def _was_counted(self, since: float) -> bool:
+        counted_at = self._status.counted_at
+        return counted_at is not None and counted_at >= since
 
     def metrics(self) -> Answer:
         """Answer with the status as metrics, for Prometheus."""
@@ -85,6 +107,7 @@ def describe(status: Status, now: float) -> dict[str, object]:
     """
     body = asdict(status)
     since, later = body.pop("since"), now - body.pop("at")
+    del body["counted_at"]
     for name in ("handshake_age", "verified_age"):
         body[name] = None if body[name] is None else round(body[name] + later, 1)
     body["state_age"] = round(now - since, 1)
@@ -97,12 +120,13 @@ def describe(status: Status, now: float) -> dict[str, object]:
     return body
 
 
+METRICS = "/metrics"
 PATHS: dict[str, Callable[[Board], Answer]] = {
     "/": Board.health,
     "/healthz": Board.health,
     "/readyz": Board.health,
     "/livez": Board.liveness,
-    "/metrics": Board.metrics,
+    METRICS: Board.metrics,
 }
 
 
@@ -151,6 +175,7 @@ class _Connection(asyncio.Protocol):
         self._board = board
         self._others = others
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_REQUEST)
+        self._answering: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for mypy: the loop gives TCP this kind
@@ -163,6 +188,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._deadline.cancel()
+        if self._answering is not None:
+            self._answering.cancel()
         self._others.pop(self, None)
 
     def drop(self) -> None:
@@ -178,7 +205,13 @@ class _Connection(asyncio.Protocol):
             self._send(b"GET", (err.error_status_hint, TEXT_TYPE, b"bad request\n"))
             return
         if isinstance(event, h11.Request):
-            self._send(event.method, respond(event.method, event.target, self._board))
+            self._transport.pause_reading()  # one request: what follows it is not kept
+            self._answering = asyncio.get_running_loop().create_task(self._answer(event))
+
+    async def _answer(self, request: h11.Request) -> None:
+        if path_of(request.target) == METRICS:
+            await self._board.count()
+        self._send(request.method, respond(request.method, request.target, self._board))
 
     def _send(self, method: bytes, answer: Answer) -> None:
         code, kind, body = answer
@@ -198,8 +231,13 @@ def respond(method: bytes, target: bytes, board: Board) -> Answer:
     """Return the answer to a request; only GET and HEAD are allowed, and none changes anything."""
     if method not in (b"GET", b"HEAD"):
         return 405, TEXT_TYPE, b"only GET and HEAD\n"
-    answer = PATHS.get(target.partition(b"?")[0].decode("ascii", "replace"))
+    answer = PATHS.get(path_of(target))
     return answer(board) if answer else (404, TEXT_TYPE, b"not found\n")
+
+
+def path_of(target: bytes) -> str:
+    """Return the path in the target of a request."""
+    return target.partition(b"?")[0].decode("ascii", "replace")
 
 
 def _json(body: dict[str, object]) -> bytes:

@@ -40,9 +40,7 @@ class Changes:
 
         One `about` is remembered for each `what`. Raises what `read` raises.
         """
-        if self._may_have_changed():
-            self._known.clear()
-            self._read_at = self._clock()
+        self.happened()
         known = self._known.get(what)
         if known is not None and known[0] == about:
             return cast("T", known[1])
@@ -50,6 +48,14 @@ class Changes:
         if self._channel is not None:
             self._known[what] = about, found
         return found
+
+    def happened(self) -> bool:
+        """Return whether anything may have changed since the last question."""
+        if self._may_have_changed():
+            self._known.clear()
+            self._read_at = self._clock()
+            return True
+        return False
 
     def forget(self, what: object) -> None:
         """Let `what` be read again the next time."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from gateway.errors import NetworkError, is_shortage
+from gateway.system.changes import Changes
 from gateway.system.unplug import Unplug
 from gateway.system.xdp import LOOPBACK, Queues
 
@@ -35,6 +36,7 @@ class ExclusiveLinks:
         self._unplug = unplug
         self._down: dict[int, str] = {}
         self._to_restore: set[int] = set()
+        self._changes = Changes(queues.netns)
 
     @property
     def down(self) -> Collection[int]:
@@ -91,6 +93,9 @@ class ExclusiveLinks:
 
     def _links(self) -> dict[int, str]:
         """Return the links that have to be ours, by index."""
+        return self._changes.remembered("links", None, self._listed)
+
+    def _listed(self) -> dict[int, str]:
         found = self._queues.netns.links()
         return {i: name for i, name in found.items() if name != LOOPBACK and not self._tunnel(name)}
 

@@ -85,12 +85,6 @@ class Namespace:
 
         Those that were, and are not any more, are up again. Raises NetworkError.
         """
-        kept_down = self._changes.remembered("queues", None, self._enforce_queues)
-        if kept_down:  # their queues become free without a notice
-            self._changes.forget("queues")
-        return kept_down
-
-    def _enforce_queues(self) -> tuple[str, ...]:
         if self._queues is None:
             return ()
         self._queues.enforce()

@@ -10,12 +10,9 @@ is decided by the state machine.
 """
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
@@ -36,6 +33,7 @@ from gateway.system.links import Links
 from gateway.system.process import Process, find_program
 from gateway.system.sockets import sockets_of, udp_sockets
 from gateway.tunnel import uapi
+from gateway.tunnel.conversation import Conversation
 from gateway.tunnel.device import Device, require_none, wg_keepalive, wg_set, without_keepalive
 
 PROGRAM = "wireguard-go"
@@ -106,6 +104,7 @@ class Userspace:
         self._log = structlog.get_logger()
         self._child: Child | None = None
         self._index: int | None = None
+        self._conversation = Conversation(self._socket_path)
 
     async def up(self, tunnel: Tunnel, mtu: int) -> None:
         """Make the interface; see `TunnelBackend.up`."""
@@ -146,6 +145,7 @@ class Userspace:
     async def down(self) -> None:
         """Stop the process, and remove what a former one may have left behind."""
         self._index = None
+        self._conversation.hang_up()
         try:
             if self._child:
                 await self._child.stop()
@@ -259,7 +259,7 @@ class Userspace:
     async def _ask(self, request: str) -> str:
         """Return the process's answer. Raises TunnelGone when it has ended, else TunnelError."""
         try:
-            return await self._running().during(self._exchange(request), ANSWER_TIME)
+            return await self._running().during(self._conversation.ask(request), ANSWER_TIME)
         except ProcessEnded as err:
             raise TunnelGone(str(err), INTERFACE) from err
         except EOFError as err:
@@ -271,26 +271,7 @@ class Userspace:
             # Without ETIMEDOUT: that would be a shortage, and this needs a new process.
             raise TunnelError("wireguard-go does not answer", INTERFACE) from err
         except OSError as err:
-            # asyncio's own ConnectionResetError, from `drain`, has no errno.
             is_gone = isinstance(err, ConnectionError) or err.errno in HUNG_UP
             kind = TunnelGone if is_gone else TunnelError
             what = f"ask wireguard-go: {err.strerror or err}"
             raise kind(what, str(self._socket_path), err.errno) from err
-
-    async def _exchange(self, request: str) -> str:
-        async with self._connection() as (reader, writer):
-            writer.write(request.encode("ascii"))
-            await writer.drain()
-            answer = await reader.readuntil(uapi.END.encode())
-            return answer.decode("ascii")
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        reader, writer = await asyncio.open_unix_connection(self._socket_path, limit=1 << 22)
-        try:
-            yield reader, writer
-        finally:
-            # Not close(), which waits until the process has read what is left of a request.
-            writer.transport.abort()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()

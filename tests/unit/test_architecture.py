@@ -63,6 +63,7 @@ IN_ANY_NAMESPACE = {
     "system/features.py",  # what the kernel has at all, in every namespace
     "firewall/xtables/matches.py",  # so is this
     "tunnel/userspace.py",  # a unix socket with a path, which belongs to the file system
+    "tunnel/conversation.py",  # so is this
 }
 """Modules in which a socket may be made without a namespace."""
 PYROUTE2_PARTS = {"system", "tunnel"}

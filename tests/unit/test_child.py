@@ -26,6 +26,7 @@ from gateway.system import output, process
 from gateway.system.child import NEVER, Child, End, Program, Restart
 from gateway.system.links import Links
 from gateway.tunnel import userspace
+from gateway.tunnel.conversation import Conversation
 from gateway.tunnel.userspace import Userspace
 
 QUICK = Restart(first=0.05, longest=0.2, lasting=0.5)
@@ -578,7 +579,7 @@ def test_what_asyncio_raises_about_wireguard_go_is_an_error_of_the_tunnel(
 ) -> None:
     """Asyncio raises ConnectionResetError without errno when the process dies meanwhile."""
 
-    async def lost(_self: Userspace, _request: str) -> str:
+    async def lost(_self: Conversation, _request: str) -> str:
         raise error
 
     async def work() -> None:
@@ -590,7 +591,7 @@ def test_what_asyncio_raises_about_wireguard_go_is_an_error_of_the_tunnel(
         assert type(caught.value) is expected
         await tunnel._child.stop()  # noqa: SLF001
 
-    monkeypatch.setattr(Userspace, "_exchange", lost)
+    monkeypatch.setattr(Conversation, "ask", lost)
     on_a_loop(work())
 
 

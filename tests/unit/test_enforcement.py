@@ -225,6 +225,7 @@ def test_what_the_guard_drops_is_counted_over_its_changes() -> None:
 
     def refused() -> int:
         enforcement.put_back_drift()
+        enforcement.count_refused()
         return {(family, way): n for family, way, n in enforcement.refused}["any", "guard"]
 
     assert refused() == 0

@@ -7,12 +7,15 @@ import pytest
 
 from gateway.errors import NetworkError
 from gateway.system.exclusive import ExclusiveLinks
+from gateway.system.netns import OWN
 
 LINK = 2
 
 
 class Queues:
     """Queues of one link, which another program has while `taken` is set."""
+
+    netns = OWN
 
     def __init__(self) -> None:
         self.taken = True

@@ -39,7 +39,7 @@ def test_work_that_a_change_starts_during_a_setback_is_followed(part: str) -> No
     assert not world.at(18.4).healthy, "control: the next attempt was seconds away"
     assert world.at(19).healthy
     assert world.at(59).healthy
-    assert world.transcript.count("status") > 50, "the counters are read each second"
+    assert world.transcript.count("status") > 12, "the counters are read every few seconds"
 
 
 @pytest.mark.promise("P1")

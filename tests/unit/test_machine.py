@@ -49,7 +49,7 @@ from gateway.policy.events import (
     Verified,
     Wrote,
 )
-from gateway.policy.evidence import Pulse
+from gateway.policy.evidence import LITTLE, Pulse
 from gateway.policy.machine import TWO_ADDRESSES, interrupted, obstacle, step, stricter
 from gateway.policy.retry import Setback, setback_after
 from gateway.policy.situation import Situation
@@ -205,9 +205,9 @@ def test_a_change_compares_a_second_after_the_last_time_and_samples_at_once() ->
     assert due(late, 0, Changed()) == [LookAround(), Verify()]
 
 
-def test_the_kernel_is_compared_every_three_seconds_and_each_second_after_drift() -> None:
+def test_the_kernel_is_compared_every_four_seconds_and_each_second_after_drift() -> None:
     """Counted from the comparison before."""
-    for drifted, pause in ((False, 3.0), (True, 1.0)):
+    for drifted, pause in ((False, 4.0), (True, 1.0)):
         situation, _ = step(calm(CONNECTED), Verified(drifted=drifted), at(0))
         assert Verify() not in due(situation, pause - 0.01)
         assert due(situation, pause) == [LookAround(), Verify()]
@@ -358,14 +358,14 @@ def test_what_could_not_be_done_leads_to_a_stricter_state(state: State, event: E
 
 def test_the_next_tick_comes_when_something_is_due_and_never_in_a_hurry() -> None:
     """At the latest when the kernel is compared; a heartbeat at most where not connected."""
-    assert wake_at(calm(CONNECTED), at(0)) == NOW + 3.0
+    assert wake_at(calm(CONNECTED), at(0)) == NOW + 4.0
     assert wake_at(calm(CONNECTED, sample_at=NOW + 0.5), at(0)) == NOW + 0.5
     sampling = calm(CONNECTED, sample_at=NOW, under_way=frozenset({Work.SAMPLE}))
-    assert wake_at(sampling, at(0)) == NOW + 3.0
+    assert wake_at(sampling, at(0)) == NOW + 4.0
     assert wake_at(calm(CONNECTED, verify_at=NOW + 0.3), at(0)) == NOW + 0.3
     assert wake_at(calm(CONNECTED, probed_at=NOW - 19.5), at(0)) == NOW + 0.5
     probing = calm(CONNECTED, probed_at=NOW - 30, under_way=frozenset({Work.PROBE}))
-    assert wake_at(probing, at(0)) == NOW + 3.0
+    assert wake_at(probing, at(0)) == NOW + 4.0
     failing = replace(CONNECTED, resolver_failures=1)
     assert wake_at(calm(failing), at(0)) == NOW + 1.0
     assert wake_at(calm(CONNECTED, names_problem="read-only"), at(0)) == NOW + 1.0
@@ -380,7 +380,7 @@ def test_the_next_tick_comes_when_something_is_due_and_never_in_a_hurry() -> Non
 
 
 def test_a_tunnel_in_which_nothing_moves_is_sampled_seldom() -> None:
-    """Once in a heartbeat again when something moves, or was asked."""
+    """Once in a heartbeat again when something moves; a probe and keepalives are not much."""
 
     def next_sample(state: Connected, event: Event, seconds: float = 1.0) -> float:
         """Return how long after `event` the next sample is due."""
@@ -389,15 +389,26 @@ def test_a_tunnel_in_which_nothing_moves_is_sampled_seldom() -> None:
         situation, _ = step(situation, event, at(seconds))
         return situation.sample_at - NOW - seconds
 
-    same, more = sampled(ALIVE.handshake, ALIVE.received), sampled(ALIVE.handshake, 500)
+    same, little = sampled(received=ALIVE.received), sampled(received=ALIVE.received + LITTLE)
+    more = sampled(received=ALIVE.received + LITTLE + 1)
     still = replace(CONNECTED, pulse=replace(ALIVE, sent=same.status.sent))
     assert next_sample(still, more) == TIMING.heartbeat
-    assert next_sample(still, same) == TIMING.calm
+    assert next_sample(still, same) == TIMING.verify_every
+    assert next_sample(still, little) == TIMING.verify_every
     waiting = replace(still, pulse=replace(still.pulse, unanswered_at=NOW))
     assert next_sample(waiting, same) == TIMING.heartbeat
-    probing, actions = step(calm(still, probed_at=NOW - 20, sample_at=NOW + 5), Tick(), at(0))
-    assert any(isinstance(action, SendProbe) for action in actions)
-    assert probing.sample_at == NOW + TIMING.heartbeat
+    quiet = replace(still, pulse=replace(still.pulse, moves=False))
+    # It does not wake the loop: what is due before the next comparison is done with this one.
+    soon = calm(quiet, sample_at=NOW + 3.9, probed_at=NOW - 16.1, verify_at=NOW + 1)
+    assert wake_at(soon, at(0)) == NOW + 1
+    assert due(soon) == []
+    after, actions = step(replace(soon, verified_at=NOW - 3), Verified(drifted=False), at(0))
+    assert [type(action) for action in actions] == [Sample, SendProbe]
+    assert wake_at(after, at(0)) == NOW + 4
+    late = calm(quiet, sample_at=NOW + 4.1, probed_at=NOW - 15.9)
+    assert due(late, event=Verified(drifted=False)) == []
+    failing = replace(soon, state=replace(quiet, resolver_failures=1), probed_at=NOW - 0.5)
+    assert wake_at(failing, at(0)) == NOW + 0.5
 
 
 def test_shortages_are_retried_with_growing_waits_up_to_four_seconds() -> None:

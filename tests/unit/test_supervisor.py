@@ -317,7 +317,7 @@ def test_a_shortage_changes_no_state_and_is_red_until_it_ends(part: str) -> None
     assert "not now" in world.at(18).detail
     assert (world.at(25).healthy, world.at(39).reconnects) == (True, ())
     assert acts(world).count("rules closed") == 1, "the stop"
-    assert all(after.at - before.at <= 2 for before, after in pairwise(world.published))
+    assert all(after.at - before.at <= 4.1 for before, after in pairwise(world.published))
 
 
 @pytest.mark.promise("P15")
@@ -409,7 +409,7 @@ def test_rules_that_are_refused_during_a_shortage_are_closed_when_it_ends() -> N
 def test_an_unforeseen_error_ends_the_gateway_closed() -> None:
     """A fault of ours in the middle of being connected."""
     world = World(ONE)
-    world.fails["status"] = [*[None] * 50, RuntimeError("a fault")]
+    world.fails["status"] = [*[None] * 10, RuntimeError("a fault")]
     with pytest.raises(RuntimeError):
         world.run(until=120)
     assert f"rules open {FIRST}" in world.transcript
@@ -542,13 +542,20 @@ def test_a_silent_resolver_is_a_reason_of_its_own_within_a_minute() -> None:
 
 
 def test_refused_packets_are_counted_on_over_changes_of_rules() -> None:
-    """The kernel's counts restart with each ruleset."""
+    """On request; the kernel's counts restart with each ruleset."""
     world = World(ONE)
+
+    def asks() -> None:
+        world.supervisor.count()
 
     def refuse() -> None:
         world.firewall.counts["ipv4", "out"] = 5
 
-    world.run((10, refuse), (20, world.tunnel_lost), (30, refuse), until=40)
+    world.run((10, refuse), (20, world.tunnel_lost), (30, refuse), (35, asks), until=40)
+    assert world.at(34.9).refused == (("ipv4", "out", 5),), "before the rules were replaced"
+    counted_at = world.at(39).counted_at
+    assert counted_at is not None
+    assert world.since(35) <= counted_at <= world.since(36)
     assert world.at(39).refused == (("ipv4", "out", 10),)
 
 
@@ -573,7 +580,7 @@ def test_drift_is_put_back_and_reported_while_the_interface_is_being_built() -> 
     put_back = [s for s in world.published if s.drift]
     assert world.since(4) < put_back[0].at <= world.since(8)
     assert put_back[0].state == "connecting"
-    assert all(after.at - before.at <= 2 for before, after in pairwise(world.published))
+    assert all(after.at - before.at <= 4.1 for before, after in pairwise(world.published))
     assert [it for it in world.published if it.state != "stopping"][-1].healthy
 
 

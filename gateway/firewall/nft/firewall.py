@@ -54,7 +54,9 @@ class NftablesFirewall:
         nft = nft or Nft()
         self._table = HeldTable(TABLE, nft)
         self._netns = nft.netns
+        self._leftovers = legacy.Leftovers(nft.netns)
         self._former: Ruleset | None = None
+        self._rendered: tuple[Ruleset, str] | None = None
         self._alone = False
 
     @classmethod
@@ -80,9 +82,9 @@ class NftablesFirewall:
             self._table.put_unread(render_chains(between))
             wait_for_packets_in_flight()
         self._former = None
-        self._table.put(render_chains(ruleset))
+        self._table.put(self._body(ruleset))
         self._former = ruleset
-        if self._alone and legacy.leftovers(self._netns):
+        if self._alone and self._leftovers.find():
             wait_for_packets_in_flight()
             legacy.empty(self._netns)
 
@@ -107,9 +109,15 @@ class NftablesFirewall:
 
         Raises FirewallError when the kernel cannot be read.
         """
-        others = legacy.leftovers(self._netns)
+        others = self._leftovers.find()
         self._alone = self._alone or not others
-        return (*self._table.differences(render_chains(ruleset)), *(others if self._alone else ()))
+        return (*self._table.differences(self._body(ruleset)), *(others if self._alone else ()))
+
+    def _body(self, ruleset: Ruleset) -> str:
+        """Return the text of `ruleset`; the last one is remembered, since it is compared often."""
+        if self._rendered is None or self._rendered[0] is not ruleset:
+            self._rendered = ruleset, render_chains(ruleset)
+        return self._rendered[1]
 
     def marks(self) -> Marks:
         """Return the secret marks in the kernel's rules. Raises FirewallError."""

@@ -34,6 +34,7 @@ from gateway.policy.flows import NEIGHBOUR_DISCOVERY
 from gateway.policy.guard import DeviceGuard, GuardRules
 from gateway.policy.report import DROP_NET_RAW
 from gateway.policy.rules import Family, Rule, Transport
+from gateway.system.changes import Changes
 
 TABLE = "netdev portcullis_guard"
 """Family and name of the guard's table."""
@@ -95,6 +96,8 @@ class Guard:
 
     def __init__(self, nft: Nft, *, in_advance: bool, routed: bool) -> None:
         self._table = HeldTable(TABLE, nft)
+        self._links = Changes(nft.netns)
+        self._rendered: tuple[GuardRules, str] | None = None
         self.in_advance = in_advance
         self.routed = routed
 
@@ -120,22 +123,31 @@ class Guard:
         Raises FirewallError; the former guard is in force then, or the new one. A device that has
         gone meanwhile is such an error: look at the uplinks again.
         """
-        self._table.put(render_devices(self._complete(rules)))
+        self._table.put(self._body(rules))
 
     def verify(self, rules: GuardRules) -> tuple[str, ...]:
         """Compare the kernel with `rules`: one line for each difference.
 
-        Raises FirewallError when the kernel cannot be read.
+        A chain goes with its device, which does not count as a change of its table. So the table
+        is read again after any change of a link. Raises FirewallError when it cannot be read.
         """
-        return self._table.differences(render_devices(self._complete(rules)))
+        if self._links.happened():
+            self._table.forget()
+        return self._table.differences(self._body(rules))
 
     def refused(self) -> dict[tuple[str, str], int]:
         """Return how many frames were dropped since the last `apply`, on all devices.
 
-        They may be of any family, or of none, and have no direction but the guard's own. Right
-        after `verify` it costs nothing. Raises FirewallError when the kernel cannot be read.
+        They may be of any family, or of none, and have no direction but the guard's own. Raises
+        FirewallError when the kernel cannot be read.
         """
         return {COUNTED_AS: sum(self._table.refused().values())}
+
+    def _body(self, rules: GuardRules) -> str:
+        """Return the text of `rules`; the last one is remembered, since it is compared often."""
+        if self._rendered is None or self._rendered[0] is not rules:
+            self._rendered = rules, render_devices(self._complete(rules))
+        return self._rendered[1]
 
     def _complete(self, rules: GuardRules) -> GuardRules:
         """Return `rules` with all that the kernel can: routes asked for, future devices guarded."""

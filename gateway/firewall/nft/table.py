@@ -15,6 +15,7 @@ the answer. The dormant twin is removed at once and its listing remembered.
 
 import errno
 import re
+import struct
 from collections.abc import Mapping
 from functools import partial
 from typing import Protocol, TypeVar
@@ -31,7 +32,7 @@ from gateway.firewall.nft.listing import (
 )
 from gateway.firewall.nft.render import replacement, transaction
 from gateway.system import applied, process
-from gateway.system.netlink import Netlink
+from gateway.system.netlink import Netlink, attributes_in
 from gateway.system.netns import OWN, Netns
 
 TIMEOUT = 10.0
@@ -40,6 +41,9 @@ TIMEOUT = 10.0
 NETLINK_NETFILTER = 12
 GET_GENERATION = 10 << 8 | 16
 """NFT_MSG_GETGEN of the subsystem NFNL_SUBSYS_NFTABLES (linux/netfilter/nfnetlink.h)."""
+NFTA_GEN_ID = 1
+GENERATION_ID = struct.Struct("!I")
+"""The number of the last change, from NFT_MSG_NEWGEN (linux/netfilter/nf_tables.h)."""
 NFGENMSG_LENGTH = 4
 """The length of struct nfgenmsg, all zero here: no family, version 0, no resource."""
 
@@ -93,6 +97,20 @@ class Nft:
             raise
         return True
 
+    def generation(self) -> int:
+        """Return the number of the last change of any table in the namespace. Raises FirewallError.
+
+        The kernel counts every transaction (net/netfilter/nf_tables_api.c, nf_tables_commit).
+        """
+        netlink = Netlink(self.netns, NETLINK_NETFILTER, FirewallError)
+        what = "asking for the last change"
+        for body in netlink.send(what, "", bytes(NFGENMSG_LENGTH), GET_GENERATION):
+            value = attributes_in(body, NFGENMSG_LENGTH).get(NFTA_GEN_ID, b"")
+            if len(value) == GENERATION_ID.size:
+                number: int = GENERATION_ID.unpack(value)[0]
+                return number
+        raise FirewallError(what, "no answer")
+
     def accepts(self, text: str) -> bool:
         """Ask the kernel whether it would take `text`, without changing anything.
 
@@ -135,7 +153,7 @@ class HeldTable:
         self._nft = nft
         self._asked: dict[str, Mapping[str, tuple[str, ...]]] = {}
         self._wanted: dict[str, Listing] = {}
-        self._compared: str | None = None
+        self._found: tuple[str, int] | None = None
 
     def put(self, body: str) -> None:
         """Fill the table with `body` in place of what it holds, in one step, and read it back.
@@ -144,15 +162,19 @@ class HeldTable:
         changed by another program meanwhile.
         """
         self.put_unread(body)
+        generation = self._nft.generation()
         held = self._held()
         if foreign := held.words.keys() - words_of(body).keys() - {""}:
             self._nft.load("".join(f"delete {_named(it, self.table)}\n" for it in sorted(foreign)))
+            generation = self._nft.generation()
             held = self._held()
         if problems := "; ".join(self._compared_with(body, held)):
             raise FirewallError(f"table {self.table} is not what was put", problems)
+        self._found = body, generation
 
     def put_unread(self, body: str) -> None:
         """Fill the table with `body`, as `put` does, but without reading it back."""
+        self.forget()
         try:
             self._nft.load(transaction(self.table, body))
         except FirewallError:
@@ -162,24 +184,32 @@ class HeldTable:
     def differences(self, body: str) -> tuple[str, ...]:
         """Compare the kernel's table with `body`: one line for each difference.
 
-        Raises FirewallError when the kernel cannot be read.
+        Where there was none, and no table has changed since, nothing is read. Raises FirewallError
+        when the kernel cannot be read.
         """
+        # Asked first: a change meanwhile has a later number, and is found the next time.
+        generation = self._nft.generation()
+        if self._found == (body, generation):
+            return ()
+        self.forget()
         try:
-            self._compared = self._nft.listing(self.table)
+            held = self._held()
         except FirewallError:
             if self._nft.has(self.table):
                 raise
-            self._compared = ""
             return (f"table {self.table} is not there",)
-        return self._compared_with(body, listing_of(self._compared, self.table))
+        found = self._compared_with(body, held)
+        if not found:
+            self._found = body, generation
+        return found
+
+    def forget(self) -> None:
+        """Let the next comparison read the table, whatever it was found to be."""
+        self._found = None
 
     def refused(self) -> dict[tuple[str, str], int]:
-        """Return the packets that refusing rules have met, by family and chain.
-
-        Right after `differences` they are taken from its listing, so that no program is started.
-        """
-        listing, self._compared = self._compared, None
-        return refused(self._nft.listing(self.table) if listing is None else listing)
+        """Return the packets that refusing rules have met, by family and chain."""
+        return refused(self._nft.listing(self.table))
 
     def held(self, chain: str) -> tuple[str, ...]:
         """Return the rules in `chain` as nft lists them. Raises FirewallError."""

@@ -9,11 +9,12 @@ not met it.
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gateway.errors import FirewallError, MissingError, ProcessError
+from gateway.firewall.xtables.raw import Bytes, RawTable
 from gateway.firewall.xtables.render import TABLES
 from gateway.policy.rules import Family
 from gateway.system import applied, process
@@ -56,6 +57,39 @@ def leftovers(netns: Netns = OWN) -> tuple[str, ...]:
         for line in _run(netns, family, "save", "-t", table).splitlines()
         if line.startswith("-A") or (line.startswith(":") and not _passes(line, TABLES[table]))
     )
+
+
+class Leftovers:
+    """The `leftovers` of `netns`, for who asks often: read only where bytes have changed."""
+
+    def __init__(self, netns: Netns = OWN) -> None:
+        self._netns = netns
+        self._raw = {
+            (family, table): RawTable(family, table, netns) for family in Family for table in TABLES
+        }
+        self._empty: dict[tuple[Family, str], Bytes] | None = None
+
+    def find(self) -> tuple[str, ...]:
+        """Return what `leftovers` returns. Raises FirewallError when a table cannot be read."""
+        in_use = {(family, t) for family in Family for t in _tables(family, self._netns)}
+        if self._empty is not None and self._empty.keys() == in_use and self._are_same(self._empty):
+            return ()
+        self._empty = None
+        # Read first: a change meanwhile is one of these bytes, and is found the next time.
+        with suppress(OSError, ValueError):
+            self._empty = {where: self._raw[where].bytes() for where in in_use}
+        found = leftovers(self._netns)
+        if found:
+            self._empty = None
+        return found
+
+    def _are_same(self, known: Mapping[tuple[Family, str], Bytes]) -> bool:
+        try:
+            return all(table.are(*self._raw[where].read()) for where, table in known.items())
+        except OSError:
+            for table in self._raw.values():
+                table.close()
+            return False
 
 
 def empty(netns: Netns = OWN) -> None:

@@ -8,7 +8,7 @@ import ctypes
 import errno
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -34,6 +34,7 @@ from gateway.firewall.xtables.library import (
     translated,
 )
 from gateway.firewall.xtables.packing import pack
+from gateway.firewall.xtables.raw import Bytes, RawTable
 from gateway.firewall.xtables.render import (
     POLICIES,
     PROTOCOL_NUMBERS,
@@ -103,6 +104,8 @@ class Table:
         self.name = name
         self._kernel = kernel
         self._known: list[_Known] = []
+        self._raw = RawTable(family, name, netns)
+        self._found: tuple[Chains, Bytes] | None = None
         self._where = f"{PROGRAM[family]} {name}"
 
     def build(self, ruleset: Ruleset) -> Chains:
@@ -128,8 +131,28 @@ class Table:
         return tuple(_built(name, line, self.family) for line in lines)
 
     def differences(self, chains: Chains) -> list[str]:
-        """Read the table and return a line for each thing that is not as `chains` says."""
-        return [line for lines in self._compared(chains).values() for line in lines]
+        """Read the table and return a line for each thing that is not as `chains` says.
+
+        Where nothing was, and the table still has the same bytes, nothing is.
+        """
+        if self._found is not None and self._found[0] is chains and self._has(self._found[1]):
+            return []
+        # Read first: a change meanwhile is one of these bytes, and is found the next time.
+        self._found = None
+        with suppress(OSError, ValueError):
+            self._found = chains, self._raw.bytes()
+        lines = [line for lines in self._compared(chains).values() for line in lines]
+        if lines:
+            self._found = None
+        return lines
+
+    def _has(self, found: Bytes) -> bool:
+        """Return whether the table has these bytes; False where it cannot be read."""
+        try:
+            return found.are(*self._raw.read())
+        except OSError:
+            self._raw.close()
+            return False
 
     def changed(self, chains: Chains) -> frozenset[Chain]:
         """Read the table and return the chains of the gateway that are not as `chains` says.
