@@ -20,7 +20,7 @@ from gateway.firewall import Firewall
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.table import Nft
 from gateway.firewall.xtables.firewall import IptablesFirewall
-from gateway.firewall.xtables.render import render
+from gateway.firewall.xtables.render import Kernel, render
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.rules import (
     Accept,
@@ -51,6 +51,10 @@ def both(chains: Mapping[Chain, tuple[Rule, ...]]) -> Ruleset:
     return Ruleset(chains, chains)
 
 
+TREE = "INPUT-2"
+"""The chain that packets to `many` networks enter in `EVERY_WORD`."""
+
+
 def by_iptables() -> dict[str, Sequence[str]]:
     """Return what someone might do to the legacy tables, in each table and family."""
     changes = {
@@ -71,6 +75,10 @@ def by_iptables() -> dict[str, Sequence[str]]:
         "another verdict": "-R OUTPUT 1 -o lo -m comment --comment out -j DROP",
         "every interface of that beginning": "-R OUTPUT 1 -o lo+ -m comment --comment out"
         " -j ACCEPT",
+        "member removed from a set": f"-D {TREE} 1",
+        "member added to a set": f"-A {TREE} -j {TREE}-rules",
+        "rules of a set flushed": f"-F {TREE}-rules",
+        "rule added for a set": f"-I {TREE}-rules -j ACCEPT",
     }
     return {
         f"{program}: {what}": (program, *words.split())
@@ -89,6 +97,12 @@ def by_nft() -> dict[str, Sequence[str]]:
         "add": "add rule inet portcullis input accept",
         "mark": "insert rule inet portcullis output_mark meta mark set 7",
         "chain": "add chain inet portcullis foreign",
+        "set": "add set inet portcullis foreign { type ipv4_addr; }",
+        "network added to a set": "add element inet portcullis many4 { 203.0.113.77 }",
+        "network removed from a set": "delete element inet portcullis many6 { fd00:0:0:1::/64 }",
+        "port added to a set": "add element inet portcullis some_ports { 8 }",
+        "port removed from a set": "delete element inet portcullis many_ports { 65535 }",
+        "set flushed": "flush set inet portcullis many_ports",
     }
     return {f"nft: {what}": ("nft", words) for what, words in changes.items()}
 
@@ -234,6 +248,23 @@ def test_what_was_applied_verifies(any_bench: Bench) -> None:
     any_bench.apply(EVERY_WORD)
     assert any_bench.verify(EVERY_WORD) == ()
     assert any_bench.verify(closed())
+
+
+@pytest.mark.parametrize("name", ["connected-many-holes", "every word"])
+def test_ports_are_matched_without_multiport_too(
+    name: str, benches: Callable[[str], Bench]
+) -> None:
+    """As kernels without xt_multiport: each range has a rule of its own."""
+    bench = benches("iptables")
+    ruleset = EVERY_WORD if name == "every word" else ruleset_for(*SCENARIOS[name])
+    bench.apply(ruleset)
+    assert "multiport" in bench.own.run("iptables-legacy", "-S"), "control"
+    bench.firewall = IptablesFirewall(kernel=lambda _family: Kernel(multiport=False))
+    assert bench.verify(ruleset)
+    bench.apply(ruleset)
+    assert bench.verify(ruleset) == ()
+    for program in PROGRAMS.values():
+        assert "multiport" not in bench.own.run(program, "-S")
 
 
 def each_after_every_other(count: int) -> list[int]:

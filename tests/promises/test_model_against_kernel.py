@@ -44,7 +44,7 @@ from tests.model.packets import (
     walk,
 )
 from tests.model.strategies import Situation, packets
-from tests.scenarios import DUAL, GUARDED, HOLES, TWO_UPLINKS, connected, connecting
+from tests.scenarios import DUAL, GUARDED, HOLES, MANY_HOLES, TWO_UPLINKS, connected, connecting
 
 pytestmark = [pytest.mark.lab, pytest.mark.no_gateway]
 
@@ -55,6 +55,7 @@ UDP_HOLES: Config = replace(
 SITUATIONS: dict[str, Situation] = {
     "connecting": (connecting(DUAL), UDP_HOLES, GUARDED),
     "connected": (connected(DUAL), UDP_HOLES, GUARDED),
+    "many holes": (connected(DUAL), MANY_HOLES, GUARDED),
     "connected by two": (connected(DUAL), UDP_HOLES, TWO_UPLINKS),
 }
 LINKS = {"eth0": ("172.18.0.2/16", "fd18::2/64"), "eth1": ("172.19.0.2/16",), INTERFACE: (

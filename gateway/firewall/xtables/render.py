@@ -180,7 +180,7 @@ def table_of(ruleset: Ruleset, family: Family, table: str, kernel: Kernel = EVER
     return lines
 
 
-def render(ruleset: Ruleset, family: Family) -> str:
+def render(ruleset: Ruleset, family: Family, kernel: Kernel = EVERYTHING) -> str:
     """Return the tables of `family` as iptables-save writes them, without counters' values.
 
     The filter table comes first, because `iptables-restore` commits table by table: what closes
@@ -188,7 +188,7 @@ def render(ruleset: Ruleset, family: Family) -> str:
     """
     text = []
     for table, hooks in TABLES.items():
-        chains = table_of(ruleset, family, table)
+        chains = table_of(ruleset, family, table, kernel)
         text.append(f"*{table}")
         text += [f":{hook} {POLICIES[table]} [0:0]" for hook in hooks]
         text += [f":{name} - [0:0]" for name in chains if name not in hooks]
