@@ -229,14 +229,19 @@ def within(inner: Network, outer: Network) -> bool:
 def simplified(networks: Sequence[Network], where: str, findings: Findings) -> tuple[Network, ...]:
     """Drop and report entries that others cover; two halves of a family become the whole."""
     kept: list[Network] = []
+    known: set[Network] = set()
+    places = {network: place for place, network in reversed([*enumerate(networks)])}
+    lengths = {network.prefixlen for network in networks}
     for network in networks:
-        wider = next((one for one in networks if one != network and within(network, one)), None)
-        if network in kept:
+        around = (network.supernet(new_prefix=n) for n in lengths if n < network.prefixlen)
+        wider = min((one for one in around if one in places), key=places.__getitem__, default=None)
+        if network in known:
             findings.info(where, f"{network} is listed twice; once is enough")
         elif wider:
             findings.info(where, f"{network} is a part of {wider} and merged into it")
         else:
             kept.append(network)
+            known.add(network)
     for everything in EVERYTHING:
         if everything not in kept and covers_family(kept, everything.version):
             kept = [one for one in kept if one.version != everything.version]

@@ -60,11 +60,21 @@ def _hide_key(match: re.Match[str]) -> str:
     return "(hidden: may be a key)" if mixed or len(run) >= _CERTAINLY_A_KEY else run
 
 
+MOST_ENTRIES = 4096
+"""How many entries of a list are read: with more, nothing would start in a reasonable time."""
+
+
 def comma_list(text: str, read: Callable[[str], T]) -> tuple[T, ...]:
     """Read a comma-separated list, without empty entries. The error names every wrong entry."""
     values: list[T] = []
     wrong: list[str] = []
-    for entry in filter(None, (part.strip() for part in text.split(","))):
+    entries = [*filter(None, (part.strip() for part in text.split(",")))]
+    if len(entries) > MOST_ENTRIES:
+        raise ValueError(
+            f"has {len(entries)} entries, at most {MOST_ENTRIES} are read; write ranges of ports,"
+            " or wider subnets"
+        )
+    for entry in entries:
         try:
             values.append(read(entry))
         except ValueError as err:

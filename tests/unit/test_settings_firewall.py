@@ -123,6 +123,33 @@ def test_overlapping_and_duplicate_subnets_are_merged_and_reported(tmp_path: Pat
         assert f"FIREWALL_OUTBOUND_SUBNETS: {line}" in reported(loaded)
 
 
+def test_the_widest_subnet_that_is_listed_first_is_named(tmp_path: Path) -> None:
+    """Where several contain an entry."""
+    written = "172.16.1.0/24,172.16.0.0/12,172.16.0.0/16,fd00:1::/32,fd00::/16"
+    loaded = settings.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": written}, tmp_path)
+    assert [*map(str, loaded.config.outbound_subnets)] == ["172.16.0.0/12", "fd00::/16"]
+    assert "172.16.1.0/24 is a part of 172.16.0.0/12 and merged into it" in reported(loaded)
+
+
+LISTS = {
+    "FIREWALL_INPUT_PORTS": ",".join(map(str, range(1, 2 * 4096, 2))),
+    "FIREWALL_VPN_INPUT_PORTS": ",".join(map(str, range(1, 2 * 4096, 2))),
+    "FIREWALL_OUTBOUND_SUBNETS": ",".join(f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(4096)),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_has_at_most_4096_entries(tmp_path: Path, name: str) -> None:
+    """The error says how many there are and what to write instead."""
+    loaded = settings.load({**COMPLETE, name: LISTS[name]}, tmp_path)
+    config = loaded.config
+    assert len(config.outbound_subnets + config.input_ports + config.vpn_input_ports) >= 4096
+    again = LISTS[name].partition(",")[0]
+    (problem,) = problems({**COMPLETE, name: f"{LISTS[name]},{again}"}, tmp_path)
+    assert name in problem
+    assert "has 4097 entries, at most 4096 are read; write ranges of ports" in problem
+
+
 @pytest.mark.parametrize("name", ["FIREWALL_INPUT_PORTS", "FIREWALL_VPN_INPUT_PORTS"])
 def test_overlapping_ports_are_merged_and_reported(tmp_path: Path, name: str) -> None:
     """Of one protocol only; neighbours stay apart as written."""
