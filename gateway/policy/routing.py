@@ -9,6 +9,7 @@ narrow as possible:
     110  the encrypted flow, by mark, to its endpoint                main
     120  the listed LAN subnets                                      main
     130  IPv4 on the same link as an uplink                          main
+    131  the listed LAN subnets, if they are many                    a table of their part of main
     135  the IPv6 networks that the tunnel names                     the tunnel's table
     140  private networks                                            main, less its default route
     150  everything                                                  the tunnel's table
@@ -32,7 +33,8 @@ Rule 100 is for packets that arrive: strict reverse-path filtering looks routes 
 Rule 101 is for packets that leave, by source address, transport and source port. A mark would come
 too late for them: the kernel looks a route up before it builds the answer to a client
 (tcp_v4_send_synack). If a chain then marks the packet and it is routed again, later chains still
-see the interface of the first look-up (net/netfilter/core.c, nf_hook_slow).
+see the interface of the first look-up (net/netfilter/core.c, nf_hook_slow). Many ranges of ports
+are widened: the rule only chooses the uplink for a packet from that uplink's address.
 """
 
 from collections.abc import Iterable
@@ -47,10 +49,13 @@ from gateway.model import (
     Facts,
     Network,
     PortRange,
+    Route,
     Tunnel,
     Uplink,
 )
 from gateway.policy import marks
+from gateway.policy.sets import few_and_many, widened
+from gateway.policy.ways import named_by, on_link, routes_within
 
 PRIORITY_FIRST = 1
 PRIORITY_ARRIVED = 100
@@ -58,6 +63,7 @@ PRIORITY_ANSWERS = 101
 PRIORITY_ENCRYPTED = 110
 PRIORITY_LAN = 120
 PRIORITY_ON_LINK = 130
+PRIORITY_MANY = 131
 PRIORITY_NAMED = 135
 PRIORITY_ATTACHING = 140
 PRIORITY_TUNNEL = 150
@@ -72,6 +78,8 @@ TABLE_MAIN = 254
 TABLE_TUNNEL = 51820
 TABLE_UPLINKS = 0x706C0000
 """The table, and the mark, of the uplink with index n is TABLE_UPLINKS + n."""
+TABLE_LAN = TABLE_UPLINKS
+"""The table for many LAN subnets: no link has the index 0."""
 
 PRIVATE: tuple[Network, ...] = tuple(
     map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8", "fe80::/10"))
@@ -172,18 +180,24 @@ def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
         if tunnel.has_family(network.version)
     ]
     replying = facts.uplinks if config.input_ports else ()
+    few, many = few_and_many(config.outbound_subnets)
     return Routing(
         routes=(
             *LOCKED.routes,
             *dict.fromkeys(inward),
             *(route for uplink in replying for route in _reply_routes(uplink, facts)),
+            *_in_table(TABLE_LAN, routes_within(many, facts.routes)),
         ),
         rules=(
             *(rule for uplink in replying for rule in _arrived_rules(uplink)),
             *(rule for uplink in replying for rule in _answer_rules(uplink, config)),
             *_encrypted(tunnel),
-            *_to_main(config.outbound_subnets, PRIORITY_LAN, "a listed LAN subnet"),
-            *_to_main(_on_link(facts), PRIORITY_ON_LINK, "the same link as an uplink"),
+            *_to_main(few, PRIORITY_LAN, "a listed LAN subnet"),
+            *_to_main(on_link(facts, IPV4), PRIORITY_ON_LINK, "the same link as an uplink"),
+            *(
+                PolicyRule(version, PRIORITY_MANY, TABLE_LAN, "the listed LAN subnets")
+                for version in sorted({network.version for network in many})
+            ),
             *_named(tunnel),
             *LOCKED.rules,
         ),
@@ -212,10 +226,12 @@ def without_interface(routing: Routing) -> Routing:
 
 def _reply_routes(uplink: Uplink, facts: Facts) -> tuple[TableRoute, ...]:
     """Return the table that sends replies through `uplink`: its part of the main table."""
+    return _in_table(reply_mark(uplink), (r for r in facts.routes if r.interface == uplink.name))
+
+
+def _in_table(table: int, routes: Iterable[Route]) -> tuple[TableRoute, ...]:
     return tuple(
-        TableRoute(r.destination, reply_mark(uplink), r.interface, r.gateway, metric=r.metric)
-        for r in facts.routes
-        if r.interface == uplink.name
+        TableRoute(r.destination, table, r.interface, r.gateway, metric=r.metric) for r in routes
     )
 
 
@@ -242,7 +258,7 @@ def _answer_rules(uplink: Uplink, config: Config) -> tuple[PolicyRule, ...]:
             source=ip_network(address.ip),
             source_ports=ports,
         )
-        for address, ports in product(uplink.addresses, config.input_ports)
+        for address, ports in product(uplink.addresses, widened(config.input_ports))
     )
 
 
@@ -270,27 +286,12 @@ def _to_main(networks: Iterable[Network], priority: int, why: str) -> tuple[Poli
     )
 
 
-def _on_link(facts: Facts) -> tuple[Network, ...]:
-    """Return the IPv4 prefixes that an uplink reaches without a gateway."""
-    return tuple(
-        address.network
-        for uplink in facts.uplinks
-        for address in uplink.addresses
-        if address.version == IPV4
-    )
-
-
 def _named(tunnel: Tunnel) -> tuple[PolicyRule, ...]:
     """Return the rules that keep the IPv6 networks of the configuration in the tunnel."""
-    named: list[Network] = [
-        *(address.network for address in tunnel.addresses),
-        *(ip_network(resolver) for resolver in tunnel.dns),
-        *(network for peer in tunnel.peers for network in peer.allowed_ips),
-    ]
     return tuple(
         PolicyRule(
             IPV6, PRIORITY_NAMED, TABLE_TUNNEL, "the tunnel's own networks", destination=network
         )
-        for network in dict.fromkeys(named)
+        for network in dict.fromkeys(named_by(tunnel))
         if network.version == IPV6 and network.prefixlen and not network.is_loopback
     )

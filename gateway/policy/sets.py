@@ -7,6 +7,7 @@ the list.
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from ipaddress import collapse_addresses
+from itertools import pairwise
 from typing import Any
 
 from gateway.model import Network, PortRange, Protocol
@@ -20,36 +21,85 @@ from gateway.policy.rules import (
     Transport,
 )
 
+FEW = 8
+"""How many networks of a family, or ranges of a protocol, have a policy rule each.
 
-@lru_cache(maxsize=16)
-def networks(name: str, why: str, family: Family, listed: tuple[Network, ...]) -> Networks | None:
-    """Return what matches every address of `family` that is in one of `listed`, None if none is.
+The kernel compares a packet with one rule after another whenever it looks up a route."""
 
-    Networks that overlap, or together are a larger one, are merged.
-    """
+REMEMBERED = 16
+"""Lists whose sets are remembered: one object for all rules, which compare it by identity."""
+
+
+@lru_cache(maxsize=REMEMBERED)
+def merged_networks(family: Family, listed: tuple[Network, ...]) -> tuple[Network, ...]:
+    """Return the fewest networks with the addresses of `family` in `listed`, sorted."""
     ours: list[Any] = [network for network in listed if family.has(network)]
-    merged: tuple[Network, ...] = tuple(collapse_addresses(ours))
+    return tuple(collapse_addresses(ours))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def merged_ports(listed: tuple[PortRange, ...]) -> dict[Transport, tuple[Ports, ...]]:
+    """Return the fewest ranges with the ports in `listed`, sorted, for each protocol listed."""
+    found = {
+        Transport(protocol): tuple(_merged(it for it in listed if it.protocol is protocol))
+        for protocol in Protocol
+    }
+    return {transport: spans for transport, spans in found.items() if spans}
+
+
+@lru_cache(maxsize=REMEMBERED)
+def networks(name: str, why: str, family: Family, listed: tuple[Network, ...]) -> Networks | None:
+    """Return what matches every address of `family` that is in one of `listed`, None if none is."""
+    merged = merged_networks(family, listed)
     if len(merged) > 1:
         return NetworkSet(name, why, merged)
     return merged[0] if merged else None
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=REMEMBERED)
 def ports(
     name: str, why: str, listed: tuple[PortRange, ...]
 ) -> tuple[tuple[Transport, AnyPorts], ...]:
-    """Return each protocol in `listed` with what matches every port that is listed for it.
+    """Return each protocol in `listed` with what matches every port that is listed for it."""
+    return tuple(
+        (transport, PortSet(f"{name}_{transport}", why, spans) if len(spans) > 1 else spans[0])
+        for transport, spans in merged_ports(listed).items()
+    )
 
-    Ranges that overlap or adjoin are merged.
+
+@lru_cache(maxsize=REMEMBERED)
+def few_and_many(listed: tuple[Network, ...]) -> tuple[tuple[Network, ...], tuple[Network, ...]]:
+    """Return the networks of the families of which at most `FEW` are listed, then the others.
+
+    The others are merged.
     """
-    found: list[tuple[Transport, AnyPorts]] = []
-    for protocol in Protocol:
-        merged = tuple(_merged(entry for entry in listed if entry.protocol is protocol))
-        if len(merged) > 1:
-            found.append((Transport(protocol), PortSet(f"{name}_{protocol}", why, merged)))
-        elif merged:
-            found.append((Transport(protocol), merged[0]))
-    return tuple(found)
+    few, many = list[Network](), list[Network]()
+    for family in Family:
+        ours = [network for network in listed if family.has(network)]
+        if len(ours) <= FEW:
+            few += ours
+        else:
+            many += merged_networks(family, listed)
+    return tuple(few), tuple(many)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def widened(listed: tuple[PortRange, ...]) -> tuple[PortRange, ...]:
+    """Return at most `FEW` ranges for each protocol, with all ports in `listed`.
+
+    They have as few others as possible: the smallest gaps are closed.
+    """
+    return tuple(
+        PortRange(Protocol(transport), span.first, span.last)
+        for transport, spans in merged_ports(listed).items()
+        for span in _widened(spans)
+    )
+
+
+def _widened(spans: tuple[Ports, ...]) -> Iterator[Ports]:
+    largest_first = sorted(range(1, len(spans)), key=lambda n: spans[n - 1].last - spans[n].first)
+    begins = (0, *sorted(largest_first[: FEW - 1]), len(spans))
+    return (Ports(spans[a].first, spans[b - 1].last) for a, b in pairwise(begins))
 
 
 def _merged(listed: Iterable[PortRange]) -> Iterator[Ports]:

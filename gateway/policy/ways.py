@@ -1,9 +1,11 @@
 """The path to an address in a namespace, and whether it has changed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from ipaddress import ip_network
 
-from gateway.model import Address, Facts, Route, Tunnel, Uplink
+from gateway.model import Address, Facts, Network, Route, Tunnel, Uplink
 
 
 def route_to(address: Address, facts: Facts) -> Route | None:
@@ -17,6 +19,61 @@ def uplink_to(address: Address, facts: Facts) -> Uplink | None:
     """Return the uplink through which the main table reaches `address`, if any."""
     route = route_to(address, facts)
     return next((u for u in facts.uplinks if route and u.name == route.interface), None)
+
+
+def on_link(facts: Facts, version: int) -> tuple[Network, ...]:
+    """Return the prefixes of IP `version` that an uplink reaches without a gateway."""
+    return tuple(
+        address.network
+        for uplink in facts.uplinks
+        for address in uplink.addresses
+        if address.version == version
+    )
+
+
+def named_by(tunnel: Tunnel) -> tuple[Network, ...]:
+    """Return the networks of its addresses, its resolvers and the allowed IPs of its peers."""
+    return (
+        *(address.network for address in tunnel.addresses),
+        *(ip_network(resolver) for resolver in tunnel.dns),
+        *(network for peer in tunnel.peers for network in peer.allowed_ips),
+    )
+
+
+@lru_cache(maxsize=4)
+def routes_within(networks: tuple[Network, ...], routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    """Return what `routes` say about `networks`, which are disjoint, and about nothing else.
+
+    To look an address of the networks up in the result finds the same gateway as in `routes`: those
+    to a part of a network are kept, and the closest around it is narrowed to the network.
+    """
+    known: dict[Network, dict[int, Route]] = {}
+    for route in routes:
+        known.setdefault(route.destination, {}).setdefault(route.metric, route)
+    destinations, listed = _Nest(known), _Nest(networks)
+    found: list[Route] = []
+    for network in networks:
+        around = destinations.around(network)
+        closest = known[around].values() if around is not None else ()
+        found += (replace(route, destination=network) for route in closest)
+    for destination, inside in known.items():
+        if listed.around(destination) not in {None, destination}:
+            found += inside.values()
+    return tuple(found)
+
+
+class _Nest:
+    """Networks of both families, in which the smallest around another one is found."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = frozenset(networks)
+        self._lengths = sorted({network.prefixlen for network in self._networks}, reverse=True)
+
+    def around(self, network: Network) -> Network | None:
+        """Return the smallest that contains `network`, or is `network`."""
+        lengths = (length for length in self._lengths if length <= network.prefixlen)
+        wider = (network.supernet(new_prefix=length) for length in lengths)
+        return next((it for it in wider if it in self._networks), None)
 
 
 def ways(tunnel: Tunnel, facts: Facts) -> str:

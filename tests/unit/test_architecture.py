@@ -67,8 +67,8 @@ IN_ANY_NAMESPACE = {
 }
 """Modules in which a socket may be made without a namespace."""
 PYROUTE2_PARTS = {"system", "tunnel"}
-PURE = {"__future__", "collections", "dataclasses", "enum", "hashlib", "hmac", "ipaddress"}
-PURE |= {"itertools", "types", "typing"}
+PURE = {"__future__", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac"}
+PURE |= {"ipaddress", "itertools", "types", "typing"}
 
 MODULES = sorted(GATEWAY.rglob("*.py"))
 TOP = {"__init__", "__main__", "cli", "model", "errors", "log"}

@@ -17,7 +17,7 @@ from gateway.model import Config, Network, PortRange, Protocol
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.guard import guard_for
 from gateway.policy.rules import Chain, Family, NetworkSet, Ports, PortSet, Rule, Ruleset, Transport
-from gateway.policy.sets import networks, ports
+from gateway.policy.sets import FEW, merged_ports, networks, ports, widened
 from tests.model.one_by_one import ruleset_one_by_one
 from tests.model.packets import INCOMING, OUTGOING, Firewall, Packet, visits, walk
 from tests.model.strategies import Situation, packets, port_ranges, situations
@@ -76,11 +76,11 @@ def at_home() -> list[Firewall]:
 def test_a_thousand_of_each_mean_what_a_thousand_rules_mean(data: st.DataObject) -> None:
     """An address or port of an entry, or the one before or behind it, in either direction."""
     subnet, listed = data.draw(st.sampled_from(SUBNETS)), data.draw(st.sampled_from(PORTS))
-    beside = data.draw(st.sampled_from([-1, 0, 255, 256]))
+    offset = data.draw(st.sampled_from([-1, 0, 255, 256]))
     port = data.draw(
         st.sampled_from([listed.first - 1, listed.first, listed.last, listed.last + 1])
     )
-    own, far = ip_address("172.18.0.2"), subnet.network_address + beside
+    own, far = ip_address("172.18.0.2"), subnet.network_address + offset
     number = {"tcp": 6, "udp": 17}[data.draw(st.sampled_from(["tcp", "udp"]))]
     out = Packet(family=Family.IPV4, source=own, destination=far, out_interface="eth0", protocol=6)
     expected = "accept" if far in subnet else "prohibited"
@@ -162,7 +162,7 @@ def test_sets_of_one_name_are_equal_in_a_ruleset(name: str) -> None:
 
 @given(listed=st.lists(st.integers(0, 60), max_size=12), lengths=st.data())
 def test_merged_networks_have_the_same_addresses(listed: list[int], lengths: st.DataObject) -> None:
-    """No address more or less; members are sorted and disjoint, and one alone is no set."""
+    """No address more or less; members are sorted and disjoint, and one alone is not a set."""
     given_: list[Network] = []
     for number in listed:
         length = lengths.draw(st.integers(26, 32))
@@ -215,3 +215,25 @@ def test_the_scenario_with_many_entries_has_sets() -> None:
         "outbound_subnets", "input_ports_tcp", "input_ports_udp", "vpn_input_ports_tcp",
     }  # fmt: skip
     assert sets_of(ruleset_for(state, Config((IPV4_ONLY,)), facts)) == []
+
+
+@given(listed=st.lists(port_ranges(), max_size=30))
+def test_widened_ranges_are_few_and_have_every_listed_port(listed: list[PortRange]) -> None:
+    """Not one port more, unless there are too many ranges."""
+    found = widened(tuple(listed))
+    for protocol, spans in merged_ports(tuple(listed)).items():
+        ours = [it for it in found if it.protocol == protocol]
+        assert len(ours) == min(len(spans), FEW)
+        if len(spans) <= FEW:
+            assert [(it.first, it.last) for it in ours] == [(it.first, it.last) for it in spans]
+        assert all(any(it.first <= s.first <= s.last <= it.last for it in ours) for s in spans)
+        assert all(a.last < b.first for a, b in pairwise(ours))
+
+
+def test_the_smallest_gaps_are_closed_first() -> None:
+    """What is far from every listed port stays outside."""
+    far = range(1000, 9000, 1000)
+    listed = [PortRange(Protocol.TCP, port, port) for port in (*far, 3002, 5004)]
+    assert [(it.first, it.last) for it in widened(tuple(listed))] == [
+        (port, {3000: 3002, 5000: 5004}.get(port, port)) for port in far
+    ]
