@@ -83,7 +83,7 @@ def _entries(family: Family, state: Connected, config: Config, facts: Facts) -> 
         for address, ports in product(own, config.input_ports):
             yield from _port(uplink, address, ports)
         if subnets or config.input_ports:
-            yield from _beside(family, uplink, own)
+            yield from _with_any_hole(family, uplink, own)
 
 
 def _rule(**conditions: Any) -> Rule:
@@ -152,7 +152,7 @@ def _port(uplink: Uplink, address: Interface, ports: PortRange) -> Iterator[Chai
     )  # fmt: skip
 
 
-def _beside(family: Family, uplink: Uplink, own: list[Interface]) -> Iterator[ChainRule]:
+def _with_any_hole(family: Family, uplink: Uplink, own: list[Interface]) -> Iterator[ChainRule]:
     """Yield what comes with any hole: arrival marks, neighbour discovery, errors."""
     mark = reply_mark(uplink)
     yield (

@@ -3,7 +3,8 @@
 import pytest
 
 from gateway.errors import FirewallError, MissingError, ProcessError
-from gateway.firewall.nft.listing import compare, listing_of, refused
+from gateway.firewall.nft.listing import code_of, compare, listing_of, refused
+from gateway.firewall.nft.render import transaction
 from gateway.firewall.nft.table import HeldTable, Nft, without_marks
 
 # As nft 1.0.6 printed it, shortened.
@@ -120,6 +121,136 @@ def test_the_order_of_chains_means_nothing() -> None:
     first, second = words.removesuffix("}\n").split("\n\n")
     swapped = f"{code}table inet t {{\n{second}\n{first}\n}}\n"
     assert list(compare(WANTED, listing_of(swapped, "inet t"))) == []
+
+
+# As nft 1.0.6 printed it: of a text with --check, and of the kernel's table.
+GIVEN_SET = """\
+nets t 4
+nets t 0
+\telement 00000000  : 1 [end]\telement 0000000a  : 0 [end]\telement 0001000a  : 1 [end]\
+\telement 00ffffff  : 0 [end]  userdata = { \\x01 }
+inet t output
+  [ payload load 4b @ network header + 16 => reg 1 ]
+  [ lookup reg 1 set nets ]
+"""
+HELD_SET = """\
+inet t @nets
+\telement 00ffffff  : 0 [end]  userdata = { \\x01 }
+\telement 0001000a  : 1 [end]
+\telement 0000000a  : 0 [end]
+\telement 00000000  : 1 [end]
+inet t output 9
+  [ payload load 4b @ network header + 16 => reg 1 ]
+  [ lookup reg 1 set nets 0x0 ]
+table inet t {
+\tset nets {
+\t\ttype ipv4_addr
+\t\tflags interval
+\t\telements = { 10.0.0.0/24,
+\t\t\t     255.255.255.0/24 }
+\t}
+\tchain output {
+\t\ttype filter hook output priority filter; policy drop;
+\t\tip daddr @nets accept
+\t}
+}
+"""
+BODY_SET = HELD_SET.partition("table inet t {\n")[2].removesuffix("}\n")
+
+
+def replaying(given: str, held: str) -> Nft:
+    """Return an nft that prints these texts; its dormant twin is as wanted."""
+
+    def run(argv: tuple[str, ...], **_options: object) -> str:
+        if "list" not in argv:
+            return given if "-c" in argv else ""
+        twin = HELD_SET.replace("inet t", "inet t_wanted").replace(
+            "{\n\tset", "{\n\tflags dormant\n\tset"
+        )
+        return twin if argv[-1] == "t_wanted" else held
+
+    return Nft(run)
+
+
+def test_elements_are_compared_in_any_order_and_by_the_instructions_alone() -> None:
+    """The two listings of the same set differ in everything but the elements."""
+    assert code_of(GIVEN_SET, "inet t") == listing_of(HELD_SET, "inet t").code
+    nft = replaying(GIVEN_SET, HELD_SET)
+    nft.load = lambda _text: pytest.fail("no twin is needed")  # type: ignore[method-assign]
+    assert HeldTable("inet t", nft).differences(BODY_SET) == ()
+
+
+SET_CHANGES = {
+    "an element more": (
+        [("\telement 0001000a", "\telement 01020304  : 0 [end]\n\telement 0001000a"),
+         ("{ 10.0.0.0/24", "{ 4.3.2.1-9.9.9.9, 10.0.0.0/24")],
+        ("set nets: not ours: element 4.3.2.1-9.9.9.9",),
+    ),
+    "an element less": (
+        [("\telement 0001000a  : 1 [end]\n", ""), ("{ 10.0.0.0/24,\n\t\t\t     ", "{ ")],
+        ("set nets: missing: element 10.0.0.0/24",),
+    ),
+    "the other end of an interval": (
+        [("0001000a", "0002000a")],
+        ("the rules read as wanted, but the kernel executes something else",),
+    ),
+    "another type": (
+        [("type ipv4_addr", "type ether_addr")],
+        ("set nets: missing: type ipv4_addr", "set nets: not ours: type ether_addr"),
+    ),
+    "a look-up for what is not in it": (
+        [("nets 0x0", "nets 0x1")],
+        ("the rules read as wanted, but the kernel executes something else",),
+    ),
+    "other flags": (
+        [("flags interval", "flags interval,timeout")],
+        ("set nets: missing: flags interval", "set nets: not ours: flags interval,timeout"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SET_CHANGES)
+def test_each_change_of_a_set_is_reported(what: str) -> None:
+    """An element is named in a line of its own."""
+    changes, expected = SET_CHANGES[what]
+    held = HELD_SET
+    for old, new in changes:
+        assert old in held
+        held = held.replace(old, new)
+    assert HeldTable("inet t", replaying(GIVEN_SET, held)).differences(BODY_SET) == expected
+
+
+def test_a_set_whose_elements_cannot_be_read_is_compared_with_the_twin() -> None:
+    """Another version of nft may print them in another way, in both listings: not unseen."""
+    unread = HELD_SET.replace("\telement 0", "\tmember 0").replace("255.255.255.0/24", "1.2.3.4")
+    nft = replaying(GIVEN_SET.replace("\telement 0", "\tmember 0"), unread)
+    assert HeldTable("inet t", nft).differences(BODY_SET) == (
+        "set nets: missing: element 255.255.255.0/24",
+        "set nets: not ours: element 1.2.3.4",
+    )
+
+
+def test_a_set_is_made_again_in_the_transaction_that_fills_it() -> None:
+    """To add elements to the set that is there would keep those of others."""
+    lines = transaction("inet t", BODY_SET).splitlines()
+    assert lines[:5] == [
+        "add table inet t",
+        "flush table inet t",
+        "add set inet t nets { type ipv4_addr; flags interval; }",
+        "delete set inet t nets",
+        "table inet t {",
+    ]
+
+
+def test_a_refused_packet_of_a_rule_for_one_link_is_counted() -> None:
+    """Nft lists such a rule without the family, which its addresses imply."""
+    listing = """
+        chain output {
+            oifname "eth0" ip daddr @nets udp dport 53 counter packets 2 bytes 9 reject
+            oifname "eth0" ip6 daddr fd00::/8 counter packets 3 bytes 9 drop
+        }
+    """
+    assert refused(listing) == {("ipv4", "output"): 2, ("ipv6", "output"): 3}
 
 
 def test_refused_packets_are_counted_by_family_and_chain() -> None:

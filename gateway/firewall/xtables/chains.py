@@ -1,4 +1,4 @@
-"""Rules that match sets, as the chains of a legacy table: without an object beside the table.
+"""Rules that match sets, as chains of a legacy table, without another object of the kernel.
 
 iptables has no sets of its own, and ipset keeps them outside the table, where they would have to be
 changed, read back and compared apart from it. So a set is a tree of chains, in which a packet meets
@@ -70,10 +70,12 @@ def chains_of(hook: str, rules: Sequence[Rule], *, multiport: bool = True) -> Li
     """
     chains: Lines = {hook: ()}
     lines: list[Line] = []
-    for number, (wanted, grouped) in enumerate(groupby(rules, _set_of)):
+    number = 0
+    for wanted, grouped in groupby(rules, _set_of):
         if wanted is None:
             lines += map(Line, grouped)
             continue
+        number += 1
         field, matched = wanted[:2]
         alike = tuple(grouped)
         common = _common(alike, field)
