@@ -1,10 +1,21 @@
 """Putting a ruleset into the kernel's firewall, whichever it has."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from gateway.policy.report import Limit
 from gateway.policy.rules import Ruleset
+
+MOST_DIFFERENCES = 20
+"""How many differences are reported: a set can lose thousands of members at once."""
+
+
+def brief(differences: Sequence[str]) -> tuple[str, ...]:
+    """Return the first of `differences`, and in the last line how many more there are."""
+    if len(differences) <= MOST_DIFFERENCES:
+        return tuple(differences)
+    left = len(differences) - MOST_DIFFERENCES + 1
+    return (*differences[: MOST_DIFFERENCES - 1], f"and {left} more differences")
 
 
 class Firewall(Protocol):

@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.errors import FirewallError, MissingError, ProcessError
+from gateway.firewall import MOST_DIFFERENCES, brief
 from gateway.firewall.nft.listing import code_of, compare, listing_of, refused
 from gateway.firewall.nft.render import transaction
 from gateway.firewall.nft.table import HeldTable, Nft, without_marks
@@ -218,6 +219,29 @@ def test_each_change_of_a_set_is_reported(what: str) -> None:
         assert old in held
         held = held.replace(old, new)
     assert HeldTable("inet t", replaying(GIVEN_SET, held)).differences(BODY_SET) == expected
+
+
+@pytest.mark.parametrize("count", [19, 20, 21, 4096])
+def test_many_differences_are_counted_and_not_all_listed(count: int) -> None:
+    """A set with thousands of members may be flushed, and the health answer has a limit."""
+    lines = [f"missing: {number}" for number in range(count)]
+    found = brief(lines)
+    assert len(found) == min(count, MOST_DIFFERENCES)
+    if count <= MOST_DIFFERENCES:
+        assert list(found) == lines
+    else:
+        assert list(found[:-1]) == lines[: MOST_DIFFERENCES - 1]
+        assert found[-1] == f"and {count - MOST_DIFFERENCES + 1} more differences"
+
+
+def test_a_flooded_set_is_reported_in_few_lines() -> None:
+    """Through the whole comparison."""
+    code = "".join(f"\telement {number:08x}  : 0 [end]\n" for number in range(1, 50))
+    words = "".join(f"0.0.0.{number}, " for number in range(1, 50))
+    held = HELD_SET.replace("@nets\n", f"@nets\n{code}").replace("= { ", f"= {{ {words}")
+    found = HeldTable("inet t", replaying(GIVEN_SET, held)).differences(BODY_SET)
+    assert len(found) == MOST_DIFFERENCES
+    assert found[0] == "set nets: not ours: element 0.0.0.1"
 
 
 def test_a_set_whose_elements_cannot_be_read_is_compared_with_the_twin() -> None:

@@ -23,6 +23,8 @@ from gateway.policy.rules import (
     CtDirection,
     CtState,
     Family,
+    Ports,
+    PortSet,
     Reject,
     Rule,
     Ruleset,
@@ -164,6 +166,12 @@ def _trial() -> Ruleset:
             ct_direction=CtDirection.REPLY,
         ),
         Rule(why="trial", verdict=Reject(), extra_headers=True),
+        Rule(
+            why="trial",
+            verdict=Accept(),
+            protocol=Transport.UDP,
+            source_ports=PortSet("ports", "trial", (Ports(1, 2), Ports(4, 4))),
+        ),
     )
     chains = {
         Chain.OUTPUT: refuse,

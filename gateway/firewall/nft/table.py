@@ -21,6 +21,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from gateway.errors import FirewallError, MissingError, ProcessError, is_shortage
+from gateway.firewall import brief
 from gateway.firewall.nft.listing import (
     Listing,
     code_of,
@@ -229,7 +230,7 @@ class HeldTable:
         are_read = all(held.code.get(name) for name in sets)
         if are_read and held.code == asked and heads_of(places) == heads_of(held.words):
             return ()
-        return tuple(map(without_marks, compare(self._listing_of(body), held)))
+        return brief([*map(without_marks, compare(self._listing_of(body), held))])
 
     def _instructions_of(self, body: str) -> Mapping[str, tuple[str, ...]]:
         if body not in self._asked:

@@ -9,6 +9,7 @@ commit.
 from collections.abc import Callable
 
 from gateway.errors import FirewallError
+from gateway.firewall import brief
 from gateway.firewall.marks import FLOW, PASSED_FIREWALL, Marks
 from gateway.firewall.xtables.legacy import xtables_lock
 from gateway.firewall.xtables.marks import mark_of
@@ -88,7 +89,7 @@ class IptablesFirewall:
                 decides.commit(built[decides])
             remaining = [line for table in built for line in table.differences(built[table])]
         if remaining:
-            raise FirewallError("the kernel does not hold the rules", "; ".join(remaining))
+            raise FirewallError("the kernel does not hold the rules", "; ".join(brief(remaining)))
         self._show(ruleset, tables)
 
     def _show(self, ruleset: Ruleset, tables: _Tables) -> None:
@@ -104,7 +105,7 @@ class IptablesFirewall:
     def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
         """Return one line for each difference of the kernel; see `Firewall.verify`."""
         tables = _each(self._tables())
-        return tuple(line for table in tables for line in table.differences(table.build(ruleset)))
+        return brief([line for it in tables for line in it.differences(it.build(ruleset))])
 
     def refused(self) -> dict[tuple[str, str], int]:
         """Return the packets refused, by family and direction; see `Firewall.refused`."""
