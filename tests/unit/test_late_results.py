@@ -102,7 +102,7 @@ def test_a_setback_of_work_that_starts_again_at_once_is_over_when_it_has_reporte
     assert Reason.UNCHECKED in {status.reason for status in world.published}, (
         "control: it was short"
     )
-    assert world.at(10).healthy
+    assert world.at(13).healthy
     assert world.at(29).healthy
 
 
