@@ -47,17 +47,20 @@ class Container:
         read_only_proc_sys: bool = False,
         without_tun: bool = False,
         resolv_conf: str = "search example.test\nnameserver 127.0.0.11\noptions ndots:0\n",
+        outside: Sequence[str] = (),
     ) -> None:
         """Make the mounts.
 
         `pid_namespace` makes the main process PID 1 of a namespace that dies with it;
         `read_only_proc_sys` and `without_tun` take away what Docker takes away;
-        `capabilities` None leaves all of them.
+        `capabilities` None leaves all of them. `outside` are the words of a program that runs the
+        main process's command line before it is in the container, such as one that joins a cgroup.
         """
         self.namespace = namespace
         self.pid_namespace = pid_namespace
         self._household = household
         self._capabilities = capabilities
+        self._outside = outside
         self._read_only_proc_sys = read_only_proc_sys
         resolver = household.file("resolv.conf")
         resolver.write_text(resolv_conf, encoding="utf-8")
@@ -83,7 +86,7 @@ class Container:
             if self._read_only_proc_sys:  # --mount-proc brings a writable one
                 argv = ["sh", "-c", f'{_READ_ONLY_PROC_SYS} && exec "$@"', "sh", *argv]
             argv = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *argv]
-        return self._entered(argv)
+        return [*self._outside, *self._entered(argv)]
 
     def execute(
         self, argv: Sequence[str], *, main: int, env: Mapping[str, str], stdin: str = ""
