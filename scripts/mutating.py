@@ -38,7 +38,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -168,9 +168,9 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return self._package
 
 
-def run_pytest(files: Iterable[str], plugin: object) -> int:
-    """Run the tests of some files in this process, without output and without other processes."""
-    options = ["-x", "--timeout=60", *QUIET]
+def run_pytest(files: Iterable[str], plugin: object, seconds: float) -> int:
+    """Run the tests of some files in this process, each for `seconds` at most."""
+    options = ["-x", f"--timeout={seconds}", *QUIET]
     return int(pytest.main([*options, *sorted(files)], plugins=[plugin]))
 
 
@@ -384,10 +384,12 @@ class Selection:
         )
 
 
-def attempt(mutant: Mutant, tests: Sequence[str], known: Container[str]) -> int:
+def attempt(mutant: Mutant, tests: Sequence[str], known: Mapping[str, float]) -> int:
     """Return 0 when the tests accept the mutant, which this process has instead of the module."""
     sys.meta_path.insert(0, Mutated(mutant))
-    return run_pytest({test.partition("::")[0] for test in tests}, Selection(tests, known))
+    files = {test.partition("::")[0] for test in tests}
+    slowest = max(known[test] for test in tests)
+    return run_pytest(files, Selection(tests, known), 5 + 10 * slowest)
 
 
 def result_of(code: int | None) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import time
 
 import pytest
 
@@ -40,10 +41,10 @@ class Resolvers:
             raise NetworkError("read-only", "/etc/resolv.conf", errno.EROFS)
 
 
-def take(given: Resolvers, *, first: bool = True) -> None:
-    """Have the resolvers taken, without pauses that a test would notice."""
+def take(given: Resolvers, *, first: bool = True, pause: float = 0.001) -> None:
+    """Have the resolvers taken, with this pause between two attempts, in seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(names, "TAKE_PAUSE", 0.001)
+        patch.setattr(names, "TAKE_PAUSE", pause)
         files = Aside("/etc/resolv.conf")
         asyncio.run(take_resolvers(given, CONFIG, files, first=first))  # type: ignore[arg-type]
 
@@ -67,6 +68,9 @@ def test_a_moment_in_which_the_file_cannot_be_read_is_waited_for(error: NetworkE
     take(lasting)
     assert (len(lasting.taken), len(lasting.written)) == (10, 1)
     assert TAKE_ATTEMPTS * TAKE_PAUSE == 2.5
+    began = time.monotonic()
+    take(Resolvers(error), pause=0.1)
+    assert time.monotonic() - began >= 0.1
 
 
 def test_a_file_that_is_not_there_is_not_waited_for() -> None:

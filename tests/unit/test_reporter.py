@@ -2,12 +2,14 @@
 
 import errno
 
+import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from gateway.daemon.setback import Setbacks
 from gateway.errors import NetworkError
 from gateway.policy.actions import Work
+from gateway.policy.rules import Chain, Family
 from gateway.policy.states import Reason
 from gateway.policy.timing import Moment, Timing
 from tests.fakes.world import World
@@ -80,18 +82,21 @@ def test_a_status_names_the_parts_and_what_they_lack() -> None:
     assert world.published[0].verified_age is None, "nothing has been compared yet"
 
 
-def test_a_resolver_file_that_fails_and_works_again_is_two_lines() -> None:
+@pytest.mark.parametrize(
+    "error", [NetworkError("read-only", "/etc/resolv.conf"), OSError("read-only: /etc/resolv.conf")]
+)
+def test_a_resolver_file_that_fails_and_works_again_is_two_lines(error: Exception) -> None:
     """However often it fails in between; a second time counts again."""
     world = World(ONE)
-    refused = NetworkError("read-only", "/etc/resolv.conf")
-    world.fails["resolv.conf"] = [refused, refused, refused]
+    world.fails["resolv.conf"] = [error, error, error, None, error]
     with capture_logs() as logs:
-        world.run(until=20)
+        world.run((10, world.tunnel_lost), until=20)
     lines = [it for it in logs if "resolver file" in it["event"]]
-    assert [(it["event"], it["log_level"]) for it in lines] == [
+    failed, written = (
         ("could not write resolver file", "warning"),
         ("resolver file written again", "info"),
-    ]
+    )
+    assert [(it["event"], it["log_level"]) for it in lines] == [failed, written] * 2
     assert lines[0]["problem"] == "read-only: /etc/resolv.conf"
     assert lines[0]["remedy"].startswith("mount a file of your own")
 
@@ -145,3 +150,17 @@ def test_a_shortage_knows_when_to_try_again_and_what_failed() -> None:
     assert current.retry_at == 1001.5
     setbacks.end()
     assert setbacks.current is None
+
+
+def test_every_line_of_a_drift_is_in_the_status() -> None:
+    """Separated, so that a person can read them."""
+    world = World(ONE)
+
+    def drift() -> None:
+        for family in Family:
+            world.firewall.rules[family, Chain.OUTPUT] = ()
+
+    world.run((10, drift), until=20)
+    detail = next(it.detail for it in world.published if it.reason is Reason.DRIFT)
+    assert len(detail.split("; ")) > 1
+    assert {line.split()[0] for line in detail.split("; ")} == {"IPV4", "IPV6"}
