@@ -73,6 +73,7 @@ MOST_TESTS = 20.0
 MOST_SECONDS = 120.0
 """What one mutant's tests may take; a mutant that needs longer hangs."""
 QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore:Module already imported")
+PR_SET_PDEATHSIG = 1
 IFF_UP, SIOCGIFFLAGS, SIOCSIFFLAGS, CLONE_NEWNET = 1, 0x8913, 0x8914, 0x40000000
 
 
@@ -108,6 +109,7 @@ class Pool:
             code = 70
             try:
                 os.setsid()
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
                 null = os.open(os.devnull, os.O_RDWR)
                 for descriptor in (0, 1, 2):
                     os.dup2(null, descriptor)
@@ -169,8 +171,8 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def run_pytest(files: Iterable[str], plugin: object, seconds: float) -> int:
-    """Run the tests of some files in this process, each for `seconds` at most."""
-    options = ["-x", f"--timeout={seconds}", *QUIET]
+    """Run the tests of some files in this process, which ends if one takes `seconds`."""
+    options = ["-x", f"--timeout={seconds}", "--timeout-method=thread", *QUIET]
     return int(pytest.main([*options, *sorted(files)], plugins=[plugin]))
 
 
