@@ -125,7 +125,7 @@ def test_a_result_that_waits_is_withdrawn_with_the_work() -> None:
 
 
 def test_the_end_of_abandoned_work_is_waited_for_but_not_for_long() -> None:
-    """It may ignore that it was cut off."""
+    """It may ignore that it was cut off, and reports nothing then."""
     ended: list[str] = []
 
     async def stubborn() -> Event:
@@ -147,6 +147,26 @@ def test_the_end_of_abandoned_work_is_waited_for_but_not_for_long() -> None:
             assert not ended
             await jobs.ended(5)
             assert ended
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await inbox.get()
+
+    asyncio.run(run())
+
+
+def test_work_that_is_abandoned_again_and_again_leaves_nothing_behind() -> None:
+    """A neighbour can make the gateway start as much of it as it likes."""
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            jobs = Jobs(group, Inbox())
+            for _ in range(100):
+                jobs.start(Work.CONNECT, lambda: answers(Failed("no"), [], "a", 3600))
+                await asyncio.sleep(0)
+                jobs.abandon()
+            await jobs.ended(5)
+            await asyncio.sleep(0)
+            assert not any(jobs._ending.values())  # noqa: SLF001 - what it would grow in
 
     asyncio.run(run())
 

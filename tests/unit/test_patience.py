@@ -99,7 +99,7 @@ def test_any_other_error_is_raised_at_once(error: BaseException) -> None:
     assert len(work.called) == 1
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_ends_the_waiting(number: signal.Signals) -> None:
     """The namespace is closed, and nothing has begun."""
     signal.raise_signal(number)
@@ -109,7 +109,7 @@ def test_a_stop_ends_the_waiting(number: signal.Signals) -> None:
     assert len(work.called) == 1
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_loop_also_if_it_came_before(number: signal.Signals) -> None:
     """It is blocked until the loop can answer; a second one after the end is ignored."""
     stops: list[str] = []

@@ -164,3 +164,23 @@ def test_every_line_of_a_drift_is_in_the_status() -> None:
     detail = next(it.detail for it in world.published if it.reason is Reason.DRIFT)
     assert len(detail.split("; ")) > 1
     assert {line.split()[0] for line in detail.split("; ")} == {"IPV4", "IPV6"}
+
+
+def test_every_link_that_is_kept_down_is_in_the_status() -> None:
+    """Separated in the same way."""
+    world = World(ONE)
+    world.kept_down = ("eth1 is kept down", "eth2 is kept down")
+    world.run(until=5)
+    assert world.at(4).detail == "eth1 is kept down; eth2 is kept down"
+
+
+def test_another_server_is_a_line_even_if_the_reason_is_the_same() -> None:
+    """The log shows every server that was tried."""
+    world = World(TWO)
+    world.alive.clear()
+    with capture_logs() as logs:
+        world.run(until=18)
+    tried = [(it["reason"], it["endpoint"]) for it in changes(logs) if it["new"] == "connecting"]
+    assert {reason for reason, _ in tried[1:]} == {"no_handshake"}
+    servers = [endpoint for _, endpoint in tried[1:]]
+    assert servers == [f"{FIRST}:51820", f"{SECOND}:51820"]
