@@ -6,6 +6,7 @@ arguments of `raise` and of the log), because a test for each of their words wou
 
 import ast
 import copy
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -36,7 +37,9 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
 }
 ANNOTATIONS = {"annotation", "returns", "type_comment", "decorator_list", "bases", "type_params"}
 WIDTH = 120
-"""Characters of a mutant's code that are shown."""
+"""Characters of a mutant's code that are shown as they are."""
+AROUND = 30
+"""Characters that are shown around the difference of longer ones."""
 LOGGERS = {"log", "_log", "logger"}
 
 
@@ -194,7 +197,7 @@ def mutants_of(file: str, text: str) -> Iterator[Mutant]:
     for number, (place, child, changed, function) in enumerate(variants(ast.parse(text))):
         line = getattr(child, "lineno", getattr(place[0], "lineno", 1))
         last = getattr(child, "end_lineno", line) if isinstance(child, ast.expr) else line
-        change = f"{short(child)} -> {short(changed)}"
+        change = " -> ".join(shortened(one_line(child), one_line(changed)))
         code = lines[line - 1].strip()
         yield Mutant(file, number, line, last or line, code, function, change)
 
@@ -211,7 +214,18 @@ def source_of(text: str, number: int) -> str:
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
-def short(node: ast.AST) -> str:
+def one_line(node: ast.AST) -> str:
     """Return a node as one line of code."""
-    text = " ".join(ast.unparse(node).split())
-    return text if len(text) <= WIDTH else f"{text[: WIDTH - 30]} … {text[-25:]}"
+    return " ".join(ast.unparse(node).split())
+
+
+def shortened(before: str, after: str) -> tuple[str, str]:
+    """Return two texts, or the part in which they differ where one is longer than WIDTH."""
+    if max(len(before), len(after)) <= WIDTH:
+        return before, after
+    start = len(os.path.commonprefix([before, after]))
+    end = len(os.path.commonprefix([before[start:][::-1], after[start:][::-1]]))
+    first = max(0, start - AROUND)
+    shown = [text[first : len(text) - max(0, end - AROUND)] for text in (before, after)]
+    head, tail = "…" if first else "", "…" if end > AROUND else ""
+    return f"{head}{shown[0]}{tail}", f"{head}{shown[1]}{tail}"

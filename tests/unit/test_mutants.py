@@ -86,3 +86,12 @@ def test_an_entry_of_the_log_does_not_change(log: str) -> None:
     assert not list(mutants_of("x.py", entry.format(log)))
     assert list(mutants_of("x.py", entry.format("self._queue")))
     assert list(mutants_of("x.py", entry.format("work()")))
+
+
+def test_a_long_change_is_shown_where_it_differs() -> None:
+    """So that two changes of one line have different texts, which tests/survivors.toml needs."""
+    call = f"work({', '.join(f'option_number_{n}=value_{n}' for n in range(20))})"
+    changes = [one.change for one in mutants_of("x.py", f"x = {call}\n")]
+    assert len(set(changes)) == len(changes) == 20
+    assert all("…" in change for change in changes)
+    assert max(map(len, changes)) < 250
