@@ -6,10 +6,9 @@ arguments of `raise` and of the log), because a test for each of their words wou
 
 import ast
 import copy
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -219,12 +218,17 @@ def one_line(node: ast.AST) -> str:
     return " ".join(ast.unparse(node).split())
 
 
+def common_start(one: str, other: str) -> int:
+    """Return with how many equal characters two texts begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
 def shortened(before: str, after: str) -> tuple[str, str]:
     """Return two texts, or the part in which they differ where one is longer than WIDTH."""
     if max(len(before), len(after)) <= WIDTH:
         return before, after
-    start = len(os.path.commonprefix([before, after]))
-    end = len(os.path.commonprefix([before[start:][::-1], after[start:][::-1]]))
+    start = common_start(before, after)
+    end = common_start(before[start:][::-1], after[start:][::-1])
     first = max(0, start - AROUND)
     shown = [text[first : len(text) - max(0, end - AROUND)] for text in (before, after)]
     head, tail = "…" if first else "", "…" if end > AROUND else ""

@@ -179,7 +179,7 @@ def test_another_server_is_a_line_even_if_the_reason_is_the_same() -> None:
     world = World(TWO)
     world.alive.clear()
     with capture_logs() as logs:
-        world.run(until=18)
+        world.run(until=12)
     tried = [(it["reason"], it["endpoint"]) for it in changes(logs) if it["new"] == "connecting"]
     assert {reason for reason, _ in tried[1:]} == {"no_handshake"}
     servers = [endpoint for _, endpoint in tried[1:]]
