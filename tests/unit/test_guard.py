@@ -9,8 +9,8 @@ from gateway.firewall.nft.guard import TABLE, Guard, render_devices
 from gateway.firewall.nft.table import Nft
 from gateway.model import Facts, Route, Uplink
 from gateway.policy.firewall import closed, ruleset_for
-from gateway.policy.guard import GuardRules, guard_for
-from gateway.policy.rules import Accept, Chain, Reject, Rule, Ruleset
+from gateway.policy.guard import DeviceGuard, GuardRules, guard_for
+from gateway.policy.rules import Accept, Chain, CtDirection, CtState, Reject, Rule, Ruleset
 from tests.scenarios import ETH0, ETH1, GUARD_MARK, SCENARIOS
 
 ONE = Facts((ETH0,), guard_mark=GUARD_MARK)
@@ -226,3 +226,35 @@ def test_a_mark_that_packets_have_anyway_is_refused(mark: int | None) -> None:
     """Zero is the mark of every unmarked packet; None is that of facts that were never read."""
     with pytest.raises(ValueError, match="a mark from 1"):
         guard_for(closed(), replace(ONE, guard_mark=mark))
+
+
+def test_everything_that_the_hook_cannot_see_is_left_to_the_mark() -> None:
+    """A rule that names no uplink is one of each; a rule for another uplink is not."""
+    rule = Rule(why="hole", verdict=Accept())
+    rules = (
+        rule,
+        replace(rule, out_interface="eth0"),
+        replace(rule, ct_states=frozenset({CtState.NEW})),
+        replace(rule, ct_direction=CtDirection.REPLY),
+        replace(rule, why="another", out_interface="eth1"),
+    )
+    found = guard_for(Ruleset(ipv6={Chain.OUTPUT: rules}), BOTH)
+    first, second = found.devices
+    assert [it.why for _, it in first.rules] == ["hole"]
+    assert [it.why for _, it in second.rules] == ["hole", "another"]
+    assert {(it.out_interface, it.ct_direction, it.ct_states) for _, it in first.rules} == {
+        (None, None, frozenset())
+    }
+
+
+@pytest.mark.parametrize("mark", [1, (1 << 32) - 1])
+def test_every_other_mark_is_taken(mark: int) -> None:
+    """The smallest and the largest."""
+    assert guard_for(closed(), replace(ONE, guard_mark=mark)).mark == mark
+
+
+def test_links_that_are_down_are_guarded_before_they_come_up() -> None:
+    """Nothing passes on them."""
+    found = guard_for(ruleset_for(*SCENARIOS["connected"]), replace(ONE, down=("eth7",)))
+    assert found.devices[-1] == DeviceGuard("eth7")
+    assert (found.devices[-1].rules, found.devices[-1].arp) == ((), ())

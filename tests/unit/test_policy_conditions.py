@@ -6,6 +6,7 @@ It also shows that the promises in tests/model are sharp: they notice each rule 
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from ipaddress import ip_address
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from gateway.policy.rules import (
     Rule,
     Ruleset,
 )
-from gateway.policy.states import Reason
+from gateway.policy.states import Locked, Reason, Stopping
 from tests.model import nft_text
 from tests.model.packets import (
     ACCEPT,
@@ -39,7 +40,16 @@ from tests.model.packets import (
     walk,
 )
 from tests.model.promises import excuse_in, excuse_out
-from tests.scenarios import SCENARIOS
+from tests.scenarios import (
+    DUAL,
+    HOLES,
+    IPV4_ONLY,
+    ONE_UPLINK,
+    SCENARIOS,
+    connected,
+    connecting,
+    resolving,
+)
 
 pytestmark = pytest.mark.promise("P3", "P4", "P5", "P7", "P8", "P9", "P10")
 
@@ -185,3 +195,19 @@ def test_rules_depend_on_nothing_else_of_a_state(name: str) -> None:
     assert other != state, "control"
     assert essence(other) == essence(state)
     assert ruleset_for(other, config, facts) == ruleset_for(state, config, facts)
+
+
+def test_states_with_different_rules_have_different_essences() -> None:
+    """Otherwise the rules of a former state would stay in force."""
+    config, facts = HOLES, ONE_UPLINK
+    states = [
+        Locked(),
+        Stopping(),
+        *map(resolving, (None, "192.168.1.53", "127.0.0.11")),
+        *map(connecting, (IPV4_ONLY, DUAL)),
+        *map(connected, (IPV4_ONLY, DUAL)),
+    ]
+    for one, other in combinations(states, 2):
+        if ruleset_for(one, config, facts) != ruleset_for(other, config, facts):
+            assert essence(one) != essence(other), f"{one}\n{other}"
+    assert essence(Locked()) == essence(Stopping()), "control: some are equal"
