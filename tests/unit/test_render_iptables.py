@@ -6,7 +6,7 @@ from ipaddress import ip_network
 import pytest
 
 from gateway.firewall.xtables.chains import Line
-from gateway.firewall.xtables.render import render, render_line
+from gateway.firewall.xtables.render import Kernel, commands, render, render_line
 from gateway.policy.rules import (
     Accept,
     CtDirection,
@@ -125,3 +125,59 @@ def test_an_empty_ruleset_is_closed() -> None:
         "COMMIT",
     ]
     assert text.count("ACCEPT") == text.partition("*mangle")[2].count("ACCEPT") == 5
+
+
+def test_states_are_listed_in_the_order_of_iptables_save() -> None:
+    """All of them, and a rule that asks for none asks for the direction alone."""
+    rule = replace(PLAIN, ct_states=frozenset(CtState))
+    assert "--ctstate NEW,RELATED,ESTABLISHED -m comment" in render_line(
+        "INPUT", Line(rule), Family.IPV4
+    )
+    alone = replace(PLAIN, ct_direction=CtDirection.ORIGINAL)
+    assert "-m conntrack --ctdir ORIGINAL -m comment" in render_line(
+        "INPUT", Line(alone), Family.IPV4
+    )
+
+
+def test_the_commands_fill_both_tables_of_their_family() -> None:
+    """Policies first, then empty chains, then the rules in their order."""
+    rules = {
+        Chain.OUTPUT: (replace(PLAIN, why="a"), replace(PLAIN, why="b", extra_headers=True)),
+        Chain.OUTPUT_MARK: (replace(PLAIN, why="c", verdict=SetMark(7)),),
+    }
+    lines = commands(Ruleset(rules, rules), Family.IPV6)
+    assert lines == [
+        "ip6tables -t filter -P INPUT DROP",
+        "ip6tables -t filter -P FORWARD DROP",
+        "ip6tables -t filter -P OUTPUT DROP",
+        "ip6tables -t filter -F",
+        "ip6tables -t filter -A OUTPUT -m comment --comment a -j DROP",
+        (
+            "ip6tables -t filter -A OUTPUT -m ipv6header ! --header protocol"
+            " -m comment --comment b -j DROP"
+        ),
+        "ip6tables -t mangle -P PREROUTING ACCEPT",
+        "ip6tables -t mangle -P INPUT ACCEPT",
+        "ip6tables -t mangle -P FORWARD ACCEPT",
+        "ip6tables -t mangle -P OUTPUT ACCEPT",
+        "ip6tables -t mangle -P POSTROUTING ACCEPT",
+        "ip6tables -t mangle -F",
+        "ip6tables -t mangle -A OUTPUT -m comment --comment c -j MARK --set-xmark 0x7/0xffffffff",
+    ]
+    blind = commands(Ruleset(rules), Family.IPV4, Kernel(extra_headers=False))
+    assert [line for line in blind if " -A " in line] == [
+        "iptables -t filter -A OUTPUT -m comment --comment a -j DROP",
+        "iptables -t mangle -A OUTPUT -m comment --comment c -j MARK --set-xmark 0x7/0xffffffff",
+    ]
+
+
+def test_a_reset_and_a_type_of_icmp_have_their_words() -> None:
+    """An ICMP type needs its protocol, of either family."""
+    reset = replace(PLAIN, verdict=Reject(tcp_reset=True), protocol=Transport.TCP)
+    assert render_line("INPUT", Line(reset), Family.IPV6).endswith(
+        "-j REJECT --reject-with tcp-reset"
+    )
+    echo = replace(PLAIN, protocol=Transport.ICMP, icmp_type=8)
+    assert "-p icmp -m icmp --icmp-type 8 -m" in render_line("INPUT", Line(echo), Family.IPV4)
+    with pytest.raises(ValueError, match="an ICMP type needs the protocol"):
+        render_line("INPUT", Line(replace(PLAIN, icmp_type=8)), Family.IPV4)

@@ -126,7 +126,7 @@ def test_overlapping_and_duplicate_subnets_are_merged_and_reported(tmp_path: Pat
 def test_the_widest_subnet_that_is_listed_first_is_named(tmp_path: Path) -> None:
     """Where several contain an entry."""
     written = "172.16.1.0/24,172.16.0.0/12,172.16.0.0/16,fd00:1::/32,fd00::/16"
-    loaded = settings.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": written}, tmp_path)
+    loaded = assemble.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": written}, tmp_path)
     assert [*map(str, loaded.config.outbound_subnets)] == ["172.16.0.0/12", "fd00::/16"]
     assert "172.16.1.0/24 is a part of 172.16.0.0/12 and merged into it" in reported(loaded)
 
@@ -141,7 +141,7 @@ LISTS = {
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_has_at_most_4096_entries(tmp_path: Path, name: str) -> None:
     """The error says how many there are and what to write instead."""
-    loaded = settings.load({**COMPLETE, name: LISTS[name]}, tmp_path)
+    loaded = assemble.load({**COMPLETE, name: LISTS[name]}, tmp_path)
     config = loaded.config
     assert len(config.outbound_subnets + config.input_ports + config.vpn_input_ports) >= 4096
     again = LISTS[name].partition(",")[0]

@@ -17,10 +17,11 @@ import errno
 import re
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar
 
-from gateway.errors import FirewallError, MissingError, ProcessError, is_shortage
+from gateway.errors import FirewallError, MissingError, NetworkError, ProcessError, is_shortage
 from gateway.firewall import brief
 from gateway.firewall.nft.listing import (
     Listing,
@@ -98,19 +99,20 @@ class Nft:
             raise
         return True
 
-    def generation(self) -> int:
-        """Return the number of the last change of any table in the namespace. Raises FirewallError.
+    def generation(self) -> int | None:
+        """Return the number of the last change of any table in the namespace, None if not known.
 
         The kernel counts every transaction (net/netfilter/nf_tables_api.c, nf_tables_commit).
         """
         netlink = Netlink(self.netns, NETLINK_NETFILTER, FirewallError)
-        what = "asking for the last change"
-        for body in netlink.send(what, "", bytes(NFGENMSG_LENGTH), GET_GENERATION):
-            value = attributes_in(body, NFGENMSG_LENGTH).get(NFTA_GEN_ID, b"")
-            if len(value) == GENERATION_ID.size:
-                number: int = GENERATION_ID.unpack(value)[0]
-                return number
-        raise FirewallError(what, "no answer")
+        body = bytes(NFGENMSG_LENGTH)
+        with suppress(FirewallError, NetworkError):
+            for answer in netlink.send("asking for the last change", "", body, GET_GENERATION):
+                value = attributes_in(answer, NFGENMSG_LENGTH).get(NFTA_GEN_ID, b"")
+                if len(value) == GENERATION_ID.size:
+                    number: int = GENERATION_ID.unpack(value)[0]
+                    return number
+        return None
 
     def accepts(self, text: str) -> bool:
         """Ask the kernel whether it would take `text`, without changing anything.
@@ -171,7 +173,7 @@ class HeldTable:
             held = self._held()
         if problems := "; ".join(self._compared_with(body, held)):
             raise FirewallError(f"table {self.table} is not what was put", problems)
-        self._found = body, generation
+        self._remember(body, generation)
 
     def put_unread(self, body: str) -> None:
         """Fill the table with `body`, as `put` does, but without reading it back."""
@@ -190,7 +192,7 @@ class HeldTable:
         """
         # Asked first: a change meanwhile has a later number, and is found the next time.
         generation = self._nft.generation()
-        if self._found == (body, generation):
+        if generation is not None and self._found == (body, generation):
             return ()
         self.forget()
         try:
@@ -201,8 +203,12 @@ class HeldTable:
             return (f"table {self.table} is not there",)
         found = self._compared_with(body, held)
         if not found:
-            self._found = body, generation
+            self._remember(body, generation)
         return found
+
+    def _remember(self, body: str, generation: int | None) -> None:
+        """Remember that the table was `body` after the change with this number."""
+        self._found = None if generation is None else (body, generation)
 
     def forget(self) -> None:
         """Let the next comparison read the table, whatever it was found to be."""
