@@ -183,12 +183,15 @@ class Traces:
     lines: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
     files: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     importers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    imported: set[tuple[str, int]] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
 
     def add(self, record: dict[str, Any]) -> None:
         """Add what one file of tests has shown."""
         self.failing |= set(record["failing"])
+        for file, numbers in record["importing"].items():
+            self.imported |= {(file, number) for number in numbers}
         for test, (seconds, lines) in record["tests"].items():
             if test in record["failing"]:
                 continue
@@ -210,6 +213,8 @@ class Traces:
         if mutant.function:
             span = range(mutant.line, mutant.last_line + 1)
             found = {test for line in span for test in self.lines.get((mutant.file, line), ())}
+            if any((mutant.file, line) in self.imported for line in span):
+                found |= likely
         else:
             found = likely | self.files.get(mutant.file, set())
         ranked = sorted(found, key=lambda test: (test not in likely, self.seconds[test], test))
@@ -229,13 +234,16 @@ class Tracer:
         self.collecting: dict[str, list[int]] = {}
         self.failing: set[str] = set()
         self._lines: dict[str, set[int]] = {}
+        self._importing: dict[str, set[int]] = {}
         self._is_collecting = False
 
     def _trace(self, frame: FrameType, _event: str, _argument: object) -> Any:
         name = frame.f_code.co_filename
-        if not name.startswith(GATEWAY) or (self._is_collecting and not is_called_by_test(frame)):
+        if not name.startswith(GATEWAY) or (self._is_collecting and not is_function(frame)):
             return None
-        seen = self._lines.setdefault(name[len(str(ROOT)) + 1 :], set())
+        by_import = self._is_collecting and not is_called_by_test(frame)
+        lines = self._importing if by_import else self._lines
+        seen = lines.setdefault(name[len(str(ROOT)) + 1 :], set())
 
         def local(inner: FrameType, _event: str, _argument: object) -> Any:
             seen.add(inner.f_lineno)
@@ -257,6 +265,11 @@ class Tracer:
 
     def _found(self) -> dict[str, list[int]]:
         return {file: sorted(numbers) for file, numbers in self._lines.items()}
+
+    @property
+    def importing(self) -> dict[str, list[int]]:
+        """The lines of functions that the gateway's modules call as they are imported."""
+        return {file: sorted(numbers) for file, numbers in self._importing.items()}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self) -> Iterator[None]:
@@ -284,10 +297,13 @@ class Tracer:
             self.failing.add(report.nodeid)
 
 
+def is_function(frame: FrameType) -> bool:
+    """Return whether a frame is that of a function, and not the body of a module or a class."""
+    return bool(frame.f_code.co_flags & inspect.CO_OPTIMIZED)
+
+
 def is_called_by_test(frame: FrameType) -> bool:
-    """Return whether a frame is that of a function, which no import of the gateway has called."""
-    if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # the body of a module or a class
-        return False
+    """Return whether no import of the gateway has called the function of a frame."""
     outer: FrameType | None = frame
     while outer is not None and outer.f_code.co_name != "<module>":
         outer = outer.f_back
@@ -353,6 +369,7 @@ def trace(file: Path, record: Path) -> int:
             {
                 "tests": tracer.tests,
                 "collecting": tracer.collecting,
+                "importing": tracer.importing,
                 "imports": imports_of(file.read_text("utf-8")),
                 "failing": sorted(tracer.failing),
             }

@@ -11,8 +11,9 @@ from gateway.firewall.choose import choose, take_over
 from gateway.model import Backend
 from gateway.policy.firewall import closed
 from gateway.policy.rules import Ruleset
-from gateway.system.netns import OWN
+from gateway.system.netns import OWN, Netns
 
+NETNS = Netns(None, "another")
 IPTABLES_MISSING = MissingError("no legacy tables", "load them")
 NFTABLES_MISSING = MissingError("no nftables", "load it")
 
@@ -34,7 +35,8 @@ def chosen(
     """Return what is chosen on a machine that has these."""
 
     def find(which: Found | MissingError) -> Any:
-        def found(*_: object) -> Found:
+        def found(asked: object) -> Found:
+            assert getattr(asked, "netns", asked) is NETNS, "the namespace that was asked for"
             if isinstance(which, MissingError):
                 raise which
             return which
@@ -43,7 +45,7 @@ def chosen(
 
     monkeypatch.setattr(module, "_iptables", find(iptables))
     monkeypatch.setattr(module, "NftablesFirewall", SimpleNamespace(find=find(nftables)))
-    return choose(backend, OWN)
+    return choose(backend, NETNS)
 
 
 IPTABLES, NFTABLES = Found("iptables"), Found("nftables")

@@ -168,7 +168,7 @@ def test_a_table_whose_chains_cannot_be_kept_is_made_again(
 def test_rules_that_are_refused_are_an_error(kernel: Kernel, table: HeldTable) -> None:
     """Also the second time."""
     kernel.refuses = ["flush table", "delete table"]
-    with pytest.raises(FirewallError, match="loading a table"):
+    with pytest.raises(FirewallError, match=r"^loading a table: nft: exit code 1"):
         table.put(BODY)
 
 
@@ -196,7 +196,7 @@ def test_a_table_that_is_gone_is_one_difference(kernel: Kernel, table: HeldTable
             raise ProcessError("nft", "exit code 1", "Error: no")
         return kernel(argv, stdin=stdin, timeout=timeout)
 
-    with pytest.raises(FirewallError, match="reading"):
+    with pytest.raises(FirewallError, match=r"^reading: nft: exit code 1"):
         HeldTable(TABLE, Nft(unreadable)).differences(BODY)
 
 
@@ -299,3 +299,12 @@ def test_the_kernel_is_asked_for_tables_by_their_whole_name(kernel: Kernel) -> N
     assert nft.has("inet portcullis_trial")
     assert not nft.has("inet portcullis")
     assert not nft.has("portcullis_trial")
+
+
+def test_a_table_that_another_program_puts_to_sleep_is_an_error(
+    kernel: Kernel, table: HeldTable
+) -> None:
+    """Another program has put the table to sleep between the writing and the reading."""
+    kernel.spelling = (f"table {TABLE} {{\n", f"table {TABLE} {{\n\tflags dormant\n")
+    with pytest.raises(FirewallError, match="not ours: flags dormant"):
+        table.put(BODY)

@@ -19,8 +19,17 @@ from gateway.errors import FirewallError, MissingError
 from gateway.firewall.marks import Marks
 from gateway.firewall.xtables import firewall as module
 from gateway.firewall.xtables import legacy, library, tables
-from gateway.firewall.xtables.entry import COUNTERS, ENTRY_SIZE, EXTENSION, HEADER_SIZE, OFFSETS
+from gateway.firewall.xtables.entry import (
+    COUNTERS,
+    ENTRY_SIZE,
+    EXTENSION,
+    HEADER_SIZE,
+    OFFSETS,
+    Entry,
+    Part,
+)
 from gateway.firewall.xtables.firewall import IptablesFirewall
+from gateway.firewall.xtables.marks import mark_of
 from gateway.firewall.xtables.render import TABLES
 from gateway.firewall.xtables.tables import COMMIT_ATTEMPTS, Table
 from gateway.policy.firewall import closed, ruleset_for
@@ -471,3 +480,27 @@ def test_what_is_applied_is_shown_as_commands(
     assert len(shown[1]) < len(shown[2])
     assert not [line for line in shown[2] if line.startswith("ip6tables")]
     assert kernel.commits
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "number"),
+    [
+        (ValueError("no such value"), "no such value: a table", None),
+        (AttributeError("no such name"), "no such name: a table", None),
+        (OSError(errno.ENOENT, "No such file"), "No such file: a table", errno.ENOENT),
+    ],
+)
+def test_an_error_of_the_library_is_ours(error: Exception, text: str, number: int | None) -> None:
+    """With the number of the kernel, where it comes from there."""
+    with pytest.raises(FirewallError) as caught, library.translated("a table"):
+        raise error
+    assert (str(caught.value), caught.value.errno) == (text, number)
+
+
+def test_a_comment_that_is_not_text_has_no_mark() -> None:
+    """Another program may have written it."""
+    odd = Entry(b"", (Part("comment", "", 0, b"\xff\xfe\0"), Part("MARK", "", 2, b"\1\0\0\0")))
+    ours = Entry(b"", (Part("comment", "", 0, b"why\0\0"), Part("MARK", "", 2, b"\7\0\0\0")))
+    short = Entry(b"", (Part("comment", "", 0, b"why\0"), Part("MARK", "", 2, b"\7\0\0")))
+    assert mark_of([odd, short, ours], "why") == 7
+    assert mark_of([odd, short], "why") is None
