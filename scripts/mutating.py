@@ -337,7 +337,8 @@ def digest_of(files: Iterable[Path]) -> str:
 def traces(pool: Pool, pattern: str) -> Traces:
     """Return which test executes what; run the tests where that is not known yet."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    common = digest_of([*(ROOT / "gateway").rglob("*.py"), *(ROOT / "tests/fakes").rglob("*.py")])
+    code = [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "tests/fakes").rglob("*.py")]
+    common = digest_of([*code, Path(__file__)])
     wanted = [
         (file, CACHE / f"{file.stem}-{digest_of([file])}-{common}.json")
         for file in sorted(TESTS.glob(pattern))
