@@ -9,6 +9,7 @@ from gateway.firewall.xtables.chains import Line
 from gateway.firewall.xtables.render import Kernel, commands, render, render_line
 from gateway.policy.rules import (
     Accept,
+    Chain,
     CtDirection,
     CtState,
     Drop,

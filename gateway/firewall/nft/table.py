@@ -16,7 +16,7 @@ the answer. The dormant twin is removed at once and its listing remembered.
 import errno
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar
@@ -69,9 +69,19 @@ class Run(Protocol):
 class Nft:
     """The program nft, run in `netns`."""
 
-    def __init__(self, run: Run | None = None, twin: str = "wanted", netns: Netns = OWN) -> None:
-        """`twin` ends the names of dormant twins: two processes that compare need two."""
+    def __init__(
+        self,
+        run: Run | None = None,
+        twin: str = "wanted",
+        netns: Netns = OWN,
+        generation: Callable[[], int | None] | None = None,
+    ) -> None:
+        """`twin` ends the names of dormant twins: two processes that compare need two.
+
+        A stand-in for the program needs one for `generation` too, or it is not known.
+        """
         self._run: Run = run or partial(process.run, netns=netns)
+        self.generation = generation or (partial(_generation, netns) if run is None else _unknown)
         self.twin = twin
         self.netns = netns
 
@@ -98,21 +108,6 @@ class Nft:
                 return False
             raise
         return True
-
-    def generation(self) -> int | None:
-        """Return the number of the last change of any table in the namespace, None if not known.
-
-        The kernel counts every transaction (net/netfilter/nf_tables_api.c, nf_tables_commit).
-        """
-        netlink = Netlink(self.netns, NETLINK_NETFILTER, FirewallError)
-        body = bytes(NFGENMSG_LENGTH)
-        with suppress(FirewallError, NetworkError):
-            for answer in netlink.send("asking for the last change", "", body, GET_GENERATION):
-                value = attributes_in(answer, NFGENMSG_LENGTH).get(NFTA_GEN_ID, b"")
-                if len(value) == GENERATION_ID.size:
-                    number: int = GENERATION_ID.unpack(value)[0]
-                    return number
-        return None
 
     def accepts(self, text: str) -> bool:
         """Ask the kernel whether it would take `text`, without changing anything.
@@ -145,6 +140,26 @@ class Nft:
             return self._run(("nft", *arguments), stdin=stdin, timeout=TIMEOUT)
         except (MissingError, ProcessError) as err:
             raise _unmarked(what, err) from None
+
+
+def _unknown() -> None:
+    """Return that it is not known whether a table has changed."""
+
+
+def _generation(netns: Netns) -> int | None:
+    """Return the number of the last change of any table in `netns`, None if not known.
+
+    The kernel counts every transaction (net/netfilter/nf_tables_api.c, nf_tables_commit).
+    """
+    netlink = Netlink(netns, NETLINK_NETFILTER, FirewallError)
+    body = bytes(NFGENMSG_LENGTH)
+    with suppress(FirewallError, NetworkError):
+        for answer in netlink.send("asking for the last change", "", body, GET_GENERATION):
+            value = attributes_in(answer, NFGENMSG_LENGTH).get(NFTA_GEN_ID, b"")
+            if len(value) == GENERATION_ID.size:
+                number: int = GENERATION_ID.unpack(value)[0]
+                return number
+    return None
 
 
 class HeldTable:
