@@ -11,6 +11,7 @@ import asyncio
 import errno
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -81,6 +82,8 @@ class Board:
 
     def metrics(self) -> Answer:
         """Answer with the status as metrics, for Prometheus."""
+        if sys.modules.get("ssl", sys) is None:  # left out at the start, and the library imports it
+            del sys.modules["ssl"]
         from gateway.services import metrics  # noqa: PLC0415 - many are never scraped; it costs 7 MB
 
         healthy = bool(self._body()["healthy"])
@@ -209,9 +212,13 @@ class _Connection(asyncio.Protocol):
             self._answering = asyncio.get_running_loop().create_task(self._answer(event))
 
     async def _answer(self, request: h11.Request) -> None:
-        if path_of(request.target) == METRICS:
-            await self._board.count()
-        self._send(request.method, respond(request.method, request.target, self._board))
+        try:
+            if path_of(request.target) == METRICS:
+                await self._board.count()
+            self._send(request.method, respond(request.method, request.target, self._board))
+        except BaseException:
+            self._transport.abort()
+            raise
 
     def _send(self, method: bytes, answer: Answer) -> None:
         code, kind, body = answer

@@ -29,9 +29,9 @@ class Changes:
     """Remembers what was read from `netns` for as long as the kernel reports no change."""
 
     def __init__(self, netns: Netns = OWN, clock: Callable[[], float] = time.monotonic) -> None:
+        self._channel: socket.socket | None = None
         self._netns = netns
         self._clock = clock
-        self._channel: socket.socket | None = None
         self._known: dict[object, tuple[object, object]] = {}
         self._read_at = 0.0
 
@@ -60,6 +60,10 @@ class Changes:
     def forget(self, what: object) -> None:
         """Let `what` be read again the next time."""
         self._known.pop(what, None)
+
+    def __del__(self) -> None:
+        """Close the socket, which lasts as long as who asks."""
+        self.close()
 
     def close(self) -> None:
         """Close the socket; from here on everything is read again each time."""

@@ -20,8 +20,8 @@ class Conversation:
     """The connection to the process that listens on `path`; one question at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._channel: socket.socket | None = None
+        self._path = path
 
     async def ask(self, request: str) -> str:
         """Send `request`, and return the answer, which ends with an empty line.
@@ -44,6 +44,10 @@ class Conversation:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+    def __del__(self) -> None:
+        """Close the connection, which lasts as long as who asks."""
+        self.hang_up()
 
     async def _connected(self) -> socket.socket:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

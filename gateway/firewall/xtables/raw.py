@@ -60,10 +60,10 @@ class RawTable:
     """The table `name` of `family` in `netns`, as bytes."""
 
     def __init__(self, family: Family, name: str, netns: Netns = OWN) -> None:
+        self._socket: socket.socket | None = None
         self._family = family
         self._name = name.encode()
         self._netns = netns
-        self._socket: socket.socket | None = None
 
     def read(self) -> tuple[bytes, bytes]:
         """Return the table's hooks and its entries. Raises OSError; EAGAIN if it changes."""
@@ -79,6 +79,10 @@ class RawTable:
     def bytes(self) -> Bytes:
         """Return what the table holds now. Raises OSError and ValueError."""
         return Bytes.of(self._family, *self.read())
+
+    def __del__(self) -> None:
+        """Close the socket, which lasts as long as who asks."""
+        self.close()
 
     def close(self) -> None:
         """Close the socket; the next call opens another one."""
