@@ -6,8 +6,10 @@ every part of the gateway, and `run` begins to read the configuration before it 
 """
 
 import gc
+import importlib
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,25 +62,30 @@ def run() -> int:
     # start. asyncio does without ssl, which nothing here uses and which would take 5 MiB.
     gc.disable()
     sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
-    import asyncio
-
     import structlog
 
     from gateway import log
-    from gateway.daemon import main as app
     from gateway.daemon.patience import is_asked_to_stop
+    from gateway.daemon.securing import patiently, secure
 
-    gc.freeze()
-    gc.enable()
     wanted = early.log_settings(environ)
     log.configure(wanted.level, wanted.format)
     logger = structlog.get_logger()
+    # The rest is imported while the tools work that close the namespace.
+    imported = _import_aside("gateway.daemon.main")
     try:
-        secured = app.secure()
+        secured = secure()
         logger.info("locked", firewall=secured.firewall.name)
-        read = app.patiently(lambda: reading.result(is_asked_to_stop))
+        imported()
+        import asyncio
+
+        from gateway.daemon.main import serve
+
+        gc.freeze()
+        gc.enable()
+        read = patiently(lambda: reading.result(is_asked_to_stop))
         _log_notices(read.notices)
-        asyncio.run(app.serve(read.config, secured))
+        asyncio.run(serve(read.config, secured))
     except ConfigError as err:
         _log_notices(err.notices)
         for problem in err.problems:
@@ -98,6 +105,19 @@ def run() -> int:
         return FAILED
     logger.info("stopped; closed")
     return OK
+
+
+def _import_aside(module: str) -> Callable[[], None]:
+    """Import `module` in a thread; return what waits for that, and raises nothing.
+
+    Where there can be no thread, who needs the module imports it.
+    """
+    thread = threading.Thread(target=importlib.import_module, args=(module,), name="imports")
+    try:
+        thread.start()
+    except RuntimeError:  # what threading makes of EAGAIN
+        return lambda: None
+    return thread.join
 
 
 def _log_notices(notices: Iterable[Notice]) -> None:

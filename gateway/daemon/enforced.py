@@ -10,8 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 
-import structlog
-
 from gateway.daemon.ports import EgressGuard, LinksAndRoutes
 from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
@@ -21,16 +19,11 @@ from gateway.policy.guard import GuardRules, guard_for
 from gateway.policy.report import Tally
 from gateway.policy.routing import LOCKED, Routing
 from gateway.policy.rules import Ruleset
+from gateway.policy.situation import NOTHING_SEEN
 from gateway.policy.wanted import Wanted
-from gateway.policy.ways import steady
-
-LOOKS = 5
-"""How often the namespace is looked at again because something was refused that is about links."""
 
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.ENETDOWN}
 """What the kernel answers about a link, an address or a route that is not there (any more)."""
-
-_UNPLUG = "stop the workloads, or take the container off its networks: `docker network disconnect`"
 
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
@@ -146,18 +139,21 @@ class EnforcedRules(Enforced):
 
 
 class EnforcedGuard(Enforced):
-    """The egress guard that goes with the rules, which the lock has closed.
+    """The egress guard that goes with the rules.
 
     `guarded` are the indexes of the links that have one; None while it is still the lock's.
     """
 
     is_barrier = True
 
-    def __init__(self, guard: EgressGuard, reserve: Reserve = nullcontext) -> None:
-        super().__init__(reserve, (closed(), Facts()))
+    def __init__(
+        self, guard: EgressGuard, reserve: Reserve = nullcontext, closed_for: Facts = NOTHING_SEEN
+    ) -> None:
+        """Take over a guard that is closed, for the links of `closed_for` by `close_guard`."""
+        super().__init__(reserve, (closed(), closed_for))
         self._guard = guard
         self._made: tuple[Wanted, GuardRules] | None = None
-        self.guarded: frozenset[int] | None = None
+        self.guarded = _indexes(closed_for) if closed_for.uplinks else None
         self.refused = Tally()
 
     def may_miss_a_link(self, error: BaseException) -> bool:
@@ -194,8 +190,12 @@ class EnforcedGuard(Enforced):
     def _put(self, wanted: Wanted) -> None:
         # What the former guard dropped is not read first: one more run of nft would delay a lock.
         self._guard.apply(self._guard_for(wanted))
-        self.guarded = frozenset(uplink.index for uplink in wanted.facts.uplinks)
+        self.guarded = _indexes(wanted.facts)
         self.refused.restart_counts()
+
+
+def _indexes(facts: Facts) -> frozenset[int]:
+    return frozenset(uplink.index for uplink in facts.uplinks)
 
 
 class EnforcedSettings(Enforced):
@@ -217,7 +217,7 @@ class EnforcedSettings(Enforced):
         return tuple(line for name in names for line in self._network.device_drift(name))
 
     def _part_of(self, wanted: Wanted) -> frozenset[int]:
-        return frozenset(uplink.index for uplink in wanted.facts.uplinks)
+        return _indexes(wanted.facts)
 
     def _put(self, wanted: Wanted) -> None:
         self._prepared &= self._part_of(wanted)
@@ -243,61 +243,3 @@ class EnforcedRouting(Enforced):
 
     def _put(self, wanted: Wanted) -> None:
         self._network.apply_routing(wanted.routing)
-
-
-class Looks:
-    """The looks at a namespace that changes while something is put into force for it."""
-
-    def __init__(self, first: Facts) -> None:
-        self._all = [first]
-
-    @property
-    def are_over(self) -> bool:
-        """Whether the namespace was looked at often enough for an error to count."""
-        return len(self._all) > LOOKS
-
-    def add(self, found: Facts) -> Facts:
-        """Return what to put into force next: `found`, or in the end the uplinks that stayed.
-
-        A link that never stays the same is not an uplink then, which closes it.
-        """
-        self._all.append(found)
-        return steady(self._all) if self.are_over else found
-
-
-def shut_links(shut: Callable[[], tuple[str, ...]]) -> tuple[str, ...] | None:
-    """Set links down with `shut`, and return those that are still up; None when not known.
-
-    Logs both, because nothing else can be done. Does not raise.
-    """
-    log = structlog.get_logger()
-    with suppress(OSError):  # of the log, whose reader may be gone
-        try:
-            still_up = shut()
-        except (NetworkError, OSError) as err:
-            log.error("could not set links down", problem=str(err), remedy=_UNPLUG)
-            return None
-        if still_up:
-            log.error("links are still up", links=still_up, remedy=_UNPLUG)
-        return still_up
-    return None
-
-
-def close_guard(guard: EgressGuard, look: Callable[[], Facts]) -> None:
-    """Let nothing leave through any link that `look` finds; for the time before the first state.
-
-    Raises FirewallError when the guard was refused after LOOKS more looks as well, or in a shortage
-    at once.
-    """
-    facts = look()
-    looks = Looks(facts)
-    part = EnforcedGuard(guard)
-    while True:
-        try:
-            part.apply(Wanted(facts, closed(), LOCKED))
-        except FirewallError as err:
-            if looks.are_over or not part.may_miss_a_link(err):
-                raise
-            facts = looks.add(look())
-        else:
-            return

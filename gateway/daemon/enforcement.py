@@ -15,16 +15,15 @@ from contextlib import nullcontext, suppress
 import structlog
 
 from gateway.daemon.enforced import (
-    LOOKS,
     Enforced,
     EnforcedGuard,
     EnforcedRouting,
     EnforcedRules,
     EnforcedSettings,
-    Looks,
     Reserve,
-    shut_links,
 )
+from gateway.daemon.last_barrier import shut_links
+from gateway.daemon.looks import LOOKS, Looks
 from gateway.daemon.ports import EgressGuard, LinksAndRoutes
 from gateway.errors import KERNEL, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
@@ -32,6 +31,7 @@ from gateway.model import Config, Facts, Tunnel
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.report import DROP_NET_RAW
 from gateway.policy.routing import routing_for, without_interface
+from gateway.policy.situation import NOTHING_SEEN
 from gateway.policy.states import Locked, State
 from gateway.policy.wanted import Wanted, basis_of, routing_in
 
@@ -55,17 +55,18 @@ class Enforcement:
         guard: EgressGuard | None,
         network: LinksAndRoutes,
         reserve: Reserve = nullcontext,
+        closed_for: Facts = NOTHING_SEEN,
     ) -> None:
-        """Take over a namespace that is closed and has the locked routing; see `Parts.reserve`."""
+        """Take over a namespace that is closed and has the locked routing.
+
+        `reserve` and `closed_for` are those of `Parts`.
+        """
         self._config = config
         self._network = network
         self._log = structlog.get_logger()
         self._rules = EnforcedRules(firewall, reserve)
-        self._guard = EnforcedGuard(guard, reserve) if guard else None
-        self._barriers: list[EnforcedRules | EnforcedGuard] = [
-            self._rules,
-            *([self._guard] if self._guard else []),
-        ]
+        self._guard = EnforcedGuard(guard, reserve, closed_for) if guard else None
+        self._barriers = [part for part in (self._rules, self._guard) if part]
         self._parts: list[Enforced] = [
             *self._barriers,
             EnforcedSettings(network, reserve),

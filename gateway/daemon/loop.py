@@ -56,7 +56,7 @@ class Supervisor:
         self._timing = timing
         self._log = structlog.get_logger()
         self._kernel = Enforcement(
-            config, parts.firewall, parts.guard, parts.network, parts.reserve
+            config, parts.firewall, parts.guard, parts.network, parts.reserve, parts.closed_for
         )
         self._workers = Workers(parts, Names(parts), timing)
         self._reporter = Reporter(parts, self._kernel)

@@ -11,6 +11,7 @@ from gateway.policy.guard import GuardRules
 from gateway.policy.probing import Probe
 from gateway.policy.report import Limit, Status
 from gateway.policy.routing import Routing
+from gateway.policy.situation import NOTHING_SEEN
 from gateway.policy.states import Query
 from gateway.tunnel import TunnelBackend
 
@@ -108,6 +109,7 @@ class Parts:
     """Every part; `publish` takes each status, `clock` gives seconds, suspended ones too.
 
     `reserve` lends descriptors to what has to be put into force when there are none left.
+    `closed_for` is what the namespace looked like when its guard was closed.
     `write_resolver` gives workloads resolvers; it raises NetworkError, and takes half a second at
     most.
     """
@@ -125,3 +127,4 @@ class Parts:
     clock: Callable[[], float]
     reserve: Callable[[], AbstractContextManager[None]] = nullcontext
     limits: tuple[Limit, ...] = ()
+    closed_for: Facts = NOTHING_SEEN

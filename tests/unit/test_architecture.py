@@ -41,6 +41,8 @@ ONLY_IMPORTER = {
     "subprocess": {"gateway/system/process.py"},
     "structlog": {
         "gateway/daemon/main.py",
+        "gateway/daemon/securing.py",
+        "gateway/daemon/last_barrier.py",
         "gateway/daemon/ending.py",
         "gateway/daemon/names.py",
         "gateway/daemon/patience.py",

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.daemon.enforced import LOOKS, Looks, close_guard
 from gateway.daemon.enforcement import Enforcement
+from gateway.daemon.looks import LOOKS, Looks
+from gateway.daemon.securing import close_guard
 from gateway.errors import FirewallError, NetworkError
 from gateway.model import Config, Facts
 from gateway.policy.evidence import Pulse

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.daemon.enforced import LOOKS
 from gateway.daemon.enforcement import Enforcement
+from gateway.daemon.looks import LOOKS
 from gateway.errors import FirewallError, KernelError, NetworkError
 from gateway.model import Config
 from gateway.policy.evidence import Pulse
