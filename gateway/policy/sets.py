@@ -21,7 +21,7 @@ from gateway.policy.rules import (
     Transport,
 )
 
-FEW = 8
+FEW = 4
 """How many networks of a family, or ranges of a protocol, have a policy rule each.
 
 The kernel compares a packet with one rule after another whenever it looks up a route."""

@@ -25,6 +25,7 @@ from gateway.firewall.nft.render import (
     quoted,
     render_chain,
     render_headers,
+    render_members,
     render_sets,
     transaction,
 )
@@ -219,6 +220,7 @@ def _accepting(rule: Rule, family: Family, rules: GuardRules, *also: str) -> str
         *render_headers(rule, family),
         *also,
         *(("meta length", f"<= {NEIGHBOUR_LENGTH}") if _is_discovery(rule) else ()),
+        *render_members(rule, family),
         "meta mark set 0x0",
         "accept",
         f"comment {quoted(rule.why)}",

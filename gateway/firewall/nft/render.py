@@ -11,7 +11,6 @@ from gateway.errors import FirewallError
 from gateway.policy.rules import (
     ICMP_OF,
     Accept,
-    AnyPorts,
     Chain,
     Drop,
     Family,
@@ -143,6 +142,7 @@ def render_rule(rule: Rule, family: Family) -> str:
         *render_headers(rule, family),
         *_tracking(rule),
         *(() if rule.mark is None else (f"meta mark {rule.mark:#x}",)),
+        *render_members(rule, family),
         _verdict(rule.verdict, family),
         f"comment {quoted(rule.why)}",
     )
@@ -150,11 +150,32 @@ def render_rule(rule: Rule, family: Family) -> str:
 
 
 def render_headers(rule: Rule, family: Family) -> tuple[str, ...]:
-    """Return what `rule` matches in the packet itself: its addresses, protocol and ports."""
+    """Return what `rule` matches in the packet itself, sets left out: addresses, protocol, ports.
+
+    Raises FirewallError for what nft has no words for.
+    """
     return (
         *_address(rule.source, "saddr", family),
         *_address(rule.destination, "daddr", family),
         *_protocol(rule, family),
+    )
+
+
+def render_members(rule: Rule, family: Family) -> tuple[str, ...]:
+    """Return what `rule` matches in sets: last, because a look-up costs more than all before it."""
+    addresses = {"saddr": rule.source, "daddr": rule.destination}
+    ports = {"sport": rule.source_ports, "dport": rule.destination_ports}
+    return (
+        *(
+            f"{_IP[family]} {field} @{_set_name(matched, family)}"
+            for field, matched in addresses.items()
+            if isinstance(matched, NetworkSet)
+        ),
+        *(
+            f"{rule.protocol} {field} @{_set_name(matched, family)}"
+            for field, matched in ports.items()
+            if isinstance(matched, PortSet)
+        ),
     )
 
 
@@ -227,33 +248,23 @@ def _address(networks: Networks | None, field: str, family: Family) -> Iterator[
     first = networks.members[0] if isinstance(networks, NetworkSet) else networks
     if first.version != family.value:
         raise FirewallError("an address of the other family in a rule", str(first))
-    if isinstance(networks, NetworkSet):
-        yield f"{_IP[family]} {field} @{_set_name(networks, family)}"
-    elif networks.prefixlen:
+    if not isinstance(networks, NetworkSet) and networks.prefixlen:
         yield f"{_IP[family]} {field} {networks}"
 
 
 def _protocol(rule: Rule, family: Family) -> Iterator[str]:
     ports = {"sport": rule.source_ports, "dport": rule.destination_ports}
-    matched = [
-        f"{rule.protocol} {name} {_any_ports(p, family)}"
-        for name, p in ports.items()
-        if p is not None
-    ]
-    if matched and rule.protocol not in {Transport.TCP, Transport.UDP}:
+    if any(ports.values()) and rule.protocol not in {Transport.TCP, Transport.UDP}:
         raise FirewallError("ports need TCP or UDP", rule.why)
+    single = {name: p for name, p in ports.items() if isinstance(p, Ports)}
     if rule.icmp_type is not None:
         if rule.protocol is not ICMP_OF[family]:
             raise FirewallError("an ICMP type needs the protocol of the family", rule.why)
         yield f"{_ICMP[family]} type {rule.icmp_type}"
-    elif matched:
-        yield from matched
+    elif single:
+        yield from (f"{rule.protocol} {name} {_ports(p)}" for name, p in single.items())
     elif rule.protocol is not None:
         yield f"meta l4proto {rule.protocol}"
-
-
-def _any_ports(ports: AnyPorts, family: Family) -> str:
-    return f"@{_set_name(ports, family)}" if isinstance(ports, PortSet) else _ports(ports)
 
 
 def _ports(ports: Ports) -> str:
