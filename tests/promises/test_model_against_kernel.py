@@ -218,6 +218,7 @@ def sendable(packet: Packet, *, incoming: bool) -> Packet:
     return replace(
         packet,
         protocol=protocol,
+        icmp_type=8 if protocol == ICMP else packet.icmp_type,  # what `labelled` sends
         later_fragment=False,
         extra_headers=False,  # promises/test_p07_detours.py sends packets with them
         connmark=0,
