@@ -4,6 +4,7 @@ One list of tests over all backends. A new one joins by a line in `SUBJECTS`: ho
 what another program would run to change what it holds.
 """
 
+import contextlib
 import itertools
 import os
 import re
@@ -26,7 +27,9 @@ from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.rules import (
     Accept,
     Chain,
+    Drop,
     Family,
+    NetworkSet,
     Ports,
     Reject,
     Rule,
@@ -331,6 +334,24 @@ def test_ipv6_that_appears_later_is_a_difference_and_gets_its_rules(
     bench.apply(closed())
     assert bench.verify(closed()) == ()
     assert not sent(bench.sender(Family.IPV6), Family.IPV6, 7)
+
+
+@pytest.mark.parametrize("family", Family)
+def test_refused_packets_are_counted_behind_a_set_too(bench: Bench, family: Family) -> None:
+    """One for each datagram to a member, and none for one to a neighbour of a member."""
+    near, far = ("10.9.0.2/32", "10.9.0.4/32"), ("fd09::2/128", "fd09::4/128")
+    listed = NetworkSet("nets", "x", tuple(map(ip_network, {4: near, 6: far}[family.value])))
+    drop = Rule(why="d", verdict=Drop(), destination=listed, protocol=Transport.UDP)
+    accept = Rule(why="a", verdict=Accept(), out_interface="tun0")
+    chains = {Chain.OUTPUT: (drop, accept)}
+    bench.apply(Ruleset(ipv4=chains) if family is Family.IPV4 else Ruleset(ipv6=chains))
+    where = family.name.lower(), "out"
+    sender, counts = bench.sender(family), []
+    for host in (2, 3, 4, 5):
+        with contextlib.suppress(OSError):
+            sender.sendto(b"probe", (FAR[family][:-1] + str(host), 7))
+        counts.append(bench.own.inside(bench.firewall.refused)[where])
+    assert counts == [1, 1, 2, 2]
 
 
 def test_what_cannot_be_expressed_changes_nothing(any_bench: Bench) -> None:

@@ -165,7 +165,10 @@ class Table:
         return frozenset(ours[name] for name in (changed if changed <= ours.keys() else ours))
 
     def _compared(self, chains: Chains) -> dict[str, list[str]]:
-        """Return the differences of each chain in the kernel, and of each that is not there."""
+        """Return the differences of each chain in the kernel.
+
+        A chain that is not there is one: the line that leads to it is missing.
+        """
         compared: dict[str, list[str]] = {}
         with self._opened() as kernel:
             for chain in kernel.chains:
@@ -183,8 +186,6 @@ class Table:
                     policy = kernel.get_policy(chain.name)[0].name
                     if policy != POLICIES[self.name]:
                         lines.append(f"{where}: the policy is {policy}")
-        for name in chains.keys() - compared.keys():
-            compared[name] = [f"{self._where}: no chain {name}"]
         return compared
 
     def _held(self, kernel: Any, chain: str) -> Iterator[Entry]:
