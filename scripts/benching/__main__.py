@@ -20,6 +20,7 @@ from scripts.benching.programs import OURS, WG_QUICK, Program, at_commit, peer
 from scripts.benching.recovering import recovery_figures
 from scripts.benching.resting import hole_figures, idle_figures
 from scripts.benching.starting import start_figures
+from tests.lab.errors import LabError
 from tests.lab.gateway import PROJECT
 
 BUSY = 0.5
@@ -101,6 +102,7 @@ def measure(given: argparse.Namespace, directory: Path) -> Run:
         "commit": commit(),
         "runs": given.runs,
         "load": [round(os.getloadavg()[0], 1)],
+        "failed": [],
     }
     if about["load"][0] > BUSY:
         print(
@@ -110,7 +112,11 @@ def measure(given: argparse.Namespace, directory: Path) -> Run:
     figures = []
     for name in given.only:
         began = time.monotonic()
-        figures += SECTIONS[name](programs, given)
+        try:
+            figures += SECTIONS[name](programs, given)
+        except LabError as err:
+            about["failed"].append(name)
+            print(f"{name}: {err}", file=sys.stderr)
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     about["load"].append(round(os.getloadavg()[0], 1))
     return Run(about, [program.name for program in programs], baseline, figures)
@@ -135,6 +141,8 @@ def main() -> None:
     if given.document:
         document.write(run, PROJECT / "docs")
     print(json.dumps(run.as_json(), indent=1) if given.json else table(run))
+    if run.about["failed"]:
+        raise SystemExit(f"not measured: {', '.join(run.about['failed'])}")
 
 
 if __name__ == "__main__":
