@@ -31,7 +31,7 @@ def page(run: Run) -> str:
     before, *_, after = about["load"]
     parts = {
         "{about}": "{when}, commit {commit}, Linux {kernel}, {processors} processors,"
-        " Python {python}, firewall `{firewall}`, {runs} runs, load".format(**about)
+        " Python {python}, firewall `{firewall}`, runs: {runs}, load".format(**about)
         + f" {before} before and {after} after.",
         "{figures}": markdown(run, holes=False),
         "{holes}": markdown(run, holes=True),

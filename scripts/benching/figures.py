@@ -118,8 +118,10 @@ class Figure:
 
     def verdict(self, program: str, baseline: str) -> str:
         """Return the target and whether `program` reaches it, or nothing."""
-        if self.target is None or not self.values.get(program):
+        if self.target is None:
             return ""
+        if not self.values.get(program):
+            return f"{self.target}: not measured"
         reached = self.median(program)
         if self.target.of:
             reached = self.ratio(program, self.target.of.replace(BASELINE, baseline))

@@ -120,7 +120,7 @@ def at_commit(commit: str, directory: Path) -> Program:
     archive = check_output(["git", "archive", commit], cwd=PROJECT)
     with tarfile.open(fileobj=BytesIO(archive)) as packed:
         packed.extractall(directory, filter="data")
-    return Program(commit[:12], OURS.argv, directory)
+    return Program(commit[:7], OURS.argv, directory)
 
 
 def peer(program: str) -> Program:

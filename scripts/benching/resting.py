@@ -15,10 +15,11 @@ SETTLE = 5.0
 MS = 1000
 MINUTE = 60
 
+BOTH = "of each kind"
 KINDS: Mapping[str, tuple[int, int]] = {
     "input ports": (1, 0),
     "LAN subnets": (0, 1),
-    "of each": (1, 1),
+    BOTH: (1, 1),
 }
 """How many ports and how many subnets each hole of a kind is."""
 
@@ -94,7 +95,7 @@ def listed() -> list[tuple[str, Holes]]:
         (f"{size} {kind}", Holes(size * ports, size * subnets))
         for kind, (ports, subnets) in KINDS.items()
         for size in reversed(SIZES)
-        if kind != "of each" or size in {1, MOST}
+        if kind != BOTH or size in {1, MOST}
     ]
 
 
@@ -114,7 +115,7 @@ def keep(
 
 def later(healthy: Found) -> list[Figure]:
     """Return how much later a gateway is healthy with the most holes of each kind than with one."""
-    few, many = (Figure("healthy", healthy.get(f"{n} of each", {})) for n in (1, MOST))
+    few, many = (Figure("healthy", healthy.get(f"{n} {BOTH}", {})) for n in (1, MOST))
     values: dict[str, list[float | None]] = {}
     for name in many.values:
         first, last = few.median(name), many.median(name)
