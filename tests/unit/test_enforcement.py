@@ -11,11 +11,11 @@ from structlog.testing import capture_logs
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.looks import LOOKS
 from gateway.errors import FirewallError, KernelError, NetworkError
-from gateway.model import Config
+from gateway.model import Config, Facts
 from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import closed
 from gateway.policy.rules import Chain, Family, Ruleset
-from gateway.policy.states import Connected, Turn
+from gateway.policy.states import Connected, Connecting, Reason, Turn
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.links import FakeGuard, FakeLinks
 from tests.scenarios import GUARD_MARK, IPV4_ONLY, TWO_UPLINKS
@@ -364,3 +364,57 @@ def test_an_error_that_no_change_of_the_namespace_explains_counts() -> None:
     namespace.refuses = False
     enforcement.look_around()
     assert prepared == ["eth0", "eth1"]
+
+
+class Counting(FakeLinks):
+    """A namespace that counts how often it is looked at."""
+
+    looks = 0
+
+    def facts(self) -> Facts:
+        """Return what is there now."""
+        self.looks += 1
+        return self.now
+
+
+def test_a_state_is_entered_in_the_namespace_as_it_was_found() -> None:
+    """Only before the first look, the namespace is looked at for it."""
+    state = Connected(Turn((IPV4_ONLY,)), IPV4_ONLY, 0.0, Pulse())
+    namespace = Counting(BOTH)
+    enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, namespace)
+    enforcement.enter(state)
+    assert namespace.looks == 1
+    assert enforcement.facts == BOTH
+    enforcement.close()
+    enforcement.enter(state)
+    assert namespace.looks == 1
+
+
+class Remembering(FakeFirewall):
+    """A firewall that keeps what it is compared with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.compared: list[Ruleset] = []
+
+    def verify(self, ruleset: Ruleset) -> tuple[str, ...]:
+        """Compare."""
+        self.compared.append(ruleset)
+        return super().verify(ruleset)
+
+
+def test_the_rules_of_a_state_are_made_once() -> None:
+    """A sample a second changes the state, and not what its rules depend on."""
+    firewall = Remembering()
+    state = Connected(Turn((IPV4_ONLY,)), IPV4_ONLY, 0.0, Pulse())
+    enforcement = Enforcement(Config((IPV4_ONLY,)), firewall, None, FakeLinks(BOTH))
+    enforcement.look_around()
+    enforcement.enter(state)
+    enforcement.put_back_drift()
+    enforcement.enter(replace(state, pulse=Pulse(received=5)))
+    enforcement.put_back_drift()
+    first, *_, last = firewall.compared
+    assert first is last
+    enforcement.enter(Connecting(state.turn, IPV4_ONLY, Reason.SILENT, 0.0, 0.0))
+    enforcement.put_back_drift()
+    assert firewall.compared[-1] != first, "control: another state has other rules"
