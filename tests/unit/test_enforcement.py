@@ -14,6 +14,7 @@ from gateway.errors import FirewallError, KernelError, NetworkError
 from gateway.model import Config, Facts
 from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import closed
+from gateway.policy.routing import Routing
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.states import Connected, Connecting, Reason, Turn
 from tests.fakes.firewall import FakeFirewall
@@ -418,3 +419,34 @@ def test_the_rules_of_a_state_are_made_once() -> None:
     enforcement.enter(Connecting(state.turn, IPV4_ONLY, Reason.SILENT, 0.0, 0.0))
     enforcement.put_back_drift()
     assert firewall.compared[-1] != first, "control: another state has other rules"
+
+
+class Noting(FakeLinks):
+    """A namespace that notes what is put into it."""
+
+    def __init__(self, facts: Facts) -> None:
+        super().__init__(facts)
+        self.puts: list[str] = []
+
+    def prepare(self, uplink: str) -> None:
+        """Note the uplink."""
+        self.puts.append(uplink)
+
+    def apply_routing(self, wanted: Routing) -> None:
+        """Note that routes were written."""
+        del wanted
+        self.puts.append("routes")
+
+
+def test_routes_are_written_again_when_a_link_has_come_again() -> None:
+    """The kernel drops them with the link; settings are the new link's alone."""
+    namespace = Noting(BOTH)
+    enforcement = Enforcement(Config((IPV4_ONLY,)), FakeFirewall(), None, namespace)
+    enforcement.look_around()
+    assert namespace.puts == ["eth0", "eth1", "routes"]
+    enforcement.look_around()
+    assert namespace.puts == ["eth0", "eth1", "routes"], "nothing has changed"
+    first, second = BOTH.uplinks
+    namespace.now = replace(BOTH, uplinks=(first, replace(second, index=9)))
+    enforcement.look_around()
+    assert namespace.puts[3:] == ["eth1", "routes"]
