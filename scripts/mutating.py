@@ -261,7 +261,7 @@ class Tracer:
             yield
         finally:
             sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)
 
     def _found(self) -> dict[str, list[int]]:
         return {file: sorted(numbers) for file, numbers in self._lines.items()}
@@ -360,7 +360,7 @@ def traces(pool: Pool, pattern: str) -> Traces:
 def trace(file: Path, record: Path) -> int:
     """Run one file of tests and write down what it executes."""
     tracer = Tracer()
-    options = ["-m", "not long", "--timeout=600", *QUIET]
+    options = ["-m", "not long", "--timeout=60", *QUIET]
     pytest.main([*options, str(file.relative_to(ROOT))], plugins=[tracer])
     if not tracer.tests:
         return 1
