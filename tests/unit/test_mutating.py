@@ -7,17 +7,16 @@ from typing import Any
 import pytest
 
 from scripts.mutants import mutants_of
-from scripts.mutating import (
+from scripts.mutating import Selection, result_of
+from scripts.mutation_report import KILLED, SURVIVED, TIMED_OUT
+from scripts.mutation_traces import (
     MOST_TESTS,
     ROOT,
-    Selection,
     Traces,
     imports_of,
     is_called_by_test,
     module_of,
-    result_of,
 )
-from scripts.mutation_report import KILLED, SURVIVED, TIMED_OUT
 
 FILE = "gateway/policy/x.py"
 TEXT = "LIMIT = 5\n\ndef wait(tries):\n    return min(tries, LIMIT + 1)\n"
