@@ -47,6 +47,7 @@ from scripts.mutation_report import (  # noqa: E402 - the path first
     KILLED,
     SURVIVED,
     TIMED_OUT,
+    UNCLEAR,
     UNTESTED,
     entries_disproved,
     entries_in,
@@ -266,7 +267,7 @@ def result_of(code: int | None) -> str:
         return SURVIVED
     if code in {pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED} or code < 0:
         return KILLED
-    raise RuntimeError(f"the tests of a mutant could not be run: {code}")
+    return UNCLEAR
 
 
 def chosen(places: Sequence[str], seed: int) -> list[Mutant]:

@@ -20,8 +20,8 @@ from pathlib import Path
 from scripts.mutants import Mutant, mutants_of
 
 KILLED, TIMED_OUT = "killed", "timed out"
-SURVIVED, UNTESTED = "survived", "no test runs it"
-DEAD, ALIVE = {KILLED, TIMED_OUT}, {SURVIVED, UNTESTED}
+SURVIVED, UNTESTED, UNCLEAR = "survived", "no test runs it", "its tests could not be run"
+DEAD, ALIVE = {KILLED, TIMED_OUT}, {SURVIVED, UNTESTED, UNCLEAR}
 KINDS = {
     "equivalent": {"file", "line", "change"},
     "kernel": {"file", "test"},
