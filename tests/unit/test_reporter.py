@@ -1,18 +1,22 @@
 """What the supervisor writes to the log and counts: changes of state, shortages, servers."""
 
 import errno
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from gateway.daemon.ports import Parts
 from gateway.daemon.setback import Setbacks
 from gateway.errors import NetworkError
 from gateway.policy.actions import Work
 from gateway.policy.rules import Chain, Family
 from gateway.policy.states import Reason
 from gateway.policy.timing import Moment, Timing
+from tests.fakes.links import FakeGuard, FakeLinks
 from tests.fakes.world import World
+from tests.scenarios import GUARD_MARK, ONE_UPLINK
 from tests.unit.test_supervisor import FIRST, ONE, SECOND, TWO, kills
 
 TIMING = Timing()
@@ -184,3 +188,19 @@ def test_another_server_is_a_line_even_if_the_reason_is_the_same() -> None:
     assert {reason for reason, _ in tried[1:]} == {"no_handshake"}
     servers = [endpoint for _, endpoint in tried[1:]]
     assert servers == [f"{FIRST}:51820", f"{SECOND}:51820"]
+
+
+class Guarded(World):
+    """A machine with an egress guard."""
+
+    def _parts(self) -> Parts:
+        self.facts = replace(ONE_UPLINK, guard_mark=GUARD_MARK)
+        return replace(super()._parts(), guard=FakeGuard(FakeLinks(self.facts)))
+
+
+def test_a_status_says_whether_packet_sockets_are_stopped() -> None:
+    """A program need not search the limits for it."""
+    world = Guarded(ONE)
+    world.run(until=5)
+    assert world.at(4).healthy
+    assert world.at(4).guard
