@@ -14,7 +14,7 @@ BODY = """\
 \t}
 """
 OTHER = BODY.replace('"a"', '"b"')
-MORE = BODY + BODY.replace("input", "output")
+MORE = BODY + BODY.replace("input", "output") + BODY.replace("input", "forward")
 TABLE, TWIN = "inet t", "inet t_wanted"
 
 
@@ -151,7 +151,8 @@ def test_a_chain_of_another_program_in_the_table_is_removed(
     table.put(MORE)
     table.put(BODY)
     assert list(kernel.tables[TABLE]) == ["chain input"]
-    assert ("-f", "-", f"delete chain {TABLE} output\n") in kernel.calls
+    both = f"delete chain {TABLE} forward\ndelete chain {TABLE} output\n"
+    assert ("-f", "-", both) in kernel.calls
 
 
 def test_a_table_whose_chains_cannot_be_kept_is_made_again(
@@ -308,3 +309,26 @@ def test_a_table_that_another_program_puts_to_sleep_is_an_error(
     kernel.spelling = (f"table {TABLE} {{\n", f"table {TABLE} {{\n\tflags dormant\n")
     with pytest.raises(FirewallError, match="not ours: flags dormant"):
         table.put(BODY)
+
+
+def test_instructions_that_cannot_be_made_are_an_error(kernel: Kernel) -> None:
+    """Of reading, because nothing is changed by it."""
+
+    def run(argv: tuple[str, ...], *, stdin: str | None, timeout: float) -> str:
+        if "-c" in argv:
+            raise ProcessError("nft", "exit code 1", "Error: no")
+        return kernel(argv, stdin=stdin, timeout=timeout)
+
+    with pytest.raises(FirewallError, match=r"^reading: nft: exit code 1"):
+        HeldTable(TABLE, Nft(run)).put(BODY)
+
+
+def test_tables_that_cannot_be_listed_are_an_error() -> None:
+    """Whether ours is there is not known."""
+
+    def run(argv: tuple[str, ...], *, stdin: str | None, timeout: float) -> str:
+        del argv, stdin, timeout
+        raise ProcessError("nft", "exit code 1", "Error: no")
+
+    with pytest.raises(FirewallError, match=r"^reading: nft: exit code 1"):
+        Nft(run).has(TABLE)
