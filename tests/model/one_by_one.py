@@ -82,6 +82,10 @@ def _entries(family: Family, state: Connected, config: Config, facts: Facts) -> 
             yield from _subnet(family, uplink, own, subnet, state)
         for address, ports in product(own, config.input_ports):
             yield from _port(uplink, address, ports)
+        if config.input_ports:
+            mark = reply_mark(uplink)
+            arrived = _rule(verdict=SetMark(mark), in_interface=uplink.name, connmark=mark)
+            yield Chain.PREROUTING, arrived
         if subnets or config.input_ports:
             yield from _with_any_hole(family, uplink, own)
 
@@ -153,12 +157,7 @@ def _port(uplink: Uplink, address: Interface, ports: PortRange) -> Iterator[Chai
 
 
 def _with_any_hole(family: Family, uplink: Uplink, own: list[Interface]) -> Iterator[ChainRule]:
-    """Yield what comes with any hole: arrival marks, neighbour discovery, errors."""
-    mark = reply_mark(uplink)
-    yield (
-        Chain.PREROUTING,
-        _rule(verdict=SetMark(mark), in_interface=uplink.name, connmark=mark),
-    )
+    """Yield what comes with any hole: neighbour discovery and errors."""
     message = _rule(protocol=Transport.ICMPV6)
     near = [ip_network("fe80::/10"), ip_network("ff02::1:ff00:0/104")]
     if family is Family.IPV6:

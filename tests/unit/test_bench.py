@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from gateway import settings
+from gateway.settings import assemble
 from scripts.benching import datagrams, document
 from scripts.benching.__main__ import SECTIONS, SHORT, arguments
 from scripts.benching.accounts import EVENT, FORK, FORKED, Births
@@ -127,7 +127,7 @@ def test_a_chart_draws_what_is_beyond_the_limit_and_leaves_out_zero() -> None:
 def test_holes_are_accepted_and_cannot_be_merged() -> None:
     """A thousand of each are a thousand ports and a thousand subnets for the gateway."""
     environment = Holes(1000, 1000).environment()
-    config = settings.load(COMPLETE | environment).config
+    config = assemble.load(COMPLETE | environment).config
     assert len({ports.first for ports in config.input_ports}) == 1000
     assert len(config.outbound_subnets) == 1000
     ports = [int(port) for port in environment["FIREWALL_INPUT_PORTS"].split(",")]

@@ -38,6 +38,7 @@ class Bytes:
     """What a table held: its hooks, and its entries without their counters (`mask` has no bits)."""
 
     info: bytes
+    size: int
     mask: int
     entries: int
 
@@ -49,11 +50,13 @@ class Bytes:
         for offset in _entries(family, blob):
             mask[offset + size - COUNTERS.size : offset + size] = bytes(COUNTERS.size)
         number = int.from_bytes(mask, "little")
-        return cls(info, number, int.from_bytes(blob, "little") & number)
+        return cls(info, len(blob), number, int.from_bytes(blob, "little") & number)
 
     def are(self, info: bytes, blob: bytes) -> bool:
         """Return whether a table that was read now holds the same."""
-        return self.info == info and int.from_bytes(blob, "little") & self.mask == self.entries
+        return (self.info, self.size) == (info, len(blob)) and int.from_bytes(
+            blob, "little"
+        ) & self.mask == self.entries
 
 
 class RawTable:
@@ -113,7 +116,7 @@ def _entries(family: Family, blob: bytes) -> Iterator[int]:
         if end - offset < ENTRY_SIZE[family]:
             raise ValueError("an entry without end")
         _target, size = OFFSETS.unpack_from(blob, offset + where)
-        if size < ENTRY_SIZE[family]:
+        if not ENTRY_SIZE[family] <= size <= end - offset:
             raise ValueError("an entry without end")
         yield offset
         offset += size

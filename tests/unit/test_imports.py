@@ -1,0 +1,77 @@
+"""What the running gateway imports, and what it leaves to others: memory is held for months."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+import json, sys
+sys.path.insert(0, {project!r})
+{code}
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def modules_after(code: str) -> set[str]:
+    """Return the modules that an interpreter has imported after `code`."""
+    script = SCRIPT.format(project=str(PROJECT), code=code)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+RUN = """
+from gateway import cli
+from gateway.settings.reading import Reading
+import gateway.daemon.securing, gateway.daemon.main, gateway.log
+"""
+
+
+@pytest.fixture(scope="module")
+def running() -> set[str]:
+    """Return what `gateway run` imports in the gateway's own process."""
+    return modules_after(RUN)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pydantic", "pydantic_settings", "yaml", "dotenv", "gateway.settings.assemble",
+        "gateway.settings.schema", "pyroute2.ndb", "pyroute2.iproute", "pyroute2.ethtool",
+        "prometheus_client", "iptc", "argparse", "gateway.commands.check", "unittest.mock",
+    ],
+)  # fmt: skip
+def test_the_running_gateway_does_without(running: set[str], name: str) -> None:
+    """What reads the configuration, other commands, and interfaces that nothing here uses."""
+    assert "gateway.daemon.loop" in running, "control: this is the gateway"
+    assert name not in running
+
+
+def test_reading_the_configuration_imports_it_all() -> None:
+    """The control for the names above: the child does."""
+    found = modules_after("import gateway.settings.assemble")
+    assert {"pydantic", "pydantic_settings", "gateway.settings.schema"} <= found
+
+
+def test_pyroute2_is_there_for_who_has_imported_it() -> None:
+    """The package is left empty only where nobody has it yet."""
+    found = modules_after("import pyroute2\nimport gateway.system.messages")
+    assert "pyroute2.ndb" in found
+    kept = modules_after(
+        "import pyroute2\nbefore = pyroute2\nimport gateway.system.messages\n"
+        "assert sys.modules['pyroute2'] is before\nassert pyroute2.IPRoute"
+    )
+    assert "pyroute2.iproute" in kept
+
+
+def test_the_messages_of_wireguard_need_no_more_of_pyroute2() -> None:
+    """They are imported where the kernel carries the tunnel."""
+    code = "from gateway.system.messages import wireguard_message\nassert wireguard_message()"
+    found = modules_after(code)
+    assert "pyroute2.netlink.generic.wireguard" in found
+    assert not {"pyroute2.ndb", "pyroute2.iproute"} & found
