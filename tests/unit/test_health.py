@@ -1,5 +1,6 @@
 """What the health server answers, from the last status and a clock."""
 
+import asyncio
 import json
 from dataclasses import replace
 from ipaddress import ip_address
@@ -9,7 +10,7 @@ import pytest
 from gateway.model import Endpoint
 from gateway.policy.report import Limit, LimitCode, Status
 from gateway.policy.states import Reason
-from gateway.services.health import STALE_AFTER, Board, respond
+from gateway.services.health import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board, respond
 
 HEALTHY = Status(
     at=100.0,
@@ -167,3 +168,59 @@ def test_other_paths_are_not_there(board: Board) -> None:
     """Nor are paths that are not text."""
     assert respond(b"GET", b"/secrets", board)[0] == 404
     assert respond(b"GET", b"/\xff", board)[0] == 404
+
+
+def counting(board: Board, clock: Clock, after: float | None) -> list[float]:
+    """Have the supervisor count `after` seconds (None: never) when asked; return when it was."""
+    asked: list[float] = []
+
+    def ask() -> None:
+        asked.append(clock.now)
+        if after is not None:
+            clock.now += after
+            board.publish(replace(HEALTHY, at=clock.now, counted_at=clock.now))
+
+    board.ask_to_count = ask
+    return asked
+
+
+def test_metrics_wait_for_a_new_count(board: Board, clock: Clock) -> None:
+    """The answer has the packets that were refused until it was asked for."""
+    asked = counting(board, clock, after=0.1)
+    asyncio.run(board.count())
+    assert asked == [100.0]
+    assert respond(b"GET", b"/metrics", board)[0] == 200
+
+
+def test_packets_are_not_counted_more_often_than_once_a_second(board: Board, clock: Clock) -> None:
+    """Each workload may ask as often as it likes, and a count starts programs."""
+    asked = counting(board, clock, after=0.0)
+    for seconds in (0.0, 0.5, COUNT_EVERY, COUNT_EVERY + 0.1, 2 * COUNT_EVERY + 0.1):
+        clock.now = 100.0 + seconds
+        asyncio.run(board.count())
+    assert asked == [100.0, 100.0 + COUNT_EVERY + 0.1]
+
+
+def test_a_busy_supervisor_does_not_keep_the_metrics_waiting(board: Board, clock: Clock) -> None:
+    """The last count is answered; nothing of the gateway may wait for the loop."""
+    asked = counting(board, clock, after=None)
+
+    async def passes() -> None:
+        while True:
+            await asyncio.sleep(0)
+            clock.now += COUNT_TIME / 4
+
+    async def work() -> None:
+        passing = asyncio.create_task(passes())
+        async with asyncio.timeout(2):
+            await board.count()
+        passing.cancel()
+
+    asyncio.run(work())
+    assert asked == [100.0]
+    assert clock.now >= 100.0 + COUNT_TIME
+
+
+def test_when_packets_were_counted_is_not_in_the_answer(board: Board) -> None:
+    """It is a matter between the server and the supervisor."""
+    assert "counted_at" not in body(board.health())
