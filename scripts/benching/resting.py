@@ -77,7 +77,7 @@ def hole_figures(programs: Sequence[Program], runs: int, window: float) -> list[
                 if running.wait():
                     resting[program.name] = running
         cpu, births = rest(resting, window)
-    healthy = {label: healthy[label] for label, _ in reversed(listed()) if label in healthy}
+    healthy = {label: healthy[label] for kind in KINDS for label in healthy if label.endswith(kind)}
     figures = [Figure("healthy", values, label, MS * LIMIT) for label, values in healthy.items()]
     figures += later(healthy)
     measured = {"idle": cpu} if births is None else {"idle": cpu, "births": births}
@@ -90,11 +90,11 @@ def hole_figures(programs: Sequence[Program], runs: int, window: float) -> list[
 
 
 def listed() -> list[tuple[str, Holes]]:
-    """Return what to start with, each with its label; the most of one kind comes first."""
+    """Return what to start with, each with its label; what may load the machine comes last."""
     return [
         (f"{size} {kind}", Holes(size * ports, size * subnets))
+        for size in SIZES
         for kind, (ports, subnets) in KINDS.items()
-        for size in reversed(SIZES)
         if kind != BOTH or size in {1, MOST}
     ]
 
