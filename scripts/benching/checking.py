@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from scripts.benching.figures import Figure
 from scripts.benching.programs import PATH, Program, Running, built
+from tests.lab.errors import LabError
 
 CHECKS = 40
 MS = 1000
@@ -24,24 +26,23 @@ def check_figures(programs: Sequence[Program]) -> list[Figure]:
     wall: dict[str, list[float | None]] = {}
     bare: dict[str, list[float | None]] = {}
     for program in programs:
-        if not (program.tree / "healthcheck").is_dir() or not program.has_health:
+        if (tree := program.tree) is None:
             continue
         with built() as place:
             running = program.start(place)
             if not running.wait():
                 continue
-            words = command(running)
+            words = command(running, tree)
             took = place.lab.gateway_namespace.inside(
-                partial(run_each, program, [words, BARE] * CHECKS)
+                partial(run_each, tree, [words, BARE] * CHECKS)
             )
             wall[program.name], cpu[program.name] = map(list, zip(*took[::2], strict=True))
             bare[program.name] = [used for _, used in took[1::2]]
     return [Figure("check_cpu", cpu), Figure("check_wall", wall), Figure("bare", bare)]
 
 
-def command(running: Running) -> list[str]:
+def command(running: Running, tree: Path) -> list[str]:
     """Return the arguments with which the Dockerfile of the program's tree starts it."""
-    tree = running.program.tree
     words = of_image((tree / "Dockerfile").read_text("utf-8"))
     if words[-1].endswith(".pyc"):
         compiled = str(running.lab.household.file("healthcheck.pyc"))
@@ -60,22 +61,22 @@ def of_image(dockerfile: str) -> list[str]:
     return list(words)
 
 
-def run_each(program: Program, commands: Sequence[list[str]]) -> list[tuple[float, float]]:
+def run_each(tree: Path, commands: Sequence[list[str]]) -> list[tuple[float, float]]:
     """Run one command after the other; return what each took."""
-    return [run(program, words) for words in commands]
+    return [run(tree, words) for words in commands]
 
 
-def run(program: Program, words: Sequence[str]) -> tuple[float, float]:
+def run(tree: Path, words: Sequence[str]) -> tuple[float, float]:
     """Run the interpreter; return what it took in ms, by the clock and of a processor."""
     began = time.monotonic()
     nothing = os.open(os.devnull, os.O_WRONLY)
     actions = [(os.POSIX_SPAWN_DUP2, nothing, 1), (os.POSIX_SPAWN_CLOSE, nothing)]
-    environment = {"PATH": PATH, "PYTHONPATH": str(program.tree)}
+    environment = {"PATH": PATH, "PYTHONPATH": str(tree)}
     pid = os.posix_spawn(
         sys.executable, [sys.executable, *words], environment, file_actions=actions
     )
     os.close(nothing)
     _pid, status, usage = os.wait4(pid, 0)
     if status:
-        raise SystemExit(f"the health check of {program.name} failed with status {status}")
+        raise LabError(f"the health check in {tree} failed with status {status}")
     return MS * (time.monotonic() - began), MS * (usage.ru_utime + usage.ru_stime)

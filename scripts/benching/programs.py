@@ -84,8 +84,8 @@ class Program:
 
     name: str
     argv: tuple[str, ...]
-    tree: Path = PROJECT
-    """Where the modules of a gateway of ours are."""
+    tree: Path | None = PROJECT
+    """Where the modules of a gateway of ours are; None for a program of others."""
     has_health: bool = True
     has_holes: bool = True
 
@@ -101,7 +101,8 @@ class Program:
 
     def _environment(self, box: Gateway) -> dict[str, str]:
         if self.has_health:
-            return box.env() | {"PYTHONPATH": str(self.tree), "PATH": PATH, "LOG_LEVEL": "info"}
+            found = {} if self.tree is None else {"PYTHONPATH": str(self.tree)}
+            return box.env() | found | {"PATH": PATH, "LOG_LEVEL": "info"}
         switch = " && ".join(KILL_SWITCH.format(name) for name in ("iptables", "ip6tables"))
         text = box.wg_quick(extra=f"PostUp = {switch}").splitlines()
         box.write("/run/wg0.conf", "\n".join(ln for ln in text if not ln.startswith("DNS")))
@@ -111,7 +112,7 @@ class Program:
 OURS = Program("gateway", (sys.executable, "-P", "-m", "gateway"))
 """-P, because the working directory would come before the tree of another commit."""
 WG_QUICK = Program(
-    "wg-quick", ("wg-quick", "up", "/run/wg0.conf"), has_health=False, has_holes=False
+    "wg-quick", ("wg-quick", "up", "/run/wg0.conf"), None, has_health=False, has_holes=False
 )
 
 
@@ -125,7 +126,7 @@ def at_commit(commit: str, directory: Path) -> Program:
 
 def peer(program: str) -> Program:
     """Return another gateway that takes the same variables and answers on the same port."""
-    return Program(Path(program).name, (os.path.abspath(program),))  # noqa: PTH100 - no symlink is followed
+    return Program(Path(program).name, (os.path.abspath(program),), None)  # noqa: PTH100 - no symlink is followed
 
 
 @dataclass
