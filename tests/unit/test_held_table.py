@@ -258,21 +258,80 @@ def test_only_a_few_bodies_are_remembered(kernel: Kernel, table: HeldTable) -> N
     assert REMEMBERED == 8
 
 
-def test_refused_packets_cost_no_run_right_after_a_comparison(
-    kernel: Kernel, table: HeldTable
-) -> None:
-    """And one otherwise; a table that is gone has counted nothing."""
+def test_refused_packets_are_read_from_the_table(table: HeldTable) -> None:
+    """Each time that they are asked for."""
     counting = BODY.replace("accept", "counter packets 7 bytes 9 drop")
     table.put(counting)
-    table.differences(counting)
+    assert table.refused() == {("any", "input"): 7}
+
+
+class Numbered(Kernel):
+    """A kernel that numbers its changes, as NFT_MSG_GETGEN does; None while it does not say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number: int | None = 1
+
+    def __call__(self, argv: tuple[str, ...], *, stdin: str | None, timeout: float) -> str:
+        """Run nft, and count its transactions."""
+        answer = super().__call__(argv, stdin=stdin, timeout=timeout)
+        if argv[1:] == ("-f", "-") and self.number is not None:
+            self.number += 1
+        return answer
+
+    def generation(self) -> int | None:
+        """Return the number of the last change."""
+        return self.number
+
+
+def test_a_table_is_not_read_again_while_no_table_has_changed() -> None:
+    """Not after it was put, nor after it was found as wanted; another body is another question."""
+    kernel = Numbered()
+    table = HeldTable(TABLE, Nft(kernel, generation=kernel.generation))
+    table.put(BODY)
     number = len(kernel.calls)
-    assert table.refused() == {("any", "input"): 7}
+    assert table.differences(BODY) == ()
     assert len(kernel.calls) == number
-    assert table.refused() == {("any", "input"): 7}
-    assert len(kernel.calls) == number + 1
-    table.remove()
-    assert table.differences(counting) == (f"table {TABLE} is not there",)
-    assert table.refused() == {}
+    assert table.differences(OTHER) != ()
+    assert table.differences(BODY) == ()
+    number = len(kernel.calls)
+    assert table.differences(BODY) == ()
+    assert len(kernel.calls) == number
+    table.forget()
+    assert table.differences(BODY) == ()
+    assert len(kernel.calls) > number
+
+
+def test_a_change_of_any_table_lets_it_be_read() -> None:
+    """By a transaction of whatever program; a difference is found each time until it is gone."""
+    kernel = Numbered()
+    table = HeldTable(TABLE, Nft(kernel, generation=kernel.generation))
+    table.put(BODY)
+    kernel.tables[TABLE]["chain input"].append('accept comment "foreign"')
+    assert table.differences(BODY) == (), "control: nobody has said so"
+    kernel.number = 100
+    assert table.differences(BODY) != ()
+    assert table.differences(BODY) != ()
+    table.put(BODY)
+    assert table.differences(BODY) == ()
+
+
+def test_a_kernel_that_does_not_say_is_read_each_time() -> None:
+    """What is not known is not taken for the same."""
+    kernel = Numbered()
+    table = HeldTable(TABLE, Nft(kernel, generation=kernel.generation))
+    kernel.number = None
+    table.put(BODY)
+    assert table.differences(BODY) == ()
+    kernel.tables[TABLE]["chain input"].append('accept comment "foreign"')
+    assert table.differences(BODY) != ()
+
+
+def test_a_stand_in_for_nft_has_no_number_of_its_own(kernel: Kernel, table: HeldTable) -> None:
+    """The number of this machine's kernel would be about other tables."""
+    table.put(BODY)
+    kernel.tables[TABLE]["chain input"].append('accept comment "foreign"')
+    assert table.differences(BODY) != ()
 
 
 def test_a_table_is_removed_whether_it_is_there_or_not(kernel: Kernel, table: HeldTable) -> None:

@@ -34,7 +34,11 @@ class Legacy:
         self.lines: tuple[str, ...] = ()
         self.emptied = 0
 
-    def leftovers(self, _netns: object) -> tuple[str, ...]:
+    def Leftovers(self, _netns: object) -> "Legacy":  # noqa: N802 - the name of a class
+        """Return what finds them."""
+        return self
+
+    def find(self) -> tuple[str, ...]:
         """Return what is in the way."""
         return self.lines
 

@@ -6,7 +6,7 @@ Real is what the library makes of a rule; in memory is what libiptc does with th
 
 import ctypes
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +30,9 @@ from gateway.firewall.xtables.entry import (
 )
 from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.firewall.xtables.marks import mark_of
-from gateway.firewall.xtables.render import TABLES
+from gateway.firewall.xtables.raw import Bytes
+from gateway.firewall.xtables.render import TABLES, table_of
+from gateway.firewall.xtables.render import Kernel as Matches
 from gateway.firewall.xtables.tables import COMMIT_ATTEMPTS, Table
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.report import LimitCode
@@ -41,6 +43,7 @@ from tests.scenarios import FLOW_MARK, GUARD_MARK, SCENARIOS
 from tests.vocabulary import EVERY_WORD
 
 STANDARD = {b"ACCEPT", b"DROP"}
+ALL = Matches()
 
 
 @dataclass
@@ -51,14 +54,18 @@ class Held:
     verdict: bytes | None
 
     @classmethod
-    def made_of(cls, family: Family, buffer: Any) -> "Held":
-        """Take a rule over as the kernel does: a verdict becomes a number, its name is empty."""
+    def made_of(cls, family: Family, buffer: Any, chains: Collection[str]) -> "Held":
+        """Take a rule over as the kernel does: a verdict becomes a number, its name is empty.
+
+        One of `chains` is a verdict too.
+        """
         blob = bytearray(buffer)
         target, _ = OFFSETS.unpack_from(blob, HEADER_SIZE[family] + 4)
         name = EXTENSION.unpack_from(blob, target)[1].partition(b"\0")[0]
-        if name in STANDARD:
-            blob[target + 2] = 0
-        return cls(bytes(blob), name if name in STANDARD else None)
+        is_verdict = name in STANDARD or name.decode() in chains
+        if is_verdict:
+            blob[target + 2 : target + 31] = bytes(29)
+        return cls(bytes(blob), name if is_verdict else None)
 
     def counting(self, family: Family, number: int) -> "Held":
         """Return the rule after it has met this many packets."""
@@ -149,9 +156,13 @@ class Handle:
         """Set the policy of a chain."""
         self._copy.policies[chain] = policy
 
+    def create_chain(self, chain: str) -> None:
+        """Add a chain of the user's."""
+        self._copy.rules[chain] = []
+
     def append_entry(self, chain: str, buffer: Any) -> None:
         """Append a rule."""
-        self._copy.rules[chain].append(Held.made_of(self._family, buffer))
+        self._copy.rules[chain].append(Held.made_of(self._family, buffer, self._copy.rules))
 
     def commit(self) -> None:
         """Write the table."""
@@ -160,6 +171,32 @@ class Handle:
         self._kernel.held[self._family, self._name] = self._copy
         counted = {chain: len(rules) for chain, rules in self._copy.rules.items() if rules}
         self._kernel.commits.append((self._family, self._name, counted))
+
+
+class Raw:
+    """A table as bytes, as RawTable has it; `reads` counts."""
+
+    reads = 0
+
+    def __init__(self, kernel: Kernel, family: Family, name: str) -> None:
+        self._kernel, self._family, self._name = kernel, family, name
+
+    def read(self) -> tuple[bytes, bytes]:
+        """Return chains and policies, and the rules of all chains."""
+        Raw.reads += 1
+        table = self._kernel.table(self._family, self._name)
+        info = repr([(chain, len(rules)) for chain, rules in table.rules.items()]) + repr(
+            table.policies
+        )
+        blobs = [rule.blob for rules in table.rules.values() for rule in rules]
+        return info.encode(), b"".join(blobs)
+
+    def bytes(self) -> Bytes:
+        """Return what the table holds."""
+        return Bytes.of(self._family, *self.read())
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 @pytest.fixture
@@ -171,13 +208,14 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
         skip_or_fail(f"the extensions of iptables are not installed: {err}")
     made = Kernel()
     monkeypatch.setattr(tables, "opened", made.opened)
+    monkeypatch.setattr(tables, "RawTable", lambda family, name, _netns: Raw(made, family, name))
     monkeypatch.setattr(legacy, "LOCK_FILE", str(tmp_path / "xtables.lock"))
     return made
 
 
-def firewall(*, ipv6: bool = True, sees: Callable[[Family], bool] = lambda _: True) -> Any:
-    """Return the firewall of a kernel with or without IPv6 and the matches for extra headers."""
-    return IptablesFirewall(lambda: ipv6, sees)
+def firewall(*, ipv6: bool = True, has: Callable[[Family], Matches] = lambda _: ALL) -> Any:
+    """Return the firewall of a kernel with or without IPv6 and some matches."""
+    return IptablesFirewall(lambda: ipv6, has)
 
 
 def test_every_word_is_put_in_and_read_back(kernel: Kernel) -> None:
@@ -189,12 +227,9 @@ def test_every_word_is_put_in_and_read_back(kernel: Kernel) -> None:
         for name, policy in (("filter", "DROP"), ("mangle", "ACCEPT")):
             table = kernel.table(family, name)
             assert set(table.policies.values()) == {policy}
-            wanted = {
-                chain.hook: len(rules)
-                for chain, rules in EVERY_WORD.of(family).items()
-                if chain.table == name
-            }
-            assert {c: len(rules) for c, rules in table.rules.items() if rules} == wanted
+            wanted = {c: len(lines) for c, lines in table_of(EVERY_WORD, family, name).items()}
+            assert {chain: len(rules) for chain, rules in table.rules.items()} == wanted
+            assert len(table.rules) > len(TABLES[name]), "control: a set has chains of its own"
 
 
 def test_two_rules_have_the_same_bytes_only_if_they_read_the_same(kernel: Kernel) -> None:
@@ -202,7 +237,7 @@ def test_two_rules_have_the_same_bytes_only_if_they_read_the_same(kernel: Kernel
     del kernel
     for family in Family:
         for name in TABLES:
-            built = Table(family, name, lambda _: True, OWN).build(EVERY_WORD)
+            built = Table(family, name, lambda _: ALL, OWN).build(EVERY_WORD)
             rules = [(hook, rule) for hook, chain in built.items() for rule in chain]
             for hook, rule in rules:
                 same = [
@@ -217,7 +252,7 @@ def test_an_interface_is_matched_by_its_whole_name(kernel: Kernel) -> None:
     rule = Rule(why="w", verdict=Accept(), in_interface="lo", out_interface="eth0")
     for family in Family:
         ruleset = Ruleset(**{family.name.lower(): {Chain.OUTPUT: (rule,)}})
-        (built,) = Table(family, "filter", lambda _: True, OWN).build(ruleset)["OUTPUT"]
+        (built,) = Table(family, "filter", lambda _: ALL, OWN).build(ruleset)["OUTPUT"]
         header = built.entry.header
         addresses = 16 if family is Family.IPV4 else 64
         names, masks = header[addresses : addresses + 32], header[addresses + 32 : addresses + 64]
@@ -301,7 +336,7 @@ def test_a_foreign_chain_counts_as_a_change_of_every_chain_of_ours(kernel: Kerne
     """It may do to a packet what any of them does."""
     both = firewall()
     both.apply(EVERY_WORD)
-    table = Table(Family.IPV4, "mangle", lambda _: True, OWN)
+    table = Table(Family.IPV4, "mangle", lambda _: ALL, OWN)
     chains = table.build(EVERY_WORD)
     assert table.changed(chains) == frozenset()
     kernel.table(Family.IPV4, "mangle").rules["POSTROUTING"].clear()
@@ -332,7 +367,7 @@ def test_marks_change_only_while_no_rule_depends_on_them(kernel: Kernel) -> None
 def test_without_ipv6_there_is_one_family(kernel: Kernel) -> None:
     """The kernel is asked each time."""
     speaks: list[bool] = [False]
-    both = IptablesFirewall(lambda: speaks[0], lambda _: True)
+    both = IptablesFirewall(lambda: speaks[0], lambda _: ALL)
     both.apply(EVERY_WORD)
     assert {family for family, _ in kernel.held} == {Family.IPV4}
     assert both.verify(EVERY_WORD) == ()
@@ -342,7 +377,7 @@ def test_without_ipv6_there_is_one_family(kernel: Kernel) -> None:
 
 def test_rules_that_the_kernel_cannot_match_are_left_out_and_reported(kernel: Kernel) -> None:
     """The table would be refused as a whole."""
-    blind = firewall(sees=lambda family: family is Family.IPV6)
+    blind = firewall(has=lambda family: Matches(extra_headers=family is Family.IPV6))
     assert [limit.code for limit in blind.limits] == [LimitCode.IPV4_OPTIONS]
     assert firewall().limits == ()
     blind.apply(EVERY_WORD)
@@ -350,7 +385,8 @@ def test_rules_that_the_kernel_cannot_match_are_left_out_and_reported(kernel: Ke
     lines = firewall().verify(EVERY_WORD)
     assert lines
     assert all("iptables filter INPUT: missing" in line and "u32" in line for line in lines)
-    assert len(kernel.table(Family.IPV6, "filter").rules["INPUT"]) == 20
+    wanted = table_of(EVERY_WORD, Family.IPV6, "filter")["INPUT"]
+    assert len(kernel.table(Family.IPV6, "filter").rules["INPUT"]) == len(wanted)
 
 
 def test_what_the_kernel_does_not_hold_afterwards_is_an_error(kernel: Kernel) -> None:
@@ -372,7 +408,7 @@ def test_what_the_kernel_does_not_hold_afterwards_is_an_error(kernel: Kernel) ->
 
 def test_a_table_that_another_program_changes_meanwhile_is_written_again(kernel: Kernel) -> None:
     """Ten times; any other error counts at once."""
-    table = Table(Family.IPV4, "filter", lambda _: True, OWN)
+    table = Table(Family.IPV4, "filter", lambda _: ALL, OWN)
     chains = table.build(RULES)
     kernel.errors = [errno.EAGAIN] * (COMMIT_ATTEMPTS - 1)
     table.commit(chains)
@@ -407,11 +443,15 @@ def test_refused_packets_are_those_of_every_rule_that_does_not_accept(kernel: Ke
     both.apply(EVERY_WORD)
     for family, number in ((Family.IPV4, 3), (Family.IPV6, 4)):
         rules = kernel.table(family, "filter").rules
-        rules["INPUT"] = [rule.counting(family, number) for rule in rules["INPUT"]]
-        rules["OUTPUT"] = [rule.counting(family, 99) for rule in rules["OUTPUT"]]
+        for chain in rules:
+            met = number if chain.startswith("INPUT") else 0
+            rules[chain] = [rule.counting(family, met) for rule in rules[chain]]
     refusing = {
         family: sum(
-            not isinstance(rule.verdict, Accept) for rule in EVERY_WORD.of(family)[Chain.INPUT]
+            not line.jump and not isinstance(line.rule.verdict, Accept)
+            for chain, lines in table_of(EVERY_WORD, family, "filter").items()
+            for line in lines
+            if chain.startswith("INPUT")
         )
         for family in Family
     }
@@ -445,12 +485,12 @@ def test_a_table_that_cannot_be_opened_has_a_remedy(
             raise FirewallError("no", "", number)
 
     kernel.opening = opening
-    tables_of_ipv6 = Table(Family.IPV6, "filter", lambda _: True, OWN)
+    tables_of_ipv6 = Table(Family.IPV6, "filter", lambda _: ALL, OWN)
     with pytest.raises(MissingError) as caught:
         tables_of_ipv6.find()
     assert missing in caught.value.missing
     assert remedy in caught.value.remedy
-    Table(Family.IPV4, "filter", lambda _: True, OWN).find()
+    Table(Family.IPV4, "filter", lambda _: ALL, OWN).find()
 
 
 def test_a_table_that_cannot_be_asked_for_is_not_missing(kernel: Kernel) -> None:
@@ -461,7 +501,7 @@ def test_a_table_that_cannot_be_asked_for_is_not_missing(kernel: Kernel) -> None
 
     kernel.opening = opening
     with pytest.raises(FirewallError, match="no"):
-        Table(Family.IPV4, "filter", lambda _: True, OWN).find()
+        Table(Family.IPV4, "filter", lambda _: ALL, OWN).find()
 
 
 def test_what_is_applied_is_shown_as_commands(
