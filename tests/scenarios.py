@@ -95,7 +95,7 @@ MANY_HOLES = Config(
         PortRange(Protocol.TCP, 8050, 8059),
         PortRange(Protocol.TCP, 8060, 8061),
         PortRange(Protocol.UDP, 5000, 5001),
-        PortRange(Protocol.UDP, 65535, 65535),
+        PortRange(Protocol.UDP, 65534, 65534),
     ),
     vpn_input_ports=(
         PortRange(Protocol.TCP, 6881, 6889),

@@ -70,6 +70,7 @@ def _config(
     given = variables.values
     subnets = checks.outbound_subnets(given.firewall_outbound_subnets, findings)
     input_ports = checks.ports(given.firewall_input_ports, findings)
+    checks.last_port(input_ports, _where(given.firewall_input_ports), findings)
     vpn_input_ports = checks.ports(given.firewall_vpn_input_ports, findings)
     health_server = _value(given.health_server_address, DEFAULT_HEALTH_SERVER)
     probe = _value(given.health_probe, None)

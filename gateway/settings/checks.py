@@ -11,6 +11,7 @@ from gateway.settings.sourced import Kind, Sourced
 from gateway.settings.tunnels import SourcedPeer, SourcedTunnel
 
 _FIRST_IPV6_MTU: Final = 1280
+_LAST_PORT: Final = 65535
 _ASKED_RESOLVERS: Final = 3  # MAXNS, resolv.conf(5)
 
 
@@ -129,6 +130,20 @@ def ports(
         else:
             merged.append(entry)
     return tuple(merged)
+
+
+def last_port(input_ports: Sequence[PortRange], where: str, findings: Findings) -> None:
+    """Refuse the last port: the kernel has no policy rule for its answers.
+
+    Source: net/core/fib_rules.c, fib_rule_port_range_valid.
+    """
+    for entry in input_ports:
+        if entry.last == _LAST_PORT:
+            findings.problem(
+                where,
+                f"{entry} contains port {_LAST_PORT}, whose answers the kernel cannot route; list "
+                f"ports up to {_LAST_PORT - 1}",
+            )
 
 
 def lan_against_tunnel(

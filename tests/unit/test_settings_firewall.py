@@ -123,6 +123,17 @@ def test_overlapping_and_duplicate_subnets_are_merged_and_reported(tmp_path: Pat
         assert f"FIREWALL_OUTBOUND_SUBNETS: {line}" in reported(loaded)
 
 
+def test_the_last_port_is_not_an_input_port(tmp_path: Path) -> None:
+    """No policy rule of the kernel can name it; in the tunnel none is needed."""
+    (problem,) = problems({**COMPLETE, "FIREWALL_INPUT_PORTS": "80,65000-65535/udp"}, tmp_path)
+    assert problem.startswith("FIREWALL_INPUT_PORTS: 65000-65535/udp contains port 65535, whose")
+    for name, ports in {
+        "FIREWALL_INPUT_PORTS": "65534",
+        "FIREWALL_VPN_INPUT_PORTS": "65535",
+    }.items():
+        settings.load({**COMPLETE, name: ports}, tmp_path)
+
+
 def test_the_widest_subnet_that_is_listed_first_is_named(tmp_path: Path) -> None:
     """Where several contain an entry."""
     written = "172.16.1.0/24,172.16.0.0/12,172.16.0.0/16,fd00:1::/32,fd00::/16"
