@@ -18,7 +18,7 @@ from gateway.errors import FirewallError, KernelError, MissingError, NetworkErro
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.nft.guard import Guard
-from gateway.firewall.nft.table import Nft
+from gateway.firewall.nft.program import Nft
 from gateway.model import INTERFACE, Backend, Facts
 from gateway.policy import report
 from gateway.policy.firewall import closed

@@ -18,7 +18,7 @@ nftables has our name.
 from gateway.errors import FirewallError, MissingError
 from gateway.firewall import Firewall
 from gateway.firewall.nft.firewall import NftablesFirewall, remove_leftover
-from gateway.firewall.nft.table import Nft
+from gateway.firewall.nft.program import Nft
 from gateway.firewall.xtables import legacy
 from gateway.model import Backend
 from gateway.policy.rules import Ruleset

@@ -20,7 +20,7 @@ import pytest
 from gateway.errors import FirewallError
 from gateway.firewall import Firewall
 from gateway.firewall.nft.firewall import NftablesFirewall
-from gateway.firewall.nft.table import Nft
+from gateway.firewall.nft.program import Nft
 from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.firewall.xtables.render import Kernel, render
 from gateway.policy.firewall import closed, ruleset_for

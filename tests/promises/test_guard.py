@@ -16,7 +16,7 @@ import pytest
 from gateway.firewall import Firewall
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import Guard
-from gateway.firewall.nft.table import Nft
+from gateway.firewall.nft.program import Nft
 from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.model import Facts, Uplink
 from gateway.policy.firewall import closed

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import Guard
-from gateway.firewall.nft.table import Nft
+from gateway.firewall.nft.program import Nft
 from gateway.model import Facts, Uplink
 from gateway.policy.firewall import closed
 from gateway.policy.guard import guard_for

@@ -26,7 +26,7 @@ from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import DeviceGuard, Guard, GuardRules
-from gateway.firewall.nft.table import Nft
+from gateway.firewall.nft.program import Nft
 from gateway.firewall.xtables import legacy
 from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.model import INTERFACE, Backend

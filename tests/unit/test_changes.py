@@ -179,7 +179,7 @@ def test_what_is_old_is_read_again(notices: Notices) -> None:
 
 
 def test_after_it_was_closed_everything_is_read(notices: Notices) -> None:
-    """Closing twice is no error."""
+    """Closing twice raises nothing."""
     changes, read = Changes(notices), Reader()
     assert changes.remembered("a", None, read) == 1
     changes.close()

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from gateway.firewall.nft.guard import TABLE, Guard, render_devices
-from gateway.firewall.nft.table import Nft
+from gateway.firewall.nft.program import Nft
 from gateway.model import Facts, Route, Uplink
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.guard import DeviceGuard, GuardRules, guard_for

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from gateway.errors import FirewallError, ProcessError
-from gateway.firewall.nft.table import REMEMBERED, TIMEOUT, HeldTable, Nft
+from gateway.firewall.nft.program import TIMEOUT, Nft
+from gateway.firewall.nft.table import REMEMBERED, HeldTable
 
 BODY = """\
 \tchain input {
@@ -308,7 +309,7 @@ def test_a_change_of_any_table_lets_it_be_read() -> None:
     table = HeldTable(TABLE, Nft(kernel, generation=kernel.generation))
     table.put(BODY)
     kernel.tables[TABLE]["chain input"].append('accept comment "foreign"')
-    assert table.differences(BODY) == (), "control: nobody has said so"
+    assert table.differences(BODY) == (), "control: the number is the same"
     kernel.number = 100
     assert table.differences(BODY) != ()
     assert table.differences(BODY) != ()

@@ -59,7 +59,7 @@ def test_reading_the_configuration_imports_it_all() -> None:
 
 
 def test_pyroute2_is_there_for_who_has_imported_it() -> None:
-    """The package is left empty only where nobody has it yet."""
+    """The package is left empty only where it was not imported before."""
     found = modules_after("import pyroute2\nimport gateway.system.messages")
     assert "pyroute2.ndb" in found
     kept = modules_after(

@@ -5,8 +5,9 @@ import pytest
 from gateway.errors import FirewallError, MissingError, ProcessError
 from gateway.firewall import MOST_DIFFERENCES, brief
 from gateway.firewall.nft.listing import code_of, compare, listing_of, refused
+from gateway.firewall.nft.program import Nft, without_marks
 from gateway.firewall.nft.render import transaction
-from gateway.firewall.nft.table import HeldTable, Nft, without_marks
+from gateway.firewall.nft.table import HeldTable
 
 # As nft 1.0.6 printed it, shortened.
 LISTED = """\

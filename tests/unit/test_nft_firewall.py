@@ -14,7 +14,7 @@ from gateway.firewall.marks import Marks
 from gateway.firewall.nft import firewall as module
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import FUTURE_UPLINKS, Guard
-from gateway.firewall.nft.table import Nft
+from gateway.firewall.nft.program import Nft
 from gateway.model import Facts
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.guard import guard_for

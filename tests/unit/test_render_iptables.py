@@ -152,6 +152,7 @@ def test_the_commands_fill_both_tables_of_their_family() -> None:
         "ip6tables -t filter -P FORWARD DROP",
         "ip6tables -t filter -P OUTPUT DROP",
         "ip6tables -t filter -F",
+        "ip6tables -t filter -X",
         "ip6tables -t filter -A OUTPUT -m comment --comment a -j DROP",
         (
             "ip6tables -t filter -A OUTPUT -m ipv6header ! --header protocol"
@@ -163,6 +164,7 @@ def test_the_commands_fill_both_tables_of_their_family() -> None:
         "ip6tables -t mangle -P OUTPUT ACCEPT",
         "ip6tables -t mangle -P POSTROUTING ACCEPT",
         "ip6tables -t mangle -F",
+        "ip6tables -t mangle -X",
         "ip6tables -t mangle -A OUTPUT -m comment --comment c -j MARK --set-xmark 0x7/0xffffffff",
     ]
     blind = commands(Ruleset(rules), Family.IPV4, Kernel(extra_headers=False))

@@ -131,7 +131,7 @@ def test_the_last_port_is_not_an_input_port(tmp_path: Path) -> None:
         "FIREWALL_INPUT_PORTS": "65534",
         "FIREWALL_VPN_INPUT_PORTS": "65535",
     }.items():
-        settings.load({**COMPLETE, name: ports}, tmp_path)
+        assemble.load({**COMPLETE, name: ports}, tmp_path)
 
 
 def test_the_widest_subnet_that_is_listed_first_is_named(tmp_path: Path) -> None:

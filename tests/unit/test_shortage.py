@@ -15,7 +15,7 @@ from gateway.errors import (
     TunnelError,
     is_shortage,
 )
-from gateway.firewall.nft.table import Nft
+from gateway.firewall.nft.program import Nft
 from gateway.system import process
 from gateway.system.features import missing_capabilities
 from gateway.system.link_alias import (

@@ -16,7 +16,7 @@ from gateway.errors import FirewallError, GatewayError
 from gateway.firewall.marks import Marks
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import Guard
-from gateway.firewall.nft.table import Nft
+from gateway.firewall.nft.program import Nft
 from gateway.model import (
     INTERFACE,
     Address,

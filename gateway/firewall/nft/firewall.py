@@ -13,8 +13,9 @@ back.
 from gateway.errors import MissingError
 from gateway.firewall.marks import FLOW, PASSED_FIREWALL, Marks
 from gateway.firewall.nft.marks import mark_of
+from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.render import TABLE, render_chains, transaction
-from gateway.firewall.nft.table import HeldTable, Nft
+from gateway.firewall.nft.table import HeldTable
 from gateway.firewall.xtables import legacy
 from gateway.policy.report import Limit
 from gateway.policy.rules import (

@@ -19,6 +19,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 from gateway.errors import MissingError
+from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.render import (
     EXTRA_HEADERS,
     device,
@@ -29,7 +30,7 @@ from gateway.firewall.nft.render import (
     render_sets,
     transaction,
 )
-from gateway.firewall.nft.table import HeldTable, Nft
+from gateway.firewall.nft.table import HeldTable
 from gateway.policy.flows import EXTRA_HEADERS as EXTRA_HEADERS_WHY
 from gateway.policy.flows import NEIGHBOUR_DISCOVERY
 from gateway.policy.guard import DeviceGuard, GuardRules

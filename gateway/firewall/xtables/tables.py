@@ -6,78 +6,42 @@ once. How that is done through python-iptables is in `library`.
 
 import ctypes
 import errno
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from gateway.errors import FirewallError, MissingError
+from gateway.firewall.xtables.building import SIZES, Built, built_of
 from gateway.firewall.xtables.chains import Line, Lines
 from gateway.firewall.xtables.entry import (
-    EXTENSION,
     Entry,
     differences,
     entry_of,
     is_standard,
-    leading_to,
     packets,
 )
 from gateway.firewall.xtables.library import (
-    LIBRARY_RULE,
     PROGRAM,
-    exactly,
-    filled,
-    find_all_options,
     opened,
     translated,
 )
-from gateway.firewall.xtables.packing import pack
 from gateway.firewall.xtables.raw import Bytes, RawTable
 from gateway.firewall.xtables.render import (
     POLICIES,
-    PROTOCOL_NUMBERS,
     TABLES,
-    Extension,
     Kernel,
-    matches_of,
-    network_of,
-    render_line,
     table_of,
-    target_of,
 )
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.system.features import missing_capabilities
 from gateway.system.netns import Netns
-
-_MARK = re.compile(r"\b0x[0-9a-f]+(/0x[0-9a-f]+)?")
 
 REMEMBERED = 4
 """Rulesets whose lines are remembered: of each state, and between two of them."""
 
 COMMIT_ATTEMPTS = 10
 """How often a table is built again because another program changed it before our commit."""
-
-_SIZES: dict[tuple[str, int], int] = {}
-"""How many bytes of each extension's parameters are the user's, according to the library."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """A line ready to be appended: the bytes for libiptc, and what the kernel should then hold."""
-
-    chain: str
-    line: Line
-    family: Family
-    blob: bytes
-    entry: Entry
-
-    @property
-    def text(self) -> str:
-        """The line for people, without marks, because the egress guard's is a secret."""
-        return _MARK.sub("(a mark)", render_line(self.chain, self.line, self.family))
-
 
 Chains = dict[str, tuple[Built, ...]]
 """The lines of each chain, the built-in ones first."""
@@ -128,7 +92,7 @@ class Table:
         for known in self._known:
             if known.lines.get(name) is lines:
                 return known.chains[name]
-        return tuple(_built(name, line, self.family) for line in lines)
+        return tuple(built_of(name, line, self.family) for line in lines)
 
     def differences(self, chains: Chains) -> list[str]:
         """Read the table and return a line for each thing that is not as `chains` says.
@@ -190,7 +154,7 @@ class Table:
 
     def _held(self, kernel: Any, chain: str) -> Iterator[Entry]:
         for blob, verdict in self._entries(kernel, chain):
-            yield entry_of(self.family, blob, verdict, _SIZES)
+            yield entry_of(self.family, blob, verdict, SIZES)
 
     def _entries(self, kernel: Any, chain: str) -> Iterator[tuple[bytes, str]]:
         """Yield each rule's bytes and the verdict of its target, empty for an extension."""
@@ -267,38 +231,3 @@ class Table:
 def hook_of(chain: str) -> str:
     """Return the built-in chain that leads to `chain`, or `chain` itself: see `chains`."""
     return chain.partition("-")[0]
-
-
-def _built(chain: str, line: Line, family: Family) -> Built:
-    """Make one line, those of a tree without the library."""
-    blob = _made(line, family) if line.rule.why else pack(line, family)
-    target = target_of(line.rule, family)
-    verdict = line.jump or ("" if target.parameters else target.name)
-    return Built(chain, line, family, blob, entry_of(family, blob, verdict, _SIZES))
-
-
-@lru_cache(maxsize=1024)
-def _made(line: Line, family: Family) -> bytes:
-    """Make one line with the library."""
-    find_all_options()
-    rule = line.rule
-    made = LIBRARY_RULE[family]()
-    ip = made.get_ip()
-    if source := network_of(rule.source, family):
-        made.src = str(source)
-    if destination := network_of(rule.destination, family):
-        made.dst = str(destination)
-    if rule.in_interface is not None:
-        ip.iniface, ip.iniface_mask = exactly(rule.in_interface)
-    if rule.out_interface is not None:
-        ip.outiface, ip.outiface_mask = exactly(rule.out_interface)
-    if rule.protocol is not None:
-        made.protocol = PROTOCOL_NUMBERS[rule.protocol]
-    parts = [filled(made.create_match(match.name), match) for match in matches_of(rule, family)]
-    target = Extension("ACCEPT") if line.jump else target_of(rule, family)
-    parts.append(filled(made.create_target(target.name), target))
-    headers = [match.match.u.user for match in made.matches] + [made.target.target.u.user]
-    for part, header in zip(parts, headers, strict=True):
-        _SIZES[header.name.decode(), header.revision] = part.usersize - EXTENSION.size
-    blob = bytes(made.rule)
-    return leading_to(line.jump, family, blob) if line.jump else blob
