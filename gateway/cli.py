@@ -61,7 +61,8 @@ def run() -> int:
     # The imports make thousands of objects and no garbage: collecting would take a fifth of the
     # start. asyncio does without ssl, which nothing here uses and which would take 5 MiB.
     gc.disable()
-    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
+    for module in ("ssl", "_hashlib"):
+        sys.modules.setdefault(module, None)  # type: ignore[arg-type]
     import structlog
 
     from gateway import log
