@@ -13,7 +13,7 @@ from gateway.daemon.looks import LOOKS
 from gateway.errors import FirewallError, KernelError, NetworkError
 from gateway.model import Config, Facts
 from gateway.policy.evidence import Pulse
-from gateway.policy.firewall import closed
+from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.states import Connected, Connecting, Reason, Turn
@@ -450,3 +450,17 @@ def test_routes_are_written_again_when_a_link_has_come_again() -> None:
     namespace.now = replace(BOTH, uplinks=(first, replace(second, index=9)))
     enforcement.look_around()
     assert namespace.puts[3:] == ["eth1", "routes"]
+
+
+def test_another_namespace_has_other_rules_in_the_same_state() -> None:
+    """Such as one more uplink."""
+    firewall = FakeFirewall()
+    namespace = FakeLinks(replace(BOTH, uplinks=BOTH.uplinks[:1]))
+    enforcement = Enforcement(Config((IPV4_ONLY,)), firewall, None, namespace)
+    state = Connected(Turn((IPV4_ONLY,)), IPV4_ONLY, 0.0, Pulse())
+    enforcement.look_around()
+    enforcement.enter(state)
+    namespace.now = BOTH
+    enforcement.look_around()
+    assert firewall.applied[-1] == ruleset_for(state, Config((IPV4_ONLY,)), BOTH)
+    assert firewall.applied[-1] != firewall.applied[-2], "control"

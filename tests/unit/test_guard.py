@@ -10,7 +10,7 @@ from gateway.firewall.nft.program import Nft
 from gateway.model import Facts, Route, Uplink
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.guard import DeviceGuard, GuardRules, guard_for
-from gateway.policy.rules import Accept, Chain, CtDirection, CtState, Reject, Rule, Ruleset
+from gateway.policy.rules import Accept, Chain, CtDirection, CtState, Family, Reject, Rule, Ruleset
 from tests.scenarios import ETH0, ETH1, GUARD_MARK, SCENARIOS
 
 ONE = Facts((ETH0,), guard_mark=GUARD_MARK)
@@ -236,15 +236,15 @@ def test_everything_that_the_hook_cannot_see_is_left_to_the_mark() -> None:
         replace(rule, out_interface="eth0"),
         replace(rule, ct_states=frozenset({CtState.NEW})),
         replace(rule, ct_direction=CtDirection.REPLY),
+        replace(rule, mark=5),
+        replace(rule, connmark=6),
         replace(rule, why="another", out_interface="eth1"),
     )
     found = guard_for(Ruleset(ipv6={Chain.OUTPUT: rules}), BOTH)
     first, second = found.devices
     assert [it.why for _, it in first.rules] == ["hole"]
     assert [it.why for _, it in second.rules] == ["hole", "another"]
-    assert {(it.out_interface, it.ct_direction, it.ct_states) for _, it in first.rules} == {
-        (None, None, frozenset())
-    }
+    assert first.rules == ((Family.IPV6, rule),)
 
 
 @pytest.mark.parametrize("mark", [1, (1 << 32) - 1])

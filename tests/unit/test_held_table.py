@@ -392,3 +392,13 @@ def test_tables_that_cannot_be_listed_are_an_error() -> None:
 
     with pytest.raises(FirewallError, match=r"^reading: nft: exit code 1"):
         Nft(run).has(TABLE)
+
+
+def test_every_difference_is_in_the_error(kernel: Kernel, table: HeldTable) -> None:
+    """Separated, so that a person can read them."""
+    head = f"{TABLE} {{\n\tchain input {{\n"
+    kernel.spelling = (head, f"{head}\t\tdrop\n\t\treturn\n")
+    with pytest.raises(FirewallError) as caught:
+        table.put(BODY)
+    lines = caught.value.subject.split("; ")
+    assert lines == ["chain input: not ours: drop", "chain input: not ours: return"]

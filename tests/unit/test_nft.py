@@ -4,7 +4,7 @@ import pytest
 
 from gateway.errors import FirewallError, MissingError, ProcessError
 from gateway.firewall import MOST_DIFFERENCES, brief
-from gateway.firewall.nft.listing import code_of, compare, listing_of, refused
+from gateway.firewall.nft.listing import Listing, code_of, compare, listing_of, refused
 from gateway.firewall.nft.program import Nft, without_marks
 from gateway.firewall.nft.render import transaction
 from gateway.firewall.nft.table import HeldTable
@@ -336,3 +336,11 @@ def test_a_trial_that_fails_is_an_answer() -> None:
     assert not failing(QUOTING).accepts("table")
     with pytest.raises(MissingError):
         failing(MissingError("the program nft", "install it")).accepts("table")
+
+
+def test_one_line_of_many_that_are_the_same_is_one_difference() -> None:
+    """However long a chain is; the other lines are not reported."""
+    lines = tuple(f"ip daddr 192.0.2.{n % 7} accept" for n in range(300))
+    held = (*lines[:150], "drop", *lines[150:])
+    found = list(compare(Listing({"chain c": lines}, {}), Listing({"chain c": held}, {})))
+    assert found == ["chain c: not ours: drop"]

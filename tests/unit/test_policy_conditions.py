@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.firewall.nft import render as render_nftables
+from gateway.model import Config
 from gateway.policy.evidence import Pulse
 from gateway.policy.firewall import LOOPBACK, essence, ruleset_for
 from gateway.policy.rules import (
@@ -211,3 +212,21 @@ def test_states_with_different_rules_have_different_essences() -> None:
         if ruleset_for(one, config, facts) != ruleset_for(other, config, facts):
             assert essence(one) != essence(other), f"{one}\n{other}"
     assert essence(Locked()) == essence(Stopping()), "control: some are equal"
+
+
+@pytest.mark.parametrize(
+    ("holes", "asks"),
+    [
+        ({"input_ports": HOLES.input_ports}, True),
+        ({"outbound_subnets": HOLES.outbound_subnets}, True),
+        ({}, False),
+    ],
+    ids=["ports", "subnets", "none"],
+)
+def test_an_uplink_with_a_hole_of_either_kind_finds_its_neighbours(
+    holes: dict[str, Any], *, asks: bool
+) -> None:
+    """By neighbour discovery, without which no IPv6 packet would arrive there."""
+    config = Config((IPV4_ONLY,), **holes)
+    rules = ruleset_for(connected(IPV4_ONLY), config, ONE_UPLINK).ipv6[Chain.OUTPUT]
+    assert any(rule.icmp_type == 135 for rule in rules) == asks

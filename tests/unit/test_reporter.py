@@ -204,3 +204,16 @@ def test_a_status_says_whether_packet_sockets_are_stopped() -> None:
     world.run(until=5)
     assert world.at(4).healthy
     assert world.at(4).guard
+
+
+def test_links_that_are_kept_down_are_logged_at_their_beginning_and_end() -> None:
+    """Once each, with their names and the remedy."""
+    world = World(ONE)
+
+    def keep_down(*links: str) -> None:
+        world.kept_down = links
+
+    with capture_logs() as logs:
+        world.run((5, lambda: keep_down("eth1 is kept down")), (15, keep_down), until=25)
+    lines = [(it["event"], it["log_level"]) for it in logs if "kept down" in it["event"]]
+    assert lines == [("links kept down", "error"), ("links no longer kept down", "info")]

@@ -76,3 +76,12 @@ def test_each_difference_is_one_line(what: str) -> None:
     """Missing rules by their text, foreign ones by position and target."""
     held, lines = HELD[what]
     assert list(differences("c", WANTED, held)) == lines
+
+
+def test_a_rule_that_is_wanted_twice_is_missing_twice() -> None:
+    """Each with its own text."""
+    wanted = [("one", ONE), ("again", ONE)]
+    assert list(differences("c", wanted, [])) == ["c: missing one", "c: missing again"]
+    assert list(differences("c", wanted, [ONE])) == ["c: missing one"]
+    foreign = ["c: rule 1 is foreign (-j ACCEPT)", "c: rule 2 is foreign (-j ACCEPT)"]
+    assert list(differences("c", [], [ONE, ONE])) == foreign
