@@ -18,7 +18,7 @@ import pytest
 from gateway.errors import FirewallError, MissingError
 from gateway.firewall.marks import Marks
 from gateway.firewall.xtables import firewall as module
-from gateway.firewall.xtables import legacy, library, tables
+from gateway.firewall.xtables import legacy, library, render, tables
 from gateway.firewall.xtables.entry import (
     COUNTERS,
     ENTRY_SIZE,
@@ -544,3 +544,19 @@ def test_a_comment_that_is_not_text_has_no_mark() -> None:
     short = Entry(b"", (Part("comment", "", 0, b"why\0"), Part("MARK", "", 2, b"\7\0\0")))
     assert mark_of([odd, short, ours], "why") == 7
     assert mark_of([odd, short], "why") is None
+
+
+def test_an_inverted_match_has_other_bytes(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain headers are accepted, all others refused, and not the other way round."""
+    del kernel
+    rule = Rule(why="w", verdict=Drop(), extra_headers=True)
+    table = Table(Family.IPV6, "filter", lambda _: True, OWN)
+
+    def entry() -> Entry:
+        return table.build(Ruleset(ipv6={Chain.OUTPUT: (rule,)}))["OUTPUT"][0].entry
+
+    inverted = entry()
+    wanted = render.EXTRA_HEADERS[Family.IPV6]
+    assert wanted.inverted
+    monkeypatch.setitem(render.EXTRA_HEADERS, Family.IPV6, replace(wanted, inverted=False))
+    assert entry() != inverted
