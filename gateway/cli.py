@@ -8,8 +8,7 @@ every part of the gateway, and `run` begins to read the configuration before it 
 import gc
 import importlib
 import sys
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,12 +67,13 @@ def run() -> int:
     from gateway import log
     from gateway.daemon.patience import is_asked_to_stop
     from gateway.daemon.securing import patiently, secure
+    from gateway.system.meanwhile import meanwhile
 
     wanted = early.log_settings(environ)
     log.configure(wanted.level, wanted.format)
     logger = structlog.get_logger()
     # The rest is imported while the tools work that close the namespace.
-    imported = _import_aside("gateway.daemon.main")
+    imported = meanwhile(lambda: importlib.import_module("gateway.daemon.main"))
     try:
         secured = secure()
         logger.info("locked", firewall=secured.firewall.name)
@@ -106,19 +106,6 @@ def run() -> int:
         return FAILED
     logger.info("stopped; closed")
     return OK
-
-
-def _import_aside(module: str) -> Callable[[], None]:
-    """Import `module` in a thread; return what waits for that, and raises nothing.
-
-    Where there can be no thread, who needs the module imports it.
-    """
-    thread = threading.Thread(target=importlib.import_module, args=(module,), name="imports")
-    try:
-        thread.start()
-    except RuntimeError:  # what threading makes of EAGAIN
-        return lambda: None
-    return thread.join
 
 
 def _log_notices(notices: Iterable[Notice]) -> None:

@@ -35,6 +35,7 @@ from gateway.system.given import Given
 from gateway.system.kept import KeptFile
 from gateway.system.link_down import refuse_unnameable
 from gateway.system.links import Links
+from gateway.system.meanwhile import meanwhile
 from gateway.system.namespace import Namespace
 from gateway.system.netns import OWN
 from gateway.system.reserve import Reserve
@@ -117,6 +118,7 @@ def _secure(tools: Tools) -> Secured:
 
 def _secured(claim: socket.socket, tools: Tools) -> Secured:
     links, unplug = tools.links, tools.unplug
+    finding = meanwhile(lambda: Guard.find(Nft(netns=UPLINKS)))
     queues, limits = _exclusive_links(links, unplug)
     firewall = choose(Backend.AUTO, UPLINKS)
     take_over(firewall, PLACE.closed, UPLINKS)
@@ -124,7 +126,7 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     mark = secret(secrets.randbits(31))
     guard, closed_for = None, Facts()
     try:
-        guard = Guard.find(Nft(netns=UPLINKS))
+        guard = finding()
         closed_for = close_guard(guard, lambda: replace(Namespace(links).facts(), guard_mark=mark))
     except KernelError as err:
         if not is_shortage(err):

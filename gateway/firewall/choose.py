@@ -55,8 +55,8 @@ def take_over(firewall: Firewall, closed: Ruleset, netns: Netns = OWN) -> None:
     """
     firewall.apply(closed)
     _require(firewall, closed)
-    wait_for_packets_in_flight()
     if firewall.name == NftablesFirewall.name:
+        wait_for_packets_in_flight()
         legacy.empty(netns)
         _require(firewall, closed)  # from here on it sees to it that it stays alone
     else:

@@ -14,7 +14,7 @@ GATEWAY = PROJECT / "gateway"
 
 IMPORTS = {
     "__main__": {"cli", "lock"},
-    "cli": {"commands", "daemon", "errors", "log", "settings"},
+    "cli": {"commands", "daemon", "errors", "log", "settings", "system"},
     "commands": {"errors", "firewall", "model", "policy", "settings", "system"},
     "daemon": {"errors", "firewall", "model", "policy", "services", "system", "tunnel"},
     "firewall": {"errors", "model", "policy", "system"},

@@ -163,7 +163,7 @@ def test_a_table_whose_chains_cannot_be_kept_is_made_again(
     kernel.refuses = ["flush table"]
     table.put(BODY)
     assert kernel.refuses == []
-    assert f"delete table {TABLE}\n" in kernel.calls[1][-1]
+    assert any(f"delete table {TABLE}\n" in call[-1] for call in kernel.calls)
     assert table.differences(BODY) == ()
 
 

@@ -150,7 +150,8 @@ def remove_leftover(netns: Netns = OWN) -> None:
     except MissingError:
         return
     nft = Nft(netns=netns)
-    if nft.is_in_kernel():
+    if nft.is_in_kernel() and not nft.surely_lacks(TABLE):
+        wait_for_packets_in_flight()
         HeldTable(TABLE, nft).remove()
 
 

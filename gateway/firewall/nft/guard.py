@@ -112,6 +112,8 @@ class Guard:
         """
         nft = nft or Nft()
         has_nftables = nft.is_in_kernel()
+        if has_nftables and nft.accepts(_trial(_NO_DEVICE, ROUTED)):
+            return cls(nft, in_advance=True, routed=True)
         in_advance = has_nftables and nft.accepts(_trial(_NO_DEVICE))
         if not in_advance and not (has_nftables and nft.accepts(_trial("lo"))):
             raise MissingError(

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from gateway.errors import FirewallError, MissingError, NetworkError, ProcessError, is_shortage
 from gateway.system import applied, process
-from gateway.system.netlink import Netlink, attributes_in
+from gateway.system.netlink import ATTRIBUTE, Netlink, attributes_in
 from gateway.system.netns import OWN, Netns
 
 TIMEOUT = 10.0
@@ -22,6 +22,10 @@ TIMEOUT = 10.0
 NETLINK_NETFILTER = 12
 GET_GENERATION = 10 << 8 | 16
 """NFT_MSG_GETGEN of the subsystem NFNL_SUBSYS_NFTABLES (linux/netfilter/nfnetlink.h)."""
+GET_TABLE = 10 << 8 | 1
+NFTA_TABLE_NAME = 1
+FAMILIES = {"inet": 1, "netdev": 5}
+"""NFT_MSG_GETTABLE with NFTA_TABLE_NAME, and NFPROTO_* of linux/netfilter.h."""
 NFTA_GEN_ID = 1
 GENERATION_ID = struct.Struct("!I")
 """The number of the last change, from NFT_MSG_NEWGEN (linux/netfilter/nf_tables.h)."""
@@ -56,6 +60,7 @@ class Nft:
 
         A stand-in for the program needs one for `generation` too, or it is not known.
         """
+        self._is_real = run is None
         self._run: Run = run or partial(process.run, netns=netns)
         self.generation = generation or (partial(_generation, netns) if run is None else _unknown)
         self.twin = twin
@@ -84,6 +89,23 @@ class Nft:
                 return False
             raise
         return True
+
+    def surely_lacks(self, table: str) -> bool:
+        """Return whether the kernel says that there is no such table, asked without the program.
+
+        Source: NFT_MSG_GETTABLE of linux/netfilter/nf_tables.h. A stand-in is not asked.
+        """
+        family, name = table.split()
+        value = name.encode() + b"\0"
+        head = ATTRIBUTE.pack(ATTRIBUTE.size + len(value), NFTA_TABLE_NAME)
+        body = bytes([FAMILIES[family], 0, 0, 0]) + head + value + bytes(-len(value) % 4)
+        netlink = Netlink(self.netns, NETLINK_NETFILTER, FirewallError)
+        try:
+            if self._is_real:
+                netlink.send("looking for a table", table, body, GET_TABLE)
+        except FirewallError as err:
+            return err.errno == errno.ENOENT
+        return False
 
     def accepts(self, text: str) -> bool:
         """Ask the kernel whether it would take `text`, without changing anything.
