@@ -3,7 +3,7 @@
 import secrets
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -14,7 +14,14 @@ from gateway.daemon.last_barrier import shut_links
 from gateway.daemon.looks import Looks
 from gateway.daemon.patience import until_it_works
 from gateway.daemon.ports import EgressGuard
-from gateway.errors import FirewallError, KernelError, MissingError, NetworkError, is_shortage
+from gateway.errors import (
+    FirewallError,
+    GatewayError,
+    KernelError,
+    MissingError,
+    NetworkError,
+    is_shortage,
+)
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.nft.guard import Guard
@@ -121,6 +128,8 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     finding = meanwhile(lambda: Guard.find(Nft(netns=UPLINKS)))
     queues, limits = _exclusive_links(links, unplug)
     firewall = choose(Backend.AUTO, UPLINKS)
+    with suppress(GatewayError):  # it is asked for below; nft does not try while it puts
+        finding()
     take_over(firewall, PLACE.closed, UPLINKS)
     refuse_unnameable(UPLINKS)
     mark = secret(secrets.randbits(31))

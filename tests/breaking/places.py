@@ -10,6 +10,7 @@ A program of its own, standard library only.
 """
 
 import mmap
+import os
 import runpy
 import sys
 import threading
@@ -39,6 +40,7 @@ class Log:
         self._ours: dict[CodeType, bool] = {}
         self._lines: set[str] = set()
         self._end = LOG
+        self._lock = threading.Lock()
 
     def is_ours(self, frame: FrameType) -> bool:
         """Return whether a frame is the package's; log its module where that is news."""
@@ -52,11 +54,12 @@ class Log:
     def _log(self, code: CodeType) -> None:
         word = "ran" if code.co_flags & OPTIMIZED else "loaded"
         line = f"{word} {self._module}/{code.co_filename[len(self._package) :]}\n"
-        if line not in self._lines:
-            self._lines.add(line)
-            start, self._end = self._end, self._end + len(line)
-            self._reported[start : self._end] = line.encode()
-            self._reported[SIZE:LOG] = str(len(self._lines)).encode().ljust(LOG - SIZE, b"\n")
+        with self._lock:  # the gateway imports in a thread too
+            if line not in self._lines:
+                self._lines.add(line)
+                start, self._end = self._end, self._end + len(line)
+                self._reported[start : self._end] = line.encode()
+                self._reported[SIZE:LOG] = str(len(self._lines)).encode().ljust(LOG - SIZE, b"\n")
 
 
 def main() -> None:
@@ -84,6 +87,9 @@ def main() -> None:
             inner = inner.f_back
         reported[:SIZE] = " < ".join(calls).encode()[: SIZE - 1].ljust(SIZE, b"\n")
 
+    # The child that reads the configuration shares the memory. What only it runs counts as never
+    # run, on which every break depends.
+    os.register_at_fork(after_in_child=lambda: sys.setprofile(None))
     sys.argv = [module]
     sys.path[0] = str(project)
     threading.setprofile(note)

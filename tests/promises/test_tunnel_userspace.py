@@ -59,7 +59,10 @@ def test_the_process_dies_with_the_gateway(real: Real) -> None:
 def test_a_stopped_process_does_not_hold_up_the_gateway(real: Real) -> None:
     """A wireguard-go that hangs is an error after a bounded time, and it can be replaced."""
     real.call("up", real.tunnel, MTU)
-    os.kill(real.children()[0], signal.SIGSTOP)
+    (process,) = real.children()
+    os.kill(process, signal.SIGSTOP)
+    status = Path(f"/proc/{process}/status")
+    eventually(lambda: "State:\tT" in status.read_text("ascii"), timeout=2, what="the stop")
     with pytest.raises(TunnelError):
         real.call("status")
     started = time.monotonic()

@@ -17,8 +17,8 @@ import pytest
 
 from gateway.errors import FirewallError, MissingError
 from gateway.firewall.marks import Marks
-from gateway.firewall.xtables import firewall as module
 from gateway.firewall.xtables import building, legacy, library, render, tables
+from gateway.firewall.xtables import firewall as module
 from gateway.firewall.xtables.entry import (
     COUNTERS,
     ENTRY_SIZE,

@@ -14,7 +14,6 @@ the answer. The dormant twin is removed at once and its listing remembered.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TypeVar
 
 from gateway.errors import FirewallError
@@ -30,7 +29,6 @@ from gateway.firewall.nft.listing import (
 )
 from gateway.firewall.nft.program import Nft, without_marks
 from gateway.firewall.nft.render import replacement, transaction
-from gateway.system.meanwhile import meanwhile
 
 REMEMBERED = 8
 """How many bodies are remembered; a gateway goes to and fro between a few."""
@@ -53,13 +51,9 @@ class HeldTable:
         Raises FirewallError; the kernel then holds the former rules, or `body`, or has been
         changed by another program meanwhile.
         """
-        # What nft makes of it takes as long to find out as to put it.
-        asked = meanwhile(lambda: self._instructions_of(body))
         self.put_unread(body)
         generation = self._nft.generation()
         held = self._held()
-        with suppress(FirewallError):  # it is asked again below
-            asked()
         if foreign := held.words.keys() - words_of(body).keys() - {""}:
             self._nft.load("".join(f"delete {_named(it, self.table)}\n" for it in sorted(foreign)))
             generation = self._nft.generation()
