@@ -9,6 +9,7 @@ import errno
 import os
 import pickle
 import select
+import signal
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 WHAT = "reading the configuration"
 LOOK_AGAIN = 0.1
 """Seconds between two looks at whether a stop was asked for: a file can take any time to read."""
+SHORT_OF_MEMORY, BROKEN = 3, 1
+"""The exit codes of a child that could not even hand over why."""
 _PART = 1 << 16
 
 
@@ -69,13 +72,18 @@ class Reading:
         pid, end = self._child or self._start()
         try:
             data = _all_of(end, is_stopped)
+        except BaseException:
+            # It may wait for a file for ever, and outlive the gateway. Nobody waits for its end.
+            os.kill(pid, signal.SIGKILL)
+            raise
         finally:
             self._child = None
             os.close(end)
         _pid, status = os.waitpid(pid, 0)
-        if not data:
-            code = os.waitstatus_to_exitcode(status)
-            raise ProcessError(WHAT, f"the child ended with {code}")
+        if code := os.waitstatus_to_exitcode(status):
+            # The kernel kills when memory is short; what was written until then is in pieces.
+            number = errno.ENOMEM if code in {-signal.SIGKILL, SHORT_OF_MEMORY} else None
+            raise ProcessError(WHAT, f"the child ended with {code}", errno=number)
         outcome: Read | _Wrong | _Failed = pickle.loads(data)  # noqa: S301 - our own child's
         match outcome:
             case Read():
@@ -103,12 +111,16 @@ class Reading:
 
 def _be_the_child(end: int, environ: Mapping[str, str]) -> None:
     """Read the configuration, write the outcome to `end`, and end the process."""
+    code = BROKEN
     try:
         data = pickle.dumps(_outcome(environ))
         with open(end, "wb") as pipe:
             pipe.write(data)
+        code = 0
+    except MemoryError:
+        code = SHORT_OF_MEMORY
     finally:  # also of what cannot be caught: nothing of the parent's may run twice
-        os._exit(0)
+        os._exit(code)
 
 
 def _outcome(environ: Mapping[str, str]) -> Read | _Wrong | _Failed:

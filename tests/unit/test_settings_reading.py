@@ -3,8 +3,11 @@
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from threading import Timer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +15,8 @@ import pytest
 from gateway.errors import ConfigError, ProcessError, StoppedError, is_shortage
 from gateway.settings import assemble, reading
 from tests.configurations import COMPLETE
+
+PATIENCE = 30.0
 
 
 def never() -> bool:
@@ -102,27 +107,38 @@ def test_an_unexpected_error_shows_its_place_and_no_value(monkeypatch: pytest.Mo
     assert not is_shortage(caught.value)
 
 
-def test_a_child_that_is_killed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by the kernel when memory runs out."""
+@pytest.mark.parametrize("early", [True, False], ids=["before", "while it writes"])
+def test_a_child_that_is_killed_is_a_shortage_and_the_next_call_reads_again(
+    monkeypatch: pytest.MonkeyPatch, *, early: bool
+) -> None:
+    """As by the kernel when memory runs out: also where it has written a part of the outcome."""
 
     def killed(environ: Mapping[str, str]) -> Any:
         del environ
-        os.kill(os.getpid(), signal.SIGKILL)
+        die = Timer(0.0 if early else 0.3, os.kill, (os.getpid(), signal.SIGKILL))
+        die.start()
+        if early:
+            die.join(PATIENCE)
+        return SimpleNamespace(config=bytes(1 << 20), notices=())  # more than a pipe holds
 
-    loads_like(killed, monkeypatch)
-    with pytest.raises(ProcessError, match="the child ended with -9"):
-        reading.Reading(COMPLETE).result(never)
+    with monkeypatch.context() as patch:
+        loads_like(killed, patch)
+        started = reading.Reading(COMPLETE)
+        time.sleep(0.0 if early else 0.6)
+        with pytest.raises(ProcessError, match="the child ended with -9") as caught:
+            started.result(never)
+    assert is_shortage(caught.value)
+    assert started.result(never).config
 
 
 def test_a_stop_ends_the_wait_for_a_file_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pipe in place of a file blocks who opens it; the child goes with the gateway."""
+    """A pipe in place of a file blocks who opens it; the child ends with the wait."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     loads_like(lambda _environ: fifo.read_text("ascii"), monkeypatch)
     started = reading.Reading(COMPLETE)
     with pytest.raises(StoppedError):
         started.result(lambda: True)
-    os.close(os.open(fifo, os.O_WRONLY))
-    os.waitpid(-1, 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(-1, 0)[1]) == -signal.SIGKILL
