@@ -18,7 +18,10 @@ RTMGRP_IPV4_RULE = 0x80
 RTMGRP_IPV6_IFADDR = 0x100
 RTMGRP_IPV6_ROUTE = 0x400
 RTMGRP_IPV6_RULE = 0x40000
-"""Multicast groups of rtnetlink(7); the last one is RTNLGRP_IPV6_RULE of linux/rtnetlink.h."""
+RTMGRP_NEXTHOP = 0x80000000
+"""Multicast groups of rtnetlink(7); the last two are those of RTNLGRP_IPV6_RULE and RTNLGRP_NEXTHOP
+in linux/rtnetlink.h. IPv4 routes that go with their nexthop object have no notice of their own
+(net/ipv4/nexthop.c, __remove_nexthop_fib)."""
 
 OTHERS = (
     RTMGRP_IPV4_IFADDR
@@ -27,6 +30,7 @@ OTHERS = (
     | RTMGRP_IPV6_IFADDR
     | RTMGRP_IPV6_ROUTE
     | RTMGRP_IPV6_RULE
+    | RTMGRP_NEXTHOP
 )
 """What a neighbour may be able to change, as often as it likes."""
 LARGEST_DATAGRAM = 1 << 16

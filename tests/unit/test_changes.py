@@ -46,7 +46,7 @@ class Bound(socket.socket):
 
     def bind(self, address: object) -> None:
         """Take every group."""
-        assert address == (0, 0x405D1), address
+        assert address == (0, 0x800405D1), address
 
 
 @pytest.fixture
