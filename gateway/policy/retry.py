@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from gateway.policy.actions import Work
-from gateway.policy.events import REPORTS, Event, Tick
+from gateway.policy.events import REPORTS, Asked, Event, Tick
 from gateway.policy.timing import Moment, Timing
 
 
@@ -25,12 +25,13 @@ class Setback:
     work: Work | None = None
 
     def lets_pass(self, event: Event, now: float) -> bool:
-        """Return whether `event` is followed at `now`: only the clock waits until `retry_at`.
+        """Return whether `event` is followed at `now`: clock and questions wait until `retry_at`.
 
-        A stop is followed, and so is a change: a new link has to have a guard, or be down. What a
-        change has started reports once, and nothing repeats that.
+        A question because a workload may ask as often as it likes, and what is followed is a new
+        attempt. A stop is followed, and so is a change: a new link has to have a guard, or be down.
+        What a change has started reports once, and nothing repeats that.
         """
-        return now >= self.retry_at or not isinstance(event, Tick)
+        return now >= self.retry_at or not isinstance(event, Tick | Asked)
 
     def is_over(self, event: Event, under_way: Collection[Work]) -> bool:
         """Return whether an attempt has succeeded: `event` was followed, and nothing raised.

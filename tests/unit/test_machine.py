@@ -33,6 +33,7 @@ from gateway.policy.actions import (
 )
 from gateway.policy.agenda import wake_at
 from gateway.policy.events import (
+    Asked,
     Asking,
     Built,
     Changed,
@@ -428,6 +429,7 @@ def test_a_setback_waits_for_its_time_a_change_or_a_stop() -> None:
     assert setback.lets_pass(Stop(), NOW)
     assert setback.lets_pass(Changed(), NOW)
     assert not setback.lets_pass(Tick(), NOW + 0.9)
+    assert not setback.lets_pass(Asked(), NOW + 0.9)
     assert setback.lets_pass(Tick(), NOW + 1)
     assert setback.lets_pass(sampled(), NOW), "work that a change has started"
 

@@ -321,6 +321,27 @@ def test_a_shortage_changes_no_state_and_is_red_until_it_ends(part: str) -> None
 
 
 @pytest.mark.promise("P15")
+def test_who_reads_the_metrics_during_a_shortage_makes_no_attempt_of_it() -> None:
+    """A workload may ask as often as it likes; the waits between the attempts stay as they are."""
+
+    def attempts(asks: int) -> int:
+        world = World(ONE)
+
+        def begins() -> None:
+            world.fails["facts"] = [NOT_NOW] * 100_000
+
+        def ask() -> None:
+            world.supervisor.count()
+
+        asking = [(15 + number / asks, ask) for number in range(asks)]
+        world.run((10, begins), *asking, until=18)
+        assert world.at(15).reason == Reason.UNCHECKED, "control: the shortage is noticed"
+        return 100_000 - len(world.fails["facts"])
+
+    assert attempts(100) <= attempts(1) + 1
+
+
+@pytest.mark.promise("P15")
 def test_what_a_shortage_keeps_from_being_done_is_done_when_it_ends() -> None:
     """The rules of the next state come late; nothing of that state is done before them."""
     world = World(ONE)
