@@ -143,8 +143,10 @@ def _outcome(environ: Mapping[str, str]) -> Read | _Wrong | _Failed:
 def _all_of(end: int, is_stopped: Callable[[], bool]) -> bytes:
     """Return everything that comes from `end` until it is closed."""
     data = bytearray()
+    waiting = select.poll()  # and not select(2), which takes no descriptor above 1023
+    waiting.register(end, select.POLLIN)
     while True:
-        while not select.select([end], [], [], LOOK_AGAIN)[0]:
+        while not waiting.poll(LOOK_AGAIN * 1000):
             if is_stopped():
                 raise StoppedError(f"asked to stop while {WHAT}")
         part = os.read(end, _PART)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +47,21 @@ def test_the_child_hands_over_what_loading_returns() -> None:
     assert read.notices == loaded.notices
     assert read.notices
     assert read.config.tunnels[0].private_key.reveal() == COMPLETE["WIREGUARD_PRIVATE_KEY"]
+
+
+def test_it_is_read_however_many_descriptors_are_open() -> None:
+    """The queues of the links are held when a reading is tried again."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 2048), limits[1]))
+    held: list[int] = []
+    try:
+        while not held or held[-1] < 1024:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+        assert reading.Reading(COMPLETE).result(never).config == assemble.load(COMPLETE).config
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_wrong_configuration_is_the_same_error() -> None:
