@@ -419,6 +419,7 @@ CHANGES: dict[str, Callable[[Bench], object]] = {
     "IPv6 route": lambda b: b.ip("-6", "route", "del", "default"),
     "rule": lambda b: b.own.ip("rule add priority 7 lookup 7"),
     "IPv6 rule": lambda b: b.ip("-6", "rule", "add", "priority", "7", "lookup", "7"),
+    "route with its nexthop object": lambda b: b.ip("nexthop", "del", "id", "7"),
     "more than the buffer holds": lambda b: b.own.ip(
         *(f"route add 10.{n // 250}.{n % 250}.0/24 dev eth0" for n in range(5000))
     ),
@@ -436,6 +437,8 @@ def test_a_change_by_others_is_reported_at_once(bench: Bench, name: str) -> None
             nonlocal reported
             reported += 1
 
+        bench.ip("nexthop", "add", "id", "7", "dev", "eth0")
+        bench.ip("route", "add", "198.18.0.0/15", "nhid", "7")
         watching = asyncio.ensure_future(watch(count))
         before = -1
         while before != reported:  # until nothing has changed for a while
