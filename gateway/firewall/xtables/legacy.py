@@ -75,12 +75,12 @@ class Leftovers:
         if self._empty is not None and self._empty.keys() == in_use and self._are_same(self._empty):
             return ()
         self._empty = None
-        before: dict[tuple[Family, str], Bytes] | None = None
+        # Read first: a change meanwhile is one of these bytes, and is found the next time.
         with suppress(OSError, ValueError):
-            before = {where: self._raw[where].bytes() for where in in_use}
+            self._empty = {where: self._raw[where].bytes() for where in in_use}
         found = leftovers(self._netns)
-        if not found and before is not None and self._are_same(before):  # listed in between
-            self._empty = before
+        if found:
+            self._empty = None
         return found
 
     def _are_same(self, known: Mapping[tuple[Family, str], Bytes]) -> bool:

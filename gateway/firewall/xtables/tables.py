@@ -7,7 +7,7 @@ once. How that is done through python-iptables is in `library`.
 import ctypes
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,19 +101,14 @@ class Table:
         """
         if self._found is not None and self._found[0] is chains and self._has(self._found[1]):
             return []
+        # Read first: a change meanwhile is one of these bytes, and is found the next time.
         self._found = None
-        before = self._bytes()
+        with suppress(OSError, ValueError):
+            self._found = chains, self._raw.bytes()
         lines = [line for lines in self._compared(chains).values() for line in lines]
-        if not lines and before is not None and self._has(before):  # it was compared in between
-            self._found = chains, before
+        if lines:
+            self._found = None
         return lines
-
-    def _bytes(self) -> Bytes | None:
-        """Return the table's bytes, None where they cannot be read."""
-        try:
-            return self._raw.bytes()
-        except (OSError, ValueError):
-            return None
 
     def _has(self, found: Bytes) -> bool:
         """Return whether the table has these bytes; False where it cannot be read."""
