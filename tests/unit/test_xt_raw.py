@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from gateway.firewall.xtables.raw import Bytes
+from gateway.firewall.xtables.raw import INFO, Bytes, RawChain, chains_in
 from gateway.policy.rules import Family
 
 SIZES = {Family.IPV4: (84, 112), Family.IPV6: (136, 168)}
@@ -60,3 +60,63 @@ def test_entries_without_end_are_an_error(size: int) -> None:
     blob[90:92] = struct.pack("=H", size)
     with pytest.raises(ValueError, match="an entry without end"):
         Bytes.of(Family.IPV4, b"", bytes(blob) + bytes(8))
+
+
+def target(family: Family, name: bytes, rest: bytes) -> bytes:
+    """Return an entry without conditions and with this target."""
+    return entry(family, b"", 0, struct.pack("=H29sB", 32 + len(rest), name, 0) + rest)
+
+
+def verdict(family: Family, number: int) -> bytes:
+    """Return an entry with a standard target."""
+    return target(family, b"", struct.pack("=i4x", number))
+
+
+def table(
+    family: Family, *entries: bytes, begin: int = 0, end: int | None = None
+) -> list[RawChain]:
+    """Take a table apart that has these entries between the hook of OUTPUT and the end."""
+    blob = b"".join((*entries, target(family, b"ERROR", b"ERROR".ljust(32, b"\0"))))
+    end = sum(map(len, entries[:-1])) if end is None else end
+    places = (0, 0, 0, begin, 0, 0, 0, 0, end, 0)
+    return chains_in(family, INFO.pack(b"t", 8, *places, len(entries) + 1, len(blob)), blob)
+
+
+@pytest.mark.parametrize("family", Family)
+def test_a_table_is_taken_apart_into_its_chains(family: Family) -> None:
+    """Each with its policy; a jump has the name of the chain that it leads to."""
+    policy, back = verdict(family, -1), verdict(family, -5)
+    head = target(family, b"ERROR", b"other".ljust(32, b"\0"))
+    accept = verdict(family, -2)
+    jump = verdict(family, 4 * len(policy) + len(head))
+    reject = target(family, b"REJECT", bytes(8))
+    onward = verdict(family, 3 * len(policy))
+    entries = (jump, reject, onward, policy, head, accept, back)
+    assert len({len(it) for it in (jump, reject, onward, policy)}) == 1, "control: the sum is right"
+    rules = ((jump, "other"), (reject, ""), (onward, "CONTINUE"))
+    assert table(family, *entries, end=3 * len(policy)) == [
+        RawChain("OUTPUT", "DROP", rules),
+        RawChain("other", "RETURN", ((accept, "ACCEPT"),)),
+    ]
+
+
+@pytest.mark.parametrize("family", Family)
+def test_a_table_that_libiptc_would_not_make_is_an_error(family: Family) -> None:
+    """None of its rules may be overlooked."""
+    policy, accept = verdict(family, -1), verdict(family, -2)
+    for entries, begin, end in (
+        ((), 0, None),  # nothing where the hook begins
+        ((verdict(family, 12), policy), 0, None),  # a jump into an entry
+        ((policy, accept), 0, 0),  # more behind the policy
+        ((target(family, b"REJECT", bytes(8)),), 0, 0),  # no policy
+        ((entry(family, b"condition", 0, policy[-40:]),), 0, 0),
+        ((entry(family, b"", 0, b"short"), policy), 0, None),
+    ):
+        with pytest.raises(ValueError, match=r"^(an?|the) "):
+            table(family, *entries, begin=begin, end=end)
+    size = len(policy)
+    same = INFO.pack(b"t", 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, size)
+    with pytest.raises(ValueError, match="two hooks"):
+        chains_in(family, same, policy + target(family, b"ERROR", bytes(32)))
+    with pytest.raises(ValueError, match="does not end"):
+        chains_in(family, INFO.pack(b"t", 8, *[0] * 10, 1, size), policy)

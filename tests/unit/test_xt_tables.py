@@ -9,6 +9,7 @@ import errno
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,7 @@ from gateway.firewall.xtables.entry import (
 )
 from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.firewall.xtables.marks import mark_of
-from gateway.firewall.xtables.raw import Bytes
+from gateway.firewall.xtables.raw import HOOKS, INFO, VERDICT, Bytes
 from gateway.firewall.xtables.render import TABLES, table_of
 from gateway.firewall.xtables.render import Kernel as Matches
 from gateway.firewall.xtables.tables import COMMIT_ATTEMPTS, Table
@@ -173,6 +174,47 @@ class Handle:
         self._kernel.commits.append((self._family, self._name, counted))
 
 
+def standard(family: Family, target: bytes, rest: bytes) -> bytes:
+    """Return an entry without conditions that ends in a target with these parameters."""
+    size = ENTRY_SIZE[family]
+    rest = EXTENSION.pack(EXTENSION.size + len(rest), target, 0) + rest
+    sizes = bytes(4) + OFFSETS.pack(size, size + len(rest))
+    return (bytes(HEADER_SIZE[family]) + sizes).ljust(size, b"\0") + rest
+
+
+def compiled(table: InKernel, family: Family, name: str) -> tuple[bytes, bytes]:
+    """Return a table as the kernel holds it: the built-in chains first, each with its policy."""
+    numbers = {b"DROP": -1, b"ACCEPT": -2, b"RETURN": -5}
+    policy = standard(family, b"", bytes(8))
+    entries: list[tuple[bytes, bytes | None]] = []
+    begins: dict[bytes, int] = {}
+    ends: dict[bytes, int] = {}
+    size = 0
+    for chain in dict.fromkeys([*TABLES[name], *table.rules]):
+        if chain not in TABLES[name]:
+            entries.append((standard(family, b"ERROR", chain.encode().ljust(32, b"\0")), None))
+            size += len(entries[-1][0])
+        begins[chain.encode()] = size
+        rules = [(rule.blob, rule.verdict) for rule in table.rules[chain]]
+        size += sum(len(blob) for blob, _ in rules)
+        ends[chain.encode()] = size
+        entries += [*rules, (policy, table.policies.get(chain, "RETURN").encode())]
+        size += len(policy)
+    entries.append((standard(family, b"ERROR", b"ERROR".ljust(32, b"\0")), None))
+    blob = bytearray()
+    for entry, verdict in entries:
+        target = OFFSETS.unpack_from(entry, HEADER_SIZE[family] + 4)[0]
+        place = len(blob) + target + EXTENSION.size
+        blob += entry
+        if verdict is not None:
+            places_of = {**begins, **numbers, b"CONTINUE": len(blob)}
+            VERDICT.pack_into(blob, place, places_of[verdict])
+    used = [hook.encode() in begins and hook in TABLES[name] for hook in HOOKS]
+    places = [where.get(hook.encode(), 0) for where in (begins, ends) for hook in HOOKS]
+    hooks = sum(is_used << number for number, is_used in enumerate(used))
+    return INFO.pack(name.encode(), hooks, *places, len(entries), len(blob)), bytes(blob)
+
+
 class Raw:
     """A table as bytes, as RawTable has it; `reads` counts."""
 
@@ -182,14 +224,10 @@ class Raw:
         self._kernel, self._family, self._name = kernel, family, name
 
     def read(self) -> tuple[bytes, bytes]:
-        """Return chains and policies, and the rules of all chains."""
+        """Return the hooks and the entries."""
         Raw.reads += 1
-        table = self._kernel.table(self._family, self._name)
-        info = repr([(chain, len(rules)) for chain, rules in table.rules.items()]) + repr(
-            table.policies
-        )
-        blobs = [rule.blob for rules in table.rules.values() for rule in rules]
-        return info.encode(), b"".join(blobs)
+        self._kernel.opening(self._family, self._name)
+        return compiled(self._kernel.table(self._family, self._name), self._family, self._name)
 
     def bytes(self) -> Bytes:
         """Return what the table holds."""
@@ -327,7 +365,7 @@ def test_a_jump_of_another_program_is_foreign(kernel: Kernel) -> None:
     """A target without a name that is a number is a verdict of its own."""
 
     def jump(table: InKernel) -> None:
-        table.rules["INPUT"].append(Held(table.rules["OUTPUT"][0].blob, None))
+        table.rules["INPUT"].append(Held(table.rules["OUTPUT"][0].blob, b"CONTINUE"))
 
     assert changed(jump, kernel) == ("iptables filter INPUT: rule 1 is foreign (-j CONTINUE)",)
 
@@ -387,6 +425,28 @@ def test_rules_that_the_kernel_cannot_match_are_left_out_and_reported(kernel: Ke
     assert all("iptables filter INPUT: missing" in line and "u32" in line for line in lines)
     wanted = table_of(EVERY_WORD, Family.IPV6, "filter")["INPUT"]
     assert len(kernel.table(Family.IPV6, "filter").rules["INPUT"]) == len(wanted)
+
+
+@pytest.mark.parametrize("come_and_go", list(product([False, True], repeat=4)))
+def test_what_comes_and_goes_meanwhile_is_not_taken_for_what_was_wanted(
+    kernel: Kernel, come_and_go: tuple[bool, ...]
+) -> None:
+    """What is remembered is what was compared, and not what another reading found."""
+    both = firewall()
+    both.apply(RULES)
+    table = kernel.table(Family.IPV4, "filter")
+    clean, foreign = table.rules["INPUT"], [table.rules["OUTPUT"][0]]
+    readings = iter(come_and_go)
+
+    def read(family: Family, name: str) -> None:
+        if (family, name) == (Family.IPV4, "filter"):
+            table.rules["INPUT"] = foreign if next(readings, True) else clean
+
+    kernel.opening = read
+    for _ in come_and_go:
+        both.verify(RULES)
+    line = "iptables filter INPUT: rule 1 is foreign (-j ACCEPT)"
+    assert both.verify(RULES) == (line,)
 
 
 def test_what_the_kernel_does_not_hold_afterwards_is_an_error(kernel: Kernel) -> None:

@@ -4,10 +4,9 @@ Rules are compared by the bytes that the kernel holds. A table is changed as a w
 once. How that is done through python-iptables is in `library`.
 """
 
-import ctypes
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,6 @@ from gateway.firewall.xtables.entry import (
     Entry,
     differences,
     entry_of,
-    is_standard,
     packets,
 )
 from gateway.firewall.xtables.library import (
@@ -26,7 +24,7 @@ from gateway.firewall.xtables.library import (
     opened,
     translated,
 )
-from gateway.firewall.xtables.raw import Bytes, RawTable
+from gateway.firewall.xtables.raw import Bytes, RawChain, RawTable, chains_in
 from gateway.firewall.xtables.render import (
     POLICIES,
     TABLES,
@@ -99,24 +97,23 @@ class Table:
 
         Where nothing was, and the table still has the same bytes, nothing is.
         """
-        if self._found is not None and self._found[0] is chains and self._has(self._found[1]):
+        info, blob = self._read()
+        if self._found is not None and self._found[0] is chains and self._found[1].are(info, blob):
             return []
-        # Read first: a change meanwhile is one of these bytes, and is found the next time.
         self._found = None
-        with suppress(OSError, ValueError):
-            self._found = chains, self._raw.bytes()
-        lines = [line for lines in self._compared(chains).values() for line in lines]
-        if lines:
-            self._found = None
+        lines = [line for lines in self._compared(chains, info, blob).values() for line in lines]
+        if not lines:
+            self._found = chains, Bytes.of(self.family, info, blob)
         return lines
 
-    def _has(self, found: Bytes) -> bool:
-        """Return whether the table has these bytes; False where it cannot be read."""
-        try:
-            return found.are(*self._raw.read())
-        except OSError:
-            self._raw.close()
-            return False
+    def _read(self) -> tuple[bytes, bytes]:
+        """Return the table's bytes. Raises FirewallError."""
+        with translated(self._where):
+            try:
+                return self._raw.read()
+            except OSError:
+                self._raw.close()
+                raise
 
     def changed(self, chains: Chains) -> frozenset[Chain]:
         """Read the table and return the chains of the gateway that are not as `chains` says.
@@ -125,62 +122,59 @@ class Table:
         there counts as one of all.
         """
         ours = {chain.hook: chain for chain in Chain if chain.table == self.name}
-        changed = {hook_of(name) for name, lines in self._compared(chains).items() if lines}
+        changed = {
+            hook_of(name) for name, lines in self._compared(chains, *self._read()).items() if lines
+        }
         return frozenset(ours[name] for name in (changed if changed <= ours.keys() else ours))
 
-    def _compared(self, chains: Chains) -> dict[str, list[str]]:
-        """Return the differences of each chain in the kernel.
+    def _compared(self, chains: Chains, info: bytes, blob: bytes) -> dict[str, list[str]]:
+        """Return the differences of each chain in a table that was read.
 
         A chain that is not there is one: the line that leads to it is missing.
         """
         compared: dict[str, list[str]] = {}
-        with self._opened() as kernel:
-            for chain in kernel.chains:
-                where = f"{self._where} {chain.name}"
-                if chain.name not in chains:
-                    compared[chain.name] = [f"{where}: foreign chain"]
-                    continue
-                wanted = chains[chain.name]
-                held = list(self._held(kernel, chain.name))
-                lines: list[str] = []
-                compared[chain.name] = lines
-                if [built.entry for built in wanted] != held:
-                    lines += differences(where, [(it.text, it.entry) for it in wanted], held)
-                if chain.name in TABLES[self.name]:
-                    policy = kernel.get_policy(chain.name)[0].name
-                    if policy != POLICIES[self.name]:
-                        lines.append(f"{where}: the policy is {policy}")
+        try:
+            held = chains_in(self.family, info, blob)
+        except ValueError as err:
+            return {"": [f"{self._where}: {err}"]}
+        for chain in held:
+            where = f"{self._where} {chain.name}"
+            if chain.name not in chains or chain.name in compared:
+                compared[chain.name] = [f"{where}: foreign chain"]
+                continue
+            wanted = chains[chain.name]
+            entries = self._entries(chain)
+            lines: list[str] = []
+            compared[chain.name] = lines
+            if [built.entry for built in wanted] != entries:
+                lines += differences(where, [(it.text, it.entry) for it in wanted], entries)
+            policy = POLICIES[self.name] if chain.name in TABLES[self.name] else "RETURN"
+            if chain.policy != policy:
+                lines.append(f"{where}: the policy is {chain.policy}")
         return compared
 
-    def _held(self, kernel: Any, chain: str) -> Iterator[Entry]:
-        for blob, verdict in self._entries(kernel, chain):
-            yield entry_of(self.family, blob, verdict, SIZES)
+    def _entries(self, chain: RawChain) -> list[Entry]:
+        return [entry_of(self.family, blob, verdict, SIZES) for blob, verdict in chain.rules]
 
-    def _entries(self, kernel: Any, chain: str) -> Iterator[tuple[bytes, str]]:
-        """Yield each rule's bytes and the verdict of its target, empty for an extension."""
-        entry = kernel.first_rule(chain)
-        while entry:
-            blob = ctypes.string_at(ctypes.addressof(entry), entry.next_offset)
-            verdict = ""
-            if is_standard(self.family, blob):
-                verdict = (kernel.get_target(entry) or b"CONTINUE").decode()
-            yield blob, verdict
-            entry = kernel.next_rule(entry)
+    def _held(self) -> list[RawChain]:
+        """Return what the kernel has. Raises FirewallError."""
+        with translated(self._where):
+            return chains_in(self.family, *self._read())
 
     def held(self, chain: Chain) -> list[Entry]:
         """Return the rules that the kernel has in `chain`. Raises FirewallError."""
-        with self._opened() as kernel:
-            return list(self._held(kernel, chain.hook))
+        return [
+            entry for it in self._held() if it.name == chain.hook for entry in self._entries(it)
+        ]
 
     def refused(self) -> dict[str, int]:
         """Return the packets that each built-in chain has refused, and those that it leads to."""
         counted = dict.fromkeys(TABLES[self.name], 0)
-        with self._opened() as kernel:
-            for chain in kernel.chains:
-                hook = hook_of(chain.name)
-                for blob, verdict in self._entries(kernel, chain.name):
-                    if hook in counted and verdict in {"", "DROP"}:
-                        counted[hook] += packets(self.family, blob)
+        for chain in self._held():
+            hook = hook_of(chain.name)
+            for blob, verdict in chain.rules:
+                if hook in counted and verdict in {"", "DROP"}:
+                    counted[hook] += packets(self.family, blob)
         return counted
 
     def commit(self, chains: Chains) -> None:
