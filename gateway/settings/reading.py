@@ -73,7 +73,7 @@ class Reading:
         try:
             data = _all_of(end, is_stopped)
         except BaseException:
-            # It may wait for a file for ever, and outlive the gateway. Nobody waits for its end.
+            # It may wait for a file for ever, and outlive the gateway. Process 1 reaps it.
             os.kill(pid, signal.SIGKILL)
             raise
         finally:

@@ -2,7 +2,8 @@
 
 The kernel queues its notice of a change on every socket that listens before the call that made the
 change returns (net/netlink/af_netlink.c, netlink_broadcast). So a socket without a notice means
-that what was read before is still true, and asking costs one system call.
+that what was read before is still true, and asking costs one system call. Some notices come before
+the change has all its effects, so nothing is remembered right after one.
 
 Not every change has a notice: IPv4 routes that go with their link or address have none of their
 own (net/ipv4/fib_frontend.c), but those of the link and the address come. For what is unknown here,
@@ -19,6 +20,8 @@ from gateway.system.watch import LARGEST_DATAGRAM, OTHERS, RTMGRP_LINK
 
 T = TypeVar("T")
 
+UNSETTLED_FOR = 0.5
+"""Seconds after a notice for which nothing is remembered: some notices come before their effect."""
 FRESH_FOR = 120.0
 """Seconds after which what was read is read again in any case."""
 AT_ONCE = 256
@@ -34,6 +37,7 @@ class Changes:
         self._clock = clock
         self._known: dict[object, tuple[object, object]] = {}
         self._read_at = 0.0
+        self._noticed_at = float("-inf")
 
     def remembered(self, what: object, about: object, read: Callable[[], T]) -> T:
         """Return what `read` returned for `what` and `about`, unless something may have changed.
@@ -45,7 +49,7 @@ class Changes:
         if known is not None and known[0] == about:
             return cast("T", known[1])
         found = read()
-        if self._channel is not None:
+        if self._channel is not None and self._clock() - self._noticed_at >= UNSETTLED_FOR:
             self._known[what] = about, found
         return found
 
@@ -76,8 +80,10 @@ class Changes:
         if self._channel is None:
             self._open()
             return True
-        is_old = self._clock() - self._read_at >= FRESH_FOR
-        return self._took_notices(self._channel) or is_old
+        if self._took_notices(self._channel):
+            self._noticed_at = self._clock()
+            return True
+        return self._clock() - self._read_at >= FRESH_FOR
 
     def _open(self) -> None:
         """Begin to listen; where that fails, nothing is remembered until it works."""

@@ -124,9 +124,12 @@ class Namespace:
 
     def routing_drift(self, wanted: Routing) -> tuple[str, ...]:
         """Return how the kernel differs from `wanted`, in the words of ip(8)."""
-        return self._changes.remembered(
+        drift = self._changes.remembered(
             "routing", wanted, lambda: routes.drift(self._links.rtnl, wanted)
         )
+        if drift:  # to put it back may change nothing, and so have no notice
+            self._changes.forget("routing")
+        return drift
 
     def shut(self, only: Collection[int] | None = None) -> tuple[str, ...]:
         """Set every link but loopback down, or `only` those with these indexes.

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.system.changes import AT_ONCE, FRESH_FOR, Changes
+from gateway.system.changes import AT_ONCE, FRESH_FOR, UNSETTLED_FOR, Changes
 from gateway.system.netns import OWN, Netns
 
 
@@ -83,19 +83,24 @@ def test_nothing_is_read_twice_without_a_notice(notices: Notices) -> None:
 
 
 def test_a_notice_lets_everything_be_read_again(notices: Notices) -> None:
-    """Once, however many there are."""
-    changes, read, other = Changes(notices), Reader(), Reader()
+    """Each time until its effects are there, and then once, however many there were."""
+    now = 1000.0
+    changes, read, other = Changes(notices, lambda: now), Reader(), Reader()
     for reader in (read, other):
         changes.remembered(reader, None, reader)
     for _ in range(3):
         notices.notice()
     for reader in (read, other):
-        assert [changes.remembered(reader, None, reader) for _ in range(2)] == [2, 2]
+        assert [changes.remembered(reader, None, reader) for _ in range(2)] == [2, 3]
+    now += UNSETTLED_FOR
+    for reader in (read, other):
+        assert [changes.remembered(reader, None, reader) for _ in range(2)] == [4, 4]
 
 
 def test_a_change_while_it_is_read_is_found_the_next_time(notices: Notices) -> None:
     """The notice comes after the question and before the answer."""
-    changes, read = Changes(notices), Reader()
+    now = 1000.0
+    changes, read = Changes(notices, lambda: now), Reader()
     changes.happened()
 
     def racing() -> int:
@@ -104,7 +109,9 @@ def test_a_change_while_it_is_read_is_found_the_next_time(notices: Notices) -> N
 
     assert changes.remembered("a", None, racing) == 1
     assert changes.remembered("a", None, read) == 2
-    assert changes.remembered("a", None, read) == 2
+    now += UNSETTLED_FOR
+    assert changes.remembered("a", None, read) == 3
+    assert changes.remembered("a", None, read) == 3
 
 
 def test_a_flood_is_taken_in_parts(notices: Notices) -> None:

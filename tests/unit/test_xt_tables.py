@@ -621,3 +621,32 @@ def test_an_inverted_match_has_other_bytes(kernel: Kernel, monkeypatch: pytest.M
     assert wanted.inverted
     monkeypatch.setitem(render.EXTRA_HEADERS, Family.IPV6, replace(wanted, inverted=False))
     assert entry() != inverted
+
+
+def test_leftovers_are_looked_for_where_a_table_does_not_pass_everything(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time, whatever was there at another one."""
+    monkeypatch.setattr(legacy, "RawTable", lambda family, name, _netns: Raw(kernel, family, name))
+    monkeypatch.setattr(legacy, "_tables", lambda _family, _netns: tuple(TABLES))
+    monkeypatch.setattr(legacy, "leftovers", lambda _netns: ("what is there",))
+    found = legacy.Leftovers()
+    assert found.find() == ()
+    firewall().apply(RULES)
+    rule = kernel.table(Family.IPV4, "filter").rules["OUTPUT"][0]
+    kernel.held.clear()
+    table = kernel.table(Family.IPV4, "mangle")
+    changes: tuple[tuple[Callable[[], object], Callable[[], object]], ...] = (
+        (lambda: table.rules["INPUT"].append(rule), table.rules["INPUT"].clear),
+        (lambda: table.rules.update(DOCKER=[]), lambda: table.rules.pop("DOCKER")),
+        (
+            lambda: table.policies.update(OUTPUT="DROP"),
+            lambda: table.policies.update(OUTPUT="ACCEPT"),
+        ),
+    )
+    for change, back in changes:
+        assert found.find() == ()
+        change()
+        assert found.find() == ("what is there",)
+        back()
+    assert found.find() == ()

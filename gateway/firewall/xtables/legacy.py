@@ -9,12 +9,12 @@ not met it.
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.errors import FirewallError, MissingError, ProcessError
-from gateway.firewall.xtables.raw import Bytes, RawTable
+from gateway.firewall.xtables.raw import RawChain, RawTable, chains_in
 from gateway.firewall.xtables.render import TABLES
 from gateway.policy.rules import Family
 from gateway.system import applied, process
@@ -60,36 +60,33 @@ def leftovers(netns: Netns = OWN) -> tuple[str, ...]:
 
 
 class Leftovers:
-    """The `leftovers` of `netns`, for who asks often: read only where bytes have changed."""
+    """The `leftovers` of `netns`, for who asks often: the programs run only where there are any."""
 
     def __init__(self, netns: Netns = OWN) -> None:
         self._netns = netns
         self._raw = {
             (family, table): RawTable(family, table, netns) for family in Family for table in TABLES
         }
-        self._empty: dict[tuple[Family, str], Bytes] | None = None
 
     def find(self) -> tuple[str, ...]:
         """Return what `leftovers` returns. Raises FirewallError when a table cannot be read."""
-        in_use = {(family, t) for family in Family for t in _tables(family, self._netns)}
-        if self._empty is not None and self._empty.keys() == in_use and self._are_same(self._empty):
+        in_use = [(family, table) for family in Family for table in _tables(family, self._netns)]
+        if all(self._is_empty(family, table) for family, table in in_use):
             return ()
-        self._empty = None
-        # Read first: a change meanwhile is one of these bytes, and is found the next time.
-        with suppress(OSError, ValueError):
-            self._empty = {where: self._raw[where].bytes() for where in in_use}
-        found = leftovers(self._netns)
-        if found:
-            self._empty = None
-        return found
+        return leftovers(self._netns)
 
-    def _are_same(self, known: Mapping[tuple[Family, str], Bytes]) -> bool:
+    def _is_empty(self, family: Family, table: str) -> bool:
+        """Return whether a table passes everything; False where it cannot be read."""
+        raw = self._raw[family, table]
         try:
-            return all(table.are(*self._raw[where].read()) for where, table in known.items())
+            chains = chains_in(family, *raw.read())
         except OSError:
-            for table in self._raw.values():
-                table.close()
+            raw.close()
             return False
+        except ValueError:
+            return False
+        empty = {RawChain(name, "ACCEPT", ()) for name in TABLES[table]}
+        return len(chains) == len(empty) and set(chains) == empty
 
 
 def empty(netns: Netns = OWN) -> None:

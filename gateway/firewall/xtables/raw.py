@@ -61,7 +61,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 class RawChain:
     """A chain: each rule's bytes with the verdict of its target, empty for an extension.
 
-    `policy` is the verdict of its last entry, which is no rule.
+    `policy` is the verdict of its last entry, which is not a rule.
     """
 
     name: str
