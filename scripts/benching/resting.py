@@ -10,7 +10,7 @@ from scripts.benching.programs import LIMIT, Holes, Program, Running, built
 
 SIZES = (1, 100, 1000)
 MOST = SIZES[-1]
-SETTLE = 5.0
+SETTLE = 12.0
 """Seconds from the last start to the first look: what follows a start is over."""
 MS = 1000
 MINUTE = 60

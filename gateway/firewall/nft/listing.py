@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 
 _DORMANT = "flags dormant"
 _REFUSING = re.compile(
@@ -127,6 +126,8 @@ def compare(wanted: Listing, held: Listing) -> Iterator[str]:
 
 def _changes(wanted: tuple[str, ...], held: tuple[str, ...]) -> Iterator[str]:
     """Yield which lines are missing and which are there that should not be, in their order."""
+    from difflib import SequenceMatcher  # noqa: PLC0415 - large, and seldom needed
+
     matcher = SequenceMatcher(a=wanted, b=held, autojunk=False)
     for tag, first, last, held_first, held_last in matcher.get_opcodes():
         if tag != "equal":
