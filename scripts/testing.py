@@ -57,12 +57,12 @@ def steps(*, fast: bool) -> list[list[Step]]:
     hours = 6 * 3600
     first = [
         [Step("Linters", linters, 15)],
-        [Step("Unit tests", [["pytest", "--full"]], 85)],
+        [Step("Unit tests", [["pytest", "--full"]], 95)],
         [
             Step(
                 "Promises",
                 [["pytest", "tests/promises", "-m", "not breaking and not quiet", *LABS]],
-                630,
+                560,
                 whole=1500,
             )
         ],
@@ -70,14 +70,14 @@ def steps(*, fast: bool) -> list[list[Step]]:
             Step(
                 "Promises that need a quiet machine",
                 [["pytest", "tests/promises", "-m", "quiet"]],
-                60,
+                30,
             )
         ],
         [
             Step(
                 "Broken on purpose",
                 [["pytest", "tests/promises", "-m", "breaking"]],
-                140,
+                120,
                 each=2.0,
                 whole=hours,
             )
@@ -89,10 +89,10 @@ def steps(*, fast: bool) -> list[list[Step]]:
         *first,
         # The guest works on one processor, the engine mostly waits.
         [
-            Step("The image on a Docker Engine", [["pytest", "tests/docker"]], 285, whole=600),
-            Step("The kernel's own WireGuard", [["pytest", "tests/kernel"]], 285, whole=1500),
+            Step("The image on a Docker Engine", [["pytest", "tests/docker"]], 290, whole=600),
+            Step("The kernel's own WireGuard", [["pytest", "tests/kernel"]], 375, whole=1500),
         ],
-        [Step("The demonstration", [["scripts/demo"]], 65)],
+        [Step("The demonstration", [["scripts/demo"]], 45)],
         [Step("The benchmark, one run", [["scripts/bench", "--runs", "1"]], 60)],
     ]
 
