@@ -154,7 +154,7 @@ class Running:
     def wait(self, limit: float = LIMIT) -> bool:
         """Wait until traffic passes and health is green, and note both; False after `limit`.
 
-        Where there is no health, only traffic counts.
+        A program without a health endpoint is ready when its tunnel carries traffic.
         """
 
         def ready() -> bool:

@@ -452,7 +452,7 @@ def test_a_name_that_was_found_is_connected_to_at_once() -> None:
     [("resolving", Reason.NOT_RESOLVED), ("unbuilt", Reason.NOT_BUILT)],
 )
 def test_a_failure_is_the_reason_until_something_else_happens(state: str, reason: Reason) -> None:
-    """What failed is said in words; since when there is no connection does not change."""
+    """The detail names the failure, and the time at which the connection was lost stays."""
     before = replace(STATES[state], since=NOW - 60)
     after = step(before, Failed("what"), NOW)
     assert isinstance(after, Resolving | Connecting)

@@ -31,7 +31,7 @@ from gateway.firewall.xtables.entry import (
 )
 from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.firewall.xtables.marks import mark_of
-from gateway.firewall.xtables.raw import HOOKS, INFO, VERDICT, Bytes
+from gateway.firewall.xtables.raw import HOOKS, INFO, VERDICT
 from gateway.firewall.xtables.render import TABLES, table_of
 from gateway.firewall.xtables.render import Kernel as Matches
 from gateway.firewall.xtables.tables import COMMIT_ATTEMPTS, Table
@@ -216,22 +216,15 @@ def compiled(table: InKernel, family: Family, name: str) -> tuple[bytes, bytes]:
 
 
 class Raw:
-    """A table as bytes, as RawTable has it; `reads` counts."""
-
-    reads = 0
+    """A table as bytes, as RawTable has it."""
 
     def __init__(self, kernel: Kernel, family: Family, name: str) -> None:
         self._kernel, self._family, self._name = kernel, family, name
 
     def read(self) -> tuple[bytes, bytes]:
         """Return the hooks and the entries."""
-        Raw.reads += 1
         self._kernel.opening(self._family, self._name)
         return compiled(self._kernel.table(self._family, self._name), self._family, self._name)
-
-    def bytes(self) -> Bytes:
-        """Return what the table holds."""
-        return Bytes.of(self._family, *self.read())
 
     def close(self) -> None:
         """Close nothing."""

@@ -91,7 +91,7 @@ class Nft:
         return True
 
     def surely_lacks(self, table: str) -> bool:
-        """Return whether the kernel says that there is no such table, asked without the program.
+        """Return whether the kernel reports `table` as absent, without running nft.
 
         Source: NFT_MSG_GETTABLE of linux/netfilter/nf_tables.h. A stand-in is not asked.
         """
