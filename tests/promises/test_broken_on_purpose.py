@@ -66,4 +66,5 @@ def test_broken_at_any_kernel_call_nothing_leaves_and_the_next_start_is_healthy(
     assert not [result for result in results if result.problems], reported
     assert {wanted.step.phase for wanted in outcome.chosen} == set(PHASES)
     assert len(set(map(str, outcome.chosen))) >= MANY
-    assert len(done) > 0.9 * len(results) - 1, "too many steps were not reached again"
+    missed = len(results) - len(done)
+    assert missed < 0.05 * len(outcome.chosen), "too many steps were not reached again"
