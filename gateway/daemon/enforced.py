@@ -7,7 +7,7 @@ it knows nothing, so the next `apply` puts everything there again.
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from gateway.daemon.ports import EgressGuard, LinksAndRoutes
@@ -93,16 +93,38 @@ class Enforced(ABC):
         """Put `wanted` into force. Raises KernelError."""
 
 
-class EnforcedRules(Enforced):
-    """The firewall's rules, which the lock has closed."""
+class EnforcedBarrier(Enforced):
+    """A part that refuses packets; `refused` has how many, whatever rules it had."""
 
     is_barrier = True
+
+    def __init__(self, reserve: Reserve, held: object) -> None:
+        super().__init__(reserve, held)
+        self.refused = Tally()
+
+    def revert(self, wanted: Wanted) -> None:
+        """Put `wanted` into force; what was refused since the last count is counted first."""
+        with suppress(FirewallError):  # the rules matter more than their counts
+            self.count_refused()
+        super().revert(wanted)
+
+    def count_refused(self) -> None:
+        """Read how many packets were refused. Raises FirewallError."""
+        self.refused.read(self._read_refused())
+
+    @abstractmethod
+    def _read_refused(self) -> Mapping[tuple[str, str], int]:
+        """Return what the kernel has counted since the last `_put`. Raises FirewallError."""
+
+
+class EnforcedRules(EnforcedBarrier):
+    """The firewall's rules, which the lock has closed."""
+
     follows_links = False
 
     def __init__(self, firewall: Firewall, reserve: Reserve) -> None:
         super().__init__(reserve, closed())
         self._firewall = firewall
-        self.refused = Tally()
 
     def apply(self, wanted: Wanted) -> None:
         """Put `wanted` into force; the packets that the former rules refused are counted first."""
@@ -116,19 +138,12 @@ class EnforcedRules(Enforced):
         del error
         return False
 
-    def revert(self, wanted: Wanted) -> None:
-        """Put `wanted` into force; what was refused since the last count is counted first."""
-        with suppress(FirewallError):
-            self.count_refused()
-        super().revert(wanted)
-
-    def count_refused(self) -> None:
-        """Read how many packets the rules have refused. Raises FirewallError."""
-        self.refused.read(self._firewall.refused())
-
     def differences(self, wanted: Wanted) -> tuple[str, ...]:
         """Compare the rules."""
         return self._firewall.verify(wanted.rules)
+
+    def _read_refused(self) -> Mapping[tuple[str, str], int]:
+        return self._firewall.refused()
 
     def _part_of(self, wanted: Wanted) -> Ruleset:
         return wanted.rules
@@ -138,13 +153,11 @@ class EnforcedRules(Enforced):
         self.refused.restart_counts()
 
 
-class EnforcedGuard(Enforced):
+class EnforcedGuard(EnforcedBarrier):
     """The egress guard that goes with the rules.
 
     `guarded` are the indexes of the links that have one; None while it is still the lock's.
     """
-
-    is_barrier = True
 
     def __init__(
         self, guard: EgressGuard, reserve: Reserve = nullcontext, closed_for: Facts = NOTHING_SEEN
@@ -154,7 +167,6 @@ class EnforcedGuard(Enforced):
         self._guard = guard
         self._made: tuple[Wanted, GuardRules] | None = None
         self.guarded = _indexes(closed_for) if closed_for.uplinks else None
-        self.refused = Tally()
 
     def may_miss_a_link(self, error: BaseException) -> bool:
         """Return True where the guard was refused.
@@ -164,19 +176,12 @@ class EnforcedGuard(Enforced):
         """
         return isinstance(error, FirewallError) and not is_shortage(error)
 
-    def revert(self, wanted: Wanted) -> None:
-        """Put `wanted` into force; what was dropped since the last count is counted first."""
-        with suppress(FirewallError):
-            self.count_refused()
-        super().revert(wanted)
-
-    def count_refused(self) -> None:
-        """Read how many frames the guard has dropped. Raises FirewallError."""
-        self.refused.read(self._guard.refused())
-
     def differences(self, wanted: Wanted) -> tuple[str, ...]:
         """Compare the guard."""
         return self._guard.verify(self._guard_for(wanted))
+
+    def _read_refused(self) -> Mapping[tuple[str, str], int]:
+        return self._guard.refused()
 
     def _guard_for(self, wanted: Wanted) -> GuardRules:
         """Return the guard for `wanted`; the last one is remembered, since it is compared often."""

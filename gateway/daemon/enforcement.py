@@ -23,13 +23,12 @@ from gateway.daemon.enforced import (
     Reserve,
 )
 from gateway.daemon.last_barrier import shut_links
-from gateway.daemon.looks import LOOKS, Looks
+from gateway.daemon.looks import LOOKS, Looks, Observer
 from gateway.daemon.ports import EgressGuard, LinksAndRoutes
-from gateway.errors import KERNEL, KernelError, NetworkError, is_shortage
+from gateway.errors import KERNEL, KernelError, is_shortage
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Tunnel
 from gateway.policy.firewall import ruleset_for
-from gateway.policy.report import DROP_NET_RAW
 from gateway.policy.routing import routing_for, without_interface
 from gateway.policy.situation import NOTHING_SEEN
 from gateway.policy.states import Locked, State
@@ -45,7 +44,7 @@ class Enforcement:
     """Keeps the kernel in step with a state and the namespace.
 
     `facts` are what the namespace looked like last; `drift` counts the changes by other programs,
-    and `drifted` has those that were reverted last; `kept_down` are links that have to stay down.
+    and `drifted` has those that were reverted last.
     """
 
     def __init__(
@@ -63,6 +62,7 @@ class Enforcement:
         """
         self._config = config
         self._network = network
+        self._observer = Observer(network)
         self._log = structlog.get_logger()
         self._rules = EnforcedRules(firewall, reserve)
         self._guard = EnforcedGuard(guard, reserve, closed_for) if guard else None
@@ -74,14 +74,17 @@ class Enforcement:
         ]
         self._state: State = Locked()
         self._way_to: Tunnel | None = None
-        self._made: tuple[object, Wanted] | None = None
-        self._has_looked = False
+        self._made: tuple[State, Tunnel | None, object, Wanted] | None = None
         self._are_some_down = False
         self.are_links_down = False
         self.facts = Facts()
         self.drift = 0
         self.drifted: tuple[str, ...] = ()
-        self.kept_down: tuple[str, ...] = ()
+
+    @property
+    def kept_down(self) -> tuple[str, ...]:
+        """Links that have to stay down, each with the reason."""
+        return self._observer.kept_down
 
     @property
     def refused(self) -> tuple[tuple[str, str, int], ...]:
@@ -145,7 +148,7 @@ class Enforcement:
 
         Raises KernelError.
         """
-        facts = self._found()
+        facts = self._observer.look()
         if facts != self.facts:
             if self.facts.all_routes and not facts.all_routes:
                 self._log.warning("too many routes", problem=_ROUTES_IGNORED, remedy=_FEWER_ROUTES)
@@ -173,6 +176,17 @@ class Enforcement:
             if drift:
                 self._log.warning("reverted external changes", drift=drift)
 
+    def is_in_place(self) -> bool:
+        """Return whether the kernel has what is wanted, and the namespace looks as it did.
+
+        False after drift, until a comparison has found none. Changes no rule and no route. Raises
+        KernelError.
+        """
+        if self.drifted or self._observer.look() != self.facts:
+            return False
+        wanted = self._wanted()
+        return all(part.holds(wanted) and not part.differences(wanted) for part in self._parts)
+
     def count_refused(self) -> None:
         """Read the kernel's counters of refused packets; what cannot be read stays as it was."""
         for part in self._barriers:
@@ -193,8 +207,8 @@ class Enforcement:
         A link that was renamed twice looks as it did too: an answer that can mean that it was not
         there counts only after all attempts. Raises KernelError.
         """
-        if not self._has_looked and not all(part.holds(self._wanted()) for part in parts):
-            self.facts = self._found()
+        if not self._observer.has_looked and not all(part.holds(self._wanted()) for part in parts):
+            self.facts = self._observer.look()
         looks = Looks(self.facts)
         while failure := self._first_failure(parts):
             part, error = failure
@@ -202,7 +216,8 @@ class Enforcement:
                 self._shut_unguarded()
             if is_shortage(error) or not isinstance(error, KernelError) or looks.are_over:
                 raise error
-            if (found := self._found()) == self.facts and not part.may_miss_a_link(error):
+            found = self._observer.look()
+            if found == self.facts and not part.may_miss_a_link(error):
                 raise error
             self._log.debug("retrying after namespace change", problem=str(error))
             self.facts = looks.add(found)
@@ -228,7 +243,7 @@ class Enforcement:
         if self._guard is None or self._guard.guarded is None:
             return
         with suppress(*KERNEL):  # the shortage itself is raised
-            self.facts = self._found()
+            self.facts = self._observer.look()
         if unguarded := {uplink.index for uplink in self.facts.uplinks} - self._guard.guarded:
             self.shut(unguarded)
 
@@ -246,7 +261,8 @@ class Enforcement:
                 if found:
                     part.revert(wanted)
             except BaseException as err:
-                if part.follows_links and isinstance(err, KernelError) and self._has_other_links():
+                is_about_links = part.follows_links and isinstance(err, KernelError)
+                if is_about_links and self._observer.has_other_links(self.facts):
                     return ()
                 if tries and part.may_miss_a_link(err):
                     continue
@@ -263,38 +279,22 @@ class Enforcement:
         found = part.differences(wanted)
         if not found or not part.follows_links:
             return found
-        return () if self._has_other_links() else part.differences(wanted)
-
-    def _has_other_links(self) -> bool:
-        """Return whether the namespace has other uplinks by now, or they have other addresses."""
-        try:
-            return self._network.facts().uplinks != self.facts.uplinks
-        except NetworkError:
-            return False  # not known, so it explains nothing
-
-    def _found(self) -> Facts:
-        """Return what the namespace looks like, less the links that have to stay down."""
-        for link in self._network.shut_unnameable():
-            self._log.error("link set down: unusable name", link=ascii(link))
-        kept_down = self._network.shut_shared()
-        if kept_down != self.kept_down:
-            self.kept_down = kept_down
-            if kept_down:
-                self._log.error("links kept down", links=kept_down, remedy=DROP_NET_RAW)
-            else:
-                self._log.info("links no longer kept down")
-        facts = self._network.facts()
-        self._has_looked = True
-        return facts
+        return () if self._observer.has_other_links(self.facts) else part.differences(wanted)
 
     def _wanted(self) -> Wanted:
         """Return what has to be in force. It is made once: each sample makes another state."""
-        basis = (basis_of(self._state), self.facts, self._way_to)
-        if self._made is None or self._made[0] != basis:
-            if self._way_to is not None:
-                routing = without_interface(routing_for(self._way_to, self._config, self.facts))
+        state, facts, way_to = self._state, self.facts, self._way_to
+        made = self._made
+        if made and made[0] is state and made[1] is way_to and made[3].facts is facts:
+            return made[3]  # nothing was replaced: it need not be compared
+        basis = (basis_of(state), facts, way_to)
+        if made and made[2] == basis:
+            wanted = made[3]
+        else:
+            if way_to is not None:
+                routing = without_interface(routing_for(way_to, self._config, facts))
             else:
-                routing = routing_in(self._state, self._config, self.facts)
-            rules = ruleset_for(self._state, self._config, self.facts)
-            self._made = basis, Wanted(self.facts, rules, routing)
-        return self._made[1]
+                routing = routing_in(state, self._config, facts)
+            wanted = Wanted(facts, ruleset_for(state, self._config, facts), routing)
+        self._made = state, way_to, basis, wanted
+        return wanted

@@ -1,10 +1,50 @@
-"""The looks at a namespace that changes while something is put into force for it."""
+"""Looking at the namespace, which may change while something is put into force for it."""
 
+import structlog
+
+from gateway.daemon.ports import LinksAndRoutes
+from gateway.errors import NetworkError
 from gateway.model import Facts
+from gateway.policy.report import DROP_NET_RAW
 from gateway.policy.ways import steady
 
 LOOKS = 5
 """How often the namespace is looked at again because something was refused that is about links."""
+
+
+class Observer:
+    """Looks at the namespace; `kept_down` are links that have to stay down, with the reasons."""
+
+    def __init__(self, network: LinksAndRoutes) -> None:
+        self._network = network
+        self._log = structlog.get_logger()
+        self.has_looked = False
+        self.kept_down: tuple[str, ...] = ()
+
+    def look(self) -> Facts:
+        """Return what the namespace looks like, less the links that have to stay down.
+
+        Sets those down, and logs that. Raises NetworkError.
+        """
+        for link in self._network.shut_unnameable():
+            self._log.error("link set down: unusable name", link=ascii(link))
+        kept_down = self._network.shut_shared()
+        if kept_down != self.kept_down:
+            self.kept_down = kept_down
+            if kept_down:
+                self._log.error("links kept down", links=kept_down, remedy=DROP_NET_RAW)
+            else:
+                self._log.info("links no longer kept down")
+        facts = self._network.facts()
+        self.has_looked = True
+        return facts
+
+    def has_other_links(self, than: Facts) -> bool:
+        """Return whether there are other uplinks by now than `than` has, or other addresses."""
+        try:
+            return self._network.facts().uplinks != than.uplinks
+        except NetworkError:
+            return False  # not known, so it explains nothing
 
 
 class Looks:

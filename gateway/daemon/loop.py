@@ -22,9 +22,10 @@ from gateway.daemon.names import Names
 from gateway.daemon.ports import Parts
 from gateway.daemon.producers import KernelReports, LostErrors, Timer
 from gateway.daemon.reporter import Reporter
-from gateway.daemon.setback import Setbacks
+from gateway.daemon.resting import Rest
+from gateway.daemon.setback import Setbacks, answer_to
 from gateway.daemon.workers import Workers
-from gateway.errors import KERNEL, FirewallError, KernelError, is_shortage
+from gateway.errors import KERNEL, is_shortage
 from gateway.model import Config, Tunnel
 from gateway.policy.actions import (
     Abandon,
@@ -41,8 +42,18 @@ from gateway.policy.actions import (
     WriteNames,
 )
 from gateway.policy.agenda import wake_at
-from gateway.policy.events import Asked, Event, Failed, Looked, Refused, Stop, Troubled, Verified
-from gateway.policy.machine import interrupted, obstacle, step, stricter
+from gateway.policy.events import (
+    Asked,
+    Event,
+    Failed,
+    Looked,
+    Probed,
+    Refused,
+    Stop,
+    Troubled,
+    Verified,
+)
+from gateway.policy.machine import interrupted, obstacle, step
 from gateway.policy.situation import Situation
 from gateway.policy.states import Locked, State, Stopping
 from gateway.policy.timing import Moment, Timing
@@ -63,7 +74,8 @@ class Supervisor:
         self._setbacks = Setbacks()
         self._situation = Situation(config, Locked(since=parts.clock()))
         self._inbox = Inbox()
-        self._timer = Timer(self._inbox, parts.clock)
+        self._rest = Rest(self._kernel, parts.network)
+        self._timer = Timer(self._inbox, parts.clock, self._rests)
         self._reports = KernelReports(self._inbox, timing.settle)
         self._jobs: Jobs
         # The state that the kernel is in, where it is not ours yet.
@@ -94,13 +106,8 @@ class Supervisor:
         """
         lost = LostErrors()
         asyncio.get_running_loop().set_exception_handler(lost.handle)
-        producers = {
-            "clock": self._timer.run(),
-            "kernel reports": self._reports.run(),
-            "lost errors": lost.run(),
-            **others,
-        }
-        await together(self._live, producers)
+        own = {"clock": self._timer.run(), "kernel reports": self._reports.run()}
+        await together(self._live, {**own, "lost errors": lost.run(), **others})
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
         """Follow events until one stops the gateway, then end closed, whatever is raised."""
@@ -144,10 +151,11 @@ class Supervisor:
             try:
                 events.extend(self._follow(event))
             except KERNEL as err:
-                answer = self._answer_to(err)
+                answer = answer_to(err, self._state, self._falling)
                 if answer is None:
                     self._interrupt(err, event)
                     return
+                self._falling = answer
                 self._jobs.abandon()  # the stricter state begins its own
                 events = deque([answer])
         if setback is not None and setback.is_over(first, self._situation.under_way):
@@ -163,6 +171,8 @@ class Supervisor:
         if self._left is not None or self._setbacks.current is not None:
             self._enter()
         self._falling = None
+        if Sample in map(type, actions) or (isinstance(event, Probed) and event.answered):
+            self._rest.begin()  # for its own packets, no other sample is needed
         reports = [self._start(action) for action in actions]
         found = [report for report in reports if report is not None]
         if self._kernel.facts != self._situation.facts and Looked not in map(type, found):
@@ -224,25 +234,6 @@ class Supervisor:
         self._jobs.start(Work.CONNECT, lambda: self._workers.build(tunnel, facts))
         return None
 
-    def _answer_to(self, error: KernelError | OSError | MemoryError) -> Event | None:
-        """Return the event that `error` leads to; None where the same is tried again later.
-
-        The one place where errors of the kernel are judged. A shortage changes no state. Rules that
-        the kernel refused close the namespace; what else failed leads to the state before. Where
-        the stricter state fails too, closing is tried, and then only repeated.
-        """
-        falling = self._falling
-        if not is_shortage(error):
-            if falling is None and not isinstance(error, KernelError):
-                raise error
-            is_refusal = isinstance(error, FirewallError)
-            if falling is None or (is_refusal and not isinstance(falling, Refused)):
-                problem = str(error)
-                fallen = Refused(problem) if is_refusal else stricter(self._state, problem)
-                self._falling = fallen
-                return fallen
-        return None
-
     def _interrupt(self, error: Exception, event: Event) -> None:
         """Cut off all work; what `error` prevented is tried again later."""
         self._falling = None
@@ -283,6 +274,16 @@ class Supervisor:
         names = self._situation.names_problem
         self._reporter.publish(self._state, self._parts.clock(), self._setbacks.current, names)
 
+    def _rests(self) -> bool:
+        """Return whether no turn is needed, since all is as it was; set the next look then."""
+        moment = self._moment()
+        is_settled = self._left is None and not self._refusal and self._setbacks.current is None
+        if not is_settled or not self._rest.lasts(self._situation, moment):
+            return False
+        self._reporter.confirm(moment.now)
+        self._timer.set(moment.now + self._timing.verify_every)
+        return True
+
     def _set_timer(self) -> None:
         moment = self._moment()
         at = wake_at(self._situation, moment)
@@ -295,5 +296,4 @@ class Supervisor:
         return self._situation.state
 
     def _moment(self) -> Moment:
-        chance = random.random()  # noqa: S311 - spreads attempts
-        return Moment(self._parts.clock(), self._timing, chance)
+        return Moment(self._parts.clock(), self._timing, random.random())  # noqa: S311 - spreads

@@ -82,6 +82,7 @@ async def serve(config: Config, secured: Secured) -> None:
             write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
             forget_flows=lambda: flows.run(partial(conntrack.flush, UPLINKS), TIMING.flush_time),
             publish=board.publish,
+            confirm=board.confirm,
             clock=_clock,
             reserve=secured.tools.reserve.lent,
             limits=limits,

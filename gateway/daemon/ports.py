@@ -51,6 +51,12 @@ class LinksAndRoutes(Protocol):
     def fault_of(self, name: str, addresses: Collection[Interface]) -> str:
         """Return why the link `name` cannot carry packets from `addresses`; empty if it can."""
 
+    def carried(self, name: str) -> bytes:
+        """Return the packet and byte counters of the link `name`, to be compared only.
+
+        Raises NetworkError.
+        """
+
     def prepare(self, uplink: str) -> None:
         """Give `uplink` the per-device settings that the promises need. Raises NetworkError."""
 
@@ -106,7 +112,9 @@ class EgressGuard(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """Every part; `publish` takes each status, `clock` gives seconds, suspended ones too.
+    """Every part; `clock` gives seconds, suspended ones too.
+
+    `publish` takes each status; `confirm` says that the last one is true, and the kernel as wanted.
 
     `reserve` lends descriptors to what has to be put into force when there are none left.
     `closed_for` is what the namespace looked like when its guard was closed.
@@ -124,6 +132,7 @@ class Parts:
     write_resolver: Callable[[tuple[Address, ...]], Coroutine[Any, Any, None]]
     forget_flows: Callable[[], Coroutine[Any, Any, None]]
     publish: Callable[[Status], None]
+    confirm: Callable[[], None]
     clock: Callable[[], float]
     reserve: Callable[[], AbstractContextManager[None]] = nullcontext
     limits: tuple[Limit, ...] = ()

@@ -17,11 +17,13 @@ from gateway.services.health import HealthServer
 
 
 class Timer:
-    """Notes a Tick when the time has come that was set last."""
+    """Notes a Tick when the time has come that was set last, unless `rests` sets another time."""
 
-    def __init__(self, inbox: Inbox, clock: Callable[[], float]) -> None:
+    def __init__(self, inbox: Inbox, clock: Callable[[], float], rests: Callable[[], bool]) -> None:
+        """`rests` returns whether no Tick is needed; it has set the next time then."""
         self._inbox = inbox
         self._clock = clock
+        self._rests = rests
         self._waiting: asyncio.TimerHandle | None = None
         self._is_time = asyncio.Event()
 
@@ -30,7 +32,11 @@ class Timer:
         if self._waiting is not None:
             self._waiting.cancel()
         seconds = max(0.0, at - self._clock())
-        self._waiting = asyncio.get_running_loop().call_later(seconds, self._is_time.set)
+        self._waiting = asyncio.get_running_loop().call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        if not self._rests():
+            self._is_time.set()
 
     async def run(self) -> None:
         """Note a Tick each time, until cancelled."""

@@ -50,6 +50,11 @@ class Reporter:
             self._reconnects.update([reason(after)] if not isinstance(after, Stopping) else [])
             self._parts.hooks.down()
 
+    def confirm(self, now: float) -> None:
+        """Say that the last status is still true, and that the kernel was compared at `now`."""
+        self.verified_at = now
+        self._parts.confirm()
+
     def publish(self, state: State, now: float, setback: Setback | None, names: str) -> None:
         """Give the health server the status of `state` at `now`.
 

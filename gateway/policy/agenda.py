@@ -27,7 +27,8 @@ def due(
     """Return what is due in `situation`, and the situation in which it has been begun.
 
     Each waking has a price. So a calm tunnel wakes the loop only when the kernel is compared, and
-    after that (`has_verified`) everything is done that is due before the next time.
+    after that (`has_verified`) everything is done that is due before the next time. Where nothing
+    is, the kernel is compared without a turn of the loop: see `rests`.
     """
     now, state = moment.now, situation.state
     if isinstance(state, Stopping):
@@ -49,8 +50,7 @@ def due(
             situation, work = _connecting(situation, state, moment)
         case Connecting() | Connected():
             early = has_verified and _is_calm(situation)
-            until = now + (moment.timing.verify_every if early else 0.0)
-            situation, work = _watching(situation, state, moment, until)
+            situation, work = _watching(situation, state, moment, early=early)
         case _:
             work = ()
     return situation, (*checks, *work)
@@ -70,12 +70,13 @@ def _connecting(
 
 
 def _watching(
-    situation: Situation, state: Connecting | Connected, moment: Moment, until: float
+    situation: Situation, state: Connecting | Connected, moment: Moment, *, early: bool
 ) -> tuple[Situation, tuple[Action, ...]]:
-    """Return what is due by the time `until`, while there is an interface."""
+    """Return what is due while there is an interface; a sample in any case where it is `early`."""
     now, timing = moment.now, moment.timing
+    until = now + (timing.verify_every if early else 0.0)
     actions: list[Action] = []
-    if until >= situation.sample_at and Work.SAMPLE not in situation.under_way:
+    if (early or now >= situation.sample_at) and Work.SAMPLE not in situation.under_way:
         is_new = isinstance(state, Connecting) and now - state.turn.tried_at < timing.eager_for
         pause = timing.eager if is_new else timing.heartbeat
         situation = replace(_begun(situation, Work.SAMPLE), sample_at=now + pause)
@@ -92,6 +93,20 @@ def _watching(
         situation = replace(_begun(situation, Work.NAMES), names_tried_at=now)
         actions.append(WriteNames(state.tunnel))
     return situation, tuple(actions)
+
+
+def rests(situation: Situation, moment: Moment) -> bool:
+    """Return whether a comparison of the kernel is all that is due before the one after it.
+
+    If it finds nothing, and nothing has moved in the tunnel, no event is needed.
+    """
+    state = situation.state
+    if not isinstance(state, Connected) or not _is_calm(situation):
+        return False
+    if situation.under_way or situation.changed or situation.names_problem:
+        return False
+    at = min(situation.sample_at, _probe_at(situation, state, moment))
+    return at > moment.now + moment.timing.verify_every
 
 
 def _is_calm(situation: Situation) -> bool:

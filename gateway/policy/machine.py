@@ -60,7 +60,7 @@ def step(
     after = noted if state is noted.state else replace(noted, state=state)
     after = _entered(after, situation.state, moment)
     if isinstance(event, Sampled) and isinstance(state, Connected) and state.pulse.is_calm:
-        after = replace(after, sample_at=moment.now + moment.timing.verify_every)
+        after = replace(after, sample_at=moment.now + moment.timing.sample_calm)
     abandoned: tuple[Action, ...] = ()
     # A failure may be one of the loop's own, while the work that would report it still runs.
     still = situation.under_way if isinstance(event, Failed | Lost) else noted.under_way

@@ -50,8 +50,11 @@ class Timing:
     heartbeat: float = 1.0
     """The time between two samples of the tunnel's counters while something moves in it.
 
-    A calm tunnel is sampled when the kernel is compared (`agenda`).
+    A calm tunnel is sampled every `sample_calm`, and when something has moved in it.
     """
+
+    sample_calm: float = 20.0
+    """The same in a calm tunnel; when the kernel is compared, its packets are counted too."""
 
     eager: float = 0.02
     """The time between two samples of an interface that was just built: handshakes take ms."""

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import h11
 
@@ -52,11 +52,23 @@ class Board:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self.ask_to_count: Callable[[], None] = lambda: None
-        self._status = Status(0.0, "starting", healthy=False, reason=Reason.STARTING, since=clock())
+        self._published = Status(
+            0.0, "starting", healthy=False, reason=Reason.STARTING, since=clock()
+        )
+        self._confirmed_at = 0.0
 
     def publish(self, status: Status) -> None:
         """Replace the status."""
-        self._status = status
+        self._published = status
+
+    def confirm(self) -> None:
+        """Note that the status has not changed, and that the kernel is as wanted."""
+        self._confirmed_at = self._clock()
+
+    @property
+    def _status(self) -> Status:
+        """The last status, as it was when it was confirmed last."""
+        return confirmed(self._published, self._confirmed_at)
 
     def health(self) -> Answer:
         """Answer whether workloads can use the network, and why not."""
@@ -101,6 +113,18 @@ class Board:
     def _is_stale(self) -> bool:
         """Return whether the last status is too old; before the first one, never."""
         return 0.0 < self._status.at < self._clock() - STALE_AFTER
+
+
+def confirmed(status: Status, at: float) -> Status:
+    """Return `status` as it would be published at `at`, if that is later and nothing has changed.
+
+    The kernel has been compared then, and found as wanted.
+    """
+    if at <= status.at:
+        return status
+    age = status.handshake_age
+    grown = None if age is None else age + at - status.at
+    return replace(status, at=at, handshake_age=grown, verified_age=0.0)
 
 
 def describe(status: Status, now: float) -> dict[str, object]:

@@ -4,6 +4,7 @@ Netlink needs no writable /proc/sys, which containers do not have. What is set i
 attribute that the kernel does not know is ignored silently.
 """
 
+import os
 import socket
 import struct
 from collections.abc import Mapping
@@ -13,15 +14,18 @@ from pathlib import Path
 from gateway.errors import NetworkError, is_shortage
 from gateway.system import applied
 from gateway.system.messages import NLA_F_NESTED, ifinfmsg, nla, nlmsg
-from gateway.system.netlink import RTM_SETLINK, Netlink, attributes_in, message
+from gateway.system.netlink import ATTRIBUTE, RTM_SETLINK, Netlink, attributes_in, message
 from gateway.system.netns import OWN, Netns
 
 LINK_MESSAGE = struct.Struct("=BxHiII")
 """struct ifinfomsg of linux/rtnetlink.h: what a message about a link begins with."""
 NUMBER = struct.Struct("=I")
-IFLA_AF_SPEC = 26
+IFLA_IFNAME, IFLA_AF_SPEC, IFLA_EXT_MASK = 3, 26, 29
 IFLA_INET_CONF = 1
 """Attributes of linux/if_link.h."""
+RTEXT_FILTER_SKIP_STATS = 1 << 3
+"""Leaves out what IPv6 counts (net/ipv6/addrconf.c, inet6_fill_ifla6_attrs), but not the packets of
+the link."""
 
 IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf")
 
@@ -99,6 +103,15 @@ def differences(
         for setting, value in wanted.items()
         if found[setting] != value
     )
+
+
+def question(name: str) -> bytes:
+    """Return the request RTM_GETLINK for the link `name`, without the counters of IPv6."""
+    text = os.fsencode(name) + b"\0"
+    named = ATTRIBUTE.pack(ATTRIBUTE.size + len(text), IFLA_IFNAME) + text + bytes(-len(text) % 4)
+    mask = NUMBER.pack(RTEXT_FILTER_SKIP_STATS)
+    masked = ATTRIBUTE.pack(ATTRIBUTE.size + len(mask), IFLA_EXT_MASK) + mask
+    return LINK_MESSAGE.pack(0, 0, 0, 0, 0) + named + masked
 
 
 def of_link(body: bytes, name: str) -> dict[DeviceSetting, int]:

@@ -26,7 +26,10 @@ from gateway.system.netlink import (
     message,
 )
 from gateway.system.netns import OWN, Netns
+from gateway.system.questions import Questions
 
+MOST_REMEMBERED = 16
+"""Links whose settings are not taken from the bytes again while those stay the same."""
 ARPHRD_NONE = 0xFFFE
 """The kind of link that has no addresses of its own: tunnels (linux/if_arp.h)."""
 
@@ -38,6 +41,8 @@ class Links:
         self._tunnel = tunnel
         self.netns = netns
         self.rtnl = Netlink(netns, socket.NETLINK_ROUTE)
+        self._questions = Questions(netns, socket.NETLINK_ROUTE)
+        self._devices: dict[str, tuple[bytes, dict[DeviceSetting, int]]] = {}
 
     def others(self) -> dict[int, Any]:
         """Return the messages about all links but loopback and the tunnel, by index."""
@@ -146,9 +151,26 @@ class Links:
 
     def device(self, name: str) -> dict[DeviceSetting, int]:
         """Return the IPv4 settings of the link `name`. Raises NetworkError."""
-        request = link_settings.LINK_MESSAGE.pack(0, 0, self._index(name), 0, 0)
-        answers = self.rtnl.send("read link", name, request, RTM_GETLINK)
-        return link_settings.of_link(answers[0] if answers else b"", name)
+        answer = self._answer(name)
+        known = self._devices.get(name)
+        if known is not None and known[0] == answer:
+            return known[1]
+        found = link_settings.of_link(answer, name)
+        if len(self._devices) >= MOST_REMEMBERED:
+            self._devices.clear()
+        self._devices[name] = answer, found
+        return found
+
+    def carried(self, name: str) -> bytes:
+        """Return all that the kernel says of the link `name`, its packet counters among it.
+
+        Raises NetworkError.
+        """
+        return self._answer(name)
+
+    def _answer(self, name: str) -> bytes:
+        request = link_settings.question(name)
+        return self._questions.ask("read link", name, request, RTM_GETLINK)
 
     def _is_tunnel(self, link: Any) -> bool:
         """Return whether `link` is the tunnel's: of its kind too, any link may have the name."""

@@ -101,6 +101,10 @@ class Namespace:
         missing = {address.ip for address in addresses} - self._links.addresses_of(name)
         return f"{name} has lost {', '.join(map(str, sorted(missing, key=str)))}" if missing else ""
 
+    def carried(self, name: str) -> bytes:
+        """Return the packet and byte counters of the link `name`. Raises NetworkError."""
+        return self._links.carried(name)
+
     def prepare(self, uplink: str) -> None:
         """Give `uplink` the per-device settings that the promises need."""
         self._links.set_device(uplink, UPLINK_SETTINGS)

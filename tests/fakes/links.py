@@ -29,6 +29,11 @@ class FakeLinks:
         del name, addresses
         return ""
 
+    def carried(self, name: str) -> bytes:
+        """Have carried nothing."""
+        del name
+        return b""
+
     def prepare(self, uplink: str) -> None:
         """Take note of nothing."""
 

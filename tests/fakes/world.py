@@ -30,6 +30,7 @@ from gateway.policy.routing import Routing
 from gateway.policy.rules import Accept, Chain, Family, Ruleset
 from gateway.policy.states import Query
 from gateway.policy.timing import Timing
+from gateway.services.health import confirmed
 from gateway.system import probe as probing
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.tunnel import FakeTunnel
@@ -168,6 +169,7 @@ class World:
             write_resolver=self._write_resolver,
             forget_flows=self._forget_flows,
             publish=self._publish,
+            confirm=self._confirm,
             clock=self.clock,
         )
 
@@ -193,6 +195,9 @@ class World:
                 return True
             await asyncio.sleep(probing.INTERVAL)
         return False
+
+    def _confirm(self) -> None:
+        self._publish(confirmed(self.published[-1], self.clock.now))
 
     def _publish(self, status: Status) -> None:
         if not self.published or status.state != self.published[-1].state:
@@ -244,6 +249,10 @@ class _Network:
         del addresses
         self._world.call("fault of", name)
         return "" if self._world.tunnel.standing is not None else f"{name} was set down"
+
+    def carried(self, name: str) -> bytes:
+        self._world.call("carried", name)
+        return self._world.tunnel.carried
 
     def prepare(self, uplink: str) -> None:
         self._world.call("prepare", uplink)
@@ -298,6 +307,17 @@ class _Tunnel(FakeTunnel):
             str(endpoint.address) in self._world.alive for endpoint in self.standing.endpoints
         )
 
+    @property
+    def carried(self) -> bytes:
+        """What the interface has sent and received, as far as a status would show it now."""
+        sent = self._sent + (self._packets + self.asked) * PACKET
+        return f"{sent} {self._received + self.answered * PACKET}".encode()
+
+    @property
+    def _packets(self) -> int:
+        """The packets of workloads since the last status."""
+        return int(self._world.clock.now) - int(self._at) if self._world.traffic else 0
+
     async def up(self, tunnel: Tunnel, mtu: int) -> None:
         self._world.call("up", str(tunnel.endpoints[0]))
         await asyncio.sleep(self._world.building)
@@ -313,8 +333,7 @@ class _Tunnel(FakeTunnel):
 
     async def status(self) -> TunnelStatus:
         self._world.call("status")
-        tunnel, now = self._require(), self._world.clock.now
-        packets = int(now) - int(self._at) if self._world.traffic else 0
+        tunnel, now, packets = self._require(), self._world.clock.now, self._packets
         self._at = now
         self._sent += (packets + self.asked) * PACKET
         if self.is_alive:

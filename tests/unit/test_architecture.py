@@ -49,6 +49,7 @@ ONLY_IMPORTER = {
         "gateway/daemon/producers.py",
         "gateway/daemon/enforced.py",
         "gateway/daemon/enforcement.py",
+        "gateway/daemon/looks.py",
         "gateway/services/hooks.py",
         "gateway/cli.py",
         "gateway/lock/last_resort.py",

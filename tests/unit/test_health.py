@@ -103,6 +103,22 @@ def test_ages_increase_between_two_statuses(board: Board, clock: Clock) -> None:
     assert (found["handshake_age"], found["state_age"], found["verified_age"]) == (14.5, 62.5, 3.5)
 
 
+def test_a_status_that_is_confirmed_is_not_old(board: Board, clock: Clock) -> None:
+    """Its ages go on, but for that of the comparison; one that came later needs none."""
+    clock.now += STALE_AFTER - 1
+    board.confirm()
+    clock.now += STALE_AFTER - 1
+    answer = respond(b"GET", b"/healthz", board)
+    assert answer[0] == 200
+    found = body(answer)
+    assert (found["handshake_age"], found["state_age"]) == (30.0, 78.0)
+    assert found["verified_age"] == STALE_AFTER - 1
+    clock.now += 2
+    assert respond(b"GET", b"/livez", board)[0] == 503
+    board.publish(replace(HEALTHY, at=clock.now))
+    assert body(respond(b"GET", b"/healthz", board))["verified_age"] == 1.0
+
+
 def test_a_kernel_that_was_never_found_as_wanted_has_no_age_of_that(board: Board) -> None:
     """Before the first comparison, and while nothing can be read back."""
     board.publish(replace(HEALTHY, verified_age=None))

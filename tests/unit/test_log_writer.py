@@ -23,8 +23,8 @@ Pipe = tuple[int, int]
 def pipe() -> Iterator[Pipe]:
     """Yield both ends of a small pipe; the writing one waits, as a container's stdout does.
 
-    The writing end stays open: a thread that has lines left would write them to whatever got its
-    number next. Without the reading end such a write fails, and harms nobody.
+    The writing end stays open: a thread that has lines left would write them to the file that gets
+    its number next. Without the reading end such a write only fails.
     """
     reader, writer = os.pipe()
     fcntl.fcntl(writer, F_SETPIPE_SZ, ROOM)

@@ -31,7 +31,7 @@ from gateway.policy.actions import (
     Work,
     WriteNames,
 )
-from gateway.policy.agenda import wake_at
+from gateway.policy.agenda import rests, wake_at
 from gateway.policy.events import (
     Asked,
     Asking,
@@ -394,8 +394,8 @@ def test_a_tunnel_in_which_nothing_moves_is_sampled_seldom() -> None:
     more = sampled(received=ALIVE.received + LITTLE + 1)
     still = replace(CONNECTED, pulse=replace(ALIVE, sent=same.status.sent))
     assert next_sample(still, more) == TIMING.heartbeat
-    assert next_sample(still, same) == TIMING.verify_every
-    assert next_sample(still, little) == TIMING.verify_every
+    assert next_sample(still, same) == TIMING.sample_calm
+    assert next_sample(still, little) == TIMING.sample_calm
     waiting = replace(still, pulse=replace(still.pulse, unanswered_at=NOW))
     assert next_sample(waiting, same) == TIMING.heartbeat
     quiet = replace(still, pulse=replace(still.pulse, moves=False))
@@ -406,10 +406,27 @@ def test_a_tunnel_in_which_nothing_moves_is_sampled_seldom() -> None:
     after, actions = step(replace(soon, verified_at=NOW - 3), Verified(drifted=False), at(0))
     assert [type(action) for action in actions] == [Sample, SendProbe]
     assert wake_at(after, at(0)) == NOW + 4
-    late = calm(quiet, sample_at=NOW + 4.1, probed_at=NOW - 15.9)
-    assert due(late, event=Verified(drifted=False)) == []
+    late = calm(quiet, probed_at=NOW - 15.9)
+    assert due(late, event=Verified(drifted=False)) == [Sample(TUNNEL)]
     failing = replace(soon, state=replace(quiet, resolver_failures=1), probed_at=NOW - 0.5)
     assert wake_at(failing, at(0)) == NOW + 0.5
+
+
+def test_a_calm_gateway_only_compares_until_something_else_is_due() -> None:
+    """A sample or a probe that is due before the next comparison, or any doubt, needs more."""
+    quiet = replace(CONNECTED, pulse=replace(ALIVE, moves=False))
+    assert rests(calm(quiet), at(0))
+    assert rests(calm(quiet, sample_at=NOW + 4.1, probed_at=NOW - 15.9), at(0))
+    assert not rests(calm(quiet, sample_at=NOW + 3.9), at(0))
+    assert not rests(calm(quiet, probed_at=NOW - 16.1), at(0))
+    assert not rests(calm(quiet, changed=True), at(0))
+    assert not rests(calm(quiet, names_problem="read-only"), at(0))
+    assert not rests(calm(quiet, under_way=frozenset({Work.PROBE})), at(0))
+    assert not rests(calm(replace(quiet, resolver_failures=1)), at(0))
+    assert not rests(calm(replace(quiet, pulse=replace(quiet.pulse, unanswered_at=NOW))), at(0))
+    assert not rests(calm(CONNECTED), at(0)), "something moves"
+    for state in (Locked(), RESOLVING, BUILT):
+        assert not rests(calm(state), at(0))
 
 
 def test_shortages_are_retried_with_growing_waits_up_to_four_seconds() -> None:

@@ -546,6 +546,58 @@ def test_the_kernel_counts_as_read_back_only_where_it_was_found_as_wanted() -> N
         assert age <= TIMING.verify_every + TIMING.heartbeat
 
 
+def test_a_gateway_at_rest_compares_the_kernel_and_does_nothing_else() -> None:
+    """No turn of the loop: what is compared is confirmed, and drift is found as soon as ever."""
+    world = World(ONE)
+    world.traffic = False
+
+    def drift() -> None:
+        world.firewall.rules[Family.IPV4, Chain.OUTPUT] = ()
+
+    before: list[int] = []
+    world.run(
+        (40, lambda: before.append(world.transcript.count("status"))),
+        (100, lambda: before.append(world.transcript.count("status"))),
+        (101, drift),
+        until=130,
+    )
+    assert 3 <= before[1] - before[0] <= 8, "a sample with each probe"
+    resting = [s for s in world.published if world.since(40) < s.at < world.since(100)]
+    pauses = [b.at - a.at for a, b in pairwise(resting)]
+    assert TIMING.verify_every - 0.1 < max(pauses) < TIMING.verify_every + 0.1
+    assert all(s.healthy for s in resting)
+    ages = [s.verified_age for s in resting if s.verified_age is not None]
+    assert len(ages) == len(resting)
+    assert max(ages) <= TIMING.verify_every
+    assert world.at(101 + TIMING.verify_every).reason == Reason.DRIFT
+    assert world.at(129).healthy
+
+
+def test_traffic_ends_a_rest() -> None:
+    """What is sent into a tunnel whose server has died unnoticed is missed as early as ever."""
+    world = World(ONE)
+    world.traffic = False
+
+    def dies_and_is_used() -> None:
+        world.alive.clear()
+        world.traffic = True
+
+    world.run((61, dies_and_is_used), until=130)
+    lost = next(s.at for s in world.published if s.at > world.since(61) and not s.healthy)
+    assert lost - world.since(61) <= TIMING.verify_every + TIMING.silent_after + 2
+
+
+@pytest.mark.parametrize("part", ["carried", "facts", "routing drift"])
+def test_an_error_at_rest_is_answered_by_a_turn(part: str) -> None:
+    """What could not be compared is compared again at once, with the usual answer."""
+    world = World(ONE)
+    world.traffic = False
+    world.run((41, lambda: world.fails.update({part: [NetworkError("no", "", 5)]})), until=90)
+    assert world.fails[part] == [], "control: it was asked"
+    assert world.at(89).healthy
+    assert world.at(89).reconnects == ()
+
+
 def test_a_silent_resolver_is_a_reason_of_its_own_within_a_minute() -> None:
     """The tunnel stays open, because addresses work; health is red, because names do not."""
     world = World(ONE)

@@ -24,6 +24,7 @@ FIGURES = {
     "doubt_after": 3.0,
     "handshake_expires": 210.0,
     "heartbeat": 1.0,
+    "sample_calm": 20.0,
     "eager": 0.02,
     "eager_for": 2.0,
     "settle": 0.02,
@@ -58,7 +59,8 @@ SENTENCES = [
     ("health.md", r"before the next round: (\d+) s at first", "backoff_first"),
     ("health.md", r"doubled up to (\d+) s", "backoff_last"),
     ("health.md", r"never twice (within a second)", "rebuild_pause"),
-    ("health.md", r"reads the counters only every (\d+) s", "verify_every"),
+    ("health.md", r"only looks every (\d+) s whether a packet has passed", "verify_every"),
+    ("health.md", r"reads WireGuard's counters then, and every (\d+) s", "sample_calm"),
     ("health.md", r"kernel and found as wanted: (four) at most", "verify_every"),
     (
         "known-issues.md",

@@ -15,6 +15,7 @@ from gateway.errors import FirewallError, MissingError, NetworkError, ProcessErr
 from gateway.system import applied, process
 from gateway.system.netlink import ATTRIBUTE, Netlink, attributes_in
 from gateway.system.netns import OWN, Netns
+from gateway.system.questions import Questions
 
 TIMEOUT = 10.0
 """Seconds that one call of nft may take; it takes 5 to 25 ms."""
@@ -62,7 +63,9 @@ class Nft:
         """
         self._is_real = run is None
         self._run: Run = run or partial(process.run, netns=netns)
-        self.generation = generation or (partial(_generation, netns) if run is None else _unknown)
+        questions = Questions(netns, NETLINK_NETFILTER, FirewallError)
+        ask = partial(_generation, questions) if run is None else _unknown
+        self.generation: Callable[[], int | None] = generation or ask
         self.twin = twin
         self.netns = netns
 
@@ -144,19 +147,18 @@ def _unknown() -> None:
     """Return that it is not known whether a table has changed."""
 
 
-def _generation(netns: Netns) -> int | None:
-    """Return the number of the last change of any table in `netns`, None if not known.
+def _generation(questions: Questions) -> int | None:
+    """Return the number of the last change of any table, None if not known.
 
     The kernel counts every transaction (net/netfilter/nf_tables_api.c, nf_tables_commit).
     """
-    netlink = Netlink(netns, NETLINK_NETFILTER, FirewallError)
     body = bytes(NFGENMSG_LENGTH)
     with suppress(FirewallError, NetworkError):
-        for answer in netlink.send("asking for the last change", "", body, GET_GENERATION):
-            value = attributes_in(answer, NFGENMSG_LENGTH).get(NFTA_GEN_ID, b"")
-            if len(value) == GENERATION_ID.size:
-                number: int = GENERATION_ID.unpack(value)[0]
-                return number
+        answer = questions.ask("asking for the last change", "", body, GET_GENERATION)
+        value = attributes_in(answer, NFGENMSG_LENGTH).get(NFTA_GEN_ID, b"")
+        if len(value) == GENERATION_ID.size:
+            number: int = GENERATION_ID.unpack(value)[0]
+            return number
     return None
 
 

@@ -103,9 +103,15 @@ class RawTable:
         self._family = family
         self._name = name.encode()
         self._netns = netns
+        self._info = _Buffer(INFO.size)
+        self._entries = _Buffer(0)
+        self._last = b"", b""
 
     def read(self) -> tuple[bytes, bytes]:
-        """Return the table's hooks and its entries. Raises OSError; EAGAIN if it never stays."""
+        """Return the table's hooks and its entries. Raises OSError; EAGAIN if it never stays.
+
+        Where they are those that were read last, even in their counters, it is the same tuple.
+        """
         for _ in range(READ_ATTEMPTS - 1):
             try:
                 return self._read()
@@ -115,18 +121,20 @@ class RawTable:
         return self._read()
 
     def _read(self) -> tuple[bytes, bytes]:
-        info = bytearray(INFO.pack(self._name, *[0] * 13))
-        self._get(GET_INFO, info)
-        size = INFO.unpack(info)[-1]
+        INFO.pack_into(self._info.data, 0, self._name, *[0] * 13)
+        self._get(GET_INFO, self._info)
+        size = INFO.unpack(self._info.data)[-1]
         if size > MOST_BYTES:
             raise OSError(f"the table has {size} bytes")
-        answer = bytearray(REQUEST.pack(self._name, size)) + bytes(size)
-        self._get(GET_ENTRIES, answer)
-        return bytes(info), bytes(answer[REQUEST.size :])
-
-    def bytes(self) -> Bytes:
-        """Return what the table holds now. Raises OSError and ValueError."""
-        return Bytes.of(self._family, *self.read())
+        if len(self._entries.data) != REQUEST.size + size:
+            self._entries = _Buffer(REQUEST.size + size)
+        REQUEST.pack_into(self._entries.data, 0, self._name, size)
+        self._get(GET_ENTRIES, self._entries)
+        entries = memoryview(self._entries.data)[REQUEST.size :]
+        info, blob = self._last
+        if self._info.data != info or entries != blob:
+            self._last = bytes(self._info.data), bytes(entries)
+        return self._last
 
     def __del__(self) -> None:
         """Close the socket, which lasts as long as who asks."""
@@ -138,19 +146,26 @@ class RawTable:
             self._socket.close()
             self._socket = None
 
-    def _get(self, option: int, buffer: bytearray) -> None:
+    def _get(self, option: int, buffer: "_Buffer") -> None:
         """Fill `buffer`, which begins with what is asked for. Raises OSError."""
         if self._socket is None:
             family = ADDRESSES[self._family]
             self._socket = self._netns.socket(family, socket.SOCK_DGRAM)
-        place = (ctypes.c_char * len(buffer)).from_buffer(buffer)
-        length = ctypes.c_uint32(len(buffer))
+        length = ctypes.c_uint32(len(buffer.data))
         level, descriptor = LEVEL[self._family], self._socket.fileno()
-        if _LIBC.getsockopt(descriptor, level, option, place, ctypes.byref(length)):
+        if _LIBC.getsockopt(descriptor, level, option, buffer.place, ctypes.byref(length)):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
-        if length.value != len(buffer):
+        if length.value != len(buffer.data):
             raise OSError("the answer has another length than was asked for")
+
+
+class _Buffer:
+    """Bytes that the kernel fills; they stay, since to make them takes longer than to fill them."""
+
+    def __init__(self, size: int) -> None:
+        self.data = bytearray(size)
+        self.place = (ctypes.c_char * size).from_buffer(self.data)
 
 
 def chains_in(family: Family, info: bytes, blob: bytes) -> list[RawChain]:

@@ -7,7 +7,7 @@ once. How that is done through python-iptables is in `library`.
 import errno
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.errors import FirewallError, MissingError
@@ -55,6 +55,19 @@ class _Known:
     chains: Chains
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A table that was as `chains` says: as it was `read` last, and without its counters."""
+
+    chains: Chains
+    read: tuple[bytes, bytes]
+    uncounted: Bytes
+
+    def is_still(self, read: tuple[bytes, bytes]) -> bool:
+        """Return whether the table that was `read` now is the same but for its counters."""
+        return self.read is read or self.uncounted.are(*read)
+
+
 class Table:
     """One table of one family in `netns`. `name` is that of the kernel."""
 
@@ -67,7 +80,7 @@ class Table:
         self._kernel = kernel
         self._known: list[_Known] = []
         self._raw = RawTable(family, name, netns)
-        self._found: tuple[Chains, Bytes] | None = None
+        self._found: _Found | None = None
         self._where = f"{PROGRAM[family]} {name}"
 
     def build(self, ruleset: Ruleset) -> Chains:
@@ -97,23 +110,23 @@ class Table:
 
         Where nothing was, and the table still has the same bytes, nothing is.
         """
-        info, blob = self._read()
-        if self._found is not None and self._found[0] is chains and self._found[1].are(info, blob):
+        read = self._read()
+        known, self._found = self._found, None
+        if known is not None and known.chains is chains and known.is_still(read):
+            self._found = replace(known, read=read)
             return []
-        self._found = None
-        lines = [line for lines in self._compared(chains, info, blob).values() for line in lines]
+        lines = [line for lines in self._compared(chains, *read).values() for line in lines]
         if not lines:
-            self._found = chains, Bytes.of(self.family, info, blob)
+            self._found = _Found(chains, read, Bytes.of(self.family, *read))
         return lines
 
     def _read(self) -> tuple[bytes, bytes]:
         """Return the table's bytes. Raises FirewallError."""
-        with translated(self._where):
-            try:
-                return self._raw.read()
-            except OSError:
-                self._raw.close()
-                raise
+        try:
+            return self._raw.read()
+        except OSError as err:
+            self._raw.close()
+            raise FirewallError(err.strerror or str(err), self._where, err.errno) from err
 
     def changed(self, chains: Chains) -> frozenset[Chain]:
         """Read the table and return the chains of the gateway that are not as `chains` says.
