@@ -136,6 +136,7 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     guard, closed_for = None, Facts()
     try:
         guard = finding()
+        _prepare(links)
         closed_for = close_guard(guard, lambda: replace(Namespace(links).facts(), guard_mark=mark))
     except KernelError as err:
         if not is_shortage(err):
@@ -164,6 +165,17 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
         limits.append(report.limit_of_old_flows(str(err)))
     namespace = Namespace(links, mark if guard else None, unplug, queues)
     return Secured(claim, firewall, guard, namespace, tools, tuple(limits), closed_for)
+
+
+def _prepare(links: Links) -> None:
+    """Give the uplinks their settings before the guard is read back, not to read it again after.
+
+    What fails is left to the loop, which does not connect before they have them.
+    """
+    namespace = Namespace(links)
+    with suppress(NetworkError):
+        for uplink in namespace.facts().uplinks:
+            namespace.prepare(uplink.name)
 
 
 def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:

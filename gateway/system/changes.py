@@ -31,9 +31,16 @@ AT_ONCE = 256
 class Changes:
     """Remembers what was read from `netns` for as long as the kernel reports no change."""
 
-    def __init__(self, netns: Netns = OWN, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        netns: Netns = OWN,
+        clock: Callable[[], float] = time.monotonic,
+        groups: int = RTMGRP_LINK | OTHERS,
+    ) -> None:
+        """Count the notices of `groups` only: RTMGRP_* of linux/rtnetlink.h."""
         self._channel: socket.socket | None = None
         self._netns = netns
+        self._groups = groups
         self._clock = clock
         self._known: dict[object, tuple[object, object]] = {}
         self._read_at = 0.0
@@ -55,11 +62,11 @@ class Changes:
 
     def happened(self) -> bool:
         """Return whether anything may have changed since the last question."""
-        if self._may_have_changed():
-            self._known.clear()
-            self._read_at = self._clock()
-            return True
-        return False
+        if not self._may_have_changed():
+            return False
+        self._known.clear()
+        self._read_at = self._clock()
+        return True
 
     def forget(self, what: object) -> None:
         """Let `what` be read again the next time."""
@@ -93,7 +100,7 @@ class Changes:
             return
         try:
             channel.setblocking(False)
-            channel.bind((0, RTMGRP_LINK | OTHERS))
+            channel.bind((0, self._groups))
         except OSError:
             channel.close()
             return

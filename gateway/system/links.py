@@ -139,7 +139,12 @@ class Links:
         addresses.add(self.rtnl, name, index, hosts)
 
     def set_device(self, name: str, settings: Mapping[DeviceSetting, int]) -> None:
-        """Set IPv4 settings of the link `name` and read them back. Raises NetworkError."""
+        """Set IPv4 settings of the link `name` and read them back. Raises NetworkError.
+
+        Where they are as wanted, nothing is set, and no other program has notice of a change.
+        """
+        if not link_settings.differences(self.device(name), settings):
+            return
         link_settings.put(self.rtnl, name, self._link(name)["index"], settings)
         link_settings.require(name, self.device(name), settings)
         applied.show(

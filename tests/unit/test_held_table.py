@@ -17,6 +17,8 @@ BODY = """\
 OTHER = BODY.replace('"a"', '"b"')
 MORE = BODY + BODY.replace("input", "output") + BODY.replace("input", "forward")
 TABLE, TWIN = "inet t", "inet t_wanted"
+LOADS = ("--debug=netlink", "-f", "-")
+"""The arguments of nft that load a table, and show its instructions."""
 
 
 class Kernel:
@@ -38,12 +40,13 @@ class Kernel:
         self.calls.append((*argv[1:], *([stdin] if stdin else [])))
         self.limits.append(timeout)
         match argv[1:]:
-            case ("-f", "-"):
+            case words if words == LOADS:
                 if self.refuses and self.refuses[0] in (stdin or ""):
                     self.refuses.pop(0)
                     raise ProcessError("nft", "exit code 1", "Error: no")
                 self._load(stdin or "")
-                return ""
+                found = re.findall(r"^table (\S+ \S+) {", stdin or "", re.MULTILINE)
+                return "".join(self._code(name, blocks(stdin or "")) for name in found)
             case ("-c", "--debug=netlink", "-f", "-"):
                 (name,) = re.findall(r"^table (\S+ \S+) {", stdin or "", re.MULTILINE)
                 return self._code(name, blocks(stdin or ""))
@@ -153,7 +156,7 @@ def test_a_chain_of_another_program_in_the_table_is_removed(
     table.put(BODY)
     assert list(kernel.tables[TABLE]) == ["chain input"]
     both = f"delete chain {TABLE} forward\ndelete chain {TABLE} output\n"
-    assert ("-f", "-", both) in kernel.calls
+    assert (*LOADS, both) in kernel.calls
 
 
 def test_a_table_whose_chains_cannot_be_kept_is_made_again(
@@ -210,7 +213,7 @@ def test_a_version_of_nft_that_spells_otherwise_is_asked_how(
     kernel.spelling = ("[ accept", "[ immediate accept")
     for _ in range(3):
         assert table.differences(BODY) == ()
-    twins = [call[-1] for call in kernel.calls if call[0] == "-f" and TWIN in call[-1]]
+    twins = [call[-1] for call in kernel.calls if call[:3] == LOADS and TWIN in call[-1]]
     assert len(twins) == 2
     assert f"table {TWIN} {{\n\tflags dormant;\n{BODY}}}" in twins[0]
     assert twins[1] == f"delete table {TWIN}\n"
@@ -276,7 +279,7 @@ class Numbered(Kernel):
     def __call__(self, argv: tuple[str, ...], *, stdin: str | None, timeout: float) -> str:
         """Run nft, and count its transactions."""
         answer = super().__call__(argv, stdin=stdin, timeout=timeout)
-        if argv[1:] == ("-f", "-") and self.number is not None:
+        if argv[1:] == LOADS and self.number is not None:
             self.number += 1
         return answer
 
@@ -379,8 +382,22 @@ def test_instructions_that_cannot_be_made_are_an_error(kernel: Kernel) -> None:
             raise ProcessError("nft", "exit code 1", "Error: no")
         return kernel(argv, stdin=stdin, timeout=timeout)
 
+    HeldTable(TABLE, Nft(kernel)).put(BODY)
     with pytest.raises(FirewallError, match=r"^reading: nft: exit code 1"):
-        HeldTable(TABLE, Nft(run)).put(BODY)
+        HeldTable(TABLE, Nft(run)).differences(BODY)
+
+
+def test_a_table_that_is_put_needs_no_other_run_for_its_instructions(
+    kernel: Kernel, table: HeldTable
+) -> None:
+    """They are shown while it is loaded; control: another process has to ask for them."""
+    table.put(BODY)
+    assert [call[:-1] if call[-1] not in TABLE else call for call in kernel.calls] == [
+        LOADS,
+        ("--debug=netlink", "list", "table", "inet", "t"),
+    ]
+    assert HeldTable(TABLE, Nft(kernel)).differences(BODY) == ()
+    assert kernel.calls[-1][:2] == ("-c", "--debug=netlink")
 
 
 def test_tables_that_cannot_be_listed_are_an_error() -> None:

@@ -20,7 +20,7 @@ from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.guard import guard_for
 from gateway.policy.rules import Accept, Chain, Rule, Ruleset, SetMark
 from tests.scenarios import ETH0, FLOW_MARK, GUARD_MARK, SCENARIOS
-from tests.unit.test_held_table import Kernel
+from tests.unit.test_held_table import LOADS, Kernel
 from tests.vocabulary import EVERY_WORD
 
 TABLE, GUARD_TABLE = "inet portcullis", "netdev portcullis_guard"
@@ -106,7 +106,7 @@ def test_every_word_is_put_in_and_read_back(machine: Machine) -> None:
 
 def puts(machine: Machine) -> list[str]:
     """Return the bodies that were loaded."""
-    return [call[-1] for call in machine.calls if call[0] == "-f"]
+    return [call[-1] for call in machine.calls if call[:3] == LOADS]
 
 
 def test_marks_change_only_while_no_rule_depends_on_them(

@@ -37,6 +37,7 @@ from gateway.policy.guard import DeviceGuard, GuardRules
 from gateway.policy.report import DROP_NET_RAW
 from gateway.policy.rules import Family, Rule, Transport
 from gateway.system.changes import Changes
+from gateway.system.watch import RTMGRP_LINK
 
 TABLE = "netdev portcullis_guard"
 """Family and name of the guard's table."""
@@ -98,7 +99,7 @@ class Guard:
 
     def __init__(self, nft: Nft, *, in_advance: bool, routed: bool) -> None:
         self._table = HeldTable(TABLE, nft)
-        self._links = Changes(nft.netns)
+        self._links = Changes(nft.netns, groups=RTMGRP_LINK)
         self._rendered: tuple[GuardRules, str] | None = None
         self.in_advance = in_advance
         self.routed = routed
@@ -127,6 +128,7 @@ class Guard:
         Raises FirewallError; the former guard is in force then, or the new one. A device that has
         gone meanwhile is such an error: look at the uplinks again.
         """
+        self._links.happened()  # what has changed until now is seen when the table is read back
         self._table.put(self._body(rules))
 
     def verify(self, rules: GuardRules) -> tuple[str, ...]:

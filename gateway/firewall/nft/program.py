@@ -69,10 +69,14 @@ class Nft:
         self.twin = twin
         self.netns = netns
 
-    def load(self, text: str) -> None:
-        """Put `text` into the kernel in one transaction. Raises FirewallError: nothing changed."""
-        self._call("loading a table", "-f", "-", stdin=text)
+    def load(self, text: str) -> str:
+        """Put `text` into the kernel in one transaction, and return the instructions for it.
+
+        Raises FirewallError: nothing changed.
+        """
+        instructions = self._call("loading a table", "--debug=netlink", "-f", "-", stdin=text)
         applied.show(lambda: ["nft -f -"], stdin=text)
+        return instructions
 
     def is_in_kernel(self) -> bool:
         """Return whether the kernel has nftables, asked without the program.

@@ -13,7 +13,7 @@ which means that no packet meets it; both are listed, and the difference of the 
 the answer. The dormant twin is removed at once and its listing remembered.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from gateway.errors import FirewallError
@@ -66,7 +66,7 @@ class HeldTable:
         """Fill the table with `body`, as `put` does, but without reading it back."""
         self.forget()
         try:
-            self._nft.load(transaction(self.table, body))
+            self._ask(body, self._nft.load)
         except FirewallError:
             # Another program has replaced a chain of ours, for another hook or without any.
             self._nft.load(replacement(self.table, body))
@@ -127,9 +127,14 @@ class HeldTable:
 
     def _instructions_of(self, body: str) -> Mapping[str, tuple[str, ...]]:
         if body not in self._asked:
-            text = transaction(self.table, body)
-            _remember(self._asked, body, code_of(self._nft.instructions(text), self.table))
+            self._ask(body, self._nft.instructions)
         return self._asked[body]
+
+    def _ask(self, body: str, nft: Callable[[str], str]) -> None:
+        """Have `nft` make instructions of `body`, and remember them."""
+        instructions = nft(transaction(self.table, body))
+        if body not in self._asked:
+            _remember(self._asked, body, code_of(instructions, self.table))
 
     def _listing_of(self, body: str) -> Listing:
         """Return how the kernel lists `body`, by means of the dormant twin."""
