@@ -29,8 +29,14 @@ def processes(lab: Lab) -> Iterator[ProcessLimit]:
         yield limit
 
 
-def wait_until_red(gateway: Gateway) -> None:
-    """Wait for the reason of a shortage."""
+def have_it_run_nft(lab: Lab) -> None:
+    """Change a table of another program: the gateway then reads its own again."""
+    lab.operator.run("nft", "add table inet another")
+
+
+def wait_until_red(lab: Lab, gateway: Gateway) -> None:
+    """Have the gateway run nft, and wait for the reason of a shortage."""
+    have_it_run_nft(lab)
     eventually(
         lambda: gateway.status().body.get("reason") == UNCHECKED,
         timeout=10,
@@ -76,7 +82,7 @@ def test_a_connected_gateway_that_cannot_fork_stays_and_is_green_again(
     processes.add(process)
     processes.exhaust()
     since = time.monotonic()
-    wait_until_red(gateway)
+    wait_until_red(lab, gateway)
     assert processes.refusals, "control: the kernel refused a fork"
     while time.monotonic() < since + 8:
         assert gateway.running, gateway.logs()
@@ -98,6 +104,7 @@ def test_a_gateway_without_descriptors_stays_and_ends_closed(lab: Lab) -> None:
     gateway.start(gateway.env(FIREWALL_INPUT_PORTS="8080"))
     gateway.wait_healthy()
     with no_descriptors(gateway.pid):
+        have_it_run_nft(lab)
         eventually(
             lambda: gateway.events(event="could not check or change the kernel"),
             timeout=10,
@@ -123,7 +130,7 @@ def test_a_stop_that_cannot_write_the_rules_says_so_and_the_next_start_recovers(
     gateway.wait_healthy()
     processes.add(gateway.pid)
     processes.exhaust()
-    wait_until_red(gateway)
+    wait_until_red(lab, gateway)
     assert gateway.stop(20) == 1
     if not gateway.events(event="stopped; closed"):
         [said] = gateway.events(event="exiting; not closed by rules")
@@ -174,7 +181,7 @@ def test_a_link_that_appears_in_a_shortage_is_down_until_it_has_a_guard(
     gateway.wait_healthy()
     processes.add(gateway.pid)
     processes.exhaust()
-    wait_until_red(gateway)
+    wait_until_red(lab, gateway)
     connect(lab.internet_namespace, "upx", lab.gateway_namespace, "net1")
     lab.internet_namespace.ip("link set upx up")
     capture = Capture("upx", lab.household, enter=lab.internet_namespace.command)
