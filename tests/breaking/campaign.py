@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 from tests.breaking.bench import PHASES, Bench, Result, summary
-from tests.breaking.ledger import NOTHING_PROVEN, Ledger, path_of, source_of, write
+from tests.breaking.ledger import NOTHING_PROVEN, PROJECT, Ledger, path_of, source_of, write
 from tests.breaking.watch import CRASH, FAIL, KILL, Break, Step
 
 LABS = 3
@@ -105,10 +105,11 @@ class Outcome:
 
 
 def words(wanted: Break) -> str:
-    """Return a break in the words of the ledger, the same wherever its line is."""
+    """Return a break in the words of the ledger, the same wherever line and checkout are."""
     firewall = os.environ.get("LAB_FIREWALL", "auto")
     step, place = wanted.step, source_of(wanted.step.place)
-    named = f"{step.phase}: {step.role}: {step.kind}: {step.what} (no. {step.number})"
+    what = step.what.replace(str(PROJECT), ".")
+    named = f"{step.phase}: {step.role}: {step.kind}: {what} (no. {step.number})"
     return f"{firewall}: {named}: {wanted.how}" + (f" at {place}" if place else "")
 
 

@@ -22,6 +22,7 @@ from gateway.firewall import Firewall
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.xtables.firewall import IptablesFirewall
+from gateway.firewall.xtables.raw import ADDRESSES, RawTable
 from gateway.firewall.xtables.render import Kernel, render
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.rules import (
@@ -472,6 +473,29 @@ def test_loopback_continues_while_the_rules_change(bench: Bench, address: str) -
     client.join()
     assert len(seconds) > 100, "control: it was tried all the time"
     assert max(seconds) < 0.9 * PATIENCE
+
+
+@pytest.mark.parametrize("family", Family)
+def test_a_table_is_read_as_the_same_bytes_until_a_packet_or_a_rule_changes_them(
+    family: Family, benches: Callable[[str], Bench]
+) -> None:
+    """Counters count as a change here; the comparison of rules leaves them out."""
+    bench = benches("iptables")
+    bench.apply(closed())
+    table = RawTable(family, "filter", Netns.at(f"/run/netns/{bench.own.name}"))
+    first = table.read()
+    assert table.read() is first
+    kind, address = ADDRESSES[family], {4: "127.0.0.1", 6: "::1"}[family.value]
+    with bench.own.socket(kind, socket.SOCK_DGRAM) as out:
+        out.sendto(b"counted", (address, 9))
+    counted = table.read()
+    assert counted != first
+    assert table.read() is counted
+    bench.apply(EVERY_WORD)
+    changed = table.read()
+    assert len(changed[1]) != len(first[1])
+    bench.apply(closed())
+    assert table.read()[1] != changed[1]
 
 
 FLOOD = """exec python3 -I -S -c '
