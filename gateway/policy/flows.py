@@ -11,6 +11,7 @@ from gateway.policy.rules import (
     Accept,
     Chain,
     ChainRule,
+    CtDirection,
     CtState,
     Drop,
     Family,
@@ -34,6 +35,7 @@ EXTRA_HEADERS = "P7 no options or extension headers"
 
 NEW = frozenset({CtState.NEW})
 KNOWN = frozenset({CtState.ESTABLISHED})
+NEW_OR_KNOWN = NEW | KNOWN
 ERRORS = frozenset({CtState.RELATED})
 
 ROUTER_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 134, 135, 136
@@ -147,18 +149,22 @@ def plain_only(uplinks: Iterable[Uplink]) -> Iterator[ChainRule]:
 def in_tunnel(
     family: Family, address: Interface, listed: tuple[PortRange, ...]
 ) -> Iterator[ChainRule]:
-    """Yield the rules for traffic in the tunnel, from and to its `address` (P4, P9)."""
+    """Yield the rules for traffic in the tunnel, from and to its `address` (P4, P9).
+
+    Only answers count as such: a flow that began outside ends with its port on the list.
+    """
     inward = Rule(
         why="P4 answers in the tunnel",
         verdict=Accept(),
         in_interface=INTERFACE,
         destination=ip_network(address.ip),
         ct_states=KNOWN,
+        ct_direction=CtDirection.REPLY,
     )
     yield Chain.INPUT, inward
     # Only errors: conntrack helpers may make a new flow RELATED to another one.
     errors = ICMP_OF[family]
-    yield Chain.INPUT, replace(inward, protocol=errors, ct_states=ERRORS)
+    yield Chain.INPUT, replace(inward, protocol=errors, ct_states=ERRORS, ct_direction=None)
     for protocol, listening in ports(
         "vpn_input_ports", "P9 the listed ports in the tunnel", listed
     ):
@@ -169,7 +175,8 @@ def in_tunnel(
                 why="P9 a listed port in the tunnel",
                 protocol=protocol,
                 destination_ports=listening,
-                ct_states=NEW,
+                ct_states=NEW_OR_KNOWN,
+                ct_direction=None,
             ),
         )
     yield (

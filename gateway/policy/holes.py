@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from itertools import product
 
 from gateway.model import Address, Config, Interface, Uplink
-from gateway.policy.flows import ERRORS, KNOWN, NEW, REDIRECT, neighbours
+from gateway.policy.flows import ERRORS, KNOWN, NEW, NEW_OR_KNOWN, REDIRECT, neighbours
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import (
     ICMP_OF,
@@ -26,8 +26,6 @@ from gateway.policy.rules import (
     Transport,
 )
 from gateway.policy.sets import networks, ports
-
-NEW_OR_KNOWN = NEW | KNOWN
 
 LAN_PROTOCOLS: dict[Family, tuple[tuple[Transport, int | None], ...]] = {
     Family.IPV4: ((Transport.TCP, None), (Transport.UDP, None), (Transport.ICMP, 8)),

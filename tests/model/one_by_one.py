@@ -71,8 +71,9 @@ def _entries(family: Family, state: Connected, config: Config, facts: Facts) -> 
             yield (
                 Chain.INPUT,
                 _rule(
-                    in_interface=INTERFACE, destination=ip_network(address.ip), ct_states=NEW,
-                    protocol=Transport(ports.protocol), destination_ports=_ports(ports),
+                    in_interface=INTERFACE, destination=ip_network(address.ip),
+                    ct_states=NEW | KNOWN, protocol=Transport(ports.protocol),
+                    destination_ports=_ports(ports),
                 ),
             )  # fmt: skip
     for uplink in facts.uplinks:

@@ -85,14 +85,16 @@ def _in_tunnel(state: State, config: Config, packet: Packet) -> str | None:
     if not isinstance(state, Connected) or packet.destination not in _own(state.tunnel):
         return None
     errors = ICMP if packet.family is Family.IPV4 else ICMPV6
-    if packet.state == "ESTABLISHED" or (packet.state, packet.protocol) == ("RELATED", errors):
+    if (packet.state, packet.direction) == ("ESTABLISHED", "REPLY"):
+        return "P4"
+    if (packet.state, packet.protocol) == ("RELATED", errors):
         return "P4"
     listed = any(
         packet.has_ports(NUMBERS[ports.protocol])
         and ports.first <= packet.destination_port <= ports.last
         for ports in config.vpn_input_ports
     )
-    return "P9" if listed and packet.state == "NEW" else None
+    return "P9" if listed and packet.state in {"NEW", "ESTABLISHED"} else None
 
 
 def _leaving_on_uplink(
