@@ -52,7 +52,9 @@ def ask(address: HostPort) -> dict[str, object]:
 def for_people(value: object) -> str:
     """Return a value of the answer as text that is safe for a terminal."""
     match value:
-        case None | "" | [] | {}:
+        case None | "" | []:
+            return "-"
+        case dict() if not value:  # the pattern {} is any dictionary
             return "-"
         case dict():
             return visible(", ".join(f"{name}: {number}" for name, number in value.items()))

@@ -67,6 +67,12 @@ def test_what_is_reported_is_shown_without_what_a_terminal_obeys() -> None:
     assert all(each.isprintable() or each == "\n" for each in done.stdout)
 
 
+def test_counts_by_name_are_shown_and_nothing_is_a_dash() -> None:
+    """An empty dictionary is not the same as any other."""
+    assert for_people({"server_silent": 2, "moved": 1}) == "server_silent: 2, moved: 1"
+    assert {for_people(it) for it in (None, "", [], {})} == {"-"}
+
+
 @pytest.mark.parametrize("value", [CLEAR, [CLEAR], {CLEAR: CLEAR}, [[CLEAR]]], ids=repr)
 def test_every_kind_of_value_is_made_visible(value: object) -> None:
     """Also what is nested, which Python writes in its own way."""
