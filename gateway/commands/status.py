@@ -6,6 +6,8 @@ and the size of a reply.
 
 import json
 import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from gateway.commands.exit_codes import FAILED, OK
 from gateway.errors import NetworkError
@@ -56,12 +58,36 @@ def for_people(value: object) -> str:
             return "-"
         case dict() if not value:  # the pattern {} is any dictionary
             return "-"
+        case {"outcome": outcome, "age": age, **found}:
+            return _indented([visible(f"{outcome} {age} s ago"), *of_reload(found)])
         case dict():
             return visible(", ".join(f"{name}: {number}" for name, number in value.items()))
         case list():
-            return "\n               ".join(map(_one_of_several, value))
+            return _indented(map(_one_of_several, value))
         case _:
             return visible(str(value))
+
+
+def of_reload(found: Mapping[Any, object]) -> list[str]:
+    """Return what an answer says about the last reading of the configuration, a line for each."""
+    lines = [
+        f"{words}: {', '.join(map(visible, map(str, names)))}"
+        for name, words in (("changed", "changed"), ("needs_restart", "needs a restart"))
+        if isinstance(names := found.get(name), list) and names
+    ]
+    problems = found.get("problems")
+    listed = [it for it in problems if isinstance(it, dict)] if isinstance(problems, list) else []
+    for it in listed:
+        named = (str(it[key]) for key in ("variable", "problem") if it.get(key))
+        lines.append(visible(": ".join(named)))
+    number = found.get("found")
+    if isinstance(number, int) and number > len(listed):
+        lines.append(f"and {number - len(listed)} more, which the log has")
+    return lines
+
+
+def _indented(lines: Iterable[str]) -> str:
+    return "\n               ".join(lines)
 
 
 def _one_of_several(value: object) -> str:

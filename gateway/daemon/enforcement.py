@@ -43,8 +43,8 @@ _Failure = tuple[Enforced, KernelError | OSError | MemoryError]
 class Enforcement:
     """Keeps the kernel in step with a state and the namespace.
 
-    `facts` are what the namespace looked like last; `drift` counts the changes by other programs,
-    and `drifted` has those that were reverted last.
+    `config` may be replaced. `facts` are what the namespace looked like last; `drift` counts the
+    changes by other programs, and `drifted` has those that were reverted last.
     """
 
     def __init__(
@@ -56,11 +56,8 @@ class Enforcement:
         reserve: Reserve = nullcontext,
         closed_for: Facts = NOTHING_SEEN,
     ) -> None:
-        """Take over a namespace that is closed and has the locked routing.
-
-        `reserve` and `closed_for` are those of `Parts`.
-        """
-        self._config = config
+        """Take over a closed namespace with the locked routing; the parts are those of `Parts`."""
+        self.config = config
         self._network = network
         self._observer = Observer(network)
         self._log = structlog.get_logger()
@@ -74,7 +71,7 @@ class Enforcement:
         ]
         self._state: State = Locked()
         self._way_to: Tunnel | None = None
-        self._made: tuple[State, Tunnel | None, object, Wanted] | None = None
+        self._made: tuple[State, Tunnel | None, Config, object, Wanted] | None = None
         self._are_some_down = False
         self.are_links_down = False
         self.facts = Facts()
@@ -283,18 +280,19 @@ class Enforcement:
 
     def _wanted(self) -> Wanted:
         """Return what has to be in force. It is made once: each sample makes another state."""
-        state, facts, way_to = self._state, self.facts, self._way_to
+        state, facts, way_to, config = self._state, self.facts, self._way_to, self.config
         made = self._made
-        if made and made[0] is state and made[1] is way_to and made[3].facts is facts:
-            return made[3]  # nothing was replaced: it need not be compared
-        basis = (basis_of(state), facts, way_to)
-        if made and made[2] == basis:
-            wanted = made[3]
+        same = made and made[0] is state and made[1] is way_to and made[2] is config
+        if made and same and made[4].facts is facts:
+            return made[4]  # nothing was replaced: it need not be compared
+        basis = (basis_of(state), config, facts, way_to)
+        if made and made[3] == basis:
+            wanted = made[4]
         else:
             if way_to is not None:
-                routing = without_interface(routing_for(way_to, self._config, facts))
+                routing = without_interface(routing_for(way_to, config, facts))
             else:
-                routing = routing_in(state, self._config, facts)
-            wanted = Wanted(facts, ruleset_for(state, self._config, facts), routing)
-        self._made = state, way_to, basis, wanted
+                routing = routing_in(state, config, facts)
+            wanted = Wanted(facts, ruleset_for(state, config, facts), routing)
+        self._made = state, way_to, config, basis, wanted
         return wanted

@@ -1,27 +1,29 @@
 """The one queue between the producers and the loop: bounded, and nothing in it can get lost.
 
 Each event has a place: one for each kind of work, one for the clock, one for the kernel's reports,
-one for questions, one for the signal to stop. So the queue is never longer than there are places,
-whatever a neighbour does to links and routes. An event whose place is taken merges with the one
-that is waiting there: that is right for Tick, Changed, Asked and Stop, which have no content. A
-result of work is never merged, because the same work does not start again before its result has
-been taken or withdrawn.
+one for questions, one for the signal to stop, one for the configuration. So the queue is never
+longer than there are places, whatever a neighbour does to links and routes. An event whose place is
+taken merges with the one that is waiting there: that is right for Tick, Changed, Asked and Stop,
+which have no content. A result of work is never merged, because the same work does not start again
+before its result has been taken or withdrawn. Of two readings of the configuration the later one
+counts.
 """
 
 import asyncio
 from enum import Enum, auto
 
 from gateway.policy.actions import Work
-from gateway.policy.events import Asked, Changed, Event, Stop, Tick
+from gateway.policy.events import Asked, Changed, Event, NotReloaded, Reloaded, Stop, Tick
 
 
 class Place(Enum):
-    """Where events without content wait."""
+    """Where events wait that no work reports."""
 
     STOP = auto()
     KERNEL = auto()
     CLOCK = auto()
     COUNT = auto()
+    CONFIGURATION = auto()
 
 
 WITHOUT_CONTENT: dict[type[Event], Place] = {
@@ -42,6 +44,11 @@ class Inbox:
     def note(self, event: Stop | Changed | Tick | Asked) -> None:
         """Put `event`, unless one like it is waiting already."""
         self._waiting.setdefault(WITHOUT_CONTENT[type(event)], event)
+        self._arrived.set()
+
+    def read_again(self, event: Reloaded | NotReloaded) -> None:
+        """Put what came of reading the configuration again, in place of what was read before."""
+        self._waiting[Place.CONFIGURATION] = event
         self._arrived.set()
 
     def report(self, work: Work, event: Event) -> None:

@@ -74,16 +74,15 @@ class Supervisor:
         self._setbacks = Setbacks()
         self._situation = Situation(config, Locked(since=parts.clock()))
         self._inbox = Inbox()
+        self.read_again = self._inbox.read_again
         self._rest = Rest(self._kernel, parts.network)
         self._timer = Timer(self._inbox, parts.clock, self._rests)
         self._reports = KernelReports(self._inbox, timing.settle)
         self._jobs: Jobs
-        # The state that the kernel is in, where it is not ours yet.
-        self._left: State | None = None
+        self._left: State | None = None  # the state that the kernel is in, where it is not ours yet
         # Why the closed rules have to be put into force, where the kernel did not take them.
         self._refusal = ""
-        # The stricter state that an error led to, until it is in force.
-        self._falling: Event | None = None
+        self._falling: Event | None = None  # to the stricter state, until it is in force
 
     def stop(self) -> None:
         """Ask the loop to end; to be called on the loop."""
@@ -181,10 +180,13 @@ class Supervisor:
 
     def _advance(self, event: Event) -> tuple[Action, ...]:
         """Make the state that `event` leads to ours; what it needs is not in force yet."""
-        before = self._state
-        self._situation, actions = step(self._situation, event, self._moment())
-        if self._state is not before and self._left is None:
-            self._left = before
+        before = self._situation
+        self._situation, actions = step(before, event, self._moment())
+        if self._state is not before.state and self._left is None:
+            self._left = before.state
+        if (config := self._situation.config) is not before.config:
+            self._kernel.config = config
+            self._reporter.limits = self._parts.adopt(config)
         if isinstance(self._state, Stopping):
             self._publish()  # red comes first: nothing is to begin with what is about to end
         return actions
@@ -271,8 +273,7 @@ class Supervisor:
 
     def _publish(self) -> None:
         """Give the health server the status as it is now."""
-        names = self._situation.names_problem
-        self._reporter.publish(self._state, self._parts.clock(), self._setbacks.current, names)
+        self._reporter.publish(self._situation, self._parts.clock(), self._setbacks.current)
 
     def _rests(self) -> bool:
         """Return whether no turn is needed, since all is as it was; set the next look then."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.firewall import Firewall
-from gateway.model import Address, Facts, Interface
+from gateway.model import Address, Config, Facts, Interface
 from gateway.policy.guard import GuardRules
 from gateway.policy.probing import Probe
 from gateway.policy.report import Limit, Status
@@ -110,6 +110,10 @@ class EgressGuard(Protocol):
         """Return the frames dropped since the last `apply`. Raises FirewallError."""
 
 
+def _no_limits(_config: Config) -> tuple[Limit, ...]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Parts:
     """Every part; `clock` gives seconds, suspended ones too.
@@ -119,7 +123,8 @@ class Parts:
     `reserve` lends descriptors to what has to be put into force when there are none left.
     `closed_for` is what the namespace looked like when its guard was closed.
     `write_resolver` gives workloads resolvers; it raises NetworkError, and takes half a second at
-    most.
+    most. `limits` are the machine's. `adopt` gives a configuration, with its marks, to the parts
+    that use it by themselves, at the start and whenever it changes, and returns its limits.
     """
 
     firewall: Firewall
@@ -136,4 +141,5 @@ class Parts:
     clock: Callable[[], float]
     reserve: Callable[[], AbstractContextManager[None]] = nullcontext
     limits: tuple[Limit, ...] = ()
+    adopt: Callable[[Config], tuple[Limit, ...]] = _no_limits
     closed_for: Facts = NOTHING_SEEN

@@ -1,5 +1,6 @@
 """What the supervisor reports: changes of state in the log, and a status for the health server."""
 
+import logging
 from collections import Counter
 from dataclasses import replace
 
@@ -7,16 +8,18 @@ import structlog
 
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
+from gateway.policy.reload import Answer, Outcome
 from gateway.policy.report import detail, endpoint, limits_of_names, name, reason, status_of
 from gateway.policy.retry import Setback
+from gateway.policy.situation import Situation
 from gateway.policy.states import Connected, Reason, State, Stopping
 
 
 class Reporter:
-    """Counts connections and losses.
+    """Counts connections, losses and readings of the configuration.
 
-    `verified_at` is when the kernel was last found as wanted, `counted_at` when refused packets
-    were last counted on request.
+    `limits` are those of the configuration. `verified_at` is when the kernel was last found as
+    wanted, `counted_at` when refused packets were last counted on request.
     """
 
     def __init__(self, parts: Parts, kernel: Enforcement) -> None:
@@ -26,6 +29,9 @@ class Reporter:
         self._reconnects: Counter[str] = Counter()
         self._switches = 0
         self._served = ""
+        self._reloads: Counter[str] = Counter()
+        self._reload: Answer | None = None
+        self.limits = parts.adopt(kernel.config)
         self.verified_at: float | None = None
         self.counted_at: float | None = None
 
@@ -55,13 +61,13 @@ class Reporter:
         self.verified_at = now
         self._parts.confirm()
 
-    def publish(self, state: State, now: float, setback: Setback | None, names: str) -> None:
-        """Give the health server the status of `state` at `now`.
+    def publish(self, situation: Situation, now: float, setback: Setback | None) -> None:
+        """Give the health server the status of `situation` at `now`.
 
-        `setback` is what keeps the kernel from being asked or changed; `names` is why names do not
-        resolve, empty if they do.
+        `setback` is what keeps the kernel from being asked or changed.
         """
-        parts, kernel = self._parts, self._kernel
+        parts, kernel, state = self._parts, self._kernel, situation.state
+        self._answered(situation.reload)
         status = replace(
             status_of(state, now),
             firewall=parts.firewall.name,
@@ -73,7 +79,9 @@ class Reporter:
             refused=kernel.refused,
             counted_at=self.counted_at,
             guard=parts.guard is not None,
-            limits=(*parts.limits, *limits_of_names(names)),
+            limits=(*parts.limits, *self.limits, *limits_of_names(situation.names_problem)),
+            reload=self._reload,
+            reloads=tuple(self._reloads.items()),
         )
         if setback is not None:
             status = replace(status, healthy=False, reason=Reason.UNCHECKED, detail=setback.problem)
@@ -86,6 +94,22 @@ class Reporter:
             held = "; ".join(kernel.kept_down)
             status = replace(status, healthy=False, reason=Reason.KEPT_DOWN, detail=held)
         parts.publish(status)
+
+    def _answered(self, answer: Answer | None) -> None:
+        """Log and count `answer`, if it is another one than the last."""
+        if answer is None or answer is self._reload:
+            return
+        self._reload = answer
+        self._reloads.update([answer.outcome])
+        is_done = answer.outcome in {Outcome.ACCEPTED, Outcome.UNCHANGED}
+        self._log.log(
+            logging.INFO if is_done and not answer.needs_restart else logging.WARNING,
+            "configuration read again",
+            outcome=str(answer.outcome),
+            changed=answer.changed,
+            needs_restart=answer.needs_restart,
+            problem="; ".join(f"{it.variable}: {it.problem}" for it in answer.faults),
+        )
 
 
 def _logged(state: State) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ producer, or from the loop itself, which reports what an action of its own retur
 
 from dataclasses import dataclass
 
-from gateway.model import Candidate, Facts, Tunnel, TunnelStatus
+from gateway.model import Candidate, Config, Facts, Tunnel, TunnelStatus
 from gateway.policy.actions import Work
+from gateway.policy.reload import Answer
 from gateway.policy.states import Query
 
 
@@ -128,6 +129,21 @@ class Wrote:
 
 
 @dataclass(frozen=True)
+class Reloaded:
+    """The configuration was read again: `config`, with its marks. It began at `begun_at`."""
+
+    config: Config
+    begun_at: float
+
+
+@dataclass(frozen=True)
+class NotReloaded:
+    """The configuration could not be read again, or is wrong; the running one stays."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True)
 class Troubled:
     """`work` could not be done because of `error`, which the loop judges."""
 
@@ -153,6 +169,8 @@ Event = (
     | Looked
     | Verified
     | Wrote
+    | Reloaded
+    | NotReloaded
     | Troubled
 )
 

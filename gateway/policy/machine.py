@@ -13,7 +13,7 @@ between two states. What the kernel reports meanwhile is looked at afterwards.
 
 from dataclasses import replace
 
-from gateway.model import Facts, Tunnel
+from gateway.model import Address, Config, Facts, Tunnel
 from gateway.policy.actions import (
     Abandon,
     Action,
@@ -31,13 +31,16 @@ from gateway.policy.events import (
     Looked,
     Lost,
     Moved,
+    NotReloaded,
     Refused,
+    Reloaded,
     Sampled,
     Verified,
     Wrote,
 )
 from gateway.policy.link import fitted
-from gateway.policy.moves import move
+from gateway.policy.moves import move, with_candidates
+from gateway.policy.reload import position_of, taken_over
 from gateway.policy.situation import LONG_AGO, Situation
 from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
 from gateway.policy.timing import Moment
@@ -49,12 +52,16 @@ TWO_ADDRESSES = (
 """What helps where an uplink has the tunnel's address: no rule could distinguish the two (P11)."""
 
 
+NEW_NAMES = "the configuration has other resolvers, which are about to be written"
+"""Why names do not resolve until the resolver file has been written again."""
+
+
 def step(
     situation: Situation, event: Event, moment: Moment
 ) -> tuple[Situation, tuple[Action, ...]]:
     """Return the situation that `event` leads to, and what is to be done in it, in order."""
     noted = _noted(situation, event, moment)
-    state = _next_state(noted, event, moment)
+    state = _next_state(noted, situation.config, event, moment)
     if isinstance(event, Looked) and state is not noted.state:
         noted = replace(noted, tried=noted.facts)
     after = noted if state is noted.state else replace(noted, state=state)
@@ -116,14 +123,24 @@ def _noted(situation: Situation, event: Event, moment: Moment) -> Situation:
             situation = replace(situation, names_problem=problem, names_tried_at=now)
         case Wrote():
             situation = replace(situation, names_problem=event.problem)
+        case Reloaded():
+            config, answer = taken_over(situation.config, event.config, event.begun_at)
+            is_new = config is not situation.config  # then the rules have to follow
+            changed = situation.changed or is_new
+            situation = replace(situation, config=config, reload=answer, changed=changed)
+        case NotReloaded():
+            situation = replace(situation, reload=event.answer)
         case _:
             pass
     return situation
 
 
-def _next_state(situation: Situation, event: Event, moment: Moment) -> State:
+def _next_state(situation: Situation, former: Config, event: Event, moment: Moment) -> State:
+    """Return the state that `event` leads to, where `former` was the configuration before it."""
     state, facts = situation.state, situation.facts
     match event:
+        case Reloaded():
+            return state if situation.config is former else _reloaded(situation, former, moment)
         case Looked():
             return _looked(situation, moment)
         case Sampled() if isinstance(state, Connecting | Connected):
@@ -131,6 +148,28 @@ def _next_state(situation: Situation, event: Event, moment: Moment) -> State:
                 problem = f"the tunnel's address is an uplink's too: {shared}"
                 return move(state, Lost(problem), moment)
     return move(state, event, moment)
+
+
+def _reloaded(situation: Situation, former: Config, moment: Moment) -> State:
+    """Return the state that a configuration other than `former` leads to.
+
+    A locked gateway tries it at once. A listen port that was given up stays given up.
+    """
+    state, config = situation.state, situation.config
+    if isinstance(state, Stopping):
+        return state
+    if isinstance(state, Locked):
+        return replace(state, retry_at=min(state.retry_at, moment.now))
+    asks = isinstance(state, Resolving) and config.endpoint_resolver != former.endpoint_resolver
+    if config.tunnels == former.tunnels and not asks:
+        return state
+    before, port = former.tunnels[state.turn.position], state.turn.candidate.listen_port
+    candidates = (fitted(tunnel, situation.facts) for tunnel in config.tunnels)
+    kept = (
+        replace(it, listen_port=port) if it.listen_port == before.listen_port else it
+        for it in candidates
+    )
+    return with_candidates(state, tuple(kept), position_of(before, config), moment)
 
 
 def _looked(situation: Situation, moment: Moment) -> State:
@@ -158,18 +197,30 @@ def _entered(situation: Situation, former: State, moment: Moment) -> Situation:
     is_new = isinstance(former, Connecting) and not former.built
     if isinstance(state, Connecting) and state.built and is_new:
         return replace(situation, sample_at=now + timing.eager)
+    before, after = _resolvers(former), _resolvers(state)
+    if before is not None and after is not None and before != after:
+        return replace(situation, names_problem=NEW_NAMES, names_tried_at=LONG_AGO)
     return situation
+
+
+def _resolvers(state: State) -> tuple[Address, ...] | None:
+    """Return the resolvers that workloads have in `state`; None while there is no interface."""
+    match state:
+        case Connected() | Connecting(built=True):
+            return state.tunnel.dns
+        case _:
+            return None
 
 
 def _is_same_work(former: State, state: State) -> bool:
     """Return whether work for `former` counts in `state` too."""
     match former, state:
         case (Resolving(), Resolving()):
-            return former.turn == state.turn
+            return former.turn == state.turn and former.query in {None, state.query}
         case (Connecting(), Connecting()):
             return former.turn == state.turn and former.built == state.built
         case (Connected(), Connected()):
-            return True
+            return former.tunnel == state.tunnel
         case _:
             return False
 

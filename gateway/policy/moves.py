@@ -20,7 +20,8 @@ Candidates. The configuration lists one or more tunnels. They are tried in order
 `patience` seconds. After the last one the gateway waits, longer each time, while WireGuard itself
 keeps trying, and starts again with the first. A name is looked up each time its turn comes, and
 its addresses take turns, one in each round. A candidate other than the first stays connected for
-`return_after` seconds; then the first gets another chance.
+`return_after` seconds; then the first gets another chance. A configuration that is read again may
+list others: the candidate in use continues where it is among them, and the first begins where not.
 
 Politeness. An interface that is lost is built again at once, but never twice in `rebuild_pause`,
 whatever happens to it and to the way to the server. Failures are forgotten only when a connection
@@ -30,7 +31,7 @@ flood of handshakes. When the way to a server changes, a longer wait is pointles
 
 from dataclasses import replace
 
-from gateway.model import Tunnel, TunnelStatus
+from gateway.model import Candidate, Tunnel, TunnelStatus
 from gateway.policy.dns import with_addresses
 from gateway.policy.events import (
     Asking,
@@ -104,6 +105,26 @@ def _refused(
     now = moment.now
     attempt = 1 + (state.attempt if isinstance(state, Locked) else state.turn.attempt)
     return Locked(Reason.FIREWALL, now, now + backoff(attempt, moment), attempt, event.detail)
+
+
+def with_candidates(
+    state: Resolving | Connecting | Connected,
+    candidates: tuple[Candidate, ...],
+    position: int | None,
+    moment: Moment,
+) -> State:
+    """Return what follows on `state` where the configuration has other `candidates`.
+
+    The one in use is now at `position`, None if nowhere. Only a tunnel that is built stays.
+    """
+    match state:
+        case Connecting(built=True) | Connected() if position is not None:
+            turn = replace(state.turn, candidates=candidates, position=position)
+            return replace(state, turn=turn, tunnel=replace(state.tunnel, dns=turn.candidate.dns))
+        case _:
+            turn = Turn(candidates, position or 0, tried_at=state.turn.tried_at)
+    since = moment.now if isinstance(state, Connected) else state.since
+    return _take(turn, Reason.RECONFIGURED, since, _soonest(turn, moment))
 
 
 def _from_locked(state: Locked, event: Event, now: float) -> State:

@@ -1,8 +1,7 @@
 """What the gateway reports of itself: its state and the reason, its limits, and its counts.
 
-Programs read codes, which do not change; people read the texts. Limits are shown by health,
-`gateway status` and the log, and explained in docs/known-issues.md. No limit makes the gateway
-unhealthy. docs/health.md lists every code, and tests/unit/test_docs_health.py compares the two.
+Programs read codes, which do not change; people read the texts. docs/known-issues.md explains the
+limits: none makes the gateway unhealthy. docs/health.md lists every code (test_docs_health.py).
 """
 
 from collections import Counter
@@ -12,6 +11,7 @@ from enum import StrEnum
 
 from gateway.model import Candidate, Config, Endpoint
 from gateway.policy.evidence import Pulse
+from gateway.policy.reload import Answer
 from gateway.policy.rules import Family
 from gateway.policy.states import Connected, Connecting, Locked, Reason, Resolving, State, Stopping
 
@@ -24,6 +24,7 @@ REASONS: dict[Reason, str] = {
     Reason.NOT_BUILT: "the tunnel could not be set up",
     Reason.NOT_RESOLVED: "the endpoint's name could not be resolved",
     Reason.RETURNING: "trying the first server again",
+    Reason.RECONFIGURED: "the configuration was changed",
     Reason.FIREWALL: "the firewall rules could not be put into force",
     Reason.DRIFT: "firewall drift",
     Reason.UNCHECKED: "the kernel could not be asked or changed for now",
@@ -67,13 +68,13 @@ class Limit:
 class Status:
     """What the gateway reports of itself; nothing in it is secret.
 
-    `at` is when it was reported. `endpoint` is a text for people, and `endpoints` are the servers
-    that the state is about, empty while they are names. `guard` is whether the egress guard stops
-    packet sockets. `verified_age` is how long ago the kernel was last read back and found as
-    wanted. `reconnects` counts lost tunnels by reason code, `switches` changes to another server,
-    `refused` packets by family (`ipv4`, `ipv6`) and direction (`in`, `out`, `forward`), and the
-    egress guard's frames as family `any` and direction `guard`, as of `counted_at` or later.
-    `drift` counts changes by others that were reverted.
+    `at` is when it was reported. `endpoint` is a text for people, `endpoints` are the servers that
+    the state is about, empty while they are names. `guard`: the egress guard stops packet sockets.
+    `verified_age` is how long ago the kernel was last read back and found as wanted. `reconnects`
+    counts lost tunnels by reason code, `switches` changes to another server, `refused` packets by
+    family (`ipv4`, `ipv6`) and direction (`in`, `out`, `forward`), and the egress guard's frames as
+    family `any` and direction `guard`, as of `counted_at` or later. `drift` counts changes by
+    others that were reverted, `reloads` the answers by outcome; `reload` is the last one.
     """
 
     at: float
@@ -96,6 +97,8 @@ class Status:
     switches: int = 0
     refused: tuple[tuple[str, str, int], ...] = ()
     counted_at: float | None = None
+    reload: Answer | None = None
+    reloads: tuple[tuple[str, int], ...] = ()
     limits: tuple[Limit, ...] = ()
 
 
@@ -218,9 +221,9 @@ def limit_of_extra_headers(family: Family) -> Limit:
     )
 
 
-def limits_of_config(config: Config) -> Iterator[Limit]:
-    """Yield the limits that the user has chosen. `config` is as loaded: without drawn marks."""
-    if any(tunnel.fwmark is not None for tunnel in config.tunnels):
+def limits_of_config(config: Config, drawn: int | None = None) -> Iterator[Limit]:
+    """Yield the limits that the user has chosen; `drawn` is the mark of tunnels without FwMark."""
+    if any(tunnel.fwmark not in {None, drawn} for tunnel in config.tunnels):
         yield Limit(
             LimitCode.CHOSEN_MARK,
             "the firewall mark of the encrypted flow is the configured FwMark, which `ip rule` "

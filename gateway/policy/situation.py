@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gateway.model import Config, Facts
 from gateway.policy.actions import Work
+from gateway.policy.reload import Answer
 from gateway.policy.states import State
 
 LONG_AGO = float("-inf")
@@ -17,7 +18,8 @@ class Situation:
     `facts` are the namespace as it was last seen, `tried` as it was when the way to the server was
     last tried. `changed`: the kernel reported a change that has not been looked at. `under_way` is
     the work that has not reported yet. `names_problem` is why names do not resolve, empty if they
-    do. Times are those of `Moment.now`; each of the `_at` is when something was, or is, due.
+    do. `reload` is the answer to the last request to read the configuration again. Times are those
+    of `Moment.now`; each of the `_at` is when something was, or is, due.
     """
 
     config: Config
@@ -27,6 +29,7 @@ class Situation:
     changed: bool = False
     under_way: frozenset[Work] = frozenset()
     names_problem: str = ""
+    reload: Answer | None = None
     verified_at: float = LONG_AGO
     verify_at: float = LONG_AGO
     sample_at: float = LONG_AGO

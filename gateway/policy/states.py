@@ -25,6 +25,7 @@ class Reason(StrEnum):
     NOT_BUILT = "not_built"
     NOT_RESOLVED = "name_not_resolved"
     RETURNING = "trying_first_server"
+    RECONFIGURED = "reconfigured"
     FIREWALL = "firewall_failed"
     DRIFT = "drift"
     UNCHECKED = "kernel_unavailable"

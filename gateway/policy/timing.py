@@ -83,6 +83,12 @@ class Timing:
     probe_in_doubt: float = 1.0
     """The same while something stays unanswered."""
 
+    read_limit: float = 15.0
+    """How long reading the configuration again may take; it takes less than one on small boards."""
+
+    read_again: float = 1.0
+    """The time between two readings: requests that come meanwhile share the next one."""
+
     retry_first: float = 0.25
     """The wait after a shortage kept the kernel from being checked or changed; it doubles."""
 

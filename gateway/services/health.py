@@ -20,6 +20,7 @@ import h11
 
 from gateway.errors import NetworkError
 from gateway.model import HostPort
+from gateway.policy.reload import Answer as Reread
 from gateway.policy.report import REASONS, Status
 from gateway.policy.states import Reason
 
@@ -143,8 +144,23 @@ def describe(status: Status, now: float) -> dict[str, object]:
     body["endpoints"] = [{"address": str(e.address), "port": e.port} for e in status.endpoints]
     body["reconnects"] = dict(status.reconnects)
     body["refused"] = {f"{family} {way}": packets for family, way, packets in status.refused}
+    body["reload"] = status.reload and _reread(status.reload, now)
+    body["reloads"] = dict(status.reloads)
     body["limits"] = [asdict(limit) for limit in status.limits]
     return body
+
+
+def _reread(answer: Reread, now: float) -> dict[str, object]:
+    """Return what came of the last reading of the configuration, as the client gets it at `now`."""
+    return {
+        "outcome": str(answer.outcome),
+        "begun_at": answer.begun_at,
+        "age": round(now - answer.begun_at, 1),
+        "changed": answer.changed,
+        "needs_restart": answer.needs_restart,
+        "problems": [asdict(fault) for fault in answer.faults],
+        "found": answer.found,
+    }
 
 
 METRICS = "/metrics"

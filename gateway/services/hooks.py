@@ -38,7 +38,7 @@ class Hooks:
         Each run has `time_limit` seconds. When the gateway ends, everything that remains has
         `last_time_limit` seconds together.
         """
-        self._commands = {"VPN_UP_COMMAND": up, "VPN_DOWN_COMMAND": down}
+        self.set_commands(up, down)
         self._time_limit = time_limit
         self._last_time_limit = last_time_limit
         self._wanted: str | None = None
@@ -46,6 +46,10 @@ class Hooks:
         self._enough = asyncio.Event()
         self._work: asyncio.Future[None] | None = None
         self._log = structlog.get_logger()
+
+    def set_commands(self, up: tuple[str, ...], down: tuple[str, ...]) -> None:
+        """Have these argument lists run from now on; to be called on the loop."""
+        self._commands = {"VPN_UP_COMMAND": up, "VPN_DOWN_COMMAND": down}
 
     def up(self) -> None:
         """Start the command for a tunnel that carries traffic; to be called on the loop."""

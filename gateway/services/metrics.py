@@ -6,6 +6,7 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from gateway.policy.reload import Outcome
 from gateway.policy.report import LimitCode, Status
 from gateway.policy.states import State
 
@@ -88,6 +89,13 @@ class _Collector:
         yield CounterMetricFamily(
             "portcullis_drift", "Changes by other programs that were reverted.", status.drift
         )
+        reloads = CounterMetricFamily(
+            "portcullis_reloads", "Readings of the configuration, by outcome.", labels=["outcome"]
+        )
+        counted = dict(status.reloads)
+        for outcome in Outcome:
+            reloads.add_metric([outcome], counted.get(outcome, 0))
+        yield reloads
         refused = CounterMetricFamily(
             "portcullis_refused_packets",
             "Packets refused by the firewall.",

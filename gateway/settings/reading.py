@@ -80,18 +80,7 @@ class Reading:
             self._child = None
             os.close(end)
         _pid, status = os.waitpid(pid, 0)
-        if code := os.waitstatus_to_exitcode(status):
-            # The kernel kills when memory is short; what was written until then is in pieces.
-            number = errno.ENOMEM if code in {-signal.SIGKILL, SHORT_OF_MEMORY} else None
-            raise ProcessError(WHAT, f"the child ended with {code}", errno=number)
-        outcome: Read | _Wrong | _Failed = pickle.loads(data)  # noqa: S301 - our own child's
-        match outcome:
-            case Read():
-                return outcome
-            case _Wrong():
-                raise ConfigError(outcome.problems, outcome.notices)
-            case _Failed():
-                raise ProcessError(WHAT, outcome.what, errno=outcome.errno)
+        return result_of(os.waitstatus_to_exitcode(status), data)
 
     def _start(self) -> tuple[int, int]:
         """Start the child; return its process id, and the pipe that has its outcome."""
@@ -109,11 +98,32 @@ class Reading:
         return self._child
 
 
+def result_of(code: int, data: bytes) -> Read:
+    """Return the configuration from a child that ended with `code` and handed over `data`.
+
+    Raises ConfigError, and ProcessError as `Reading.result` does.
+    """
+    if code:
+        # The kernel kills when memory is short; what was written until then is in pieces.
+        number = errno.ENOMEM if code in {-signal.SIGKILL, SHORT_OF_MEMORY} else None
+        raise ProcessError(WHAT, f"the child ended with {code}", errno=number)
+    outcome: object = pickle.loads(data)  # noqa: S301 - our own child's
+    match outcome:
+        case Read():
+            return outcome
+        case _Wrong():
+            raise ConfigError(outcome.problems, outcome.notices)
+        case _Failed():
+            raise ProcessError(WHAT, outcome.what, errno=outcome.errno)
+        case _:
+            raise ProcessError(WHAT, "the child handed nothing over")
+
+
 def _be_the_child(end: int, environ: Mapping[str, str]) -> None:
     """Read the configuration, write the outcome to `end`, and end the process."""
     code = BROKEN
     try:
-        data = pickle.dumps(_outcome(environ))
+        data = handed_over(environ)
         with open(end, "wb") as pipe:
             pipe.write(data)
         code = 0
@@ -121,6 +131,11 @@ def _be_the_child(end: int, environ: Mapping[str, str]) -> None:
         code = SHORT_OF_MEMORY
     finally:  # also of what cannot be caught: nothing of the parent's may run twice
         os._exit(code)
+
+
+def handed_over(environ: Mapping[str, str]) -> bytes:
+    """Return what reading the configuration comes to, for `result_of` in another process."""
+    return pickle.dumps(_outcome(environ))
 
 
 def _outcome(environ: Mapping[str, str]) -> Read | _Wrong | _Failed:

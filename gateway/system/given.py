@@ -66,6 +66,10 @@ class Given:
         if self._is_to_be_kept:
             self.found = dns.resolvers_found(text, key, first=first, kept=False)
 
+    def seal_with(self, key: Secret) -> None:
+        """Seal the resolver file with `key` when it is written next."""
+        self._key = key
+
     def write(self, resolvers: tuple[Address, ...]) -> None:
         """Give workloads `resolvers`; raises NetworkError.
 

@@ -54,12 +54,12 @@ Question = tuple[str, str]
 class EndpointLookup:
     """Asks `resolver` for addresses of both families, and remembers the last ones of each name.
 
-    It asks out of `netns`.
+    It asks out of `netns`. `resolver` may be replaced: the next question goes to the new one.
     """
 
     def __init__(self, resolver: Address | None, netns: Netns = OWN) -> None:
         self._netns = netns
-        self._resolver = resolver
+        self.resolver = resolver
         self._socket: socket.socket | None = None
         self._known: dict[str, tuple[Address, ...]] = {}
 
@@ -69,7 +69,7 @@ class EndpointLookup:
         The mark is random and new for each question. Raises MissingError when there is no resolver
         to ask, NetworkError when the socket cannot be made.
         """
-        if self._resolver is None:
+        if self.resolver is None:
             raise MissingError(
                 "there is no resolver to ask for the endpoint's name: none was given, or"
                 " /etc/resolv.conf was changed by another program since the gateway last ran,"
@@ -80,22 +80,22 @@ class EndpointLookup:
 
         self._close()
         mark = marks.secret(secrets.randbits(31))
-        family = socket.AF_INET6 if self._resolver.version == 6 else socket.AF_INET  # noqa: PLR2004
+        family = socket.AF_INET6 if self.resolver.version == 6 else socket.AF_INET  # noqa: PLR2004
         try:
             self._socket = self._netns.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             # As bytes: half of the marks do not fit into the signed number that Python would take.
             wanted = mark.to_bytes(4, sys.byteorder)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, wanted)
-            _accept_only_from(self._socket, self._resolver)
+            _accept_only_from(self._socket, self.resolver)
             self._socket.bind(("", 0))
         except OSError as err:
             self._close()
             raise NetworkError(
                 f"make a socket for the endpoint's name: {err.strerror}",
-                str(self._resolver),
+                str(self.resolver),
                 err.errno,
             ) from err
-        return Query(self._resolver, self._socket.getsockname()[1], mark)
+        return Query(self.resolver, self._socket.getsockname()[1], mark)
 
     async def ask(self, names: tuple[str, ...]) -> dict[str, tuple[Address, ...]]:
         """Return the addresses of `names`, or the last known ones if no answer comes now.
@@ -120,7 +120,7 @@ class EndpointLookup:
         if unknown:
             problem = f" ({failure})" if failure else ""
             raise NetworkError(
-                f"the resolver {self._resolver} gives no address{problem}", ", ".join(unknown)
+                f"the resolver {self.resolver} gives no address{problem}", ", ".join(unknown)
             )
         return {name: self._known[name] for name in names}
 
@@ -134,7 +134,7 @@ class EndpointLookup:
         import dns.message  # noqa: PLC0415 - see the module's docstring
 
         asked = {question: dns.message.make_query(*question) for question in questions}
-        channel, resolver = self._socket, self._resolver
+        channel, resolver = self._socket, self.resolver
         if channel is None or resolver is None:
             return
         for _ in range(TRIES):

@@ -25,7 +25,7 @@ from gateway.model import (
 )
 from gateway.policy.firewall import closed
 from gateway.policy.probing import Probe
-from gateway.policy.report import Status
+from gateway.policy.report import Limit, Status
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Accept, Chain, Family, Ruleset
 from gateway.policy.states import Query
@@ -110,6 +110,8 @@ class World:
         self.still_up: tuple[str, ...] = ()
         self.links_are_down = False
         self.kept_down: tuple[str, ...] = ()
+        self.adopted: list[Config] = []
+        self.limits: tuple[Limit, ...] = ()
         self.firewall = _Firewall(self)
         self.tunnel = _Tunnel(self)
         self.network = _Network(self)
@@ -171,7 +173,12 @@ class World:
             publish=self._publish,
             confirm=self._confirm,
             clock=self.clock,
+            adopt=self._adopt,
         )
+
+    def _adopt(self, config: Config) -> tuple[Limit, ...]:
+        self.adopted.append(config)
+        return self.limits
 
     async def _forget_flows(self) -> None:
         self.call("forget flows")

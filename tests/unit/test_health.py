@@ -8,9 +8,11 @@ from ipaddress import ip_address
 import pytest
 
 from gateway.model import Endpoint
+from gateway.policy.reload import Fault, Outcome, not_reloaded
 from gateway.policy.report import Limit, LimitCode, Status
 from gateway.policy.states import Reason
 from gateway.services.health import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board, respond
+from healthcheck.__main__ import LARGEST_REPLY
 
 HEALTHY = Status(
     at=100.0,
@@ -89,11 +91,41 @@ def test_health_says_200_and_everything_that_is_promised(board: Board, path: byt
         "reconnects": {"no_handshake": 2},
         "switches": 0,
         "refused": {"ipv4 out": 7},
+        "reload": None,
+        "reloads": {},
         "limits": [
             {"code": "no_guard", "text": "packet sockets are not stopped", "remedy": "remedy"}
         ],
         "state_age": 60.0,
     }
+
+
+def test_the_last_reading_of_the_configuration_is_in_the_answer(board: Board, clock: Clock) -> None:
+    """With the time at which it began, on the machine's clock, and its age; health is green."""
+    answer = not_reloaded(90.25, Outcome.REFUSED, (Fault("X", "no; write yes"),))
+    board.publish(replace(HEALTHY, reload=answer, reloads=(("refused", 3),)))
+    clock.now += 2.5
+    code, _, _ = answered = respond(b"GET", b"/healthz", board)
+    assert code == 200
+    assert body(answered)["reloads"] == {"refused": 3}
+    assert body(answered)["reload"] == {
+        "outcome": "refused",
+        "begun_at": 90.25,
+        "age": 12.2,
+        "changed": [],
+        "needs_restart": [],
+        "problems": [{"variable": "X", "problem": "no; write yes"}],
+        "found": 1,
+    }
+
+
+def test_the_largest_answer_is_one_that_the_health_check_reads() -> None:
+    """However many faults there are, and in whatever letters."""
+    faults = tuple(Fault("\U0001f512" * 500, "\U0001f512" * 500) for _ in range(100))
+    answer = not_reloaded(90.0, Outcome.REFUSED, faults)
+    board = Board(lambda: 100.0)
+    board.publish(replace(HEALTHY, reload=answer))
+    assert len(respond(b"GET", b"/healthz", board)[2]) < LARGEST_REPLY * 0.9
 
 
 def test_ages_increase_between_two_statuses(board: Board, clock: Clock) -> None:

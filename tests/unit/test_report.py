@@ -24,7 +24,7 @@ REMEDY = "cap_drop: [NET_RAW]"
 def test_a_machine_that_can_do_everything_has_no_limits() -> None:
     """Nor has a configuration that leaves the choices to the gateway."""
     assert list(report.limits_of_guard(routed=True, in_advance=True)) == []
-    assert list(report.limits_of_config(Config((UNMARKED,)))) == []
+    assert list(report.limits_of_config(Config((UNMARKED, replace(UNMARKED, fwmark=9))), 9)) == []
     assert list(report.limits_of_names("")) == []
     assert list(report.limits_of_resolvers(Config((NAMED,)), "")) == []
     assert list(report.limits_of_resolvers(Config((UNMARKED,)), "a read-only root")) == []
@@ -41,7 +41,7 @@ LIMITS = {
         "modprobe ip6t_ipv6header",
     ),
     LimitCode.CHOSEN_MARK: (
-        report.limits_of_config(Config((UNMARKED, replace(UNMARKED, fwmark=7)))),
+        report.limits_of_config(Config((UNMARKED, replace(UNMARKED, fwmark=7))), 9),
         REMEDY,
     ),
     LimitCode.OLD_FLOWS: ([report.limit_without_flush("no conntrack", "load it")], "load it"),

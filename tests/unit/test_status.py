@@ -73,6 +73,30 @@ def test_counts_by_name_are_shown_and_nothing_is_a_dash() -> None:
     assert {for_people(it) for it in (None, "", [], {})} == {"-"}
 
 
+def test_the_last_reading_of_the_configuration_is_shown_with_every_problem() -> None:
+    """A line for each, and how many more there are; nothing that a terminal obeys."""
+    shown = for_people(
+        {
+            "outcome": "refused",
+            "begun_at": 1.0,
+            "age": 12.5,
+            "changed": [],
+            "needs_restart": ["FIREWALL_BACKEND"],
+            "problems": [{"variable": "X", "problem": "no; write yes"}, {"problem": CLEAR}],
+            "found": 4,
+        }
+    )
+    assert [line.strip() for line in shown.splitlines()] == [
+        "refused 12.5 s ago",
+        "needs a restart: FIREWALL_BACKEND",
+        "X: no; write yes",
+        visible(CLEAR),
+        "and 2 more, which the log has",
+    ]
+    odd = {"outcome": CLEAR, "age": CLEAR, "problems": 7, "changed": {CLEAR: 1}, "found": CLEAR}
+    assert for_people(odd).isprintable()
+
+
 @pytest.mark.parametrize("value", [CLEAR, [CLEAR], {CLEAR: CLEAR}, [[CLEAR]]], ids=repr)
 def test_every_kind_of_value_is_made_visible(value: object) -> None:
     """Also what is nested, which Python writes in its own way."""

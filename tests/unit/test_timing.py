@@ -34,6 +34,8 @@ FIGURES = {
     "names_again": 1.0,
     "probe_every": 20.0,
     "probe_in_doubt": 1.0,
+    "read_limit": 15.0,
+    "read_again": 1.0,
     "retry_first": 0.25,
     "retry_last": 4.0,
     "closing_time": 5.0,

@@ -1,0 +1,97 @@
+"""`gateway reload`: has the running gateway read its configuration again, and prints the answer.
+
+The request is a signal to the gateway's process: a workload that shares only the network has no way
+to send it. The answer is in the status that `gateway status` reads. It is the right one when the
+reading began after the request.
+"""
+
+import os
+import signal
+import sys
+import time
+
+from gateway.commands.exit_codes import FAILED, OK, USAGE
+from gateway.commands.status import ask, of_reload, visible
+from gateway.errors import NetworkError
+from gateway.model import HostPort
+from gateway.settings import early
+from gateway.system import claim
+
+PATIENCE = 40.0
+"""Seconds: more than the gateway takes, with a file that does not answer."""
+POLL = 0.1
+"""Seconds between two looks at the status."""
+
+ASK_THE_ENGINE = "ask it with `docker kill --signal HUP CONTAINER`, and read the log"
+CLOSED = {"firewall_failed", "kernel_unavailable", "hung"}
+"""The codes of reasons for which a configuration that was accepted is not in force."""
+
+
+def reload() -> int:
+    """Have the configuration read again; the exit code says what came of it.
+
+    OK: the gateway runs with what was read. USAGE: that is wrong, and nothing has changed. FAILED:
+    it could not be read, is not in force, or a part of it needs a restart.
+    """
+    asked_at = _now()
+    try:
+        pid = _gateway()
+        _signal(pid, signal.SIGHUP)
+        body, found = _answer(pid, asked_at, early.health_address(early.environment()))
+    except NetworkError as err:
+        print(visible(str(err)), file=sys.stderr)
+        return FAILED
+    outcome, reason = str(found.get("outcome")), str(body.get("reason_code"))
+    for line in (visible(outcome), *of_reload(found)):
+        print(line)
+    print(visible(f"now {body.get('state')}: {body.get('reason')}"))
+    if outcome == "refused":
+        return USAGE
+    is_in_force = outcome in {"accepted", "unchanged"} and reason not in CLOSED
+    return OK if is_in_force and not found.get("needs_restart") else FAILED
+
+
+def _answer(
+    pid: int, asked_at: float, address: HostPort
+) -> tuple[dict[str, object], dict[str, object]]:
+    """Return the status with the answer to what was requested at `asked_at`, and the answer.
+
+    Raises NetworkError when there is none in time, or the process `pid` has ended.
+    """
+    problem = ""
+    while _now() < asked_at + PATIENCE:
+        try:
+            body = ask(address)
+        except NetworkError as err:
+            problem = f" ({err})"
+        else:
+            found = body.get("reload")
+            begun_at = found.get("begun_at") if isinstance(found, dict) else None
+            if isinstance(found, dict) and isinstance(begun_at, float) and begun_at >= asked_at:
+                return body, found
+        _signal(pid, 0)
+        time.sleep(POLL)
+    raise NetworkError(f"no answer within {PATIENCE:g} s{problem}; read the log")
+
+
+def _gateway() -> int:
+    """Return the process id of the gateway of this namespace. Raises NetworkError."""
+    if pid := claim.holder():
+        return pid
+    raise NetworkError(f"no gateway is seen from here; {ASK_THE_ENGINE}")
+
+
+def _signal(pid: int, number: int) -> None:
+    """Send signal `number` to the gateway, 0 to see whether it is there. Raises NetworkError."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError as err:
+        raise NetworkError("the gateway has ended") from err
+    except OSError as err:
+        what = f"the gateway cannot be signalled ({err.strerror}); {ASK_THE_ENGINE}"
+        raise NetworkError(what) from err
+
+
+def _now() -> float:
+    """Return the time on the gateway's own clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
