@@ -4,7 +4,7 @@ import sys
 
 from gateway.lock import lockdown
 
-HARMLESS = frozenset({"check", "status", "verify", "help", "-h", "--help", "--version"})
+HARMLESS = frozenset({"check", "reload", "status", "verify", "help", "-h", "--help", "--version"})
 """The commands that do not lock. All others do, also misspelt ones: a wrong command line is a wrong
 configuration, and leaves the namespace closed."""
 
@@ -48,14 +48,14 @@ def _prevent_core_dumps() -> None:
 
 
 def _block_stop_signals() -> None:
-    """Block the signals that stop the gateway until its loop handles them (`daemon.main.serve`).
+    """Block the signals that stop or reload the gateway until its loop handles them.
 
-    Process 1 would lose them: without a handler they have no effect on it, unless they are blocked
-    (signal(7)). Any other process would end in the middle of its work.
+    See `daemon.main.serve`. Process 1 would lose them: without a handler they have no effect on it,
+    unless they are blocked (signal(7)). Any other process would end in the middle of its work.
     """
     import signal  # noqa: PLC0415 - slow, so after the lock
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 if __name__ == "__main__":

@@ -40,6 +40,10 @@ def main(arguments: Sequence[str]) -> int:
             from gateway.commands.check.command import check
 
             return check(asked)
+        case "reload":
+            from gateway.commands.reload import reload
+
+            return reload()
         case "status":
             from gateway.commands.status import status
 
@@ -86,7 +90,7 @@ def run() -> int:
         gc.enable()
         read = patiently(lambda: reading.result(is_asked_to_stop))
         _log_notices(read.notices)
-        asyncio.run(serve(read.config, secured))
+        asyncio.run(serve(read.config, secured, environ))
     except ConfigError as err:
         _log_notices(err.notices)
         for problem in err.problems:
@@ -136,6 +140,9 @@ def _parser() -> "argparse.ArgumentParser":
     parser.add_argument("--version", action="version", version=f"portcullis {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("run", help="run the gateway (the default)")
+    commands.add_parser(
+        "reload", help="have the running gateway read its files again, and show what came of it"
+    )
     shown = commands.add_parser("status", help="show the state of the running gateway")
     shown.add_argument("--json", action="store_true", help="print JSON")
     checked = commands.add_parser(

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -11,15 +11,17 @@ import structlog
 
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.names import take_resolvers
-from gateway.daemon.patience import stop_by_signal
+from gateway.daemon.patience import RELOAD_SIGNAL, STOP_SIGNALS, at_signals
 from gateway.daemon.ports import Parts
 from gateway.daemon.producers import keep_listening
+from gateway.daemon.reloading import Reloader
 from gateway.daemon.securing import PLACE, TIMING, TUNNEL, UPLINKS, Secured, patiently
+from gateway.errors import NetworkError
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.model import INTERFACE, Backend, Config
 from gateway.policy import report
-from gateway.policy.marks import with_secret_mark
+from gateway.policy.marks import secret, with_secret_mark
 from gateway.services.health import Board, HealthServer
 from gateway.services.hooks import Hooks
 from gateway.system import conntrack, process
@@ -36,11 +38,12 @@ IPV6_IS_OFF = "the tunnel has an IPv6 address, but IPv6 is switched off for new 
 SWITCH_IPV6_ON = 'set the sysctl net.ipv6.conf.all.disable_ipv6 to "0" (compose: sysctls)'
 
 
-async def serve(config: Config, secured: Secured) -> None:
+async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) -> None:
     """Run the gateway with `config` until SIGTERM or SIGINT; the namespace ends closed.
 
-    Raises MissingError when this machine lacks something, KernelError when the kernel cannot be
-    brought to refuse.
+    At SIGHUP the configuration is read again, with the variables `environ` of the start. Raises
+    MissingError when this machine lacks something, KernelError when the kernel cannot be brought to
+    refuse.
     """
     log = structlog.get_logger()
     firewall = secured.firewall
@@ -52,32 +55,34 @@ async def serve(config: Config, secured: Secured) -> None:
     files, flows = Aside(str(FILE)), Aside("connection tracking")
     given = secured.tools.given
     await take_resolvers(given, config, files, first=secured.tools.first)
-    limits = (
-        *secured.limits,
-        *firewall.limits,
-        *report.limits_of_config(config),
-        *report.limits_of_resolvers(config, given.problem),
-    )
-    for limit in limits:
-        log.warning(
-            "reduced protection on this host",
-            code=limit.code,
-            limit=limit.text,
-            remedy=limit.remedy,
+    limits = (*secured.limits, *firewall.limits)
+    _log_limits(limits)
+    hooks, lookup = Hooks((), ()), EndpointLookup(None, UPLINKS)
+    number = secrets.randbits(31)
+
+    def adopt(config: Config) -> tuple[report.Limit, ...]:
+        hooks.set_commands(config.up_command, config.down_command)
+        lookup.resolver = config.endpoint_resolver or next(iter(given.found), None)
+        given.seal_with(config.tunnels[0].private_key)
+        found = (
+            *report.limits_of_config(config, secret(number)),
+            *report.limits_of_resolvers(config, given.problem),
         )
-    if any(candidate.has_family(6) for candidate in config.tunnels) and not ipv6_usable(TUNNEL):
-        log.warning("IPv6 stays rejected", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
+        _log_limits(found)
+        with suppress(NetworkError):  # only a remark depends on it
+            if any(it.has_family(6) for it in config.tunnels) and not ipv6_usable(TUNNEL):
+                log.warning("IPv6 stays rejected", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
+        return found
+
     supervisor = Supervisor(
-        with_secret_mark(config, secrets.randbits(31)),
+        with_secret_mark(config, number),
         Parts(
             firewall=firewall,
             guard=secured.guard,
             tunnel=tunnel,
             network=secured.namespace,
-            resolver=EndpointLookup(
-                config.endpoint_resolver or next(iter(given.found), None), UPLINKS
-            ),
-            hooks=Hooks(config.up_command, config.down_command),
+            resolver=lookup,
+            hooks=hooks,
             probe=partial(probe, netns=TUNNEL),
             write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
             forget_flows=lambda: flows.run(partial(conntrack.flush, UPLINKS), TIMING.flush_time),
@@ -86,13 +91,22 @@ async def serve(config: Config, secured: Secured) -> None:
             clock=_clock,
             reserve=secured.tools.reserve.lent,
             limits=limits,
+            adopt=adopt,
             closed_for=secured.closed_for,
         ),
         TIMING,
     )
     loop = asyncio.get_running_loop()
     board.ask_to_count = lambda: _soon(loop, supervisor.count)
-    stop_by_signal(supervisor.stop)
+    reloader = Reloader(
+        environ,
+        lambda config: with_secret_mark(config, number),
+        supervisor.read_again,
+        _clock,
+        TIMING,
+    )
+    at_signals(STOP_SIGNALS, supervisor.stop)
+    at_signals([RELOAD_SIGNAL], reloader.ask)
 
     def changed() -> None:
         # Before the supervisor lets several changes come together: others may be as quick.
@@ -102,7 +116,18 @@ async def serve(config: Config, secured: Secured) -> None:
     await supervisor.run(
         watch=watch(changed, UPLINKS),
         health=keep_listening(HealthServer(board), config.health_server, TIMING.bind_again),
+        reload=reloader.run(),
     )
+
+
+def _log_limits(limits: tuple[report.Limit, ...]) -> None:
+    for limit in limits:
+        structlog.get_logger().warning(
+            "reduced protection on this host",
+            code=limit.code,
+            limit=limit.text,
+            remedy=limit.remedy,
+        )
 
 
 def _soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import TypeVar
 
@@ -14,6 +14,9 @@ from gateway.policy.timing import Timing
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """They are blocked since the lock (gateway.__main__) and wait until the loop can answer them."""
+
+RELOAD_SIGNAL = signal.SIGHUP
+"""It is blocked like them, so that it ends no gateway that has no loop yet."""
 
 T = TypeVar("T")
 
@@ -44,8 +47,8 @@ def is_asked_to_stop() -> bool:
     return not signal.sigpending().isdisjoint(STOP_SIGNALS)
 
 
-def stop_by_signal(stop: Callable[[], None]) -> None:
-    """Call `stop` on the running loop at each of STOP_SIGNALS, and unblock them.
+def at_signals(numbers: Collection[signal.Signals], work: Callable[[], None]) -> None:
+    """Call `work` on the running loop at each of the signals `numbers`, and unblock them.
 
     By Python's own handler too, and not only by the byte through which asyncio learns of a signal:
     a pipe that does not take it would leave the gateway deaf to `docker stop`.
@@ -54,8 +57,8 @@ def stop_by_signal(stop: Callable[[], None]) -> None:
 
     def soon(*_: object) -> None:
         with suppress(RuntimeError):  # a loop that has ended needs no second signal
-            loop.call_soon_threadsafe(stop)
+            loop.call_soon_threadsafe(work)
 
-    for number in STOP_SIGNALS:
+    for number in numbers:
         signal.signal(number, soon)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.daemon.patience import STOP_SIGNALS, stop_by_signal, until_it_works
+from gateway import __main__
+from gateway.daemon.patience import RELOAD_SIGNAL, STOP_SIGNALS, at_signals, until_it_works
 from gateway.errors import FirewallError, NetworkError, ProcessError, StoppedError
 from gateway.policy.timing import Timing
 
@@ -123,7 +124,7 @@ def test_a_signal_stops_the_loop_also_if_it_came_before(number: signal.Signals) 
 
         signal.raise_signal(number)
         assert not stops
-        stop_by_signal(stop)
+        at_signals(STOP_SIGNALS, stop)
         async with asyncio.timeout(5):
             await done.wait()
 
@@ -131,3 +132,13 @@ def test_a_signal_stops_the_loop_also_if_it_came_before(number: signal.Signals) 
     assert stops == ["stop"]
     signal.raise_signal(number)
     assert stops == ["stop"]
+
+
+def test_the_lock_blocks_every_signal_that_the_loop_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before that, the request to reload would end any process but process 1."""
+    blocked: set[signal.Signals] = set()
+    monkeypatch.setattr(signal, "pthread_sigmask", lambda _how, numbers: blocked.update(numbers))
+    __main__._block_stop_signals()  # noqa: SLF001 - the lock calls it with everything else
+    assert blocked == {*STOP_SIGNALS, RELOAD_SIGNAL}
