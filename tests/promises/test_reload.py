@@ -4,6 +4,7 @@ Each variable is a file here, as Docker mounts secrets, and the server is in a w
 """
 
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.gateway import Gateway, Health
+from tests.lab.gateway import PROJECT, Gateway, Health
 from tests.lab.hosts import ECHO_PORT, echo
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS, OUTSIDER
 from tests.lab.process import PATIENCE, eventually
@@ -186,6 +187,27 @@ def test_another_server_takes_over_and_nothing_leaks_meanwhile(
     assert dict(gateway.status().body["reconnects"]) == {"reconfigured": 1}
 
 
+@pytest.mark.promise("P1")
+@pytest.mark.both_firewalls
+def test_a_flood_gets_nothing_out_while_holes_come_and_go(lab: Lab) -> None:
+    """Four changes of rules under load; control: the flood was seen before the gateway began."""
+    flood = lab.workload.flood(
+        "udp4", "udp6", "device4", "device6", "mark4", "raw4", "tcp4", marker="flooding", rate=3000
+    )
+    eventually(lambda: marked(lab, "flooding", 0.0), timeout=5, what="the flood, as control")
+    gateway = connected(lab)
+    since = time.monotonic()
+    for subnets, ports in ((LAN_SUBNETS.ipv4, "8080"), ("", ""), (LAN_SUBNETS.ipv6, "1"), ("", "")):
+        replace_file(gateway, SUBNETS, subnets)
+        replace_file(gateway, INPUT, ports)
+        output = reload(gateway)
+        assert "changed: FIREWALL_OUTBOUND_SUBNETS, FIREWALL_INPUT_PORTS" in output
+    assert flood.stop()["sent"] > 0
+    lab.capture.quiet_for(0.1)
+    assert lab.leaks(since) == []
+    assert gateway.status().body["reconnects"] == {}
+
+
 def test_an_idle_connection_outlives_a_new_handshake_with_the_same_address(lab: Lab) -> None:
     """Only the keepalive differs, which leads through the closed state."""
     gateway = connected(lab)
@@ -302,9 +324,11 @@ def test_many_requests_share_a_reading_and_no_process_shows_a_key(lab: Lab) -> N
     assert health.code == 200
 
 
-def test_without_a_gateway_the_command_says_so(lab: Lab) -> None:
-    """And starts nothing: it is not the gateway."""
-    gateway = lab.gateway()
-    code, output = gateway.container.execute(RELOAD, main=0, env={"PYTHONPATH": "."})
+def test_without_a_gateway_the_command_says_so_and_is_not_one(lab: Lab) -> None:
+    """It closes nothing: what was open stays so."""
+    gateway = lab.gateway(pid_namespace=False)
+    gateway.environment = {"PYTHONPATH": str(PROJECT), "PATH": os.environ["PATH"]}
+    code, output = gateway.execute(*RELOAD)
     assert code == 1
-    assert "no gateway is seen from here" in output or "No module" in output
+    assert "no gateway is seen from here" in output
+    assert lab.workload.probe("tcp", host=HOST4).result == "connected"
