@@ -38,13 +38,14 @@ from gateway.system import claim as sole
 from gateway.system import conntrack
 from gateway.system.exclusive import ExclusiveLinks
 from gateway.system.features import has_xdp
-from gateway.system.given import Given
+from gateway.system.given import NOTE, Given
 from gateway.system.kept import KeptFile
 from gateway.system.link_down import refuse_unnameable
 from gateway.system.links import Links
 from gateway.system.meanwhile import meanwhile
 from gateway.system.namespace import Namespace
 from gateway.system.netns import OWN
+from gateway.system.note import Note
 from gateway.system.reserve import Reserve
 from gateway.system.resolv import ResolverFile
 from gateway.system.unplug import Unplug
@@ -99,13 +100,19 @@ def patiently(work: Callable[[], T]) -> T:
 
 def secure() -> Secured:
     """Close the namespace completely, as soon as there is what it takes; see `_secure`."""
+    tools = tools_for_closing()
+    return patiently(lambda: _secure(tools))
+
+
+def tools_for_closing() -> Tools:
+    """Return what closing takes; at the first start, keep the resolvers that we were given."""
     links = Links(INTERFACE, UPLINKS)
     first = patiently(lambda: not Namespace(links).has_routing(PLACE.locked))
-    given = Given(ResolverFile(), KeptFile())
+    given = Given(ResolverFile(), KeptFile(), Note(NOTE, UPLINKS))
     tools = Tools(links, patiently(lambda: Unplug(UPLINKS)), Reserve(), given, first)
     if first:
         given.keep_first()
-    return patiently(lambda: _secure(tools))
+    return tools
 
 
 def _secure(tools: Tools) -> Secured:
@@ -135,14 +142,7 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     mark = secret(secrets.randbits(31))
     guard, closed_for = None, Facts()
     try:
-        guard = finding()
-        _prepare(links)
-        closed_for = close_guard(guard, lambda: replace(Namespace(links).facts(), guard_mark=mark))
-    except KernelError as err:
-        if not is_shortage(err):
-            # The lock's guard may be missing too: nothing else stops packet sockets.
-            shut_links(unplug.pull)
-        raise
+        guard, closed_for = guard_closed(finding, tools, mark)
     except MissingError as err:
         limits.append(report.limit_without_guard(err.missing, err.remedy))
         if queues:
@@ -154,17 +154,45 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
         limits += report.limits_of_guard(routed=guard.routed, in_advance=guard.in_advance)
     _set_up_again(unplug, queues)
     Namespace(links).apply_routing(PLACE.locked)
+    limits += older_flows_forgotten()
+    namespace = Namespace(links, mark if guard else None, unplug, queues)
+    return Secured(claim, firewall, guard, namespace, tools, tuple(limits), closed_for)
+
+
+def guard_closed(finding: Callable[[], Guard], tools: Tools, mark: int) -> tuple[Guard, Facts]:
+    """Return the guard of this kernel once it lets nothing leave, and for what it was closed.
+
+    `finding` finds it, `mark` is its secret. Raises MissingError when this kernel has none, and
+    KernelError when it was refused: then every link is down, because nothing else stops packet
+    sockets.
+    """
+    try:
+        guard = finding()
+        _prepare(tools.links)
+        return guard, close_guard(
+            guard, lambda: replace(Namespace(tools.links).facts(), guard_mark=mark)
+        )
+    except KernelError as err:
+        if not is_shortage(err):
+            shut_links(tools.unplug.pull)
+        raise
+
+
+def older_flows_forgotten() -> tuple[report.Limit, ...]:
+    """Make the kernel forget all flows; return the limit of a kernel that cannot show that it has.
+
+    Raises NetworkError in a shortage. Any other failure does not end us: no rule lets a packet
+    out because its flow is established (P6).
+    """
     try:
         conntrack.flush(UPLINKS)
     except MissingError as err:
-        limits.append(report.limit_without_flush(err.missing, err.remedy))
+        return (report.limit_without_flush(err.missing, err.remedy),)
     except NetworkError as err:
         if is_shortage(err):
             raise
-        # No reason to end: no rule lets a packet out because its flow is established (P6).
-        limits.append(report.limit_of_old_flows(str(err)))
-    namespace = Namespace(links, mark if guard else None, unplug, queues)
-    return Secured(claim, firewall, guard, namespace, tools, tuple(limits), closed_for)
+        return (report.limit_of_old_flows(str(err)),)
+    return ()
 
 
 def _prepare(links: Links) -> None:

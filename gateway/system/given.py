@@ -3,15 +3,31 @@
 The container's engine names them in a file that workloads can write to: they have it mounted, also
 across a restart of the gateway's container, which gets a new network namespace and the same file.
 So they are copied at the first start to where no workload can reach, and the copy comes first.
+Where `gateway hold` owns the namespace, the gateway's container may be newer than the namespace, so
+`hold` notes them in the namespace itself.
 """
 
 from contextlib import suppress
+from typing import Protocol
 
 from gateway.errors import NetworkError, is_shortage
 from gateway.model import Address, Secret
 from gateway.policy import dns
 from gateway.system.kept import KeptFile
 from gateway.system.resolv import ResolverFile
+
+NOTE = "resolvers given to this namespace"
+"""The title of the note in which `gateway hold` passes them on to a gateway's container."""
+
+
+class Note(Protocol):
+    """A text that belongs to the namespace, and that no workload can change."""
+
+    def read(self) -> str | None:
+        """Return the text, None if there is none. Raises NetworkError."""
+
+    def write(self, text: str) -> None:
+        """Replace it by `text`. Raises NetworkError."""
 
 
 class Given:
@@ -20,9 +36,10 @@ class Given:
     The methods may wait for another process, so they are not for the loop.
     """
 
-    def __init__(self, file: ResolverFile, kept: KeptFile) -> None:
+    def __init__(self, file: ResolverFile, kept: KeptFile, note: Note) -> None:
         self._file = file
         self._kept = kept
+        self._note = note
         self._key = Secret("")
         self._is_to_be_kept = False
         self.found: tuple[Address, ...] = ()
@@ -39,13 +56,34 @@ class Given:
             if self._kept.read() is None and dns.FOUND not in text:
                 self._kept.write(dns.kept(dns.resolvers_in(text)))
 
+    def pass_on(self) -> None:
+        """Note in the namespace what the file named at first, for gateways that start here later.
+
+        To be called after `keep_first`. Without a copy, only Docker's own resolver is believed.
+        """
+        try:
+            copy = self._kept.read()
+        except NetworkError:
+            copy = None
+        if copy is None:
+            named = dns.resolvers_in(self._file.read())
+            copy = dns.kept(it for it in named if it == dns.DOCKER_RESOLVER)
+        if copy:
+            self._note.write(" ".join(copy.split()))
+
     def take(self, key: Secret, *, first: bool) -> None:
         """Find the resolvers, and keep them. `first`: no gateway has been in this namespace.
 
         `key` seals them in the resolver file. Raises NetworkError when there is no copy and the
-        file cannot be read.
+        file cannot be read. A note of `hold` comes before the container's own copy: the namespace
+        may be newer than the container.
         """
         self._key = key
+        noted = self._note.read()
+        if noted is not None:
+            self._is_to_be_kept = False
+            self.found = dns.resolvers_kept(noted)
+            return
         try:
             copy = self._kept.read()
         except NetworkError as err:

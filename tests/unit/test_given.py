@@ -10,6 +10,7 @@ from gateway.model import Secret
 from gateway.system.given import Given
 from gateway.system.kept import KeptFile
 from gateway.system.resolv import ResolverFile
+from tests.fakes.note import NoteInMemory
 
 pytestmark = pytest.mark.promise("P10")
 
@@ -24,11 +25,12 @@ class Box:
     def __init__(self, directory: Path) -> None:
         self.file = directory / "resolv.conf"
         self.layer = directory / "layer"
+        self.note = NoteInMemory()
         self.file.write_text(f"nameserver {OURS}\n", "ascii")
 
     def given(self) -> Given:
         """Return what a gateway makes that starts now."""
-        return Given(ResolverFile(self.file), KeptFile(self.layer))
+        return Given(ResolverFile(self.file), KeptFile(self.layer), self.note)
 
     def attack(self) -> None:
         """Write to the file as a workload can."""
@@ -112,3 +114,33 @@ def test_a_file_that_cannot_be_read_does_not_matter_where_there_is_a_copy(box: B
     (box.layer / "resolvers").unlink()
     with pytest.raises(NetworkError):
         box.given().take(KEY, first=True)
+
+
+def test_what_hold_notes_counts_in_every_container_of_the_namespace(
+    box: Box, tmp_path: Path
+) -> None:
+    """Even if the file has changed, and with either key. Control: without the note it does not."""
+    anchor = box.given()
+    anchor.keep_first()
+    anchor.pass_on()
+    for number, key in enumerate((KEY, OTHER)):
+        box.attack()
+        box.layer = tmp_path / f"layer{number}"
+        gateway = box.given()
+        gateway.take(key, first=False)
+        gateway.write(INSIDE)
+        assert (gateway.found, gateway.problem) == ((OURS,), "")
+    box.note = NoteInMemory()
+    box.attack()
+    control = box.given()
+    control.take(KEY, first=False)
+    assert control.found == ()
+
+
+def test_hold_in_a_container_without_a_layer_notes_dockers_resolver_alone(box: Box) -> None:
+    """A file that workloads may have written to is believed no further."""
+    box.layer = Path("/proc/none")
+    for named, noted in ((CHOSEN, None), ("127.0.0.11", "127.0.0.11")):
+        box.file.write_text(f"nameserver {named}\n", "ascii")
+        box.given().pass_on()
+        assert box.note.read() == noted
