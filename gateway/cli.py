@@ -1,4 +1,4 @@
-"""The command line: the parser, `run` (the default), and the calls of the other commands.
+"""The command line: the parser, `run` (the default), `hold`, and the calls of the others.
 
 Each command turns its errors into exit codes (`commands/exit_codes.py`), and `__main__` returns 1
 for an unexpected error. What a command needs is imported only for that command: together they need
@@ -8,7 +8,7 @@ every part of the gateway, and `run` begins to read the configuration before it 
 import gc
 import importlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     asked = parser.parse_args(arguments)
     match asked.command:
+        case "hold":
+            return hold()
         case "check":
             from gateway.commands.check.command import check
 
@@ -68,17 +70,16 @@ def run() -> int:
         sys.modules.setdefault(module, None)  # type: ignore[arg-type]
     import structlog
 
-    from gateway import log
     from gateway.daemon.patience import is_asked_to_stop
     from gateway.daemon.securing import patiently, secure
     from gateway.system.meanwhile import meanwhile
 
-    wanted = early.log_settings(environ)
-    log.configure(wanted.level, wanted.format)
+    _configure_log(environ)
     logger = structlog.get_logger()
     # The rest is imported while the tools work that close the namespace.
     imported = meanwhile(lambda: importlib.import_module("gateway.daemon.main"))
-    try:
+
+    def serving() -> None:
         secured = secure()
         logger.info("locked", firewall=secured.firewall.name)
         imported()
@@ -91,6 +92,40 @@ def run() -> int:
         read = patiently(lambda: reading.result(is_asked_to_stop))
         _log_notices(read.notices)
         asyncio.run(serve(read.config, secured, environ))
+        logger.info("stopped; closed")
+
+    return _exit_code(serving)
+
+
+def hold() -> int:
+    """Close the namespace for gateways that run elsewhere, and wait; return only if that fails."""
+    from gateway import log
+
+    _configure_log(early.environment())
+    from gateway.daemon import holding
+
+    def holding_closed() -> None:
+        holding.hold()
+        log.finish()
+        holding.wait()
+
+    return _exit_code(holding_closed)
+
+
+def _configure_log(environ: Mapping[str, str]) -> None:
+    from gateway import log
+
+    wanted = early.log_settings(environ)
+    log.configure(wanted.level, wanted.format)
+
+
+def _exit_code(work: Callable[[], None]) -> int:
+    """Do `work`, log how it failed if it did, and return the exit code."""
+    import structlog
+
+    logger = structlog.get_logger()
+    try:
+        work()
     except ConfigError as err:
         _log_notices(err.notices)
         for problem in err.problems:
@@ -108,7 +143,6 @@ def run() -> int:
     except GatewayError as err:
         logger.error("exiting; closed", problem=str(err))
         return FAILED
-    logger.info("stopped; closed")
     return OK
 
 
@@ -140,6 +174,9 @@ def _parser() -> "argparse.ArgumentParser":
     parser.add_argument("--version", action="version", version=f"portcullis {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("run", help="run the gateway (the default)")
+    commands.add_parser(
+        "hold", help="close the namespace and hold it for a gateway in another container"
+    )
     commands.add_parser(
         "reload", help="have the running gateway read its files again, and show what came of it"
     )

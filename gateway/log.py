@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from gateway.system import applied
-from gateway.system.log_writer import without_waiting
+from gateway.system.log_writer import Stream, without_waiting
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -74,6 +74,13 @@ def configure(level: str, form: str) -> None:
         cache_logger_on_first_use=False,
     )
     applied.show_to(_log_applied if level == "debug" else None)
+
+
+def finish() -> None:
+    """Wait a moment until what was logged is written, for a process that becomes another one."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, Stream):
+            stream.finish()
 
 
 def _log_applied(event: str, command: str, stdin: str) -> None:

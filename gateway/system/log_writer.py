@@ -156,6 +156,10 @@ class Stream(io.TextIOBase):
             self._writer.put(line)
         return len(text)
 
+    def finish(self) -> None:
+        """Wait until the lines are written, as long as at the end of the interpreter."""
+        self._writer.finish()
+
 
 def lines_lost(lines: int) -> str:
     """Return a plain line that says how many lines were lost."""

@@ -123,11 +123,14 @@ def test_nftables_locks_without_the_capability_for_raw_sockets(namespace: Namesp
     assert by_nft(namespace)
 
 
+@pytest.mark.parametrize("command", [(), ("hold",)], ids=["run", "hold"])
 @pytest.mark.parametrize("kept", [(), TOOLS[:1], TOOLS[1:2]], ids=["none", "IPv4", "IPv6"])
-def test_without_a_lock_every_link_goes_down(namespace: Namespace, kept: Sequence[str]) -> None:
+def test_without_a_lock_every_link_goes_down(
+    namespace: Namespace, kept: Sequence[str], command: Sequence[str]
+) -> None:
     """No firewall for both families: the links go down, one line says so, and the exit is not 0."""
     assert links_up(namespace), "control"
-    done = locked(namespace, GATEWAY, kept=kept)
+    done = locked(namespace, (*GATEWAY, *command), kept=kept)
     assert done.returncode == 1
     assert "every link is down" in done.stderr
     assert "modprobe" not in done.stderr

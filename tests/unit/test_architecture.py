@@ -53,6 +53,7 @@ ONLY_IMPORTER = {
         "gateway/daemon/securing.py",
         "gateway/daemon/last_barrier.py",
         "gateway/daemon/ending.py",
+        "gateway/daemon/holding.py",
         "gateway/daemon/names.py",
         "gateway/daemon/patience.py",
         "gateway/daemon/producers.py",
