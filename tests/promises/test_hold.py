@@ -123,7 +123,7 @@ def test_a_gateway_takes_over_and_comes_and_goes(lab: Lab) -> None:
 def test_run_beside_a_gateway_it_is_stricter_and_the_gateway_reverts_that(
     lab: Lab, *, shared: bool
 ) -> None:
-    """Nothing leaves unencrypted while both write; the tunnel is back within 5 s, the link stays up.
+    """Nothing leaves unencrypted meanwhile; the tunnel is back within 5 s, the link stays up.
 
     Control: the flood is seen before the first lock.
     """
