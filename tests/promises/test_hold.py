@@ -120,7 +120,7 @@ def test_a_gateway_takes_over_and_comes_and_goes(lab: Lab) -> None:
 
 @pytest.mark.both_firewalls
 @pytest.mark.parametrize("shared", [False, True], ids=["own processes", "shared processes"])
-def test_run_beside_a_gateway_it_is_stricter_and_the_gateway_reverts_that(
+def test_run_next_to_a_gateway_it_is_stricter_and_the_gateway_reverts_that(
     lab: Lab, *, shared: bool
 ) -> None:
     """Nothing leaves unencrypted meanwhile; the tunnel is back within 5 s, the link stays up.
