@@ -121,7 +121,10 @@ def _every_word(family: Family) -> Rules:
                 destination_ports=Ports(51820, 51820),
             ),
         ]
-    rules.append(Rule(why="reset", verdict=Reject(tcp_reset=True), protocol=Transport.TCP))
+    for opening in (True, False):
+        rules.append(
+            Rule(why="reset", verdict=Reject(tcp_reset=True), protocol=Transport.TCP, syn=opening)
+        )
     if family is Family.IPV6:
         rules += [
             Rule(why="ICMPv6", verdict=Accept(), protocol=Transport.ICMPV6, icmp_type=kind)

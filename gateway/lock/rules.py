@@ -36,7 +36,8 @@ IPV4 = """\
 -A OUTPUT -d 127.0.0.11/32 -m comment --comment "P10 no names via Docker" \
 -j REJECT --reject-with icmp-admin-prohibited
 -A OUTPUT -o lo -m comment --comment loopback -j ACCEPT
--A OUTPUT -p tcp -m comment --comment "P1 nothing else leaves" -j REJECT --reject-with tcp-reset
+-A OUTPUT -p tcp -m tcp --tcp-flags SYN,ACK SYN \
+-m comment --comment "P1 nothing else leaves" -j REJECT --reject-with tcp-reset
 -A OUTPUT -m comment --comment "P1 nothing else leaves" \
 -j REJECT --reject-with icmp-admin-prohibited
 COMMIT
@@ -64,7 +65,8 @@ IPV6 = """\
 -A INPUT -m comment --comment "P1 nothing else enters" -j DROP
 -A FORWARD -m comment --comment "P11 nothing is forwarded" -j DROP
 -A OUTPUT -o lo -m comment --comment loopback -j ACCEPT
--A OUTPUT -p tcp -m comment --comment "P1 nothing else leaves" -j REJECT --reject-with tcp-reset
+-A OUTPUT -p tcp -m tcp --tcp-flags SYN,ACK SYN \
+-m comment --comment "P1 nothing else leaves" -j REJECT --reject-with tcp-reset
 -A OUTPUT -m comment --comment "P1 nothing else leaves" \
 -j REJECT --reject-with icmp6-adm-prohibited
 COMMIT
@@ -124,12 +126,12 @@ comment "P10 no names via Docker"
 		meta nfproto ipv4 ip daddr 127.0.0.11/32 counter reject with icmp admin-prohibited \
 comment "P10 no names via Docker"
 		meta nfproto ipv4 oifname "lo" accept comment "loopback"
-		meta nfproto ipv4 meta l4proto tcp counter reject with tcp reset \
+		meta nfproto ipv4 tcp flags & (syn | ack) == syn counter reject with tcp reset \
 comment "P1 nothing else leaves"
 		meta nfproto ipv4 counter reject with icmp admin-prohibited \
 comment "P1 nothing else leaves"
 		meta nfproto ipv6 oifname "lo" accept comment "loopback"
-		meta nfproto ipv6 meta l4proto tcp counter reject with tcp reset \
+		meta nfproto ipv6 tcp flags & (syn | ack) == syn counter reject with tcp reset \
 comment "P1 nothing else leaves"
 		meta nfproto ipv6 counter reject with icmpv6 admin-prohibited \
 comment "P1 nothing else leaves"

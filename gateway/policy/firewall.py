@@ -58,6 +58,7 @@ def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
             return _both(
                 lambda family: _connected(family, state.tunnel, config, facts),
                 early=lambda family: _early(family, state.tunnel, config),
+                refused=_refused,
             )
 
 
@@ -86,16 +87,37 @@ def _nothing(_family: Family) -> Iterable[ChainRule]:
     return ()
 
 
+Refusal = Callable[[Chain, str], Iterable[ChainRule]]
+
+
+def _refused_for_now(chain: Chain, why: str) -> Iterator[ChainRule]:
+    """Yield the rules that reject at once what begins, and let TCP connections wait (P12, P15).
+
+    A reset ends a connection for good, and an ICMP error does not (RFC 5927, section 4).
+    """
+    opening = Rule(why=why, verdict=Reject(tcp_reset=True), protocol=Transport.TCP, syn=True)
+    yield chain, opening
+    yield chain, Rule(why=why, verdict=Reject())
+
+
 def _both(
-    entries: ChainRules, first: ChainRules = _nothing, early: ChainRules = _nothing
+    entries: ChainRules,
+    first: ChainRules = _nothing,
+    early: ChainRules = _nothing,
+    refused: Refusal = _refused_for_now,
 ) -> Ruleset:
     """Return the ruleset of `entries` for each family, between the rules that every chain has.
 
-    `first` comes before all of them, `early` before those for loopback.
+    `first` comes before all of them, `early` before those for loopback; `refused` makes the rules
+    for what none of them accepts.
     """
     chains = {
         f"ipv{family.value}": _by_chain(
-            (*first(family), *_framed(family, early(family), entries(family)))
+            (
+                *first(family),
+                *_framed(family, early(family), entries(family)),
+                *refused(Chain.OUTPUT, "P1 nothing else leaves"),
+            )
         )
         for family in Family
     }
@@ -110,7 +132,7 @@ def _by_chain(entries: Iterable[ChainRule]) -> dict[Chain, tuple[Rule, ...]]:
 def _framed(
     family: Family, early: Iterable[ChainRule], entries: Iterable[ChainRule]
 ) -> Iterator[ChainRule]:
-    """Yield the first rules of every chain, then `entries`, then the last rules of every chain."""
+    """Yield the first rules of every chain, then `entries`, then the last but what leaves."""
     if family is Family.IPV4:
         for chain in (Chain.INPUT, Chain.OUTPUT):
             yield from _refused(chain, "P10 no names via Docker", destination=DOCKER_RESOLVER)
@@ -121,7 +143,6 @@ def _framed(
     yield from entries
     yield Chain.INPUT, Rule(why="P1 nothing else enters", verdict=Drop())
     yield Chain.FORWARD, Rule(why="P11 nothing is forwarded", verdict=Drop())
-    yield from _refused(Chain.OUTPUT, "P1 nothing else leaves")
 
 
 def _refused(chain: Chain, why: str, destination: Network | None = None) -> Iterator[ChainRule]:

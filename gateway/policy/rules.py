@@ -191,7 +191,8 @@ class Rule:
     `why` explains the rule to an operator who lists the rules: one line of printable ASCII without
     quotes or backslashes, at most 128 characters, that names the promise. Ports need
     `protocol` TCP or UDP, `icmp_type` needs ICMP or ICMPV6. `ct_states` matches any of the states.
-    At most one field is a set.
+    At most one field is a set. `syn` matches what opens a TCP connection, SYN without ACK (RFC
+    9293, section 3.5), and needs TCP.
 
     `extra_headers` matches packets with IPv4 options (RFC 791, section 3.1) or with an IPv6
     extension header (RFC 8200, section 4): they can say where a packet goes next. For IPv6 a
@@ -209,6 +210,7 @@ class Rule:
     source_ports: AnyPorts | None = None
     destination_ports: AnyPorts | None = None
     icmp_type: int | None = None
+    syn: bool = False
     extra_headers: bool = False
     mark: int | None = None
     connmark: int | None = None

@@ -6,13 +6,14 @@ in nftables one transaction that a packet can meet half way. So the deciding cha
 `interim`, which accepts nothing that the new ruleset would not accept, whatever the marks are; then
 the marking chains change; and when the packets with former marks are gone, the deciding chains
 become those of the new ruleset. Packets that match no changing mark are never interrupted: on
-loopback, a health check would wait a second for its lost packet.
+loopback, a health check would wait a second for its lost packet. Connections that lose their rule
+for this moment are not reset.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from gateway.policy.rules import Accept, Chain, Family, Rule, Rules, Ruleset
+from gateway.policy.rules import Accept, Chain, Family, Reject, Rule, Rules, Ruleset
 
 MARKERS = {
     Chain.INPUT: {Chain.PREROUTING, Chain.OUTPUT_MARK, Chain.POSTROUTING},
@@ -36,12 +37,20 @@ def interim(ruleset: Ruleset, changed: Mapping[Family, Collection[Chain]]) -> Ru
 
 
 def _cautious(rules: Rules, changed: set[Chain]) -> Rules:
-    return {
-        chain: tuple(
-            safe for rule in listed if (safe := _without_doubt(chain, rule, changed)) is not None
-        )
-        for chain, listed in rules.items()
-    }
+    return {chain: _safe(chain, listed, changed) for chain, listed in rules.items()}
+
+
+def _safe(chain: Chain, listed: tuple[Rule, ...], changed: set[Chain]) -> tuple[Rule, ...]:
+    safe = tuple(rule for it in listed if (rule := _without_doubt(chain, it, changed)) is not None)
+    return listed if safe == listed else tuple(map(_patient, safe, (*safe[1:], None)))
+
+
+def _patient(rule: Rule, following: Rule | None) -> Rule:
+    """Return `rule`, for what begins alone if it resets what `following` would reject anyway."""
+    is_half = rule.verdict == Reject(tcp_reset=True)
+    if is_half and replace(rule, verdict=Reject(), protocol=None) == following:
+        return replace(rule, syn=True)
+    return rule
 
 
 def _without_doubt(chain: Chain, rule: Rule, changed: set[Chain]) -> Rule | None:

@@ -82,6 +82,10 @@ def _rule(text: str, words: list[str], chains: dict[str, TextChain]) -> TextRule
             if [module, next(left), next(left)] != ["ipv6header", "--header", "protocol"]:
                 raise ValueError(text)
             conditions.append(_has_extra_headers)
+        elif word == "--tcp-flags":
+            if [module, next(left), next(left)] != ["tcp", "SYN,ACK", "SYN"]:
+                raise ValueError(text)
+            conditions.append(_opens_a_connection)
         elif word == "--comment":
             next(left)
         else:
@@ -150,6 +154,10 @@ def _equal(field: str, convert: Callable[[str], object]) -> Callable[[str], Cond
 
 def _has_extra_headers(packet: Packet) -> bool:
     return packet.extra_headers
+
+
+def _opens_a_connection(packet: Packet) -> bool:
+    return packet.has_ports(TCP) and packet.syn
 
 
 def _header_length(text: str) -> Condition:

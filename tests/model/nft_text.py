@@ -127,6 +127,7 @@ _MEANINGS: dict[str, Callable[..., Condition | Effect | None]] = {
     r'(i|o)ifname "([^"]+)"': _interface,
     r"(ip6?) (s|d)addr (\S+)": _address,
     r"(tcp|udp) (s|d)port (\S+)": _ports,
+    r"tcp flags & \(syn \| ack\) == syn\b": lambda: lambda p: p.has_ports(TCP) and p.syn,
     r"ip hdrlength != 5\b": lambda: lambda p: p.family is Family.IPV4 and p.extra_headers,
     r"ip6 nexthdr != (\d+)": lambda number: (
         lambda p: p.family is Family.IPV6 and (p.extra_headers or p.protocol != int(number))

@@ -26,7 +26,8 @@ class Packet:
     """One packet, and what the kernel knows about it when it meets the first chain.
 
     `later_fragment` is one that has no transport header. `extra_headers` says whether it has IPv4
-    options or an IPv6 extension header other than that of a fragment. `state` and `direction` are
+    options or an IPv6 extension header other than that of a fragment. `syn` says whether it opens a
+    TCP connection. `state` and `direction` are
     those of connection tracking; a packet whose state is INVALID has no flow: no direction and no
     connection mark.
     """
@@ -40,6 +41,7 @@ class Packet:
     source_port: int = 0
     destination_port: int = 0
     icmp_type: int = 0
+    syn: bool = False
     later_fragment: bool = False
     extra_headers: bool = False
     mark: int = 0

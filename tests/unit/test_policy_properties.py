@@ -22,12 +22,15 @@ from tests.model.packets import (
     FORWARDED,
     INCOMING,
     OUTGOING,
+    PROHIBITED,
+    RESET,
+    TCP,
     Firewall,
     Outcome,
     Packet,
     walk,
 )
-from tests.model.promises import excuse_in, excuse_out
+from tests.model.promises import DOCKER_RESOLVER, excuse_in, excuse_out
 from tests.model.strategies import GUARD_MARK, Situation, packets, situations
 from tests.scenarios import SCENARIOS
 from tests.vocabulary import EVERY_WORD
@@ -118,6 +121,22 @@ def test_the_promises_hold_in_each_scenario_of_the_golden_files(
     packet = data.draw(packets(situation, WAYS[way]))
     outcome = agreed(ruleset_for(*situation), WAYS[way], packet)
     assert outcome.verdict != ACCEPT or promise(way, situation, packet)
+
+
+@pytest.mark.promise("P12", "P15")
+@given(data=st.data())
+@examples
+def test_a_refused_connection_ends_only_while_there_is_a_tunnel(data: st.DataObject) -> None:
+    """Without one it waits, because its path may come back; what would begin is always reset."""
+    situation = data.draw(situations())
+    packet = data.draw(packets(situation, OUTGOING))
+    packet = replace(packet, protocol=TCP, later_fragment=False, extra_headers=False)
+    outcome = agreed(ruleset_for(*situation), OUTGOING, packet)
+    if outcome.verdict not in {RESET, PROHIBITED} or packet.destination == DOCKER_RESOLVER:
+        return
+    waits = not packet.syn and not isinstance(situation[0], Connected)
+    event("waits" if waits else "ends")
+    assert outcome.verdict == (PROHIBITED if waits else RESET)
 
 
 @given(situation=situations())

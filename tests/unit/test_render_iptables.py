@@ -50,6 +50,9 @@ MATCHES = {
     "-p udp -m udp --sport 1:9 --dport 53": replace(
         PLAIN, protocol=Transport.UDP, source_ports=Ports(1, 9), destination_ports=Ports(53, 53)
     ),
+    "-p tcp -m tcp --sport 80 -m tcp --tcp-flags SYN,ACK SYN": replace(
+        PLAIN, protocol=Transport.TCP, source_ports=Ports(80, 80), syn=True
+    ),
     '-m u32 --u32 "0x0>>0x18&0xf=0x0:0x4,0x6:0xf"': replace(PLAIN, extra_headers=True),
     "-m mark --mark 0x0": replace(PLAIN, mark=0),
     "-m connmark --mark 0x5": replace(PLAIN, connmark=5),
@@ -105,6 +108,7 @@ WRONG = {
     "ports without a protocol": replace(PLAIN, source_ports=Ports(1, 1)),
     "ports of ICMP": replace(PLAIN, protocol=Transport.ICMP, source_ports=Ports(1, 1)),
     "an ICMP type of TCP": replace(PLAIN, protocol=Transport.TCP, icmp_type=1),
+    "an opening packet of UDP": replace(PLAIN, protocol=Transport.UDP, syn=True),
 }
 
 

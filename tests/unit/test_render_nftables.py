@@ -42,6 +42,10 @@ def test_each_verdict_has_its_words(words: str) -> None:
 
 
 MATCHES = {
+    "tcp flags & (syn | ack) == syn": replace(PLAIN, protocol=Transport.TCP, syn=True),
+    "tcp sport 80 tcp flags & (syn | ack) == syn": replace(
+        PLAIN, protocol=Transport.TCP, source_ports=Ports(80, 80), syn=True
+    ),
     "ip saddr 10.0.0.0/8": replace(PLAIN, source=ip_network("10.0.0.0/8")),
     "ip daddr 192.0.2.1/32": replace(PLAIN, destination=ip_network("192.0.2.1")),
     "": replace(PLAIN, source=ip_network("0.0.0.0/0")),
@@ -104,6 +108,7 @@ WRONG = {
     "ports without a protocol": replace(PLAIN, source_ports=Ports(1, 1)),
     "ports of ICMP": replace(PLAIN, protocol=Transport.ICMP, source_ports=Ports(1, 1)),
     "an ICMP type of TCP": replace(PLAIN, protocol=Transport.TCP, icmp_type=1),
+    "an opening packet of UDP": replace(PLAIN, protocol=Transport.UDP, syn=True),
     "an ICMPv6 type in IPv4": replace(PLAIN, protocol=Transport.ICMPV6, icmp_type=1),
 }
 

@@ -5,7 +5,17 @@ from dataclasses import replace
 import pytest
 
 from gateway.policy.firewall import closed, ruleset_for
-from gateway.policy.rules import Accept, Chain, Drop, Family, Rule, Ruleset, SetMark
+from gateway.policy.rules import (
+    Accept,
+    Chain,
+    Drop,
+    Family,
+    Reject,
+    Rule,
+    Ruleset,
+    SetMark,
+    Transport,
+)
 from gateway.policy.transition import interim
 from tests.scenarios import SCENARIOS
 
@@ -73,6 +83,19 @@ def test_the_mark_of_a_flow_may_be_any_chains() -> None:
     for chain in MARKING:
         doubtful = dict.fromkeys(Family, (chain,))
         assert interim(both(Chain.OUTPUT, BY_CONNMARK), doubtful) == both(Chain.OUTPUT)
+
+
+def test_a_connection_that_loses_its_rule_for_a_moment_is_not_reset() -> None:
+    """It is rejected with an ICMP error, as the rule that follows says; what begins is reset.
+
+    A reset without such a rule behind it stays: what it no longer met could be accepted.
+    """
+    rest = Rule(why="the rest", verdict=Reject(), out_interface="eth0")
+    reset = replace(rest, verdict=Reject(tcp_reset=True), protocol=Transport.TCP)
+    for behind, found in (((rest,), replace(reset, syn=True)), ((PLAIN, rest), reset)):
+        ruleset = both(Chain.OUTPUT, BY_CONNMARK, reset, *behind)
+        assert interim(ruleset, EVERYTHING) == both(Chain.OUTPUT, found, *behind)
+        assert interim(ruleset, NOTHING) == ruleset
 
 
 def test_the_families_do_not_touch_each_other() -> None:

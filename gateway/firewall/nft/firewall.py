@@ -158,7 +158,7 @@ def remove_leftover(netns: Netns = OWN) -> None:
 def _trial() -> Ruleset:
     """Return rules that use everything that any ruleset may ask of the kernel."""
     refuse = (
-        Rule(why="trial", verdict=Reject(tcp_reset=True), protocol=Transport.TCP),
+        Rule(why="trial", verdict=Reject(tcp_reset=True), protocol=Transport.TCP, syn=True),
         Rule(
             why="trial",
             verdict=Accept(),

@@ -129,8 +129,8 @@ def render_sets(rules: Iterable[tuple[Family, Rule]]) -> tuple[str, ...]:
 
 def render_chain(name: str, head: str, rules: tuple[str, ...]) -> str:
     """Return the base chain `name` with what follows the word `type`, and with its rules."""
-    lines = (f"type {head}", *rules)
-    return f"\tchain {name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}\n"
+    lines = "".join(f"\t\t{line}\n" for line in (f"type {head}", *rules))
+    return f"\tchain {name} {{\n{lines}\t}}\n"
 
 
 def render_rule(rule: Rule, family: Family) -> str:
@@ -256,6 +256,8 @@ def _protocol(rule: Rule, family: Family) -> Iterator[str]:
     ports = {"sport": rule.source_ports, "dport": rule.destination_ports}
     if any(ports.values()) and rule.protocol not in {Transport.TCP, Transport.UDP}:
         raise FirewallError("ports need TCP or UDP", rule.why)
+    if rule.syn and rule.protocol is not Transport.TCP:
+        raise FirewallError("what opens a connection needs TCP", rule.why)
     single = {name: p for name, p in ports.items() if isinstance(p, Ports)}
     if rule.icmp_type is not None:
         if rule.protocol is not ICMP_OF[family]:
@@ -263,8 +265,10 @@ def _protocol(rule: Rule, family: Family) -> Iterator[str]:
         yield f"{_ICMP[family]} type {rule.icmp_type}"
     elif single:
         yield from (f"{rule.protocol} {name} {_ports(p)}" for name, p in single.items())
-    elif rule.protocol is not None:
+    elif rule.protocol is not None and not rule.syn:
         yield f"meta l4proto {rule.protocol}"
+    if rule.syn:
+        yield "tcp flags & (syn | ack) == syn"
 
 
 def _ports(ports: Ports) -> str:

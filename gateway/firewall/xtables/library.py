@@ -100,6 +100,10 @@ def opened(family: Family, name: str, netns: Netns) -> Iterator[Any]:
                 kernel.close()
 
 
+TWO_WORDS = {"tcp-flags"}
+"""The parameters that have two words: which flags are looked at, and which of them are set."""
+
+
 @cache
 def find_all_options() -> None:
     """Let the library find every option of an extension; see `entry.lookup_by`. Once."""
@@ -111,7 +115,8 @@ def filled(extension: Any, wanted: Extension) -> Any:
     """Give an extension of the library the parameters that are `wanted`, and return it."""
     for parameter, value in wanted.parameters:
         # A list, in which only a first word "!" means inversion.
-        extension.set_parameter(parameter, ["!", value] if wanted.inverted else [value])
+        words = value.split() if parameter in TWO_WORDS else [value]
+        extension.set_parameter(parameter, ["!", *words] if wanted.inverted else words)
     return extension
 
 

@@ -84,6 +84,8 @@ def matches_of(rule: Rule, family: Family) -> tuple[Extension, ...]:
     extensions = [EXTRA_HEADERS[family]] if rule.extra_headers else []
     if rule.source_ports is not None or rule.destination_ports is not None:
         extensions.append(_ports(rule))
+    if rule.syn:
+        extensions.append(_syn(rule))
     if rule.icmp_type is not None:
         extensions.append(_icmp_type(rule))
     if rule.mark is not None:
@@ -227,6 +229,12 @@ def _ports(rule: Rule) -> Extension:
         rule.protocol.value,
         tuple((name, _range(ports)) for name, ports in named if isinstance(ports, Ports)),
     )
+
+
+def _syn(rule: Rule) -> Extension:
+    if rule.protocol is not Transport.TCP:
+        raise ValueError(f"what opens a connection needs TCP: {rule}")
+    return Extension("tcp", (("tcp-flags", "SYN,ACK SYN"),))
 
 
 def _icmp_type(rule: Rule) -> Extension:
