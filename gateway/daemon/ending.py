@@ -44,9 +44,11 @@ def _links(still_up: tuple[str, ...] | None) -> str:
 
 
 async def clear_away(parts: Parts) -> None:
-    """Remove the interface and its key; the closed rules stay, whatever happens here."""
+    """Remove the interface and its key; the closed rules stay, whatever happens here.
+
+    The kernel keeps its flows: a gateway that starts in this namespace continues the connections.
+    """
     try:
         await parts.tunnel.down()
-        await parts.forget_flows()
     except (GatewayError, OSError, MemoryError) as err:
         structlog.get_logger().error("could not clean up", problem=str(err))

@@ -91,11 +91,11 @@ def _closed(tools: Tools) -> tuple[Firewall, tuple[report.Limit, ...]]:
         guard_closed(lambda: Guard.find(Nft(netns=UPLINKS)), tools, secret(secrets.randbits(31)))
     except MissingError as err:
         limits += (report.limit_without_guard(err.missing, err.remedy),)
-    Namespace(tools.links).apply_routing(PLACE.locked)
     if tools.first:
         if problems := tools.unplug.plug():
             structlog.get_logger().warning("could not restore links", problems=problems)
         limits += older_flows_forgotten()
+    Namespace(tools.links).apply_routing(PLACE.locked)
     return firewall, limits
 
 

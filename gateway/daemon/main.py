@@ -24,7 +24,7 @@ from gateway.policy import report
 from gateway.policy.marks import secret, with_secret_mark
 from gateway.services.health import Board, HealthServer
 from gateway.services.hooks import Hooks
-from gateway.system import conntrack, process
+from gateway.system import process
 from gateway.system.aside import Aside
 from gateway.system.link_settings import ipv6_usable
 from gateway.system.links import Links
@@ -52,7 +52,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     board = Board(_clock)
     process.reap_orphans()
     tunnel = patiently(lambda: choose_tunnel(config.implementation, Links(INTERFACE, TUNNEL)))
-    files, flows = Aside(str(FILE)), Aside("connection tracking")
+    files = Aside(str(FILE))
     given = secured.tools.given
     await take_resolvers(given, config, files, first=secured.tools.first)
     limits = (*secured.limits, *firewall.limits)
@@ -85,7 +85,6 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             hooks=hooks,
             probe=partial(probe, netns=TUNNEL),
             write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
-            forget_flows=lambda: flows.run(partial(conntrack.flush, UPLINKS), TIMING.flush_time),
             publish=board.publish,
             confirm=board.confirm,
             clock=_clock,

@@ -135,7 +135,6 @@ class Parts:
     hooks: Hooks
     probe: Callable[[Probe], Coroutine[Any, Any, bool | None]]
     write_resolver: Callable[[tuple[Address, ...]], Coroutine[Any, Any, None]]
-    forget_flows: Callable[[], Coroutine[Any, Any, None]]
     publish: Callable[[Status], None]
     confirm: Callable[[], None]
     clock: Callable[[], float]

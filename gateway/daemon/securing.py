@@ -119,9 +119,10 @@ def _secure(tools: Tools) -> Secured:
     """Close the namespace completely and read that back; needs no configuration.
 
     The kernel's own tool has closed it before (gateway.lock.lockdown). Here the rules go in through
-    the backend that will hold them, older flows are forgotten, the routes of the second barrier
-    stand, and packet sockets are shut out. Raises MissingError or KernelError; what is closed stays
-    so.
+    the backend that will hold them, the routes of the second barrier stand, and packet sockets are
+    shut out. Flows are forgotten that began before the first lock. Later ones have met rules of
+    ours from their first packet on, so their connections may continue where the rules to come let
+    them. Raises MissingError or KernelError; what is closed stays so.
     """
     with ExitStack() as undo:
         claim = undo.enter_context(sole.claim(UPLINKS))
@@ -153,8 +154,9 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     else:
         limits += report.limits_of_guard(routed=guard.routed, in_advance=guard.in_advance)
     _set_up_again(unplug, queues)
+    if tools.first:  # before the routes, by which the next start knows that it is not the first
+        limits += older_flows_forgotten()
     Namespace(links).apply_routing(PLACE.locked)
-    limits += older_flows_forgotten()
     namespace = Namespace(links, mark if guard else None, unplug, queues)
     return Secured(claim, firewall, guard, namespace, tools, tuple(limits), closed_for)
 

@@ -101,9 +101,6 @@ class Timing:
     closing_pause: float = 0.1
     """The time between two of these attempts."""
 
-    flush_time: float = 3.0
-    """How long the end waits for the kernel to forget its flows: 100,000 of them take 0.5 s."""
-
     bind_again: float = 5.0
     """The time between two attempts to listen on the address of the health server."""
 

@@ -169,7 +169,6 @@ class World:
             hooks=_Hooks(self),
             probe=self._probe,
             write_resolver=self._write_resolver,
-            forget_flows=self._forget_flows,
             publish=self._publish,
             confirm=self._confirm,
             clock=self.clock,
@@ -179,9 +178,6 @@ class World:
     def _adopt(self, config: Config) -> tuple[Limit, ...]:
         self.adopted.append(config)
         return self.limits
-
-    async def _forget_flows(self) -> None:
-        self.call("forget flows")
 
     def arrives(self) -> bool:
         """Throw the dice for one packet on one way."""

@@ -117,7 +117,7 @@ def test_being_cancelled_waits_for_the_rules() -> None:
 
 
 class Remains:
-    """An interface to remove and flows to forget; `error` is what the first raises."""
+    """An interface to remove; `error` is what that raises."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
@@ -130,17 +130,13 @@ class Remains:
         if self.error is not None:
             raise self.error
 
-    async def forget_flows(self) -> None:
-        """Forget the flows."""
-        self.calls.append("forget flows")
 
-
-def test_the_interface_goes_before_the_flows() -> None:
-    """Both of them, without a word in the log."""
+def test_the_interface_goes_and_nothing_else() -> None:
+    """Without a word in the log."""
     remains = Remains(None)
     with capture_logs() as logs:
         asyncio.run(clear_away(remains))  # type: ignore[arg-type]  # two of its parts
-    assert (remains.calls, logs) == (["down", "forget flows"], [])
+    assert (remains.calls, logs) == (["down"], [])
 
 
 @pytest.mark.parametrize(

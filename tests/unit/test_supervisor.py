@@ -87,7 +87,6 @@ def test_a_stop_is_red_before_its_rules_are_in_and_commands_end_while_the_interf
         "routes nowhere",
         "VPN_DOWN_COMMAND",
         "down",
-        "forget flows",
         "finish",
     ]
     stopping = [status for status in world.published if status.state == "stopping"]

@@ -40,7 +40,6 @@ FIGURES = {
     "retry_last": 4.0,
     "closing_time": 5.0,
     "closing_pause": 0.1,
-    "flush_time": 3.0,
     "bind_again": 5.0,
 }
 """Written a second time: a change of a figure is a change here and in the documents too."""
