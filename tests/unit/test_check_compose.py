@@ -296,6 +296,49 @@ def test_published_ports_that_stay_closed_are_reported(tmp_path: Path) -> None:
     )
 
 
+ANCHOR = """
+  anchor:
+    command: {command}
+    ports: ['8080:80', '91:90']
+"""
+
+
+def test_ports_that_the_anchor_publishes_are_compared_too(tmp_path: Path) -> None:
+    """They belong to the service that owns the network, whose rules this service writes.
+
+    One that runs `hold` needs NET_ADMIN for that. Control: another one does not.
+    """
+    text = SERVICE.replace("    environment:", "    network_mode: service:anchor\n    environment:")
+    text = text.replace(
+        "      DNS_ADDRESS", "      FIREWALL_INPUT_PORTS: 80/tcp\n      DNS_ADDRESS"
+    )
+    for command, warned in (("hold", True), ("[gateway, hold]", True), ("pause", False)):
+        anchor = ANCHOR.format(command=command)
+        lines = reported(load(tmp_path, text.replace("services:\n", f"services:{anchor}", 1)))
+        assert "port 80/tcp" not in lines
+        assert "port 90/tcp is published but stays closed" in lines
+        assert ("cap_add of anchor lacks NET_ADMIN" in lines) == warned
+        given = anchor + "    cap_add: [net_admin]\n"
+        lines = reported(load(tmp_path, text.replace("services:\n", f"services:{given}", 1)))
+        assert "cap_add of anchor" not in lines
+
+
+def test_an_anchor_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
+    """Compose would refuse the file as well."""
+    text = SERVICE.replace("    environment:", "    network_mode: service:anchor\n    environment:")
+    assert any("has no service 'anchor'" in line for line in problems(tmp_path, text))
+
+
+def test_the_example_is_read_with_the_ports_of_its_anchor(tmp_path: Path) -> None:
+    """It is complete: only the key and the server's key have to be filled in."""
+    example = (Path(__file__).parents[2] / "compose.example.yml").read_text("utf-8")
+    put(tmp_path, "secrets/wireguard_private_key", QUICK.partition("PrivateKey = ")[2][:44])
+    text = example.replace("A" * 43 + "=", QUICK.partition("PublicKey = ")[2][:44])
+    assert "published but" not in reported(load(tmp_path, text))
+    closed = text.replace("FIREWALL_INPUT_PORTS: 80/tcp", "FIREWALL_INPUT_PORTS: 81/tcp")
+    assert "port 80/tcp is published but stays closed" in reported(load(tmp_path, closed))
+
+
 def test_of_a_published_range_the_rest_is_reported(tmp_path: Path) -> None:
     """What the listed ports leave of it, on either side and in between."""
     text = SERVICE.replace("    environment:", "    ports: ['10-30:10-30']\n    environment:")

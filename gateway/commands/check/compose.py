@@ -31,7 +31,7 @@ STANDARD_INPUT: Final = Path("-")
 
 _READ: Final = (
     *("environment", "env_file", "volumes", "secrets", "configs"),
-    *("cap_add", "ports", "privileged"),
+    *("cap_add", "ports", "privileged", "network_mode", "command"),
 )
 """The keys of a service that matter to the gateway."""
 
@@ -40,13 +40,21 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Service:
-    """What a compose file says about a service; `ports` are the entries as they are written."""
+    """What a compose file says about a service; `ports` are the entries as they are written.
+
+    `anchor` is the service whose network it has (`network_mode: service:NAME`), `name` its own;
+    `holds` says whether it runs `gateway hold`.
+    """
+
+    name: str
 
     variables: Mapping[str, str]
     mounts: Mounts
     capabilities: frozenset[str]
     ports: tuple[Any, ...]
     privileged: bool = False
+    holds: bool = False
+    anchor: "Service | None" = None
 
 
 def name_of(file: Path) -> str:
@@ -60,17 +68,25 @@ def read_service(file: Path, name: str, shell: Mapping[str, str], findings: Find
     The file `-` is the standard input, with relative paths from the working directory. Raises
     ConfigError when there is no such service; other problems are added to `findings`.
     """
-    project = find_service(_main_file(file, shell, findings), name, findings)
+    return _service(_main_file(file, shell, findings), name, findings, is_anchor=False)
+
+
+def _service(first: Source, name: str, findings: Findings, *, is_anchor: bool) -> Service:
+    """Return the service `name` of the project; an anchor's own anchor is not looked for."""
+    project = find_service(first, name, findings)
     layers = [_ServiceLayer(layer, name, findings) for layer in project.layers]
     variables: dict[str, str] = {}
     for layer in layers:
         variables |= layer.env_files()
     for layer in layers:
         layer.add_environment(variables)
-    privileged = ""
+    privileged = network = ""
     for layer in layers:
         privileged = str(layer.said.get("privileged", privileged))
+        network = str(layer.said.get("network_mode", network))
+    kind, _, other = network.partition(":")
     return Service(
+        name,
         variables,
         _mounts(layers, project, variables, findings),
         frozenset(
@@ -80,6 +96,12 @@ def read_service(file: Path, name: str, shell: Mapping[str, str], findings: Find
         ),
         tuple(entry for layer in layers for entry in as_list(layer.said.get("ports"))),
         privileged.lower() == "true",
+        any(
+            "hold" in str(word).split() for it in layers for word in as_list(it.said.get("command"))
+        ),
+        _service(first, other, findings, is_anchor=True)
+        if kind == "service" and other and not is_anchor
+        else None,
     )
 
 

@@ -7,6 +7,7 @@ from gateway.commands.check.compose import Service
 from gateway.model import Config, PortRange, Protocol
 from gateway.settings import values
 from gateway.settings.findings import Findings
+from gateway.settings.values import safe_text
 
 
 def compare(service: Service, config: Config, where: str, findings: Findings) -> None:
@@ -18,9 +19,15 @@ def compare(service: Service, config: Config, where: str, findings: Findings) ->
         )
     elif not {"NET_ADMIN", "ALL"} & service.capabilities:
         findings.warn(where, "cap_add lacks NET_ADMIN, without which nothing works; add it")
+    anchor = service.anchor
+    if anchor and anchor.holds and not {"NET_ADMIN", "ALL"} & anchor.capabilities:
+        name = safe_text(anchor.name)
+        findings.warn(
+            where, f"cap_add of {name} lacks NET_ADMIN, without which `hold` cannot close; add it"
+        )
     ours = {tunnel.listen_port for tunnel in config.tunnels}
     listening = {PortRange(Protocol.UDP, port, port) for port in ours}
-    for entry in service.ports:
+    for entry in (*service.ports, *(anchor.ports if anchor else ())):
         published = _published(entry)
         if published in listening:
             findings.info(
