@@ -1,6 +1,7 @@
 """compose.example.yml as it is, with what only the site can know merged over it."""
 
 import json
+import re
 
 from tests.docker.box import LAB_VOLUME, PYTHON, Box
 from tests.docker.images import LAB, PROJECT, ROOT
@@ -40,22 +41,34 @@ def gateway_environment(site: Site, number: int) -> dict[str, str]:
     }
 
 
-class Project:
-    """The gateway and the workload of the example."""
+EXAMPLE = ROOT / "compose.example.yml"
+PAIR = re.compile(r"<!-- pair -->\n```yaml\n(.*?)```", re.DOTALL)
+"""The block of docs/layouts.md in which the gateway owns the network."""
 
-    def __init__(self, site: Site) -> None:
+
+class Project:
+    """The anchor, the gateway and the workload of the example; or a `pair`, without the anchor."""
+
+    def __init__(self, site: Site, *, pair: bool = False) -> None:
         """Write what is merged over the example, and the secret, to a directory of its own."""
         self.site = site
+        self.anchor = Box(site.engine, "anchor")
         self.gateway = Box(site.engine, "gateway")
         self.workload = Box(site.engine, "workload")
         self.directory = site.household.directory / "project"
         temporary(
             self.directory, "secrets/wireguard_private_key", site.gateway_keys[NUMBER].private
         )
-        self._override = temporary(self.directory, "override.json", json.dumps(self._merged()))
+        self._file = EXAMPLE
+        self._owner = "anchor"
+        if pair:
+            blocks = PAIR.findall((ROOT / "docs/layouts.md").read_text(encoding="utf-8"))
+            self._file = temporary(self.directory, "pair.yml", blocks[0])
+            self._owner = "gateway"
+        self._merge({})
 
     def up(self, timeout: float = 120) -> None:
-        """Start both as a user does; returns when `docker-compose up` does.
+        """Start all as a user does; returns when `docker-compose up` does.
 
         Raises LabError when that takes longer than `timeout` seconds.
         """
@@ -64,48 +77,63 @@ class Project:
         except LabError as err:
             raise LabError(f"{err}\nthe gateway says:\n{self.gateway.logs()}") from err
 
+    def change_gateway(self, **changes: object) -> None:
+        """Change the gateway's service and let Compose put it into effect, and nothing else.
+
+        Without changes, the service is again as it was at first.
+        """
+        self._merge(changes)
+        self._compose("up", "-d", "--no-deps", "gateway")
+
     def down(self) -> None:
-        """Remove both."""
+        """Remove all."""
         self._compose("down", "-t", "2")
 
     def ensure_running(self) -> None:
-        """Make sure that gateway and workload run in one namespace, and the tunnel works."""
+        """Make sure that all run, and the tunnel works."""
         self.site.restore()
-        if self.gateway.state != "running":
-            self.site.engine.docker("start", self.gateway.name)
+        for box in (self.anchor, self.gateway, self.workload):
+            if box.state != "running":
+                self.site.engine.docker("start", box.name)
         self.gateway.wait_for_health("healthy")
-        self.site.engine.docker("restart", "-t", "0", self.workload.name)
 
     def _compose(self, *words: str, timeout: float = 120) -> None:
         self.site.engine.compose(
-            *("-f", str(ROOT / "compose.example.yml"), "-f", str(self._override)),
+            *("-f", str(self._file), "-f", str(self._override)),
             *("--project-directory", str(self.directory), "-p", "example", *words),
             cwd=self.directory,
             timeout=timeout,
         )
 
-    def _merged(self) -> dict[str, object]:
+    def _merge(self, changes: dict[str, object]) -> None:
+        text = json.dumps(self._merged(changes))
+        self._override = temporary(self.directory, "override.json", text)
+
+    def _merged(self, changes: dict[str, object]) -> dict[str, object]:
         address = gateway_address(NUMBER)
         listed = [echo("0.0.0.0", 80), echo("0.0.0.0", 81)]
-        return {
-            "services": {
-                "gateway": {
-                    "image": PROJECT,
-                    "container_name": self.gateway.name,
-                    "environment": gateway_environment(self.site, NUMBER),
-                    "mac_address": gateway_mac(NUMBER),
-                    "networks": {
-                        "default": {"ipv4_address": address.ipv4, "ipv6_address": address.ipv6}
-                    },
-                    "ports": [f"{UNLISTED}:81/tcp"],
-                },
-                "workload": {
-                    "image": LAB,
-                    "container_name": self.workload.name,
-                    "entrypoint": [*PYTHON, "/lab/services.py", json.dumps(listed)],
-                    "stdin_open": True,
-                    "volumes": [LAB_VOLUME],
-                },
+        services: dict[str, dict[str, object]] = {
+            "gateway": {
+                "image": PROJECT,
+                "container_name": self.gateway.name,
+                "environment": gateway_environment(self.site, NUMBER),
+                **changes,
             },
+            "workload": {
+                "image": LAB,
+                "container_name": self.workload.name,
+                "entrypoint": [*PYTHON, "/lab/services.py", json.dumps(listed)],
+                "stdin_open": True,
+                "volumes": [LAB_VOLUME],
+            },
+        }
+        anchor: dict[str, object] = {"image": PROJECT, "container_name": self.anchor.name}
+        services[self._owner] = services.get(self._owner, anchor) | {
+            "mac_address": gateway_mac(NUMBER),
+            "networks": {"default": {"ipv4_address": address.ipv4, "ipv6_address": address.ipv6}},
+            "ports": [f"{UNLISTED}:81/tcp"],
+        }
+        return {
+            "services": services,
             "networks": {"default": {"external": True, "name": UPLINK}},
         }

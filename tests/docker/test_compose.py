@@ -39,7 +39,7 @@ def ordinary(site: Site) -> Iterator[Box]:
 
 @pytest.fixture(autouse=True)
 def healthy(project: Project) -> None:
-    """Begin every test with the tunnel up and the workload in the gateway's namespace."""
+    """Begin every test with everything running and the tunnel up."""
     if project.gateway.state != "running" or project.gateway.health != "healthy":
         project.ensure_running()
 
@@ -222,11 +222,7 @@ def test_docker_stop_ends_well_and_closed(project: Project) -> None:
 
 @pytest.mark.promise("P1")
 def test_docker_kill_and_start_again_leaks_nothing(project: Project) -> None:
-    """A gateway that dies without a word leaves its workloads shut in, and works when it is back.
-
-    Docker gives the started container a new namespace; workloads get it when they are started
-    again.
-    """
+    """A gateway that dies without a word leaves its workloads shut in, and works again later."""
     site = project.site
     capture = site.capture_network(UPLINK)
     sender = flood(site, "sender", f"container:{project.gateway.name}", "kinds=udp4,udp6,tcp4")

@@ -79,6 +79,7 @@ def test_there_is_an_after_for_each_image() -> None:
         "gluetun: before",
         "gluetun: after",
         "gluetun with a file: after",
+        "gluetun with an anchor: after",
         "linuxserver: before",
         "linuxserver: after",
         "wg-quick: after",
