@@ -163,7 +163,6 @@ def test_many_flows_delay_neither_start_nor_stop(lab: Lab) -> None:
     begin_flows(lab)
     assert flows(lab) > MANY_FLOWS * 0.9, "control"
     assert stopped_soon_with_peak(gateway) < SOON
-    assert flows(lab) < MANY_FLOWS / 2, "they are forgotten"
 
 
 @pytest.mark.promise("P6")
