@@ -107,7 +107,7 @@ class Project:
 
     def _merge(self, changes: dict[str, object]) -> None:
         text = json.dumps(self._merged(changes))
-        self._override = temporary(self.directory, "override.json", text)
+        self._override = temporary(self.directory, f"{self._owner}-override.json", text)
 
     def _merged(self, changes: dict[str, object]) -> dict[str, object]:
         address = gateway_address(NUMBER)
