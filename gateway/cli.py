@@ -35,9 +35,16 @@ def main(arguments: Sequence[str]) -> int:
         return run()
     parser = _parser()
     asked = parser.parse_args(arguments)
+    if asked.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    locking = {"hold": hold, "run": run}.get(asked.command)
+    return locking() if locking else _other(asked)
+
+
+def _other(asked: "argparse.Namespace") -> int:
+    """Run a command that changes nothing by itself."""
     match asked.command:
-        case "hold":
-            return hold()
         case "check":
             from gateway.commands.check.command import check
 
@@ -50,13 +57,10 @@ def main(arguments: Sequence[str]) -> int:
             from gateway.commands.status import status
 
             return status(as_json=asked.json)
-        case "verify":
+        case _:
             from gateway.commands.verify.command import verify
 
             return verify(asked)
-        case _:
-            parser.print_help(sys.stderr)
-            return USAGE
 
 
 def run() -> int:
