@@ -49,7 +49,7 @@ def due(
         case Resolving() | Connecting(built=False):
             situation, work = _connecting(situation, state, moment)
         case Connecting() | Connected():
-            early = has_verified and _is_calm(situation)
+            early = has_verified and is_calm(situation)
             situation, work = _watching(situation, state, moment, early=early)
         case _:
             work = ()
@@ -101,7 +101,7 @@ def rests(situation: Situation, moment: Moment) -> bool:
     If it finds nothing, and nothing has moved in the tunnel, no event is needed.
     """
     state = situation.state
-    if not isinstance(state, Connected) or not _is_calm(situation):
+    if not isinstance(state, Connected) or not is_calm(situation):
         return False
     if situation.under_way or situation.changed or situation.names_problem:
         return False
@@ -109,7 +109,7 @@ def rests(situation: Situation, moment: Moment) -> bool:
     return at > moment.now + moment.timing.verify_every
 
 
-def _is_calm(situation: Situation) -> bool:
+def is_calm(situation: Situation) -> bool:
     """Return whether hardly anything moves in the tunnel, and no answer is waited for."""
     state = situation.state
     return isinstance(state, Connected) and state.pulse.is_calm and not state.resolver_failures
@@ -150,7 +150,7 @@ def _other_times(situation: Situation, moment: Moment) -> Iterator[float]:
         case Connected():
             if situation.names_problem and Work.NAMES not in under_way:
                 yield situation.names_tried_at + moment.timing.names_again
-            if _is_calm(situation):
+            if is_calm(situation):
                 return
             if Work.SAMPLE not in under_way:
                 yield situation.sample_at

@@ -27,7 +27,7 @@ KEEPALIVE_SIZE = 32
 INITIATION_SIZE, RESPONSE_SIZE = 148, 92
 """Bytes of the two messages of a handshake (WireGuard paper, 5.4.2 and 5.4.3)."""
 
-LITTLE = 1024
+LITTLE = 512
 """Bytes that an idle tunnel may have sent and received: a probe and its answer, a handshake."""
 
 PADDING = 16

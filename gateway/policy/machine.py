@@ -19,7 +19,7 @@ from gateway.policy.actions import (
     Action,
     Count,
 )
-from gateway.policy.agenda import due
+from gateway.policy.agenda import due, is_calm
 from gateway.policy.events import (
     REPORTS,
     Asked,
@@ -66,8 +66,8 @@ def step(
         noted = replace(noted, tried=noted.facts)
     after = noted if state is noted.state else replace(noted, state=state)
     after = _entered(after, situation.state, moment)
-    if isinstance(event, Sampled) and isinstance(state, Connected) and state.pulse.is_calm:
-        after = replace(after, sample_at=moment.now + moment.timing.sample_calm)
+    if isinstance(state, Connected):
+        after = replace(after, sample_at=_next_sample(after, event, moment))
     abandoned: tuple[Action, ...] = ()
     # A failure may be one of the loop's own, while the work that would report it still runs.
     still = situation.under_way if isinstance(event, Failed | Lost) else noted.under_way
@@ -210,6 +210,14 @@ def _resolvers(state: State) -> tuple[Address, ...] | None:
             return state.tunnel.dns
         case _:
             return None
+
+
+def _next_sample(situation: Situation, event: Event, moment: Moment) -> float:
+    """Return when a connected tunnel is sampled again: soon, unless the last sample found calm."""
+    if not is_calm(situation):
+        return min(situation.sample_at, moment.now + moment.timing.heartbeat)
+    found_calm = isinstance(event, Sampled)
+    return moment.now + moment.timing.sample_calm if found_calm else situation.sample_at
 
 
 def _is_same_work(former: State, state: State) -> bool:

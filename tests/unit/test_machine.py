@@ -82,6 +82,7 @@ BUILT = replace(UNBUILT, turn=replace(TURN, tried_at=NOW), built=True, give_up_a
 RESOLVING = Resolving(Turn((NAMED,)), Reason.STARTING, NOW, retry_at=NOW)
 ALIVE = Pulse(handshake=5.0, handshake_at=NOW, received=100, sent=100, heard_at=NOW)
 CONNECTED = Connected(TURN, TUNNEL, NOW - 60, ALIVE)
+QUIET = replace(CONNECTED, pulse=replace(ALIVE, moves=False))
 FAR = NOW + 1000
 CALM: dict[str, Any] = {
     "facts": ONE_UPLINK,
@@ -248,14 +249,14 @@ def test_in_doubt_a_probe_is_due_each_second() -> None:
 def test_where_there_is_no_probe_none_is_sent_and_the_loop_does_not_spin() -> None:
     """HEALTH_PROBE=off."""
     config = replace(CONFIG, health_probe=HealthProbe(ProbeKind.OFF))
-    situation, actions = step(replace(calm(CONNECTED), config=config), Tick(), at(30))
+    situation, actions = step(replace(calm(QUIET), config=config), Tick(), at(30))
     assert actions == ()
     assert wake_at(situation, at(30)) == NOW + 30 + TIMING.verify_every
 
 
 def test_the_resolver_file_is_written_again_each_second_while_names_do_not_resolve() -> None:
     """Next to the loop, once at a time, until it succeeds."""
-    situation = calm(CONNECTED, names_problem="read-only")
+    situation = calm(QUIET, names_problem="read-only")
     assert due(situation, 0.9) == []
     situation, actions = step(situation, Tick(), at(1))
     assert actions == (WriteNames(TUNNEL),)
@@ -412,9 +413,18 @@ def test_a_tunnel_in_which_nothing_moves_is_sampled_seldom() -> None:
     assert wake_at(failing, at(0)) == NOW + 0.5
 
 
+def test_a_probe_that_fails_in_a_calm_tunnel_ends_the_calm() -> None:
+    """The next sample is due as soon as where something moves."""
+    situation = calm(QUIET, sample_at=NOW + 19, under_way=frozenset({Work.PROBE}))
+    after, _ = step(situation, Probed(answered=False), at(0))
+    assert after.sample_at == NOW + TIMING.heartbeat
+    later, _ = step(situation, Probed(answered=True), at(0))
+    assert later.sample_at == NOW + 19, "control: an answer changes nothing"
+
+
 def test_a_calm_gateway_only_compares_until_something_else_is_due() -> None:
     """A sample or a probe that is due before the next comparison, or any doubt, needs more."""
-    quiet = replace(CONNECTED, pulse=replace(ALIVE, moves=False))
+    quiet = QUIET
     assert rests(calm(quiet), at(0))
     assert rests(calm(quiet, sample_at=NOW + 4.1, probed_at=NOW - 15.9), at(0))
     assert not rests(calm(quiet, sample_at=NOW + 3.9), at(0))

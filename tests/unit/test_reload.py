@@ -46,6 +46,7 @@ from tests.unit.test_machine import (
     NOW,
     PEER,
     QUERY,
+    QUIET,
     RESOLVING,
     TIMING,
     TUNNEL,
@@ -171,7 +172,7 @@ def test_the_rules_follow_at_once_or_when_the_interface_is_built() -> None:
 def test_a_wrong_configuration_changes_nothing_but_the_answer() -> None:
     """The running one works."""
     answer = not_reloaded(NOW, Outcome.REFUSED, (Fault("X", "no"),))
-    situation = calm(CONNECTED)
+    situation = calm(QUIET)
     after, actions = step(situation, NotReloaded(answer), at(0))
     assert (after, actions) == (replace(situation, reload=answer), ())
 
