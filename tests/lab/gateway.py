@@ -174,7 +174,7 @@ class Gateway:
         self.signal(signal.SIGKILL)
         self.wait()
         eventually(
-            lambda: not any(_command(pid) == "wireguard-go" for pid in tunnels),
+            lambda: not any(map(_has_threads, tunnels)),
             timeout=5,
             what="the end of wireguard-go",
         )
@@ -283,6 +283,17 @@ class Gateway:
     def workload(self, **options: Any) -> Workload:
         """Return a workload that shares the container's resolv.conf, as an attached one does."""
         return self.container.workload(**options)
+
+
+def _has_threads(pid: int) -> bool:
+    """Return whether any thread of a process still runs: the last one closes what it has open.
+
+    The first thread may be a zombie before the others have ended.
+    """
+    try:
+        return bool(_command(pid)) or len(os.listdir(f"/proc/{pid}/task")) > 1  # noqa: PTH208
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _command(pid: int) -> str:
