@@ -235,6 +235,7 @@ def test_the_configured_resolver_on_the_lan_is_asked_and_no_other(lab: Lab, fami
     for transport in TRANSPORTS:
         answer = lab.workload.probe("dns", server=chosen, transport=transport, port=853)
         assert answer.result == "answered"
+    lab.capture.quiet_for(0.1)  # the end of these connections
     since = time.monotonic()
     for transport, port in WAYS:
         given = {"server": unlisted, "transport": transport, "port": port}
