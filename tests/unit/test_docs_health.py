@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from gateway.policy.reload import LONGEST_FAULT, MOST_FAULTS, Outcome
 from gateway.policy.report import REASONS, LimitCode, Status
 from gateway.policy.states import Reason
 from gateway.services import metrics
@@ -39,6 +40,14 @@ def test_every_reason_is_explained_with_its_text() -> None:
 def test_every_limit_is_explained() -> None:
     """Both ways, so that a monitoring rule for a code can be written from the page."""
     assert sorted(codes("Limits")) == sorted(LimitCode)
+
+
+def test_every_outcome_of_a_reload_is_explained_and_how_many_problems_are_reported() -> None:
+    """Both ways; the figures are those of the code."""
+    assert sorted(codes("`gateway reload`")) == sorted(Outcome)
+    assert f"the first {MOST_FAULTS} of the `found` ones" in PAGE
+    limits = (Path(__file__).parents[2] / "docs" / "limits.md").read_text("utf-8")
+    assert f"{MOST_FAULTS} in the health answer, {LONGEST_FAULT} characters each" in limits
 
 
 def test_every_field_of_the_answer_is_explained() -> None:

@@ -108,7 +108,7 @@ def test_each_change_is_named_and_only_those_that_need_no_restart_are_made(name:
         assert config == wanted
         assert (answer.outcome, answer.changed) == (Outcome.ACCEPTED, (name,))
         assert answer.needs_restart == ()
-    assert answer.begun_at == 5.0
+    assert (answer.begun_at, answer.faults, answer.found) == (5.0, (), 0)
 
 
 def test_what_needs_a_restart_keeps_nothing_else_from_being_taken_over() -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,17 @@ def no_child_left() -> Iterator[None]:
 
 def test_a_fresh_process_reads_what_loading_returns_and_the_marks_are_ours() -> None:
     """With notices in the log, as at the start."""
-    environ = {**COMPLETE, "DNS_ADDRESS": ""}
+    environ = {**COMPLETE, "DNS_ADDRESS": "", "VPN_ENDPOINT_IP": "203.0.113.7"}
     before = time.monotonic()
     with capture_logs() as logs:
         [event] = read(environ)
     assert isinstance(event, Reloaded)
     assert event.config == with_secret_mark(assemble.load(environ).config, 7)
     assert before <= event.begun_at <= time.monotonic()
-    assert {"DNS_ADDRESS"} <= {it.get("variable") for it in logs}
+    notices = assemble.load(environ).notices
+    shown = [(it["log_level"], it["variable"], it["notice"]) for it in logs]
+    assert shown == [(it.weight, it.where, it.message) for it in notices]
+    assert {level for level, _, _ in shown} == {"info", "warning"}, "control"
 
 
 def test_a_file_that_was_replaced_is_read(tmp_path: Path) -> None:
@@ -201,6 +205,46 @@ def test_a_process_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Mon
     [event] = read(COMPLETE)
     assert isinstance(event, Reloaded)
     assert len(refused) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [(OSError(errno.EIO, "no"), 1), (MemoryError(), ATTEMPTS), (RuntimeError("secret"), 1)],
+    ids=repr,
+)
+def test_what_cannot_be_started_is_reported_after_waits_that_grow(
+    error: Exception, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a shortage is tried again, and nothing stays open."""
+    called: list[float] = []
+
+    def fail(*_args: Any, **_options: Any) -> Any:
+        called.append(time.monotonic())
+        raise error
+
+    monkeypatch.setattr(reloading.process, "start", fail)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    [event] = read(COMPLETE, replace(QUICK, retry_first=0.02, retry_last=0.05))
+    assert isinstance(event, NotReloaded)
+    assert event.answer.outcome is Outcome.FAILED
+    [fault] = event.answer.faults
+    assert fault.variable == ""
+    assert type(error).__name__ in fault.problem or str(error) in fault.problem
+    assert "secret" not in fault.problem
+    assert len(called) == tries
+    waits = [after - before for before, after in pairwise(called)]
+    assert all(
+        wait > 0.9 * least for wait, least in zip(waits, (0.02, 0.04, 0.05, 0.05), strict=False)
+    )
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert ATTEMPTS == 5
+
+
+def test_two_readings_have_a_pause_between_them() -> None:
+    """However quickly the requests come."""
+    events = read(COMPLETE, replace(QUICK, read_again=1.5), events=2)
+    first, second = (it.begun_at for it in events if isinstance(it, Reloaded))
+    assert second - first >= 1.5
 
 
 def test_no_second_child_is_started_while_one_cannot_be_ended(
