@@ -224,7 +224,7 @@ def _is_same_work(former: State, state: State) -> bool:
     """Return whether work for `former` counts in `state` too."""
     match former, state:
         case (Resolving(), Resolving()):
-            return former.turn == state.turn and former.query in {None, state.query}
+            return former.turn == state.turn and former.query == state.query
         case (Connecting(), Connecting()):
             return former.turn == state.turn and former.built == state.built
         case (Connected(), Connected()):
