@@ -185,6 +185,38 @@ def test_the_anchor_ends_at_once(project: Project) -> None:
     project.up()
 
 
+def test_after_a_power_failure_all_meet_in_one_closed_namespace(project: Project) -> None:
+    """Docker starts the containers by itself, without a look at `depends_on`.
+
+    A workload that floods starts again as well. Control: the capture of the network, which has
+    been there all the time, sees what another container sends afterwards.
+    """
+    site = project.site
+    capture = site.capture_network(UPLINK)
+    flood = site.run(
+        *("flood", "-v", LAB_VOLUME, "--restart", "unless-stopped"),
+        *("--network", f"container:{project.anchor.name}"),
+        command=[
+            *(*PYTHON, "/lab/traffic.py", "flood", f"host4={HOST.ipv4}", f"host6={HOST.ipv6}"),
+            *(f"marker={MARKER}", "rate=200", "kinds=udp4,udp6,tcp4"),
+        ],
+    )
+    before = flood.inspect("{{.State.StartedAt}}")
+    site.engine.reboot()
+    site.engine.docker("start", site.server.name, site.host.name)
+    boxes = (project.anchor, project.gateway, project.workload, flood)
+    for box in boxes:
+        eventually(lambda box=box: box.state == "running", timeout=60, what=box.name)
+    project.gateway.wait_for_health("healthy", timeout=60)
+    assert flood.inspect("{{.State.StartedAt}}") != before, "control: it was started again"
+    assert len({box.exec("readlink", "/proc/self/ns/net") for box in boxes}) == 1
+    assert project.workload.probe("tcp", host=HOST.ipv4).seen == EXIT.ipv4
+    flood.remove()
+    site.control(capture)
+    assert capture.containing(MARKER) == []
+    assert leaks_of(capture, NUMBER) == []
+
+
 @pytest.fixture
 def pair(project: Project) -> Iterator[Project]:
     """Yield the pair of docs/layouts.md in place of the example."""
@@ -210,7 +242,8 @@ def test_a_pair_is_cut_off_by_a_restart_and_its_workload_turns_red(pair: Project
         engine.docker(*change)
         assert pair.workload.exec("ls", "/sys/class/net").split() == ["lo"]
         assert pair.workload.probe("tcp", host=HOST.ipv4).failed_fast
-        pair.workload.wait_for_health("unhealthy", timeout=40)
+        # The lab's image has inherited a start period of 60 s, in which nothing is unhealthy.
+        pair.workload.wait_for_health("unhealthy", timeout=100)
         if remedy:
             pair.gateway.wait_for_health("healthy")
             engine.docker(*remedy)
