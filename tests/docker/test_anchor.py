@@ -150,6 +150,27 @@ def test_workloads_do_not_notice_that_the_gateway_is_another_one(
     assert gap < promised(TARGET)
 
 
+def test_a_reload_goes_unnoticed_and_a_wrong_file_changes_nothing(
+    project: Project, uses: Uses, report: list[str]
+) -> None:
+    """By the command and by a signal; the mounted file is written to in its place."""
+    secret = project.directory / "secrets/wireguard_private_key"
+    key = secret.read_text(encoding="utf-8")
+    for text, outcome in (("no key", "refused"), (key, "unchanged")):
+        secret.write_text(text, encoding="utf-8")
+        assert outcome in project.gateway.exec("gateway", "reload", check=False)
+        uses.continue_untouched()
+    project.site.engine.docker("kill", "--signal", "HUP", project.gateway.name)
+    eventually(
+        lambda: '"unchanged": 2' in project.gateway.exec("gateway", "status", "--json"),
+        timeout=20,
+        what="the second reload",
+    )
+    uses.continue_untouched()
+    report.append(f"anchor: reload, {uses.longest_gap():.1f} s without data")
+    assert uses.longest_gap() < promised(1)
+
+
 def test_a_missing_gateway_leaves_the_workloads_shut_in(project: Project, uses: Uses) -> None:
     """Removed for ten seconds: what begins is refused at once, and connections wait."""
     project.site.engine.docker("rm", "-f", project.gateway.name)
