@@ -109,7 +109,7 @@ class Reloader:
             try:
                 done, _ = await asyncio.wait([self._child.exited], timeout=self._timing.read_limit)
             finally:
-                await self._child.stop(grace=0)
+                await self._child.stop()
             if not done:
                 limit = f"not done after {self._timing.read_limit:g} s"
                 raise ProcessError(WHAT, f"{limit}: {BLOCKED}")

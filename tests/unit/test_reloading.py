@@ -208,12 +208,16 @@ def test_a_process_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("error", "tries"),
-    [(OSError(errno.EIO, "no"), 1), (MemoryError(), ATTEMPTS), (RuntimeError("secret"), 1)],
+    ("error", "tries", "problem"),
+    [
+        (OSError(errno.EIO, "no"), 1, f"[Errno {errno.EIO}] no"),
+        (MemoryError(), ATTEMPTS, "MemoryError"),
+        (RuntimeError("secret"), 1, "reading the configuration: unexpected RuntimeError"),
+    ],
     ids=repr,
 )
 def test_what_cannot_be_started_is_reported_after_waits_that_grow(
-    error: Exception, tries: int, monkeypatch: pytest.MonkeyPatch
+    error: Exception, tries: int, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only a shortage is tried again, and nothing stays open."""
     called: list[float] = []
@@ -227,10 +231,7 @@ def test_what_cannot_be_started_is_reported_after_waits_that_grow(
     [event] = read(COMPLETE, replace(QUICK, retry_first=0.02, retry_last=0.05))
     assert isinstance(event, NotReloaded)
     assert event.answer.outcome is Outcome.FAILED
-    [fault] = event.answer.faults
-    assert fault.variable == ""
-    assert type(error).__name__ in fault.problem or str(error) in fault.problem
-    assert "secret" not in fault.problem
+    assert event.answer.faults == (Fault("", problem),)
     assert len(called) == tries
     waits = [after - before for before, after in pairwise(called)]
     assert all(
@@ -261,7 +262,7 @@ def test_no_second_child_is_started_while_one_cannot_be_ended(
         def __init__(self) -> None:
             self.exited = asyncio.get_running_loop().create_future()
 
-        async def stop(self, grace: float) -> None:
+        async def stop(self) -> None:
             """Fail to end it."""
 
     def start(*_args: Any, **_options: Any) -> Stuck:
