@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -279,7 +280,7 @@ def test_a_request_before_there_is_a_loop_ends_nothing_and_is_answered(
 ) -> None:
     """From the lock on; before that, the kernel itself ignores it for process 1."""
     gateway = lab.gateway(pid_namespace=pid_namespace).start()
-    eventually(lambda: _blocks(gateway, signal.SIGHUP), timeout=10, what="the lock", interval=0.001)
+    eventually(lambda: _blocks_requests(gateway), timeout=10, what="the lock", interval=0.001)
     for _ in range(50):
         gateway.signal(signal.SIGHUP)
         time.sleep(0.005)
@@ -288,16 +289,21 @@ def test_a_request_before_there_is_a_loop_ends_nothing_and_is_answered(
     assert answered["outcome"] == "unchanged"
 
 
-def _blocks(gateway: Gateway, number: int) -> bool:
-    """Return whether the gateway blocks or handles the signal `number`."""
+def _blocks_requests(gateway: Gateway) -> bool:
+    """Return whether the gateway has locked, and blocks the three signals that it answers.
+
+    While it starts a program, and before it is itself one, all signals are blocked for a moment.
+    """
+    place = Path(f"/proc/{gateway.pid}")
     try:
-        with open(f"/proc/{gateway.pid}/status", encoding="ascii") as status:  # noqa: PTH123
-            fields = dict(
-                line.split(":\t", 1) for line in status.read().splitlines() if ":" in line
-            )
-    except (OSError, IndexError):
+        command = (place / "cmdline").read_text("utf-8").split("\0")[:-1]
+        lines = (place / "status").read_text("utf-8").splitlines()
+    except OSError:
         return False
-    return bool((int(fields["SigBlk"], 16) | int(fields["SigCgt"], 16)) >> (number - 1) & 1)
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    answered = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    wanted = sum(1 << (number - 1) for number in answered)
+    return command == gateway.argv and int(fields.get("SigBlk", "0"), 16) == wanted
 
 
 @pytest.mark.promise("P16")
