@@ -179,7 +179,8 @@ class Enforcement:
         False after drift, until a comparison has found none. Changes no rule and no route. Raises
         KernelError.
         """
-        if self.drifted or self._observer.look() != self.facts:
+        kept_down = self.kept_down
+        if self.drifted or self._observer.look() != self.facts or self.kept_down != kept_down:
             return False
         wanted = self._wanted()
         return all(part.holds(wanted) and not part.differences(wanted) for part in self._parts)

@@ -35,8 +35,12 @@ class Timer:
         self._waiting = asyncio.get_running_loop().call_later(seconds, self._fire)
 
     def _fire(self) -> None:
-        if not self._rests():
-            self._is_time.set()
+        rests = False
+        try:
+            rests = self._rests()
+        finally:  # after an error too: without a Tick nothing would set the next time
+            if not rests:
+                self._is_time.set()
 
     async def run(self) -> None:
         """Note a Tick each time, until cancelled."""

@@ -204,8 +204,9 @@ def command(pid: str) -> str:
 
 
 def wait_until_signals_wait(gateway: Gateway) -> None:
-    """Wait until the gateway blocks SIGTERM and SIGINT and no more, which it does when locked."""
-    wanted = sum(1 << (number - 1) for number in (signal.SIGTERM, signal.SIGINT))
+    """Wait until the gateway blocks the signals that it answers, which it does when locked."""
+    answered = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    wanted = sum(1 << (number - 1) for number in answered)
 
     def blocked() -> bool:
         status = Path(f"/proc/{gateway.pid}/status").read_text(encoding="ascii")

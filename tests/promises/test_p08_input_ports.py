@@ -161,6 +161,7 @@ def test_an_unlisted_port_gives_no_answer_of_any_kind(site: Site, family: int) -
     lab, no_answer = site.lab, {"tcp": None, "udp": None}
     for who in CLIENTS:
         assert None not in calls(lab, who, family).values(), "control: the listed port"
+    lab.capture.quiet_for(0.1)  # the end of these connections
     since = time.monotonic()
     for port in (UNLISTED, 8091):
         heard = together(lambda w, p=port: calls(lab, w, family, port=p, timeout=WAIT), CLIENTS)

@@ -4,6 +4,7 @@ import asyncio
 import errno
 from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ import pytest
 from gateway.daemon.inbox import Inbox
 from gateway.daemon.jobs import Jobs
 from gateway.daemon.producers import keep_listening
+from gateway.daemon.resting import Rest
 from gateway.errors import NetworkError
 from gateway.model import HostPort, TunnelStatus
 from gateway.policy.actions import Work
 from gateway.policy.events import Changed, Event, Failed, Sampled, Stop, Tick
+from gateway.policy.situation import Situation
+from gateway.policy.timing import Moment
 from gateway.services.health import Board, HealthServer
 from gateway.system.watch import watch
 from tests.fakes.world import World
@@ -60,6 +64,26 @@ def test_the_writer_of_the_resolver_file_that_fails_while_connected_ends_it_clos
     world.fails["resolv.conf"] = [refused, refused, FAULT]
     ends_closed(world)
     assert f"rules open {FIRST}" in world.transcript, "control: it was open"
+
+
+def test_an_error_between_two_ticks_does_not_stop_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A shortage of memory while all is compared at rest: the turn that follows does the same."""
+    world, failures = World(ONE), [MemoryError()]
+    world.traffic = False
+    rest = Rest.lasts
+
+    def lasts(self: Rest, situation: Situation, moment: Moment) -> bool:
+        if world.clock.now > world.since(41) and failures:
+            raise failures.pop()
+        return rest(self, situation, moment)
+
+    monkeypatch.setattr(Rest, "lasts", lasts)
+    world.run(until=120)
+    assert not failures, "control: it was raised"
+    assert all(b.at - a.at < 5 for a, b in pairwise(world.published))
+    assert world.at(119).healthy
 
 
 @pytest.mark.promise("P1")

@@ -587,6 +587,20 @@ def test_traffic_ends_a_rest() -> None:
     assert lost - world.since(61) <= TIMING.verify_every + TIMING.silent_after + 2
 
 
+def test_a_link_that_is_kept_down_ends_a_rest() -> None:
+    """It need not be an uplink; without one the namespace looks the same."""
+    world = World(ONE)
+    world.traffic = False
+
+    def keep_down() -> None:
+        world.kept_down = ("eth1 is kept down",)
+
+    world.run((41, keep_down), until=60)
+    red = next(s for s in world.published if not s.healthy and s.at > world.since(41))
+    assert red.reason == Reason.KEPT_DOWN
+    assert red.at <= world.since(41) + TIMING.verify_every + 0.1
+
+
 @pytest.mark.parametrize("second", range(41, 62, 2))
 def test_a_server_that_dies_at_rest_is_missed_within_45_seconds(second: int) -> None:
     """Whenever that is between two probes; its resolver falls silent with it."""
