@@ -7,14 +7,14 @@ from typing import Final
 from gateway.errors import is_shortage
 from gateway.settings import wgquick
 from gateway.settings.findings import Findings
-from gateway.settings.values import safe_quote
+from gateway.settings.values import safe_quote, safe_text
 
 _LARGEST: Final = 64 * 1024
 
 
 def inside(root: Path, path: PurePosixPath) -> Path:
     """Return where the container's absolute `path` is when its root is mounted at `root`."""
-    return root / path.relative_to("/")
+    return root / path.relative_to(path.anchor or "/")  # it may be two slashes
 
 
 def exists(root: Path, path: PurePosixPath) -> bool:
@@ -45,8 +45,9 @@ def read(
         reason = str(err)
     else:
         if secret and open_to_all:
+            shown = safe_text(str(path))
             findings.warn(
-                where, f"{path} is readable by every user of the host; run chmod 600 on it"
+                where, f"{shown} is readable by every user of the host; run chmod 600 on it"
             )
         return text
     findings.problem(where, reason if where == str(path) else f"{safe_quote(str(path))} {reason}")

@@ -213,6 +213,7 @@ def without_public_key(said: str) -> str:
 @FUZZ
 @given(environ=environments(), whole=st.booleans())
 @example(environ={"WIREGUARD_PRIVATE_KEY_SECRETFILE": "/\ud7ff"}, whole=False)
+@example(environ={"DNS_ADDRESS_SECRETFILE": f"//{CANARY}"}, whole=False)
 @example(environ={"WIREGUARD_CONF_SECRETFILE": "/" + "a" * 5000}, whole=True)
 def test_no_environment_makes_a_traceback_or_shows_a_key(
     tmp_path: Path, *, environ: dict[str, str], whole: bool
