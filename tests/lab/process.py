@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -116,12 +117,13 @@ class Child:
             raise LabError(f"{self.argv} still runs after {timeout:g} s:\n{self.output()}") from err
 
     def wait_for(self, text: str, timeout: float = 10) -> None:
-        """Wait until `text` is in the output; LabError when the process ends before."""
+        """Wait until the words `text` are in the output; LabError when the process ends before."""
+        words = re.compile(rf"\b{re.escape(text)}\b")  # `ready`, and not `already in use`
 
         def seen() -> bool:
-            if self.exit_code is not None and text not in self.output():
+            if self.exit_code is not None and not words.search(self.output()):
                 raise LabError(f"{self.argv} ended with {self.exit_code}:\n{self.output()}")
-            return text in self.output()
+            return bool(words.search(self.output()))
 
         eventually(seen, timeout=timeout, what=f"{text!r} from {self.argv}", interval=0.003)
 
