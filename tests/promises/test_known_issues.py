@@ -1,7 +1,6 @@
 """Where the promises end: what docs/known-issues.md says happens, and its remedy helps."""
 
 import json
-import signal
 import time
 
 import pytest
@@ -32,8 +31,7 @@ def test_a_killed_gateway_leaves_the_holes_of_its_last_state_and_no_others(lab: 
     """The LAN is reached still, the internet by no way; a start in place closes the hole again."""
     gateway = lab.gateway()
     gateway.start(gateway.env(FIREWALL_OUTBOUND_SUBNETS=",".join(LAN_SUBNETS))).wait_healthy()
-    gateway.signal(signal.SIGKILL)
-    gateway.wait()
+    gateway.kill()
     assert [lab.workload.probe("udp", host=host).result for host in LAN_HOST] == ["answered"] * 2
     for host in INTERNET[0]:
         assert lab.workload.probe("udp", host=host).failed_fast
