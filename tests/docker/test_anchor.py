@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.docker.box import LAB_VOLUME, PYTHON
+from tests.docker.box import LAB_VOLUME, PYTHON, Box
 from tests.docker.images import PROJECT
 from tests.docker.project import NUMBER, PUBLISHED, Project, gateway_environment
 from tests.docker.site import BEYOND, EXIT, HOST, LAN_MACHINE, UPLINK, leaks_of
@@ -206,11 +206,14 @@ def test_the_anchor_ends_at_once(project: Project) -> None:
     project.up()
 
 
-def test_after_a_power_failure_all_meet_in_one_closed_namespace(project: Project) -> None:
+def test_after_a_power_failure_all_meet_in_one_closed_namespace(
+    project: Project, report: list[str]
+) -> None:
     """Docker starts the containers by itself, without a look at `depends_on`.
 
-    A workload that floods starts again as well. Control: the capture of the network, which has
-    been there all the time, sees what another container sends afterwards.
+    One that it tries before the anchor runs stays stopped, as docs/layouts.md says, and is started
+    by hand here. A workload that floods starts again as well. Control: the capture of the network,
+    which has been there all the time, sees what another container sends afterwards.
     """
     site = project.site
     capture = site.capture_network(UPLINK)
@@ -226,8 +229,14 @@ def test_after_a_power_failure_all_meet_in_one_closed_namespace(project: Project
     site.engine.reboot()
     site.engine.docker("start", site.server.name, site.host.name)
     boxes = (project.anchor, project.gateway, project.workload, flood)
+    eventually(lambda: project.anchor.state == "running", timeout=60, what="the anchor")
     for box in boxes:
-        eventually(lambda box=box: box.state == "running", timeout=60, what=box.name)
+        eventually(
+            lambda box=box: box.state == "running" or too_early(box), timeout=60, what=box.name
+        )
+    for box in filter(too_early, boxes):
+        report.append(f"anchor: {box.name} was tried too early after a power failure")
+        site.engine.docker("start", box.name)
     project.gateway.wait_for_health("healthy", timeout=60)
     assert flood.inspect("{{.State.StartedAt}}") != before, "control: it was started again"
     assert len({box.exec("readlink", "/proc/self/ns/net") for box in boxes}) == 1
@@ -236,6 +245,12 @@ def test_after_a_power_failure_all_meet_in_one_closed_namespace(project: Project
     site.control(capture)
     assert capture.containing(MARKER) == []
     assert leaks_of(capture, NUMBER) == []
+
+
+def too_early(box: Box) -> bool:
+    """Return whether the engine has given a container up, because the anchor did not run yet."""
+    said = box.inspect("{{.State.Status}} {{.State.Error}}")
+    return said.startswith("exited") and "non running container" in said
 
 
 @pytest.fixture
