@@ -89,7 +89,7 @@ def steps(*, fast: bool) -> list[list[Step]]:
         *first,
         # The guest works on one processor, the engine mostly waits.
         [
-            Step("The image on a Docker Engine", [["pytest", "tests/docker"]], 480, whole=800),
+            Step("The image on a Docker Engine", [["pytest", "tests/docker"]], 410, whole=800),
             Step("The kernel's own WireGuard", [["pytest", "tests/kernel"]], 375, whole=1500),
         ],
         [Step("The demonstration", [["scripts/demo"]], 45)],
