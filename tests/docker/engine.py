@@ -90,7 +90,6 @@ class Engine:
         self.cgroup = self.directory.name
         self._daemon: Child | None = None
         self._runs = 0
-        self._last_start: tuple[Namespace | None, tuple[str, ...]] = (None, ())
 
     @property
     def environment(self) -> dict[str, str]:
@@ -107,7 +106,6 @@ class Engine:
     def start(self, namespace: Namespace | None, *options: str) -> None:
         """Start the daemon in a network namespace, or in the machine's own to build images."""
         self._runs += 1
-        self._last_start = namespace, options
         if namespace is None:
             options = ("--iptables=false", "--ip6tables=false", *options)
         directory = str(self.directory)
@@ -140,19 +138,6 @@ class Engine:
         finally:
             self._daemon.close()
             self._daemon = None
-
-    def reboot(self) -> None:
-        """Kill the daemon with all containers, as a power failure does, and start it again."""
-        if self._daemon is None:
-            raise LabError("the daemon does not run")
-        for child in _children(self._daemon.pid):
-            os.kill(child, signal.SIGKILL)
-        self._daemon.wait(30)
-        self._daemon.close()
-        (self.directory / "docker.pid").unlink(missing_ok=True)
-        shutil.rmtree(self.directory / "exec", ignore_errors=True)  # in memory on most machines
-        namespace, options = self._last_start
-        self.start(namespace, *options)
 
     def close(self) -> None:
         """Stop, and remove everything that there was."""

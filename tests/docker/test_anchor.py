@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.docker.box import LAB_VOLUME, PYTHON, Box
+from tests.docker.box import LAB_VOLUME, PYTHON
 from tests.docker.images import PROJECT
 from tests.docker.project import NUMBER, PUBLISHED, Project, gateway_environment
 from tests.docker.site import BEYOND, EXIT, HOST, LAN_MACHINE, UPLINK, leaks_of
@@ -204,53 +204,6 @@ def test_the_anchor_ends_at_once(project: Project) -> None:
     assert project.workload.probe("tcp", host=HOST.ipv4).failed_fast
     project.down()
     project.up()
-
-
-def test_after_a_power_failure_all_meet_in_one_closed_namespace(
-    project: Project, report: list[str]
-) -> None:
-    """Docker starts the containers by itself, without a look at `depends_on`.
-
-    One that it tries before the anchor runs stays stopped, as docs/layouts.md says, and is started
-    by hand here. A workload that floods starts again as well. Control: the capture of the network,
-    which has been there all the time, sees what another container sends afterwards.
-    """
-    site = project.site
-    capture = site.capture_network(UPLINK)
-    flood = site.run(
-        *("flood", "-v", LAB_VOLUME, "--restart", "unless-stopped"),
-        *("--network", f"container:{project.anchor.name}"),
-        command=[
-            *(*PYTHON, "/lab/traffic.py", "flood", f"host4={HOST.ipv4}", f"host6={HOST.ipv6}"),
-            *(f"marker={MARKER}", "rate=200", "kinds=udp4,udp6,tcp4"),
-        ],
-    )
-    before = flood.inspect("{{.State.StartedAt}}")
-    site.engine.reboot()
-    site.engine.docker("start", site.server.name, site.host.name)
-    boxes = (project.anchor, project.gateway, project.workload, flood)
-    eventually(lambda: project.anchor.state == "running", timeout=60, what="the anchor")
-    for box in boxes:
-        eventually(
-            lambda box=box: box.state == "running" or too_early(box), timeout=60, what=box.name
-        )
-    for box in filter(too_early, boxes):
-        report.append(f"anchor: {box.name} was tried too early after a power failure")
-        site.engine.docker("start", box.name)
-    project.gateway.wait_for_health("healthy", timeout=60)
-    assert flood.inspect("{{.State.StartedAt}}") != before, "control: it was started again"
-    assert len({box.exec("readlink", "/proc/self/ns/net") for box in boxes}) == 1
-    assert project.workload.probe("tcp", host=HOST.ipv4).seen == EXIT.ipv4
-    flood.remove()
-    site.control(capture)
-    assert capture.containing(MARKER) == []
-    assert leaks_of(capture, NUMBER) == []
-
-
-def too_early(box: Box) -> bool:
-    """Return whether the engine has given a container up, because the anchor did not run yet."""
-    said = box.inspect("{{.State.Status}} {{.State.Error}}")
-    return said.startswith("exited") and "non running container" in said
 
 
 @pytest.fixture
