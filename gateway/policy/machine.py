@@ -204,7 +204,7 @@ def _entered(situation: Situation, former: State, moment: Moment) -> Situation:
 
 
 def _resolvers(state: State) -> tuple[Address, ...] | None:
-    """Return the resolvers that workloads have in `state`; None while there is no interface."""
+    """Return the resolvers that workloads have in `state`; None before the interface is built."""
     match state:
         case Connected() | Connecting(built=True):
             return state.tunnel.dns

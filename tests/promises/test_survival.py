@@ -146,7 +146,7 @@ def test_a_restart_in_place_costs_two_seconds(
 def test_a_download_continues_with_the_next_gateway(lab: Lab, end: Callable[[Site], None]) -> None:
     """On the kernel's WireGuard too, where an emulated processor serves no flood.
 
-    Control: after a stop there is no interface any more.
+    Control: a stop removes the interface.
     """
     site = Site(lab, flood=False)
     end(site)

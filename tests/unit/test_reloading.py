@@ -280,7 +280,7 @@ def test_no_second_child_is_started_while_one_cannot_be_ended(
 def test_the_memory_and_the_outcome_of_the_child_are_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As its own limits; what it hands over is no more than fits."""
+    """The child sets its own resource limits, and reports them here as its outcome."""
     code = (
         "import sys; sys.path[:] = sys.argv[1:]\n"
         "from gateway.settings import again, reading\n"
