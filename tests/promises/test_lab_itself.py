@@ -262,7 +262,8 @@ def test_a_flood_is_captured_without_a_hole(lab: Lab) -> None:
     assert not counters["errors"]
     assert len(frames) == counters["sent"] > 1000
     numbers = [int(frame.payload.split()[2]) for frame in frames if b" udp4 " in frame.payload]
-    assert numbers == list(range(len(numbers)))
+    # A queue that moves to another processor can put two frames in another order.
+    assert sorted(numbers) == list(range(len(numbers)))
     delays = [frame.at - int(frame.payload.split()[3]) / 1e9 for frame in frames]
     assert 0 <= sorted(delays)[len(delays) // 2] < 0.005 * PATIENCE, "one clock for both"
 

@@ -85,7 +85,8 @@ def a_death() -> None:
             (switched_at, *_) = [f.at for f in frames_to(lab, taking_over, died_at)]
             assert frames_to(lab, dying, switched_at) == [], "the former hole is gone"
             dying.restore()
-        body = gateway.status().body
+        # Traffic passes a moment before health says so.
+        body = gateway.wait_healthy().body
         assert body["switches"] == 2
         assert body["reconnects"] == {"server_silent": 2}
         flood.stop()

@@ -43,7 +43,7 @@ def test_a_second_gateway_ends_and_the_first_has_its_tunnel_back(
         what="the tunnel",
     )
     assert seen == lab.server.exit.ipv4
-    assert running.status().body["drift"] > 0
+    eventually(lambda: running.status().body["drift"], timeout=5, what="the change, in the status")
 
 
 OWN_PROCESSES = ("unshare", "--pid", "--fork", "--kill-child", "--map-root-user")
