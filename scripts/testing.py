@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +31,12 @@ SHELL = (
 LABS = ("-n", "3", "--dist", "loadfile")
 """Three labs at a time on two processors, because each also waits. A file stays in one process."""
 PYTEST = re.compile(r"^=+ (.*) in [\d.]+s.*=+$", re.MULTILINE)
+REPEATS = 3
+"""How many times a test that failed and may be repeated has to pass, alone, for the step to pass.
+"""
+AT_MOST = 3
+"""In how many files of a step failed tests are repeated, because those of a file share a lab."""
+REPEATABLE = re.compile(r"^may be repeated: (.+)$", re.MULTILINE)
 BREAKS = re.compile(r"^(\d+) breaks with an IPv", re.MULTILINE)
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)")
 
@@ -107,6 +113,8 @@ class Outcome:
     load: float
     code: int
     output: str = field(repr=False)
+    unsteady: Sequence[str] = ()
+    """The tests that failed, and then passed each time that they ran alone."""
 
     def over(self, budget: float) -> bool:
         """Return whether it took more than its budget and the slack."""
@@ -156,6 +164,23 @@ def run_together(group: Sequence[Step]) -> list[Outcome]:
     return [done[step.name] for step in group]
 
 
+def again(outcome: Outcome) -> Outcome:
+    """Run the failed tests of a step again, alone, if all that failed may be repeated.
+
+    What may be repeated is decided in tests/repeating.py: never a leak. Each has to pass REPEATS
+    times. The seconds do not count for the budget, which is that of a run without failures.
+    """
+    tests = REPEATABLE.findall(outcome.output)
+    files = {test.partition("::")[0] for test in tests}
+    if not 0 < len(files) <= AT_MOST or counted(outcome)["failed"] != len(tests):
+        return outcome
+    print(f"\n== {outcome.step.name}: {REPEATS} times again: {', '.join(tests)}", flush=True)
+    repeat = Step(outcome.step.name, [["pytest", "-m", "", *tests]] * REPEATS, 0)
+    if run(repeat, live=True).code:
+        return outcome
+    return replace(outcome, code=0, unsteady=tests)
+
+
 def counted(outcome: Outcome) -> Counter[str]:
     """Return how many tests of a step passed, failed and were skipped.
 
@@ -166,6 +191,8 @@ def counted(outcome: Outcome) -> Counter[str]:
     numbers: Counter[str] = Counter()
     for number, word in COUNT.findall(closing[-1] if closing else ""):
         numbers["failed" if word.startswith("error") else word] += int(number)
+    if outcome.unsteady:
+        numbers["failed"] -= len(outcome.unsteady)
     if outcome.code and not numbers["failed"]:
         numbers["failed"] = 1
     return numbers
@@ -212,7 +239,7 @@ def main() -> int:
         if not given.everything and time.monotonic() - began > LIMIT:
             left += [step.name for step in group]
         else:
-            outcomes += run_together(group)
+            outcomes += [again(outcome) for outcome in run_together(group)]
     everything_broken = os.environ.get("LAB_BREAKS") == "all"
     budgets = {
         one.step.name: slower
@@ -226,6 +253,8 @@ def main() -> int:
         print(f"more than {SLACK:g} times the budget: {', '.join(late)}")
     if left:
         print(f"not run, because {LIMIT} s were over: {', '.join(left)}")
+    for test in (test for one in outcomes for test in one.unsteady):
+        print(f"unsteady, failed once and then passed {REPEATS} times alone: {test}")
     numbers = sum(map(counted, outcomes), Counter())
     failed = numbers["failed"] + len(late) + len(left)
     print(f"{numbers['passed']} passed, {failed} failed")

@@ -6,14 +6,14 @@ the reason, but under CI=true it fails: a skip there would be a promise that was
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
 import pytest
 
-from tests import firewalls
+from tests import firewalls, repeating
 from tests.lab.topology import Lab, sweep
 
 _FIREWALL = pytest.StashKey[pytest.FixtureDef[Any]]()
@@ -134,6 +134,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Stop a test that this machine cannot run before its fixtures are built."""
     if item.get_closest_marker("lab") is not None and (reason := lab_obstacle()):
         skip_or_fail(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note in the report of a failure whether the test may be run again."""
+    report = yield
+    repeating.noted(item, call, report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the failed tests that scripts/testing.py may run again."""
+    stats = terminalreporter.stats
+    for line in repeating.listed([*stats.get("failed", ()), *stats.get("error", ())]):
+        terminalreporter.write_line(line)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -38,6 +38,45 @@ def test_a_failed_test_counts_once_and_a_failed_linter_too() -> None:
     assert counted(linter) == {"failed": 1}
 
 
+@pytest.mark.parametrize(
+    ("lines", "passes", "unsteady"),
+    [
+        (["may be repeated: x.py::one [a]", "= 1 failed, 7 passed in 3.2s ="], True, 1),
+        (["may be repeated: x.py::one [a]", "= 1 failed, 7 passed in 3.2s ="], False, 0),
+        (["may be repeated: x.py::one", "= 2 failed, 6 passed in 3.2s ="], True, 0),
+        (["= 1 failed, 7 passed in 3.2s ="], True, 0),
+        ([f"may be repeated: {n}.py::one" for n in range(4)] + ["= 4 failed in 3s ="], True, 0),
+        (
+            ["may be repeated: x.py::one", "may be repeated: x.py::two", "= 2 errors in 3s ="],
+            True,
+            2,
+        ),
+    ],
+    ids=["passes", "fails again", "another is final", "final", "four files", "one lab"],
+)
+def test_failed_tests_are_repeated_only_where_all_of_them_may_be(
+    lines: list[str], *, passes: bool, unsteady: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run alone, three times; the step passes if they pass each time, and they are named."""
+    repeated: list[Step] = []
+
+    def stand_in(step: Step, *, live: bool) -> testing.Outcome:
+        assert live
+        repeated.append(step)
+        return testing.Outcome(step, 1.0, 1.0, 0.1, 0 if passes else 1, "")
+
+    first = run(Step("x", [says(*lines, code=1)], 60), live=False)
+    monkeypatch.setattr(testing, "run", stand_in)
+    done = testing.again(first)
+    assert len(done.unsteady) == unsteady
+    assert done.code == (0 if unsteady else 1)
+    assert counted(done)["failed"] == (0 if unsteady else counted(first)["failed"])
+    for step in repeated:
+        assert len(step.commands) == 3
+        assert all(command[:3] == ["pytest", "-m", ""] for command in step.commands)
+        assert "x.py::one" in step.commands[0][3]
+
+
 def test_a_step_may_take_half_as_long_again_and_no_more() -> None:
     """Each break that the ledger does not prove has its own time; with all of them it is hours."""
     step = Step(
