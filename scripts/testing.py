@@ -37,7 +37,7 @@ REPEATS = 3
 AT_MOST = 3
 """In how many files of a step failed tests are repeated, because those of a file share a lab."""
 REPEATABLE = re.compile(r"^may be repeated: (.+)$", re.MULTILINE)
-BREAKS = re.compile(r"^(\d+) breaks with an IPv", re.MULTILINE)
+BREAKS = re.compile(r"^(\d+) breaks of ", re.MULTILINE)
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)")
 
 

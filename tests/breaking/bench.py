@@ -14,8 +14,9 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -44,9 +45,6 @@ RESOLV_CONF = "nameserver 127.0.0.11\n"
 HOLES = {"FIREWALL_OUTBOUND_SUBNETS": "192.168.77.0/24,fd77::/64", "FIREWALL_INPUT_PORTS": "8080"}
 RESOLVER, NAME = "2001:db8:100::53", "vpn.example"
 BY_NAME = {"WIREGUARD_ENDPOINT_IP": NAME, "WIREGUARD_ENDPOINT_RESOLVER": RESOLVER}
-VARIABLES = {4: HOLES, 6: BY_NAME}
-"""Variables in addition to the tunnel's, by the family of its endpoint, so that connection
-marks and holes are broken in one run, and the look-up of a name through its hole in the other."""
 SETTLE = 0.5 * PATIENCE
 """Seconds that a closed gateway gets after a failure to end or to become healthy."""
 SLOWEST = 4.0 * PATIENCE
@@ -55,6 +53,41 @@ REACHED = 6.0 * PATIENCE
 """Seconds within which a step is reached."""
 HEALTHY = 30.0
 """Seconds within which a start is healthy, on a machine that is busy with other labs."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is broken: a gateway, or `gateway hold` in a namespace that a gateway takes over.
+
+    `variables` are the gateway's in addition to the tunnel's: connection marks and holes are broken
+    in one case, and the look-up of a name through its hole in the other.
+    """
+
+    name: str
+    family: int
+    """That of the server's endpoint."""
+    firewall: str
+    variables: Mapping[str, str]
+    holds: bool = False
+
+    def __str__(self) -> str:
+        """Name the case."""
+        return "gateway hold" if self.holds else f"an IPv{self.family} endpoint"
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The phases in which something is broken."""
+        return (BEGIN, START, CONNECT) if self.holds else PHASES
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("ipv4", 4, "auto", HOLES),
+        Case("ipv6", 6, "nftables", BY_NAME),
+        Case("hold", 4, "auto", {}, holds=True),
+    )
+}
 
 CONNECTED = '"new": "connected"'
 LOCKED = '"event": "locked"'
@@ -114,12 +147,9 @@ class Outlets:
 class Bench:
     """One lab, one gateway, one flood; a context manager."""
 
-    def __init__(self, family: int, meanwhile: Callable[[Lab], None] | None = None) -> None:
-        """`family` is that of the server's endpoint, 4 or 6; it decides about VARIABLES too.
-
-        `meanwhile` is done by another program at the moment of each break.
-        """
-        self._family = family
+    def __init__(self, case: Case, meanwhile: Callable[[Lab], None] | None = None) -> None:
+        """`meanwhile` is done by another program at the moment of each break."""
+        self._case = case
         self._meanwhile = meanwhile
         self._stack = contextlib.ExitStack()
         self.closed_at: dict[str, float] = {}
@@ -156,16 +186,20 @@ class Bench:
     def steps(self) -> list[Step]:
         """Return the steps of each phase, in order, as a run without any break shows them."""
         self._begin(BEGIN)
-        self._wait_connected()
+        eventually(lambda: self._is_up(1), timeout=HEALTHY, what="the end of the start")
         steps = self._counted()
+        if not self._case.holds:
+            steps += self._steps_after()
+        return [replace(step, files=self._watch.files(step.logged)) for step in steps]
+
+    def _steps_after(self) -> list[Step]:
         self._watch.arm(RECONNECT)
         self._lab.operator.run("ip", "link", "del", "wg0")
         self._wait_connected(2)
-        steps += self._counted()
+        steps = self._counted()
         self._watch.arm(STOP)
         self._gateway.stop()
-        steps += self._counted()
-        return [replace(step, files=self._watch.files(step.logged)) for step in steps]
+        return steps + self._counted()
 
     def _counted(self) -> list[Step]:
         self._watch.disarm()
@@ -214,7 +248,7 @@ class Bench:
         else:
             if gateway.running:
                 gateway.kill()
-            if phase != CONNECT:
+            if phase != CONNECT or self._case.holds:
                 self.open()
             self._begin(BEGIN, wanted)
         connections = 2 if phase == RECONNECT else 1
@@ -228,7 +262,7 @@ class Bench:
             self._note_closed()
             if not gateway.running:
                 return True
-            if gateway.logs().count(CONNECTED) >= connections and wanted.step.phase != STOP:
+            if self._is_up(connections) and wanted.step.phase != STOP:
                 return True
             broken = watch.broken_at
             since = 0.0 if broken is None else time.monotonic() - broken
@@ -239,10 +273,8 @@ class Bench:
             eventually(settled, timeout=REACHED, what="an end", interval=0.005)
         if watch.broken_at is None:
             return
-        connected = gateway.logs().count(CONNECTED) >= connections
-        result.outcome = (
-            "ended" if not gateway.running else "kept running" if connected else "closed"
-        )
+        is_up = self._is_up(connections)
+        result.outcome = "ended" if not gateway.running else "kept running" if is_up else "closed"
         if wanted.how == FAIL:
             self._judge_failure(wanted.step, result)
         if gateway.running:
@@ -295,13 +327,25 @@ class Bench:
         (gateway.container.root / "var/lib/portcullis/resolvers").unlink(missing_ok=True)
         self._watched = watched
         if watched:
+            if self._case.holds:
+                gateway.argv.append("hold")
             self._watch = Watch(self._lab.household.directory, self._at_the_break)
             counting = phase is not None and wanted is None
             watch = self._watch
-            gateway.argv = watch.locating() if counting else watch.command(gateway.argv)
+            program = gateway.argv[2:]
+            gateway.argv = watch.locating(program) if counting else watch.command(gateway.argv)
             if phase:
                 watch.arm(phase, wanted)
-        gateway.start(gateway.env(family=self._family, **VARIABLES[self._family]))
+        gateway.start(gateway.env(family=self._case.family, **self._case.variables))
+
+    def _is_up(self, connections: int) -> bool:
+        """Return whether it has connected so often, or only waits if it holds."""
+        gateway = self._gateway
+        if not self._case.holds:
+            return gateway.logs().count(CONNECTED) >= connections
+        with contextlib.suppress(OSError):
+            return b"waiting.py" in Path(f"/proc/{gateway.pid}/cmdline").read_bytes()
+        return False
 
     def _wait_connected(self, times: int = 1) -> None:
         self._wait_for(CONNECTED, times)
@@ -330,6 +374,7 @@ class Bench:
         open_everything(self._lab)
         for family in ("-4", "-6"):  # so that the next start is a first one
             self._lab.operator.run("ip", family, "route", "flush", "table", TABLE, check=False)
+        self._lab.operator.run("ip", "link", "set", "lo", "alias", "")
         wait_for_flood(self._lab, *self.ways, since=time.monotonic())
 
     def _links_were_down(self) -> bool:
@@ -365,7 +410,7 @@ class Bench:
         if not self.closed_at:
             return []
         all_closed = max(self.closed_at.values()) if len(self.closed_at) == len(self.ways) else None
-        allowed = [addressed_to(RESOLVER)] if VARIABLES[self._family] is BY_NAME else []
+        allowed = [addressed_to(RESOLVER)] if self._case.variables is BY_NAME else []
         found = []
         for frame in self._lab.leaks(min(self.closed_at.values()), allowed=allowed):
             way = next((way for way in self.ways if f" {way} ".encode() in frame.raw), None)

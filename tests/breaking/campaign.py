@@ -1,6 +1,6 @@
 """Which steps are broken in which way, by several labs side by side, and what is reported.
 
-    python -m tests.breaking.campaign [--all|--prove] [--family 4|6] [--labs N] [--only WORDS]
+    python -m tests.breaking.campaign [--all|--prove] [--case CASE] [--labs N] [--only WORDS]
 
 Every step that a run makes is counted first, so that code which is written tomorrow is broken the
 day it is written: whatever system call it makes, but those that `calls.PASSES` names. Without
@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from tests.breaking.bench import PHASES, Bench, Result, summary
+from tests.breaking.bench import CASES, PHASES, Bench, Case, Result, summary
 from tests.breaking.ledger import NOTHING_PROVEN, PROJECT, Ledger, path_of, source_of, write
 from tests.breaking.watch import CRASH, FAIL, KILL, Break, Step
 
@@ -32,15 +32,12 @@ OF_A_CHANGE = 2
 CHANGES = {"netlink message", "table commit", "child process"}
 ONLY_ASKS = re.compile(r"GET\w+$|ADD_COUNTERS|nftables \d+$|clone3|prctl|capset|kill 0")
 
-FIREWALLS = {4: "auto", 6: "nftables"}
-"""On which firewall the gateway is, by the family of its endpoint."""
-
 BATCH = 12
 """Breaks that a lab gets at a time."""
 
 
-def chosen(steps: Sequence[Step], family: int, *, everything: bool) -> list[Break]:
-    """Return what to break of the `steps` that were counted with an endpoint of `family`.
+def chosen(steps: Sequence[Step], case: Case, *, everything: bool) -> list[Break]:
+    """Return what to break of the `steps` that were counted in `case`.
 
     Without `everything`, of each sort a few are broken in one way each. A sort that changes
     something is met in another way with the other family; of the rest each family has its half.
@@ -51,7 +48,7 @@ def chosen(steps: Sequence[Step], family: int, *, everything: bool) -> list[Brea
         sorts[step.phase, step.role, step.kind, step.what].append(step)
     if everything:
         return [Break(step, how) for step in steps for how in ways(step)]
-    turn = family // 2
+    turn = case.family // 2
     breaks = []
     for name, sort in sorts.items():
         place = int.from_bytes(hashlib.sha256(" ".join(name).encode()).digest()[:4])
@@ -76,15 +73,15 @@ def spread(steps: Sequence[Step], number: int) -> list[Step]:
     return [steps[at * (len(steps) - 1) // max(number - 1, 1)] for at in range(number)]
 
 
-def count(family: int) -> list[Step]:
+def count(case: Case) -> list[Step]:
     """Return the steps of one run of all phases."""
-    with Bench(family) as bench:
+    with Bench(case) as bench:
         return bench.steps()
 
 
-def work(family: int, breaks: Sequence[Break]) -> list[Result]:
+def work(case: Case, breaks: Sequence[Break]) -> list[Result]:
     """Do `breaks` one after the other in a lab of their own, and see the flood in the end."""
-    with Bench(family) as bench:
+    with Bench(case) as bench:
         results = [bench.do(wanted) for wanted in breaks]
         bench.open()
     return results
@@ -92,9 +89,9 @@ def work(family: int, breaks: Sequence[Break]) -> list[Result]:
 
 @dataclass
 class Outcome:
-    """What came of the breaks that were chosen with an endpoint of one family."""
+    """What came of the breaks that were chosen in one case."""
 
-    family: int
+    case: Case
     chosen: Sequence[Break]
     results: list[Result]
 
@@ -114,7 +111,7 @@ def words(wanted: Break) -> str:
 
 
 def run(
-    family: int,
+    case: Case,
     *,
     everything: bool = False,
     labs: int = LABS,
@@ -127,17 +124,17 @@ def run(
     Of what the ledger `known` proves, only what is due at `commit`.
     """
     with ProcessPoolExecutor(labs, mp_context=get_context("spawn")) as pool:
-        steps = pool.submit(count, family).result()
-        picked = [b for b in chosen(steps, family, everything=everything) if only in str(b)]
+        steps = pool.submit(count, case).result()
+        picked = [b for b in chosen(steps, case, everything=everything) if only in str(b)]
         breaks = [b for b in picked if known.is_due(words(b), b.step.files, commit)]
         number = -(-len(breaks) // BATCH)
         batches = [breaks[at::number] for at in range(number)]
-        futures = [pool.submit(work, family, batch) for batch in batches]
+        futures = [pool.submit(work, case, batch) for batch in batches]
         results = []
         for future in as_completed(futures):
             results += future.result()
             sys.stderr.write(f"{len(results)} of {len(breaks)}\n{wrong(future.result())}")
-    return Outcome(family, picked, results)
+    return Outcome(case, picked, results)
 
 
 def report(outcome: Outcome) -> str:
@@ -145,7 +142,7 @@ def report(outcome: Outcome) -> str:
     results = outcome.results
     done = [result for result in results if result.done]
     lines = [
-        f"{len(done)} breaks with an IPv{outcome.family} endpoint",
+        f"{len(done)} breaks of {outcome.case}",
         f"  chosen: {len(outcome.chosen)}",
         f"  not done, because the ledger proves them: {len(outcome.chosen) - len(results)}",
     ]
@@ -172,18 +169,19 @@ def main() -> int:
     """Run the campaign from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", action="store_true", help="every step in every way: hours")
-    parser.add_argument("--prove", action="store_true", help="write the ledger of this family")
-    parser.add_argument("--family", type=int, choices=(4, 6), default=4)
+    parser.add_argument("--prove", action="store_true", help="write the ledger of this case")
+    parser.add_argument("--case", choices=CASES, default="ipv4")
     parser.add_argument("--labs", type=int, default=LABS)
     parser.add_argument("--only", default="", help=f"words of a step, such as {PHASES[1]}:")
     given = parser.parse_args()
     if given.prove and (given.all or given.only):
         parser.error("a ledger has all that are chosen: --prove goes with neither --all nor --only")
-    os.environ.setdefault("LAB_FIREWALL", FIREWALLS[given.family])
-    outcome = run(given.family, everything=given.all, labs=given.labs, only=given.only)
+    case = CASES[given.case]
+    os.environ.setdefault("LAB_FIREWALL", case.firewall)
+    outcome = run(case, everything=given.all, labs=given.labs, only=given.only)
     sys.stdout.write(report(outcome))
     if given.prove:
-        write(path_of(given.family), outcome.proven)
+        write(path_of(case.name), outcome.proven)
     return int(any(result.problems for result in outcome.results))
 
 

@@ -1,7 +1,8 @@
 """Which breaks are proven, so that a run breaks what is new or changed, and a tenth of the rest.
 
-    python -m tests.breaking.campaign --prove --family 4|6     breaks all that are chosen, and
-                                                               writes the ledger of this family
+    python -m tests.breaking.campaign --prove --case ipv4|ipv6|hold
+
+breaks all that are chosen, and writes the ledger of that case.
 
 A ledger has a hash of each module of the gateway and of this harness as they were when it was
 written, and the breaks that were proven with them: phase, maker, call, what became of it, and the
@@ -57,9 +58,9 @@ class Ledger:
 NOTHING_PROVEN = Ledger()
 
 
-def path_of(family: int) -> Path:
-    """Return where the ledger of breaks with an endpoint of `family` is."""
-    return Path(__file__).with_name(f"ledger-ipv{family}.txt")
+def path_of(case: str) -> Path:
+    """Return where the ledger of the breaks of `case` is, by its name."""
+    return Path(__file__).with_name(f"ledger-{case}.txt")
 
 
 def harness() -> frozenset[str]:

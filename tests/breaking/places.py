@@ -1,6 +1,6 @@
 """Runs a package and keeps writing to a file which of its lines is being executed.
 
-    python places.py FILE PACKAGE
+    python places.py FILE PACKAGE [ARGUMENTS]
 
 FILE holds the innermost calls in the package as `file:line < file:line < ...`, up to a line end. It
 is for a program that stops the process in a kernel call and needs to know who made that call.
@@ -64,7 +64,7 @@ class Log:
 
 def main() -> None:
     """Map the file, and run the module under a profile function."""
-    _, path, module = sys.argv
+    _, path, module, *arguments = sys.argv
     project = Path(__file__).resolve().parents[2]
     package = f"{project / module}/"
     with Path(path).open("r+b") as file:
@@ -90,7 +90,7 @@ def main() -> None:
     # The child that reads the configuration shares the memory. What only it runs counts as never
     # run, on which every break depends.
     os.register_at_fork(after_in_child=lambda: sys.setprofile(None))
-    sys.argv = [module]
+    sys.argv = [module, *arguments]
     sys.path[0] = str(project)
     threading.setprofile(note)
     sys.setprofile(note)

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,10 +115,13 @@ class Watch:
         numbers = ",".join(map(str, PASSES))
         return [sys.executable, "-I", "-S", filtered.__file__, str(self.path), numbers, *argv]
 
-    def locating(self) -> list[str]:
-        """Return the argument list that runs the gateway so that it reports where it is."""
+    def locating(self, program: Sequence[str]) -> list[str]:
+        """Return the argument list that runs `program` so that it reports where it is.
+
+        It is the gateway's package, with its arguments.
+        """
         self._places.write_bytes(b"\n" * places.WHOLE)
-        argv = [sys.executable, places.__file__, str(self._places), "gateway"]
+        argv = [sys.executable, places.__file__, str(self._places), *program]
         return self.command(argv)
 
     def arm(self, phase: str, wanted: Break | None = None) -> None:

@@ -4,22 +4,23 @@
 breaks them one after the other under a flood. `python -m tests.breaking.campaign --all` breaks all
 that its README counts as steps in every way, which takes hours; here of those that look alike some
 are chosen, and of these is done what the ledger does not prove. The gateway has holes with an
-endpoint of the one family, and the endpoint's name to look up with the other.
+endpoint of the one family, and the endpoint's name to look up with the other. The third case is
+`gateway hold`, whose namespace a gateway takes over afterwards.
 """
 
 import os
 
 import pytest
 
-from tests.breaking.bench import PHASES, RECONNECT, Bench
-from tests.breaking.campaign import FIREWALLS, report, run
+from tests.breaking.bench import CASES, RECONNECT, Bench, Case
+from tests.breaking.campaign import report, run
 from tests.breaking.ledger import NOTHING_PROVEN, path_of, read
 from tests.breaking.watch import KILL, Break
 from tests.firewalls import commit
 from tests.promises.witness import open_everything
 
-MANY = 250
-"""Breaks with an endpoint of one family; the other family meets other steps in other ways."""
+MANY = {"ipv4": 250, "ipv6": 250, "hold": 60}
+"""Breaks of a case, at least; each case meets other steps in other ways."""
 
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P1"), pytest.mark.promise("P14")]
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.promise("P1"), pytest.mark.promise("P
 
 def test_what_leaves_at_a_break_is_seen() -> None:
     """The control: another program opens the namespace when the gateway is killed."""
-    with Bench(4, meanwhile=open_everything) as bench:
+    with Bench(CASES["ipv4"], meanwhile=open_everything) as bench:
         step = next(step for step in bench.steps() if step.phase == RECONNECT)
         result = bench.do(Break(step, KILL))
     assert result.done
@@ -37,14 +38,14 @@ def test_what_leaves_at_a_break_is_seen() -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.breaking
 @pytest.mark.parametrize(
-    "family",
+    "case",
     [
-        pytest.param(4, id="IPv4", marks=pytest.mark.firewall(FIREWALLS[4])),
-        pytest.param(6, id="IPv6", marks=pytest.mark.firewall(FIREWALLS[6])),
+        pytest.param(case, id=name, marks=pytest.mark.firewall(case.firewall))
+        for name, case in CASES.items()
     ],
 )
 def test_broken_at_any_kernel_call_nothing_leaves_and_the_next_start_is_healthy(
-    family: int, capsys: pytest.CaptureFixture[str]
+    case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A call of gateway or children fails, or the gateway is killed there, or the child is.
 
@@ -56,15 +57,15 @@ def test_broken_at_any_kernel_call_nothing_leaves_and_the_next_start_is_healthy(
     runs the gateway can leave the namespace open.
     """
     everything = os.environ.get("LAB_BREAKS") == "all"
-    known = NOTHING_PROVEN if everything else read(path_of(family))
-    outcome = run(family, everything=everything, known=known, commit=commit())
+    known = NOTHING_PROVEN if everything else read(path_of(case.name))
+    outcome = run(case, everything=everything, known=known, commit=commit())
     reported = report(outcome)
     with capsys.disabled():
         print(f"\n{reported}")  # noqa: T201 - how many were broken is to be seen in every run
     results = outcome.results
     done = [result for result in results if result.done]
     assert not [result for result in results if result.problems], reported
-    assert {wanted.step.phase for wanted in outcome.chosen} == set(PHASES)
-    assert len(set(map(str, outcome.chosen))) >= MANY
+    assert {wanted.step.phase for wanted in outcome.chosen} == set(case.phases)
+    assert len(set(map(str, outcome.chosen))) >= MANY[case.name]
     missed = len(results) - len(done)
     assert missed < 0.05 * len(outcome.chosen), "too many steps were not reached again"

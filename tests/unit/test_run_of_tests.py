@@ -80,7 +80,7 @@ def test_failed_tests_are_repeated_only_where_all_of_them_may_be(
 def test_a_step_may_take_half_as_long_again_and_no_more() -> None:
     """Each break that the ledger does not prove has its own time; with all of them it is hours."""
     step = Step(
-        "x", [says("7 breaks with an IPv4 endpoint", "5 breaks with an IPv6 endpoint")], 1, each=0.5
+        "x", [says("7 breaks of an IPv4 endpoint", "5 breaks of gateway hold")], 1, each=0.5
     )
     done = run(step, live=False)
     assert budget_of(done, whole=False) == 7
