@@ -18,7 +18,7 @@ def main() -> int:
     harmless = not HARMLESS.isdisjoint(argv[:1]) or not {"-h", "--help"}.isdisjoint(argv)
     try:
         if not harmless:
-            lockdown.lock()
+            lockdown.lock(vault=argv[:1] == ["vault"])
             _prevent_core_dumps()
             _block_stop_signals()
         from gateway import cli  # noqa: PLC0415 - after the lock

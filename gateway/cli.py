@@ -1,4 +1,4 @@
-"""The command line: the parser, `run` (the default), `hold`, and the calls of the others.
+"""The command line: the parser, `run` (the default), `hold`, `vault`, and the calls of the others.
 
 Each command turns its errors into exit codes (`commands/exit_codes.py`), and `__main__` returns 1
 for an unexpected error. What a command needs is imported only for that command: together they need
@@ -38,8 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     if asked.command is None:
         parser.print_help(sys.stderr)
         return USAGE
-    locking = {"hold": hold, "run": run}.get(asked.command)
-    return locking() if locking else _other(asked)
+    if asked.command in {"hold", "vault"}:
+        return stay(asked.command)
+    return run() if asked.command == "run" else _other(asked)
 
 
 def _other(asked: "argparse.Namespace") -> int:
@@ -101,19 +102,26 @@ def run() -> int:
     return _exit_code(serving)
 
 
-def hold() -> int:
-    """Close the namespace for gateways that run elsewhere, and wait; return only if that fails."""
+def stay(command: str) -> int:
+    """Close the namespace for gateways that run elsewhere, and stay; return only if that fails.
+
+    `hold` then only waits, `vault` opens things in the namespace for a gateway.
+    """
     from gateway import log
 
     _configure_log(early.environment())
-    from gateway.daemon import holding
+    if command == "hold":
+        from gateway.daemon.holding import hold as close
+        from gateway.daemon.holding import wait
+    else:
+        from gateway.daemon.vaulting import close, wait
 
-    def holding_closed() -> None:
-        holding.hold()
+    def staying() -> None:
+        close()
         log.finish()
-        holding.wait()
+        wait()
 
-    return _exit_code(holding_closed)
+    return _exit_code(staying)
 
 
 def _configure_log(environ: Mapping[str, str]) -> None:
@@ -183,6 +191,9 @@ def _parser() -> "argparse.ArgumentParser":
     )
     commands.add_parser(
         "reload", help="have the running gateway read its files again, and show what came of it"
+    )
+    commands.add_parser(
+        "vault", help="close a namespace without uplinks, and have a gateway elsewhere connect it"
     )
     shown = commands.add_parser("status", help="show the state of the running gateway")
     shown.add_argument("--json", action="store_true", help="print JSON")

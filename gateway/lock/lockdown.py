@@ -43,17 +43,18 @@ Job = tuple[str, tuple[str, ...], str]
 """A tool, its arguments, its input."""
 
 
-def lock() -> str:
+def lock(*, vault: bool = False) -> str:
     """Close the namespace and return the name of the firewall that keeps it closed.
 
-    Raises MissingError if no firewall can; then every link is down that could be set down. It does
-    so too if rules cannot use the name of a link; then that link is down.
+    For a `vault` that is nftables, and there is no guard: it has no uplink. Raises MissingError if
+    no firewall can; then every link is down that could be set down. It does so too if rules cannot
+    use the name of a link; then that link is down.
     """
-    firewall, all_named, error = _locked()
+    firewall, all_named, error = _locked(vault=vault)
     if error:
         _report(error)
     while error and _wait_for_retry():
-        firewall, all_named, error = _locked()
+        firewall, all_named, error = _locked(vault=vault)
     if error:
         raise error
     if not all_named:
@@ -63,7 +64,7 @@ def lock() -> str:
     return firewall
 
 
-def _locked() -> tuple[str, bool, Exception | None]:
+def _locked(*, vault: bool) -> tuple[str, bool, Exception | None]:
     """Close the namespace; return the firewall, whether rules can use every name, and an error.
 
     The error is one whose cause may clear by itself; the links are down until then. Raises
@@ -72,8 +73,8 @@ def _locked() -> tuple[str, bool, Exception | None]:
     failures: list[str] = []
     guard_failures: list[str] = []
     try:
-        firewall = _firewall(failures)
-        all_named = bool(firewall) and _load_guard(guard_failures)
+        firewall = _firewall(failures, vault=vault)
+        all_named = bool(firewall) and (vault or _load_guard(guard_failures))
     except OSError as err:
         error = _close_links([*failures, str(err)])
         if not _is_shortage(err):
@@ -100,9 +101,9 @@ def _wait_for_retry() -> bool:
     return signal.sigtimedwait(stop, RETRY_SECONDS) is None
 
 
-def _firewall(failures: list[str]) -> str:
+def _firewall(failures: list[str], *, vault: bool) -> str:
     """Close the namespace with the first firewall that works; return its name, or ""."""
-    if _load_iptables(failures):
+    if not vault and _load_iptables(failures):
         return "iptables"
     return "nftables" if _run([("nft", ("-f", "-"), NFTABLES)], {}, failures) == [True] else ""
 

@@ -1,8 +1,8 @@
 """Which network namespace holds what: links, rules and routes.
 
-There is one topology so far, `shared`: the workloads join the gateway's namespace, which holds the
-uplinks and the tunnel. Where they are in two namespaces, each has a ruleset and a routing of its
-own, so both belong to the namespace and not to the gateway.
+In the topology `shared`, the workloads join the gateway's namespace, which holds the uplinks and
+the tunnel. In `vault` they are in another one, which holds the tunnel and no uplink. Each namespace
+has a ruleset and a routing of its own, so both belong to the namespace and not to the gateway.
 """
 
 from dataclasses import dataclass
@@ -54,3 +54,12 @@ class Topology:
 
 SHARED = Topology("shared", (Place("shared", frozenset(LinkKind), closed(), LOCKED),))
 """One namespace for everything."""
+
+VAULT = Topology(
+    "vault",
+    (
+        Place("vault", frozenset({LinkKind.TUNNEL}), closed(), LOCKED),
+        Place("gateway", frozenset({LinkKind.UPLINKS}), closed(), LOCKED),
+    ),
+)
+"""The tunnel in a namespace without uplinks, the vault; its encrypted socket is the gateway's."""

@@ -43,6 +43,9 @@ class Netns:
     process ends. Entering it takes CAP_SYS_ADMIN (setns(2)).
     """
 
+    can_be_entered = True
+    """Whether programs can be started in it."""
+
     def __init__(self, descriptor: int | None, name: str) -> None:
         """Use `at`, `of_process`, `of_descriptor` or `OWN`; None is the process's own namespace."""
         self._descriptor = descriptor
@@ -130,6 +133,16 @@ class Netns:
         """Write `text` to a file of /proc as it is in this namespace. Raises OSError."""
         with self.entered():
             Path(path).write_text(text, "ascii")
+
+    def is_writable(self, path: Path | str) -> bool:
+        """Return whether a file of /proc can be written in this namespace. Raises OSError."""
+        try:
+            with self.entered(), Path(path).open("r+"):
+                return True
+        except OSError as err:
+            if err.errno not in {errno.EROFS, errno.EACCES, errno.EPERM}:
+                raise
+            return False
 
     def links(self) -> dict[int, str]:
         """Return the names of all links by index. Raises OSError."""

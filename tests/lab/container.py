@@ -1,7 +1,7 @@
 """A container without an engine: mounts that stay, whatever process comes and goes inside."""
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ echo ready
 exec sleep infinity
 """
 _READ_ONLY_PROC_SYS = "mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys"
+_PROC = 'mount -t proc proc /proc && exec "$@"'
 _WITHOUT_TUN = "mount -t tmpfs tmpfs /dev/net"
 
 
@@ -44,6 +45,7 @@ class Container:
         *,
         capabilities: Sequence[str] | None = GATEWAY_CAPABILITIES,
         pid_namespace: bool = False,
+        joined: Callable[[], int] | None = None,
         read_only_proc_sys: bool = False,
         without_tun: bool = False,
         resolv_conf: str = "search example.test\nnameserver 127.0.0.11\noptions ndots:0\n",
@@ -51,13 +53,15 @@ class Container:
     ) -> None:
         """Make the mounts.
 
-        `pid_namespace` makes the main process PID 1 of a namespace that dies with it;
+        `pid_namespace` makes the main process PID 1 of a namespace that dies with it; `joined`
+        returns the id of a process whose process namespace it joins instead;
         `read_only_proc_sys` and `without_tun` take away what Docker takes away;
         `capabilities` None leaves all of them. `outside` are the words of a program that runs the
         main process's command line before it is in the container, such as one that joins a cgroup.
         """
         self.namespace = namespace
-        self.pid_namespace = pid_namespace
+        self.pid_namespace = pid_namespace or joined is not None
+        self._joined = joined
         self._household = household
         self._capabilities = capabilities
         self._outside = outside
@@ -82,6 +86,15 @@ class Container:
     def command(self, argv: Sequence[str]) -> list[str]:
         """Return the argument list that runs `argv` as the container's main process."""
         argv = [*with_capabilities(self._capabilities), *argv]
+        if self._joined:
+            mounted = [*("unshare", "--mount", "--propagation", "slave", "--"), "sh", "-c", _PROC]
+            entered = self._entered([*mounted, "sh", *argv])
+            return [
+                *self._outside,
+                entered[0],
+                f"--pid=/proc/{self._joined()}/ns/pid",
+                *entered[1:],
+            ]
         if self.pid_namespace:
             if self._read_only_proc_sys:  # --mount-proc brings a writable one
                 argv = ["sh", "-c", f'{_READ_ONLY_PROC_SYS} && exec "$@"', "sh", *argv]

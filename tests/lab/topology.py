@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from tests.lab.server import PORT, Keys, Server, kernel_has_wireguard
 from tests.lab.workload import Workload
 
 DOCKER_ANSWERS = {"A": "198.51.100.10", "AAAA": "2001:db8:100::10"}
+VAULT = (sys.executable, "-m", "gateway", "vault")
 _PREFIX = "pcl"
 _numbers = itertools.count(1)
 
@@ -53,6 +55,7 @@ class Lab:
         self.gateway_namespace = Namespace(f"{self.prefix}-gateway")
         self.internet_namespace = Namespace(f"{self.prefix}-internet")
         self.lan_namespace = Namespace(f"{self.prefix}-lan")
+        self.vault_namespace = Namespace(f"{self.prefix}-vault")
         self.client = Keys.generate()
         self.servers = [
             Server(
@@ -136,6 +139,13 @@ class Lab:
         self._stack.callback(made.close)
         return made
 
+    def vault(self, **options: Any) -> Gateway:
+        """Return a container that runs `gateway vault`, in a namespace without uplinks."""
+        options = {"argv": VAULT, "pid_namespace": True} | options
+        made = Gateway(self.vault_namespace, self.household, self.server, self.client, **options)
+        self._stack.callback(made.close)
+        return made
+
     def arrivals(self, place: str = "internet", **wanted: object) -> list[dict[str, object]]:
         """Return what the services of `internet` or `lan` have received (see Services.events)."""
         return self._services[place].events(**wanted)
@@ -212,6 +222,7 @@ class Lab:
             self.gateway_namespace,
             self.internet_namespace,
             self.lan_namespace,
+            self.vault_namespace,
             *(server.namespace for server in self.servers),
         ]
 

@@ -55,6 +55,7 @@ ONLY_IMPORTER = {
         "gateway/daemon/ending.py",
         "gateway/daemon/holding.py",
         "gateway/daemon/names.py",
+        "gateway/daemon/vaulting.py",
         "gateway/daemon/patience.py",
         "gateway/daemon/producers.py",
         "gateway/daemon/reloading.py",
@@ -76,6 +77,7 @@ IN_ANY_NAMESPACE = {
     "system/netns.py",  # the one place that knows what belongs to a namespace
     "system/features.py",  # what the kernel has at all, in every namespace
     "firewall/xtables/matches.py",  # so is this
+    "system/vault.py",  # a unix socket with a path, and what another process has opened
     "tunnel/userspace.py",  # a unix socket with a path, which belongs to the file system
     "tunnel/conversation.py",  # so is this
 }

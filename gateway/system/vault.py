@@ -1,0 +1,178 @@
+"""The network namespace of a vault, as an argument like any other.
+
+A vault is a container (`gateway vault`) whose network namespace has the workloads and the tunnel,
+but no uplink. Entering it takes CAP_SYS_ADMIN, which a gateway does not have. So process 1 of the
+vault opens in there what an adapter needs, and passes the descriptor on: a socket and a file of
+/proc stay those of the namespace that they were opened in, no matter who uses them.
+"""
+
+import errno
+import os
+import socket
+import struct
+import threading
+from pathlib import Path
+from typing import NoReturn
+
+from gateway.errors import MissingError, NetworkError
+from gateway.system.netns import Netns
+from gateway.system.vault_process import CLAIM, INT, NAMESPACE, OPEN_FILE, OPEN_SOCKET
+
+ROOT = Path("/proc/1/root")
+"""The file system of the vault, whose process 1 is also ours (`pid: service:vault`)."""
+PLACE = Path("/run/portcullis/vault.sock")
+"""Where the vault listens, in its own file system."""
+PROCESS = Path("/proc/1/cmdline")
+PROGRAMS = (b"\0gateway\0vault\0", b"/vault_process.py\0")
+"""What the command line of a vault contains, before and after it is closed."""
+
+ANSWER_TIME = 3.0
+"""Seconds that the vault may take to answer; it takes some 50 us."""
+REQUEST = struct.Struct("4i")
+NUMBER = struct.Struct("i")
+
+Socket = socket.socket
+"""For signatures next to the method `socket`."""
+
+
+class VaultNetns(Netns):
+    """The namespace of the vault that listens at `place`; usable from any thread."""
+
+    def __init__(self, place: Path) -> None:
+        """Connect. Raises OSError."""
+        super().__init__(None, "vault")
+        self._lock = threading.Lock()
+        self._place = place
+        self._channel = self._connected()
+
+    can_be_entered = False
+
+    def entered(self) -> NoReturn:
+        """Raise PermissionError."""
+        raise PermissionError(errno.EPERM, "the namespace of a vault cannot be entered")
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """Return a socket that the vault has opened; see `Netns.socket`."""
+        return socket.socket(fileno=self._opened(OPEN_SOCKET, family, kind, protocol))
+
+    def read(self, path: Path | str) -> str:
+        """Return the contents of a file of /proc; see `Netns.read`."""
+        with open(self._file(path, os.O_RDONLY), encoding="ascii") as file:  # noqa: PTH123
+            return file.read()
+
+    def write(self, path: Path | str, text: str) -> None:
+        """Write `text` to a file of /proc; see `Netns.write`."""
+        with open(self._file(path, os.O_WRONLY), "w", encoding="ascii") as file:  # noqa: PTH123
+            file.write(text)
+
+    def is_writable(self, path: Path | str) -> bool:
+        """Return whether a file of /proc can be written; see `Netns.is_writable`."""
+        try:
+            os.close(self._file(path, os.O_RDWR))
+        except OSError as err:
+            if err.errno not in {errno.EROFS, errno.EACCES, errno.EPERM}:
+                raise
+            return False
+        return True
+
+    def links(self) -> dict[int, str]:
+        """Return the names of all links by index; see `Netns.links`."""
+        lines = self.read("/proc/self/net/dev").splitlines()[2:]
+        names = [line.partition(":")[0].strip() for line in lines]
+        found: dict[int, str] = {}
+        for name in names:
+            try:
+                found[self.index_of(name)] = name
+            except OSError as err:
+                if err.errno != errno.ENODEV:  # it has gone meanwhile
+                    raise
+        return found
+
+    def descriptor(self) -> int:
+        """Return a descriptor of the namespace, for the caller to close. Raises OSError."""
+        return self._opened(NAMESPACE)
+
+    def claim(self) -> Socket:
+        """Take the vault for this process, as long as the returned socket is open.
+
+        When it is closed, the vault removes the tunnel's link and closes its rules. Raises OSError:
+        EBUSY where another gateway has it, EAGAIN while the vault is not closed yet.
+        """
+        channel = self._connected()
+        try:
+            _exchange(channel, REQUEST.pack(CLAIM, 0, 0, 0))
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    def close(self) -> None:
+        """Hang up; what was opened stays usable."""
+        self._channel.close()
+
+    def _connected(self) -> Socket:
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            channel.settimeout(ANSWER_TIME)
+            channel.connect(str(self._place))
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    def _file(self, path: Path | str, flags: int) -> int:
+        return self._opened(OPEN_FILE, flags, path=os.fsencode(path))
+
+    def _opened(self, operation: int, *numbers: int, path: bytes = b"") -> int:
+        """Return the descriptor that the vault opens for a request. Raises OSError.
+
+        An answer that is late would be taken for that to the next request, so there is none then.
+        """
+        request = REQUEST.pack(operation, *numbers, *[0] * (3 - len(numbers))) + path
+        with self._lock:
+            try:
+                descriptors = _exchange(self._channel, request)
+            except TimeoutError:
+                self._channel.close()
+                self._channel = self._connected()
+                raise
+        return descriptors[0]
+
+
+def _exchange(channel: socket.socket, request: bytes) -> list[int]:
+    """Return the descriptors that come with the answer to `request`. Raises OSError."""
+    channel.send(request)
+    answer, descriptors, _, _ = socket.recv_fds(channel, INT, 1, socket.MSG_CMSG_CLOEXEC)
+    if not answer:
+        raise ConnectionResetError(errno.ECONNRESET, "the vault has hung up")
+    (number,) = NUMBER.unpack(answer)
+    if number:
+        raise OSError(number, f"in the vault: {os.strerror(number)}")
+    return descriptors
+
+
+def find(process: Path = PROCESS, root: Path = ROOT) -> VaultNetns | None:
+    """Return the vault whose process namespace this process shares, None if there is none.
+
+    Raises NetworkError while it does not listen yet (EAGAIN), and MissingError if this process may
+    not reach it.
+    """
+    if os.getpid() == 1:
+        return None
+    try:
+        command = process.read_bytes()
+    except OSError:
+        return None
+    if not any(program in command for program in PROGRAMS):
+        return None
+    try:
+        return VaultNetns(root / PLACE.relative_to("/"))
+    except (FileNotFoundError, ConnectionRefusedError) as err:
+        raise NetworkError("the vault does not listen yet", str(PLACE), errno.EAGAIN) from err
+    except PermissionError as err:
+        raise MissingError(
+            f"the vault cannot be reached ({err.strerror})",
+            "give the gateway at least the capabilities of the vault: `cap_add: [NET_ADMIN]`",
+        ) from err
+    except OSError as err:
+        raise NetworkError(f"reach the vault: {err.strerror}", str(PLACE), err.errno) from err
