@@ -15,7 +15,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from gateway.errors import SHORTAGES, MissingError, ProcessEnded, ProcessError
@@ -42,11 +42,13 @@ def run(
     timeout: float = 5.0,
     env: Mapping[str, str] | None = None,
     netns: Netns = OWN,
+    descriptors: Collection[int] = (),
 ) -> str:
     """Run `argv` to its end and return what it wrote to standard output.
 
-    It gets `stdin`, `timeout` seconds, and `env` in addition to a minimal environment. It runs in
-    `netns`, which a child takes over from the thread that starts it. Raises MissingError when the
+    It gets `stdin`, `timeout` seconds, `env` in addition to a minimal environment, and our
+    `descriptors` under the same numbers. It runs in `netns`, which a child takes over from the
+    thread that starts it. Raises MissingError when the
     program is not installed, ProcessError when it fails or takes longer.
     """
     program = find_program(argv[0])
@@ -61,6 +63,7 @@ def run(
                 errors="replace",
                 timeout=timeout,
                 env={**MINIMAL_ENVIRONMENT, **(env or {})},
+                pass_fds=descriptors,
                 check=False,
             )
     except subprocess.TimeoutExpired as err:

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.errors import FirewallError
+from gateway.firewall.nft.firewall import NftablesFirewall
+from gateway.firewall.nft.program import Nft
 from gateway.model import INTERFACE
+from gateway.policy.firewall import closed
 from gateway.system.netlink import Netlink
 from gateway.system.netns import OWN
 from gateway.system.vault import REQUEST, VaultNetns
@@ -173,6 +177,33 @@ def test_a_vault_that_starts_again_closes_what_it_finds(lab: Lab, container: Gat
     assert INTERFACE not in vault.links().values()
     assert "P1 nothing else leaves" in rules(lab)
     vault.close()
+
+
+def test_nftables_are_set_read_and_compared_there(lab: Lab, vault: VaultNetns) -> None:
+    """With the library of the program nft; the caller's own namespace has no table of ours.
+
+    A rule of another program is found, what is refused is an error, and nothing changes then.
+    """
+    firewall = NftablesFirewall.find(Nft(netns=vault))
+    assert firewall.verify(closed()) == ()
+    lab.vault_namespace.nft("add rule inet portcullis output accept")
+    assert firewall.verify(closed()) == ("chain output: not ours: accept",)
+    firewall.apply(closed())
+    assert firewall.verify(closed()) == ()
+    assert firewall.refused()["ipv4", "out"] == 0
+    nft = Nft(netns=vault)
+    with pytest.raises(FirewallError, match="syntax error"):
+        nft.load("add table inet portcullis_other\nnonsense\n")
+    assert not nft.has("inet portcullis_other")
+    assert not nft.accepts("add rule inet nowhere output accept")
+    assert not Nft().has("inet portcullis")
+
+
+def test_other_legacy_tables_in_a_vault_are_left_alone(lab: Lab, vault: VaultNetns) -> None:
+    """They can only refuse more, and a gateway could not change them."""
+    firewall = NftablesFirewall.find(Nft(netns=vault))
+    lab.vault_namespace.run("iptables-legacy", "-P", "FORWARD", "DROP")
+    assert firewall.verify(closed()) == ()
 
 
 def test_nonsense_ends_only_the_connection_that_it_comes_on(vault: VaultNetns) -> None:

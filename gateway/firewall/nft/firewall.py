@@ -57,7 +57,8 @@ class NftablesFirewall:
         nft = nft or Nft()
         self._table = HeldTable(TABLE, nft)
         self._netns = nft.netns
-        self._leftovers = legacy.Leftovers(nft.netns)
+        # No program of ours can empty what is in a vault, and it can only refuse.
+        self._leftovers = legacy.Leftovers(nft.netns) if nft.netns.can_be_entered else None
         self._former: Ruleset | None = None
         self._rendered: tuple[Ruleset, str] | None = None
         self._alone = False
@@ -87,7 +88,7 @@ class NftablesFirewall:
         self._former = None
         self._table.put(self._body(ruleset))
         self._former = ruleset
-        if self._alone and self._leftovers.find():
+        if self._alone and self._leftovers and self._leftovers.find():
             wait_for_packets_in_flight()
             legacy.empty(self._netns)
 
@@ -112,7 +113,7 @@ class NftablesFirewall:
 
         Raises FirewallError when the kernel cannot be read.
         """
-        others = self._leftovers.find()
+        others = self._leftovers.find() if self._leftovers else ()
         self._alone = self._alone or not others
         return (*self._table.differences(self._body(ruleset)), *(others if self._alone else ()))
 

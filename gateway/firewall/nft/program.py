@@ -5,10 +5,13 @@ Its errors quote rules, so marks are taken out of what is reported.
 
 import errno
 import re
+import socket
 import struct
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from gateway.errors import FirewallError, MissingError, NetworkError, ProcessError, is_shortage
@@ -16,6 +19,9 @@ from gateway.system import applied, process
 from gateway.system.netlink import ATTRIBUTE, Netlink, attributes_in
 from gateway.system.netns import OWN, Netns
 from gateway.system.questions import Questions
+
+BY_LIBRARY = Path(__file__).with_name("by_library.py")
+"""The stand-in for nft that uses a netlink socket which it is given."""
 
 TIMEOUT = 10.0
 """Seconds that one call of nft may take; it takes 5 to 25 ms."""
@@ -62,7 +68,7 @@ class Nft:
         A stand-in for the program needs one for `generation` too, or it is not known.
         """
         self._is_real = run is None
-        self._run: Run = run or partial(process.run, netns=netns)
+        self._run: Run = run or _run_in(netns)
         questions = Questions(netns, NETLINK_NETFILTER, FirewallError)
         ask = partial(_generation, questions) if run is None else _unknown
         self.generation: Callable[[], int | None] = generation or ask
@@ -145,6 +151,26 @@ class Nft:
             return self._run(("nft", *arguments), stdin=stdin, timeout=TIMEOUT)
         except (MissingError, ProcessError) as err:
             raise _unmarked(what, err) from None
+
+
+def _run_in(netns: Netns) -> Run:
+    """Return what runs nft in `netns`: the program, or a stand-in where it cannot be entered."""
+    if netns.can_be_entered:
+        return partial(process.run, netns=netns)
+
+    def run(argv: tuple[str, ...], *, stdin: str | None, timeout: float) -> str:
+        try:
+            channel = netns.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        except OSError as err:
+            raise ProcessError(
+                argv[0], f"no netlink socket: {err.strerror}", "", err.errno
+            ) from err
+        with channel:
+            given = channel.fileno()
+            program = (sys.executable, "-I", "-S", str(BY_LIBRARY), str(given), *argv[1:])
+            return process.run(program, stdin=stdin, timeout=timeout, descriptors=(given,))
+
+    return run
 
 
 def _unknown() -> None:
