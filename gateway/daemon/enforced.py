@@ -7,7 +7,8 @@ it knows nothing, so the next `apply` puts everything there again.
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from gateway.daemon.ports import EgressGuard, LinksAndRoutes
@@ -140,7 +141,7 @@ class EnforcedRules(EnforcedBarrier):
 
     def differences(self, wanted: Wanted) -> tuple[str, ...]:
         """Compare the rules."""
-        return self._firewall.verify(wanted.rules)
+        return self._firewall.verify(self._part_of(wanted))
 
     def _read_refused(self) -> Mapping[tuple[str, str], int]:
         return self._firewall.refused()
@@ -149,7 +150,7 @@ class EnforcedRules(EnforcedBarrier):
         return wanted.rules
 
     def _put(self, wanted: Wanted) -> None:
-        self._firewall.apply(wanted.rules)
+        self._firewall.apply(self._part_of(wanted))
         self.refused.restart_counts()
 
 
@@ -241,10 +242,18 @@ class EnforcedRouting(Enforced):
 
     def differences(self, wanted: Wanted) -> tuple[str, ...]:
         """Compare routes and policy rules."""
-        return self._network.routing_drift(wanted.routing)
+        return self._network.routing_drift(self._part_of(wanted)[0])
 
     def _part_of(self, wanted: Wanted) -> tuple[Routing, Facts]:
         return wanted.routing, wanted.facts
 
     def _put(self, wanted: Wanted) -> None:
-        self._network.apply_routing(wanted.routing)
+        self._network.apply_routing(self._part_of(wanted)[0])
+
+
+def refused_by(tallies: Iterable[Tally]) -> tuple[tuple[str, str, int], ...]:
+    """Return the sums of `tallies`, by family and direction."""
+    total: Counter[tuple[str, str]] = Counter()
+    for tally in tallies:
+        total.update(tally.total)
+    return tuple((*where, packets) for where, packets in sorted(total.items()))

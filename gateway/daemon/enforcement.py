@@ -21,18 +21,17 @@ from gateway.daemon.enforced import (
     EnforcedRules,
     EnforcedSettings,
     Reserve,
+    refused_by,
 )
+from gateway.daemon.enforced_inside import parts_of_vault
 from gateway.daemon.last_barrier import shut_links
 from gateway.daemon.looks import LOOKS, Looks, Observer
-from gateway.daemon.ports import EgressGuard, LinksAndRoutes
+from gateway.daemon.ports import Closed, EgressGuard, LinksAndRoutes
 from gateway.errors import KERNEL, KernelError, is_shortage
 from gateway.firewall import Firewall
 from gateway.model import Config, Facts, Tunnel
-from gateway.policy.firewall import ruleset_for
-from gateway.policy.routing import routing_for, without_interface
-from gateway.policy.situation import NOTHING_SEEN
 from gateway.policy.states import Locked, State
-from gateway.policy.wanted import Wanted, basis_of, routing_in
+from gateway.policy.wanted import Wanted, basis_of, wanted_in
 
 _ROUTES_IGNORED = "the main table has more routes than the gateway reads; the others are ignored"
 _FEWER_ROUTES = "stop the router that advertises them, or set net.ipv6.conf.eth0.accept_ra to 0"
@@ -54,20 +53,23 @@ class Enforcement:
         guard: EgressGuard | None,
         network: LinksAndRoutes,
         reserve: Reserve = nullcontext,
-        closed_for: Facts = NOTHING_SEEN,
+        closed: Closed = Closed(),  # noqa: B008 - it is frozen
     ) -> None:
-        """Take over a closed namespace with the locked routing; the parts are those of `Parts`."""
+        """Take over what is closed already; the parts are those of `Parts`."""
         self.config = config
         self._network = network
         self._observer = Observer(network)
         self._log = structlog.get_logger()
         self._rules = EnforcedRules(firewall, reserve)
-        self._guard = EnforcedGuard(guard, reserve, closed_for) if guard else None
-        self._barriers = [part for part in (self._rules, self._guard) if part]
+        self._guard = EnforcedGuard(guard, reserve, closed.seen) if guard else None
+        self._vault = closed.inside.vault if closed.inside else None
+        barriers, others = parts_of_vault(closed.inside, reserve)
+        self._barriers = [it for it in (self._rules, self._guard, *barriers) if it]
         self._parts: list[Enforced] = [
             *self._barriers,
             EnforcedSettings(network, reserve),
             EnforcedRouting(network, reserve),
+            *others,
         ]
         self._state: State = Locked()
         self._way_to: Tunnel | None = None
@@ -86,8 +88,7 @@ class Enforcement:
     @property
     def refused(self) -> tuple[tuple[str, str, int], ...]:
         """The packets refused so far, by family and direction, as they were last counted."""
-        total = {**self._rules.refused.total, **(self._guard.refused.total if self._guard else {})}
-        return tuple((*where, packets) for where, packets in sorted(total.items()))
+        return refused_by(part.refused for part in self._barriers)
 
     def enter(self, state: State) -> None:
         """Put what `state` needs into force: rules, then routes. Raises KernelError."""
@@ -290,10 +291,6 @@ class Enforcement:
         if made and made[3] == basis:
             wanted = made[4]
         else:
-            if way_to is not None:
-                routing = without_interface(routing_for(way_to, config, facts))
-            else:
-                routing = routing_in(state, config, facts)
-            wanted = Wanted(facts, ruleset_for(state, config, facts), routing)
+            wanted = wanted_in(state, config, facts, way_to, self._vault)
         self._made = state, way_to, config, basis, wanted
         return wanted

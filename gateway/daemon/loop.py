@@ -67,7 +67,7 @@ class Supervisor:
         self._timing = timing
         self._log = structlog.get_logger()
         self._kernel = Enforcement(
-            config, parts.firewall, parts.guard, parts.network, parts.reserve, parts.closed_for
+            config, parts.firewall, parts.guard, parts.network, parts.reserve, parts.closed
         )
         self._workers = Workers(parts, Names(parts), timing)
         self._reporter = Reporter(parts, self._kernel)

@@ -12,7 +12,7 @@ import structlog
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.names import take_resolvers
 from gateway.daemon.patience import RELOAD_SIGNAL, STOP_SIGNALS, at_signals
-from gateway.daemon.ports import Parts
+from gateway.daemon.ports import Closed, Parts
 from gateway.daemon.producers import keep_listening
 from gateway.daemon.reloading import Reloader
 from gateway.daemon.securing import PLACE, TIMING, TUNNEL, UPLINKS, Secured, patiently
@@ -51,7 +51,13 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         firewall = patiently(lambda: _chosen(config.firewall))
     board = Board(_clock)
     process.reap_orphans()
-    tunnel = patiently(lambda: choose_tunnel(config.implementation, Links(INTERFACE, TUNNEL)))
+    vault = secured.vault
+    inside = vault.netns if vault else TUNNEL
+    tunnel = patiently(
+        lambda: choose_tunnel(
+            config.implementation, Links(INTERFACE, inside), Links(INTERFACE, UPLINKS)
+        )
+    )
     files = Aside(str(FILE))
     given = secured.tools.given
     await take_resolvers(given, config, files, first=secured.tools.first)
@@ -70,7 +76,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         )
         _log_limits(found)
         with suppress(NetworkError):  # only a remark depends on it
-            if any(it.has_family(6) for it in config.tunnels) and not ipv6_usable(TUNNEL):
+            if any(it.has_family(6) for it in config.tunnels) and not ipv6_usable(inside):
                 log.warning("IPv6 stays rejected", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
         return found
 
@@ -83,7 +89,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             network=secured.namespace,
             resolver=lookup,
             hooks=hooks,
-            probe=partial(probe, netns=TUNNEL),
+            probe=partial(probe, netns=inside),
             write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
             publish=board.publish,
             confirm=board.confirm,
@@ -91,7 +97,10 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             reserve=secured.tools.reserve.lent,
             limits=limits,
             adopt=adopt,
-            closed_for=secured.closed_for,
+            closed=Closed(
+                secured.closed_for,
+                vault.inside(secured.tools.links) if vault else None,
+            ),
         ),
         TIMING,
     )
@@ -112,10 +121,17 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         secured.namespace.hold_links()
         supervisor.kernel_changed()
 
+    others = {}
+    if vault:
+        others = {
+            "changes in the vault": watch(supervisor.kernel_changed, vault.netns),
+            "end of the vault": vault.ended(),
+        }
     await supervisor.run(
         watch=watch(changed, UPLINKS),
         health=keep_listening(HealthServer(board), config.health_server, TIMING.bind_again),
         reload=reloader.run(),
+        **others,
     )
 
 

@@ -1,6 +1,6 @@
 """The machine as the supervisor sees it: what the composition root has to put together."""
 
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,11 +8,13 @@ from typing import Any, Protocol
 from gateway.firewall import Firewall
 from gateway.model import Address, Config, Facts, Interface
 from gateway.policy.guard import GuardRules
+from gateway.policy.passage import Translation
 from gateway.policy.probing import Probe
 from gateway.policy.report import Limit, Status
 from gateway.policy.routing import Routing
 from gateway.policy.situation import NOTHING_SEEN
 from gateway.policy.states import Query
+from gateway.policy.wanted import Vault
 from gateway.tunnel import TunnelBackend
 
 
@@ -114,6 +116,54 @@ def _no_limits(_config: Config) -> tuple[Limit, ...]:
     return ()
 
 
+class Passage(Protocol):
+    """The pair of links between the gateway's namespace and a vault."""
+
+    def make(self, uplinks: Sequence[str]) -> None:
+        """Make what is missing of it, and have `uplinks` forward. Raises NetworkError."""
+
+    def remove(self) -> None:
+        """Remove it, if it is there. Raises NetworkError."""
+
+    def faults(self, uplinks: Sequence[str]) -> tuple[str, ...]:
+        """Return what is missing of it, one line each. Raises NetworkError."""
+
+
+class Translator(Protocol):
+    """The kernel's translation of addresses in the gateway's namespace."""
+
+    def apply(self, translation: Translation) -> None:
+        """Put `translation` into force and read it back. Raises FirewallError."""
+
+    def verify(self, translation: Translation) -> tuple[str, ...]:
+        """Return what is different from `translation` in the kernel. Raises FirewallError."""
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The namespace of the tunnel and the workloads, where that is another one: a vault.
+
+    `passage` and `translator` are for listed holes; None where there can be none.
+    """
+
+    firewall: Firewall
+    network: LinksAndRoutes
+    vault: Vault
+    passage: Passage | None = None
+    translator: Translator | None = None
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What was closed before there was a loop.
+
+    `seen` is what the namespace looked like when its guard was closed.
+    """
+
+    seen: Facts = NOTHING_SEEN
+    inside: Inside | None = None
+
+
 @dataclass(frozen=True)
 class Parts:
     """Every part; `clock` gives seconds, suspended ones too.
@@ -121,7 +171,6 @@ class Parts:
     `publish` takes each status; `confirm` says that the last one is true, and the kernel as wanted.
 
     `reserve` lends descriptors to what has to be put into force when there are none left.
-    `closed_for` is what the namespace looked like when its guard was closed.
     `write_resolver` gives workloads resolvers; it raises NetworkError, and takes half a second at
     most. `limits` are the machine's. `adopt` gives a configuration, with its marks, to the parts
     that use it by themselves, at the start and whenever it changes, and returns its limits.
@@ -141,4 +190,10 @@ class Parts:
     reserve: Callable[[], AbstractContextManager[None]] = nullcontext
     limits: tuple[Limit, ...] = ()
     adopt: Callable[[Config], tuple[Limit, ...]] = _no_limits
-    closed_for: Facts = NOTHING_SEEN
+    closed: Closed = Closed()
+
+    @property
+    def around_tunnel(self) -> LinksAndRoutes:
+        """The namespace that the tunnel's interface is in."""
+        inside = self.closed.inside
+        return inside.network if inside else self.network

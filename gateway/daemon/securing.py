@@ -14,6 +14,7 @@ from gateway.daemon.last_barrier import shut_links
 from gateway.daemon.looks import Looks
 from gateway.daemon.patience import until_it_works
 from gateway.daemon.ports import EgressGuard
+from gateway.daemon.vaulted import TakenVault, take_vault
 from gateway.errors import (
     FirewallError,
     GatewayError,
@@ -36,6 +37,7 @@ from gateway.policy.topology import SHARED, LinkKind
 from gateway.policy.wanted import Wanted
 from gateway.system import claim as sole
 from gateway.system import conntrack
+from gateway.system import vault as vaulted
 from gateway.system.exclusive import ExclusiveLinks
 from gateway.system.features import has_xdp
 from gateway.system.given import NOTE, Given
@@ -91,6 +93,8 @@ class Secured:
     limits: tuple[report.Limit, ...]
     closed_for: Facts
     """What the namespace looked like when its guard was closed; nothing seen without a guard."""
+    vault: TakenVault | None = None
+    """The vault that has the workloads and the tunnel, if there is one."""
 
 
 def patiently(work: Callable[[], T]) -> T:
@@ -99,9 +103,18 @@ def patiently(work: Callable[[], T]) -> T:
 
 
 def secure() -> Secured:
-    """Close the namespace completely, as soon as there is what it takes; see `_secure`."""
+    """Close the namespace completely, as soon as there is what it takes; see `_secure`.
+
+    The same for the namespace of a vault.
+    """
     tools = tools_for_closing()
-    return patiently(lambda: _secure(tools))
+    secured = patiently(lambda: _secure(tools))
+    vault = patiently(vaulted.find)
+    if vault is None:
+        return secured
+    tools.given.write_to(ResolverFile(vaulted.RESOLVER_FILE))
+    secured.namespace.have_tunnel_in(vault)
+    return replace(secured, vault=patiently(lambda: take_vault(vault)))
 
 
 def tools_for_closing() -> Tools:

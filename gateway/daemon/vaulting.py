@@ -22,6 +22,7 @@ from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.render import TABLE, render_chains, transaction
 from gateway.model import INTERFACE
+from gateway.policy.passage import INSIDE as HOLE
 from gateway.policy.topology import VAULT, LinkKind
 from gateway.system.features import missing_capabilities
 from gateway.system.link_down import links_down
@@ -51,7 +52,8 @@ def wait() -> NoReturn:
     """Become the process that opens things for a gateway, and ends with 0 on SIGTERM or SIGINT."""
     patiently(_make_place)
     closed = _closed_rules()
-    argv = [sys.executable, "-I", "-S", str(PROGRAM), str(PLACE), str(closed), INTERFACE]
+    program = [sys.executable, "-I", "-S", str(PROGRAM)]
+    argv = [*program, str(PLACE), str(closed), INTERFACE, HOLE]
     if not missing_capabilities("SETPCAP"):
         bounds = f"--bounding-set=-all,+{CAPABILITY}"
         limited = [find_program("setpriv"), bounds, "--inh-caps=-all", "--no-new-privs", "--"]
@@ -80,6 +82,7 @@ def _closed(firewall: NftablesFirewall, links: Links) -> None:
 
 def _refuse_uplinks(links: Links) -> None:
     """Set every uplink down, and raise MissingError if there is one."""
+    links.leave_out(HOLE)
     names = [link.get_attr("IFLA_IFNAME") for link in links.others().values()]
     if names:
         up = links_down(names, links.netns)

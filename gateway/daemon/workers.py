@@ -80,7 +80,7 @@ class Workers:
         """Read WireGuard's counters, and whether the interface can carry traffic."""
         try:
             status = await self._parts.tunnel.status()
-            fault = self._parts.network.fault_of(INTERFACE, tunnel.addresses)
+            fault = self._parts.around_tunnel.fault_of(INTERFACE, tunnel.addresses)
         except KERNEL as err:
             gone = isinstance(err, TunnelError) and not is_shortage(err)
             return Lost(str(err)) if gone else Troubled(Work.SAMPLE, err)
@@ -132,7 +132,7 @@ class Workers:
         former = self._built
         if former is None or replace(former, peers=()) != replace(tunnel, peers=()):
             return False
-        if self._parts.network.fault_of(INTERFACE, tunnel.addresses):
+        if self._parts.around_tunnel.fault_of(INTERFACE, tunnel.addresses):
             return False
         try:
             await self._parts.tunnel.configure(tunnel)

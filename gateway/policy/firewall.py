@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Network
 from types import MappingProxyType
 
-from gateway.model import Config, Facts, Network, Tunnel
+from gateway.model import Config, Facts, Network, Tunnel, Uplink
+from gateway.policy import passage
 from gateway.policy.flows import (
     encrypted_flow,
     guard_marks,
@@ -60,6 +61,42 @@ def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
                 early=lambda family: _early(family, state.tunnel, config),
                 refused=_refused,
             )
+
+
+def ruleset_in_vault(state: State, config: Config, hole: Uplink | None) -> Ruleset:
+    """Return the complete ruleset for `state` of a vault, which has the tunnel and no uplink.
+
+    Nothing but the tunnel and the listed holes is accepted there, so a namespace in which only a
+    way out is prepared is closed. `hole` is the link for the holes, if any is listed.
+    """
+    if not isinstance(state, Connected):
+        return closed()
+    tunnel = state.tunnel
+
+    def entries(family: Family) -> Iterable[ChainRule]:
+        return passage.inside(family, hole, config, tunnel.dns) if hole else ()
+
+    return _both(entries, early=lambda family: _in_tunnel(family, tunnel, config), refused=_refused)
+
+
+def ruleset_outside_vault(
+    state: State, config: Config, facts: Facts, hole: Uplink | None
+) -> Ruleset:
+    """Return the complete ruleset for `state` of the namespace that has the uplinks of a vault.
+
+    The tunnel is elsewhere, so connected or not, nothing but the encrypted flow leaves or enters.
+    The listed holes are forwarded.
+    """
+    if not isinstance(state, Connected):
+        return ruleset_for(state, config, facts)
+    tunnel = state.tunnel
+
+    def entries(family: Family) -> Iterator[ChainRule]:
+        yield from _connecting(family, tunnel, facts)
+        if hole:
+            yield from passage.outside(family, hole, tunnel, config, facts)
+
+    return _both(entries, lambda _family: no_mark_on_loopback(LOOPBACK, tunnel))
 
 
 def essence(state: State) -> tuple[object, ...]:
@@ -187,10 +224,14 @@ def _early(family: Family, tunnel: Tunnel, config: Config) -> Iterator[ChainRule
 
     The tunnel's come before those of other interfaces, because most packets are the tunnel's.
     """
+    yield from _in_tunnel(family, tunnel, config)
+    yield from no_mark_on_loopback(LOOPBACK, tunnel)
+
+
+def _in_tunnel(family: Family, tunnel: Tunnel, config: Config) -> Iterator[ChainRule]:
     for address in tunnel.addresses:
         if family.has(address):
             yield from in_tunnel(family, address, config.vpn_input_ports)
-    yield from no_mark_on_loopback(LOOPBACK, tunnel)
 
 
 def _connected(family: Family, tunnel: Tunnel, config: Config, facts: Facts) -> Iterator[ChainRule]:

@@ -11,7 +11,7 @@ own addresses, about its network or a gateway. The tunnel's address never appear
 """
 
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_network
 
 from gateway.model import Facts, Route, Uplink
 from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset
@@ -41,7 +41,7 @@ class GuardRules:
 def guard_for(ruleset: Ruleset, facts: Facts) -> GuardRules:
     """Return the guard that goes with `ruleset` in a namespace like `facts`.
 
-    The accepting rules of the OUTPUT chain are reduced to what the egress hook can see: the
+    The accepting rules of OUTPUT and FORWARD are reduced to what the egress hook can see: the
     packet's own headers. Refusing rules are left out: what they matched has no mark. Nothing passes
     on the links that are down, so that none is without a guard at the moment it is set up.
 
@@ -56,14 +56,15 @@ def guard_for(ruleset: Ruleset, facts: Facts) -> GuardRules:
 
 
 def _device_guard(ruleset: Ruleset, uplink: Uplink, routes: tuple[Route, ...]) -> DeviceGuard:
-    rules = tuple(
-        dict.fromkeys(
-            (family, _reduced(rule))
-            for family in Family
-            for rule in ruleset.of(family).get(Chain.OUTPUT, ())
-            if isinstance(rule.verdict, Accept) and rule.out_interface in {None, uplink.name}
-        )
-    )
+    leaving = [
+        (family, reduced)
+        for family in Family
+        for chain, seen in ((Chain.OUTPUT, _as_it_is), (Chain.FORWARD, _translated))
+        for rule in ruleset.of(family).get(chain, ())
+        if isinstance(rule.verdict, Accept) and rule.out_interface in {None, uplink.name}
+        for reduced in seen(_reduced(rule), family, uplink)
+    ]
+    rules = tuple(dict.fromkeys(leaving))
     has_ipv4 = any(family is Family.IPV4 for family, _ in rules)
     return DeviceGuard(uplink.name, rules, _arp(uplink, routes) if has_ipv4 else ())
 
@@ -78,6 +79,20 @@ def _reduced(rule: Rule) -> Rule:
         ct_states=frozenset(),
         ct_direction=None,
     )
+
+
+def _as_it_is(rule: Rule, family: Family, uplink: Uplink) -> list[Rule]:
+    del family, uplink
+    return [rule]
+
+
+def _translated(rule: Rule, family: Family, uplink: Uplink) -> list[Rule]:
+    """Return `rule` for forwarded packets as the egress hook sees them: from the uplink's address.
+
+    See `gateway.policy.passage.Translation`.
+    """
+    own = [ip_network(address.ip) for address in uplink.addresses if family.has(address)]
+    return [replace(rule, in_interface=None, source=address) for address in own]
 
 
 def _arp(uplink: Uplink, routes: tuple[Route, ...]) -> tuple[tuple[IPv4Address, IPv4Network], ...]:

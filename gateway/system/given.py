@@ -37,13 +37,17 @@ class Given:
     """
 
     def __init__(self, file: ResolverFile, kept: KeptFile, note: Note) -> None:
-        self._file = file
+        self._file = self._target = file
         self._kept = kept
         self._note = note
         self._key = Secret("")
         self._is_to_be_kept = False
         self.found: tuple[Address, ...] = ()
         self.problem = ""
+
+    def write_to(self, target: ResolverFile) -> None:
+        """Give workloads theirs in `target`, and leave the container's own file as it is."""
+        self._target = target
 
     def keep_first(self) -> None:
         """Keep what the file names, where neither it nor the copy is the gateway's already.
@@ -116,7 +120,7 @@ class Given:
         """
         if self._is_to_be_kept:
             self._keep()
-        self._file.write(dns.resolv_conf(resolvers, self.found, self._key))
+        self._target.write(dns.resolv_conf(resolvers, self.found, self._key))
 
     def _keep(self) -> None:
         try:

@@ -33,6 +33,7 @@ IPV6_SETTINGS = Path("/proc/sys/net/ipv6/conf")
 class DeviceSetting(IntEnum):
     """The per-device IPv4 settings that the gateway sets: IPV4_DEVCONF_* of linux/ip.h."""
 
+    FORWARDING = 1
     ACCEPT_REDIRECTS = 4
     ARP_ANNOUNCE = 18
     ARP_IGNORE = 19
@@ -76,6 +77,10 @@ The mark counts in reverse-path filtering, so that marked packets pass it where 
 neither answers for the tunnel's address nor asks in its name. Redirects are not welcome, though
 only the firewall keeps them out where the setting of all links allows them.
 """
+
+
+FORWARD = {DeviceSetting.FORWARDING: 1}
+"""What comes in on the link may be forwarded, if the rules accept it."""
 
 
 def put(rtnl: Netlink, name: str, index: int, settings: Mapping[DeviceSetting, int]) -> None:

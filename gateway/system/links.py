@@ -5,7 +5,9 @@ in more places than one.
 """
 
 import errno
+import os
 import socket
+import struct
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address
 from typing import Any
@@ -17,6 +19,7 @@ from gateway.system.link_down import IFF_LOOPBACK, IFF_UP
 from gateway.system.link_settings import DeviceSetting
 from gateway.system.messages import ifinfmsg
 from gateway.system.netlink import (
+    ATTRIBUTE,
     NLM_F_CREATE,
     NLM_F_EXCL,
     RTM_DELLINK,
@@ -30,6 +33,11 @@ from gateway.system.questions import Questions
 
 MOST_REMEMBERED = 16
 """Links whose settings are not taken from the bytes again while those stay the same."""
+
+IFLA_NET_NS_FD = 28
+"""An attribute of linux/if_link.h: a descriptor of the namespace that a link is to be in."""
+NUMBER = struct.Struct("=I")
+
 ARPHRD_NONE = 0xFFFE
 """The kind of link that has no addresses of its own: tunnels (linux/if_arp.h)."""
 
@@ -39,10 +47,15 @@ class Links:
 
     def __init__(self, tunnel: str, netns: Netns = OWN) -> None:
         self._tunnel = tunnel
+        self._passage = ""
         self.netns = netns
         self.rtnl = Netlink(netns, socket.NETLINK_ROUTE)
         self._questions = Questions(netns, socket.NETLINK_ROUTE)
         self._devices: dict[str, tuple[bytes, dict[DeviceSetting, int]]] = {}
+
+    def leave_out(self, passage: str) -> None:
+        """Have the link `passage` not count as another one: it leads to a vault."""
+        self._passage = passage
 
     def others(self) -> dict[int, Any]:
         """Return the messages about all links but loopback and the tunnel, by index."""
@@ -54,8 +67,11 @@ class Links:
         }
 
     def is_tunnel(self, name: str) -> bool:
-        """Return whether the link `name` is the tunnel's. Raises NetworkError without that link."""
-        return name == self._tunnel and self._is_tunnel(self._link(name))
+        """Return whether the link `name` is the tunnel's, or leads to the vault.
+
+        Raises NetworkError without that link.
+        """
+        return name in {self._tunnel, self._passage} and self._is_tunnel(self._link(name))
 
     def is_up(self, name: str) -> bool:
         """Return whether there is a link `name` and it is set up."""
@@ -97,6 +113,18 @@ class Links:
             raise NetworkError("delete link: it is still there", name)
         applied.show(lambda: [f"ip link delete {name}"])
 
+    def delete_passage(self, name: str) -> None:
+        """Remove the link `name`, an end of a pair that leads to a vault, if there is one."""
+        index = self.index(name)
+        if index is None:
+            return
+        try:
+            self.rtnl.change("delete link", name, message(ifinfmsg, {"index": index}), RTM_DELLINK)
+        except NetworkError as err:
+            if err.errno != errno.ENODEV:
+                raise
+        applied.show(lambda: [f"ip link delete {name}"])
+
     def add_link(self, name: str, kind: str) -> None:
         """Make a link of the rtnetlink `kind`, such as `wireguard`; it is down."""
         self.rtnl.change(
@@ -114,6 +142,27 @@ class Links:
             NLM_F_CREATE | NLM_F_EXCL,
         )
         applied.show(lambda: [f"ip link add {name} type {kind}"])
+
+    def move(self, name: str, there: "Links") -> None:
+        """Move the link `name` into another namespace; there it is down and has no address.
+
+        Takes CAP_NET_ADMIN in both (net/core/rtnetlink.c, rtnl_link_get_net_capable). Raises
+        NetworkError: EEXIST if there is a link of that name.
+        """
+        try:
+            descriptor = there.netns.descriptor()
+        except OSError as err:
+            raise NetworkError(f"find its namespace: {err.strerror}", name, err.errno) from err
+        try:
+            body = link_settings.LINK_MESSAGE.pack(0, 0, self._index(name), 0, 0)
+            target = ATTRIBUTE.pack(ATTRIBUTE.size + NUMBER.size, IFLA_NET_NS_FD)
+            request = body + target + NUMBER.pack(descriptor)
+            self.rtnl.send("move link", name, request, RTM_NEWLINK)
+        finally:
+            os.close(descriptor)
+        if self.index(name) is not None or there.index(name) is None:
+            raise NetworkError("move link: it is still here", name)
+        applied.show(lambda: [f"ip link set {name} netns {there.netns.name}"])
 
     def set_up(self, name: str) -> None:
         """Set the link `name` up."""
@@ -179,9 +228,9 @@ class Links:
 
     def _is_tunnel(self, link: Any) -> bool:
         """Return whether `link` is the tunnel's: of its kind too, any link may have the name."""
-        return bool(
-            link.get_attr("IFLA_IFNAME") == self._tunnel and link["ifi_type"] == ARPHRD_NONE
-        )
+        name = link.get_attr("IFLA_IFNAME")
+        is_tunnel = name == self._tunnel and link["ifi_type"] == ARPHRD_NONE
+        return is_tunnel or bool(self._passage and name == self._passage)
 
     def _require_tunnel(self, name: str) -> None:
         if self._link(name)["ifi_type"] != ARPHRD_NONE:

@@ -14,6 +14,7 @@ from gateway.system.exclusive import ExclusiveLinks
 from gateway.system.link_down import IFF_UP, links_down, links_up, unnameable_links
 from gateway.system.link_settings import UPLINK_SETTINGS, differences, ipv6_usable
 from gateway.system.links import Links
+from gateway.system.netns import Netns
 from gateway.system.unplug import Unplug
 
 
@@ -39,6 +40,11 @@ class Namespace:
         self._unplug = unplug
         self._queues = queues
         self._changes = Changes(links.netns)
+        self._with_tunnel = links.netns
+
+    def have_tunnel_in(self, netns: Netns) -> None:
+        """Have the tunnel in another namespace: whether it can have IPv6 is asked there."""
+        self._with_tunnel = netns
 
     def facts(self) -> Facts:
         """Return the uplinks that are up, with their addresses, and the routes of the main table.
@@ -68,7 +74,7 @@ class Namespace:
         return Facts(
             uplinks,
             table.routes,
-            ipv6=ipv6_usable(self._links.netns),
+            ipv6=ipv6_usable(self._with_tunnel),
             guard_mark=self._guard_mark,
             all_routes=table.is_whole,
             down=tuple(filter(is_nameable, down)),

@@ -97,12 +97,14 @@ class Netlink:
         """
         list(self._exchange(what, subject, request, (kind, NLM_F_ACK | flags)))
 
-    def send(self, what: str, subject: str, body: bytes, kind: int) -> tuple[bytes, ...]:
+    def send(
+        self, what: str, subject: str, body: bytes, kind: int, flags: int = 0
+    ) -> tuple[bytes, ...]:
         """Send `body` as it is, as message type `kind`; return the bodies of the answers.
 
         So what was listed is deleted exactly, with attributes that are not read here too.
         """
-        answers = self._send(what, subject, body, (kind, NLM_F_ACK))
+        answers = self._send(what, subject, body, (kind, NLM_F_ACK | flags))
         return tuple(data[HEADER.size :] for data, _ in answers)
 
     def get(self, what: str, subject: str, request: Any, kind: int) -> Any:

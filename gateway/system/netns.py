@@ -88,6 +88,12 @@ class Netns:
             raise OSError(errno.EINVAL, "it is a namespace, but not a network namespace")
         return cls(descriptor, name)
 
+    def descriptor(self) -> int:
+        """Return a descriptor of the namespace, for the caller to close. Raises OSError."""
+        if self._descriptor is not None:
+            return os.dup(self._descriptor)
+        return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
     def close(self) -> None:
         """Let go of the namespace; what was opened in it stays usable."""
         if self._descriptor is not None:

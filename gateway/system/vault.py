@@ -22,6 +22,8 @@ ROOT = Path("/proc/1/root")
 """The file system of the vault, whose process 1 is also ours (`pid: service:vault`)."""
 PLACE = Path("/run/portcullis/vault.sock")
 """Where the vault listens, in its own file system."""
+RESOLVER_FILE = ROOT / "etc/resolv.conf"
+"""The resolver file of the vault, which workloads share."""
 PROCESS = Path("/proc/1/cmdline")
 PROGRAMS = (b"\0gateway\0vault\0", b"/vault_process.py\0")
 """What the command line of a vault contains, before and after it is closed."""
@@ -89,7 +91,7 @@ class VaultNetns(Netns):
         return found
 
     def descriptor(self) -> int:
-        """Return a descriptor of the namespace, for the caller to close. Raises OSError."""
+        """Return a descriptor of the namespace; see `Netns.descriptor`."""
         return self._opened(NAMESPACE)
 
     def claim(self) -> Socket:
@@ -151,19 +153,22 @@ def _exchange(channel: socket.socket, request: bytes) -> list[int]:
     return descriptors
 
 
+def is_with_vault(process: Path = PROCESS) -> bool:
+    """Return whether process 1 is that of a vault, by its command line."""
+    try:
+        command = process.read_bytes()
+    except OSError:
+        return False
+    return os.getpid() != 1 and any(program in command for program in PROGRAMS)
+
+
 def find(process: Path = PROCESS, root: Path = ROOT) -> VaultNetns | None:
     """Return the vault whose process namespace this process shares, None if there is none.
 
     Raises NetworkError while it does not listen yet (EAGAIN), and MissingError if this process may
     not reach it.
     """
-    if os.getpid() == 1:
-        return None
-    try:
-        command = process.read_bytes()
-    except OSError:
-        return None
-    if not any(program in command for program in PROGRAMS):
+    if not is_with_vault(process):
         return None
     try:
         return VaultNetns(root / PLACE.relative_to("/"))

@@ -69,8 +69,14 @@ class Kernel:
 
     name = Implementation.KERNELSPACE.value
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links, origin: Links | None = None) -> None:
+        """Have the interface among `links`; its encrypted socket is in the namespace of `origin`.
+
+        The kernel opens that socket where the interface is made (drivers/net/wireguard/device.c,
+        wg_newlink). By default both are the same.
+        """
         self._links = links
+        self._origin = origin or links
         self._genl = Netlink(links.netns, NETLINK_GENERIC, TunnelError)
         self._index: int | None = None
 
@@ -78,7 +84,9 @@ class Kernel:
         """Make a new interface; see `TunnelBackend.up`."""
         try:
             await self.down()
-            self._links.add_link(INTERFACE, FAMILY)
+            self._origin.add_link(INTERFACE, FAMILY)
+            if self._origin is not self._links:
+                self._origin.move(INTERFACE, self._links)
             self._set(whole_device(tunnel))
             applied.show(lambda: wg_set(tunnel))
             require_none(self._device().differences(tunnel))
@@ -112,6 +120,7 @@ class Kernel:
         self._index = None
         try:
             self._links.delete_link(INTERFACE)
+            self._origin.delete_link(INTERFACE)
         except NetworkError as err:
             raise TunnelError(err.what, err.subject, err.errno) from err
 

@@ -99,8 +99,13 @@ class Userspace:
 
     name = Implementation.USERSPACE.value
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links, origin: Links | None = None) -> None:
+        """Have the interface among `links`, and the process in the namespace of `origin`.
+
+        There it opens its encrypted sockets. By default both are the same.
+        """
         self._links = links
+        self._origin = origin or links
         self._log = structlog.get_logger()
         self._child: Child | None = None
         self._index: int | None = None
@@ -116,11 +121,13 @@ class Userspace:
             await self._set(uapi.set_device(tunnel))
             applied.show(lambda: wg_set(tunnel))
             require_none((await self._device()).differences(tunnel))
-            self._links.set_mtu(INTERFACE, mtu)
+            self._origin.set_mtu(INTERFACE, mtu)
+            if self._origin is not self._links:
+                await self._move(tunnel.listen_port)
             self._links.add_addresses(INTERFACE, tunnel.addresses)
             self._links.set_up(INTERFACE)
             self._index = self._links.index(INTERFACE)
-            await self._sockets_open(tunnel.listen_port)
+            await self._sockets_open(tunnel.listen_port, self._links)
             await self._take_back_keepalive(tunnel)
         except NetworkError as err:
             await self.down()
@@ -128,6 +135,18 @@ class Userspace:
         except BaseException:
             await self.down()
             raise
+
+    async def _move(self, port: int) -> None:
+        """Move the interface, once the process has its sockets.
+
+        It follows the state and MTU of its interface by notices of its own namespace. In another
+        one it only finds out whether the interface is up, once a second (tun/tun_linux.go,
+        routineHackListener).
+        """
+        self._origin.set_up(INTERFACE)
+        self._index = self._origin.index(INTERFACE)
+        await self._sockets_open(port, self._origin)
+        self._origin.move(INTERFACE, self._links)
 
     async def configure(self, tunnel: Tunnel) -> None:
         """Replace the peers; see `TunnelBackend.configure`."""
@@ -151,6 +170,7 @@ class Userspace:
                 await self._child.stop()
             self._child = None
             self._links.delete_link(INTERFACE)
+            self._origin.delete_link(INTERFACE)
             await self._former_process_ended()
             self._socket_path.unlink(missing_ok=True)
         except GatewayError as err:
@@ -193,7 +213,7 @@ class Userspace:
                 (PROGRAM, "-f", INTERFACE),
                 env={"LOG_LEVEL": "verbose", "WG_UAPI_FD": "3", "WG_PROCESS_FOREGROUND": "1"},
                 descriptors={3: listener.fileno()},
-                netns=self._links.netns,
+                netns=self._origin.netns,
             )
             self._child = Child(program, restart=NEVER, on_line=self._log_line)
             await self._child.start()
@@ -210,24 +230,27 @@ class Userspace:
             raise TunnelGone(str(running.end), INTERFACE, errno.ENODEV)
         return running
 
-    def _require_interface(self) -> None:
+    def _require_interface(self, links: Links | None = None) -> None:
         self._running()
         if self._index is None:
             raise TunnelGone("there is no such interface", INTERFACE, errno.ENODEV)
-        if self._links.index(INTERFACE) != self._index:
+        if (links or self._links).index(INTERFACE) != self._index:
             raise TunnelGone("the interface was removed or renamed", INTERFACE, errno.ENODEV)
 
     def _refuse_taken_port(self, port: int) -> None:
         """Raise before wireguard-go finds out, which may only log it (device.go, upLocked)."""
-        if udp_sockets(port, netns=self._links.netns):
+        if udp_sockets(port, netns=self._origin.netns):
             raise TunnelError(f"UDP port {port} is taken", INTERFACE, errno.EADDRINUSE)
 
-    async def _sockets_open(self, port: int) -> None:
-        """Wait until the process has reacted to the link that is up: its sockets are bound."""
+    async def _sockets_open(self, port: int, links: Links) -> None:
+        """Wait until the process has reacted to the link that is up: its sockets are bound.
+
+        The interface is among `links`.
+        """
         deadline = asyncio.get_running_loop().time() + OPEN_TIME
         while True:
-            self._require_interface()
-            owners = udp_sockets(port, netns=self._links.netns)
+            self._require_interface(links)
+            owners = udp_sockets(port, netns=self._origin.netns)
             if owners & sockets_of(self._running().pid):
                 return
             if owners:

@@ -119,6 +119,11 @@ class Lab:
         return Workload(self.gateway_namespace, self.household)
 
     @property
+    def vault_workload(self) -> Workload:
+        """A workload in the vault's namespace with Docker's default capabilities."""
+        return Workload(self.vault_namespace, self.household)
+
+    @property
     def operator(self) -> Workload:
         """A process in the gateway's namespace with all capabilities: another program."""
         return Workload(self.gateway_namespace, self.household, capabilities=None)
@@ -230,6 +235,7 @@ class Lab:
         with ThreadPoolExecutor() as pool:
             list(pool.map(Namespace.create, self._namespaces()))
         self.gateway_namespace.sysctl("ipv4/ping_group_range", "0 2147483647")  # as Docker does
+        self.vault_namespace.sysctl("ipv4/ping_group_range", "0 2147483647")
         build_internet(self.internet_namespace)
         build_lan(self.internet_namespace, self.lan_namespace)
         self._services = serve(self.internet_namespace, self.lan_namespace, self.household)

@@ -519,3 +519,25 @@ def test_the_tunnel_is_made(implementation: str) -> None:
         assert wanted.peers[0].public_key == real.other.peers[0].public_key
         real.call("down")
         assert INTERFACE not in real.own.run("ip", "link")
+
+
+def test_a_link_is_moved_into_another_namespace(pair: Pair) -> None:
+    """It keeps its MTU, and is down there; where that name is taken, it stays."""
+    pair.call(lambda: Links("spare").set_mtu("spare", MTU))
+    pair.there.ip("link del spare")
+    pair.call(lambda: Links("spare").move("spare", Links("spare", pair.netns)))
+    assert f"mtu {MTU}" in pair.there.run("ip", "link", "show", "spare")
+    assert "state DOWN" in pair.there.run("ip", "link", "show", "spare")
+    assert pair.where(shows("ip", "link", text="spare")) == "there"
+    with pytest.raises(NetworkError) as caught:
+        pair.call(lambda: Links("eth0").move("eth0", Links("eth0", pair.netns)))
+    assert caught.value.errno == errno.EEXIST
+    assert pair.where(shows("ip", "link", text="eth0")) == "here there"
+
+
+def test_whether_a_file_can_be_written(pair: Pair) -> None:
+    """In the namespace that is given."""
+    assert pair.netns.is_writable("/proc/sys/net/ipv4/conf/spare/arp_ignore")
+    assert not pair.netns.is_writable("/proc/sys/net/ipv4/tcp_available_congestion_control")
+    with pytest.raises(FileNotFoundError):
+        pair.netns.is_writable("/proc/sys/net/ipv4/conf/nothing/arp_ignore")

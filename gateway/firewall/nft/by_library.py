@@ -22,9 +22,11 @@ class NotTaken(Exception):  # noqa: N818 - a message for the caller
 
 
 def context(library: ctypes.CDLL, given: int) -> ctypes.c_void_p:
-    """Return a context of libnftables that uses the socket `given`, and can open no other.
+    """Return a context of libnftables that uses the socket `given`.
 
-    Raises NotTaken where this version of the library works in another way.
+    Raises NotTaken where this version of the library works in another way. A library that opened
+    one for each command would change our own namespace: it is asked for something while it cannot
+    open anything.
     """
     # The lowest free number is the next that is given out (open(2)).
     expected = os.dup(given)
@@ -39,7 +41,14 @@ def context(library: ctypes.CDLL, given: int) -> ctypes.c_void_p:
         raise NotTaken("libnftables has opened no netlink socket")
     os.dup2(given, expected)
     os.set_blocking(expected, False)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (expected + 1, expected + 1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (expected + 1, hard))
+    library.nft_ctx_buffer_output(made)
+    library.nft_ctx_buffer_error(made)
+    if library.nft_run_cmd_from_buffer(made, b"list tables"):
+        raise NotTaken("libnftables opens a netlink socket for each command")
+    library.nft_ctx_get_output_buffer(made)  # which empties it
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return made
 
 
@@ -48,11 +57,9 @@ def main() -> int:
     given, *arguments = sys.argv[1:]
     command = sys.stdin.read()
     library = ctypes.CDLL(LIBRARY)
-    made = context(library, int(given))
-    library.nft_ctx_buffer_output(made)
-    library.nft_ctx_buffer_error(made)
     for function in (library.nft_ctx_get_output_buffer, library.nft_ctx_get_error_buffer):
         function.restype = ctypes.c_char_p
+    made = context(library, int(given))
     if "-c" in arguments:
         library.nft_ctx_set_dry_run(made, ctypes.c_bool(True))
     if "--debug=netlink" in arguments:

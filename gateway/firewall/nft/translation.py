@@ -1,0 +1,67 @@
+"""The translation of addresses between the uplinks and a vault, as a table of nftables.
+
+Also where the rules are in the legacy tables: an engine keeps its own rules in the legacy table
+`nat`, which the gateway leaves alone. A vault needs nftables in any case.
+"""
+
+from gateway.firewall.nft.program import Nft
+from gateway.firewall.nft.render import (
+    device,
+    quoted,
+    render_chain,
+    render_headers,
+    render_members,
+    render_sets,
+)
+from gateway.firewall.nft.table import HeldTable
+from gateway.model import Address
+from gateway.policy.passage import Translation
+from gateway.policy.rules import Family, Rule
+
+TABLE = "inet portcullis_vault"
+"""Family and name of the table."""
+
+HEADS = {
+    "arriving": "nat hook prerouting priority dstnat; policy accept;",
+    "leaving": "nat hook postrouting priority srcnat; policy accept;",
+}
+WORDS = {Family.IPV4: "ip", Family.IPV6: "ip6"}
+
+
+class TranslationTable:
+    """The table `inet portcullis_vault`; the only writer of it."""
+
+    def __init__(self, nft: Nft) -> None:
+        self._table = HeldTable(TABLE, nft)
+
+    def apply(self, translation: Translation) -> None:
+        """Put `translation` into force and read it back. Raises FirewallError."""
+        self._table.put(render_translation(translation))
+
+    def verify(self, translation: Translation) -> tuple[str, ...]:
+        """Return what is different from `translation` in the kernel. Raises FirewallError."""
+        return self._table.differences(render_translation(translation))
+
+
+def render_translation(translation: Translation) -> str:
+    """Return the chains and sets: what is between the braces of the table."""
+    parts = {
+        "arriving": [_line(*entry, "dnat") for entry in translation.arriving],
+        "leaving": [_line(*entry, "snat") for entry in translation.leaving],
+    }
+    sets = render_sets((family, rule) for family, rule, _ in translation.arriving)
+    chains = (render_chain(name, HEADS[name], tuple(lines)) for name, lines in parts.items())
+    return "\n".join((*sets, *chains))
+
+
+def _line(family: Family, rule: Rule, to: Address, action: str) -> str:
+    links = {"iifname": rule.in_interface, "oifname": rule.out_interface}
+    words = (
+        f"meta nfproto ipv{family.value}",
+        *(f"{field} {device(link)}" for field, link in links.items() if link is not None),
+        *render_headers(rule, family),
+        *render_members(rule, family),
+        f"{action} {WORDS[family]} to {to}",
+        f"comment {quoted(rule.why)}",
+    )
+    return " ".join(words)

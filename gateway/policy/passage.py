@@ -1,0 +1,228 @@
+"""The listed holes of a vault: how they pass between an uplink and the vault.
+
+The vault has no uplink. A pair of links joins it to the gateway's namespace, only if a hole is
+listed. In the vault one end of it is as good as an uplink, so the rules there are those of
+`policy.holes`. In the gateway's namespace the same flows are forwarded and nothing else is: each
+rule for them is one of `policy.holes` too, with the other link and the vault's address. So each
+packet of a hole meets two rulesets that are made of one text.
+
+Addresses are translated on the way: a client's packet to an input port goes to the vault with the
+client's address, and a packet to a LAN subnet leaves with the uplink's.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from ipaddress import ip_interface, ip_network
+
+from gateway.model import Address, Config, Facts, Interface, Network, Route, Tunnel, Uplink
+from gateway.policy.flows import NEIGHBOUR_DISCOVERY, ROUTER_ADVERTISEMENT, neighbours, plain_only
+from gateway.policy.holes import holes
+from gateway.policy.routing import (
+    DEFAULTS,
+    PRIORITY_ENCRYPTED,
+    PRIORITY_LAN,
+    TABLE_LAN,
+    TABLE_MAIN,
+    PolicyRule,
+    Routing,
+    TableRoute,
+    reply_mark,
+    routing_for,
+)
+from gateway.policy.rules import Accept, Chain, ChainRule, Family, NetworkSet, Rule, SetMark
+from gateway.policy.sets import networks, ports
+from gateway.policy.ways import routes_within
+
+INSIDE, OUTSIDE = "hole0", "vault0"
+"""The names of the two ends: in the vault, and in the gateway's namespace."""
+INSIDE_INDEX = 4096
+"""The index of the end in the vault. A mark and a table have its number (`reply_mark`)."""
+MTU = 1500
+
+INNER: dict[int, Interface] = {
+    4: ip_interface("169.254.207.2/30"),
+    6: ip_interface("fd70:6f72:7463:756c::2/126"),
+}
+OUTER: dict[int, Interface] = {
+    4: ip_interface("169.254.207.1/30"),
+    6: ip_interface("fd70:6f72:7463:756c::1/126"),
+}
+"""The addresses of the two ends by IP version: link-local ones (RFC 3927), and unique local ones
+(RFC 4193). None of them is seen outside."""
+
+PRIORITY_PASSAGE = 90
+"""Before what depends on marks: a client's packet has the mark by which its answer finds its way
+back (`PRIORITY_ARRIVED`)."""
+
+DISCOVERY = frozenset({*NEIGHBOUR_DISCOVERY, ROUTER_ADVERTISEMENT})
+
+
+def inner_end(versions: tuple[int, ...]) -> Uplink:
+    """Return the end in the vault, with an address of each of the IP `versions`."""
+    return Uplink(INSIDE, INSIDE_INDEX, MTU, tuple(INNER[version] for version in versions))
+
+
+def inside(
+    family: Family, hole: Uplink, config: Config, resolvers: tuple[Address, ...]
+) -> Iterator[ChainRule]:
+    """Yield the rules of a vault for its end, the link `hole`."""
+    yield from plain_only((hole,))
+    yield from holes(family, hole, config, resolvers)
+
+
+def outside(
+    family: Family, hole: Uplink, tunnel: Tunnel, config: Config, facts: Facts
+) -> Iterator[ChainRule]:
+    """Yield the rules of the gateway's namespace: what is forwarded from and to the vault."""
+    if not any(family.has(address) for address in hole.addresses):
+        return
+    yield from neighbours(family, replace(hole, name=OUTSIDE))
+    for uplink in facts.uplinks:
+        if any(family.has(address) for address in uplink.addresses):
+            yield from _between(family, uplink, hole, tunnel, config)
+
+
+def _between(
+    family: Family, uplink: Uplink, hole: Uplink, tunnel: Tunnel, config: Config
+) -> Iterator[ChainRule]:
+    """Yield the rules for what passes between `uplink` and the vault."""
+    for chain, rule in plain_only((uplink,)):
+        yield Chain.FORWARD, _forwarded(chain, rule)
+    for chain, rule in holes(family, uplink, config, tunnel.dns):
+        if chain is Chain.PREROUTING or rule.icmp_type in DISCOVERY:
+            yield chain, rule  # before an address is translated, or about this link alone
+    translated = replace(uplink, addresses=hole.addresses)
+    for chain, rule in holes(family, translated, config, tunnel.dns):
+        if chain is not Chain.PREROUTING and rule.icmp_type not in DISCOVERY:
+            yield Chain.FORWARD, _forwarded(chain, rule)
+    if config.input_ports:
+        mark = reply_mark(uplink)
+        yield (
+            Chain.PREROUTING,
+            Rule(
+                why="P8 back to this uplink",
+                verdict=SetMark(mark),
+                in_interface=OUTSIDE,
+                connmark=mark,
+            ),
+        )
+
+
+def _forwarded(chain: Chain, rule: Rule) -> Rule:
+    """Return `rule` of INPUT or OUTPUT for packets that are forwarded to or from the vault."""
+    if chain is Chain.INPUT:
+        return replace(rule, out_interface=OUTSIDE)
+    return replace(rule, in_interface=OUTSIDE)
+
+
+def routing_inside(tunnel: Tunnel, config: Config, hole: Uplink | None) -> Routing:
+    """Return the routing of a vault once the tunnel's interface is there.
+
+    The listed subnets are in a table of their own. No route of the main table leads out.
+    """
+    if hole is None:
+        config = replace(config, input_ports=(), outbound_subnets=())
+    ends = () if hole is None else (hole,)
+    routes = tuple(
+        Route(DEFAULTS[address.version], INSIDE, OUTER[address.version].ip)
+        for end in ends
+        for address in end.addresses
+    )
+    whole = routing_for(tunnel, config, Facts(ends, routes))
+    listed = routes_within(_listed(config, hole), routes)
+    return Routing(
+        routes=tuple(
+            dict.fromkeys(
+                (
+                    *whole.routes,
+                    *(TableRoute(r.destination, TABLE_LAN, INSIDE, r.gateway) for r in listed),
+                )
+            )
+        ),
+        rules=tuple(
+            replace(rule, table=TABLE_LAN) if rule.priority == PRIORITY_LAN else rule
+            for rule in whole.rules
+            if rule.priority != PRIORITY_ENCRYPTED
+        ),
+    )
+
+
+def _listed(config: Config, hole: Uplink | None) -> tuple[Network, ...]:
+    """Return the listed subnets that `hole` can reach: they have to be disjoint."""
+    found: list[Network] = []
+    for address in hole.addresses if hole else ():
+        family = Family(address.version)
+        subnets = networks("outbound_subnets", "", family, config.outbound_subnets)
+        if isinstance(subnets, NetworkSet):
+            found += subnets.members
+        elif subnets is not None:
+            found.append(subnets)
+    return tuple(found)
+
+
+def to_vault(hole: Uplink) -> tuple[PolicyRule, ...]:
+    """Return the policy rules by which the gateway's namespace finds the vault."""
+    return tuple(
+        PolicyRule(
+            address.version, PRIORITY_PASSAGE, TABLE_MAIN, "the vault", destination=address.network
+        )
+        for address in hole.addresses
+    )
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Which packets get another address on their way; `to` is the new one.
+
+    `arriving` get another destination before they are routed, `leaving` another source after that.
+    The rules say which packets are meant, and accept nothing: their verdicts do not count.
+    """
+
+    arriving: tuple[tuple[Family, Rule, Address], ...] = ()
+    leaving: tuple[tuple[Family, Rule, Address], ...] = ()
+
+
+def translation_for(config: Config, facts: Facts, hole: Uplink | None) -> Translation:
+    """Return which addresses are translated between the uplinks of `facts` and the vault."""
+    if hole is None:
+        return Translation()
+    inner = {Family(address.version): address.ip for address in hole.addresses}
+    pairs = [
+        (Family(address.version), uplink, address)
+        for uplink in facts.uplinks
+        for address in uplink.addresses
+        if Family(address.version) in inner
+    ]
+    first = {(family, uplink.name): address for family, uplink, address in reversed(pairs)}
+    listed = ports("input_ports", "P8 the listed input ports", config.input_ports)
+    arriving = tuple(
+        (
+            family,
+            Rule(
+                why="P8 a listed input port, to the vault",
+                verdict=Accept(),
+                in_interface=uplink.name,
+                destination=ip_network(address.ip),
+                protocol=protocol,
+                destination_ports=listening,
+            ),
+            inner[family],
+        )
+        for family, uplink, address in pairs
+        for protocol, listening in listed
+    )
+    leaving = tuple(
+        (
+            family,
+            Rule(
+                why="P7 from the vault, as this uplink",
+                verdict=Accept(),
+                out_interface=link,
+                source=ip_network(inner[family]),
+            ),
+            address.ip,
+        )
+        for (family, link), address in reversed(first.items())
+        if config.outbound_subnets
+    )
+    return Translation(arriving, leaving)

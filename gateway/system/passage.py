@@ -1,0 +1,168 @@
+"""The pair of links between the gateway's namespace and a vault, for the listed holes.
+
+The gateway's namespace forwards what comes in on it and on the uplinks. For IPv4 that is a setting
+of each link, which can be set over netlink (net/ipv4/devinet.c, inet_set_link_af); for IPv6 it is
+one of the namespace, which takes a /proc/sys that can be written, or is set already.
+"""
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gateway.errors import NetworkError
+from gateway.model import Interface, Uplink
+from gateway.policy.passage import INSIDE, OUTER, OUTSIDE
+from gateway.system import applied
+from gateway.system.link_alias import IFA_F_NODAD
+from gateway.system.link_settings import FORWARD, LINK_MESSAGE, UPLINK_SETTINGS, DeviceSetting
+from gateway.system.links import IFLA_NET_NS_FD, NUMBER, Links
+from gateway.system.messages import ifaddrmsg
+from gateway.system.netlink import (
+    ATTRIBUTE,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    Netlink,
+    message,
+)
+from gateway.system.netns import Netns
+
+IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA = 3, 4, 18, 1, 2
+VETH_INFO_PEER = 1
+"""Attributes of linux/if_link.h and linux/veth.h."""
+
+IPV6 = 6
+IPV6_FORWARDING = Path("/proc/sys/net/ipv6/conf/all/forwarding")
+
+
+def can_forward_ipv6(netns: Netns) -> bool:
+    """Return whether `netns` forwards IPv6, or can be made to."""
+    try:
+        return netns.read(IPV6_FORWARDING).strip() != "0" or netns.is_writable(IPV6_FORWARDING)
+    except OSError:
+        return False
+
+
+def _forward_ipv6(netns: Netns) -> None:
+    try:
+        if netns.read(IPV6_FORWARDING).strip() == "0":
+            netns.write(IPV6_FORWARDING, "1")
+            applied.show(lambda: ["sysctl -w net.ipv6.conf.all.forwarding=1"])
+    except OSError as err:
+        raise NetworkError(f"forward IPv6: {err.strerror}", OUTSIDE, err.errno) from err
+
+
+class VethPassage:
+    """The pair: `OUTSIDE` is among the links `outside`, `INSIDE` among `inside`."""
+
+    def __init__(self, outside: Links, inside: Links, end: Uplink) -> None:
+        """`end` is the one in the vault, with its addresses."""
+        self._outside, self._inside, self._end = outside, inside, end
+        self._ends = (
+            (outside, OUTSIDE, tuple(OUTER[it.version] for it in end.addresses)),
+            (inside, INSIDE, end.addresses),
+        )
+
+    def make(self, uplinks: Sequence[str]) -> None:
+        """Make the pair if anything is missing of it, and have `uplinks` forward.
+
+        Raises NetworkError.
+        """
+        for name in uplinks:
+            self._outside.set_device(name, FORWARD)
+        if not any(self._faults()):
+            return
+        self.remove()
+        if any(address.version == IPV6 for address in self._end.addresses):
+            _forward_ipv6(self._outside.netns)
+        self._add()
+        for links, name, addresses in self._ends:
+            links.set_device(name, UPLINK_SETTINGS)
+            for address in addresses:
+                _add_address(links, name, address)
+            links.set_up(name)
+        self._outside.set_device(OUTSIDE, FORWARD)
+        if faults := tuple(self._faults()):
+            raise NetworkError(f"join the vault: {'; '.join(faults)}", OUTSIDE)
+
+    def remove(self) -> None:
+        """Remove the pair, if there is one. Raises NetworkError."""
+        self._outside.delete_passage(OUTSIDE)
+        self._inside.delete_passage(INSIDE)
+
+    def faults(self, uplinks: Sequence[str]) -> tuple[str, ...]:
+        """Return what is missing of the pair, or of its settings. Raises NetworkError."""
+        forwarding = [
+            f"{name} does not forward"
+            for name in uplinks
+            if not self._outside.device(name)[DeviceSetting.FORWARDING]
+        ]
+        return (*self._faults(), *forwarding)
+
+    def _faults(self) -> Iterator[str]:
+        for links, name, addresses in self._ends:
+            if not links.is_up(name):
+                yield f"{name} is not up"
+                continue
+            missing = {address.ip for address in addresses} - links.addresses_of(name)
+            for address in sorted(map(str, missing)):
+                yield f"{name} has lost {address}"
+            found = links.device(name)
+            wanted = UPLINK_SETTINGS if name == INSIDE else UPLINK_SETTINGS | FORWARD
+            for setting, value in wanted.items():
+                if found[setting] != value:
+                    yield f"{name}: {setting.name.lower()} is {found[setting]}, not {value}"
+
+    def _add(self) -> None:
+        """Add both ends in one request; they are down."""
+        try:
+            descriptor = self._inside.netns.descriptor()
+        except OSError as err:
+            raise NetworkError(f"find the vault: {err.strerror}", OUTSIDE, err.errno) from err
+        try:
+            mtu = _attribute(IFLA_MTU, NUMBER.pack(self._end.mtu))
+            peer = (
+                _link_message(self._end.index)
+                + _attribute(IFLA_IFNAME, INSIDE.encode() + b"\0")
+                + mtu
+                + _attribute(IFLA_NET_NS_FD, NUMBER.pack(descriptor))
+            )
+            data = _attribute(IFLA_INFO_DATA, _attribute(VETH_INFO_PEER, peer))
+            info = _attribute(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, b"veth\0") + data)
+            name = _attribute(IFLA_IFNAME, OUTSIDE.encode() + b"\0")
+            request = _link_message(0) + name + mtu + info
+            flags = NLM_F_CREATE | NLM_F_EXCL
+            rtnl = Netlink(self._outside.netns, socket.NETLINK_ROUTE)
+            rtnl.send("join the vault", OUTSIDE, request, RTM_NEWLINK, flags)
+        finally:
+            os.close(descriptor)
+        applied.show(lambda: [f"ip link add {OUTSIDE} type veth peer name {INSIDE} netns vault"])
+
+
+def _add_address(links: Links, name: str, address: Interface) -> None:
+    request = message(
+        ifaddrmsg,
+        {
+            "family": socket.AF_INET if address.version == 4 else socket.AF_INET6,  # noqa: PLR2004
+            "prefixlen": address.network.prefixlen,
+            "index": links.index(name),
+        },
+        [
+            ("IFA_LOCAL", str(address.ip)),
+            ("IFA_ADDRESS", str(address.ip)),
+            ("IFA_FLAGS", IFA_F_NODAD),
+        ],
+    )
+    flags = NLM_F_CREATE | NLM_F_EXCL
+    links.rtnl.change(f"add address {address}", name, request, RTM_NEWADDR, flags)
+    applied.show(lambda: [f"ip address add {address} dev {name}"])
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _link_message(index: int) -> bytes:
+    return LINK_MESSAGE.pack(0, 0, index, 0, 0)

@@ -1,0 +1,154 @@
+"""What a vault and its gateway's own namespace must hold, state by state.
+
+The golden files in tests/golden/vault are to be read as those of `test_policy_golden`: `.inside`
+for the vault, `.outside` for the namespace with the uplinks.
+"""
+
+import os
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from gateway.firewall.nft import render as render_nftables
+from gateway.firewall.nft.render import transaction
+from gateway.firewall.nft.translation import TABLE, render_translation
+from gateway.firewall.xtables import render as render_iptables
+from gateway.model import INTERFACE, Config, Facts
+from gateway.policy.firewall import closed
+from gateway.policy.marks import SHOWN as SHOWN_MARK
+from gateway.policy.passage import INNER, OUTSIDE, inner_end
+from gateway.policy.routing import LOCKED
+from gateway.policy.rules import Accept, Chain, CtDirection, Family
+from gateway.policy.states import Connected, State
+from gateway.policy.wanted import Vault, wanted_in
+from tests.scenarios import CHOSEN_MARK, DUAL, FLOW_MARK, SCENARIOS
+from tests.unit.test_policy_golden import routing_text
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "vault"
+SHOWN = (
+    "locked",
+    "resolving",
+    "resolving-by-docker",
+    "connecting",
+    "connected",
+    "connected-ipv6-endpoint",
+    "connected-holes-two-uplinks",
+    "connected-many-holes",
+    "connected-guarded",
+)
+
+
+def vault_for(config: Config) -> Vault:
+    """Return a vault on a machine that can forward IPv6; `config` decides what it is used for."""
+    del config
+    return Vault(inner_end((4, 6)))
+
+
+def texts_of(state: State, config: Config, facts: Facts) -> dict[str, str]:
+    """Return the text of each golden file by its suffix."""
+    wanted = wanted_in(state, config, facts, vault=vault_for(config))
+    assert wanted.inside is not None
+    return {
+        "inside.nft": render_nftables.render(wanted.inside.rules),
+        "inside.routes": routing_text(wanted.inside.routing),
+        "outside.ipt4": render_iptables.render(wanted.rules, Family.IPV4),
+        "outside.ipt6": render_iptables.render(wanted.rules, Family.IPV6),
+        "outside.nft": render_nftables.render(wanted.rules),
+        "outside.routes": routing_text(wanted.routing),
+        "translation.nft": transaction(TABLE, render_translation(wanted.inside.translation)),
+    }
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_policy_of_both_namespaces_reads_as_its_golden_files_say(name: str) -> None:
+    """`GOLDEN=write` writes them again."""
+    texts = texts_of(*SCENARIOS[name])
+    if os.environ.get("GOLDEN") == "write":
+        GOLDEN.mkdir(exist_ok=True)
+        for suffix, text in texts.items():
+            (GOLDEN / f"{name}.{suffix}").write_text(text, "utf-8")
+    assert texts == {suffix: (GOLDEN / f"{name}.{suffix}").read_text("utf-8") for suffix in texts}
+
+
+def test_every_golden_file_of_a_vault_is_read() -> None:
+    """A file that no test reads would be an unchecked claim."""
+    assert {path.name.split(".")[0] for path in GOLDEN.iterdir()} == set(SHOWN)
+
+
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if not name.startswith("connected")])
+def test_a_vault_that_is_not_connected_is_closed(name: str) -> None:
+    """No rule of its own prepares anything."""
+    state, config, facts = SCENARIOS[name]
+    inside = wanted_in(state, config, facts, vault=vault_for(config)).inside
+    assert inside is not None
+    assert inside.rules == closed()
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_no_mark_and_no_endpoint_is_in_a_vault(name: str) -> None:
+    """What distinguishes the encrypted flow is of no use there, so it is not shown there."""
+    state, config, facts = SCENARIOS[name]
+    texts = texts_of(state, config, facts)
+    assert f"{SHOWN_MARK:#x}/" not in texts["inside.routes"]
+    assert f"{FLOW_MARK:#x}" not in texts["inside.nft"]
+    assert f"{CHOSEN_MARK:#x}" not in texts["inside.nft"]
+    assert "P3" not in texts["inside.nft"]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_outside_nothing_uses_the_tunnel(name: str) -> None:
+    """The interface is elsewhere: no route, and no rule that accepts."""
+    state, config, facts = SCENARIOS[name]
+    wanted = wanted_in(state, config, facts, vault=vault_for(config))
+    assert all(route.interface != INTERFACE for route in wanted.routing.routes)
+    for family in Family:
+        for rules in wanted.rules.of(family).values():
+            assert all(INTERFACE not in {it.in_interface, it.out_interface} for it in rules)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_what_is_forwarded_passes_between_the_vault_and_one_uplink(name: str) -> None:
+    """Each accepting rule names both links, the vault's address and how its flow began."""
+    state, config, facts = SCENARIOS[name]
+    wanted = wanted_in(state, config, facts, vault=vault_for(config))
+    uplinks = {uplink.name for uplink in facts.uplinks}
+    for family in Family:
+        inner = ip_network(INNER[family.value].ip)
+        accepted = [
+            rule for rule in wanted.rules.of(family)[Chain.FORWARD] if rule.verdict == Accept()
+        ]
+        for rule in accepted:
+            out = rule.in_interface == OUTSIDE
+            assert {rule.in_interface, rule.out_interface} & uplinks
+            assert OUTSIDE in {rule.in_interface, rule.out_interface}
+            assert (rule.source if out else rule.destination) == inner
+            assert rule.ct_states
+            assert rule.protocol or (rule.source and rule.ct_direction is CtDirection.REPLY)
+        has_holes = isinstance(state, Connected)
+        assert bool(accepted) == bool(has_holes and _has(family, facts, config))
+
+
+def _has(family: Family, facts: Facts, config: Config) -> bool:
+    """Return whether a hole of `family` is listed, and an uplink has an address of it."""
+    listed = config.input_ports or any(map(family.has, config.outbound_subnets))
+    return bool(listed) and any(family.has(it) for up in facts.uplinks for it in up.addresses)
+
+
+def test_the_way_to_the_server_is_made_before_the_interface() -> None:
+    """Outside; the vault has no route into a tunnel that is not there."""
+    state, config, facts = SCENARIOS["locked"]
+    wanted = wanted_in(state, config, facts, DUAL, vault=vault_for(config))
+    assert wanted.inside is not None
+    assert wanted.inside.routing == LOCKED
+    assert wanted.routing != LOCKED
+
+
+def test_without_a_vault_there_is_one_namespace() -> None:
+    """With the same rules as ever."""
+    state, config, facts = SCENARIOS["connected"]
+    assert isinstance(state, Connected)
+    wanted = wanted_in(state, config, facts)
+    assert wanted.inside is None
+    accepted = wanted.rules.of(Family.IPV4)[Chain.OUTPUT]
+    assert any(it.out_interface == INTERFACE and it.verdict == Accept() for it in accepted)
