@@ -20,6 +20,7 @@ from tests.lab.process import PATIENCE, eventually
 from tests.lab.topology import Lab
 from tests.lab.transfers import sink, source
 from tests.promises.stages import OWN4, OWN6, unique
+from tests.promises.test_reload import reload
 from tests.promises.test_vault_gateway import Site
 from tests.promises.witness import FLOOD, not_refused_at_once, ordinary
 
@@ -220,3 +221,21 @@ def test_a_flood_leaves_only_as_listed(lab: Lab) -> None:
     assert lab.capture.containing("flood-marker", since) == []
     allowed = [*(addressed_to(subnet) for subnet in LAN_SUBNETS), reply_from(LISTED)]
     assert lab.leaks(since + 0.5, allowed=allowed) == []
+
+
+def test_holes_come_and_go_with_a_reload(lab: Lab) -> None:
+    """The link for them is there only while one is listed, and the tunnel stays."""
+    site = Site(lab)
+    gateway, secret = site.gateway, "/run/secrets/firewall_input_ports"
+    lab.vault_workload.serve(echo("0.0.0.0", LISTED))
+    site.start()
+    assert INSIDE not in site.links()
+    for text, is_open in ((str(LISTED), True), ("", False)):
+        gateway.write(secret, text)
+        reload(gateway)
+        probe = lab.internet.probe(
+            "tcp", host=OWN4, port=LISTED, source=OUTSIDER.ipv4, timeout=WAIT
+        )
+        assert (probe.seen == OUTSIDER.ipv4) == is_open
+        assert (INSIDE in site.links()) == is_open
+    site.works()
