@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -14,7 +14,6 @@ from gateway.daemon.last_barrier import shut_links
 from gateway.daemon.looks import Looks
 from gateway.daemon.patience import until_it_works
 from gateway.daemon.ports import EgressGuard
-from gateway.daemon.vaulted import TakenVault, take_vault
 from gateway.errors import (
     FirewallError,
     GatewayError,
@@ -52,6 +51,9 @@ from gateway.system.reserve import Reserve
 from gateway.system.resolv import ResolverFile
 from gateway.system.unplug import Unplug
 from gateway.system.xdp import Queues
+
+if TYPE_CHECKING:
+    from gateway.daemon.vaulted import TakenVault
 
 T = TypeVar("T")
 
@@ -93,7 +95,7 @@ class Secured:
     limits: tuple[report.Limit, ...]
     closed_for: Facts
     """What the namespace looked like when its guard was closed; nothing seen without a guard."""
-    vault: TakenVault | None = None
+    vault: "TakenVault | None" = None
     """The vault that has the workloads and the tunnel, if there is one."""
 
 
@@ -112,6 +114,8 @@ def secure() -> Secured:
     vault = patiently(vaulted.find)
     if vault is None:
         return secured
+    from gateway.daemon.vaulted import take_vault  # noqa: PLC0415 - seldom needed
+
     tools.given.write_to(ResolverFile(vaulted.RESOLVER_FILE))
     secured.namespace.have_tunnel_in(vault)
     return replace(secured, vault=patiently(lambda: take_vault(vault)))
