@@ -23,6 +23,7 @@ from gateway.daemon.securing import (
     UPLINKS,
     Tools,
     guard_closed,
+    log_limits,
     older_flows_forgotten,
     patiently,
     tools_for_closing,
@@ -33,7 +34,7 @@ from gateway.firewall.choose import choose
 from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.program import Nft
 from gateway.model import Backend
-from gateway.policy import report
+from gateway.policy.limits import Limit, limit_without_guard
 from gateway.policy.marks import secret
 from gateway.system import claim as sole
 from gateway.system.link_down import refuse_unnameable
@@ -57,13 +58,7 @@ def hold() -> None:
     tools = tools_for_closing()
     firewall, limits = patiently(lambda: _closed(tools))
     log.info("locked", firewall=firewall.name)
-    for limit in limits:
-        log.warning(
-            "reduced protection on this host",
-            code=limit.code,
-            limit=limit.text,
-            remedy=limit.remedy,
-        )
+    log_limits(limits)
     if tools.first:
         _pass_on_resolvers(tools)
 
@@ -79,18 +74,18 @@ def wait() -> NoReturn:
     raise AssertionError("execve(2) returned")
 
 
-def _closed(tools: Tools) -> tuple[Firewall, tuple[report.Limit, ...]]:
+def _closed(tools: Tools) -> tuple[Firewall, tuple[Limit, ...]]:
     """Put the closed rules, guard and routes into force; return the firewall and what it lacks."""
     firewall = _firewall()
     firewall.apply(PLACE.closed)
     if problems := firewall.verify(PLACE.closed):
         raise FirewallError("holding", "; ".join(problems))
     refuse_unnameable(UPLINKS)
-    limits: tuple[report.Limit, ...] = ()
+    limits: tuple[Limit, ...] = ()
     try:
         guard_closed(lambda: Guard.find(Nft(netns=UPLINKS)), tools, secret(secrets.randbits(31)))
     except MissingError as err:
-        limits += (report.limit_without_guard(err.missing, err.remedy),)
+        limits += (limit_without_guard(err.missing, err.remedy),)
     if tools.first:
         if problems := tools.unplug.plug():
             structlog.get_logger().warning("could not restore links", problems=problems)

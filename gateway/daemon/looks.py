@@ -5,7 +5,7 @@ import structlog
 from gateway.daemon.ports import LinksAndRoutes
 from gateway.errors import NetworkError
 from gateway.model import Facts
-from gateway.policy.report import DROP_NET_RAW
+from gateway.policy.limits import DROP_NET_RAW
 from gateway.policy.ways import steady
 
 LOOKS = 5

@@ -15,12 +15,20 @@ from gateway.daemon.patience import RELOAD_SIGNAL, STOP_SIGNALS, at_signals
 from gateway.daemon.ports import Closed, Parts
 from gateway.daemon.producers import keep_listening
 from gateway.daemon.reloading import Reloader
-from gateway.daemon.securing import PLACE, TIMING, TUNNEL, UPLINKS, Secured, patiently
+from gateway.daemon.securing import (
+    PLACE,
+    TIMING,
+    TUNNEL,
+    UPLINKS,
+    Secured,
+    log_limits,
+    patiently,
+)
 from gateway.errors import NetworkError
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.model import INTERFACE, Backend, Config
-from gateway.policy import report
+from gateway.policy.limits import Limit, limits_of_config, limits_of_resolvers
 from gateway.policy.marks import secret, with_secret_mark
 from gateway.services.health import Board, HealthServer
 from gateway.services.hooks import Hooks
@@ -62,19 +70,19 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     given = secured.tools.given
     await take_resolvers(given, config, files, first=secured.tools.first)
     limits = (*secured.limits, *firewall.limits)
-    _log_limits(limits)
+    log_limits(limits)
     hooks, lookup = Hooks((), ()), EndpointLookup(None, UPLINKS)
     number = secrets.randbits(31)
 
-    def adopt(config: Config) -> tuple[report.Limit, ...]:
+    def adopt(config: Config) -> tuple[Limit, ...]:
         hooks.set_commands(config.up_command, config.down_command)
         lookup.resolver = config.endpoint_resolver or next(iter(given.found), None)
         given.seal_with(config.tunnels[0].private_key)
         found = (
-            *report.limits_of_config(config, secret(number)),
-            *report.limits_of_resolvers(config, given.problem),
+            *limits_of_config(config, secret(number)),
+            *limits_of_resolvers(config, given.problem),
         )
-        _log_limits(found)
+        log_limits(found)
         with suppress(NetworkError):  # only a remark depends on it
             if any(it.has_family(6) for it in config.tunnels) and not ipv6_usable(inside):
                 log.warning("IPv6 stays rejected", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
@@ -133,16 +141,6 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         reload=reloader.run(),
         **others,
     )
-
-
-def _log_limits(limits: tuple[report.Limit, ...]) -> None:
-    for limit in limits:
-        structlog.get_logger().warning(
-            "reduced protection on this host",
-            code=limit.code,
-            limit=limit.text,
-            remedy=limit.remedy,
-        )
 
 
 def _soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ import structlog
 from gateway.daemon.ports import Parts
 from gateway.errors import KernelError, NetworkError, is_shortage
 from gateway.model import Config, Tunnel
-from gateway.policy.report import OWN_RESOLVER
+from gateway.policy.limits import OWN_RESOLVER
 from gateway.system.aside import Aside
 from gateway.system.given import Given
 

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from gateway.firewall import Firewall
 from gateway.model import Address, Config, Facts, Interface
 from gateway.policy.guard import GuardRules
+from gateway.policy.limits import Limit
 from gateway.policy.passage import Translation
 from gateway.policy.probing import Probe
-from gateway.policy.report import Limit, Status
+from gateway.policy.report import Status
 from gateway.policy.routing import Routing
 from gateway.policy.situation import NOTHING_SEEN
 from gateway.policy.states import Query

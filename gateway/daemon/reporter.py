@@ -8,8 +8,9 @@ import structlog
 
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
+from gateway.policy.limits import limits_of_names
 from gateway.policy.reload import Answer, Outcome
-from gateway.policy.report import detail, endpoint, limits_of_names, name, reason, status_of
+from gateway.policy.report import detail, endpoint, name, reason, status_of
 from gateway.policy.retry import Setback
 from gateway.policy.situation import Situation
 from gateway.policy.states import Connected, Reason, State, Stopping

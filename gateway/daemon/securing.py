@@ -2,7 +2,7 @@
 
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -27,8 +27,15 @@ from gateway.firewall.choose import choose, take_over
 from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.program import Nft
 from gateway.model import INTERFACE, Backend, Facts
-from gateway.policy import report
 from gateway.policy.firewall import closed
+from gateway.policy.limits import (
+    Limit,
+    limit_of_old_flows,
+    limit_without_flush,
+    limit_without_guard,
+    limit_without_queues,
+    limits_of_guard,
+)
 from gateway.policy.marks import secret
 from gateway.policy.routing import LOCKED
 from gateway.policy.timing import Timing
@@ -92,7 +99,7 @@ class Secured:
     guard: Guard | None
     namespace: Namespace
     tools: Tools
-    limits: tuple[report.Limit, ...]
+    limits: tuple[Limit, ...]
     closed_for: Facts
     """What the namespace looked like when its guard was closed; nothing seen without a guard."""
     vault: "TakenVault | None" = None
@@ -162,14 +169,14 @@ def _secured(claim: socket.socket, tools: Tools) -> Secured:
     try:
         guard, closed_for = guard_closed(finding, tools, mark)
     except MissingError as err:
-        limits.append(report.limit_without_guard(err.missing, err.remedy))
+        limits.append(limit_without_guard(err.missing, err.remedy))
         if queues:
             # Packet sockets send anyway: no reason to set a link down.
             queues.close()
             queues = None
-            limits.append(report.limit_without_queues("nor are packet sockets"))
+            limits.append(limit_without_queues("nor are packet sockets"))
     else:
-        limits += report.limits_of_guard(routed=guard.routed, in_advance=guard.in_advance)
+        limits += limits_of_guard(routed=guard.routed, in_advance=guard.in_advance)
     _set_up_again(unplug, queues)
     if tools.first:  # before the routes, by which the next start knows that it is not the first
         limits += older_flows_forgotten()
@@ -197,7 +204,7 @@ def guard_closed(finding: Callable[[], Guard], tools: Tools, mark: int) -> tuple
         raise
 
 
-def older_flows_forgotten() -> tuple[report.Limit, ...]:
+def older_flows_forgotten() -> tuple[Limit, ...]:
     """Make the kernel forget all flows; return the limit of a kernel that cannot show that it has.
 
     Raises NetworkError in a shortage. Any other failure does not end us: no rule lets a packet
@@ -206,12 +213,23 @@ def older_flows_forgotten() -> tuple[report.Limit, ...]:
     try:
         conntrack.flush(UPLINKS)
     except MissingError as err:
-        return (report.limit_without_flush(err.missing, err.remedy),)
+        return (limit_without_flush(err.missing, err.remedy),)
     except NetworkError as err:
         if is_shortage(err):
             raise
-        return (report.limit_of_old_flows(str(err)),)
+        return (limit_of_old_flows(str(err)),)
     return ()
+
+
+def log_limits(limits: Iterable[Limit]) -> None:
+    """Log each of `limits` with its remedy."""
+    for limit in limits:
+        structlog.get_logger().warning(
+            "reduced protection on this host",
+            code=limit.code,
+            limit=limit.text,
+            remedy=limit.remedy,
+        )
 
 
 def _prepare(links: Links) -> None:
@@ -234,9 +252,7 @@ def _set_up_again(unplug: Unplug, links: ExclusiveLinks | None) -> None:
         structlog.get_logger().warning("could not restore links", problems=problems)
 
 
-def _exclusive_links(
-    links: Links, unplug: Unplug
-) -> tuple[ExclusiveLinks | None, list[report.Limit]]:
+def _exclusive_links(links: Links, unplug: Unplug) -> tuple[ExclusiveLinks | None, list[Limit]]:
     """Hold the queues of every link; None, and the limit, where this process cannot.
 
     A link with a queue that another program holds is down from here on.
@@ -246,7 +262,7 @@ def _exclusive_links(
     try:
         queues = ExclusiveLinks(Queues(UPLINKS), links.is_tunnel, unplug)
     except MissingError as err:
-        return None, [report.limit_without_queues(err.missing, err.remedy)]
+        return None, [limit_without_queues(err.missing, err.remedy)]
     queues.claim_patiently()
     queues.enforce()
     return queues, []

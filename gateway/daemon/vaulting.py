@@ -14,6 +14,7 @@ import structlog
 
 from gateway.daemon.securing import (
     UPLINKS,
+    log_limits,
     older_flows_forgotten,
     patiently,
 )
@@ -70,13 +71,7 @@ def _closed(firewall: NftablesFirewall, links: Links) -> None:
     _refuse_uplinks(links)
     namespace = Namespace(links)
     if not namespace.has_routing(INSIDE.locked):
-        for limit in older_flows_forgotten():
-            structlog.get_logger().warning(
-                "reduced protection on this host",
-                code=limit.code,
-                limit=limit.text,
-                remedy=limit.remedy,
-            )
+        log_limits(older_flows_forgotten())
         namespace.apply_routing(INSIDE.locked)
 
 

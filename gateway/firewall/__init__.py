@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from gateway.policy.report import Limit
+from gateway.policy.limits import Limit
 from gateway.policy.rules import Ruleset
 
 MOST_DIFFERENCES = 20

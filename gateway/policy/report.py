@@ -1,18 +1,17 @@
 """What the gateway reports of itself: its state and the reason, its limits, and its counts.
 
-Programs read codes, which do not change; people read the texts. docs/known-issues.md explains the
-limits: none makes the gateway unhealthy. docs/health.md lists every code (test_docs_health.py).
+Programs read codes, which do not change; people read the texts. docs/health.md lists every code
+(test_docs_health.py).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
-from gateway.model import Candidate, Config, Endpoint
+from gateway.model import Candidate, Endpoint
 from gateway.policy.evidence import Pulse
+from gateway.policy.limits import Limit
 from gateway.policy.reload import Answer
-from gateway.policy.rules import Family
 from gateway.policy.states import Connected, Connecting, Locked, Reason, Resolving, State, Stopping
 
 REASONS: dict[Reason, str] = {
@@ -35,33 +34,6 @@ REASONS: dict[Reason, str] = {
     Reason.HUNG: "the gateway has reported nothing new",
 }
 """The text of each reason, for people."""
-
-
-class LimitCode(StrEnum):
-    """What a machine or a configuration keeps the gateway from guaranteeing."""
-
-    NO_GUARD = "no_guard"
-    GUARD_NOT_ROUTED = "guard_not_routed"
-    NO_GUARD_IN_ADVANCE = "no_guard_in_advance"
-    NO_QUEUES = "no_queues"
-    IPV4_OPTIONS = "ipv4_options"
-    IPV6_EXTENSION_HEADERS = "ipv6_extension_headers"
-    CHOSEN_MARK = "chosen_mark"
-    OLD_FLOWS = "old_flows"
-    RESOLVERS_NOT_KEPT = "resolvers_not_kept"
-    NO_NAMES = "no_names"
-
-
-@dataclass(frozen=True)
-class Limit:
-    """One limit: its code, and for people what is not guaranteed and what to do about it."""
-
-    code: LimitCode
-    text: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.text}; {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -159,113 +131,6 @@ def status_of(state: State, now: float) -> Status:
         received=pulse.received,
         sent=pulse.sent,
     )
-
-
-DROP_NET_RAW = "give workloads `cap_drop: [NET_RAW]`"
-"""The remedy for everything that takes a packet socket, a raw socket or a mark."""
-
-OWN_RESOLVER = "mount a file of your own at /etc/resolv.conf, here and in the workloads"
-"""The remedy where the resolver file cannot be written, such as Docker's with a read-only root."""
-
-
-def limit_without_guard(missing: str, remedy: str) -> Limit:
-    """Return the limit of a machine without the egress guard, because of what is `missing`."""
-    remedies = dict.fromkeys((remedy, DROP_NET_RAW))
-    return Limit(
-        LimitCode.NO_GUARD, f"packet sockets are not stopped: {missing}", "; or ".join(remedies)
-    )
-
-
-def limits_of_guard(*, routed: bool, in_advance: bool) -> Iterator[Limit]:
-    """Yield the limits of an egress guard.
-
-    It is `routed` if it can check whether a frame was routed, and `in_advance` if it can guard an
-    interface that does not exist yet.
-    """
-    if not routed:
-        yield Limit(
-            LimitCode.GUARD_NOT_ROUTED,
-            "the egress guard cannot check whether a frame was routed (the kernel lacks "
-            "IP_ROUTE_CLASSID), so anyone who learns its mark passes it",
-            DROP_NET_RAW,
-        )
-    if not in_advance:
-        yield Limit(
-            LimitCode.NO_GUARD_IN_ADVANCE,
-            "an interface that appears later is closed to packet sockets a moment later (guards "
-            "for interfaces that do not exist yet take Linux 6.16)",
-            DROP_NET_RAW,
-        )
-
-
-def limit_without_queues(missing: str, remedy: str = DROP_NET_RAW) -> Limit:
-    """Return the limit of a machine where AF_XDP sockets are not stopped, because of `missing`."""
-    return Limit(LimitCode.NO_QUEUES, f"AF_XDP sockets are not stopped: {missing}", remedy)
-
-
-def limit_of_extra_headers(family: Family) -> Limit:
-    """Return the limit of a kernel whose legacy tables cannot match `Rule.extra_headers`."""
-    code, what, module = {
-        Family.IPV4: (LimitCode.IPV4_OPTIONS, "IPv4 options, source routes among them,", "xt_u32"),
-        Family.IPV6: (
-            LimitCode.IPV6_EXTENSION_HEADERS,
-            "IPv6 extension headers, routing headers among them,",
-            "ip6t_ipv6header",
-        ),
-    }[family]
-    return Limit(
-        code,
-        f"{what} are not refused (the kernel lacks {module}): a router in a listed LAN subnet that"
-        " honours them would forward a packet",
-        f"load {module} on the host (modprobe {module}), or use FIREWALL_BACKEND=nftables",
-    )
-
-
-def limits_of_config(config: Config, drawn: int | None = None) -> Iterator[Limit]:
-    """Yield the limits that the user has chosen; `drawn` is the mark of tunnels without FwMark."""
-    if any(tunnel.fwmark not in {None, drawn} for tunnel in config.tunnels):
-        yield Limit(
-            LimitCode.CHOSEN_MARK,
-            "the firewall mark of the encrypted flow is the configured FwMark, which `ip rule` "
-            "shows to every workload",
-            f"leave FwMark out, or {DROP_NET_RAW}",
-        )
-
-
-def limit_without_flush(missing: str, remedy: str) -> Limit:
-    """Return the limit of a machine that cannot forget flows, because of what is `missing`."""
-    text = f"flows older than the gateway are not forgotten: {missing}"
-    return Limit(LimitCode.OLD_FLOWS, text, remedy)
-
-
-def limit_of_old_flows(problem: str) -> Limit:
-    """Return the limit of a start that could not check for old flows, because of `problem`."""
-    return Limit(
-        LimitCode.OLD_FLOWS,
-        f"flows older than the gateway may not be forgotten: {problem}",
-        "restart the gateway when the host is less busy; no rule depends on it (P6)",
-    )
-
-
-def limits_of_resolvers(config: Config, problem: str) -> Iterator[Limit]:
-    """Yield the limit of a container that cannot keep its resolvers, because of `problem`.
-
-    It matters if one of them is asked for an endpoint's name.
-    """
-    is_asked = config.endpoint_resolver is None and any(t.names for t in config.tunnels)
-    if problem and is_asked:
-        yield Limit(
-            LimitCode.RESOLVERS_NOT_KEPT,
-            f"the container's resolvers cannot be kept across a restart ({problem}), so only "
-            "Docker's own at 127.0.0.11 is asked for the endpoint's name",
-            "set WIREGUARD_ENDPOINT_RESOLVER",
-        )
-
-
-def limits_of_names(problem: str) -> Iterator[Limit]:
-    """Yield the limit of workloads whose names do not resolve, because of `problem` if any."""
-    if problem:
-        yield Limit(LimitCode.NO_NAMES, f"names do not resolve: {problem}", OWN_RESOLVER)
 
 
 class Tally:

@@ -6,8 +6,9 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from gateway.policy.limits import LimitCode
 from gateway.policy.reload import Outcome
-from gateway.policy.report import LimitCode, Status
+from gateway.policy.report import Status
 from gateway.policy.states import State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

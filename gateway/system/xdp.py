@@ -21,7 +21,7 @@ import struct
 from collections.abc import Iterable
 
 from gateway.errors import SHORTAGES, MissingError, NetworkError
-from gateway.policy.report import DROP_NET_RAW
+from gateway.policy.limits import DROP_NET_RAW
 from gateway.system.features import AF_XDP
 from gateway.system.netns import OWN, Netns
 

@@ -2,7 +2,7 @@
 
 from gateway.errors import FirewallError
 from gateway.firewall.xtables.render import render
-from gateway.policy.report import Limit
+from gateway.policy.limits import Limit
 from gateway.policy.rules import Chain, Family, Rule, Ruleset
 
 OPEN = dict.fromkeys(Chain, "ACCEPT")

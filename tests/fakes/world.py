@@ -24,8 +24,9 @@ from gateway.model import (
     TunnelStatus,
 )
 from gateway.policy.firewall import closed
+from gateway.policy.limits import Limit
 from gateway.policy.probing import Probe
-from gateway.policy.report import Limit, Status
+from gateway.policy.report import Status
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Accept, Chain, Family, Ruleset
 from gateway.policy.states import Query

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.firewall.nft.guard import Guard
-from gateway.policy import report
+from gateway.policy.limits import limits_of_guard
 from tests.lab.frames import Frame
 from tests.lab.gateway import Gateway
 from tests.lab.process import PATIENCE
@@ -129,5 +129,5 @@ def got_through(workload: Workload, kind: str, **arguments: object) -> bool:
 def limits_here(lab: Lab) -> list[dict[str, str]]:
     """Return the limits in health on this kernel, which must have the egress guard."""
     guard = lab.gateway_namespace.inside(Guard.find)
-    found = report.limits_of_guard(routed=guard.routed, in_advance=guard.in_advance)
+    found = limits_of_guard(routed=guard.routed, in_advance=guard.in_advance)
     return [asdict(limit) for limit in found]

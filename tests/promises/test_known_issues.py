@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from gateway.policy.report import LimitCode
+from gateway.policy.limits import LimitCode
 from tests.lab.capture import Capture
 from tests.lab.frames import addressed_to
 from tests.lab.internet import INTERNET, LAN_HOST, LAN_SUBNETS, OUTSIDER

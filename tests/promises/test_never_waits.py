@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.policy.report import LimitCode
+from gateway.policy.limits import LimitCode
 from tests.lab.errors import LabError
 from tests.lab.gateway import Gateway
 from tests.lab.process import PATIENCE, eventually

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.policy.report import LimitCode
+from gateway.policy.limits import LimitCode
 from gateway.policy.states import Reason
 from tests.lab.capture import Capture
 from tests.lab.container import GATEWAY_CAPABILITIES

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.policy.report import LimitCode
+from gateway.policy.limits import LimitCode
 from tests.lab.gateway import Gateway
 from tests.lab.process import eventually
 from tests.lab.server import INSIDE, RESOLVED

@@ -4,8 +4,9 @@ import json
 import re
 from pathlib import Path
 
+from gateway.policy.limits import LimitCode
 from gateway.policy.reload import LONGEST_FAULT, MOST_FAULTS, Outcome
-from gateway.policy.report import REASONS, LimitCode, Status
+from gateway.policy.report import REASONS, Status
 from gateway.policy.states import Reason
 from gateway.services import metrics
 from gateway.services.health import Board, describe

@@ -8,8 +8,9 @@ from ipaddress import ip_address
 import pytest
 
 from gateway.model import Endpoint
+from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.reload import Fault, Outcome, not_reloaded
-from gateway.policy.report import Limit, LimitCode, Status
+from gateway.policy.report import Status
 from gateway.policy.states import Reason
 from gateway.services.health import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board, respond
 from healthcheck.__main__ import LARGEST_REPLY

@@ -23,9 +23,9 @@ from gateway.daemon.reloading import ATTEMPTS, Reloader
 from gateway.errors import FirewallError, NetworkError
 from gateway.model import Config, PortRange, Protocol, Secret
 from gateway.policy.events import NotReloaded, Reloaded, Stop
+from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.reload import Fault, Outcome, not_reloaded
-from gateway.policy.report import Limit, LimitCode
 from gateway.policy.states import Reason
 from gateway.policy.timing import Timing
 from gateway.settings import again, assemble

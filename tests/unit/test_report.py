@@ -8,7 +8,22 @@ import pytest
 from gateway.model import EVERYTHING, Candidate, Config, Endpoint, NamedEndpoint, Peer
 from gateway.policy import report
 from gateway.policy.evidence import Pulse
-from gateway.policy.report import REASONS, Limit, LimitCode, Status, Tally, status_of
+from gateway.policy.limits import (
+    DROP_NET_RAW,
+    OWN_RESOLVER,
+    Limit,
+    LimitCode,
+    limit_of_extra_headers,
+    limit_of_old_flows,
+    limit_without_flush,
+    limit_without_guard,
+    limit_without_queues,
+    limits_of_config,
+    limits_of_guard,
+    limits_of_names,
+    limits_of_resolvers,
+)
+from gateway.policy.report import REASONS, Status, Tally, status_of
 from gateway.policy.rules import Family
 from gateway.policy.states import Connected, Locked, Reason, State, Stopping, Turn
 from tests.scenarios import IPV4_ONLY, SERVER4, connected, connecting, resolving
@@ -23,33 +38,33 @@ REMEDY = "cap_drop: [NET_RAW]"
 
 def test_a_machine_that_can_do_everything_has_no_limits() -> None:
     """Nor has a configuration that leaves the choices to the gateway."""
-    assert list(report.limits_of_guard(routed=True, in_advance=True)) == []
-    assert list(report.limits_of_config(Config((UNMARKED, replace(UNMARKED, fwmark=9))), 9)) == []
-    assert list(report.limits_of_names("")) == []
-    assert list(report.limits_of_resolvers(Config((NAMED,)), "")) == []
-    assert list(report.limits_of_resolvers(Config((UNMARKED,)), "a read-only root")) == []
+    assert list(limits_of_guard(routed=True, in_advance=True)) == []
+    assert list(limits_of_config(Config((UNMARKED, replace(UNMARKED, fwmark=9))), 9)) == []
+    assert list(limits_of_names("")) == []
+    assert list(limits_of_resolvers(Config((NAMED,)), "")) == []
+    assert list(limits_of_resolvers(Config((UNMARKED,)), "a read-only root")) == []
 
 
 LIMITS = {
-    LimitCode.NO_GUARD: ([report.limit_without_guard("no nft", "install it")], REMEDY),
-    LimitCode.GUARD_NOT_ROUTED: (report.limits_of_guard(routed=False, in_advance=True), REMEDY),
-    LimitCode.NO_GUARD_IN_ADVANCE: (report.limits_of_guard(routed=True, in_advance=False), REMEDY),
-    LimitCode.NO_QUEUES: ([report.limit_without_queues("no CAP_NET_RAW")], REMEDY),
-    LimitCode.IPV4_OPTIONS: ([report.limit_of_extra_headers(Family.IPV4)], "modprobe xt_u32"),
+    LimitCode.NO_GUARD: ([limit_without_guard("no nft", "install it")], REMEDY),
+    LimitCode.GUARD_NOT_ROUTED: (limits_of_guard(routed=False, in_advance=True), REMEDY),
+    LimitCode.NO_GUARD_IN_ADVANCE: (limits_of_guard(routed=True, in_advance=False), REMEDY),
+    LimitCode.NO_QUEUES: ([limit_without_queues("no CAP_NET_RAW")], REMEDY),
+    LimitCode.IPV4_OPTIONS: ([limit_of_extra_headers(Family.IPV4)], "modprobe xt_u32"),
     LimitCode.IPV6_EXTENSION_HEADERS: (
-        [report.limit_of_extra_headers(Family.IPV6)],
+        [limit_of_extra_headers(Family.IPV6)],
         "modprobe ip6t_ipv6header",
     ),
     LimitCode.CHOSEN_MARK: (
-        report.limits_of_config(Config((UNMARKED, replace(UNMARKED, fwmark=7))), 9),
+        limits_of_config(Config((UNMARKED, replace(UNMARKED, fwmark=7))), 9),
         REMEDY,
     ),
-    LimitCode.OLD_FLOWS: ([report.limit_without_flush("no conntrack", "load it")], "load it"),
+    LimitCode.OLD_FLOWS: ([limit_without_flush("no conntrack", "load it")], "load it"),
     LimitCode.RESOLVERS_NOT_KEPT: (
-        report.limits_of_resolvers(Config((NAMED,)), "a read-only root"),
+        limits_of_resolvers(Config((NAMED,)), "a read-only root"),
         "WIREGUARD_ENDPOINT_RESOLVER",
     ),
-    LimitCode.NO_NAMES: (report.limits_of_names("a read-only root"), "/etc/resolv.conf"),
+    LimitCode.NO_NAMES: (limits_of_names("a read-only root"), "/etc/resolv.conf"),
 }
 """The limit of each code, and what its remedy mentions."""
 
@@ -66,15 +81,15 @@ def test_each_limit_has_its_code_and_a_remedy(code: LimitCode) -> None:
 
 def test_a_start_that_could_not_check_for_old_flows_has_the_same_code() -> None:
     """Whether they are forgotten is not known, and no rule depends on it."""
-    assert report.limit_of_old_flows("busy").code is LimitCode.OLD_FLOWS
+    assert limit_of_old_flows("busy").code is LimitCode.OLD_FLOWS
 
 
 def test_without_a_guard_both_remedies_are_named_once() -> None:
     """One brings the guard back, the other makes it unnecessary."""
-    limit = report.limit_without_guard("the program nft is not installed", "install it")
+    limit = limit_without_guard("the program nft is not installed", "install it")
     assert limit.text == "packet sockets are not stopped: the program nft is not installed"
-    assert limit.remedy == f"install it; or {report.DROP_NET_RAW}"
-    assert report.limit_without_guard("no hook", report.DROP_NET_RAW).remedy.count(REMEDY) == 1
+    assert limit.remedy == f"install it; or {DROP_NET_RAW}"
+    assert limit_without_guard("no hook", DROP_NET_RAW).remedy.count(REMEDY) == 1
 
 
 def test_every_reason_has_a_code_and_a_text_of_its_own() -> None:
@@ -175,18 +190,18 @@ def test_resolvers_that_are_not_kept_matter_only_where_one_is_asked() -> None:
     """With WIREGUARD_ENDPOINT_RESOLVER the container's own are not; nor where no name is."""
     problem = "a read-only root"
     chosen = Config((NAMED,), endpoint_resolver=ip_address("192.0.2.53"))
-    assert list(report.limits_of_resolvers(chosen, problem)) == []
-    (limit,) = report.limits_of_resolvers(Config((UNMARKED, NAMED)), problem)
+    assert list(limits_of_resolvers(chosen, problem)) == []
+    (limit,) = limits_of_resolvers(Config((UNMARKED, NAMED)), problem)
     assert f"({problem})" in limit.text
 
 
 @pytest.mark.parametrize(
     ("limit", "cause"),
     [
-        (report.limit_without_queues("no CAP_NET_RAW"), "no CAP_NET_RAW"),
-        (report.limit_without_flush("no conntrack", "load it"), "no conntrack"),
-        (report.limit_of_old_flows("busy"), "busy"),
-        (next(report.limits_of_names("a read-only root")), "a read-only root"),
+        (limit_without_queues("no CAP_NET_RAW"), "no CAP_NET_RAW"),
+        (limit_without_flush("no conntrack", "load it"), "no conntrack"),
+        (limit_of_old_flows("busy"), "busy"),
+        (next(limits_of_names("a read-only root")), "a read-only root"),
     ],
     ids=["queues", "flush", "old flows", "names"],
 )
@@ -197,7 +212,7 @@ def test_a_limit_names_what_this_machine_lacks(limit: Limit, cause: str) -> None
 
 def test_queues_have_the_remedy_of_their_cause() -> None:
     """Where another one helps."""
-    assert report.limit_without_queues("no program", "install it").remedy == "install it"
+    assert limit_without_queues("no program", "install it").remedy == "install it"
 
 
 def test_the_sums_of_counters_know_what_was_read_and_is_zero() -> None:
@@ -245,5 +260,5 @@ def test_a_status_says_nothing_of_what_is_not_known() -> None:
 
 def test_the_remedies_that_many_limits_share_can_be_pasted() -> None:
     """Into a compose file, or as a path."""
-    assert report.DROP_NET_RAW == "give workloads `cap_drop: [NET_RAW]`"
-    assert "/etc/resolv.conf" in report.OWN_RESOLVER
+    assert DROP_NET_RAW == "give workloads `cap_drop: [NET_RAW]`"
+    assert "/etc/resolv.conf" in OWN_RESOLVER

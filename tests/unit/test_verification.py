@@ -21,8 +21,9 @@ from gateway.firewall.xtables import marks as xt_marks
 from gateway.firewall.xtables.entry import Entry, Part
 from gateway.model import EVERYTHING, Endpoint, Facts, NamedEndpoint, Peer, Tunnel
 from gateway.policy.firewall import ruleset_for
+from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.marks import SHOWN
-from gateway.policy.report import Limit, LimitCode, status_of
+from gateway.policy.report import status_of
 from gateway.policy.states import Reason
 from gateway.services.health import describe
 from tests.scenarios import (

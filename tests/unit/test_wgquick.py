@@ -11,8 +11,8 @@ import pytest
 
 from gateway.commands.check.explain import explain
 from gateway.model import Secret
-from gateway.policy import report
 from gateway.policy.dns import with_addresses
+from gateway.policy.limits import limits_of_config
 from gateway.policy.marks import SHOWN, with_secret_mark
 from gateway.settings import assemble, wgquick
 from tests.configurations import (
@@ -93,7 +93,7 @@ def test_a_chosen_mark_is_used_whatever_its_value(tmp_path: Path, mark: str) -> 
     loaded = load(tmp_path, QUICK.replace("[Peer]", f"FwMark = {mark}\n[Peer]"))
     (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
     assert with_addresses(tunnel, {}).fwmark == int(mark, 0)
-    assert list(report.limits_of_config(loaded.config, 0))
+    assert list(limits_of_config(loaded.config, 0))
     row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
     assert row.split()[1:] == [hex(int(mark, 0)), "/config/wg0.conf", "line", "6"]
 
@@ -105,7 +105,7 @@ def test_without_a_mark_a_secret_one_is_drawn(tmp_path: Path, mark: str | None) 
     loaded = load(tmp_path, QUICK.replace("[Peer]", f"{line}[Peer]"))
     (tunnel,) = with_secret_mark(loaded.config, 0x1234567).tunnels
     assert with_addresses(tunnel, {}).fwmark == SHOWN | 0x1234567
-    assert not list(report.limits_of_config(loaded.config, 0))
+    assert not list(limits_of_config(loaded.config, 0))
     row = next(line for line in explain(loaded).splitlines() if "(FwMark)" in line)
     assert row.split("  ")[-1].strip() == "default"
     with pytest.raises(ValueError, match="no firewall mark"):

@@ -36,7 +36,7 @@ from gateway.firewall.xtables.render import TABLES, table_of
 from gateway.firewall.xtables.render import Kernel as Matches
 from gateway.firewall.xtables.tables import COMMIT_ATTEMPTS, Table
 from gateway.policy.firewall import closed, ruleset_for
-from gateway.policy.report import LimitCode
+from gateway.policy.limits import LimitCode
 from gateway.policy.rules import Accept, Chain, Drop, Family, Rule, Ruleset, SetMark
 from gateway.system.netns import OWN
 from tests.conftest import skip_or_fail

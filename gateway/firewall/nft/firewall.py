@@ -17,7 +17,7 @@ from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.render import TABLE, render_chains, transaction
 from gateway.firewall.nft.table import HeldTable
 from gateway.firewall.xtables import legacy
-from gateway.policy.report import Limit
+from gateway.policy.limits import Limit
 from gateway.policy.rules import (
     Accept,
     Chain,

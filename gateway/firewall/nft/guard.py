@@ -34,7 +34,7 @@ from gateway.firewall.nft.table import HeldTable
 from gateway.policy.flows import EXTRA_HEADERS as EXTRA_HEADERS_WHY
 from gateway.policy.flows import NEIGHBOUR_DISCOVERY
 from gateway.policy.guard import DeviceGuard, GuardRules
-from gateway.policy.report import DROP_NET_RAW
+from gateway.policy.limits import DROP_NET_RAW
 from gateway.policy.rules import Family, Rule, Transport
 from gateway.system.changes import Changes
 from gateway.system.watch import RTMGRP_LINK

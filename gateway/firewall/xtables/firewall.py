@@ -16,7 +16,7 @@ from gateway.firewall.xtables.marks import mark_of
 from gateway.firewall.xtables.matches import kernel_of
 from gateway.firewall.xtables.render import Kernel, commands
 from gateway.firewall.xtables.tables import Table
-from gateway.policy.report import Limit, limit_of_extra_headers
+from gateway.policy.limits import Limit, limit_of_extra_headers
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.transition import interim
 from gateway.system import applied
