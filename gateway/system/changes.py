@@ -36,12 +36,18 @@ class Changes:
         netns: Netns = OWN,
         clock: Callable[[], float] = time.monotonic,
         groups: int = RTMGRP_LINK | OTHERS,
+        fresh_for: float = FRESH_FOR,
     ) -> None:
-        """Count the notices of `groups` only: RTMGRP_* of linux/rtnetlink.h."""
+        """Count the notices of `groups` only: RTMGRP_* of linux/rtnetlink.h.
+
+        `fresh_for` is infinite where each change that matters has a notice: one that was lost
+        counts as a change too, and without a socket everything does.
+        """
         self._channel: socket.socket | None = None
         self._netns = netns
         self._groups = groups
         self._clock = clock
+        self._fresh_for = fresh_for
         self._known: dict[object, tuple[object, object]] = {}
         self._read_at = 0.0
         self._noticed_at = float("-inf")
@@ -61,11 +67,16 @@ class Changes:
         return found
 
     def happened(self) -> bool:
-        """Return whether anything may have changed since the last question."""
-        if not self._may_have_changed():
+        """Return whether there was a notice since the last question, or it is not known."""
+        now = self._clock()
+        if self._channel is None:
+            self._open()
+        elif self._took_notices(self._channel):
+            self._noticed_at = now
+        elif now - self._read_at < self._fresh_for:
             return False
         self._known.clear()
-        self._read_at = self._clock()
+        self._read_at = now
         return True
 
     def forget(self, what: object) -> None:
@@ -81,16 +92,6 @@ class Changes:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-
-    def _may_have_changed(self) -> bool:
-        """Return whether there was a notice, or it is not known whether there was."""
-        if self._channel is None:
-            self._open()
-            return True
-        if self._took_notices(self._channel):
-            self._noticed_at = self._clock()
-            return True
-        return self._clock() - self._read_at >= FRESH_FOR
 
     def _open(self) -> None:
         """Begin to listen; where that fails, nothing is remembered until it works."""

@@ -1,6 +1,7 @@
 """What was read is remembered until there is a notice, and never where that is not known."""
 
 import errno
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -183,6 +184,29 @@ def test_what_is_old_is_read_again(notices: Notices) -> None:
     assert changes.remembered("a", None, read) == 2
     now += FRESH_FOR - 0.1
     assert changes.remembered("a", None, read) == 2
+
+
+def test_where_each_change_has_a_notice_nothing_becomes_old(
+    notices: Notices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notice, one that was lost, and a socket that is gone count as before."""
+    now = 1000.0
+    changes = Changes(notices, lambda: now, fresh_for=math.inf)
+    assert changes.happened()
+    now += 1e9
+    assert not changes.happened()
+    notices.notice()
+    assert changes.happened()
+
+    def lost(_self: object, _size: int) -> bytes:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bound, "recv", lost, raising=False)
+        assert changes.happened()
+    assert not changes.happened()
+    changes.close()
+    assert changes.happened()
 
 
 def test_after_it_was_closed_everything_is_read(notices: Notices) -> None:

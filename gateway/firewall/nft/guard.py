@@ -14,6 +14,7 @@ ARP passes only as the kernel itself sends it: a request or a reply of 42 bytes,
 leaves the hardware address that it asks for empty.
 """
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -99,7 +100,8 @@ class Guard:
 
     def __init__(self, nft: Nft, *, in_advance: bool, routed: bool) -> None:
         self._table = HeldTable(TABLE, nft)
-        self._links = Changes(nft.netns, groups=RTMGRP_LINK)
+        # A chain goes before the notice that its device has (net/core/dev.c, unregister_netdevice).
+        self._links = Changes(nft.netns, groups=RTMGRP_LINK, fresh_for=math.inf)
         self._rendered: tuple[GuardRules, str] | None = None
         self.in_advance = in_advance
         self.routed = routed
