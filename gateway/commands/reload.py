@@ -14,6 +14,7 @@ from gateway.commands.exit_codes import FAILED, OK, USAGE
 from gateway.commands.status import ask, of_reload, visible
 from gateway.errors import NetworkError
 from gateway.model import HostPort
+from gateway.policy.states import Reason
 from gateway.settings import early
 from gateway.system import claim
 
@@ -23,7 +24,7 @@ POLL = 0.1
 """Seconds between two looks at the status."""
 
 ASK_THE_ENGINE = "ask it with `docker kill --signal HUP CONTAINER`, and read the log"
-CLOSED = {"firewall_failed", "kernel_unavailable", "hung"}
+CLOSED = {Reason.FIREWALL, Reason.UNCHECKED, Reason.HUNG}
 """The codes of reasons for which a configuration that was accepted is not in force."""
 
 

@@ -4,18 +4,16 @@ Every process of the namespace can read it (`ip link show lo`), and only CAP_NET
 it. It ends with the namespace.
 """
 
-import struct
-
 from gateway.errors import NetworkError
 from gateway.system import applied
 from gateway.system.link_alias import LONGEST_ALIAS, attribute
+from gateway.system.link_settings import LINK_MESSAGE
 from gateway.system.netlink import RTM_GETLINK, RTM_NEWLINK, Netlink, attributes_in
 from gateway.system.netns import OWN, Netns
 
 NETLINK_ROUTE = 0
 LOOPBACK = 1
 """The index of the loopback in every network namespace (linux/net.h, LOOPBACK_IFINDEX)."""
-LINK = struct.Struct("=BxHiII")
 IFLA_IFALIAS = 20
 
 
@@ -25,12 +23,12 @@ class Note:
     def __init__(self, title: str, netns: Netns = OWN) -> None:
         self._title = f"{title}: "
         self._netlink = Netlink(netns, NETLINK_ROUTE)
-        self._link = LINK.pack(0, 0, LOOPBACK, 0, 0)
+        self._link = LINK_MESSAGE.pack(0, 0, LOOPBACK, 0, 0)
 
     def read(self) -> str | None:
         """Return its text, None if there is none."""
         (body, *_) = self._netlink.send("read the alias", "lo", self._link, RTM_GETLINK)
-        alias = attributes_in(body, LINK.size).get(IFLA_IFALIAS, b"").rstrip(b"\0")
+        alias = attributes_in(body, LINK_MESSAGE.size).get(IFLA_IFALIAS, b"").rstrip(b"\0")
         text = alias.decode("utf-8", "replace")
         return text.removeprefix(self._title) if text.startswith(self._title) else None
 
