@@ -2,7 +2,7 @@
 
 from gateway.daemon.enforced import Enforced, EnforcedRouting, EnforcedRules, Reserve
 from gateway.daemon.ports import Inside, Passage, Translator
-from gateway.model import Facts
+from gateway.model import Facts, Uplink
 from gateway.policy.firewall import closed
 from gateway.policy.passage import Translation
 from gateway.policy.routing import LOCKED, Routing
@@ -18,10 +18,13 @@ class EnforcedInside(EnforcedRules):
 
 
 class EnforcedRoutingInside(EnforcedRouting):
-    """The routes and policy rules in the vault."""
+    """The routes and policy rules in the vault; the kernel drops routes with the link for holes."""
 
     def _part_of(self, wanted: Wanted) -> tuple[Routing, Facts]:
-        return wanted.inside.routing if wanted.inside else LOCKED, Facts()
+        inside = wanted.inside
+        if inside is None:
+            return LOCKED, Facts()
+        return inside.routing, Facts((inside.hole,) if inside.hole else ())
 
 
 class EnforcedPassage(Enforced):
@@ -33,20 +36,21 @@ class EnforcedPassage(Enforced):
 
     def differences(self, wanted: Wanted) -> tuple[str, ...]:
         """Compare both ends."""
-        return self._passage.faults(_uplinks(wanted)) if _has_hole(wanted) else ()
+        hole = _hole(wanted)
+        return self._passage.faults(hole, _uplinks(wanted)) if hole else ()
 
     def _part_of(self, wanted: Wanted) -> object:
-        return _has_hole(wanted), tuple(uplink.index for uplink in wanted.facts.uplinks)
+        return _hole(wanted), tuple(uplink.index for uplink in wanted.facts.uplinks)
 
     def _put(self, wanted: Wanted) -> None:
-        if _has_hole(wanted):
-            self._passage.make(_uplinks(wanted))
+        if hole := _hole(wanted):
+            self._passage.make(hole, _uplinks(wanted))
         else:
             self._passage.remove()
 
 
-def _has_hole(wanted: Wanted) -> bool:
-    return wanted.inside is not None and wanted.inside.hole is not None
+def _hole(wanted: Wanted) -> Uplink | None:
+    return wanted.inside.hole if wanted.inside else None
 
 
 def _uplinks(wanted: Wanted) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.firewall import Firewall
-from gateway.model import Address, Config, Facts, Interface
+from gateway.model import Address, Config, Facts, Interface, Uplink
 from gateway.policy.guard import GuardRules
 from gateway.policy.limits import Limit
 from gateway.policy.passage import Translation
@@ -120,13 +120,16 @@ def _no_limits(_config: Config) -> tuple[Limit, ...]:
 class Passage(Protocol):
     """The pair of links between the gateway's namespace and a vault."""
 
-    def make(self, uplinks: Sequence[str]) -> None:
-        """Make what is missing of it, and have `uplinks` forward. Raises NetworkError."""
+    def make(self, end: Uplink, uplinks: Sequence[str]) -> None:
+        """Make what is missing of it, and have `uplinks` forward. Raises NetworkError.
+
+        `end` is the one in the vault, with its addresses and the largest packet of both.
+        """
 
     def remove(self) -> None:
         """Remove it, if it is there. Raises NetworkError."""
 
-    def faults(self, uplinks: Sequence[str]) -> tuple[str, ...]:
+    def faults(self, end: Uplink, uplinks: Sequence[str]) -> tuple[str, ...]:
         """Return what is missing of it, one line each. Raises NetworkError."""
 
 

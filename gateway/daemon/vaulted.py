@@ -44,7 +44,7 @@ class TakenVault:
             self.firewall,
             network,
             Vault(end),
-            VethPassage(outside, links, end),
+            VethPassage(outside, links),
             TranslationTable(Nft(netns=own)),
         )
 

@@ -29,7 +29,16 @@ from gateway.policy.routing import (
     reply_mark,
     routing_for,
 )
-from gateway.policy.rules import Accept, Chain, ChainRule, Family, NetworkSet, Rule, SetMark
+from gateway.policy.rules import (
+    Accept,
+    Chain,
+    ChainRule,
+    Drop,
+    Family,
+    NetworkSet,
+    Rule,
+    SetMark,
+)
 from gateway.policy.sets import networks, ports
 from gateway.policy.ways import routes_within
 
@@ -38,6 +47,8 @@ INSIDE, OUTSIDE = "hole0", "vault0"
 INSIDE_INDEX = 4096
 """The index of the end in the vault. A mark and a table have its number (`reply_mark`)."""
 MTU = 1500
+LEAST_MTU = {4: 68, 6: 1280}
+"""The smallest that a link with addresses of an IP version may have (RFC 791, RFC 8200)."""
 
 INNER: dict[int, Interface] = {
     4: ip_interface("169.254.207.2/30"),
@@ -60,6 +71,16 @@ DISCOVERY = frozenset({*NEIGHBOUR_DISCOVERY, ROUTER_ADVERTISEMENT})
 def inner_end(versions: tuple[int, ...]) -> Uplink:
     """Return the end in the vault, with an address of each of the IP `versions`."""
     return Uplink(INSIDE, INSIDE_INDEX, MTU, tuple(INNER[version] for version in versions))
+
+
+def with_mtu(hole: Uplink, facts: Facts) -> Uplink:
+    """Return the end `hole` with no larger packets than every uplink can carry.
+
+    Else the gateway's kernel would have to answer some with an ICMP error of its own, which its
+    rules refuse.
+    """
+    least = max(LEAST_MTU[address.version] for address in hole.addresses)
+    return replace(hole, mtu=max(least, min([hole.mtu, *(it.mtu for it in facts.uplinks)])))
 
 
 def inside(
@@ -172,18 +193,25 @@ def to_vault(hole: Uplink) -> tuple[PolicyRule, ...]:
 
 @dataclass(frozen=True)
 class Translation:
-    """Which packets get another address on their way; `to` is the new one.
+    """Which packets get another address on their way.
 
-    `arriving` get another destination before they are routed, `leaving` another source after that.
-    The rules say which packets are meant, and accept nothing: their verdicts do not count.
+    `arriving` get another destination before they are routed. `leaving` get the address of their
+    uplink as their source after that; the kernel forgets their flows when the address goes. The
+    rules say which packets are meant, and accept nothing: their verdicts do not count.
+    `untranslated` are dropped after that: the kernel translates a flow at its first packet or
+    never, and forgets a flow whose first packet was dropped.
     """
 
     arriving: tuple[tuple[Family, Rule, Address], ...] = ()
-    leaving: tuple[tuple[Family, Rule, Address], ...] = ()
+    leaving: tuple[tuple[Family, Rule], ...] = ()
+    untranslated: tuple[tuple[Family, Rule], ...] = ()
 
 
 def translation_for(config: Config, facts: Facts, hole: Uplink | None) -> Translation:
-    """Return which addresses are translated between the uplinks of `facts` and the vault."""
+    """Return which addresses are translated between the uplinks of `facts` and the vault.
+
+    `hole` is the end in the vault, None where there can be no holes.
+    """
     if hole is None:
         return Translation()
     inner = {Family(address.version): address.ip for address in hole.addresses}
@@ -193,7 +221,6 @@ def translation_for(config: Config, facts: Facts, hole: Uplink | None) -> Transl
         for address in uplink.addresses
         if Family(address.version) in inner
     ]
-    first = {(family, uplink.name): address for family, uplink, address in reversed(pairs)}
     listed = ports("input_ports", "P8 the listed input ports", config.input_ports)
     arriving = tuple(
         (
@@ -220,9 +247,19 @@ def translation_for(config: Config, facts: Facts, hole: Uplink | None) -> Transl
                 out_interface=link,
                 source=ip_network(inner[family]),
             ),
-            address.ip,
         )
-        for (family, link), address in reversed(first.items())
+        for family, link in dict.fromkeys((family, uplink.name) for family, uplink, _ in pairs)
         if config.outbound_subnets
     )
-    return Translation(arriving, leaving)
+    untranslated = tuple(
+        (
+            family,
+            Rule(
+                why="P7 the vault's own address",
+                verdict=Drop(),
+                source=ip_network(address),
+            ),
+        )
+        for family, address in inner.items()
+    )
+    return Translation(arriving, leaving, untranslated)

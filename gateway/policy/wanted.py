@@ -9,7 +9,7 @@ from gateway.policy.firewall import (
     ruleset_in_vault,
     ruleset_outside_vault,
 )
-from gateway.policy.passage import Translation, routing_inside, to_vault, translation_for
+from gateway.policy.passage import Translation, routing_inside, to_vault, translation_for, with_mtu
 from gateway.policy.routing import (
     LOCKED,
     Routing,
@@ -73,7 +73,9 @@ def wanted_in(
         routing = without_interface(routing_for(way_to, config, facts))
     if vault is None:
         return Wanted(facts, ruleset_for(state, config, facts), routing)
-    hole = vault.hole if config.input_ports or config.outbound_subnets else None
+    hole = None
+    if vault.hole and (config.input_ports or config.outbound_subnets):
+        hole = with_mtu(vault.hole, facts)
     inside = LOCKED
     if isinstance(state, Connected) or (isinstance(state, Connecting) and state.built):
         inside = routing_inside(state.tunnel, config, hole)
@@ -88,7 +90,7 @@ def wanted_in(
             ruleset_in_vault(state, config, hole),
             inside,
             hole,
-            translation_for(config, facts, hole),
+            translation_for(config, facts, vault.hole),
         ),
     )
 

@@ -77,6 +77,11 @@ class Links:
         """Return whether there is a link `name` and it is set up."""
         return self.index(name) is not None and bool(self._link(name)["flags"] & IFF_UP)
 
+    def mtu(self, name: str) -> int:
+        """Return the largest packet of the link `name`, in bytes. Raises NetworkError."""
+        mtu: int = self._link(name).get_attr("IFLA_MTU")
+        return mtu
+
     def addresses_of(self, name: str) -> set[Address]:
         """Return the addresses of the link `name`; empty if the link does not exist."""
         index = self.index(name)

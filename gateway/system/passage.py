@@ -57,34 +57,30 @@ def _forward_ipv6(netns: Netns) -> None:
 class VethPassage:
     """The pair: `OUTSIDE` is among the links `outside`, `INSIDE` among `inside`."""
 
-    def __init__(self, outside: Links, inside: Links, end: Uplink) -> None:
-        """`end` is the one in the vault, with its addresses."""
-        self._outside, self._inside, self._end = outside, inside, end
-        self._ends = (
-            (outside, OUTSIDE, tuple(OUTER[it.version] for it in end.addresses)),
-            (inside, INSIDE, end.addresses),
-        )
+    def __init__(self, outside: Links, inside: Links) -> None:
+        self._outside, self._inside = outside, inside
 
-    def make(self, uplinks: Sequence[str]) -> None:
+    def make(self, end: Uplink, uplinks: Sequence[str]) -> None:
         """Make the pair if anything is missing of it, and have `uplinks` forward.
 
-        Raises NetworkError.
+        `end` is the one in the vault, with its addresses; both have its largest packet. Raises
+        NetworkError.
         """
         for name in uplinks:
             self._outside.set_device(name, FORWARD)
-        if not any(self._faults()):
+        if not any(self._faults(end)):
             return
         self.remove()
-        if any(address.version == IPV6 for address in self._end.addresses):
+        if any(address.version == IPV6 for address in end.addresses):
             _forward_ipv6(self._outside.netns)
-        self._add()
-        for links, name, addresses in self._ends:
+        self._add(end)
+        for links, name, addresses in self._ends(end):
             links.set_device(name, UPLINK_SETTINGS)
             for address in addresses:
                 _add_address(links, name, address)
             links.set_up(name)
         self._outside.set_device(OUTSIDE, FORWARD)
-        if faults := tuple(self._faults()):
+        if faults := tuple(self._faults(end)):
             raise NetworkError(f"join the vault: {'; '.join(faults)}", OUTSIDE)
 
     def remove(self) -> None:
@@ -92,20 +88,26 @@ class VethPassage:
         self._outside.delete_passage(OUTSIDE)
         self._inside.delete_passage(INSIDE)
 
-    def faults(self, uplinks: Sequence[str]) -> tuple[str, ...]:
+    def faults(self, end: Uplink, uplinks: Sequence[str]) -> tuple[str, ...]:
         """Return what is missing of the pair, or of its settings. Raises NetworkError."""
         forwarding = [
             f"{name} does not forward"
             for name in uplinks
             if not self._outside.device(name)[DeviceSetting.FORWARDING]
         ]
-        return (*self._faults(), *forwarding)
+        return (*self._faults(end), *forwarding)
 
-    def _faults(self) -> Iterator[str]:
-        for links, name, addresses in self._ends:
+    def _ends(self, end: Uplink) -> tuple[tuple[Links, str, tuple[Interface, ...]], ...]:
+        outer = tuple(OUTER[address.version] for address in end.addresses)
+        return (self._outside, OUTSIDE, outer), (self._inside, INSIDE, end.addresses)
+
+    def _faults(self, end: Uplink) -> Iterator[str]:
+        for links, name, addresses in self._ends(end):
             if not links.is_up(name):
                 yield f"{name} is not up"
                 continue
+            if (mtu := links.mtu(name)) != end.mtu:
+                yield f"{name} has the mtu {mtu}, not {end.mtu}"
             missing = {address.ip for address in addresses} - links.addresses_of(name)
             for address in sorted(map(str, missing)):
                 yield f"{name} has lost {address}"
@@ -115,16 +117,16 @@ class VethPassage:
                 if found[setting] != value:
                     yield f"{name}: {setting.name.lower()} is {found[setting]}, not {value}"
 
-    def _add(self) -> None:
+    def _add(self, end: Uplink) -> None:
         """Add both ends in one request; they are down."""
         try:
             descriptor = self._inside.netns.descriptor()
         except OSError as err:
             raise NetworkError(f"find the vault: {err.strerror}", OUTSIDE, err.errno) from err
         try:
-            mtu = _attribute(IFLA_MTU, NUMBER.pack(self._end.mtu))
+            mtu = _attribute(IFLA_MTU, NUMBER.pack(end.mtu))
             peer = (
-                _link_message(self._end.index)
+                _link_message(end.index)
                 + _attribute(IFLA_IFNAME, INSIDE.encode() + b"\0")
                 + mtu
                 + _attribute(IFLA_NET_NS_FD, NUMBER.pack(descriptor))

@@ -11,10 +11,10 @@ from gateway.firewall.nft.render import (
     render_chain,
     render_headers,
     render_members,
+    render_rule,
     render_sets,
 )
 from gateway.firewall.nft.table import HeldTable
-from gateway.model import Address
 from gateway.policy.passage import Translation
 from gateway.policy.rules import Family, Rule
 
@@ -24,6 +24,7 @@ TABLE = "inet portcullis_vault"
 HEADS = {
     "arriving": "nat hook prerouting priority dstnat; policy accept;",
     "leaving": "nat hook postrouting priority srcnat; policy accept;",
+    "untranslated": "filter hook postrouting priority srcnat + 1; policy accept;",
 }
 WORDS = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 
@@ -46,22 +47,26 @@ class TranslationTable:
 def render_translation(translation: Translation) -> str:
     """Return the chains and sets: what is between the braces of the table."""
     parts = {
-        "arriving": [_line(*entry, "dnat") for entry in translation.arriving],
-        "leaving": [_line(*entry, "snat") for entry in translation.leaving],
+        "arriving": [
+            _line(family, rule, f"dnat {WORDS[family]} to {address}")
+            for family, rule, address in translation.arriving
+        ],
+        "leaving": [_line(*entry, "masquerade") for entry in translation.leaving],
+        "untranslated": [render_rule(rule, family) for family, rule in translation.untranslated],
     }
     sets = render_sets((family, rule) for family, rule, _ in translation.arriving)
     chains = (render_chain(name, HEADS[name], tuple(lines)) for name, lines in parts.items())
     return "\n".join((*sets, *chains))
 
 
-def _line(family: Family, rule: Rule, to: Address, action: str) -> str:
+def _line(family: Family, rule: Rule, action: str) -> str:
     links = {"iifname": rule.in_interface, "oifname": rule.out_interface}
     words = (
         f"meta nfproto ipv{family.value}",
         *(f"{field} {device(link)}" for field, link in links.items() if link is not None),
         *render_headers(rule, family),
         *render_members(rule, family),
-        f"{action} {WORDS[family]} to {to}",
+        action,
         f"comment {quoted(rule.why)}",
     )
     return " ".join(words)

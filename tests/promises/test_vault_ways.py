@@ -1,0 +1,117 @@
+"""What the ways between a vault and the uplinks survive: packet sizes, addresses, and their making.
+
+The control of each test is the same traffic before the change.
+"""
+
+import sys
+from ipaddress import ip_interface
+
+import pytest
+
+from gateway.policy.passage import INNER, INSIDE
+from tests.lab.hosts import echo
+from tests.lab.internet import LAN_HOST, LAN_SUBNETS
+from tests.lab.process import PATIENCE, Child, eventually
+from tests.lab.topology import Lab
+from tests.promises.stages import OWN4
+from tests.promises.test_reload import reload
+from tests.promises.test_vault_gateway import Site
+from tests.promises.test_vault_holes import HOLES, LISTED
+
+pytestmark = [pytest.mark.lab, pytest.mark.promise("P7", "P8")]
+
+SMALL = 1400
+SIZE = 20_000
+BULK = f"""
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 3) as peer:
+    stream = peer.makefile("rb")
+    stream.readline()
+    peer.sendall(bytes({SIZE}))
+    print(len(stream.read({SIZE})))
+"""
+"""Sends many packets to an echo, and prints how many bytes came back; it gives up after 3 s."""
+SENDING = """
+import socket, sys, time
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.setblocking(False)
+print("ready", flush=True)
+seen = ""
+while True:
+    try:
+        sender.sendto(b"x", (sys.argv[1], 7))
+        while True:
+            now = sender.recv(2000).split()[0].decode()
+            if now != seen:
+                seen = now
+                print("seen", seen, flush=True)
+    except OSError:
+        pass
+    time.sleep(0.0005)
+"""
+"""Sends from one port without end, and prints the address that the echo has seen."""
+
+
+def sending(lab: Lab) -> Child:
+    """Send to the echo in the LAN, without a pause, from one port of the vault."""
+    argv = [sys.executable, "-I", "-S", "-c", SENDING, LAN_HOST.ipv4]
+    child = lab.household.start(lab.vault_workload.command(argv), "sender")
+    child.wait_for("ready")
+    return child
+
+
+def never_seen_outside(lab: Lab) -> bool:
+    """Return whether no frame with an address of the vault has left."""
+    inner = {str(address.ip) for address in INNER.values()}
+    return not [frame for frame in lab.capture.frames() if frame.source in inner]
+
+
+def test_no_packet_is_larger_than_the_uplink_can_carry(lab: Lab) -> None:
+    """The gateway's own "fragmentation needed" would not reach anybody."""
+    site = Site(lab).start(**HOLES)
+    lab.vault_workload.serve(*(echo(str(it.ip), LISTED) for it in INNER.values()))
+
+    def arrived() -> list[str]:
+        ways = [
+            *((lab.vault_workload, host, 7) for host in LAN_HOST),
+            *((lab.lan, address, LISTED) for address in lab.uplink.gateway),
+        ]
+        argv = (sys.executable, "-I", "-S", "-c", BULK)
+        return [place.run(*argv, host, str(port), check=False) for place, host, port in ways]
+
+    assert arrived() == [f"{SIZE}\n"] * 4
+    lab.gateway_namespace.ip(f"link set {lab.uplink.name} mtu {SMALL}")
+    lab.internet_namespace.ip(f"link set {lab.uplink.far_end} mtu {SMALL}")
+
+    def is_smaller() -> bool:
+        shown = lab.vault_namespace.run("ip", "-o", "link").splitlines()
+        return any(f"{INSIDE}@" in line and f"mtu {SMALL} " in line for line in shown)
+
+    eventually(is_smaller, timeout=6, what="a smaller link")
+    eventually(lambda: arrived() == [f"{SIZE}\n"] * 4, timeout=6, what="all of it")
+    assert site.gateway.status().body["drift"] == 0
+
+
+def test_a_flow_that_began_before_its_hole_was_whole_is_translated(lab: Lab) -> None:
+    """A workload sends while the hole is made; the vault's own address is never seen outside."""
+    site = Site(lab).start()
+    sender = sending(lab)
+    site.gateway.write("/run/secrets/firewall_outbound_subnets", ",".join(LAN_SUBNETS))
+    reload(site.gateway)
+    sender.wait_for(f"seen {OWN4}", timeout=6 * PATIENCE)
+    assert never_seen_outside(lab)
+
+
+def test_a_flow_takes_the_address_that_its_uplink_has(lab: Lab) -> None:
+    """The kernel forgets what it translated to an address that has gone."""
+    Site(lab).start(**HOLES)
+    sender = sending(lab)
+    sender.wait_for(f"seen {OWN4}")
+    own = ip_interface(f"{OWN4}/24")
+    other = ip_interface(f"{own.ip + 1}/24")
+    device = f"dev {lab.uplink.name}"
+    lab.operator.run("sysctl", "-w", f"net.ipv4.conf.{lab.uplink.name}.promote_secondaries=1")
+    lab.gateway_namespace.ip(f"addr add {other} {device}", f"addr del {own} {device}")
+    lab.gateway_namespace.ip(f"route replace default via {own.network[1]} {device}")
+    sender.wait_for(f"seen {other.ip}", timeout=10 * PATIENCE)
+    assert never_seen_outside(lab)
