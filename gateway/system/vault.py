@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,8 +29,10 @@ PROCESS = Path("/proc/1/cmdline")
 PROGRAMS = (b"\0gateway\0vault\0", b"/vault_process.py\0")
 """What the command line of a vault contains, before and after it is closed."""
 
-ANSWER_TIME = 3.0
+ANSWER_TIME = 1.0
 """Seconds that the vault may take to answer; it takes some 50 us."""
+SILENT_FOR = 2.0
+"""Seconds for which a vault that did not answer is not asked: the loop would wait each time."""
 REQUEST = struct.Struct("4i")
 NUMBER = struct.Struct("i")
 
@@ -45,6 +48,7 @@ class VaultNetns(Netns):
         super().__init__(None, "vault")
         self._lock = threading.Lock()
         self._place = place
+        self._ask_again_at = 0.0
         self._channel = self._connected()
 
     can_be_entered = False
@@ -117,6 +121,9 @@ class VaultNetns(Netns):
         try:
             channel.settimeout(ANSWER_TIME)
             channel.connect(str(self._place))
+        except TimeoutError as err:
+            channel.close()
+            raise _no_answer() from err
         except BaseException:
             channel.close()
             raise
@@ -129,12 +136,16 @@ class VaultNetns(Netns):
         """Return the descriptor that the vault opens for a request. Raises OSError.
 
         An answer that is late would be taken for that to the next request, so there is none then.
+        A vault that does not answer is a shortage (ETIMEDOUT).
         """
         request = REQUEST.pack(operation, *numbers, *[0] * (3 - len(numbers))) + path
         with self._lock:
+            if time.monotonic() < self._ask_again_at:
+                raise _no_answer()
             try:
                 descriptors = _exchange(self._channel, request)
             except TimeoutError:
+                self._ask_again_at = time.monotonic() + SILENT_FOR
                 self._channel.close()
                 self._channel = self._connected()
                 raise
@@ -143,14 +154,21 @@ class VaultNetns(Netns):
 
 def _exchange(channel: socket.socket, request: bytes) -> list[int]:
     """Return the descriptors that come with the answer to `request`. Raises OSError."""
-    channel.send(request)
-    answer, descriptors, _, _ = socket.recv_fds(channel, INT, 1, socket.MSG_CMSG_CLOEXEC)
+    try:
+        channel.send(request)
+        answer, descriptors, _, _ = socket.recv_fds(channel, INT, 1, socket.MSG_CMSG_CLOEXEC)
+    except TimeoutError as err:
+        raise _no_answer() from err
     if not answer:
         raise ConnectionResetError(errno.ECONNRESET, "the vault has hung up")
     (number,) = NUMBER.unpack(answer)
     if number:
         raise OSError(number, f"in the vault: {os.strerror(number)}")
     return descriptors
+
+
+def _no_answer() -> TimeoutError:
+    return TimeoutError(errno.ETIMEDOUT, "the vault does not answer")
 
 
 def is_with_vault(process: Path = PROCESS) -> bool:

@@ -12,7 +12,8 @@ netlink_ns_capable), so this process keeps CAP_NET_ADMIN, and a gateway needs it
 
 One connection at a time has the claim: a gateway's, as long as it lives. When it ends, every LINK
 is deleted and the closed rules go in; until both have worked, there is no claim for another one.
-The kernel's WireGuard would keep its link, without a carrier, and new connections would hang.
+The kernel's WireGuard would keep its link, without a carrier, and new connections would hang. The
+same is done at SIGTERM and SIGINT.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -127,6 +128,14 @@ class Vault:
         self.claimant = descriptor
         return None
 
+    def end(self, *_: object) -> None:
+        """Close the namespace, if a gateway has it, and end at once."""
+        try:
+            if self.claimant or not self.is_closed:
+                close(self.closed, self.links)
+        finally:
+            posix._exit(0)  # noqa: SLF001 - not private, and nothing is left to be done
+
     def hang_up(self, descriptor: int) -> None:
         """Forget a connection; if it had the claim, the vault is to be closed."""
         self.poll.unregister(descriptor)
@@ -166,8 +175,9 @@ def numbers(*pairs: tuple[int, int]) -> bytes:
 
 def load(closed: int) -> bool:
     """Have nft load the rules of the descriptor `closed`; return whether it did. OSError."""
-    posix.lseek(closed, 0, 0)
-    actions = [(posix.POSIX_SPAWN_DUP2, closed, 0)]
+    # Opened again, because a signal may have them loaded meanwhile: each needs a position in it.
+    text = posix.open(f"/proc/self/fd/{closed}", posix.O_RDONLY | posix.O_CLOEXEC)
+    actions = [(posix.POSIX_SPAWN_DUP2, text, 0)]
     # Until its status is known, nothing else may wait for it.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGCHLD})
     try:
@@ -178,6 +188,7 @@ def load(closed: int) -> bool:
                 continue
             return status_of(pid) == 0
     finally:
+        posix.close(text)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {_signal.SIGCHLD})
     return False
 
@@ -202,18 +213,13 @@ def reap(*_: object) -> None:
         pass
 
 
-def end(*_: object) -> None:
-    """End at once; the closed rules stay."""
-    posix._exit(0)  # noqa: SLF001 - not private, and nothing is left to be done
-
-
 def main() -> None:
     """Serve until a signal asks to stop; one that came while the namespace was closed counts."""
     place, closed, *links = sys.argv[1:]
     vault = Vault(place, int(closed), links)
     _signal.signal(_signal.SIGCHLD, reap)
     for number in (_signal.SIGTERM, _signal.SIGINT):
-        _signal.signal(number, end)
+        _signal.signal(number, vault.end)
     reap()
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {_signal.SIGTERM, _signal.SIGINT})
     vault.serve()

@@ -11,9 +11,10 @@ import time
 import pytest
 
 from gateway.model import INTERFACE
+from gateway.policy.passage import INSIDE as HOLE
 from tests.lab.gateway import Gateway
 from tests.lab.namespace import Namespace
-from tests.lab.process import eventually
+from tests.lab.process import PATIENCE, eventually
 from tests.lab.server import INSIDE
 from tests.lab.topology import Lab
 from tests.lab.transfers import sink, source
@@ -238,11 +239,41 @@ def test_a_vault_has_one_gateway(site: Site) -> None:
 
 
 def test_when_the_vault_ends_its_gateway_ends_too(site: Site) -> None:
-    """It is process 1 of both, so the kernel kills the gateway; nothing leaves afterwards."""
-    site.start()
+    """It is process 1 of both, so the kernel kills the gateway; it closes the namespace before.
+
+    Control: the rules were open, and there was a link for holes.
+    """
+    site.start(FIREWALL_INPUT_PORTS=str(FAR))
+    assert "P8" in rules(site.lab)
+    assert HOLE in site.links()
     assert site.vault.stop() == 0
     assert site.gateway.wait() != 0
-    assert not_refused_at_once(ordinary(site.lab.vault_workload)) == {}
+    site.is_closed()
+    assert "P8" not in rules(site.lab)
+    assert site.links() == {"lo"}
+
+
+def test_a_vault_that_does_not_answer_is_a_shortage(site: Site) -> None:
+    """Health says so, the rules stay, and a stop takes no longer than an engine waits."""
+    site.start()
+    gateway = site.gateway
+    for goes_on in (True, False):
+        site.vault.signal(signal.SIGSTOP)
+        eventually(
+            lambda: gateway.status().body.get("reason_code") == "kernel_unavailable",
+            timeout=10,
+            what="the shortage",
+        )
+        site.works()
+        if goes_on:
+            site.vault.signal(signal.SIGCONT)
+            gateway.wait_healthy()
+    began = time.monotonic()
+    gateway.stop()
+    assert time.monotonic() - began < 9 * PATIENCE
+    site.vault.signal(signal.SIGCONT)
+    eventually(lambda: "P4" not in rules(site.lab), timeout=3, what="closed rules")
+    site.is_closed()
 
 
 def test_only_a_gateway_with_the_processes_of_a_vault_has_one(lab: Lab) -> None:
