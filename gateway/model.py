@@ -21,6 +21,8 @@ Network = IPv4Network | IPv6Network
 
 INTERFACE = "wg0"
 """The name of the tunnel's interface."""
+PASSAGE = (IPv4Network("169.254.207.0/30"), IPv6Network("fd70:6f72:7463:756c::/126"))
+"""The networks of the link between the gateway's namespace and a vault."""
 
 
 class Secret:
@@ -108,9 +110,8 @@ class Endpoint:
     port: int
 
     def __str__(self) -> str:
-        if isinstance(self.address, IPv6Address):
-            return f"[{self.address}]:{self.port}"
-        return f"{self.address}:{self.port}"
+        host = f"[{self.address}]" if isinstance(self.address, IPv6Address) else self.address
+        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,9 @@ class Peer(CandidatePeer):
 class Candidate:
     """One complete WireGuard configuration as the user gave it.
 
-    `addresses` are those of the tunnel interface; `mtu` is None when it follows from the uplink;
-    `listen_port` and `fwmark` identify the encrypted flow; `fwmark` is None when the user chose
-    none, until `policy.marks` fills in a secret one. `dns` are the workloads' resolvers, in order.
+    `addresses` are the interface's; `mtu` is None when it follows from the uplink. `listen_port`
+    and `fwmark` identify the encrypted flow; without a chosen `fwmark`, `policy.marks` fills in a
+    secret one. `dns` are the workloads' resolvers, in order.
     """
 
     private_key: Secret
@@ -199,9 +200,9 @@ class HostPort:
 class Config:
     """The whole configuration, checked; see docs/configuration.md for each variable.
 
-    `tunnels` are the candidates to connect with, in order of preference; there is at least one.
-    `endpoint_resolver` looks up the endpoint's name outside the tunnel; None for the resolver of
-    the container. The commands are argument lists, empty for none; an argument may be a secret.
+    `tunnels` are the candidates, at least one, in order of preference. `endpoint_resolver` looks up
+    the endpoint's name, None for the container's resolver. The commands are argument lists, empty
+    for none; an argument may be a secret.
     """
 
     tunnels: tuple[Candidate, ...]
@@ -221,9 +222,8 @@ class Config:
 class Uplink:
     """An interface of the namespace that is neither loopback nor the tunnel.
 
-    `addresses` have the kernel's prefixes; link-local ones are left out. `index` is the kernel's
-    interface index, `mtu` its largest packet. `routers` are the link-local gateways on this link
-    that the main table uses.
+    `addresses` have the kernel's prefixes, without link-local ones. `index` is the kernel's, `mtu`
+    the largest packet. `routers` are the link-local gateways here that the main table uses.
     """
 
     name: str
@@ -247,11 +247,11 @@ class Route:
 class Facts:
     """What the namespace looks like at one moment: its uplinks and the routes of its main table.
 
-    `ipv6` is False if a new interface cannot have an IPv6 address: the kernel has no IPv6, or it
-    is disabled in the namespace (net.ipv6.conf.default.disable_ipv6). `guard_mark` is the secret
-    random mark of packets that passed the rules and leave through an uplink; None if the kernel
-    cannot have the egress guard. `all_routes` is False if the main table has more routes than the
-    gateway reads. `down` are the links that would be uplinks if they were up.
+    `ipv6` is False if a new interface cannot have an IPv6 address: the kernel has no IPv6, or the
+    namespace has it disabled (net.ipv6.conf.default.disable_ipv6). `guard_mark` is the secret mark
+    of packets that passed the rules and leave through an uplink, None without an egress guard.
+    `all_routes` is False if the main table has more routes than are read. `down` are the links that
+    would be uplinks if they were up.
     """
 
     uplinks: tuple[Uplink, ...] = ()
@@ -266,8 +266,8 @@ class Facts:
 class PeerStatus:
     """WireGuard's report on one peer.
 
-    `handshake` is the time of the last completed handshake, in seconds since the epoch by the wall
-    clock, or None before the first. Compare it for change only: the wall clock may jump.
+    `handshake` is the time of the last handshake, in seconds since the epoch by the wall clock, or
+    None before the first. Compare it for change only: the wall clock may jump.
     """
 
     public_key: str

@@ -81,6 +81,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         found = (
             *limits_of_config(config, secret(number)),
             *limits_of_resolvers(config, given.problem),
+            *(vault.limits_of(config) if vault else ()),
         )
         log_limits(found)
         with suppress(NetworkError):  # only a remark depends on it

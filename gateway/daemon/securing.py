@@ -125,7 +125,7 @@ def secure() -> Secured:
 
     tools.given.write_to(ResolverFile(vaulted.RESOLVER_FILE))
     secured.namespace.have_tunnel_in(vault)
-    return replace(secured, vault=patiently(lambda: take_vault(vault)))
+    return replace(secured, vault=patiently(lambda: take_vault(vault, UPLINKS)))
 
 
 def tools_for_closing() -> Tools:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -11,14 +12,15 @@ from gateway.errors import FirewallError, MissingError, NetworkError
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.translation import TranslationTable
-from gateway.model import INTERFACE
-from gateway.policy.passage import OUTSIDE, inner_end
+from gateway.model import INTERFACE, Config, Uplink
+from gateway.policy.limits import Limit, limits_of_holes
+from gateway.policy.passage import OUTSIDE, collision
 from gateway.policy.topology import VAULT, LinkKind
 from gateway.policy.wanted import Vault
-from gateway.system.link_settings import ipv6_usable
 from gateway.system.links import Links
 from gateway.system.namespace import Namespace
-from gateway.system.passage import VethPassage, can_forward_ipv6
+from gateway.system.netns import Netns
+from gateway.system.passage import VethPassage, end_between, lacks_forwarding
 from gateway.system.vault import VaultNetns
 
 PLACE = VAULT.holder_of(LinkKind.TUNNEL)
@@ -26,27 +28,35 @@ PLACE = VAULT.holder_of(LinkKind.TUNNEL)
 
 @dataclass(frozen=True)
 class TakenVault:
-    """A vault that is closed, and ours while `claim` is open."""
+    """A vault that is closed, and ours while `claim` is open.
+
+    `end` is that of the link for holes in there. It has no IPv6 if this namespace has it, and
+    `lacks_forwarding`.
+    """
 
     netns: VaultNetns
     claim: socket.socket
     firewall: NftablesFirewall
+    end: Uplink
+    lacks_forwarding: bool
 
     def inside(self, outside: Links) -> Inside:
         """Return the parts of the vault; `outside` are the links of our own namespace."""
         links = Links(INTERFACE, self.netns)
         network = Namespace(links)
         own = outside.netns
-        has_ipv6 = ipv6_usable(self.netns) and ipv6_usable(own) and can_forward_ipv6(own)
-        end = inner_end((4, 6) if has_ipv6 else (4,))
         outside.leave_out(OUTSIDE)
         return Inside(
             self.firewall,
             network,
-            Vault(end),
+            Vault(self.end),
             VethPassage(outside, links),
             TranslationTable(Nft(netns=own)),
         )
+
+    def limits_of(self, config: Config) -> Iterator[Limit]:
+        """Yield what `config` asks for and does not get here."""
+        yield from limits_of_holes(config, lacks_forwarding=self.lacks_forwarding)
 
     async def ended(self) -> None:
         """Raise NetworkError once its process has ended.
@@ -57,11 +67,17 @@ class TakenVault:
         raise NetworkError("the process of the vault has ended", "", errno.ECONNRESET)
 
 
-def take_vault(netns: VaultNetns) -> TakenVault:
-    """Take the vault `netns`, close it again and read that back.
+def take_vault(netns: VaultNetns, own: Netns) -> TakenVault:
+    """Take the vault `netns` for a gateway in `own`, close it again and read that back.
 
-    Raises MissingError if another gateway has it, KernelError if it cannot be closed, or not yet.
+    Raises MissingError if another gateway has it, or if an uplink has addresses of the link between
+    the two; KernelError if it cannot be closed, or not yet.
     """
+    uplinks = Links(INTERFACE, own)
+    uplinks.leave_out(OUTSIDE)
+    if taken := collision(Namespace(uplinks).facts()):
+        raise MissingError(taken, "give the container's network another subnet")
+    end, lacks = end_between(netns, own), lacks_forwarding(netns, own)
     with ExitStack() as undo:
         claim = undo.enter_context(_claimed(netns))
         firewall = NftablesFirewall.find(Nft(netns=netns))
@@ -70,7 +86,7 @@ def take_vault(netns: VaultNetns) -> TakenVault:
             raise FirewallError("closing the vault", "; ".join(problems))
         Namespace(Links(INTERFACE, netns)).apply_routing(PLACE.locked)
         undo.pop_all()
-    return TakenVault(netns, claim, firewall)
+    return TakenVault(netns, claim, firewall, end, lacks)
 
 
 def _claimed(netns: VaultNetns) -> socket.socket:

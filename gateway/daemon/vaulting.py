@@ -26,7 +26,7 @@ from gateway.model import INTERFACE
 from gateway.policy.passage import INSIDE as HOLE
 from gateway.policy.topology import VAULT, LinkKind
 from gateway.system.features import missing_capabilities
-from gateway.system.link_down import links_down
+from gateway.system.link_down import IFF_UP, links_down
 from gateway.system.links import Links
 from gateway.system.namespace import Namespace
 from gateway.system.process import find_program
@@ -76,14 +76,18 @@ def _closed(firewall: NftablesFirewall, links: Links) -> None:
 
 
 def _refuse_uplinks(links: Links) -> None:
-    """Set every uplink down, and raise MissingError if there is one."""
+    """Set every uplink down, and raise MissingError if there is one.
+
+    A link that is down is none: some modules give every namespace one, such as tunl0 of ipip.
+    """
     links.leave_out(HOLE)
-    names = [link.get_attr("IFLA_IFNAME") for link in links.others().values()]
+    others = links.others().values()
+    names = [link.get_attr("IFLA_IFNAME") for link in others if link["flags"] & IFF_UP]
     if names:
         up = links_down(names, links.netns)
         state = f"still up: {', '.join(map(ascii, up))}" if up else "it is down"
         raise MissingError(
-            f"a vault has no link, and this one has {', '.join(map(ascii, names))} ({state})",
+            f"a vault has no uplink, and this one has {', '.join(map(ascii, names))} ({state})",
             "give the vault `network_mode: none`, and its networks and ports to the gateway",
         )
 

@@ -24,6 +24,7 @@ class LimitCode(StrEnum):
     OLD_FLOWS = "old_flows"
     RESOLVERS_NOT_KEPT = "resolvers_not_kept"
     NO_NAMES = "no_names"
+    NO_IPV6_HOLES = "no_ipv6_holes"
 
 
 @dataclass(frozen=True)
@@ -143,3 +144,15 @@ def limits_of_names(problem: str) -> Iterator[Limit]:
     """Yield the limit of workloads whose names do not resolve, because of `problem` if any."""
     if problem:
         yield Limit(LimitCode.NO_NAMES, f"names do not resolve: {problem}", OWN_RESOLVER)
+
+
+def limits_of_holes(config: Config, *, lacks_forwarding: bool) -> Iterator[Limit]:
+    """Yield the limit of a gateway with a vault that cannot forward IPv6, if a hole needs that."""
+    subnets = any(Family.IPV6.has(subnet) for subnet in config.outbound_subnets)
+    if lacks_forwarding and (config.input_ports or subnets):
+        yield Limit(
+            LimitCode.NO_IPV6_HOLES,
+            "the listed holes are closed for IPv6, because the gateway's namespace does not forward"
+            " it: ports do not answer, and packets to listed subnets go into the tunnel",
+            'give the gateway `sysctls: {net.ipv6.conf.all.forwarding: "1"}`, or list no holes',
+        )

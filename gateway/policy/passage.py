@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface, ip_network
 
-from gateway.model import Address, Config, Facts, Interface, Network, Route, Tunnel, Uplink
+from gateway.model import PASSAGE, Address, Config, Facts, Network, Route, Tunnel, Uplink
 from gateway.policy.flows import NEIGHBOUR_DISCOVERY, ROUTER_ADVERTISEMENT, neighbours, plain_only
 from gateway.policy.holes import holes
 from gateway.policy.routing import (
@@ -44,20 +44,17 @@ from gateway.policy.ways import routes_within
 
 INSIDE, OUTSIDE = "hole0", "vault0"
 """The names of the two ends: in the vault, and in the gateway's namespace."""
-INSIDE_INDEX = 4096
-"""The index of the end in the vault. A mark and a table have its number (`reply_mark`)."""
+INDEX = 1 << 20
+"""The index of each end in its namespace. It is how they are known: a user may have given another
+link the name, but no machine makes so many. A mark and a table have its number (`reply_mark`)."""
 MTU = 1500
 LEAST_MTU = {4: 68, 6: 1280}
 """The smallest that a link with addresses of an IP version may have (RFC 791, RFC 8200)."""
 
-INNER: dict[int, Interface] = {
-    4: ip_interface("169.254.207.2/30"),
-    6: ip_interface("fd70:6f72:7463:756c::2/126"),
-}
-OUTER: dict[int, Interface] = {
-    4: ip_interface("169.254.207.1/30"),
-    6: ip_interface("fd70:6f72:7463:756c::1/126"),
-}
+INNER, OUTER = (
+    {int(it.version): ip_interface(f"{it[host]}/{it.prefixlen}") for it in PASSAGE}
+    for host in (2, 1)
+)
 """The addresses of the two ends by IP version: link-local ones (RFC 3927), and unique local ones
 (RFC 4193). None of them is seen outside."""
 
@@ -70,7 +67,7 @@ DISCOVERY = frozenset({*NEIGHBOUR_DISCOVERY, ROUTER_ADVERTISEMENT})
 
 def inner_end(versions: tuple[int, ...]) -> Uplink:
     """Return the end in the vault, with an address of each of the IP `versions`."""
-    return Uplink(INSIDE, INSIDE_INDEX, MTU, tuple(INNER[version] for version in versions))
+    return Uplink(INSIDE, INDEX, MTU, tuple(INNER[version] for version in versions))
 
 
 def with_mtu(hole: Uplink, facts: Facts) -> Uplink:
@@ -81,6 +78,18 @@ def with_mtu(hole: Uplink, facts: Facts) -> Uplink:
     """
     least = max(LEAST_MTU[address.version] for address in hole.addresses)
     return replace(hole, mtu=max(least, min([hole.mtu, *(it.mtu for it in facts.uplinks)])))
+
+
+def collision(facts: Facts) -> str:
+    """Return which uplink has addresses of the pair in its network; empty if none has."""
+    found = (
+        f"{uplink.name} has {address}, and the link to a vault has {network}"
+        for uplink in facts.uplinks
+        for address in uplink.addresses
+        for network in PASSAGE
+        if network.overlaps(address.network)
+    )
+    return next(found, "")
 
 
 def inside(

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from gateway.errors import Notice
 from gateway.model import Backend, Config, HealthProbe, Implementation
-from gateway.settings import checks, compat, quickfiles, tunnels
+from gateway.settings import checks, compat, quickfiles, reserved, tunnels
 from gateway.settings.early import DEFAULT_HEALTH_SERVER, LogSettings, log_settings
 from gateway.settings.findings import Findings
 from gateway.settings.schema import Settings
@@ -70,6 +70,7 @@ def _config(
     given = variables.values
     subnets = checks.outbound_subnets(given.firewall_outbound_subnets, findings)
     input_ports = checks.ports(given.firewall_input_ports, findings)
+    reserved.check_subnets(subnets, _where(given.firewall_outbound_subnets), findings)
     checks.last_port(input_ports, _where(given.firewall_input_ports), findings)
     vpn_input_ports = checks.ports(given.firewall_vpn_input_ports, findings)
     health_server = _value(given.health_server_address, DEFAULT_HEALTH_SERVER)
@@ -78,6 +79,7 @@ def _config(
     checks.probe_outside(probe, subnets, findings)
     for tunnel in candidates:
         checks.check_tunnel(tunnel, findings)
+        reserved.check_tunnel(tunnel, findings)
         where = _where(given.firewall_outbound_subnets)
         checks.lan_against_tunnel(subnets, tunnel, where, findings)
         checks.resolvers(tunnel, subnets, findings)

@@ -14,6 +14,7 @@ from typing import Any
 
 from gateway.errors import NetworkError
 from gateway.model import Address, Interface
+from gateway.policy.passage import INDEX as PASSAGE_INDEX
 from gateway.system import addresses, applied, link_settings
 from gateway.system.link_down import IFF_LOOPBACK, IFF_UP
 from gateway.system.link_settings import DeviceSetting
@@ -54,7 +55,7 @@ class Links:
         self._devices: dict[str, tuple[bytes, dict[DeviceSetting, int]]] = {}
 
     def leave_out(self, passage: str) -> None:
-        """Have the link `passage` not count as another one: it leads to a vault."""
+        """Have the link `passage`, an end of a pair for a vault, not count as another one."""
         self._passage = passage
 
     def others(self) -> dict[int, Any]:
@@ -119,11 +120,13 @@ class Links:
         applied.show(lambda: [f"ip link delete {name}"])
 
     def delete_passage(self, name: str) -> None:
-        """Remove the link `name`, an end of a pair that leads to a vault, if there is one."""
+        """Remove the link `name` if it is an end of a pair that leads to a vault."""
         index = self.index(name)
         if index is None:
             return
         try:
+            if not _leads_to_vault(self._link(name)):
+                return
             self.rtnl.change("delete link", name, message(ifinfmsg, {"index": index}), RTM_DELLINK)
         except NetworkError as err:
             if err.errno != errno.ENODEV:
@@ -235,7 +238,7 @@ class Links:
         """Return whether `link` is the tunnel's: of its kind too, any link may have the name."""
         name = link.get_attr("IFLA_IFNAME")
         is_tunnel = name == self._tunnel and link["ifi_type"] == ARPHRD_NONE
-        return is_tunnel or bool(self._passage and name == self._passage)
+        return is_tunnel or (name == self._passage and _leads_to_vault(link))
 
     def _require_tunnel(self, name: str) -> None:
         if self._link(name)["ifi_type"] != ARPHRD_NONE:
@@ -258,3 +261,8 @@ class Links:
         index = self._link(name)["index"]
         request = message(ifinfmsg, {"index": index, **fields}, attributes)
         self.rtnl.change(what, name, request, RTM_NEWLINK)
+
+
+def _leads_to_vault(link: Any) -> bool:
+    """Return whether `link` is one of the pair: no other has its index."""
+    return bool(link["index"] == PASSAGE_INDEX)

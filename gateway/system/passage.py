@@ -5,17 +5,24 @@ of each link, which can be set over netlink (net/ipv4/devinet.c, inet_set_link_a
 one of the namespace, which takes a /proc/sys that can be written, or is set already.
 """
 
+import errno
 import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gateway.errors import NetworkError
+from gateway.errors import NetworkError, is_shortage
 from gateway.model import Interface, Uplink
-from gateway.policy.passage import INSIDE, OUTER, OUTSIDE
+from gateway.policy.passage import INSIDE, OUTER, OUTSIDE, inner_end
 from gateway.system import applied
 from gateway.system.link_alias import IFA_F_NODAD
-from gateway.system.link_settings import FORWARD, LINK_MESSAGE, UPLINK_SETTINGS, DeviceSetting
+from gateway.system.link_settings import (
+    FORWARD,
+    LINK_MESSAGE,
+    UPLINK_SETTINGS,
+    DeviceSetting,
+    ipv6_usable,
+)
 from gateway.system.links import IFLA_NET_NS_FD, NUMBER, Links
 from gateway.system.messages import ifaddrmsg
 from gateway.system.netlink import (
@@ -37,11 +44,23 @@ IPV6 = 6
 IPV6_FORWARDING = Path("/proc/sys/net/ipv6/conf/all/forwarding")
 
 
-def can_forward_ipv6(netns: Netns) -> bool:
-    """Return whether `netns` forwards IPv6, or can be made to."""
+def lacks_forwarding(vault: Netns, own: Netns) -> bool:
+    """Return whether `vault` and `own` have IPv6, and `own` cannot forward it. NetworkError."""
+    return ipv6_usable(vault) and ipv6_usable(own) and not _can_forward_ipv6(own)
+
+
+def end_between(vault: Netns, own: Netns) -> Uplink:
+    """Return the end in `vault` of a pair that joins it to `own`. Raises NetworkError."""
+    has_ipv6 = ipv6_usable(vault) and ipv6_usable(own) and _can_forward_ipv6(own)
+    return inner_end((4, 6) if has_ipv6 else (4,))
+
+
+def _can_forward_ipv6(netns: Netns) -> bool:
     try:
         return netns.read(IPV6_FORWARDING).strip() != "0" or netns.is_writable(IPV6_FORWARDING)
-    except OSError:
+    except OSError as err:
+        if is_shortage(err):
+            raise NetworkError(f"read: {err.strerror}", str(IPV6_FORWARDING), err.errno) from err
         return False
 
 
@@ -71,6 +90,9 @@ class VethPassage:
         if not any(self._faults(end)):
             return
         self.remove()
+        if self._outside.index(OUTSIDE) is not None:
+            taken = "another network has the name of the link to the vault; give it another one"
+            raise NetworkError(taken, OUTSIDE, errno.EEXIST)
         if any(address.version == IPV6 for address in end.addresses):
             _forward_ipv6(self._outside.netns)
         self._add(end)
@@ -118,7 +140,11 @@ class VethPassage:
                     yield f"{name}: {setting.name.lower()} is {found[setting]}, not {value}"
 
     def _add(self, end: Uplink) -> None:
-        """Add both ends in one request; they are down."""
+        """Add both ends in one request; they are down.
+
+        The peer has the index that it is given only if the link itself is given one
+        (drivers/net/veth.c, veth_newlink).
+        """
         try:
             descriptor = self._inside.netns.descriptor()
         except OSError as err:
@@ -134,7 +160,7 @@ class VethPassage:
             data = _attribute(IFLA_INFO_DATA, _attribute(VETH_INFO_PEER, peer))
             info = _attribute(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, b"veth\0") + data)
             name = _attribute(IFLA_IFNAME, OUTSIDE.encode() + b"\0")
-            request = _link_message(0) + name + mtu + info
+            request = _link_message(end.index) + name + mtu + info
             flags = NLM_F_CREATE | NLM_F_EXCL
             rtnl = Netlink(self._outside.netns, socket.NETLINK_ROUTE)
             rtnl.send("join the vault", OUTSIDE, request, RTM_NEWLINK, flags)

@@ -86,6 +86,8 @@ class Container:
     def command(self, argv: Sequence[str]) -> list[str]:
         """Return the argument list that runs `argv` as the container's main process."""
         argv = [*with_capabilities(self._capabilities), *argv]
+        if self.pid_namespace and self._read_only_proc_sys:  # either way brings a writable one
+            argv = ["sh", "-c", f'{_READ_ONLY_PROC_SYS} && exec "$@"', "sh", *argv]
         if self._joined:
             mounted = [*("unshare", "--mount", "--propagation", "slave", "--"), "sh", "-c", _PROC]
             entered = self._entered([*mounted, "sh", *argv])
@@ -96,8 +98,6 @@ class Container:
                 *entered[1:],
             ]
         if self.pid_namespace:
-            if self._read_only_proc_sys:  # --mount-proc brings a writable one
-                argv = ["sh", "-c", f'{_READ_ONLY_PROC_SYS} && exec "$@"', "sh", *argv]
             argv = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *argv]
         return [*self._outside, *self._entered(argv)]
 

@@ -250,6 +250,13 @@ def test_it_refuses_a_namespace_with_an_uplink(lab: Lab) -> None:
     assert "state DOWN" in lab.vault_namespace.run("ip", "link", "show", "eth0")
 
 
+def test_a_link_that_is_down_is_not_an_uplink(lab: Lab) -> None:
+    """The kernel's modules for tunnels give every namespace one; it is left as it is."""
+    lab.vault_namespace.ip("tuntap add tunl0 mode tun")
+    ready(lab.vault().start({})).close()
+    assert "DOWN" in lab.vault_namespace.run("ip", "link", "show", "tunl0")
+
+
 @pytest.mark.promise("P2")
 @pytest.mark.parametrize("lacks", ["net_admin", "setpcap"])
 def test_what_it_may_not_do_is_said(lab: Lab, lacks: str) -> None:

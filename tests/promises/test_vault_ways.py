@@ -8,12 +8,14 @@ from ipaddress import ip_interface
 
 import pytest
 
-from gateway.policy.passage import INNER, INSIDE
+from gateway.policy.limits import LimitCode
+from gateway.policy.passage import INNER, INSIDE, OUTER, OUTSIDE
 from tests.lab.hosts import echo
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS
+from tests.lab.namespace import connect
 from tests.lab.process import PATIENCE, Child, eventually
 from tests.lab.topology import Lab
-from tests.promises.stages import OWN4
+from tests.promises.stages import OWN4, OWN6
 from tests.promises.test_reload import reload
 from tests.promises.test_vault_gateway import Site
 from tests.promises.test_vault_holes import HOLES, LISTED
@@ -115,3 +117,45 @@ def test_a_flow_takes_the_address_that_its_uplink_has(lab: Lab) -> None:
     lab.gateway_namespace.ip(f"route replace default via {own.network[1]} {device}")
     sender.wait_for(f"seen {other.ip}", timeout=10 * PATIENCE)
     assert never_seen_outside(lab)
+
+
+def test_ipv6_that_cannot_be_forwarded_is_a_limit(lab: Lab) -> None:
+    """The log and the status say so; IPv4 has its holes. Control: a /proc/sys to write to."""
+    site = Site(lab)
+    for read_only in (True, False):
+        gateway = site.another(read_only_proc_sys=read_only)
+        gateway.start(gateway.env(**HOLES)).wait_healthy()
+        said = {limit["code"] for limit in gateway.status().body["limits"]}
+        assert (LimitCode.NO_IPV6_HOLES in said) == read_only
+        assert (LimitCode.NO_IPV6_HOLES in gateway.logs()) == read_only
+        seen = [lab.vault_workload.probe("tcp", host=host).seen for host in LAN_HOST]
+        assert seen[0] == OWN4
+        assert (seen[1] == OWN6) != read_only  # by the tunnel then
+        assert gateway.stop() == 0
+
+
+@pytest.mark.promise("P2")
+def test_an_uplink_with_an_address_of_the_link_is_refused(lab: Lab) -> None:
+    """Whether a hole is listed or not, since a reload may list one."""
+    site = Site(lab)
+    lab.gateway_namespace.ip(f"addr add {OUTER[4]} dev {lab.uplink.name}")
+    site.gateway.start()
+    assert site.gateway.wait() == 1
+    assert "another subnet" in site.gateway.logs()
+
+
+def test_a_network_with_the_name_of_the_link_is_left_alone(lab: Lab) -> None:
+    """An engine can name it so; it is an uplink like others, unless a hole needs the name."""
+    connect(lab.internet_namespace, "far", lab.gateway_namespace, OUTSIDE)
+    lab.gateway_namespace.ip(f"addr add 172.40.0.2/24 dev {OUTSIDE}", f"link set {OUTSIDE} up")
+    site = Site(lab).start()
+    site.works()
+    guarded = lab.gateway_namespace.run("nft", "list", "table", "netdev", "portcullis_guard")
+    assert f'device "{OUTSIDE}"' in guarded
+    assert site.gateway.stop() == 0
+    gateway = site.another()
+    gateway.start(gateway.env(**HOLES))
+    eventually(
+        lambda: "another network has the name" in gateway.logs(), timeout=8, what="the reason"
+    )
+    assert "172.40.0.2" in lab.gateway_namespace.run("ip", "addr", "show", OUTSIDE)

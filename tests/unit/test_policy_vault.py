@@ -5,7 +5,7 @@ for the vault, `.outside` for the namespace with the uplinks.
 """
 
 import os
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,10 @@ from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.nft.render import transaction
 from gateway.firewall.nft.translation import TABLE, render_translation
 from gateway.firewall.xtables import render as render_iptables
-from gateway.model import INTERFACE, Config, Facts
+from gateway.model import INTERFACE, Config, Facts, Uplink
 from gateway.policy.firewall import closed
 from gateway.policy.marks import SHOWN as SHOWN_MARK
-from gateway.policy.passage import INNER, OUTSIDE, inner_end
+from gateway.policy.passage import INNER, OUTSIDE, collision, inner_end, with_mtu
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Accept, Chain, CtDirection, Family
 from gateway.policy.states import Connected, State
@@ -152,3 +152,39 @@ def test_without_a_vault_there_is_one_namespace() -> None:
     assert wanted.inside is None
     accepted = wanted.rules.of(Family.IPV4)[Chain.OUTPUT]
     assert any(it.out_interface == INTERFACE and it.verdict == Accept() for it in accepted)
+
+
+@pytest.mark.parametrize(
+    ("versions", "mtus", "expected"),
+    [
+        ((4, 6), (), 1500),
+        ((4, 6), (1500, 1500), 1500),
+        ((4, 6), (1500, 1400), 1400),
+        ((4, 6), (9000,), 1500),
+        ((4, 6), (1000,), 1280),
+        ((4,), (1000,), 1000),
+    ],
+)
+def test_packets_of_a_hole_fit_every_uplink(
+    versions: tuple[int, ...], mtus: tuple[int, ...], expected: int
+) -> None:
+    """IPv6 has a smallest size, below which a link loses its addresses."""
+    facts = Facts(tuple(Uplink(f"eth{n}", n, mtu) for n, mtu in enumerate(mtus, 2)))
+    assert with_mtu(inner_end(versions), facts).mtu == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "collides"),
+    [
+        ("169.254.207.2/30", True),
+        ("169.254.1.1/16", True),
+        ("fd70:6f72:7463:756c::9/64", True),
+        ("172.17.0.2/16", False),
+        ("169.254.207.5/30", False),
+    ],
+)
+def test_an_uplink_may_not_have_addresses_of_the_link(address: str, *, collides: bool) -> None:
+    """The text names both."""
+    found = collision(Facts((Uplink("eth7", 7, 1500, (ip_interface(address),)),)))
+    assert bool(found) == collides
+    assert (address in found and "eth7" in found) == collides

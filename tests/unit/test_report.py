@@ -1,11 +1,20 @@
 """What the gateway reports: reasons, limits and counts, each with a code that does not change."""
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
-from gateway.model import EVERYTHING, Candidate, Config, Endpoint, NamedEndpoint, Peer
+from gateway.model import (
+    EVERYTHING,
+    Candidate,
+    Config,
+    Endpoint,
+    NamedEndpoint,
+    Peer,
+    PortRange,
+    Protocol,
+)
 from gateway.policy import report
 from gateway.policy.evidence import Pulse
 from gateway.policy.limits import (
@@ -20,6 +29,7 @@ from gateway.policy.limits import (
     limit_without_queues,
     limits_of_config,
     limits_of_guard,
+    limits_of_holes,
     limits_of_names,
     limits_of_resolvers,
 )
@@ -34,6 +44,7 @@ NAMED = replace(
     peers=(Peer("cHVibGlj", NamedEndpoint("vpn.example", 1), EVERYTHING),),
 )
 REMEDY = "cap_drop: [NET_RAW]"
+PORTS = (PortRange(Protocol.TCP, 80, 80),)
 
 
 def test_a_machine_that_can_do_everything_has_no_limits() -> None:
@@ -65,6 +76,10 @@ LIMITS = {
         "WIREGUARD_ENDPOINT_RESOLVER",
     ),
     LimitCode.NO_NAMES: (limits_of_names("a read-only root"), "/etc/resolv.conf"),
+    LimitCode.NO_IPV6_HOLES: (
+        limits_of_holes(Config((UNMARKED,), input_ports=PORTS), lacks_forwarding=True),
+        'net.ipv6.conf.all.forwarding: "1"',
+    ),
 }
 """The limit of each code, and what its remedy mentions."""
 
@@ -262,3 +277,24 @@ def test_the_remedies_that_many_limits_share_can_be_pasted() -> None:
     """Into a compose file, or as a path."""
     assert DROP_NET_RAW == "give workloads `cap_drop: [NET_RAW]`"
     assert "/etc/resolv.conf" in OWN_RESOLVER
+
+
+@pytest.mark.parametrize("lacks", [True, False])
+@pytest.mark.parametrize(
+    ("ports", "subnets", "is_limited"),
+    [
+        ((), (), False),
+        (PORTS, (), True),
+        ((), ("192.168.0.0/16",), False),
+        ((), ("192.168.0.0/16", "fd00:1::/64"), True),
+    ],
+)
+def test_what_needs_ipv6_between_two_namespaces(
+    *, lacks: bool, ports: tuple[PortRange, ...], subnets: tuple[str, ...], is_limited: bool
+) -> None:
+    """A port is listed for both families, a subnet for its own."""
+    config = Config(
+        (UNMARKED,), input_ports=ports, outbound_subnets=tuple(map(ip_network, subnets))
+    )
+    found = list(limits_of_holes(config, lacks_forwarding=lacks))
+    assert bool(found) == (is_limited and lacks)
