@@ -13,7 +13,7 @@ from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.translation import TranslationTable
 from gateway.model import INTERFACE, Config, Uplink
-from gateway.policy.limits import Limit, limits_of_holes
+from gateway.policy.limits import Limit, limits_of_holes, limits_without_holes
 from gateway.policy.passage import OUTSIDE, collision
 from gateway.policy.topology import VAULT, LinkKind
 from gateway.policy.wanted import Vault
@@ -31,7 +31,7 @@ class TakenVault:
     """A vault that is closed, and ours while `claim` is open.
 
     `end` is that of the link for holes in there. It has no IPv6 if this namespace has it, and
-    `lacks_forwarding`.
+    `lacks_forwarding`. There are no holes without a `translator`, which `lacks_nat` explains.
     """
 
     netns: VaultNetns
@@ -39,24 +39,30 @@ class TakenVault:
     firewall: NftablesFirewall
     end: Uplink
     lacks_forwarding: bool
+    translator: TranslationTable | None
+    lacks_nat: MissingError | None
 
     def inside(self, outside: Links) -> Inside:
         """Return the parts of the vault; `outside` are the links of our own namespace."""
         links = Links(INTERFACE, self.netns)
         network = Namespace(links)
-        own = outside.netns
         outside.leave_out(OUTSIDE)
+        if self.translator is None:
+            return Inside(self.firewall, network, Vault())
         return Inside(
             self.firewall,
             network,
             Vault(self.end),
             VethPassage(outside, links),
-            TranslationTable(Nft(netns=own)),
+            self.translator,
         )
 
     def limits_of(self, config: Config) -> Iterator[Limit]:
         """Yield what `config` asks for and does not get here."""
-        yield from limits_of_holes(config, lacks_forwarding=self.lacks_forwarding)
+        if self.lacks_nat:
+            yield from limits_without_holes(config, self.lacks_nat.missing, self.lacks_nat.remedy)
+        else:
+            yield from limits_of_holes(config, lacks_forwarding=self.lacks_forwarding)
 
     async def ended(self) -> None:
         """Raise NetworkError once its process has ended.
@@ -78,6 +84,11 @@ def take_vault(netns: VaultNetns, own: Netns) -> TakenVault:
     if taken := collision(Namespace(uplinks).facts()):
         raise MissingError(taken, "give the container's network another subnet")
     end, lacks = end_between(netns, own), lacks_forwarding(netns, own)
+    translator, lacks_nat = None, None
+    try:
+        translator = TranslationTable.find(Nft(netns=own))
+    except MissingError as err:
+        lacks_nat = err
     with ExitStack() as undo:
         claim = undo.enter_context(_claimed(netns))
         firewall = NftablesFirewall.find(Nft(netns=netns))
@@ -86,7 +97,7 @@ def take_vault(netns: VaultNetns, own: Netns) -> TakenVault:
             raise FirewallError("closing the vault", "; ".join(problems))
         Namespace(Links(INTERFACE, netns)).apply_routing(PLACE.locked)
         undo.pop_all()
-    return TakenVault(netns, claim, firewall, end, lacks)
+    return TakenVault(netns, claim, firewall, end, lacks, translator, lacks_nat)
 
 
 def _claimed(netns: VaultNetns) -> socket.socket:

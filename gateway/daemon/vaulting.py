@@ -6,7 +6,9 @@ has a key. What stays is `system.vault_process`, which the gateway reaches with 
 """
 
 import os
+import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,8 +43,10 @@ CAPABILITY = "net_admin"
 def close() -> None:
     """Close the namespace and read that back; needs no configuration.
 
-    Raises MissingError or KernelError; what is closed stays so.
+    Raises MissingError or KernelError; what is closed stays so. A vault that runs here already is
+    left alone.
     """
+    _refuse_second()
     links = Links(INTERFACE, UPLINKS)
     firewall = patiently(lambda: NftablesFirewall.find(Nft(netns=UPLINKS)))
     patiently(lambda: _closed(firewall, links))
@@ -90,6 +94,13 @@ def _refuse_uplinks(links: Links) -> None:
             f"a vault has no uplink, and this one has {', '.join(map(ascii, names))} ({state})",
             "give the vault `network_mode: none`, and its networks and ports to the gateway",
         )
+
+
+def _refuse_second() -> None:
+    """Raise MissingError if another process of this container listens as its vault."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel, suppress(OSError):
+        channel.connect(str(PLACE))
+        raise MissingError("a vault runs here already", "run `gateway vault` once in a container")
 
 
 def _make_place() -> None:

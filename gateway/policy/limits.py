@@ -25,6 +25,7 @@ class LimitCode(StrEnum):
     RESOLVERS_NOT_KEPT = "resolvers_not_kept"
     NO_NAMES = "no_names"
     NO_IPV6_HOLES = "no_ipv6_holes"
+    NO_HOLES = "no_holes"
 
 
 @dataclass(frozen=True)
@@ -156,3 +157,10 @@ def limits_of_holes(config: Config, *, lacks_forwarding: bool) -> Iterator[Limit
             " it: ports do not answer, and packets to listed subnets go into the tunnel",
             'give the gateway `sysctls: {net.ipv6.conf.all.forwarding: "1"}`, or list no holes',
         )
+
+
+def limits_without_holes(config: Config, missing: str, remedy: str) -> Iterator[Limit]:
+    """Yield the limit of a gateway with a vault that cannot have holes, if one is listed."""
+    if config.input_ports or config.outbound_subnets:
+        text = f"the listed holes are closed: {missing}"
+        yield Limit(LimitCode.NO_HOLES, text, remedy)

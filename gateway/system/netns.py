@@ -94,6 +94,15 @@ class Netns:
             return os.dup(self._descriptor)
         return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
+    def is_same(self, other: "Netns") -> bool:
+        """Return whether `other` is this namespace. Raises OSError."""
+        mine, its = self.descriptor(), other.descriptor()
+        try:
+            return os.path.sameopenfile(mine, its)
+        finally:
+            os.close(mine)
+            os.close(its)
+
     def close(self) -> None:
         """Let go of the namespace; what was opened in it stays usable."""
         if self._descriptor is not None:

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -113,6 +114,14 @@ def test_it_reaps_what_it_inherits(container: Gateway, vault: VaultNetns) -> Non
     children = Path(f"/proc/{container.pid}/task/{container.pid}/children")
     assert children.read_text("ascii")
     eventually(lambda: not children.read_text("ascii"), timeout=4, what="no zombie")
+
+
+def test_a_second_one_leaves_the_first_alone(container: Gateway, vault: VaultNetns) -> None:
+    """By hand in the same container; the first one still listens."""
+    code, said = container.execute(sys.executable, "-m", "gateway", "vault")
+    assert (code, "a vault runs here already" in said) == (1, True)
+    assert vault.links()
+    ready(container).close()
 
 
 def test_what_it_opens_belongs_to_its_namespace(lab: Lab, vault: VaultNetns) -> None:

@@ -13,11 +13,11 @@ import pytest
 from gateway.commands.verify.answer import answer_from
 from gateway.commands.verify.held import compared, look
 from gateway.commands.verify.lines import Line
+from gateway.commands.verify.places import Places
 from gateway.commands.verify.report import RED_WITHIN
 from gateway.commands.verify.trials import TARGETS
 from gateway.model import INTERFACE
 from gateway.settings import assemble
-from gateway.system.links import Links
 from tests.lab.gateway import Gateway
 from tests.lab.internet import INTERNET
 from tests.lab.process import eventually
@@ -244,7 +244,7 @@ def wrong(lab: Lab, gateway: Gateway, reported: dict[str, Any] | None = None) ->
     answer = answer_from(reported or gateway.status().body)
 
     def look_and_compare() -> list[Line]:
-        lines = compared(config, answer, look(config, answer, Links(INTERFACE)))
+        lines = compared(config, answer, look(config, answer, Places()), Places())
         return [line for line in lines if not line.ok]
 
     return lab.gateway_namespace.inside(look_and_compare)

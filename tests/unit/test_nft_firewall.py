@@ -15,6 +15,7 @@ from gateway.firewall.nft import firewall as module
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import FUTURE_UPLINKS, Guard
 from gateway.firewall.nft.program import Nft
+from gateway.firewall.nft.translation import TranslationTable
 from gateway.model import Facts
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.guard import guard_for
@@ -304,6 +305,17 @@ def test_a_kernel_without_the_egress_hook_has_no_guard(
     with pytest.raises(MissingError, match="no egress hook") as caught:
         Guard.find(Asked(machine, has=has))
     assert "cap_drop: [NET_RAW]" in caught.value.remedy
+
+
+@pytest.mark.parametrize("lacks", ["type nat", "masquerade", "dnat"])
+def test_a_kernel_without_nat_has_no_translation(machine: Machine, lacks: str) -> None:
+    """It is tried without loading anything. Control: one that has all of it."""
+    assert TranslationTable.find(Nft(machine))
+    machine.lacks = (lacks,)
+    with pytest.raises(MissingError, match="no NAT") as caught:
+        TranslationTable.find(Nft(machine))
+    assert "modprobe" in caught.value.remedy
+    assert machine.tables == {}
 
 
 def devices(machine: Machine) -> list[str]:

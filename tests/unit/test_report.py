@@ -32,6 +32,7 @@ from gateway.policy.limits import (
     limits_of_holes,
     limits_of_names,
     limits_of_resolvers,
+    limits_without_holes,
 )
 from gateway.policy.report import REASONS, Status, Tally, status_of
 from gateway.policy.rules import Family
@@ -52,6 +53,7 @@ def test_a_machine_that_can_do_everything_has_no_limits() -> None:
     assert list(limits_of_guard(routed=True, in_advance=True)) == []
     assert list(limits_of_config(Config((UNMARKED, replace(UNMARKED, fwmark=9))), 9)) == []
     assert list(limits_of_names("")) == []
+    assert list(limits_without_holes(Config((UNMARKED,)), "no NAT", "load it")) == []
     assert list(limits_of_resolvers(Config((NAMED,)), "")) == []
     assert list(limits_of_resolvers(Config((UNMARKED,)), "a read-only root")) == []
 
@@ -76,6 +78,10 @@ LIMITS = {
         "WIREGUARD_ENDPOINT_RESOLVER",
     ),
     LimitCode.NO_NAMES: (limits_of_names("a read-only root"), "/etc/resolv.conf"),
+    LimitCode.NO_HOLES: (
+        limits_without_holes(Config((UNMARKED,), input_ports=PORTS), "no NAT", "load it"),
+        "load it",
+    ),
     LimitCode.NO_IPV6_HOLES: (
         limits_of_holes(Config((UNMARKED,), input_ports=PORTS), lacks_forwarding=True),
         'net.ipv6.conf.all.forwarding: "1"',

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from gateway.commands.verify.packets import frame, udp_packet
 from gateway.model import Address
 from gateway.system import xdp
+from gateway.system.netns import Netns
 
 ANSWERED = "answered"
 SENT = "the kernel took it"
@@ -29,8 +30,9 @@ EXPERIMENT = 253
 SOL_PACKET = 263
 PACKET_QDISC_BYPASS = 20
 
-Attempt = Callable[[bytes], str]
-"""Sends the given marker and returns the result: a word above, or the name of an errno."""
+Attempt = Callable[[Netns, bytes], str]
+"""Sends the given marker from a namespace and returns the result: a word above, or the name of an
+errno."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ NONE = Options()
 def udp(target: Address, options: Options = NONE, port: int = DISCARD) -> Attempt:
     """Return the attempt to send one datagram."""
 
-    def attempt(marker: bytes) -> str:
-        with _open(target, socket.SOCK_DGRAM, options) as channel:
+    def attempt(netns: Netns, marker: bytes) -> str:
+        with _open(netns, target, socket.SOCK_DGRAM, options) as channel:
             channel.sendto(marker, (str(target), port))
             return SENT
 
@@ -71,8 +73,8 @@ def udp(target: Address, options: Options = NONE, port: int = DISCARD) -> Attemp
 def tcp(target: Address, options: Options = NONE) -> Attempt:
     """Return the attempt to connect."""
 
-    def attempt(_marker: bytes) -> str:
-        with _open(target, socket.SOCK_STREAM, options) as channel:
+    def attempt(netns: Netns, _marker: bytes) -> str:
+        with _open(netns, target, socket.SOCK_STREAM, options) as channel:
             channel.connect((str(target), DISCARD))
             return ANSWERED
 
@@ -82,8 +84,8 @@ def tcp(target: Address, options: Options = NONE) -> Attempt:
 def raw(target: Address, options: Options = NONE) -> Attempt:
     """Return the attempt to send a packet of a protocol that is neither TCP nor UDP."""
 
-    def attempt(marker: bytes) -> str:
-        with _open(target, socket.SOCK_RAW, options, EXPERIMENT) as channel:
+    def attempt(netns: Netns, marker: bytes) -> str:
+        with _open(netns, target, socket.SOCK_RAW, options, EXPERIMENT) as channel:
             channel.sendto(marker, (str(target), 0))
             return SENT
 
@@ -107,8 +109,8 @@ class Datagram:
 def forged(wanted: Datagram, options: Options = NONE) -> Attempt:
     """Return the attempt to send a packet with any source, through a raw socket (raw(7))."""
 
-    def attempt(marker: bytes) -> str:
-        with _open(wanted.target, socket.SOCK_RAW, options, socket.IPPROTO_RAW) as channel:
+    def attempt(netns: Netns, marker: bytes) -> str:
+        with _open(netns, wanted.target, socket.SOCK_RAW, options, socket.IPPROTO_RAW) as channel:
             channel.sendto(wanted.packet(marker), (str(wanted.target), 0))
             return SENT
 
@@ -118,8 +120,8 @@ def forged(wanted: Datagram, options: Options = NONE) -> Attempt:
 def framed(wanted: Datagram, device: str, *, bypass: bool = False, mark: int = 0) -> Attempt:
     """Return the attempt to put a whole frame on the link `device`, with or without its queue."""
 
-    def attempt(marker: bytes) -> str:
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as channel:
+    def attempt(netns: Netns, marker: bytes) -> str:
+        with netns.socket(socket.AF_PACKET, socket.SOCK_RAW) as channel:
             Options(mark=mark).set_on(channel)
             if bypass:
                 channel.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
@@ -137,9 +139,9 @@ def by_queue(device: str) -> Attempt:
     `gateway.system.xdp`).
     """
 
-    def attempt(_marker: bytes) -> str:
+    def attempt(netns: Netns, _marker: bytes) -> str:
         with mmap.mmap(-1, mmap.PAGESIZE) as memory:
-            xdp.bound(socket.if_nametoindex(device), 0, memory).close()
+            xdp.bound(netns.index_of(device), 0, memory, netns).close()
         return SENT
 
     return _reporting(attempt)
@@ -151,13 +153,13 @@ def dns(resolver: Address, kind: int, options: Options = NONE) -> Attempt:
     `kind` is the socket's: SOCK_DGRAM or SOCK_STREAM.
     """
 
-    def attempt(marker: bytes) -> str:
+    def attempt(netns: Netns, marker: bytes) -> str:
         name = bytes([len(marker)]) + marker + b"\x07invalid\0"
         question = os.urandom(2) + struct.pack("!5H", 0x0100, 1, 0, 0, 0) + name
         question += struct.pack("!2H", 1, 1)
         if kind == socket.SOCK_STREAM:
             question = struct.pack("!H", len(question)) + question
-        with _open(resolver, kind, options) as channel:
+        with _open(netns, resolver, kind, options) as channel:
             channel.connect((str(resolver), DNS_PORT))
             channel.send(question)
             return ANSWERED if channel.recv(512) else SILENT
@@ -165,9 +167,11 @@ def dns(resolver: Address, kind: int, options: Options = NONE) -> Attempt:
     return _reporting(attempt)
 
 
-def _open(target: Address, kind: int, options: Options, protocol: int = 0) -> socket.socket:
+def _open(
+    netns: Netns, target: Address, kind: int, options: Options, protocol: int = 0
+) -> socket.socket:
     family = socket.AF_INET6 if target.version == 6 else socket.AF_INET  # noqa: PLR2004
-    channel = socket.socket(family, kind, protocol)
+    channel = netns.socket(family, kind, protocol)
     try:
         channel.settimeout(WAIT)
         options.set_on(channel)
@@ -180,9 +184,9 @@ def _open(target: Address, kind: int, options: Options, protocol: int = 0) -> so
 def _reporting(attempt: Attempt) -> Attempt:
     """Return `attempt` with errors turned into results: a refusal is the name of its errno."""
 
-    def run(marker: bytes) -> str:
+    def run(netns: Netns, marker: bytes) -> str:
         try:
-            return attempt(marker)
+            return attempt(netns, marker)
         except TimeoutError:
             return SILENT
         except OSError as err:

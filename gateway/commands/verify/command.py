@@ -8,12 +8,12 @@ from dataclasses import asdict
 
 from gateway.commands.exit_codes import FAILED, OK, USAGE
 from gateway.commands.status import ask, visible
+from gateway.commands.verify import places
 from gateway.commands.verify.report import Verification
 from gateway.errors import ConfigError, GatewayError, NetworkError
 from gateway.policy.dns import resolvers_in
 from gateway.settings import assemble, early
 from gateway.system.resolv import ResolverFile
-from gateway.system.vault import is_with_vault
 
 
 def verify(asked: argparse.Namespace) -> int:
@@ -23,12 +23,13 @@ def verify(asked: argparse.Namespace) -> int:
     named = ""
     with suppress(NetworkError):
         named = ResolverFile().read()
-    if is_with_vault():
-        print("cannot verify: the workloads are in a vault, and not here", file=sys.stderr)
-        return USAGE
     try:
+        found = places.find()
+        if found.vault and asked.echo:
+            print("--echo: no workload is here; ask it in one of them", file=sys.stderr)
+            return USAGE
         config = assemble.load(environ).config
-        trial = Verification(lambda: ask(address), config, resolvers_in(named))
+        trial = Verification(lambda: ask(address), config, resolvers_in(named), found)
         lines = trial.run(echo=asked.echo, cut=asked.cut)
     except ConfigError as err:
         print("\n".join(map(str, err.problems)), file=sys.stderr)

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from gateway.commands.verify.answer import Answer
 from gateway.commands.verify.lines import Line
+from gateway.commands.verify.places import Places
 from gateway.errors import FirewallError, GatewayError
 from gateway.firewall.marks import Marks
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.program import Nft
+from gateway.firewall.nft.translation import TranslationTable
 from gateway.model import (
     INTERFACE,
     Address,
@@ -30,13 +32,12 @@ from gateway.model import (
 from gateway.policy import marks
 from gateway.policy.dns import with_addresses
 from gateway.policy.evidence import Pulse
-from gateway.policy.firewall import ruleset_for
 from gateway.policy.guard import guard_for
 from gateway.policy.link import fitted
-from gateway.policy.routing import routing_for
 from gateway.policy.states import Connected, Turn
-from gateway.system.links import Links
+from gateway.policy.wanted import Inside, wanted_in
 from gateway.system.namespace import Namespace
+from gateway.system.passage import VethPassage
 
 if TYPE_CHECKING:
     from gateway.firewall.xtables.firewall import IptablesFirewall
@@ -61,20 +62,23 @@ class Held:
     tunnel: Tunnel | None
 
 
-def look(config: Config, answer: Answer, links: Links) -> Held:
+def look(config: Config, answer: Answer, places: Places) -> Held:
     """Return what is connected, from the configuration, the health `answer` and the kernel.
 
     Raises GatewayError.
     """
-    inside = frozenset(a for a in links.addresses_of(INTERFACE) if not a.is_link_local)
+    found = places.links_of_workloads.addresses_of(INTERFACE)
+    inside = frozenset(address for address in found if not address.is_link_local)
     flow, passed = _marks(answer.firewall)
-    facts = Namespace(links, passed).facts()
+    network = Namespace(places.uplinks, passed)
+    network.have_tunnel_in(places.of_workloads)
+    facts = network.facts()
     marked = marks.with_secret_mark(config, flow or 0)
     candidates = [fitted(candidate, facts) for candidate in marked.tunnels]
     return Held(inside, facts, connected_with(candidates, answer.endpoints, inside))
 
 
-def compared(config: Config, answer: Answer, held: Held) -> Iterator[Line]:
+def compared(config: Config, answer: Answer, held: Held, places: Places) -> Iterator[Line]:
     """Compare rules, guard and routes in the kernel with those that belong to `held`."""
     tunnel, facts = held.tunnel, held.facts
     inside = ", ".join(sorted(map(str, held.inside))) or "none"
@@ -85,21 +89,42 @@ def compared(config: Config, answer: Answer, held: Held) -> Iterator[Line]:
         yield Line("rules and routes, read back", "not known what they should be", ok=False)
         return
     yield Line("address inside the tunnel", inside, ok=True)
-    rules = ruleset_for(Connected(Turn((tunnel,)), tunnel, 0.0, Pulse()), config, facts)
+    state = Connected(Turn((tunnel,)), tunnel, 0.0, Pulse())
+    wanted = wanted_in(state, config, facts, vault=places.wanted())
     name = answer.firewall
-    yield _line(f"rules of {name}, read back", lambda: _firewall(name).verify(rules))
+    yield _line(f"rules of {name}, read back", lambda: _firewall(name).verify(wanted.rules))
     if answer.guard:
-        wanted = guard_for(rules, facts) if facts.guard_mark else None
+        guarded = guard_for(wanted.rules, facts) if facts.guard_mark else None
         yield _line(
             "egress guard, read back",
-            lambda: Guard.find(Nft(twin=TWIN)).verify(wanted) if wanted else ("it has no mark",),
+            lambda: Guard.find(Nft(twin=TWIN)).verify(guarded) if guarded else ("it has no mark",),
         )
-    namespace = Namespace(Links(INTERFACE), facts.guard_mark)
-    routing = routing_for(tunnel, config, facts)
-    yield _line("routes and policy rules, read back", lambda: namespace.routing_drift(routing))
+    namespace = Namespace(places.uplinks, facts.guard_mark)
+    yield _line(
+        "routes and policy rules, read back", lambda: namespace.routing_drift(wanted.routing)
+    )
+    if wanted.inside:
+        yield from _compared_inside(wanted.inside, [it.name for it in facts.uplinks], places)
     for uplink in facts.uplinks:
         settings = partial(namespace.device_drift, uplink.name)
         yield _line(f"settings of {uplink.name}, read back", settings)
+
+
+def _compared_inside(wanted: Inside, uplinks: list[str], places: Places) -> Iterator[Line]:
+    """Compare what belongs to a vault, and what leads there."""
+    links, hole = places.links_of_workloads, wanted.hole
+    firewall = NftablesFirewall(Nft(twin=TWIN, netns=places.of_workloads))
+    yield _line("rules of the vault, read back", lambda: firewall.verify(wanted.rules))
+    namespace = Namespace(links)
+    yield _line(
+        "routes and policy rules of the vault, read back",
+        lambda: namespace.routing_drift(wanted.routing),
+    )
+    if hole:
+        passage = VethPassage(places.uplinks, links)
+        yield _line("link to the vault, read back", lambda: passage.faults(hole, uplinks))
+    table = TranslationTable(Nft(twin=TWIN))
+    yield _line("translation of addresses, read back", lambda: table.verify(wanted.translation))
 
 
 def connected_with(

@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
@@ -10,14 +11,15 @@ from gateway.commands.verify.answer import Answer, answer_from
 from gateway.commands.verify.attempts import SENT
 from gateway.commands.verify.held import Held, compared, look
 from gateway.commands.verify.lines import Line, judged
+from gateway.commands.verify.places import Places
 from gateway.commands.verify.trials import Trial, on_a_link, ordinary, quick, trials
 from gateway.commands.verify.witness import Witness
 from gateway.errors import GatewayError, MissingError, NetworkError
 from gateway.model import INTERFACE, Address, Config
 from gateway.policy.states import Reason
 from gateway.system.features import missing_capabilities
-from gateway.system.links import Links
 from gateway.system.namespace import Namespace
+from gateway.system.netns import OWN, Netns
 
 ECHO_TIME = 10.0
 """Seconds that an address echo may take."""
@@ -32,20 +34,30 @@ GREEN_WITHIN = 30.0
 READ_BACK_WITHIN = 10.0
 """Seconds since the gateway last found the kernel as wanted; it compares every three."""
 
+RAW_IN_VAULT = "in the vault: raw sockets and packet sockets"
+"""They take CAP_NET_RAW of who opens them, and the vault's process keeps CAP_NET_ADMIN alone."""
+
 Ask = Callable[[], Mapping[str, object]]
 """Asks the running gateway for the JSON body of /healthz. Raises NetworkError."""
 
 
 class Verification:
-    """One run of `gateway verify` in the namespace that the process is in."""
+    """One run of `gateway verify` in the namespaces `places`."""
 
-    def __init__(self, ask: Ask, config: Config, resolvers: tuple[Address, ...]) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        config: Config,
+        resolvers: tuple[Address, ...],
+        places: Places = Places(),  # noqa: B008 - it is frozen
+    ) -> None:
         """Take how to `ask` the gateway, and the resolvers that the container was given."""
         self._ask = ask
         self._config = config
         self._resolvers = resolvers
-        self._links = Links(INTERFACE)
-        self._facts = Namespace(self._links).facts()
+        self._places = places
+        self._facts = Namespace(places.uplinks).facts()
+        self._inner_facts = places.seen_by_workloads()
         self._marker = f"portcullis-{secrets.token_hex(8)}".encode()
 
     def run(self, *, echo: str = "", cut: bool = False) -> list[Line]:
@@ -63,7 +75,8 @@ class Verification:
             lines += [*read_back, self._inside(witness)]
             if echo:
                 lines.append(_fetch(echo))
-            lines += [self._attempt(witness, trial) for trial in self._trials(held)]
+            lines += [self._attempt(witness, trial, OWN) for trial in self._trials(held)]
+            lines += self._in_vault(witness, held)
             if cut:
                 lines += self._cut(witness)
         return lines
@@ -79,10 +92,10 @@ class Verification:
         if answer.state != "connected":
             return None, [Line("rules and routes, read back", "not connected", ok=False)]
         try:
-            held = look(self._config, answer, self._links)
+            held = look(self._config, answer, self._places)
         except GatewayError as err:
             return None, [Line("rules and routes, read back", str(err), ok=False)]
-        return held, list(compared(self._config, answer, held))
+        return held, list(compared(self._config, answer, held, self._places))
 
     def _trials(self, held: Held | None) -> Iterator[Trial]:
         tunnel = held.tunnel if held else None
@@ -91,10 +104,22 @@ class Verification:
         allowed = {address for t in known for address in t.dns}
         return trials(facts, tunnel, on_a_link(facts, self._resolvers, allowed))
 
+    def _in_vault(self, witness: Witness, held: Held | None) -> Iterator[Line]:
+        """Try what workloads can in a vault, but for what takes a capability that it lacks."""
+        vault = self._places.vault
+        if vault is None:
+            return
+        for trial in trials(self._inner_facts, held.tunnel if held else None, {}):
+            if not trial.is_raw:
+                named = replace(trial, name=f"in the vault: {trial.name}")
+                yield self._attempt(witness, named, vault)
+        yield Line(RAW_IN_VAULT, "not tried: the vault cannot open them for this command", ok=True)
+
     def _inside(self, witness: Witness) -> Line:
         """Send into the tunnel: the control that the witness sees what leaves."""
         witness.seen()
-        results = [trial.run(self._marker) for trial in ordinary()]
+        here = self._places.of_workloads
+        results = [trial.run(here, self._marker) for trial in ordinary()]
         seen = witness.seen(0.2)
         return Line(
             "traffic into the tunnel",
@@ -103,16 +128,16 @@ class Verification:
             ok=SENT in results and seen.frames > 0 and not seen.leaks,
         )
 
-    def _attempt(self, witness: Witness, trial: Trial) -> Line:
+    def _attempt(self, witness: Witness, trial: Trial, netns: Netns) -> Line:
         witness.seen(0)
-        result = trial.run(self._marker)
+        result = trial.run(netns, self._marker)
         return judged(trial.name, result, leaks=witness.seen().leaks, is_shown=trial.is_shown)
 
     def _cut(self, witness: Witness) -> list[Line]:
         """Delete the tunnel's interface and send until it is there again."""
         witness.seen()
         began = time.monotonic()
-        self._links.delete_link(INTERFACE)
+        self._places.links_of_workloads.delete_link(INTERFACE)
         red = self._until(healthy=False, deadline=began + RED_WITHIN)
         green = self._until(healthy=True, deadline=began + GREEN_WITHIN) if red else False
         seen = witness.seen()
@@ -126,9 +151,13 @@ class Verification:
 
     def _until(self, *, healthy: bool, deadline: float) -> bool:
         """Send in every quick way until health is `healthy`; return whether it was in time."""
+        vault = self._places.vault
         while time.monotonic() < deadline:
             for trial in quick(self._facts):
-                trial.run(self._marker)
+                trial.run(OWN, self._marker)
+            for trial in quick(self._inner_facts) if vault else ():
+                if vault and not trial.is_raw:
+                    trial.run(vault, self._marker)
             try:
                 if bool(self._ask().get("healthy")) is healthy:
                     return True

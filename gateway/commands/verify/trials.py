@@ -46,12 +46,13 @@ class Trial:
     """One way to send a packet; `run` returns the result in one word.
 
     `is_shown` is False if a witness cannot see the packet, so that only the kernel's refusal
-    counts. An answer is a leak in any case.
+    counts. An answer is a leak in any case. `is_raw` says that it takes CAP_NET_RAW.
     """
 
     name: str
     run: Attempt
     is_shown: bool = True
+    is_raw: bool = False
 
 
 def trials(
@@ -66,7 +67,7 @@ def trials(
         for uplink in facts.uplinks:
             yield from _bound(version, target, uplink)
         yield from _marked(version, target, facts, tunnel)
-        yield Trial(f"IPv{version} raw, protocol 253", raw(target))
+        yield Trial(f"IPv{version} raw, protocol 253", raw(target), is_raw=True)
     for uplink in facts.uplinks:
         yield from _framed(uplink)
     if tunnel is not None:
@@ -96,7 +97,7 @@ def _bound(version: int, target: Address, uplink: Uplink) -> Iterator[Trial]:
     yield Trial(f"{name}, UDP", udp(target, bound))
     yield Trial(f"{name}, TCP", tcp(target, bound))
     yield Trial(f"{name}, DNS", udp(target, bound, DNS_PORT))
-    yield Trial(f"{name}, raw", raw(target, bound))
+    yield Trial(f"{name}, raw", raw(target, bound), is_raw=True)
     for address in uplink.addresses:
         if address.version == version:
             source = str(address.ip)
@@ -125,11 +126,11 @@ def _framed(uplink: Uplink) -> Iterator[Trial]:
     for version, target in TARGETS.items():
         datagram = Datagram(_own(uplink, version), target)
         name = f"IPv{version} by a packet socket on {uplink.name}"
-        yield Trial(name, framed(datagram, uplink.name))
+        yield Trial(name, framed(datagram, uplink.name), is_raw=True)
         unseen = framed(datagram, uplink.name, bypass=True)
-        yield Trial(f"{name}, without queue", unseen, is_shown=False)
+        yield Trial(f"{name}, without queue", unseen, is_shown=False, is_raw=True)
     by_xdp = f"by an AF_XDP socket on {uplink.name}"
-    yield Trial(by_xdp, by_queue(uplink.name), is_shown=False)
+    yield Trial(by_xdp, by_queue(uplink.name), is_shown=False, is_raw=True)
 
 
 def _like_the_flow(endpoint: Endpoint, facts: Facts, tunnel: Tunnel) -> Iterator[Trial]:
@@ -146,18 +147,21 @@ def _like_the_flow(endpoint: Endpoint, facts: Facts, tunnel: Tunnel) -> Iterator
     name = f"to the server {endpoint}"
     yield Trial(f"{name}, bound to {uplink.name}", udp(server, bound, endpoint.port))
     yield Trial(f"{name}, marked, from another port", udp(server, marked, endpoint.port))
-    yield Trial(f"{name}, marked, protocol 253", raw(server, marked))
-    yield Trial(f"{name}, from the tunnel's port, unmarked", forged(flow, bound))
+    yield Trial(f"{name}, marked, protocol 253", raw(server, marked), is_raw=True)
+    yield Trial(f"{name}, from the tunnel's port, unmarked", forged(flow, bound), is_raw=True)
     if shown != marked:
         way = f"{name}, from the tunnel's port, with the mark that ip rule shows"
-        yield Trial(way, forged(flow, shown))
+        yield Trial(way, forged(flow, shown), is_raw=True)
     other_port = Datagram(own, server, here, DISCARD)
-    yield Trial(f"{name}, marked, from the tunnel's port, to port 9", forged(other_port, marked))
-    yield Trial(f"marked and by the ports of {endpoint}, elsewhere", forged(elsewhere, marked))
+    way = f"{name}, marked, from the tunnel's port, to port 9"
+    yield Trial(way, forged(other_port, marked), is_raw=True)
+    way = f"marked and by the ports of {endpoint}, elsewhere"
+    yield Trial(way, forged(elsewhere, marked), is_raw=True)
     passed = facts.guard_mark or 0
     yield Trial(
         f"{name}, by a packet socket{', with the mark of what passed' if passed else ''}",
         framed(flow, uplink.name, mark=passed),
+        is_raw=True,
     )
 
 

@@ -4,6 +4,7 @@ Also where the rules are in the legacy tables: an engine keeps its own rules in 
 `nat`, which the gateway leaves alone. A vault needs nftables in any case.
 """
 
+from gateway.errors import MissingError
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.render import (
     device,
@@ -13,10 +14,11 @@ from gateway.firewall.nft.render import (
     render_members,
     render_rule,
     render_sets,
+    transaction,
 )
 from gateway.firewall.nft.table import HeldTable
-from gateway.policy.passage import Translation
-from gateway.policy.rules import Family, Rule
+from gateway.policy.passage import INNER, Translation
+from gateway.policy.rules import Accept, Drop, Family, Rule
 
 TABLE = "inet portcullis_vault"
 """Family and name of the table."""
@@ -28,12 +30,30 @@ HEADS = {
 }
 WORDS = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 
+_MODULES = "load its modules on the host: modprobe -a nft_chain_nat nft_nat nft_masq"
+_RULE = Rule(why="trial", verdict=Accept())
+_TRIAL = Translation(
+    arriving=tuple((Family(end.version), _RULE, end.ip) for end in INNER.values()),
+    leaving=tuple((family, _RULE) for family in Family),
+    untranslated=tuple((family, Rule(why="trial", verdict=Drop())) for family in Family),
+)
+
 
 class TranslationTable:
     """The table `inet portcullis_vault`; the only writer of it."""
 
     def __init__(self, nft: Nft) -> None:
         self._table = HeldTable(TABLE, nft)
+
+    @classmethod
+    def find(cls, nft: Nft) -> "TranslationTable":
+        """Return the table, which need not be there yet.
+
+        Raises MissingError if this kernel cannot have it, and FirewallError if it could not ask.
+        """
+        if not nft.accepts(transaction(f"{TABLE}_trial", render_translation(_TRIAL))):
+            raise MissingError("the kernel has no NAT for nftables (Linux 5.2)", _MODULES)
+        return cls(nft)
 
     def apply(self, translation: Translation) -> None:
         """Put `translation` into force and read it back. Raises FirewallError."""
@@ -55,7 +75,9 @@ def render_translation(translation: Translation) -> str:
         "untranslated": [render_rule(rule, family) for family, rule in translation.untranslated],
     }
     sets = render_sets((family, rule) for family, rule, _ in translation.arriving)
-    chains = (render_chain(name, HEADS[name], tuple(lines)) for name, lines in parts.items())
+    chains = (
+        render_chain(name, HEADS[name], tuple(lines)) for name, lines in parts.items() if lines
+    )
     return "\n".join((*sets, *chains))
 
 
