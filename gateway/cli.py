@@ -212,6 +212,9 @@ def _parser() -> "argparse.ArgumentParser":
     checked.add_argument(
         "--rules", choices=["iptables", "nftables"], help="show the rules of each state"
     )
+    checked.add_argument(
+        "--vault", action="store_true", help="show the rules of a gateway with a vault"
+    )
     tried = commands.add_parser(
         "verify", help="try every way around the tunnel, live and without harm"
     )

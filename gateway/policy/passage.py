@@ -44,9 +44,9 @@ from gateway.policy.ways import routes_within
 
 INSIDE, OUTSIDE = "hole0", "vault0"
 """The names of the two ends: in the vault, and in the gateway's namespace."""
-INDEX = 1 << 20
+INDEX = 0xFFFF
 """The index of each end in its namespace. It is how they are known: a user may have given another
-link the name, but no machine makes so many. A mark and a table have its number (`reply_mark`)."""
+link the name. A mark and a table have its number, which so is one of ours (`reply_mark`)."""
 MTU = 1500
 LEAST_MTU = {4: 68, 6: 1280}
 """The smallest that a link with addresses of an IP version may have (RFC 791, RFC 8200)."""

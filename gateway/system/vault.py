@@ -49,7 +49,7 @@ class VaultNetns(Netns):
         self._lock = threading.Lock()
         self._place = place
         self._ask_again_at = 0.0
-        self._channel = self._connected()
+        self._channel: Socket | None = self._connected()
 
     can_be_entered = False
 
@@ -106,15 +106,17 @@ class VaultNetns(Netns):
         """
         channel = self._connected()
         try:
-            _exchange(channel, REQUEST.pack(CLAIM, 0, 0, 0))
+            _answered(_exchange(channel, REQUEST.pack(CLAIM, 0, 0, 0)))
         except BaseException:
             channel.close()
             raise
         return channel
 
     def close(self) -> None:
-        """Hang up; what was opened stays usable."""
-        self._channel.close()
+        """Hang up, until the next request; what was opened stays usable."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
     def _connected(self) -> Socket:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -135,33 +137,44 @@ class VaultNetns(Netns):
     def _opened(self, operation: int, *numbers: int, path: bytes = b"") -> int:
         """Return the descriptor that the vault opens for a request. Raises OSError.
 
-        An answer that is late would be taken for that to the next request, so there is none then.
-        A vault that does not answer is a shortage (ETIMEDOUT).
+        An answer that is late would be taken for that to the next request, so the next one is made
+        on another connection. A vault that does not answer, or hangs up, is a shortage.
         """
         request = REQUEST.pack(operation, *numbers, *[0] * (3 - len(numbers))) + path
         with self._lock:
             if time.monotonic() < self._ask_again_at:
                 raise _no_answer()
             try:
-                descriptors = _exchange(self._channel, request)
-            except TimeoutError:
-                self._ask_again_at = time.monotonic() + SILENT_FOR
-                self._channel.close()
-                self._channel = self._connected()
+                self._channel = self._channel or self._connected()
+                answer = _exchange(self._channel, request)
+            except OSError as err:
+                self.close()
+                if isinstance(err, TimeoutError):
+                    self._ask_again_at = time.monotonic() + SILENT_FOR
                 raise
-        return descriptors[0]
+        return _answered(answer)[0]
 
 
-def _exchange(channel: socket.socket, request: bytes) -> list[int]:
-    """Return the descriptors that come with the answer to `request`. Raises OSError."""
+def _exchange(channel: socket.socket, request: bytes) -> tuple[int, list[int]]:
+    """Return the error number and the descriptors in the answer to `request`.
+
+    Raises OSError: ETIMEDOUT or EAGAIN where there is no answer.
+    """
     try:
         channel.send(request)
         answer, descriptors, _, _ = socket.recv_fds(channel, INT, 1, socket.MSG_CMSG_CLOEXEC)
     except TimeoutError as err:
         raise _no_answer() from err
+    except ConnectionError as err:
+        raise BlockingIOError(errno.EAGAIN, "the vault has hung up") from err
     if not answer:
-        raise ConnectionResetError(errno.ECONNRESET, "the vault has hung up")
-    (number,) = NUMBER.unpack(answer)
+        raise BlockingIOError(errno.EAGAIN, "the vault has hung up")
+    return NUMBER.unpack(answer)[0], descriptors
+
+
+def _answered(answer: tuple[int, list[int]]) -> list[int]:
+    """Return the descriptors of an answer without an error number. Raises OSError."""
+    number, descriptors = answer
     if number:
         raise OSError(number, f"in the vault: {os.strerror(number)}")
     return descriptors

@@ -42,6 +42,22 @@ def test_the_rules_admit_the_server_in_either_family(
     assert "represents" not in said
 
 
+@pytest.mark.parametrize("syntax", ["iptables", "nftables"])
+def test_the_rules_with_a_vault_are_those_of_both_namespaces(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], syntax: str
+) -> None:
+    """The server is admitted outside, the tunnel in the vault, and addresses are translated."""
+    file = env_file(tmp_path, FIREWALL_INPUT_PORTS="80/tcp")
+    assert cli.main(["check", "--env-file", file, "--rules", syntax, "--vault"]) == 0
+    said = capsys.readouterr().out
+    outside, _, rest = said.partition("# Connected\n")[2].partition("# Connected: the vault\n")
+    inside, _, translated = rest.partition("the translation of addresses")
+    assert ("P3 " in outside, "wg0" in outside) == (True, False)
+    assert ("P3 " in inside, "wg0" in inside) == (False, True)
+    assert "table inet portcullis {" in inside
+    assert "dnat ip to" in translated
+
+
 @pytest.mark.parametrize(
     ("resolver", "asked"), [("", "127.0.0.11"), ("192.168.1.1", "192.168.1.1")]
 )

@@ -22,7 +22,7 @@ def check(asked: argparse.Namespace) -> int:
         return USAGE
     print(explain(loaded))
     if asked.rules:
-        print(rules_of(loaded.config, asked.rules))
+        print(rules_of(loaded.config, asked.rules, with_vault=asked.vault))
     return OK
 
 

@@ -3,11 +3,15 @@
 from ipaddress import ip_address, ip_interface, ip_network
 
 from gateway.firewall.nft import render as render_nftables
+from gateway.firewall.nft.render import transaction
+from gateway.firewall.nft.translation import TABLE as TRANSLATION
+from gateway.firewall.nft.translation import render_translation
 from gateway.firewall.xtables import render as render_iptables
 from gateway.model import Config, Facts, Route, Uplink
 from gateway.policy.examples import DRAWN_MARK, NOT_YET_KNOWN, each_state
-from gateway.policy.firewall import ruleset_for
-from gateway.policy.rules import Family
+from gateway.policy.passage import inner_end, translation_for
+from gateway.policy.rules import Family, Ruleset
+from gateway.policy.wanted import Vault, wanted_in
 
 EXAMPLE = Facts(
     uplinks=(
@@ -23,8 +27,15 @@ EXAMPLE = Facts(
 """A namespace as Docker makes it, with both families, for rules shown without looking at one."""
 
 
-def rules_of(config: Config, syntax: str) -> str:
-    """Return the rules of each state as they would be in a container on Docker's own network."""
+VAULT = Vault(inner_end((4, 6)))
+"""A vault whose gateway can forward both families."""
+
+
+def rules_of(config: Config, syntax: str, *, with_vault: bool = False) -> str:
+    """Return the rules of each state as they would be in a container on Docker's own network.
+
+    `with_vault` shows those of both namespaces.
+    """
     own = " and ".join(str(address.ip) for address in EXAMPLE.uplinks[0].addresses)
     parts = [f"The rules of each state, in a container with the addresses {own} on eth0."]
     if any(tunnel.names for tunnel in config.tunnels):
@@ -32,13 +43,20 @@ def rules_of(config: Config, syntax: str) -> str:
     if any(tunnel.fwmark is None for tunnel in config.tunnels):
         parts.append(f"The firewall mark {DRAWN_MARK:#x} is an example; each start draws its own.")
     for title, state in each_state(config):
-        ruleset = ruleset_for(state, config, EXAMPLE)
+        wanted = wanted_in(state, config, EXAMPLE, vault=VAULT if with_vault else None)
         parts.append(f"\n# {title}")
-        if syntax == "nftables":
-            parts.append(render_nftables.render(ruleset))
-        else:
-            parts += [
-                f"# IPv{family.value}\n{render_iptables.render(ruleset, family)}"
-                for family in Family
-            ]
+        parts += _rendered(wanted.rules, syntax)
+        if wanted.inside:
+            parts.append(f"\n# {title}: the vault")
+            parts += _rendered(wanted.inside.rules, "nftables")
+    if with_vault:
+        moved = translation_for(config, EXAMPLE, VAULT.hole)
+        parts.append("\n# In each state: the translation of addresses, next to the gateway's rules")
+        parts.append(transaction(TRANSLATION, render_translation(moved)))
     return "\n".join(parts)
+
+
+def _rendered(ruleset: Ruleset, syntax: str) -> list[str]:
+    if syntax == "nftables":
+        return [render_nftables.render(ruleset)]
+    return [f"# IPv{family.value}\n{render_iptables.render(ruleset, family)}" for family in Family]
