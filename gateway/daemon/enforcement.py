@@ -58,7 +58,7 @@ class Enforcement:
         """Take over what is closed already; the parts are those of `Parts`."""
         self.config = config
         self._network = network
-        self._observer = Observer(network)
+        self._observer = Observer(network, closed.inside.network if closed.inside else None)
         self._log = structlog.get_logger()
         self._rules = EnforcedRules(firewall, reserve)
         self._guard = EnforcedGuard(guard, reserve, closed.seen) if guard else None

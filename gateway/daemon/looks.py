@@ -8,15 +8,20 @@ from gateway.model import Facts
 from gateway.policy.limits import DROP_NET_RAW
 from gateway.policy.ways import steady
 
+NETWORK_MODE = "take it away, and give networks to the gateway's container only"
 LOOKS = 5
 """How often the namespace is looked at again because something was refused that is about links."""
 
 
 class Observer:
-    """Looks at the namespace; `kept_down` are links that have to stay down, with the reasons."""
+    """Looks at the namespace; `kept_down` are links that have to stay down, with the reasons.
 
-    def __init__(self, network: LinksAndRoutes) -> None:
+    `vault` is the namespace of a vault, which has no uplink.
+    """
+
+    def __init__(self, network: LinksAndRoutes, vault: LinksAndRoutes | None = None) -> None:
         self._network = network
+        self._vault = vault
         self._log = structlog.get_logger()
         self.has_looked = False
         self.kept_down: tuple[str, ...] = ()
@@ -26,6 +31,7 @@ class Observer:
 
         Sets those down, and logs that. Raises NetworkError.
         """
+        self._shut_vault()
         for link in self._network.shut_unnameable():
             self._log.error("link set down: unusable name", link=ascii(link))
         kept_down = self._network.shut_shared()
@@ -38,6 +44,16 @@ class Observer:
         facts = self._network.facts()
         self.has_looked = True
         return facts
+
+    def _shut_vault(self) -> None:
+        """Set down what another program has attached to the vault, which has no guard."""
+        if self._vault is None or not (found := self._vault.facts().uplinks):
+            return
+        still_up = self._vault.shut([uplink.index for uplink in found])
+        names = [uplink.name for uplink in found]
+        self._log.error("link set down: not of the vault", links=names, remedy=NETWORK_MODE)
+        if still_up:
+            raise NetworkError("set down: it is still up", ", ".join(still_up))
 
     def has_other_links(self, than: Facts) -> bool:
         """Return whether there are other uplinks by now than `than` has, or other addresses."""

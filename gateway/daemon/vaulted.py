@@ -14,7 +14,7 @@ from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.translation import TranslationTable
 from gateway.model import INTERFACE, Config, Uplink
 from gateway.policy.limits import Limit, limits_of_holes, limits_without_holes
-from gateway.policy.passage import OUTSIDE, collision
+from gateway.policy.passage import INSIDE, OUTSIDE, collision
 from gateway.policy.topology import VAULT, LinkKind
 from gateway.policy.wanted import Vault
 from gateway.system.links import Links
@@ -46,6 +46,7 @@ class TakenVault:
         """Return the parts of the vault; `outside` are the links of our own namespace."""
         links = Links(INTERFACE, self.netns)
         network = Namespace(links)
+        links.leave_out(INSIDE)
         outside.leave_out(OUTSIDE)
         if self.translator is None:
             return Inside(self.firewall, network, Vault())

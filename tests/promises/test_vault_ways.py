@@ -4,12 +4,14 @@ The control of each test is the same traffic before the change.
 """
 
 import sys
+import time
 from ipaddress import ip_interface
 
 import pytest
 
 from gateway.policy.limits import LimitCode
 from gateway.policy.passage import INNER, INSIDE, OUTER, OUTSIDE
+from tests.lab.capture import Capture
 from tests.lab.hosts import echo
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS
 from tests.lab.namespace import connect
@@ -159,3 +161,32 @@ def test_a_network_with_the_name_of_the_link_is_left_alone(lab: Lab) -> None:
         lambda: "another network has the name" in gateway.logs(), timeout=8, what="the reason"
     )
     assert "172.40.0.2" in lab.gateway_namespace.run("ip", "addr", "show", OUTSIDE)
+
+
+@pytest.mark.promise("P14")
+def test_a_link_that_is_attached_to_the_vault_is_set_down(lab: Lab) -> None:
+    """Each time, and the tunnel continues. Control: before, a packet socket sends on it."""
+    site = Site(lab)
+    connect(lab.internet_namespace, "vfar", lab.vault_namespace, "eth0")
+    mac = {"router_mac": "02:00:00:00:00:01"}
+    lab.internet_namespace.ip("link set vfar address 02:00:00:00:00:01 up")
+    capture = Capture("vfar", lab.household, enter=lab.internet_namespace.command)
+
+    def sent(marker: str) -> bool:
+        given = {"host": LAN_HOST.ipv4, "source": "172.50.0.2", "device": "eth0", **mac}
+        lab.vault_workload.probe("packet", marker=marker, **given)
+        time.sleep(0.3)
+        return bool(capture.containing(marker))
+
+    def is_down() -> bool:
+        return "state DOWN" in lab.vault_namespace.run("ip", "link", "show", "eth0")
+
+    lab.vault_namespace.ip("addr add 172.50.0.2/24 dev eth0", "link set eth0 up")
+    assert sent("control")
+    site.start(**HOLES)
+    for number in range(2):
+        eventually(is_down, timeout=2, what="it is down")
+        assert not sent(f"attached{number}")
+        lab.vault_namespace.ip("link set eth0 up")
+    site.works()
+    assert "not of the vault" in site.gateway.logs()
