@@ -6,6 +6,9 @@ listed. In the vault one end of it is as good as an uplink, so the rules there a
 rule for them is one of `policy.holes` too, with the other link and the vault's address. So each
 packet of a hole meets two rulesets that are made of one text.
 
+Neither end resolves neighbours, since each has only the other one: what a workload sends there
+would fill the table of neighbours, which the whole machine has in common.
+
 Addresses are translated on the way: a client's packet to an input port goes to the vault with the
 client's address, and a packet to a LAN subnet leaves with the uplink's.
 """
@@ -15,7 +18,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface, ip_network
 
 from gateway.model import PASSAGE, Address, Config, Facts, Network, Route, Tunnel, Uplink
-from gateway.policy.flows import NEIGHBOUR_DISCOVERY, ROUTER_ADVERTISEMENT, neighbours, plain_only
+from gateway.policy.flows import NEIGHBOUR_DISCOVERY, ROUTER_ADVERTISEMENT, plain_only
 from gateway.policy.holes import holes
 from gateway.policy.routing import (
     DEFAULTS,
@@ -47,6 +50,9 @@ INSIDE, OUTSIDE = "hole0", "vault0"
 INDEX = 0xFFFF
 """The index of each end in its namespace. It is how they are known: a user may have given another
 link the name. A mark and a table have its number, which so is one of ours (`reply_mark`)."""
+MAC = "02:70:63:00:00:01"
+"""The address of both ends: the kernel sends to a link's own one where it resolves none
+(net/ipv4/arp.c, arp_constructor)."""
 MTU = 1500
 LEAST_MTU = {4: 68, 6: 1280}
 """The smallest that a link with addresses of an IP version may have (RFC 791, RFC 8200)."""
@@ -97,7 +103,9 @@ def inside(
 ) -> Iterator[ChainRule]:
     """Yield the rules of a vault for its end, the link `hole`."""
     yield from plain_only((hole,))
-    yield from holes(family, hole, config, resolvers)
+    for chain, rule in holes(family, hole, config, resolvers):
+        if rule.icmp_type not in DISCOVERY:
+            yield chain, rule
 
 
 def outside(
@@ -106,7 +114,6 @@ def outside(
     """Yield the rules of the gateway's namespace: what is forwarded from and to the vault."""
     if not any(family.has(address) for address in hole.addresses):
         return
-    yield from neighbours(family, replace(hole, name=OUTSIDE))
     for uplink in facts.uplinks:
         if any(family.has(address) for address in uplink.addresses):
             yield from _between(family, uplink, hole, tunnel, config)

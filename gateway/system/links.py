@@ -78,10 +78,10 @@ class Links:
         """Return whether there is a link `name` and it is set up."""
         return self.index(name) is not None and bool(self._link(name)["flags"] & IFF_UP)
 
-    def mtu(self, name: str) -> int:
-        """Return the largest packet of the link `name`, in bytes. Raises NetworkError."""
-        mtu: int = self._link(name).get_attr("IFLA_MTU")
-        return mtu
+    def shape(self, name: str) -> tuple[int, int, str]:
+        """Return flags, largest packet and address of the link `name`. Raises NetworkError."""
+        link = self._link(name)
+        return link["flags"], link.get_attr("IFLA_MTU"), link.get_attr("IFLA_ADDRESS")
 
     def addresses_of(self, name: str) -> set[Address]:
         """Return the addresses of the link `name`; empty if the link does not exist."""

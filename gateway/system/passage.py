@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gateway.errors import NetworkError, is_shortage
 from gateway.model import Interface, Uplink
-from gateway.policy.passage import INSIDE, OUTER, OUTSIDE, inner_end
+from gateway.policy.passage import INSIDE, MAC, OUTER, OUTSIDE, inner_end
 from gateway.system import applied
 from gateway.system.link_alias import IFA_F_NODAD
 from gateway.system.link_settings import (
@@ -36,7 +36,15 @@ from gateway.system.netlink import (
 )
 from gateway.system.netns import Netns
 
-IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA = 3, 4, 18, 1, 2
+IFF_NOARP = 0x80
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA = (
+    1,
+    3,
+    4,
+    18,
+    1,
+    2,
+)
 VETH_INFO_PEER = 1
 """Attributes of linux/if_link.h and linux/veth.h."""
 
@@ -128,8 +136,11 @@ class VethPassage:
             if not links.is_up(name):
                 yield f"{name} is not up"
                 continue
-            if (mtu := links.mtu(name)) != end.mtu:
+            flags, mtu, mac = links.shape(name)
+            if mtu != end.mtu:
                 yield f"{name} has the mtu {mtu}, not {end.mtu}"
+            if not flags & IFF_NOARP or mac != MAC:
+                yield f"{name} resolves neighbours, or has another address"
             missing = {address.ip for address in addresses} - links.addresses_of(name)
             for address in sorted(map(str, missing)):
                 yield f"{name} has lost {address}"
@@ -150,17 +161,18 @@ class VethPassage:
         except OSError as err:
             raise NetworkError(f"find the vault: {err.strerror}", OUTSIDE, err.errno) from err
         try:
-            mtu = _attribute(IFLA_MTU, NUMBER.pack(end.mtu))
+            mac = bytes.fromhex(MAC.replace(":", ""))
+            alike = _attribute(IFLA_MTU, NUMBER.pack(end.mtu)) + _attribute(IFLA_ADDRESS, mac)
             peer = (
                 _link_message(end.index)
                 + _attribute(IFLA_IFNAME, INSIDE.encode() + b"\0")
-                + mtu
+                + alike
                 + _attribute(IFLA_NET_NS_FD, NUMBER.pack(descriptor))
             )
             data = _attribute(IFLA_INFO_DATA, _attribute(VETH_INFO_PEER, peer))
             info = _attribute(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, b"veth\0") + data)
             name = _attribute(IFLA_IFNAME, OUTSIDE.encode() + b"\0")
-            request = _link_message(end.index) + name + mtu + info
+            request = _link_message(end.index) + name + alike + info
             flags = NLM_F_CREATE | NLM_F_EXCL
             rtnl = Netlink(self._outside.netns, socket.NETLINK_ROUTE)
             rtnl.send("join the vault", OUTSIDE, request, RTM_NEWLINK, flags)
@@ -193,4 +205,4 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 def _link_message(index: int) -> bytes:
-    return LINK_MESSAGE.pack(0, 0, index, 0, 0)
+    return LINK_MESSAGE.pack(0, 0, index, IFF_NOARP, IFF_NOARP)

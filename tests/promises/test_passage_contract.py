@@ -57,6 +57,7 @@ def in_memory() -> Subject:
             "down": lambda: delete(INSIDE),
             "an address lost": lambda: other(addresses=END.addresses[:1]),
             "another size": lambda: other(mtu=1300),
+            "neighbours resolved": lambda: other(index=9),
             "no forwarding": passage.forwarding.clear,
         },
         lambda: setattr(translator, "held", None),
@@ -81,6 +82,7 @@ def in_kernel(stack: ExitStack) -> Subject:
             "down": lambda: vault.ip(f"link set {INSIDE} down"),
             "an address lost": lambda: vault.ip(f"addr del {END.addresses[1]} dev {INSIDE}"),
             "another size": lambda: vault.ip(f"link set {INSIDE} mtu 1300"),
+            "neighbours resolved": lambda: vault.ip(f"link set {INSIDE} arp on"),
             "no forwarding": lambda: own.sysctl("ipv4/conf/eth0/forwarding", 0),
         },
         lambda: own.nft(f"delete table {TABLE}"),
@@ -108,7 +110,15 @@ def test_a_pair_is_made_and_removed(subject: Subject, end: Uplink) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["deleted", "down", "an address lost", "another size", "no forwarding"]
+    "what",
+    [
+        "deleted",
+        "down",
+        "an address lost",
+        "another size",
+        "neighbours resolved",
+        "no forwarding",
+    ],
 )
 def test_what_another_program_does_is_found_and_put_back(subject: Subject, what: str) -> None:
     """Each change is a line."""

@@ -10,7 +10,7 @@ from ipaddress import ip_interface
 import pytest
 
 from gateway.policy.limits import LimitCode
-from gateway.policy.passage import INNER, INSIDE, OUTER, OUTSIDE
+from gateway.policy.passage import INNER, INSIDE, MAC, OUTER, OUTSIDE
 from tests.lab.capture import Capture
 from tests.lab.hosts import echo
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS
@@ -54,6 +54,17 @@ while True:
     time.sleep(0.0005)
 """
 """Sends from one port without end, and prints the address that the echo has seen."""
+ARP = """
+import socket, sys
+device, mac, target = sys.argv[1], bytes.fromhex(sys.argv[2].replace(":", "")), sys.argv[3]
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+link.bind((device, 0))
+for number in range(50):
+    sender = mac + bytes([10, 77, 0, number])
+    head = bytes([0, 1, 8, 0, 6, 4, 0, 1])
+    link.send(mac + mac + bytes([8, 6]) + head + sender + bytes(6) + socket.inet_aton(target))
+"""
+"""Asks for the hardware address of an end, in the name of 50 senders."""
 
 
 def sending(lab: Lab) -> Child:
@@ -190,3 +201,12 @@ def test_a_link_that_is_attached_to_the_vault_is_set_down(lab: Lab) -> None:
         lab.vault_namespace.ip("link set eth0 up")
     site.works()
     assert "not of the vault" in site.gateway.logs()
+
+
+def test_a_workload_makes_no_neighbours(lab: Lab) -> None:
+    """Their table is the whole machine's. Control: the link carries frames to a listed host."""
+    Site(lab).start(**HOLES)
+    lab.vault_workload.run(*(sys.executable, "-I", "-S", "-c", ARP, INSIDE, MAC, str(OUTER[4].ip)))
+    assert lab.vault_workload.probe("tcp", host=LAN_HOST.ipv4).seen == OWN4
+    time.sleep(0.3)
+    assert "10.77." not in lab.operator.run("ip", "neigh", "show", "nud", "all")
