@@ -9,12 +9,12 @@ from gateway.firewall import Firewall
 from gateway.model import Address, Config, Facts, Interface, Uplink
 from gateway.policy.guard import GuardRules
 from gateway.policy.limits import Limit
-from gateway.policy.passage import Translation
 from gateway.policy.probing import Probe
 from gateway.policy.report import Status
 from gateway.policy.routing import Routing
 from gateway.policy.situation import NOTHING_SEEN
 from gateway.policy.states import Query
+from gateway.policy.translation import Translation
 from gateway.policy.wanted import Vault
 from gateway.tunnel import TunnelBackend
 

@@ -85,7 +85,7 @@ def ruleset_outside_vault(
     """Return the complete ruleset for `state` of the namespace that has the uplinks of a vault.
 
     The tunnel is elsewhere, so connected or not, nothing but the encrypted flow leaves or enters.
-    The listed holes are forwarded.
+    The listed holes are forwarded, but for what ends here (`passage.divided`).
     """
     if not isinstance(state, Connected):
         return ruleset_for(state, config, facts)
@@ -93,8 +93,11 @@ def ruleset_outside_vault(
 
     def entries(family: Family) -> Iterator[ChainRule]:
         yield from _connecting(family, tunnel, facts)
-        if hole:
-            yield from passage.outside(family, hole, tunnel, config, facts)
+        forwarded, served = passage.divided(config)
+        rules = list(passage.outside(family, hole, tunnel, forwarded, facts)) if hole else []
+        for uplink in facts.uplinks:
+            rules += holes(family, uplink, served, ())
+        yield from dict.fromkeys(rules)
 
     return _both(entries, lambda _family: no_mark_on_loopback(LOOPBACK, tunnel))
 

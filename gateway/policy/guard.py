@@ -89,7 +89,7 @@ def _as_it_is(rule: Rule, family: Family, uplink: Uplink) -> list[Rule]:
 def _translated(rule: Rule, family: Family, uplink: Uplink) -> list[Rule]:
     """Return `rule` for forwarded packets as the egress hook sees them: from the uplink's address.
 
-    See `gateway.policy.passage.Translation`.
+    See `gateway.policy.translation.Translation`.
     """
     own = [ip_network(address.ip) for address in uplink.addresses if family.has(address)]
     return [replace(rule, in_interface=None, source=address) for address in own]

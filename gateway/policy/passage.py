@@ -14,10 +14,21 @@ client's address, and a packet to a LAN subnet leaves with the uplink's.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from ipaddress import ip_interface, ip_network
+from dataclasses import replace
+from ipaddress import ip_interface
 
-from gateway.model import PASSAGE, Address, Config, Facts, Network, Route, Tunnel, Uplink
+from gateway.model import (
+    PASSAGE,
+    Address,
+    Config,
+    Facts,
+    Network,
+    PortRange,
+    Protocol,
+    Route,
+    Tunnel,
+    Uplink,
+)
 from gateway.policy.flows import NEIGHBOUR_DISCOVERY, ROUTER_ADVERTISEMENT, plain_only
 from gateway.policy.holes import holes
 from gateway.policy.routing import (
@@ -33,16 +44,14 @@ from gateway.policy.routing import (
     routing_for,
 )
 from gateway.policy.rules import (
-    Accept,
     Chain,
     ChainRule,
-    Drop,
     Family,
     NetworkSet,
     Rule,
     SetMark,
 )
-from gateway.policy.sets import networks, ports
+from gateway.policy.sets import networks
 from gateway.policy.ways import routes_within
 
 INSIDE, OUTSIDE = "hole0", "vault0"
@@ -197,6 +206,30 @@ def _listed(config: Config, hole: Uplink | None) -> tuple[Network, ...]:
     return tuple(found)
 
 
+def divided(config: Config) -> tuple[Config, Config]:
+    """Return `config` with the holes that lead to a vault, and with those that end before it.
+
+    Those are a listed port of the health server, if others may reach it: the server is the
+    gateway's, and a workload must not answer in its place.
+    """
+    server, ports = config.health_server, config.input_ports
+    own = PortRange(Protocol.TCP, server.port, server.port)
+    if server.host == "::1" or server.host.startswith("127."):
+        return config, replace(config, input_ports=(), outbound_subnets=())
+    holding = [
+        it for it in ports if it.protocol is own.protocol and it.first <= own.first <= it.last
+    ]
+    others: list[PortRange] = []
+    for it in ports:
+        if it not in holding:
+            others.append(it)
+            continue
+        below, above = replace(it, last=own.first - 1), replace(it, first=own.last + 1)
+        others += [part for part in (below, above) if part.first <= part.last]
+    served = replace(config, input_ports=(own,) if holding else (), outbound_subnets=())
+    return replace(config, input_ports=tuple(others)), served
+
+
 def to_vault(hole: Uplink) -> tuple[PolicyRule, ...]:
     """Return the policy rules by which the gateway's namespace finds the vault."""
     return tuple(
@@ -205,77 +238,3 @@ def to_vault(hole: Uplink) -> tuple[PolicyRule, ...]:
         )
         for address in hole.addresses
     )
-
-
-@dataclass(frozen=True)
-class Translation:
-    """Which packets get another address on their way.
-
-    `arriving` get another destination before they are routed. `leaving` get the address of their
-    uplink as their source after that; the kernel forgets their flows when the address goes. The
-    rules say which packets are meant, and accept nothing: their verdicts do not count.
-    `untranslated` are dropped after that: the kernel translates a flow at its first packet or
-    never, and forgets a flow whose first packet was dropped.
-    """
-
-    arriving: tuple[tuple[Family, Rule, Address], ...] = ()
-    leaving: tuple[tuple[Family, Rule], ...] = ()
-    untranslated: tuple[tuple[Family, Rule], ...] = ()
-
-
-def translation_for(config: Config, facts: Facts, hole: Uplink | None) -> Translation:
-    """Return which addresses are translated between the uplinks of `facts` and the vault.
-
-    `hole` is the end in the vault, None where there can be no holes.
-    """
-    if hole is None:
-        return Translation()
-    inner = {Family(address.version): address.ip for address in hole.addresses}
-    pairs = [
-        (Family(address.version), uplink, address)
-        for uplink in facts.uplinks
-        for address in uplink.addresses
-        if Family(address.version) in inner
-    ]
-    listed = ports("input_ports", "P8 the listed input ports", config.input_ports)
-    arriving = tuple(
-        (
-            family,
-            Rule(
-                why="P8 a listed input port, to the vault",
-                verdict=Accept(),
-                in_interface=uplink.name,
-                destination=ip_network(address.ip),
-                protocol=protocol,
-                destination_ports=listening,
-            ),
-            inner[family],
-        )
-        for family, uplink, address in pairs
-        for protocol, listening in listed
-    )
-    leaving = tuple(
-        (
-            family,
-            Rule(
-                why="P7 from the vault, as this uplink",
-                verdict=Accept(),
-                out_interface=link,
-                source=ip_network(inner[family]),
-            ),
-        )
-        for family, link in dict.fromkeys((family, uplink.name) for family, uplink, _ in pairs)
-        if config.outbound_subnets
-    )
-    untranslated = tuple(
-        (
-            family,
-            Rule(
-                why="P7 the vault's own address",
-                verdict=Drop(),
-                source=ip_network(address),
-            ),
-        )
-        for family, address in inner.items()
-    )
-    return Translation(arriving, leaving, untranslated)

@@ -9,7 +9,7 @@ from gateway.policy.firewall import (
     ruleset_in_vault,
     ruleset_outside_vault,
 )
-from gateway.policy.passage import Translation, routing_inside, to_vault, translation_for, with_mtu
+from gateway.policy.passage import divided, routing_inside, to_vault, with_mtu
 from gateway.policy.routing import (
     LOCKED,
     Routing,
@@ -19,6 +19,7 @@ from gateway.policy.routing import (
 )
 from gateway.policy.rules import Ruleset
 from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
+from gateway.policy.translation import Translation, translation_for
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,12 @@ def wanted_in(
         routing = without_interface(routing_for(way_to, config, facts))
     if vault is None:
         return Wanted(facts, ruleset_for(state, config, facts), routing)
-    hole = None
-    if vault.hole and (config.input_ports or config.outbound_subnets):
+    hole, forwarded = None, divided(config)[0]
+    if vault.hole and (forwarded.input_ports or forwarded.outbound_subnets):
         hole = with_mtu(vault.hole, facts)
     inside = LOCKED
     if isinstance(state, Connected) or (isinstance(state, Connecting) and state.built):
-        inside = routing_inside(state.tunnel, config, hole)
+        inside = routing_inside(state.tunnel, forwarded, hole)
     outside = without_interface(routing)
     if hole is not None and routing != LOCKED:
         outside = replace(outside, rules=(*to_vault(hole), *outside.rules))
@@ -87,10 +88,10 @@ def wanted_in(
         ruleset_outside_vault(state, config, facts, hole),
         outside,
         Inside(
-            ruleset_in_vault(state, config, hole),
+            ruleset_in_vault(state, forwarded, hole),
             inside,
             hole,
-            translation_for(config, facts, vault.hole),
+            translation_for(forwarded, facts, vault.hole),
         ),
     )
 

@@ -12,7 +12,8 @@ from gateway.errors import NetworkError
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.translation import TABLE, TranslationTable
 from gateway.model import INTERFACE, Config, Facts, PortRange, Protocol, Uplink
-from gateway.policy.passage import INSIDE, OUTSIDE, inner_end, translation_for
+from gateway.policy.passage import INSIDE, OUTSIDE, inner_end
+from gateway.policy.translation import translation_for
 from gateway.system.links import Links
 from gateway.system.netns import Netns
 from gateway.system.passage import VethPassage

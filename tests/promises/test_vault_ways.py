@@ -12,7 +12,7 @@ import pytest
 from gateway.policy.limits import LimitCode
 from gateway.policy.passage import INNER, INSIDE, MAC, OUTER, OUTSIDE
 from tests.lab.capture import Capture
-from tests.lab.hosts import echo
+from tests.lab.hosts import echo, http
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS
 from tests.lab.namespace import connect
 from tests.lab.process import PATIENCE, Child, eventually
@@ -210,3 +210,20 @@ def test_a_workload_makes_no_neighbours(lab: Lab) -> None:
     assert lab.vault_workload.probe("tcp", host=LAN_HOST.ipv4).seen == OWN4
     time.sleep(0.3)
     assert "10.77." not in lab.operator.run("ip", "neigh", "show", "nud", "all")
+
+
+def test_the_health_server_is_asked_from_outside(lab: Lab) -> None:
+    """The gateway answers, although a workload listens at that port. Control: at another one."""
+    port = 9999
+    listed = {
+        "FIREWALL_INPUT_PORTS": f"{LISTED},{port}",
+        "HEALTH_SERVER_ADDRESS": f"0.0.0.0:{port}",
+    }
+    site = Site(lab).start(**listed)
+    lab.vault_workload.serve(*(http("0.0.0.0", it) for it in (LISTED, port)))
+    url = f"http://{OWN4}:{port}/healthz"
+    code = "import sys, urllib.request as it; print(it.urlopen(sys.argv[1], None, 3).read())"
+    said = lab.lan.run(sys.executable, "-c", code, url)
+    assert '"state": "connected"' in said
+    assert lab.lan.probe("http", host=OWN4, port=LISTED).seen == LAN_HOST.ipv4
+    site.works()

@@ -14,10 +14,10 @@ from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.nft.render import transaction
 from gateway.firewall.nft.translation import TABLE, render_translation
 from gateway.firewall.xtables import render as render_iptables
-from gateway.model import INTERFACE, Config, Facts, Uplink
+from gateway.model import INTERFACE, Config, Facts, HostPort, PortRange, Protocol, Uplink
 from gateway.policy.firewall import closed
 from gateway.policy.marks import SHOWN as SHOWN_MARK
-from gateway.policy.passage import INNER, OUTSIDE, collision, inner_end, with_mtu
+from gateway.policy.passage import INNER, OUTSIDE, collision, divided, inner_end, with_mtu
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Accept, Chain, CtDirection, Family
 from gateway.policy.states import Connected, State
@@ -188,3 +188,32 @@ def test_an_uplink_may_not_have_addresses_of_the_link(address: str, *, collides:
     found = collision(Facts((Uplink("eth7", 7, 1500, (ip_interface(address),)),)))
     assert bool(found) == collides
     assert (address in found and "eth7" in found) == collides
+
+
+@pytest.mark.parametrize(
+    ("host", "listed", "forwarded", "served"),
+    [
+        ("127.0.0.1", "9999/tcp", "9999/tcp", ""),
+        ("::1", "9999/tcp", "9999/tcp", ""),
+        ("", "9999/tcp", "", "9999/tcp"),
+        ("0.0.0.0", "80/tcp 9999/udp", "80/tcp 9999/udp", ""),
+        ("172.17.0.2", "80/tcp 9990-10000/tcp", "80/tcp 9990-9998/tcp 10000/tcp", "9999/tcp"),
+        ("::", "9999-10000/tcp 9990-9999/udp", "10000/tcp 9990-9999/udp", "9999/tcp"),
+    ],
+)
+def test_the_port_of_the_health_server_does_not_lead_to_the_vault(
+    host: str, listed: str, forwarded: str, served: str
+) -> None:
+    """Unless only the gateway's own namespace reaches the server: then the port is a workload's."""
+    server = HostPort(host, 9999)
+    config = Config((DUAL,), input_ports=tuple(map(_port, listed.split())), health_server=server)
+    there, here = divided(config)
+    assert [str(it) for it in there.input_ports] == forwarded.split()
+    assert [str(it) for it in here.input_ports] == served.split()
+    assert there.health_server == here.health_server == server
+
+
+def _port(text: str) -> PortRange:
+    ports, _, protocol = text.partition("/")
+    first, _, last = ports.partition("-")
+    return PortRange(Protocol(protocol), int(first), int(last or first))

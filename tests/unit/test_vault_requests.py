@@ -68,8 +68,8 @@ class Listener:
 
 @pytest.fixture
 def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
-    """Return one that answers; a gateway waits for 0.1 s at most."""
-    monkeypatch.setattr(module, "ANSWER_TIME", 0.1)
+    """Return one that answers; a gateway waits for 0.5 s at most."""
+    monkeypatch.setattr(module, "ANSWER_TIME", 0.5)
     monkeypatch.setattr(module, "SILENT_FOR", 0.0)
     made = Listener()
     made.answer()
@@ -94,7 +94,7 @@ def test_a_vault_that_was_halted_is_used_again(listener: Listener) -> None:
     vault = VaultNetns(listener.place)
     assert ask(vault)
     listener.answer(whether=False)
-    assert [ask(vault) for _ in range(6)] == [False] * 6
+    assert [ask(vault) for _ in range(5)] == [False] * 5
     listener.answer()
     assert any(ask(vault) for _ in range(10))
     assert ask(vault)

@@ -9,8 +9,9 @@ from gateway.firewall.nft.translation import render_translation
 from gateway.firewall.xtables import render as render_iptables
 from gateway.model import Config, Facts, Route, Uplink
 from gateway.policy.examples import DRAWN_MARK, NOT_YET_KNOWN, each_state
-from gateway.policy.passage import inner_end, translation_for
+from gateway.policy.passage import divided, inner_end
 from gateway.policy.rules import Family, Ruleset
+from gateway.policy.translation import translation_for
 from gateway.policy.wanted import Vault, wanted_in
 
 EXAMPLE = Facts(
@@ -50,7 +51,7 @@ def rules_of(config: Config, syntax: str, *, with_vault: bool = False) -> str:
             parts.append(f"\n# {title}: the vault")
             parts += _rendered(wanted.inside.rules, "nftables")
     if with_vault:
-        moved = translation_for(config, EXAMPLE, VAULT.hole)
+        moved = translation_for(divided(config)[0], EXAMPLE, VAULT.hole)
         parts.append("\n# In each state: the translation of addresses, next to the gateway's rules")
         parts.append(transaction(TRANSLATION, render_translation(moved)))
     return "\n".join(parts)

@@ -17,8 +17,9 @@ from gateway.firewall.nft.render import (
     transaction,
 )
 from gateway.firewall.nft.table import HeldTable
-from gateway.policy.passage import INNER, Translation
+from gateway.policy.passage import INNER
 from gateway.policy.rules import Accept, Drop, Family, Rule
+from gateway.policy.translation import Translation
 
 TABLE = "inet portcullis_vault"
 """Family and name of the table."""
