@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from gateway.errors import MissingError, NetworkError
+from gateway.errors import MissingError, NetworkError, is_shortage
 from gateway.system.netns import Netns
 from gateway.system.vault_process import CLAIM, INT, NAMESPACE, OPEN_FILE, OPEN_SOCKET
 
@@ -26,7 +26,7 @@ PLACE = Path("/run/portcullis/vault.sock")
 RESOLVER_FILE = ROOT / "etc/resolv.conf"
 """The resolver file of the vault, which workloads share."""
 PROCESS = Path("/proc/1/cmdline")
-PROGRAMS = (b"\0gateway\0vault\0", b"/vault_process.py\0")
+CLOSING, CLOSED = b"\0gateway\0vault\0", b"/vault_process.py\0"
 """What the command line of a vault contains, before and after it is closed."""
 
 ANSWER_TIME = 1.0
@@ -180,32 +180,40 @@ def _answered(answer: tuple[int, list[int]]) -> list[int]:
     return descriptors
 
 
+def _not_yet() -> NetworkError:
+    return NetworkError("the vault does not listen yet", str(PLACE), errno.EAGAIN)
+
+
 def _no_answer() -> TimeoutError:
     return TimeoutError(errno.ETIMEDOUT, "the vault does not answer")
 
 
-def is_with_vault(process: Path = PROCESS) -> bool:
-    """Return whether process 1 is that of a vault, by its command line."""
+def _command(process: Path) -> bytes:
+    """Return the command line of a process, empty if it may not be read. Raises NetworkError."""
     try:
-        command = process.read_bytes()
-    except OSError:
-        return False
-    return os.getpid() != 1 and any(program in command for program in PROGRAMS)
+        return process.read_bytes()
+    except OSError as err:
+        if is_shortage(err):
+            raise NetworkError(f"read: {err.strerror}", str(process), err.errno) from err
+        return b""
 
 
 def find(process: Path = PROCESS, root: Path = ROOT) -> VaultNetns | None:
     """Return the vault whose process namespace this process shares, None if there is none.
 
-    Raises NetworkError while it does not listen yet (EAGAIN), and MissingError if this process may
-    not reach it.
+    It is known by the command line of process 1. Raises NetworkError while it does not listen yet
+    (EAGAIN), and MissingError if this process may not reach it.
     """
-    if not is_with_vault(process):
+    command = _command(process)
+    if os.getpid() == 1 or not (CLOSING in command or CLOSED in command):
         return None
     try:
         return VaultNetns(root / PLACE.relative_to("/"))
     except (FileNotFoundError, ConnectionRefusedError) as err:
-        raise NetworkError("the vault does not listen yet", str(PLACE), errno.EAGAIN) from err
+        raise _not_yet() from err
     except PermissionError as err:
+        if CLOSED not in _command(process):  # it has more capabilities until then
+            raise _not_yet() from err
         raise MissingError(
             f"the vault cannot be reached ({err.strerror})",
             "give the gateway at least the capabilities of the vault: `cap_add: [NET_ADMIN]`",

@@ -42,17 +42,21 @@ def gateway_environment(site: Site, number: int) -> dict[str, str]:
 
 
 EXAMPLE = ROOT / "compose.example.yml"
-PAIR = re.compile(r"<!-- pair -->\n```yaml\n(.*?)```", re.DOTALL)
-"""The block of docs/layouts.md in which the gateway owns the network."""
+BLOCK = r"<!-- {} -->\n```yaml\n(.*?)```"
+"""A block of docs/layouts.md, by the name of its layout."""
 
 
 class Project:
-    """The anchor, the gateway and the workload of the example; or a `pair`, without the anchor."""
+    """The anchor, the gateway and the workload of the example; or another layout.
 
-    def __init__(self, site: Site, *, pair: bool = False) -> None:
+    `anchor` is what has the workload's namespace: the vault of a `vault`; a `pair` has none.
+    """
+
+    def __init__(self, site: Site, layout: str = "anchor") -> None:
         """Write what is merged over the example, and the secret, to a directory of its own."""
         self.site = site
-        self.anchor = Box(site.engine, "anchor")
+        self.layout = layout
+        self.anchor = Box(site.engine, layout)
         self.gateway = Box(site.engine, "gateway")
         self.workload = Box(site.engine, "workload")
         self.directory = site.household.directory / "project"
@@ -60,11 +64,10 @@ class Project:
             self.directory, "secrets/wireguard_private_key", site.gateway_keys[NUMBER].private
         )
         self._file = EXAMPLE
-        self._owner = "anchor"
-        if pair:
-            blocks = PAIR.findall((ROOT / "docs/layouts.md").read_text(encoding="utf-8"))
-            self._file = temporary(self.directory, "pair.yml", blocks[0])
-            self._owner = "gateway"
+        if layout != "anchor":
+            text = (ROOT / "docs/layouts.md").read_text(encoding="utf-8")
+            (block,) = re.findall(BLOCK.format(layout), text, re.DOTALL)
+            self._file = temporary(self.directory, f"{layout}.yml", block)
         self._merge({})
 
     def up(self, timeout: float = 120) -> None:
@@ -107,7 +110,7 @@ class Project:
 
     def _merge(self, changes: dict[str, object]) -> None:
         text = json.dumps(self._merged(changes))
-        self._override = temporary(self.directory, f"{self._owner}-override.json", text)
+        self._override = temporary(self.directory, f"{self.layout}-override.json", text)
 
     def _merged(self, changes: dict[str, object]) -> dict[str, object]:
         address = gateway_address(NUMBER)
@@ -127,8 +130,9 @@ class Project:
                 "volumes": [LAB_VOLUME],
             },
         }
-        anchor: dict[str, object] = {"image": PROJECT, "container_name": self.anchor.name}
-        services[self._owner] = services.get(self._owner, anchor) | {
+        if self.layout != "pair":
+            services[self.layout] = {"image": PROJECT, "container_name": self.anchor.name}
+        services["anchor" if self.layout == "anchor" else "gateway"] |= {
             "mac_address": gateway_mac(NUMBER),
             "networks": {"default": {"ipv4_address": address.ipv4, "ipv6_address": address.ipv6}},
             "ports": [f"{UNLISTED}:81/tcp"],

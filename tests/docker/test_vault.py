@@ -1,20 +1,17 @@
-"""A vault on a real engine: `network_mode: none` for the workloads, `pid: container:vault`.
+"""The vault of docs/layouts.md on a real engine: gateways come and go, workloads stay.
 
 A download through the tunnel and a flood in the vault run all the time.
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 
 import pytest
 
 from tests.docker.box import LAB_VOLUME, PYTHON, Box
 from tests.docker.images import PROJECT
-from tests.docker.project import OFTEN, PUBLISHED, gateway_environment
+from tests.docker.project import OFTEN, PUBLISHED, UNLISTED, Project, gateway_environment
 from tests.docker.site import (
-    BEYOND,
     EXIT,
     HOST,
     INSIDE,
@@ -24,9 +21,9 @@ from tests.docker.site import (
     UPLINK,
     Site,
     gateway_address,
-    leaks_of,
     temporary,
 )
+from tests.docker.test_anchor import Uses, killed, recreated, restarted, stopped, updated
 from tests.lab.frames import Frame
 from tests.lab.hosts import echo
 from tests.lab.process import eventually, promised
@@ -34,12 +31,8 @@ from tests.lab.process import eventually, promised
 pytestmark = [pytest.mark.docker, pytest.mark.promise("P1", "P6", "P15")]
 
 NUMBER = 2
-MARKER = "must-not-leave"
-SOURCE, SOURCE_PORT = "172.31.20.82", "9100"
+LEAST = ("--cap-drop", "ALL", "--cap-add", "NET_ADMIN")
 IPV6 = ("--sysctl", "net.ipv6.conf.all.disable_ipv6=0")
-FORWARDING = ("--sysctl", "net.ipv6.conf.all.forwarding=1")
-ADMIN = ("--cap-add", "NET_ADMIN")
-LEAST = ("--cap-drop", "ALL", *ADMIN)
 UNREACHABLE = 3
 """The ICMP type of destination unreachable (RFC 792)."""
 MOST = 7.0
@@ -47,156 +40,126 @@ MOST = 7.0
 (RFC 6298); the engine needs 2 s to make the gateway's network again."""
 
 
-class Vault:
-    """The vault, its gateway, and a workload that serves at the listed input port."""
+def _answer_of_an_empty_namespace(frame: Frame) -> bool:
+    """Allow the kernel's ICMP error to the server, whose packets come before the gateway locks."""
+    return frame.icmp_type == UNREACHABLE and frame.destination == SERVER.ipv4
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.secret = temporary(
-            site.household.directory,
-            "vault/wireguard_private_key",
-            site.gateway_keys[NUMBER].private,
-        )
-        self.gateway = Box(site.engine, "outside")
-        self.vault = self._held()
-        listed = [echo("0.0.0.0", 80), echo("0.0.0.0", 81)]
-        self.workload = site.run(
-            *("inhabitant", "-v", LAB_VOLUME, "--network", "container:vault"),
-            command=[*PYTHON, "/lab/services.py", json.dumps(listed)],
+
+class VaultUses(Uses):
+    """The same, with frames of packet sockets on the link that leads to the gateway."""
+
+    flooded = ("kinds=udp4,udp6,tcp4,packet4", "device=hole0")
+    own_frames = (_answer_of_an_empty_namespace,)
+
+    def client_continues(self, now: float) -> None:
+        """Wait until a new client is answered.
+
+        A connection may end: an engine withdraws a published port while its container is down, and
+        then the machine itself resets what it does not know.
+        """
+        del now
+        lan = self.project.site.lan
+        eventually(
+            lambda: lan.probe("tcp", host=LAN_MACHINE, port=PUBLISHED).result == "connected",
+            timeout=20,
+            what="an answer to a new client on the LAN",
         )
 
-    def _held(self) -> Box:
-        box = Box(self.site.engine, "vault")
-        self.site.engine.docker(
-            *("run", "-d", "--name", "vault", "--network", "none", "--no-healthcheck"),
-            *(*LEAST, *IPV6, PROJECT, "vault"),
-        )
-        return box
 
-    def start(self, *options: str, **variables: str) -> Box:
-        """Start a gateway in a new container, and wait until it is healthy."""
-        self.gateway.remove()
-        environment = gateway_environment(self.site, NUMBER) | variables
-        words = [word for pair in environment.items() for word in ("-e", "=".join(pair))]
-        address = gateway_address(NUMBER)
-        self.site.engine.docker(
-            *("run", "-d", "--name", "outside", "--network", UPLINK, OFTEN),
-            *("--pid", "container:vault", "-p", f"{PUBLISHED}:80"),
-            *("--ip", address.ipv4, "--ip6", address.ipv6),
-            *("--device", "/dev/net/tun"),
-            *("-v", f"{self.secret}:/run/secrets/wireguard_private_key:ro"),
-            *(*(options or ADMIN), *IPV6, *FORWARDING, *words, PROJECT),
-        )
-        self.gateway.wait_for_health("healthy")
-        return self.gateway
-
-    def close(self) -> None:
-        """Remove all containers."""
-        for box in (self.gateway, self.workload, self.vault):
-            box.remove()
+@pytest.fixture(scope="module")
+def project(site: Site) -> Iterator[Project]:
+    """Yield the vault of the documentation, up and running."""
+    made = Project(site, "vault")
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down()
 
 
 @pytest.fixture
-def vault(site: Site) -> Iterator[Vault]:
-    """Yield a vault with a workload, without a gateway."""
-    made = Vault(site)
-    yield made
-    made.close()
+def uses(project: Project) -> Iterator[VaultUses]:
+    """Yield the traffic; afterwards nothing may have leaked."""
+    project.ensure_running()
+    found = VaultUses(project)
+    yield found
+    found.close()
 
 
-@pytest.mark.promise("P2", "P10")
-@pytest.mark.parametrize("options", [ADMIN, LEAST], ids=["default", "NET_ADMIN alone"])
-def test_workloads_have_the_tunnel_and_the_listed_holes(
-    vault: Vault, options: tuple[str, ...]
-) -> None:
-    """Before there is a gateway, nothing. They have no eth0 at any time."""
-    workload, lan = vault.workload, vault.site.lan
-    assert workload.probe("tcp", host=HOST.ipv4).failed_fast
-    assert "eth0" not in workload.exec("cat", "/proc/net/dev")
-    vault.start(*options)
+@pytest.mark.promise("P10")
+def test_workloads_have_the_tunnel_and_the_listed_holes(project: Project) -> None:
+    """And no eth0; `verify` finds all as promised, and no limit keeps a hole closed."""
+    workload, lan = project.workload, project.site.lan
+    assert {"lo", "wg0", "hole0"} == set(workload.exec("ls", "/sys/class/net").split())
     for host, seen in ((HOST.ipv4, EXIT.ipv4), (HOST.ipv6, EXIT.ipv6)):
         assert workload.probe("tcp", host=host).seen == seen
     assert f"nameserver {INSIDE.ipv4}\n" in workload.exec("cat", "/etc/resolv.conf")
     assert workload.probe("tcp", host=LAN_HOST).result == "connected"
     assert lan.probe("tcp", host=LAN_MACHINE, port=PUBLISHED).result == "connected"
-    assert "eth0" not in workload.exec("cat", "/proc/net/dev")
-    assert "connected" in vault.gateway.exec(
-        "/opt/portcullis/bin/python", "-Im", "gateway", "status"
-    )
+    assert lan.probe("tcp", host=LAN_MACHINE, port=UNLISTED, timeout=1).result == "timeout"
+    said = project.gateway.exec("gateway", "verify")
+    assert "As promised" in said
+    assert "holes" not in project.gateway.exec("gateway", "status", "--json")
 
 
-def restarted(vault: Vault) -> None:
-    """`docker restart`."""
-    vault.site.engine.docker("restart", "outside")
-
-
-def killed(vault: Vault) -> None:
-    """`docker kill`, then `docker start`."""
-    vault.site.engine.docker("kill", "outside")
-    vault.gateway.wait_for_end()
-    vault.site.engine.docker("start", "outside")
-
-
-def recreated(vault: Vault) -> None:
-    """Remove it, and run a new container with other variables."""
-    vault.start(LOG_LEVEL="debug")
-
-
-@pytest.mark.parametrize("what", [restarted, killed, recreated])
+@pytest.mark.parametrize("what", [restarted, killed, stopped, recreated, updated])
 def test_workloads_do_not_notice_that_the_gateway_is_another_one(
-    vault: Vault, what: Callable[[Vault], None], report: list[str]
+    project: Project, uses: VaultUses, what: Callable[[Project], None], report: list[str]
 ) -> None:
-    """The download continues, a client on the LAN can connect, and nothing leaves unencrypted.
-
-    A client's connection may end: an engine withdraws a published port while its container is down,
-    and then the machine itself resets what it does not know.
-    """
-    site = vault.site
-    capture = site.capture_network(UPLINK)
-    site.control(capture)
-    vault.start()
-    lab = [*PYTHON, "/lab/transfer.py"]
-    site.run(
-        *("far", "-v", LAB_VOLUME, "--network", BEYOND, "--ip", SOURCE),
-        command=[*lab, "source", SOURCE, SOURCE_PORT],
-    )
-    flood = site.run(
-        *("vaultflood", "-v", LAB_VOLUME, "--network", "container:vault"),
-        command=[
-            *(*PYTHON, "/lab/traffic.py", "flood", f"host4={HOST.ipv4}", f"host6={HOST.ipv6}"),
-            *(f"marker={MARKER}", "rate=200", "kinds=udp4,udp6,tcp4,packet4", "device=hole0"),
-        ],
-    )
-    download = site.run(
-        *("vaultdownload", "-v", LAB_VOLUME, "--network", "container:vault"),
-        command=[*lab, "sink", SOURCE, SOURCE_PORT],
-    )
-
-    def moments() -> list[float]:
-        events = download.events()
-        assert not [event for event in events if "error" in event], events[-1]
-        return [float(str(event["at"])) for event in events]
-
-    eventually(moments, timeout=10, what="the first data of the download")
-    since = time.monotonic()
-    what(vault)
-    vault.gateway.wait_for_health("healthy")
-    now = time.monotonic()
-    eventually(lambda: moments()[-1] > now, timeout=20, what="more of the download")
-    assert site.lan.probe("tcp", host=LAN_MACHINE, port=PUBLISHED).result == "connected"
-    gap = max(later - earlier for earlier, later in pairwise([since, *moments()]))
-    report.append(f"vault, {what.__name__}: {gap:.1f} s without data")
-    for box in (download, flood):
-        box.remove()
+    """Their containers and the download stay, and nothing leaves around the tunnel."""
+    former = project.gateway.inspect("{{.Id}} {{.State.StartedAt}}")
+    what(project)
+    assert project.gateway.inspect("{{.Id}} {{.State.StartedAt}}") != former, "control"
+    project.gateway.wait_for_health("healthy")
+    uses.continue_untouched()
+    gap = uses.longest_gap()
+    report.append(f"vault: {what.__name__}, {gap:.1f} s without data")
     assert gap < promised(MOST)
-    assert capture.containing(MARKER) == []
-    assert leaks_of(capture, NUMBER, allowed=[_published, _answer_of_an_empty_namespace]) == []
 
 
-def _published(frame: Frame) -> bool:
-    return frame.source_port == 80 and frame.protocol == 6
+def test_a_reload_goes_unnoticed(project: Project, uses: VaultUses, report: list[str]) -> None:
+    """With a wrong file, which changes nothing, and with the right one."""
+    secret = project.directory / "secrets/wireguard_private_key"
+    key = secret.read_text(encoding="utf-8")
+    for text, outcome in (("no key", "refused"), (key, "unchanged")):
+        secret.write_text(text, encoding="utf-8")
+        assert outcome in project.gateway.exec("gateway", "reload", check=False)
+        uses.continue_untouched()
+    report.append(f"vault: reload, {uses.longest_gap():.1f} s without data")
+    assert uses.longest_gap() < promised(1)
 
 
-def _answer_of_an_empty_namespace(frame: Frame) -> bool:
-    """Allow the kernel's ICMP error to the server, whose packets come before the gateway locks."""
-    return frame.icmp_type == UNREACHABLE and frame.destination == SERVER.ipv4
+@pytest.mark.promise("P2")
+def test_net_admin_alone_is_enough_for_both(site: Site) -> None:
+    """The vault, before it has a gateway, lets nothing out."""
+    vault, gateway = Box(site.engine, "smallvault"), Box(site.engine, "smallgateway")
+    listed = [echo("0.0.0.0", 80)]
+    address, secret = gateway_address(NUMBER), site.gateway_keys[NUMBER].private
+    key = temporary(site.household.directory, "vault/wireguard_private_key", secret)
+    environment = gateway_environment(site, NUMBER)
+    try:
+        site.engine.docker(
+            *("run", "-d", "--name", vault.name, "--network", "none", "--no-healthcheck"),
+            *(*LEAST, *IPV6, PROJECT, "vault"),
+        )
+        workload = site.run(
+            *("smallworkload", "-v", LAB_VOLUME, "--network", f"container:{vault.name}"),
+            command=[*PYTHON, "/lab/services.py", json.dumps(listed)],
+        )
+        assert workload.probe("tcp", host=HOST.ipv4).failed_fast
+        site.engine.docker(
+            *("run", "-d", "--name", gateway.name, "--network", UPLINK, OFTEN),
+            *("--pid", f"container:{vault.name}", "--ip", address.ipv4, "--ip6", address.ipv6),
+            *("--device", "/dev/net/tun", "-v", f"{key}:/run/secrets/wireguard_private_key:ro"),
+            *(word for pair in environment.items() for word in ("-e", "=".join(pair))),
+            *(*LEAST, *IPV6, PROJECT),
+        )
+        gateway.wait_for_health("healthy")
+        assert workload.probe("tcp", host=HOST.ipv4).seen == EXIT.ipv4
+        assert workload.probe("tcp", host=LAN_HOST).result == "connected"
+        workload.remove()
+        said = gateway.exec("gateway", "status", "--json")
+        assert "no_ipv6_holes" in said, "nothing lets it forward IPv6"
+    finally:
+        for box in (gateway, Box(site.engine, "smallworkload"), vault):
+            box.remove()

@@ -1,5 +1,6 @@
 """What a gateway does with a vault that does not answer: it is a shortage, and ends some time."""
 
+import errno
 import os
 import socket
 import struct
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import is_shortage
+from gateway.errors import GatewayError, MissingError, NetworkError, is_shortage
 from gateway.system import vault as module
 from gateway.system.vault import VaultNetns
+from tests.lab.process import eventually
 
 ANSWER = struct.pack("i", 0)
 
@@ -96,7 +98,7 @@ def test_a_vault_that_was_halted_is_used_again(listener: Listener) -> None:
     listener.answer(whether=False)
     assert [ask(vault) for _ in range(5)] == [False] * 5
     listener.answer()
-    assert any(ask(vault) for _ in range(10))
+    eventually(lambda: ask(vault), timeout=5, what="an answer")
     assert ask(vault)
     vault.close()
 
@@ -120,3 +122,49 @@ def test_a_vault_that_does_not_answer_is_waited_for_once(
     listener.answer()
     assert not ask(vault)
     vault.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("python\0-m\0gateway\0vault\0", NetworkError),
+        ("python\0-I\0/opt/vault_process.py\0place\0", MissingError),
+        ("python\0-m\0gateway\0", None),
+        ("/pause\0", None),
+    ],
+)
+def test_a_vault_that_may_not_be_reached_may_still_be_about_to_drop_capabilities(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    expected: type[GatewayError] | None,
+) -> None:
+    """Then it is a shortage; without a vault, nothing is asked."""
+    process = tmp_path / "cmdline"
+    process.write_text(command, "ascii")
+
+    def refused(_place: Path) -> VaultNetns:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(module, "VaultNetns", refused)
+    if expected is None:
+        assert module.find(process, tmp_path) is None
+        return
+    with pytest.raises(expected) as caught:
+        module.find(process, tmp_path)
+    assert is_shortage(caught.value) == (expected is NetworkError)
+
+
+def test_whether_there_is_a_vault_is_not_known_in_a_shortage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a descriptor for the question. Control: what cannot be read at all is none."""
+    assert module.find(tmp_path / "nothing") is None
+
+    def short(_path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_bytes", short)
+    with pytest.raises(NetworkError) as caught:
+        module.find()
+    assert is_shortage(caught.value)
