@@ -8,16 +8,14 @@ from gateway.errors import ConfigError, Notice, Problem, Weight
 
 @dataclass
 class Findings:
-    """Problems and notices, each once."""
+    """Problems and notices, each once and in order: the values of both are empty."""
 
-    problems: list[Problem] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
+    problems: dict[Problem, None] = field(default_factory=dict)
+    notices: dict[Notice, None] = field(default_factory=dict)
 
     def problem(self, where: str, message: str) -> None:
         """Add a problem; the configuration is refused in the end."""
-        problem = Problem(_printable(where), _printable(message))
-        if problem not in self.problems:
-            self.problems.append(problem)
+        self.problems[Problem(_printable(where), _printable(message))] = None
 
     def info(self, where: str, message: str) -> None:
         """Add a notice for information."""
@@ -29,9 +27,7 @@ class Findings:
 
     def add(self, weight: Weight, where: str, message: str) -> None:
         """Add a notice of some weight."""
-        notice = Notice(weight, _printable(where), _printable(message))
-        if notice not in self.notices:
-            self.notices.append(notice)
+        self.notices[Notice(weight, _printable(where), _printable(message))] = None
 
     def to_error(self) -> ConfigError:
         """Return everything found as the error to raise."""

@@ -26,6 +26,9 @@ PLACES: Final = (
 )
 """Where wg-quick files are searched when no variable names one, the strongest first."""
 
+MOST_FAULTS: Final = 100
+"""Lines of one file that are reported: one that is not a wg-quick file can have thousands."""
+
 _HOOKS: Final = ("PreUp", "PostUp", "PreDown", "PostDown")
 
 
@@ -105,8 +108,10 @@ def read(root: Path, path: PurePosixPath, findings: Findings, where: str = "") -
     if text is None:
         return None
     form = wgquick.parse(text)
-    for line, message in form.faults:
+    for line, message in form.faults[:MOST_FAULTS]:
         findings.problem(f"{path} line {line}", message)
+    if len(form.faults) > MOST_FAULTS:
+        findings.problem(str(path), f"has {len(form.faults)} faults; the others are not listed")
     reader = _Reader(str(path), findings)
     interface = reader.interface(form.interface)
     peers = tuple(reader.peer(peer) for peer in form.peers)

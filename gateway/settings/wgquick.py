@@ -88,7 +88,7 @@ def parse(text: str) -> QuickFile:
             _read_entry(line, number, sections, faults)
     interfaces = [one for one in sections if one[0] == "[interface]"]
     if not interfaces:
-        faults.append((1, "is missing: a wg-quick file begins with [Interface]"))
+        faults.insert(0, (1, "is missing: a wg-quick file begins with [Interface]"))
     merged = Section(
         interfaces[0][1] if interfaces else 1,
         tuple(entry for _, _, found in interfaces for entry in found),

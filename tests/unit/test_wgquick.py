@@ -5,6 +5,7 @@ addresses; the text next to it is what `gateway check` makes of it.
 """
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from gateway.policy.dns import with_addresses
 from gateway.policy.limits import limits_of_config
 from gateway.policy.marks import SHOWN, with_secret_mark
 from gateway.settings import assemble, wgquick
+from gateway.settings.findings import Findings
+from gateway.settings.quickfiles import MOST_FAULTS
 from tests.configurations import (
     COMPLETE,
     OTHER_PRIVATE,
@@ -300,6 +303,27 @@ def test_what_is_not_a_wg_quick_file_is_refused(tmp_path: Path, raw: bytes) -> N
     """Empty, binary, far too large: a problem, never a traceback."""
     put(tmp_path, "/config/wg0.conf", raw)
     assert all(problem.startswith("/config/wg0.conf") for problem in problems({}, tmp_path))
+
+
+def test_a_file_that_is_wrong_in_every_line_is_reported_in_part(tmp_path: Path) -> None:
+    """It would fill the log. The first fault is that it is not a file for WireGuard at all."""
+    put(tmp_path, "/config/wg0.conf", "a\n" * 32000)
+    found = problems({}, tmp_path)
+    assert sum("is not of the form" in problem for problem in found) == MOST_FAULTS - 1
+    assert any("begins with [Interface]" in problem for problem in found)
+    assert "/config/wg0.conf: has 32001 faults; the others are not listed" in found
+
+
+def test_each_problem_is_kept_once_however_many_there_are() -> None:
+    """In order. Comparing each with all others would take half a minute."""
+    findings, began = Findings(), time.process_time()
+    for number in (*range(30000), *range(30000)):
+        findings.problem(f"line {number}", "is wrong")
+        findings.info(f"line {number}", "is remarkable")
+    error = findings.to_error()
+    assert time.process_time() - began < 5
+    assert [it.where for it in error.problems] == [f"line {number}" for number in range(30000)]
+    assert [it.where for it in error.notices] == [it.where for it in error.problems]
 
 
 def test_parsing_collects_faults_and_raises_nothing() -> None:
