@@ -67,7 +67,7 @@ FAULTS = [
     ("WIREGUARD_IMPLEMENTATION", "amneziawg", "must be auto or kernelspace or userspace"),
     ("WIREGUARD_CONF_SECRETFILE", "wg0.conf", "must be an absolute path"),
     ("WIREGUARD_CONF_SECRETFILE", "/there/is/none.conf", "mount the file there"),
-    ("VPN_SERVICE_PROVIDER", "mullvad", "set custom"),
+    ("VPN_SERVICE_PROVIDER", "<mine>", "'<mine>' is not the name of a provider; write custom"),
     ("VPN_TYPE", "openvpn", "must be wireguard, got 'openvpn'"),
     ("FIREWALL_OUTBOUND_SUBNETS", "0.0.0.0/0", "0.0.0.0/0 is everything"),
     ("FIREWALL_INPUT_PORTS", "http", "'http' is not a port"),

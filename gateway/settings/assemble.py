@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from gateway.errors import Notice
 from gateway.model import Backend, Config, HealthProbe, Implementation
-from gateway.settings import checks, compat, quickfiles, reserved, tunnels
+from gateway.settings import checks, compat, quickfiles, reserved, tunnels, yielding
 from gateway.settings.early import DEFAULT_HEALTH_SERVER, LogSettings, log_settings
 from gateway.settings.findings import Findings
 from gateway.settings.schema import Settings
@@ -55,12 +55,18 @@ def _candidates(variables: Variables, root: Path, findings: Findings) -> tuple[S
     """Return the candidate tunnels; none when a file cannot be read."""
     chosen = variables.values.wireguard_conf_secretfile
     named = chosen.value if chosen else None
-    paths = quickfiles.find(root, named, findings)
+    of_files = Findings()
+    paths = quickfiles.find(root, named, of_files)
     where = "WIREGUARD_CONF_SECRETFILE" if named in paths else ""
-    read = [quickfiles.read(root, path, findings, where) for path in paths]
+    read = [quickfiles.read(root, path, of_files, where) for path in paths]
+    files = [file for file in read if file]
+    variables = yielding.settle(variables, files, findings)
+    findings.include(of_files)
     if None in read or "wireguard_conf_secretfile" in variables.unreadable:
         return ()
-    return tunnels.build(variables, [file for file in read if file], findings)
+    if not yielding.check_provider(variables, files, findings):
+        return ()
+    return tunnels.build(variables, files, findings)
 
 
 def _config(

@@ -18,6 +18,7 @@ _LOG_FORMATS: Final = ("auto", "json", "console")
 
 _SHELL: Final = re.compile(r"(&&|\|\|?|&|;;?)|(#).*|[0-9]?(>>?|<).*|.*(;)")
 """Words that only a shell understands."""
+_PROVIDER: Final = re.compile(r"[A-Za-z][A-Za-z0-9 ._+-]{1,39}")
 _INTERFACE: Final = "{{VPN_INTERFACE}}"
 """How gluetun writes the interface in its commands."""
 
@@ -31,14 +32,10 @@ def path(text: str) -> PurePosixPath:
 
 
 def provider(text: str) -> str:
-    """Read the provider; there is only one."""
-    if text.lower() != "custom":
-        raise ValueError(
-            f"must be custom, got {safe_quote(text)}; server lists of providers are not built in: "
-            "let the provider generate a WireGuard file, mount it at /config/wg0.conf and set "
-            "custom"
-        )
-    return "custom"
+    """Read the name of a provider; `custom` is the one without a server list."""
+    if not _PROVIDER.fullmatch(text):
+        raise ValueError(f"{safe_quote(text)} is not the name of a provider; write custom")
+    return text.lower()
 
 
 def vpn_type(text: str) -> str:

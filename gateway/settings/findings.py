@@ -29,6 +29,13 @@ class Findings:
         """Add a notice of some weight."""
         self.notices[Notice(weight, _printable(where), _printable(message))] = None
 
+    def include(self, other: "Findings") -> None:
+        """Add all problems and notices of another collection."""
+        for problem in other.problems:
+            self.problem(problem.where, problem.message)
+        for notice in other.notices:
+            self.add(notice.weight, notice.where, notice.message)
+
     def to_error(self) -> ConfigError:
         """Return everything found as the error to raise."""
         return ConfigError(tuple(self.problems), tuple(self.notices))

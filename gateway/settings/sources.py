@@ -47,14 +47,22 @@ Rank = Mapping[str, Text]
 
 @dataclass(frozen=True)
 class Variables:
-    """All variables, and the names of those that could not be read."""
+    """All variables, and those that could not be read by the name of their field."""
 
     values: Settings
-    unreadable: frozenset[str] = frozenset()
+    refused: Mapping[str, Refused]
+
+    @property
+    def unreadable(self) -> frozenset[str]:
+        """The names of the fields that could not be read."""
+        return frozenset(self.refused)
 
 
 def read_variables(environ: Mapping[str, str], root: Path, findings: Findings) -> Variables:
-    """Read every variable from all its sources; unreadable ones are reported and left out."""
+    """Read every variable from all its sources; those that cannot be read are left out.
+
+    `overruled.settle` reports them, once it is known what the files have.
+    """
     ranks: tuple[Rank, ...] = (
         dict(_named_files(environ, root, findings)),
         dict(_conventional_files(root, findings)),
@@ -64,14 +72,12 @@ def read_variables(environ: Mapping[str, str], root: Path, findings: Findings) -
     sources: dict[str, Any] = {"_build_sources": (tuple(map(_source, ranks)), {})}
     read = Settings(**sources)
     refused = {name: value for name, value in read if isinstance(value, Refused)}
-    for one in refused.values():
-        findings.problem(one.origin.where, one.message)
     for field in _SUBNETS:
         if field in given and field not in refused:
             text, origin = given[field].value.reveal(), given[field].origin
             addresses.report_host_bits(text, origin.where, findings)
     _warn_of_plain_key(read, findings)
-    return Variables(read.model_copy(update=dict.fromkeys(refused)), frozenset(refused))
+    return Variables(read.model_copy(update=dict.fromkeys(refused)), refused)
 
 
 def _source(rank: Rank) -> EnvSettingsSource:

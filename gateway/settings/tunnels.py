@@ -88,8 +88,6 @@ def build(
 ) -> tuple[SourcedTunnel, ...]:
     """Return the candidates in order of preference; faults become problems."""
     check_alone(variables, findings)
-    if len(files) > 1:
-        _refuse_peer_variables(variables, f"{len(files)} wg-quick files", findings)
     pickers = [Picker(variables, file, findings) for file in files or (None,)]
     candidates = tuple(
         each

@@ -375,9 +375,9 @@ def test_several_files_in_the_folder_are_candidates_in_order(tmp_path: Path, fol
         Secret(made_up_key(number)) for number in (51, 52, 50)
     ]
     assert [str(tunnel.dns[0]) for tunnel in config.tunnels] == ["10.2.0.6", "10.2.0.7", "10.2.0.5"]
-    found = problems({"WIREGUARD_ENDPOINT_IP": "203.0.113.7"}, tmp_path)
+    found = problems({"WIREGUARD_PRESHARED_KEY": PRESHARED}, tmp_path)
     assert found == [
-        "WIREGUARD_ENDPOINT_IP: does not say which of the 3 wg-quick files it is for; remove it"
+        "WIREGUARD_PRESHARED_KEY: does not say which of the 3 wg-quick files it is for; remove it"
     ]
 
 
