@@ -10,9 +10,19 @@ from typing import TypeVar
 
 from gateway.errors import Notice
 from gateway.model import Backend, Config, HealthProbe, Implementation
-from gateway.settings import checks, compat, quickfiles, reserved, tunnels, yielding
+from gateway.settings import (
+    checks,
+    compat,
+    filters,
+    places,
+    quickfiles,
+    reserved,
+    tunnels,
+    yielding,
+)
 from gateway.settings.early import DEFAULT_HEALTH_SERVER, LogSettings, log_settings
 from gateway.settings.findings import Findings
+from gateway.settings.places import ConfFile
 from gateway.settings.schema import Settings
 from gateway.settings.sourced import Sourced
 from gateway.settings.sources import Variables, read_variables
@@ -40,29 +50,39 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
 
     Raises ConfigError with every problem there is; no message holds a secret.
     """
-    findings = Findings()
+    findings, of_files = Findings(), Findings()
     compat.check_names(environ, findings)
     variables = read_variables(environ, root, findings)
-    candidates = _candidates(variables, root, findings)
+    named = variables.values.wireguard_conf_secretfile
+    found = places.find(root, named.value if named else None, of_files)
+    wanted = filters.wanted(root, found, variables.values, of_files)
+    candidates = _candidates(variables, wanted, root, (findings, of_files))
     config = _config(variables, candidates, findings)
+    findings.group([str(file.path) for file in wanted])
     if findings.problems or config is None:
         raise findings.to_error()
     notices = tuple(findings.notices)
     return Loaded(config, notices, candidates, variables.values, log_settings(environ))
 
 
-def _candidates(variables: Variables, root: Path, findings: Findings) -> tuple[SourcedTunnel, ...]:
-    """Return the candidate tunnels; none when a file cannot be read."""
-    chosen = variables.values.wireguard_conf_secretfile
-    named = chosen.value if chosen else None
-    of_files = Findings()
-    paths = quickfiles.find(root, named, of_files)
-    where = "WIREGUARD_CONF_SECRETFILE" if named in paths else ""
-    read = [quickfiles.read(root, path, of_files, where) for path in paths]
+def _candidates(
+    variables: Variables, wanted: Sequence[ConfFile], root: Path, both: tuple[Findings, Findings]
+) -> tuple[SourcedTunnel, ...]:
+    """Return the candidate tunnels; none when a file cannot be read.
+
+    Of both findings, those of files come after those of variables.
+    """
+    findings, of_files = both
+    named = variables.values.wireguard_conf_secretfile
+    where = (
+        "WIREGUARD_CONF_SECRETFILE" if named and wanted and wanted[0].path == named.value else ""
+    )
+    read = [quickfiles.read(root, one, of_files, where) for one in wanted]
     files = [file for file in read if file]
     variables = yielding.settle(variables, files, findings)
     findings.include(of_files)
-    if None in read or "wireguard_conf_secretfile" in variables.unreadable:
+    chosen = bool(wanted) or not of_files.problems
+    if not chosen or None in read or "wireguard_conf_secretfile" in variables.unreadable:
         return ()
     if not yielding.check_provider(variables, files, findings):
         return ()

@@ -38,6 +38,17 @@ def provider(text: str) -> str:
     return text.lower()
 
 
+def server_filter(text: str) -> tuple[str, ...]:
+    """Read a list of what servers are chosen by: names of countries, of cities, of hosts."""
+    return values.comma_list(text, _filter_entry)
+
+
+def _filter_entry(text: str) -> str:
+    if not any(map(str.isalnum, text)):
+        raise ValueError(f"{safe_quote(text)} has no letters; write a name as the provider does")
+    return text
+
+
 def vpn_type(text: str) -> str:
     """Read the protocol; there is only one."""
     if text.lower() != "wireguard":

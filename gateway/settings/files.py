@@ -9,7 +9,8 @@ from gateway.settings import wgquick
 from gateway.settings.findings import Findings
 from gateway.settings.values import safe_quote, safe_text
 
-_LARGEST: Final = 64 * 1024
+LARGEST: Final = 64 * 1024
+"""The largest file with a text, in bytes."""
 
 
 def inside(root: Path, path: PurePosixPath) -> Path:
@@ -36,7 +37,8 @@ def read(
     With `secret`, a file that every user of the host can read is reported.
     """
     try:
-        text, open_to_all = _contents(inside(root, path))
+        raw, open_to_all = contents(inside(root, path), LARGEST)
+        text = wgquick.decode(raw)
     except OSError as err:
         if is_shortage(err):
             raise  # the file may be there: the gateway tries again
@@ -45,17 +47,23 @@ def read(
         reason = str(err)
     else:
         if secret and open_to_all:
-            shown = safe_text(str(path))
-            findings.warn(
-                where, f"{shown} is readable by every user of the host; run chmod 600 on it"
-            )
+            report_open_to_all(path, where, findings)
         return text
     findings.problem(where, reason if where == str(path) else f"{safe_quote(str(path))} {reason}")
     return None
 
 
-def _contents(file: Path) -> tuple[str, bool]:
-    """Return the text of a file, and whether every user of the machine can read it."""
+def report_open_to_all(path: PurePosixPath, where: str, findings: Findings) -> None:
+    """Report that every user of the host can read the file at `path`."""
+    shown = safe_text(str(path))
+    findings.warn(where, f"{shown} is readable by every user of the host; run chmod 600 on it")
+
+
+def contents(file: Path, largest: int) -> tuple[bytes, bool]:
+    """Return the bytes of a file, and whether every user of the machine can read it.
+
+    Raises OSError, and ValueError with what is wrong: it is not a file, or has more bytes.
+    """
     status = file.stat()
     if S_ISDIR(status.st_mode):
         raise ValueError(
@@ -64,9 +72,9 @@ def _contents(file: Path) -> tuple[str, bool]:
         )
     if not S_ISREG(status.st_mode):
         raise ValueError("is not a regular file; mount a file there")
-    if status.st_size > _LARGEST:
-        raise ValueError("is larger than 64 KiB; mount another file")
+    if status.st_size > largest:
+        raise ValueError(f"is larger than {largest // 1024} KiB; mount another file")
     with file.open("rb") as stream:
-        text = wgquick.decode(stream.read(_LARGEST))
+        raw = stream.read(largest)
     folder = file.resolve().parent.stat().st_mode
-    return text, bool(status.st_mode & S_IROTH and folder & S_IXOTH)
+    return raw, bool(status.st_mode & S_IROTH and folder & S_IXOTH)

@@ -1,9 +1,16 @@
 """Collects problems and notices while the configuration is read."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
 
 from gateway.errors import ConfigError, Notice, Problem, Weight
+
+_ALONE: Final = 3
+"""How many files may have the same finding before one of them represents all."""
+
+_Found = TypeVar("_Found", Problem, Notice)
 
 
 @dataclass
@@ -36,9 +43,37 @@ class Findings:
         for notice in other.notices:
             self.add(notice.weight, notice.where, notice.message)
 
+    def group(self, paths: Sequence[str]) -> None:
+        """Leave one of the problems, and of the notices, that differ only in the file.
+
+        `paths` are the files, as the findings name them.
+        """
+        if len(paths) > _ALONE:
+            place = re.compile("|".join(rf"{re.escape(path)}( line \d+)?" for path in paths))
+            self.problems = _grouped(self.problems, lambda text: place.sub("", text))
+            self.notices = _grouped(self.notices, lambda text: place.sub("", text))
+
     def to_error(self) -> ConfigError:
         """Return everything found as the error to raise."""
         return ConfigError(tuple(self.problems), tuple(self.notices))
+
+
+def _grouped(found: Iterable[_Found], general: Callable[[str], str]) -> list[_Found]:
+    """Return one for all that are the same in general, if they are many."""
+    kinds: dict[tuple[object, ...], list[_Found]] = {}
+    for one in found:
+        weight = one.weight if isinstance(one, Notice) else None
+        key = (weight, general(one.where), general(one.message))
+        kinds.setdefault(key, []).append(one)
+    return [
+        one
+        for same in kinds.values()
+        for one in (same if len(same) <= _ALONE else [_with_count(same[0], len(same) - 1)])
+    ]
+
+
+def _with_count(found: _Found, others: int) -> _Found:
+    return replace(found, message=f"{found.message} (and so for {others} other files)")
 
 
 def _printable(text: str) -> str:

@@ -1,30 +1,17 @@
-"""Finds wg-quick files, and reads the typed values of each.
+"""Reads the typed values of a wg-quick file."""
 
-The first of `PLACES` that has a file is used; other places with files are reported. A folder may
-hold several files: candidates in the order of their names, `wg0.conf` first.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.model import Address, Endpoint, Interface, NamedEndpoint, Network, Secret
-from gateway.settings import addresses, files, values, wgquick
+from gateway.settings import addresses, values, wgquick
 from gateway.settings.addresses import allowed_ips, report_host_bits
 from gateway.settings.findings import Findings, joined
+from gateway.settings.places import ConfFile
 from gateway.settings.servers import is_name, server
 from gateway.settings.sourced import Kind, Origin, Sourced
-
-PLACES: Final = (
-    "/run/secrets/wg0.conf",
-    "/run/secrets/wireguard_conf",
-    "/config/*.conf",
-    "/config/wg_confs/*.conf",
-    "/gluetun/wireguard/wg0.conf",
-    "/etc/wireguard/*.conf",
-)
-"""Where wg-quick files are searched when no variable names one, the strongest first."""
 
 MOST_FAULTS: Final = 100
 """Lines of one file that are reported: one that is not a wg-quick file can have thousands."""
@@ -69,57 +56,26 @@ class ReadFile:
     unreadable: frozenset[str] = frozenset()
 
 
-def find(root: Path, named: PurePosixPath | None, findings: Findings) -> tuple[PurePosixPath, ...]:
-    """Return the wg-quick files to use: the `named` one, else those of the first place."""
-    places = [found for place in PLACES if (found := tuple(_at(root, PurePosixPath(place))))]
-    default = PurePosixPath(PLACES[0])
-    if named and (named != default or files.exists(root, named)):
-        places = [(named,), *(place for place in places if named not in place)]
-    if not places:
-        return ()
-    for other in places[1:]:
-        findings.warn(
-            str(other[0]), f"is not used, because {places[0][0]} exists; remove one of them"
-        )
-    return places[0]
-
-
-def _at(root: Path, place: PurePosixPath) -> Iterator[PurePosixPath]:
-    if "*" not in place.name:
-        if files.exists(root, place):
-            yield place
-        return
-    folder = files.inside(root, place.parent)
-    try:
-        names = [found.name for found in folder.glob(place.name)]
-    except OSError:
-        names = []
-    yield from (
-        place.parent / name for name in sorted(names, key=lambda one: (one != "wg0.conf", one))
-    )
-
-
-def read(root: Path, path: PurePosixPath, findings: Findings, where: str = "") -> ReadFile | None:
+def read(root: Path, file: ConfFile, findings: Findings, where: str = "") -> ReadFile | None:
     """Read one wg-quick file; every fault becomes a problem with its line.
 
     `where` names the file in a message when it cannot be read at all, its path by default.
     """
-    text = files.read(root, path, where or str(path), findings, secret=True)
+    path = str(file.path)
+    text = file.text(root, where or path, findings)
     if text is None:
         return None
     form = wgquick.parse(text)
     for line, message in form.faults[:MOST_FAULTS]:
         findings.problem(f"{path} line {line}", message)
     if len(form.faults) > MOST_FAULTS:
-        findings.problem(str(path), f"has {len(form.faults)} faults; the others are not listed")
-    reader = _Reader(str(path), findings)
+        findings.problem(path, f"has {len(form.faults)} faults; the others are not listed")
+    reader = _Reader(path, findings)
     interface = reader.interface(form.interface)
     peers = tuple(reader.peer(peer) for peer in form.peers)
     if not form.peers and not form.faults:
-        findings.problem(
-            str(path), "has no [Peer]; a tunnel needs the server's PublicKey and Endpoint"
-        )
-    return ReadFile(str(path), interface, peers, frozenset(reader.unreadable))
+        findings.problem(path, "has no [Peer]; a tunnel needs the server's PublicKey and Endpoint")
+    return ReadFile(path, interface, peers, frozenset(reader.unreadable))
 
 
 class _Reader:

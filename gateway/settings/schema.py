@@ -16,6 +16,8 @@ from gateway.settings.addresses import lan_subnets
 from gateway.settings.schema_tunnel import TunnelSettings, variable
 from gateway.settings.sourced import Sourced, read_with
 
+_ANY: Final = "all files"
+
 
 class Settings(TunnelSettings):
     """The variables, each with its origin, or None when it is not set.
@@ -24,6 +26,50 @@ class Settings(TunnelSettings):
     the text; the rest is documentation.
     """
 
+    server_countries: Annotated[
+        Sourced[tuple[str, ...]] | None, read_with(fields.server_filter)
+    ] = variable(
+        "Choice of a server",
+        "Countries, comma-separated, by name or code of two letters.",
+        older=("SERVER_COUNTRIES", "COUNTRY"),
+        unset=_ANY,
+        example="Netherlands,se",
+    )
+    server_regions: Annotated[Sourced[tuple[str, ...]] | None, read_with(fields.server_filter)] = (
+        variable(
+            "Choice of a server",
+            "Regions, comma-separated.",
+            older=("SERVER_REGIONS", "REGION"),
+            unset=_ANY,
+        )
+    )
+    server_cities: Annotated[Sourced[tuple[str, ...]] | None, read_with(fields.server_filter)] = (
+        variable(
+            "Choice of a server",
+            "Cities, comma-separated, as the provider's files write them.",
+            older=("SERVER_CITIES", "CITY"),
+            unset=_ANY,
+            example="ams,sto",
+        )
+    )
+    server_names: Annotated[Sourced[tuple[str, ...]] | None, read_with(fields.server_filter)] = (
+        variable(
+            "Choice of a server",
+            "Names of servers, comma-separated.",
+            older=("SERVER_NAMES", "SERVER_NAME"),
+            unset=_ANY,
+            example="Alphard,Betelgeuse",
+        )
+    )
+    server_hostnames: Annotated[
+        Sourced[tuple[str, ...]] | None, read_with(fields.server_filter)
+    ] = variable(
+        "Choice of a server",
+        "Host names of servers, comma-separated, with or without their domain.",
+        older=("SERVER_HOSTNAMES", "SERVER_HOSTNAME"),
+        unset=_ANY,
+        example="nl-ams-wg-101",
+    )
     firewall_outbound_subnets: Annotated[
         Sourced[tuple[Network, ...]] | None, read_with(lan_subnets)
     ] = variable(
@@ -106,6 +152,11 @@ class Settings(TunnelSettings):
 
 SECRETS: Final = frozenset({"wireguard_private_key", "wireguard_preshared_key"})
 """Fields whose values must never be shown."""
+
+SERVER_FILTERS: Final = (
+    *("server_countries", "server_regions", "server_cities", "server_names", "server_hostnames"),
+)
+"""Fields that choose a server."""
 
 COMMANDS: Final = frozenset({"vpn_up_command", "vpn_down_command"})
 """Fields whose text is split into words, as a shell does."""

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -118,6 +119,9 @@ MOUNTS = {
     "a file in a folder": "volumes: ['./empty:/config', './vpn/wg0.conf:/config/wg0.conf']",
     "long form": "volumes: [{type: bind, source: ./vpn, target: /config/wg_confs}]",
     "gluetun's place": "volumes: ['./vpn/wg0.conf:/gluetun/wireguard/wg0.conf']",
+    "gluetun's folder": "volumes: ['./vpn:/gluetun/wireguard:ro']",
+    "a zip file": "volumes: ['./any.zip:/config/mine.zip']",
+    "a folder with a zip file": "volumes: ['./zips:/gluetun/wireguard']",
     "a secret": "secrets: [wg0.conf]",
     "a secret under another name": "secrets: [{source: other, target: wg0.conf}]",
     "a config": "configs: [{source: plain, target: /config/wg0.conf}]",
@@ -135,6 +139,10 @@ configs:
 def test_mounted_files_are_read_where_the_container_has_them(tmp_path: Path, mount: str) -> None:
     """Binds, secrets and configs, in short and long form, one inside the other."""
     put(tmp_path, "vpn/wg0.conf", QUICK)
+    (tmp_path / "zips").mkdir()
+    for name in ("any.zip", "zips/x.zip"):
+        with ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("wg0.conf", QUICK)
     (tmp_path / "empty").mkdir()
     text = f"services:\n  gateway:\n    cap_add: [NET_ADMIN]\n    {MOUNTS[mount]}\n{TOP}"
     loaded = load(tmp_path, text)
@@ -148,6 +156,7 @@ def test_mounted_files_are_read_where_the_container_has_them(tmp_path: Path, mou
     [
         "volumes: ['./wg0.conf:/config/wg0.conf']",
         "volumes: ['./my.conf:/config/wg_confs/my.conf']",
+        "volumes: ['./my.zip:/gluetun/wireguard/my.zip']",
         "volumes: ['./x:/vpn/x']\n    environment: {WIREGUARD_CONF_SECRETFILE: '\"/vpn/x\"'}",
         "secrets: [wg0.conf]",
         "configs: [{source: plain, target: /config/wg0.conf}]",

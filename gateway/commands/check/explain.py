@@ -5,8 +5,10 @@ from typing import Final, TypeVar
 
 from gateway.model import HealthProbe, HostPort
 from gateway.settings.assemble import Loaded
+from gateway.settings.schema import SERVER_FILTERS, Settings
 from gateway.settings.sourced import Sourced, origin_text
 from gateway.settings.tunnels import SourcedTunnel
+from gateway.settings.values import safe_text
 
 T = TypeVar("T")
 
@@ -89,6 +91,7 @@ def _common(loaded: Loaded) -> Iterator[Line]:
             str(config.endpoint_resolver or "the container's"),
             given.wireguard_endpoint_resolver,
         ),
+        *_choice(given),
         ("VPN_UP_COMMAND", _set(config.up_command), given.vpn_up_command),
         ("VPN_DOWN_COMMAND", _set(config.down_command), given.vpn_down_command),
         ("HEALTH_SERVER_ADDRESS", _listens(config.health_server), given.health_server_address),
@@ -97,6 +100,14 @@ def _common(loaded: Loaded) -> Iterator[Line]:
         ("LOG_FORMAT", loaded.log.format, given.log_format),
     ):
         yield name, value, origin_text(sourced)
+
+
+def _choice(given: Settings) -> Iterator[tuple[str, str, Sourced[tuple[str, ...]]]]:
+    """Yield what chooses a server, where it is set."""
+    for field in SERVER_FILTERS:
+        chosen: Sourced[tuple[str, ...]] | None = getattr(given, field)
+        if chosen:
+            yield field.upper(), _list(map(safe_text, chosen.value)), chosen
 
 
 def _set(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.model import Secret
 from gateway.settings.findings import Findings
-from gateway.settings.quickfiles import PLACES
+from gateway.settings.places import PLACES
 from gateway.settings.sources import SECRETFILE, SECRETS_FOLDER
 from gateway.settings.values import safe_name, safe_quote, safe_text, unquoted
 
@@ -127,7 +127,8 @@ class Mounting:
 def report_missing_files(mounts: Mounts, variables: Mapping[str, str], findings: Findings) -> None:
     """Refuse missing files that matter to the configuration; report missing folders."""
     files = [unquoted(text) for name, text in variables.items() if name.endswith(SECRETFILE)]
-    places = (*PLACES, _ANY_SECRET, *files)
+    zips = (place.removesuffix("conf") + "zip" for place in PLACES if "*" in place)
+    places = (*PLACES, *zips, _ANY_SECRET, *files)
     for target, mount in mounts.items():
         if isinstance(mount.source, Secret) or is_there(mount.source):
             continue
