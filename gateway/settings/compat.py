@@ -1,7 +1,8 @@
 """Checks the names of variables: those of other images, and misspelt ones.
 
 `other_images.toml` lists the variables of other images, each with the notice to give. A name that
-looks like ours but is not is refused, with the name that was probably meant.
+is nearly one of ours is refused, with the one that was probably meant. Any other name with a prefix
+of ours is reported: an env file may have variables of several programs.
 """
 
 import re
@@ -53,7 +54,7 @@ _CURRENT: Final = frozenset(
 
 
 def check_names(environ: Mapping[str, str], findings: Findings) -> None:
-    """Report names that mean nothing here; refuse names that look like ours but are not."""
+    """Report names that mean nothing here; refuse those that are nearly ours."""
     for name in sorted(environ):
         text, said = unquoted(environ[name].strip()), safe_name(name)
         if name in _KNOWN or not text or _is_service_link(name, text):
@@ -98,15 +99,18 @@ def _check_kill_switch(name: str, text: str, findings: Findings) -> None:
 
 
 def _check_spelling(name: str, findings: Findings) -> None:
-    """Refuse a name that begins like ours or nearly is one of ours; suggest the right one."""
+    """Refuse a name that nearly is one of ours; report one that only begins like ours."""
     upper = name.upper()
     of_file = upper.strip("_").endswith(("SECRETFILE", "SECRET_FILE"))
     current = [one for one in sorted(_CURRENT) if one.endswith(SECRETFILE) == of_file]
-    meant = MEANT.get(upper) or _nearest(upper, current)
+    older = _nearest(upper, [one for one in OLDER_NAMES if one.startswith(_OURS)])
+    meant = MEANT.get(upper) or _nearest(upper, current) or OLDER_NAMES.get(older or "")
     if meant:
         findings.problem(safe_name(name), f"unknown; did you mean {meant}?")
     elif upper.startswith(_OURS):
-        findings.problem(safe_name(name), "unknown; docs/configuration.md lists all variables")
+        findings.warn(
+            safe_name(name), "unknown and without effect; docs/configuration.md lists all variables"
+        )
 
 
 def _nearest(name: str, known: list[str]) -> str | None:

@@ -129,6 +129,8 @@ def _unknown(written: str, head: str) -> str:
     known = {key.lower(): key for key in (*INTERFACE_KEYS, *PEER_KEYS)}
     near = get_close_matches(name, known, n=1)
     said = f"has an unknown key {written}" if _HARMLESS.fullmatch(written) else "has an unknown key"
+    if name == "reserved":
+        return f"{said}, which belongs to Cloudflare's WARP and is not sent here; remove the line"
     if name in _OF_APPS:
         return f"{said}, which belongs to an app and means nothing here; remove the line"
     return f"{said}; did you mean {known[near[0]]}?" if near else f"{said}; correct or remove it"

@@ -252,6 +252,11 @@ def test_variables_of_one_peer_do_not_fit_several(tmp_path: Path) -> None:
             "ExcludedApplications = a.b",
             "line 4: has an unknown key ExcludedApplications, which belongs to an app",
         ),
+        (
+            "AllowedIPs = 0.0.0.0/0",
+            "Reserved = 1,2,3",
+            "line 8: has an unknown key Reserved, which belongs to Cloudflare's WARP",
+        ),
         ("DNS = 10.2.0.1", "a/b = 1", "line 4: has an unknown key; correct or remove it"),
         ("198.51.100.9:51820", "[2001:db8::1]", "line 9: Endpoint '[2001:db8::1]' has no port"),
         ("AllowedIPs = 0.0.0.0/0", "AllowedIPs = 0.0.0.0", "write 0.0.0.0/0 for everything"),
