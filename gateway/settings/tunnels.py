@@ -30,7 +30,7 @@ from gateway.settings.sources import Variables
 from gateway.settings.values import safe_quote
 
 DEFAULT_KEEPALIVE: Final = 25
-_DEFAULT_PORT: Final = 51820
+DEFAULT_PORT: Final = 51820
 _ENOUGH: Final = 10
 """Incomplete peers after which the rest is not reported."""
 
@@ -145,7 +145,7 @@ def _tunnel(pick: Picker) -> SourcedTunnel | None:
         mtu=mtu or default(None, "WIREGUARD_MTU"),
         listen_port=Sourced(port.value, port.origin)
         if port and port.value
-        else default(_DEFAULT_PORT, "ListenPort"),
+        else default(DEFAULT_PORT, "ListenPort"),
         fwmark=mark if mark and mark.value else default(None, "FwMark"),
     )
 

@@ -85,8 +85,7 @@ def test_a_service_of_another_file_is_extended(tmp_path: Path) -> None:
     assert loaded.config.tunnels[0].private_key == Secret(PRIVATE)
     assert (loaded.log.level, loaded.log.format) == ("debug", "console")
     assert loaded.config.tunnels[0].mtu == 1300
-    assert "port 8080/tcp is published" in reported(loaded)
-    assert "port 9090/tcp is published" in reported(loaded)
+    assert "ports 8080/tcp, 9090/tcp are published" in reported(loaded)
 
 
 def test_a_service_of_the_same_file_is_extended_in_either_form(tmp_path: Path) -> None:

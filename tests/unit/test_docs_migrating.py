@@ -101,7 +101,7 @@ def test_a_gluetun_file_works_by_changing_the_image(tmp_path: Path) -> None:
         "HTTPPROXY: not supported: use a proxy container",
         "WIREGUARD_PRIVATE_KEY: the private key is in the environment",
         "port 8080/tcp is published but stays closed until FIREWALL_INPUT_PORTS lists it",
-        "port 6881/udp is published but stays closed",
+        "ports 6881/tcp, 6881/udp are published, but clients come through the tunnel",
     ):
         assert line in reported(before)
 

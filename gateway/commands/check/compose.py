@@ -7,7 +7,6 @@ the output of `docker compose config` too, in which Compose has merged everythin
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -23,38 +22,30 @@ from gateway.commands.check.mounting import (
     is_there,
     report_missing_files,
 )
+from gateway.commands.check.neighbours import as_texts, names_of, neighbours
 from gateway.commands.check.project import Layer, Project, Source, find_service, with_env_file
+from gateway.commands.check.service import Service
 from gateway.settings.findings import Findings, joined
 from gateway.settings.values import safe_name, safe_text
 
 STANDARD_INPUT: Final = Path("-")
 
+_SINGLE: Final = (
+    *("network_mode", "user", "entrypoint", "command", "healthcheck", "read_only", "privileged"),
+    *("networks", "hostname", "container_name"),
+)
+"""Keys of which the last layer's counts."""
+
+_ADDED: Final = ("cap_drop", "tmpfs", "labels", "expose")
+"""Keys that add up."""
+
 _READ: Final = (
-    *("environment", "env_file", "volumes", "secrets", "configs"),
-    *("cap_add", "ports", "privileged", "network_mode", "command"),
+    *("environment", "env_file", "volumes", "secrets", "configs", "cap_add", "ports"),
+    *(*_SINGLE, *_ADDED),
 )
 """The keys of a service that matter to the gateway."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-
-
-@dataclass(frozen=True)
-class Service:
-    """What a compose file says about a service; `ports` are the entries as they are written.
-
-    `anchor` is the service whose network it has (`network_mode: service:NAME`), `name` its own;
-    `holds` says whether it runs `gateway hold`.
-    """
-
-    name: str
-
-    variables: Mapping[str, str]
-    mounts: Mounts
-    capabilities: frozenset[str]
-    ports: tuple[Any, ...]
-    privileged: bool = False
-    holds: bool = False
-    anchor: "Service | None" = None
 
 
 def name_of(file: Path) -> str:
@@ -80,11 +71,18 @@ def _service(first: Source, name: str, findings: Findings, *, is_anchor: bool) -
         variables |= layer.env_files()
     for layer in layers:
         layer.add_environment(variables)
-    privileged = network = ""
-    for layer in layers:
-        privileged = str(layer.said.get("privileged", privileged))
-        network = str(layer.said.get("network_mode", network))
-    kind, _, other = network.partition(":")
+    keys: dict[str, Any] = {
+        key: layer.said[key] for layer in layers for key in _SINGLE if key in layer.said
+    }
+    for key in _ADDED:
+        keys[key] = [text for layer in layers for text in as_texts(layer.said.get(key))]
+    kind, _, other = str(keys.get("network_mode", "")).partition(":")
+    anchor = (
+        _service(first, other, findings, is_anchor=True)
+        if kind == "service" and other and not is_anchor
+        else None
+    )
+    names = {*names_of(name, keys), *(anchor.names if anchor else ())}
     return Service(
         name,
         variables,
@@ -95,14 +93,22 @@ def _service(first: Source, name: str, findings: Findings, *, is_anchor: bool) -
             for one in as_list(layer.said.get("cap_add"))
         ),
         tuple(entry for layer in layers for entry in as_list(layer.said.get("ports"))),
-        privileged.lower() == "true",
+        str(keys.get("privileged", "")).lower() == "true",
         any(
             "hold" in str(word).split() for it in layers for word in as_list(it.said.get("command"))
         ),
-        _service(first, other, findings, is_anchor=True)
-        if kind == "service" and other and not is_anchor
-        else None,
+        anchor,
+        keys,
+        names_of(name, keys),
+        tuple(neighbours(project, {name, other}, names)) if not is_anchor else (),
+        _lists_variables([layer.said.get("environment") for layer in layers]),
     )
+
+
+def _lists_variables(written: Sequence[Any]) -> bool | None:
+    """Return whether variables are written as a list, None if there are none."""
+    found = [isinstance(one, list) for one in written if one]
+    return found[-1] if found else None
 
 
 def _main_file(file: Path, shell: Mapping[str, str], findings: Findings) -> Source:

@@ -6,17 +6,36 @@ paths they have in the container.
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from gateway.commands.check.advice import Advice
+from gateway.commands.check.comparing import compare
 from gateway.commands.check.compose import name_of, read_service
 from gateway.commands.check.mounting import Mounts
-from gateway.commands.check.published import compare
-from gateway.errors import ConfigError
+from gateway.commands.check.service import Service
+from gateway.errors import ConfigError, Notice, Problem
 from gateway.model import Secret
 from gateway.settings.assemble import Loaded, load
 from gateway.settings.findings import Findings
-from gateway.settings.values import safe_quote
+from gateway.settings.values import safe_quote, safe_text
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What checking a service came to: `loaded` is None if there are problems."""
+
+    name: str
+    loaded: Loaded | None
+    problems: tuple[Problem, ...]
+    notices: tuple[Notice, ...]
+    advice: Advice
+
+    def result(self) -> Loaded:
+        """Return the configuration. Raises ConfigError if there are problems."""
+        if not self.loaded:
+            raise ConfigError(self.problems, self.notices)
+        return self.loaded
 
 
 def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded:
@@ -25,22 +44,43 @@ def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded
     `environ` holds the shell's variables for the file; `.env` next to the file adds to them.
     Raises ConfigError with every problem there is, in the compose file and in what it configures.
     """
+    return try_compose(file, service, environ).result()
+
+
+def try_compose(file: Path, service: str, environ: Mapping[str, str]) -> Trial:
+    """Check a service; `load_service` has the arguments. Raises ConfigError if it is not there."""
     findings = Findings()
     found = read_service(file, service, environ, findings)
+    return try_service(found, name_of(file), findings)
+
+
+def try_service(service: Service, where: str, findings: Findings) -> Trial:
+    """Load the configuration that a service would have, and compare both.
+
+    `findings` are those of reading the service, from a file that messages call `where`.
+    """
+    loaded: Loaded | None = None
+    of_config = Findings()
     with tempfile.TemporaryDirectory(prefix="gateway-check-") as folder:
-        _lay_out(found.mounts, Path(folder), name_of(file), findings)
+        _lay_out(service.mounts, Path(folder), where, findings)
         try:
-            loaded = load(found.variables, Path(folder))
+            loaded = load(service.variables, Path(folder))
         except ConfigError as err:
-            raise ConfigError(
-                (*findings.problems, *err.problems), (*findings.notices, *err.notices)
-            ) from None
-    if not findings.problems:
-        compare(found, loaded.config, name_of(file), findings)
-    notices = (*findings.notices, *loaded.notices)
-    if findings.problems:
-        raise ConfigError(tuple(findings.problems), notices)
-    return replace(loaded, notices=notices)
+            of_config = Findings(list(err.problems), list(err.notices))
+        else:
+            of_config.notices += loaded.notices
+    advice = compare(service, loaded.config if loaded else None, where, findings)
+    findings.include(of_config)
+    notices = tuple(_about(notice, service) for notice in findings.notices)
+    if findings.problems or not loaded:
+        return Trial(service.name, None, tuple(findings.problems), notices, advice)
+    return Trial(service.name, replace(loaded, notices=notices), (), notices, advice)
+
+
+def _about(notice: Notice, service: Service) -> Notice:
+    """Return a notice with the service's own name in what it suggests for workloads."""
+    example, own = "network_mode: service:gateway", f"network_mode: service:{service.owner.name}"
+    return replace(notice, message=notice.message.replace(example, safe_text(own)))
 
 
 def _lay_out(mounts: Mounts, root: Path, where: str, findings: Findings) -> None:

@@ -1,0 +1,40 @@
+"""Compares a compose service with its configuration, also with one that is wrong."""
+
+from collections.abc import Sequence
+
+from gateway.commands.check.advice import Advice
+from gateway.commands.check.keys import check_keys
+from gateway.commands.check.ports import INPUT_PORTS, Known, compare_ports
+from gateway.commands.check.service import Service
+from gateway.model import Config, PortRange
+from gateway.settings import values
+from gateway.settings.findings import Findings
+from gateway.settings.tunnels import DEFAULT_PORT
+
+
+def compare(service: Service, config: Config | None, where: str, findings: Findings) -> Advice:
+    """Report where the service and its configuration do not fit together; return what to change.
+
+    `config` is None if the configuration is wrong: then the variables are read as far as possible.
+    """
+    advice = Advice(service)
+    check_keys(service, where, findings, advice)
+    if service.keys.get("network_mode") != "host":
+        compare_ports(service, _known(service, config), where, findings, advice)
+    return advice
+
+
+def _known(service: Service, config: Config | None) -> Known:
+    if config:
+        ports = [tunnel.listen_port for tunnel in config.tunnels]
+        return Known(config.input_ports, config.vpn_input_ports, ports)
+    return Known(
+        _listed(service, INPUT_PORTS), _listed(service, "FIREWALL_VPN_INPUT_PORTS"), [DEFAULT_PORT]
+    )
+
+
+def _listed(service: Service, variable: str) -> Sequence[PortRange]:
+    try:
+        return values.ports(values.unquoted(service.variables.get(variable, "").strip()))
+    except ValueError:
+        return ()
