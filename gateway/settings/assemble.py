@@ -26,6 +26,7 @@ from gateway.settings.places import ConfFile
 from gateway.settings.schema import Settings
 from gateway.settings.sourced import Sourced
 from gateway.settings.sources import Variables, read_variables
+from gateway.settings.subnets import against_tunnel, outbound_subnets
 from gateway.settings.tunnels import SourcedTunnel
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ def _config(
 ) -> Config | None:
     """Check the values against each other; return the configuration, None without a tunnel."""
     given = variables.values
-    subnets = checks.outbound_subnets(given.firewall_outbound_subnets, findings)
+    subnets = outbound_subnets(given.firewall_outbound_subnets, candidates, findings)
     input_ports = checks.ports(given.firewall_input_ports, findings)
     reserved.check_subnets(subnets, _where(given.firewall_outbound_subnets), findings)
     checks.last_port(input_ports, _where(given.firewall_input_ports), findings)
@@ -107,7 +108,7 @@ def _config(
         checks.check_tunnel(tunnel, findings)
         reserved.check_tunnel(tunnel, findings)
         where = _where(given.firewall_outbound_subnets)
-        checks.lan_against_tunnel(subnets, tunnel, where, findings)
+        against_tunnel(subnets, tunnel, where, findings)
         checks.resolvers(tunnel, subnets, findings)
         checks.probe_inside(probe, tunnel, subnets, findings)
         checks.endpoint_resolver(given.wireguard_endpoint_resolver, tunnel, findings)

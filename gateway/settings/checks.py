@@ -1,11 +1,12 @@
-"""Checks of values against each other: within one tunnel, and across subnets and servers."""
+"""Checks of values against each other: within one tunnel, and across ports and servers."""
 
 from collections.abc import Sequence
+from ipaddress import ip_network
 from itertools import combinations
 from typing import Final
 
 from gateway.model import Address, HealthProbe, HostPort, Network, PortRange, ProbeKind, Protocol
-from gateway.settings.addresses import covers_family, simplified
+from gateway.settings.addresses import covers_family
 from gateway.settings.findings import Findings, joined
 from gateway.settings.sourced import Kind, Sourced
 from gateway.settings.tunnels import SourcedPeer, SourcedTunnel
@@ -13,6 +14,9 @@ from gateway.settings.tunnels import SourcedPeer, SourcedTunnel
 _FIRST_IPV6_MTU: Final = 1280
 _LAST_PORT: Final = 65535
 _ASKED_RESOLVERS: Final = 3  # MAXNS, resolv.conf(5)
+
+_HOMES: Final = (ip_network("192.168.0.0/16"), ip_network("fd00::/8"))
+"""Where home networks are, and resolvers of providers are not."""
 
 
 def check_tunnel(tunnel: SourcedTunnel, findings: Findings) -> None:
@@ -87,7 +91,7 @@ def _check_peers(tunnel: SourcedTunnel, findings: Findings) -> None:
 
 def _report_coverage(tunnel: SourcedTunnel, findings: Findings) -> None:
     """Report the destinations that do not go into the tunnel and are therefore refused."""
-    allowed = _allowed(tunnel)
+    allowed = allowed_by(tunnel)
     for version in (4, 6):
         if not tunnel.tunnel.has_family(version):
             findings.info(
@@ -105,15 +109,9 @@ def _report_coverage(tunnel: SourcedTunnel, findings: Findings) -> None:
             )
 
 
-def _allowed(tunnel: SourcedTunnel) -> tuple[Network, ...]:
+def allowed_by(tunnel: SourcedTunnel) -> tuple[Network, ...]:
+    """Return the destinations of all peers of a tunnel."""
     return tuple(network for peer in tunnel.peers for network in peer.allowed_ips.value)
-
-
-def outbound_subnets(
-    given: Sourced[tuple[Network, ...]] | None, findings: Findings
-) -> tuple[Network, ...]:
-    """Return the subnets outside the tunnel; overlapping ones are merged and reported."""
-    return simplified(given.value, given.origin.where, findings) if given else ()
 
 
 def ports(
@@ -146,47 +144,18 @@ def last_port(input_ports: Sequence[PortRange], where: str, findings: Findings) 
             )
 
 
-def lan_against_tunnel(
-    subnets: Sequence[Network], tunnel: SourcedTunnel, where: str, findings: Findings
-) -> None:
-    """Refuse a subnet that contains an address of the tunnel; report other overlaps."""
-    allowed = [one for one in _allowed(tunnel) if one.prefixlen]
-    for subnet in subnets:
-        for address in tunnel.addresses.value:
-            if address.ip in subnet:
-                findings.problem(
-                    where,
-                    f"{subnet} contains the tunnel's own address {address.ip}, so traffic of the "
-                    "tunnel would go outside it; list narrower subnets",
-                )
-        for endpoint in tunnel.tunnel.endpoints:
-            if endpoint.address in subnet:
-                findings.info(
-                    where,
-                    f"the server {endpoint} is in {subnet}, outside the tunnel, which is fine",
-                )
-        both = [network for network in allowed if network.overlaps(subnet)]
-        if both:
-            findings.warn(
-                where,
-                f"{subnet} is in AllowedIPs too ({joined(both)}); it is reached outside the tunnel",
-            )
-
-
 def resolvers(tunnel: SourcedTunnel, subnets: Sequence[Network], findings: Findings) -> None:
-    """Refuse a resolver of the tunnel in a subnet outside it; report unreachable ones.
+    """Refuse a resolver of the tunnel in a subnet outside it; report those that may not answer.
 
     A resolver outside the tunnel is intended when `DNS_ADDRESS` names it. The resolver of the file,
     or one in the tunnel's own network, belongs to the tunnel.
     """
-    where, allowed = tunnel.dns.origin.where, _allowed(tunnel)
-    from_file = tunnel.dns.origin.kind is Kind.WG_QUICK
+    where, allowed = tunnel.dns.origin.where, allowed_by(tunnel)
     if len(tunnel.dns.value) > _ASKED_RESOLVERS:
         findings.info(where, f"only the first {_ASKED_RESOLVERS} resolvers are used")
     for server in tunnel.dns.value:
         subnet = next((one for one in subnets if server in one), None)
-        inside = any(server in address.network for address in tunnel.addresses.value)
-        if subnet and (from_file or inside):
+        if subnet and is_of_tunnel(server, tunnel):
             findings.problem(
                 "FIREWALL_OUTBOUND_SUBNETS",
                 f"{subnet} contains the tunnel's resolver {server}, so its queries would leave "
@@ -199,14 +168,32 @@ def resolvers(tunnel: SourcedTunnel, subnets: Sequence[Network], findings: Findi
                 f"the resolver {server} is in {subnet}, outside the tunnel: its operator sees "
                 "every name that is looked up, and it forwards queries over its own connection",
             )
-        elif not server.is_loopback and not tunnel.tunnel.has_family(server.version):
+        elif server.is_loopback:
+            findings.info(
+                where,
+                f"the resolver {server} is none of the gateway's: a container that shares this "
+                "network has to run one, or no name resolves",
+            )
+        elif not tunnel.tunnel.has_family(server.version):
             findings.warn(
                 where,
                 f"the resolver {server} cannot be reached, because the tunnel has no "
                 f"IPv{server.version} address; use one of the other family",
             )
-        elif not server.is_loopback and not any(server in network for network in allowed):
+        elif not any(server in network for network in allowed):
             findings.warn(where, f"the resolver {server} cannot be reached; add it to AllowedIPs")
+        elif any(server in home for home in _HOMES) and not is_of_tunnel(server, tunnel):
+            findings.warn(
+                where,
+                f"the resolver {server} looks like one of a home network, but is asked through the "
+                f"tunnel; list it in FIREWALL_OUTBOUND_SUBNETS if it is, or write your provider's",
+            )
+
+
+def is_of_tunnel(server: Address, tunnel: SourcedTunnel) -> bool:
+    """Whether a resolver belongs to the tunnel: it is the file's, or in the tunnel's network."""
+    from_file = tunnel.dns.origin.kind is Kind.WG_QUICK
+    return from_file or any(server in address.network for address in tunnel.addresses.value)
 
 
 def health_server(server: HostPort, input_ports: Sequence[PortRange], findings: Findings) -> None:
@@ -272,7 +259,7 @@ def probe_inside(
     """Refuse a probe that the tunnel does not reach; report a probe without a target."""
     if probe is None or probe.kind in {ProbeKind.AUTO, ProbeKind.OFF}:
         return
-    allowed, has_family = _allowed(tunnel), tunnel.tunnel.has_family
+    allowed, has_family = allowed_by(tunnel), tunnel.tunnel.has_family
     if probe.address is None:
         if not any(
             any(server in network for network in allowed)

@@ -1,5 +1,6 @@
 """What may pass outside the tunnel: subnets, ports, resolvers and servers that fit together."""
 
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,79 @@ def test_everything_else_outside_is_refused_with_the_reason(
     assert reason in problem
 
 
-@pytest.mark.parametrize("subnet", ["10.0.0.0/8", "10.64.1.2", "fd7d::/64"])
+@pytest.mark.parametrize("subnet", ["10.64.1.0/24", "10.64.1.0/30", "10.64.1.2", "fd7d::/64"])
 def test_the_tunnels_own_address_outside_is_refused(tmp_path: Path, subnet: str) -> None:
     """Answers to the tunnel's own traffic would take the wrong way."""
     environ = {**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": subnet}
     (problem,) = problems(environ, tmp_path)
     assert "contains the tunnel's own address" in problem
+
+
+def test_a_range_around_the_tunnel_is_used_without_its_network(tmp_path: Path) -> None:
+    """The private ranges as a whole: a common way to say "my home network"."""
+    ranges = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fd00::/8"
+    loaded = assemble.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": ranges}, tmp_path)
+    subnets = loaded.config.outbound_subnets
+    inside = ["10.64.1.2", "10.64.1.255", "10.64.0.1", "fd7d::2", "fd7d::ffff"]
+    for text in inside[:2] + inside[3:]:
+        assert not any(ip_address(text) in subnet for subnet in subnets)
+    for text in ("10.64.2.1", "10.0.0.1", "10.255.0.1", "172.16.0.1", "192.168.1.1", "fd7d:1::1"):
+        assert sum(ip_address(text) in subnet for subnet in subnets) == 1
+    for line in (
+        "10.0.0.0/8 is used without 10.64.1.0/24, which the tunnel has",
+        "fd00::/8 is used without fd7d::/64, which the tunnel has",
+    ):
+        assert f"FIREWALL_OUTBOUND_SUBNETS: {line}" in reported(loaded)
+    assert "192.168.0.0/16 is used without" not in reported(loaded)
+
+
+def test_a_range_around_the_tunnel_is_used_without_the_files_resolver(tmp_path: Path) -> None:
+    """It need not be near the tunnel's address. One that a variable names may be at home."""
+    put(tmp_path, "/config/wg0.conf", QUICK.replace("DNS = 10.2.0.1", "DNS = 10.9.0.1"))
+    environ = {"FIREWALL_OUTBOUND_SUBNETS": "10.0.0.0/8"}
+    loaded = assemble.load(environ, tmp_path)
+    assert "without 10.2.0.0/24, 10.9.0.1/32, which the tunnel has" in reported(loaded)
+    assert not any(ip_address("10.9.0.1") in one for one in loaded.config.outbound_subnets)
+    loaded = assemble.load({**environ, "DNS_ADDRESS": "10.9.0.2"}, tmp_path)
+    assert any(ip_address("10.9.0.2") in one for one in loaded.config.outbound_subnets)
+    assert "the resolver 10.9.0.2 is in 10." in reported(loaded)
+
+
+def test_a_range_is_used_without_the_network_of_each_candidate(tmp_path: Path) -> None:
+    """Also where one has a whole network as its address."""
+    for number, address in enumerate(("10.2.0.2/32", "10.16.0.2/12", "10.2.0.3/32")):
+        text = QUICK.replace("10.2.0.2/32", address)
+        put(tmp_path, f"/config/{number}.conf", text)
+    loaded = assemble.load({"FIREWALL_OUTBOUND_SUBNETS": "10.0.0.0/8"}, tmp_path)
+    assert "10.0.0.0/8 is used without 10.2.0.0/24, 10.16.0.0/12" in reported(loaded)
+    for text, outside in (("10.2.0.9", 0), ("10.31.0.1", 0), ("10.32.0.1", 1), ("10.2.1.1", 1)):
+        found = [one for one in loaded.config.outbound_subnets if ip_address(text) in one]
+        assert len(found) == outside
+
+
+@pytest.mark.parametrize(
+    ("resolver", "expected"),
+    [
+        ("127.0.0.1", "the resolver 127.0.0.1 is none of the gateway's: a container that shares"),
+        ("::1", "the resolver ::1 is none of the gateway's"),
+        ("192.168.1.1", "the resolver 192.168.1.1 looks like one of a home network, but is asked"),
+        ("fd12::1", "the resolver fd12::1 looks like one of a home network"),
+    ],
+)
+def test_a_resolver_that_may_not_answer_is_reported(
+    tmp_path: Path, resolver: str, expected: str
+) -> None:
+    """Control: none of it for the tunnel's own, and for one that is listed."""
+    loaded = assemble.load({**COMPLETE, "DNS_ADDRESS": resolver}, tmp_path)
+    assert f"DNS_ADDRESS: {expected}" in reported(loaded)
+    for environ in (
+        {"DNS_ADDRESS": "10.64.0.1"},
+        {"DNS_ADDRESS": resolver, "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24,fd12::/64"},
+    ):
+        if not resolver.startswith(("127", "::1")) or len(environ) == 1:
+            control = reported(assemble.load({**COMPLETE, **environ}, tmp_path))
+            assert "home network, but" not in control
+            assert "none of the gateway's" not in control
 
 
 def test_the_files_resolver_outside_is_refused(tmp_path: Path) -> None:
