@@ -271,3 +271,18 @@ def test_the_ports_of_an_anchor_are_removed_there(tmp_path: Path) -> None:
     lines = [*trial.advice.lines()]
     assert lines[0] == "To paste into the service vpn:"
     assert "To remove from `ports:` of net:" in lines
+
+
+@pytest.mark.parametrize("resolver", ["127.0.0.1", '"127.0.0.1"', "10.64.0.1,::1"])
+def test_a_resolver_on_loopback_needs_a_service_that_is_one(tmp_path: Path, resolver: str) -> None:
+    """It is gluetun's own default, which some write out. Control: with such a service."""
+    service: dict[str, object] = {"environment": {**COMPLETE, "DNS_ADDRESS": resolver}}
+    app: dict[str, object] = {"network_mode": "service:vpn", "image": "nginx"}
+    trial = tried(tmp_path, service, {"app": app})
+    assert not trial.problems
+    assert "DNS_ADDRESS is an address of loopback, but no service" in said(trial)
+    assert trial.advice.unset == ["DNS_ADDRESS"]
+    assert "      DNS_ADDRESS" in [*trial.advice.lines()]
+    for own in ({**app, "image": "pihole/pihole:latest"}, {**app, "image": "mvance/unbound"}):
+        assert not tried(tmp_path, service, {"app": own}).advice.unset
+    assert tried(tmp_path, service, {"dns": {"image": "pihole/pihole"}}).advice.unset

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from gateway.commands.check.advice import Advice
 from gateway.commands.check.keys import check_keys
 from gateway.commands.check.ports import INPUT_PORTS, Known, compare_ports
+from gateway.commands.check.resolver import check_resolver
 from gateway.commands.check.service import Service
 from gateway.model import Config, PortRange
 from gateway.settings import values
@@ -19,6 +20,7 @@ def compare(service: Service, config: Config | None, where: str, findings: Findi
     """
     advice = Advice(service)
     check_keys(service, where, findings, advice)
+    check_resolver(service, where, findings, advice)
     if service.keys.get("network_mode") != "host":
         compare_ports(service, _known(service, config), where, findings, advice)
     return advice

@@ -1,0 +1,43 @@
+"""Whether the resolver that workloads get can answer, as far as a compose file shows."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.commands.check.advice import Advice
+from gateway.commands.check.service import Service
+from gateway.model import Address
+from gateway.settings import addresses
+from gateway.settings.findings import Findings
+from gateway.settings.values import unquoted
+
+VARIABLE: Final = "DNS_ADDRESS"
+
+_RESOLVER: Final = re.compile(
+    r"pi-?hole|adguard|unbound|dnscrypt|dnsmasq|coredns|blocky|technitium|bind9?\b|knot|powerdns|"
+    r"cloudflared|stubby|dnsdist|smartdns|mosdns|\bdns\b",
+    re.IGNORECASE,
+)
+"""Images and names of resolvers."""
+
+
+def check_resolver(service: Service, where: str, findings: Findings, advice: Advice) -> None:
+    """Report a resolver on loopback that none of the services can be."""
+    if not any(server.is_loopback for server in _resolvers(service)):
+        return
+    joining = [one for one in service.neighbours if one.joins]
+    if not any(_RESOLVER.search(f"{one.name} {one.image}") for one in joining):
+        findings.warn(
+            where,
+            f"{VARIABLE} is an address of loopback, but no service that shares this network looks "
+            "like a resolver, so no name resolves; remove it if your WireGuard file has DNS, or "
+            "write your provider's resolver",
+        )
+        advice.unset.append(VARIABLE)
+
+
+def _resolvers(service: Service) -> Sequence[Address]:
+    try:
+        return addresses.resolvers(unquoted(service.variables.get(VARIABLE, "").strip()))
+    except ValueError:
+        return ()
