@@ -209,6 +209,7 @@ def _parser() -> "argparse.ArgumentParser":
         help="a compose file, or - for the output of `docker compose config` on standard input",
     )
     checked.add_argument("--service", default="gateway", help="the service in the compose file")
+    checked.add_argument("--json", action="store_true", help="print JSON")
     checked.add_argument(
         "--rules", choices=["iptables", "nftables"], help="show the rules of each state"
     )

@@ -1,5 +1,6 @@
 """`gateway check`: what it prints, where, and its exit code."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,36 @@ def test_every_value_of_every_peer_has_its_origin(
         ("WIREGUARD_PERSISTENT_KEEPALIVE_INTERVAL", "25s", "default"),
     ]:
         assert any(line.split(maxsplit=2) == [name, value, origin] for line in lines), name
+
+
+def test_json_has_all_that_the_text_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For programs: values with their origins, notices, and what to change; and no key."""
+    service = {"environment": {**COMPLETE, "PUID": "1"}, "ports": ["80:80", "6881:6881"]}
+    put(tmp_path, "compose.yml", json.dumps({"services": {"gateway": service}}))
+    file = str(tmp_path / "compose.yml")
+    assert cli.main(["check", "--compose", file, "--json"]) == 0
+    text = capsys.readouterr().out
+    found = json.loads(text)
+    assert found["accepted"]
+    assert found["problems"] == []
+    assert {"name": "DNS_ADDRESS", "value": "10.64.0.1", "origin": "environment"} in found["values"]
+    assert found["tunnels"][0][0]["name"] == "WIREGUARD_PRIVATE_KEY"
+    assert {one["where"]: one["weight"] for one in found["notices"]}["PUID"] == "info"
+    assert found["change"] == {
+        "set": {"FIREWALL_INPUT_PORTS": "80/tcp"},
+        "unset": [],
+        "remove_ports": ["6881:6881"],
+        "remove_keys": [],
+    }
+    assert COMPLETE["WIREGUARD_PRIVATE_KEY"] not in text
+
+
+def test_json_has_the_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard output, as all of it; also when the file itself cannot be read."""
+    assert cli.main(["check", "--env-file", env_file(tmp_path, WIREGUARD_MTU="9"), "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert not found["accepted"]
+    assert [one["where"] for one in found["problems"]] == ["WIREGUARD_MTU"]
+    assert found["change"] is None
+    assert cli.main(["check", "--compose", str(tmp_path / "none"), "--json"]) == 2
+    assert "cannot be read" in json.loads(capsys.readouterr().out)["problems"][0]["message"]

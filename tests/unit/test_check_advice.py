@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from gateway import cli
+from gateway.commands.check.advice import Advice
 from gateway.commands.check.trial import Trial, try_compose
 from tests.configurations import COMPLETE, QUICK, put
 
@@ -22,6 +23,12 @@ def tried(
     return try_compose(folder / "compose.yml", "vpn", {})
 
 
+def advice_of(trial: Trial) -> Advice:
+    """Return what to change in the service."""
+    assert trial.advice
+    return trial.advice
+
+
 def said(trial: Trial) -> str:
     """Return all problems and notices, one a line."""
     return "\n".join(map(str, (*trial.problems, *trial.notices)))
@@ -36,12 +43,12 @@ def test_published_ports_are_one_block_to_paste(tmp_path: Path) -> None:
     }
     trial = tried(tmp_path, service)
     line = f"{LISTED}=5000/tcp,8080/tcp,9000-9002/udp,9696/tcp"
-    assert [*trial.advice.lines()] == [
+    assert [*advice_of(trial).lines()] == [
         "To paste into the service vpn, in place of what is there:",
         f"      - {line}",
     ]
     service["environment"] = {**COMPLETE, LISTED: line.partition("=")[2]}
-    assert not [*tried(tmp_path, service).advice.lines()]
+    assert not [*advice_of(tried(tmp_path, service)).lines()]
 
 
 def test_the_block_is_complete_where_there_are_no_variables(tmp_path: Path) -> None:
@@ -52,7 +59,7 @@ def test_the_block_is_complete_where_there_are_no_variables(tmp_path: Path) -> N
         "volumes": ["./wg0.conf:/config/wg0.conf"],
         "environment": {},
     }
-    assert [*tried(tmp_path, service).advice.lines()] == [
+    assert [*advice_of(tried(tmp_path, service)).lines()] == [
         "To paste into the service vpn:",
         "    environment:",
         f"      {LISTED}: 8080/tcp",
@@ -91,9 +98,9 @@ def test_a_port_that_nothing_needs_is_to_be_removed(
     """And not listed, which would open it. Control: a port of a workload next to it is listed."""
     trial = tried(tmp_path, {"ports": [entry, "3000:3000"], "environment": {**COMPLETE, **environ}})
     assert reason in said(trial)
-    assert trial.advice.ports == [entry]
-    assert trial.advice.variables == {LISTED: "3000/tcp"}
-    assert f"      - {entry}" in [*trial.advice.lines()]
+    assert advice_of(trial).ports == [entry]
+    assert advice_of(trial).variables == {LISTED: "3000/tcp"}
+    assert f"      - {entry}" in [*advice_of(trial).lines()]
 
 
 @pytest.mark.parametrize("mode", ["service:vpn", "container:box"])
@@ -105,18 +112,18 @@ def test_a_port_that_a_workload_names_is_its_own(tmp_path: Path, mode: str) -> N
         "environment": ["WEBUI_PORT=8000", "TORRENTING_PORT=4711"],
     }
     trial = tried(tmp_path, service, {"app": workload})
-    assert trial.advice.variables == {LISTED: "8000/tcp"}
-    assert trial.advice.ports == ["4711:4711"]
+    assert advice_of(trial).variables == {LISTED: "8000/tcp"}
+    assert advice_of(trial).ports == ["4711:4711"]
     control = tried(tmp_path, service, {"app": {**workload, "network_mode": "bridge"}})
-    assert control.advice.variables == {LISTED: "4711/tcp"}
-    assert control.advice.ports == ["8000:8000"]
+    assert advice_of(control).variables == {LISTED: "4711/tcp"}
+    assert advice_of(control).ports == ["8000:8000"]
 
 
 def test_a_port_that_is_listed_on_purpose_stays(tmp_path: Path) -> None:
     """The user has decided."""
     environment = {**COMPLETE, LISTED: "6881,8888"}
     trial = tried(tmp_path, {"ports": ["6881:6881", "8888:8888/tcp"], "environment": environment})
-    assert not [*trial.advice.lines()]
+    assert not [*advice_of(trial).lines()]
 
 
 REACHED: list[tuple[dict[str, object], dict[str, object], str]] = [
@@ -153,7 +160,7 @@ def test_a_port_that_is_reached_without_being_published_is_reported(
     """A reverse proxy or another container reaches it over the Docker network: closed here."""
     trial = tried(tmp_path, service, {"other": other})
     assert f"port 8080/tcp is reached over the Docker network ({reason}" in said(trial)
-    assert trial.advice.variables == {LISTED: "8080/tcp"}
+    assert advice_of(trial).variables == {LISTED: "8080/tcp"}
 
 
 @pytest.mark.parametrize(
@@ -170,7 +177,7 @@ def test_a_port_that_is_published_and_reached_is_reported_once(tmp_path: Path) -
     """In the block too."""
     trial = tried(tmp_path, {"ports": ["8080:8080"], "expose": [8080]})
     assert "reached" not in said(trial)
-    assert trial.advice.variables == {LISTED: "8080/tcp"}
+    assert advice_of(trial).variables == {LISTED: "8080/tcp"}
 
 
 PROBLEMS: list[tuple[dict[str, object], str, str]] = [
@@ -191,7 +198,7 @@ def test_a_key_that_breaks_the_gateway_is_a_problem(
     """Each with the key to remove."""
     trial = tried(tmp_path, {**service, "ports": ["80:80"]})
     assert any(expected in str(problem) for problem in trial.problems)
-    assert f"    {key}:" in [*trial.advice.lines()]
+    assert f"    {key}:" in [*advice_of(trial).lines()]
 
 
 HARMLESS: list[dict[str, object]] = [
@@ -268,7 +275,7 @@ def test_the_ports_of_an_anchor_are_removed_there(tmp_path: Path) -> None:
     """And listed in the gateway's own variables."""
     anchor = {"command": "hold", "cap_add": ["NET_ADMIN"], "ports": ["6881:6881", "80:80"]}
     trial = tried(tmp_path, {"network_mode": "service:net"}, {"net": anchor})
-    lines = [*trial.advice.lines()]
+    lines = [*advice_of(trial).lines()]
     assert lines[0] == "To paste into the service vpn:"
     assert "To remove from `ports:` of net:" in lines
 
@@ -281,8 +288,8 @@ def test_a_resolver_on_loopback_needs_a_service_that_is_one(tmp_path: Path, reso
     trial = tried(tmp_path, service, {"app": app})
     assert not trial.problems
     assert "DNS_ADDRESS is an address of loopback, but no service" in said(trial)
-    assert trial.advice.unset == ["DNS_ADDRESS"]
-    assert "      DNS_ADDRESS" in [*trial.advice.lines()]
+    assert advice_of(trial).unset == ["DNS_ADDRESS"]
+    assert "      DNS_ADDRESS" in [*advice_of(trial).lines()]
     for own in ({**app, "image": "pihole/pihole:latest"}, {**app, "image": "mvance/unbound"}):
-        assert not tried(tmp_path, service, {"app": own}).advice.unset
-    assert tried(tmp_path, service, {"dns": {"image": "pihole/pihole"}}).advice.unset
+        assert not advice_of(tried(tmp_path, service, {"app": own})).unset
+    assert advice_of(tried(tmp_path, service, {"dns": {"image": "pihole/pihole"}})).unset

@@ -1,50 +1,69 @@
-"""The command itself: loads what it is given and prints it, or every problem with it."""
+"""The command itself: checks what it is given, and prints what it means or what is wrong."""
 
 import argparse
+import json
 import sys
-from collections.abc import Mapping
 
 from gateway.commands.check.envfile import read_env_file
-from gateway.commands.check.explain import explain
+from gateway.commands.check.explain import explain, explained
 from gateway.commands.check.rules import rules_of
-from gateway.commands.check.trial import try_compose
+from gateway.commands.check.trial import Trial, failed, try_compose, try_variables
 from gateway.commands.exit_codes import OK, USAGE
 from gateway.errors import ConfigError
-from gateway.settings import assemble, early
+from gateway.settings import early
+from gateway.settings.values import safe_text
 
 
 def check(asked: argparse.Namespace) -> int:
     """Print what the configuration means, or every problem with it; then what to change."""
-    environ = early.environment()
     try:
-        if asked.compose:
-            return _check_service(asked, environ)
-        environ = read_env_file(asked.env_file) if asked.env_file else environ
-        _print(assemble.load(environ), asked)
+        trial = _trial(asked)
     except ConfigError as err:
-        _print_error(err)
-        return USAGE
-    return OK
-
-
-def _check_service(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Check a service; raises ConfigError if it cannot be read."""
-    trial = try_compose(asked.compose, asked.service, environ)
-    if trial.loaded:
-        _print(trial.loaded, asked)
+        trial = failed(err)
+    if asked.json:
+        print(json.dumps(_for_programs(trial), indent=2))
     else:
-        _print_error(ConfigError(trial.problems, trial.notices))
-    for line in trial.advice.lines():
-        print(line)
+        _print(trial, asked)
     return OK if trial.loaded else USAGE
 
 
-def _print(loaded: assemble.Loaded, asked: argparse.Namespace) -> None:
-    print(explain(loaded))
-    if asked.rules:
-        print(rules_of(loaded.config, asked.rules, with_vault=asked.vault))
+def _trial(asked: argparse.Namespace) -> Trial:
+    """Check what is asked for. Raises ConfigError if it cannot be read."""
+    environ = early.environment()
+    if asked.compose:
+        return try_compose(asked.compose, asked.service, environ)
+    return try_variables(read_env_file(asked.env_file) if asked.env_file else environ)
 
 
-def _print_error(err: ConfigError) -> None:
-    for line in (*err.problems, *(f"  {one.weight}: {one}" for one in err.notices)):
-        print(line, file=sys.stderr)
+def _print(trial: Trial, asked: argparse.Namespace) -> None:
+    if trial.loaded:
+        print(explain(trial.loaded))
+        if asked.rules:
+            print(rules_of(trial.loaded.config, asked.rules, with_vault=asked.vault))
+    else:
+        for line in (*trial.problems, *(f"  {one.weight}: {one}" for one in trial.notices)):
+            print(line, file=sys.stderr)
+    for line in trial.advice.lines() if trial.advice else ():
+        print(line)
+
+
+def _for_programs(trial: Trial) -> dict[str, object]:
+    """Return all of it as JSON has it; without secrets, as the text."""
+    advice = trial.advice
+    return {
+        "accepted": bool(trial.loaded),
+        "problems": [{"where": one.where, "message": one.message} for one in trial.problems],
+        "notices": [
+            {"weight": str(one.weight), "where": one.where, "message": one.message}
+            for one in trial.notices
+        ],
+        "change": {
+            "set": advice.variables,
+            "unset": advice.unset,
+            "remove_ports": [*map(safe_text, advice.ports)],
+            "remove_keys": advice.keys,
+        }
+        if advice
+        else None,
+        **(explained(trial.loaded) if trial.loaded else {}),
+    }

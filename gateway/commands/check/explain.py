@@ -34,6 +34,21 @@ def explain(loaded: Loaded) -> str:
     return "\n".join(text)
 
 
+def explained(loaded: Loaded) -> dict[str, list[object]]:
+    """Return the effective configuration for programs, in the words of `explain`."""
+    return {
+        "tunnels": [
+            [*map(_entry, (*_tunnel(tunnel), _dns(tunnel), *_peers(tunnel)))]
+            for tunnel in loaded.tunnels
+        ],
+        "values": [_entry(line) for line in _common(loaded)],
+    }
+
+
+def _entry(line: Line) -> dict[str, str]:
+    return dict(zip(("name", "value", "origin"), line, strict=True))
+
+
 def _row(line: Line) -> str:
     name, value, origin = line
     return f"  {name:<{_NAME_WIDTH}} {value:<{_VALUE_WIDTH}} {origin}".rstrip()

@@ -23,19 +23,32 @@ from gateway.settings.values import safe_quote, safe_text
 
 @dataclass(frozen=True)
 class Trial:
-    """What checking a service came to: `loaded` is None if there are problems."""
+    """What checking came to: `loaded` is None if there are problems, `advice` without a service."""
 
-    name: str
     loaded: Loaded | None
-    problems: tuple[Problem, ...]
-    notices: tuple[Notice, ...]
-    advice: Advice
+    problems: tuple[Problem, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    advice: Advice | None = None
 
     def result(self) -> Loaded:
         """Return the configuration. Raises ConfigError if there are problems."""
         if not self.loaded:
             raise ConfigError(self.problems, self.notices)
         return self.loaded
+
+
+def failed(err: ConfigError) -> Trial:
+    """Return what came of a configuration that is wrong."""
+    return Trial(None, err.problems, err.notices)
+
+
+def try_variables(environ: Mapping[str, str]) -> Trial:
+    """Check the variables of a process, with the files of this machine."""
+    try:
+        loaded = load(environ)
+    except ConfigError as err:
+        return failed(err)
+    return Trial(loaded, (), loaded.notices)
 
 
 def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded:
@@ -73,8 +86,8 @@ def try_service(service: Service, where: str, findings: Findings) -> Trial:
     findings.include(of_config)
     notices = tuple(_about(notice, service) for notice in findings.notices)
     if findings.problems or not loaded:
-        return Trial(service.name, None, tuple(findings.problems), notices, advice)
-    return Trial(service.name, replace(loaded, notices=notices), (), notices, advice)
+        return Trial(None, tuple(findings.problems), notices, advice)
+    return Trial(replace(loaded, notices=notices), (), notices, advice)
 
 
 def _about(notice: Notice, service: Service) -> Notice:
