@@ -211,6 +211,11 @@ def _parser() -> "argparse.ArgumentParser":
     checked.add_argument("--service", default="gateway", help="the service in the compose file")
     checked.add_argument("--json", action="store_true", help="print JSON")
     checked.add_argument(
+        "--migrate",
+        action="store_true",
+        help="print the compose file with the service changed for this image",
+    )
+    checked.add_argument(
         "--rules", choices=["iptables", "nftables"], help="show the rules of each state"
     )
     checked.add_argument(

@@ -61,7 +61,7 @@ def check_names(environ: Mapping[str, str], findings: Findings) -> None:
             continue
         if name in _KILL_SWITCH:
             _check_kill_switch(name, text, findings)
-        elif line := _elsewhere(name):
+        elif line := elsewhere(name):
             report = (
                 findings.info if line.startswith("not needed") or text.lower() in _OFF else None
             )
@@ -80,7 +80,8 @@ def _is_service_link(name: str, text: str) -> bool:
     )
 
 
-def _elsewhere(name: str) -> str | None:
+def elsewhere(name: str) -> str | None:
+    """Return the notice for a variable that means nothing here, None for any other."""
     exact = ELSEWHERE.get(name)
     return exact or next(
         (line for pattern, line in ELSEWHERE.items() if fnmatchcase(name, pattern)), None

@@ -120,6 +120,7 @@ def test_json_has_all_that_the_text_has(tmp_path: Path, capsys: pytest.CaptureFi
     assert found["change"] == {
         "set": {"FIREWALL_INPUT_PORTS": "80/tcp"},
         "unset": [],
+        "add_capabilities": ["NET_ADMIN"],
         "remove_ports": ["6881:6881"],
         "remove_keys": [],
     }

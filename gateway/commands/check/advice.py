@@ -11,13 +11,14 @@ from gateway.settings.values import safe_text
 class Advice:
     """The changes of one service.
 
-    `variables` are to be set, those in `unset` to be removed. `ports` are entries to remove from
-    `ports:`, as they are written, and `keys` are keys to remove. Ports and `network_mode` are those
-    of the service that owns the network.
+    `variables` are to be set, those in `unset` to be removed, `capabilities` to be added. `ports`
+    are entries to remove from `ports:`, with their variables replaced, and `keys` are keys to
+    remove. Ports and `network_mode` are those of the service that owns the network.
     """
 
     service: Service
     variables: dict[str, str] = field(default_factory=dict)
+    capabilities: list[str] = field(default_factory=list)
     unset: list[str] = field(default_factory=list)
     ports: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -34,6 +35,9 @@ class Advice:
             for name, value in self.variables.items():
                 pair = f"- {name}={value}" if self.service.lists_variables else f"{name}: {value}"
                 yield f"      {pair}"
+        if self.capabilities:
+            yield f"To add to `cap_add:` of {safe_text(own)}:"
+            yield from (f"      - {name}" for name in self.capabilities)
         if self.unset:
             yield f"To remove from `environment:` of {safe_text(own)}:"
             yield from (f"      {name}" for name in self.unset)

@@ -4,19 +4,30 @@ import argparse
 import json
 import sys
 
+from gateway.commands.check.advice import Advice
+from gateway.commands.check.compose import service_of, source_of, text_from
 from gateway.commands.check.envfile import read_env_file
 from gateway.commands.check.explain import explain, explained
 from gateway.commands.check.rules import rules_of
-from gateway.commands.check.trial import Trial, failed, try_compose, try_variables
+from gateway.commands.check.trial import (
+    Trial,
+    failed,
+    try_compose,
+    try_service,
+    try_variables,
+)
 from gateway.commands.exit_codes import OK, USAGE
 from gateway.errors import ConfigError
 from gateway.settings import early
+from gateway.settings.findings import Findings
 from gateway.settings.values import safe_text
 
 
 def check(asked: argparse.Namespace) -> int:
     """Print what the configuration means, or every problem with it; then what to change."""
     try:
+        if asked.migrate and asked.compose:
+            return _migrate(asked)
         trial = _trial(asked)
     except ConfigError as err:
         trial = failed(err)
@@ -33,6 +44,31 @@ def _trial(asked: argparse.Namespace) -> Trial:
     if asked.compose:
         return try_compose(asked.compose, asked.service, environ)
     return try_variables(read_env_file(asked.env_file) if asked.env_file else environ)
+
+
+def _migrate(asked: argparse.Namespace) -> int:
+    """Print the compose file with the service changed, and what is left to do on standard error.
+
+    Raises ConfigError if the file or the service cannot be read.
+    """
+    from gateway.commands.check.migrating import migrated  # noqa: PLC0415 - only for this option
+
+    findings = Findings()
+    text = text_from(asked.compose, findings)
+    shell = early.environment()
+    source = source_of(asked.compose, text, shell, findings)
+    service = service_of(source, asked.service, findings)
+    before = try_service(service, source.where, findings)
+    left = Findings()
+    changed = migrated(text, before.advice or Advice(service), source, left)
+    again = source_of(asked.compose, changed, shell, left)
+    after = try_service(service_of(again, asked.service, left), source.where, left)
+    print(changed, end="")
+    for line in (*after.problems, *(f"  {one.weight}: {one}" for one in after.notices)):
+        print(line, file=sys.stderr)
+    for line in after.advice.lines() if after.advice else ():
+        print(line, file=sys.stderr)
+    return OK if after.loaded else USAGE
 
 
 def _print(trial: Trial, asked: argparse.Namespace) -> None:
@@ -60,6 +96,7 @@ def _for_programs(trial: Trial) -> dict[str, object]:
         "change": {
             "set": advice.variables,
             "unset": advice.unset,
+            "add_capabilities": advice.capabilities,
             "remove_ports": [*map(safe_text, advice.ports)],
             "remove_keys": advice.keys,
         }

@@ -59,7 +59,12 @@ def read_service(file: Path, name: str, shell: Mapping[str, str], findings: Find
     The file `-` is the standard input, with relative paths from the working directory. Raises
     ConfigError when there is no such service; other problems are added to `findings`.
     """
-    return _service(_main_file(file, shell, findings), name, findings, is_anchor=False)
+    return service_of(source_of(file, text_from(file, findings), shell, findings), name, findings)
+
+
+def service_of(source: Source, name: str, findings: Findings) -> Service:
+    """Return the service `name` of a project with the main file `source`, as `read_service`."""
+    return _service(source, name, findings, is_anchor=False)
 
 
 def _service(first: Source, name: str, findings: Findings, *, is_anchor: bool) -> Service:
@@ -111,20 +116,25 @@ def _lists_variables(written: Sequence[Any]) -> bool | None:
     return found[-1] if found else None
 
 
-def _main_file(file: Path, shell: Mapping[str, str], findings: Findings) -> Source:
+def text_from(file: Path, findings: Findings) -> str:
+    """Return the text of a file, or of the standard input. Raises ConfigError with the reason."""
     where = name_of(file)
-    folder = Path.cwd() if file == STANDARD_INPUT else file.parent
     try:
         if file == STANDARD_INPUT:
-            text = text_of(sys.stdin.buffer.read(LARGEST + 1))
-        else:
-            text = read_text(file)
+            return text_of(sys.stdin.buffer.read(LARGEST + 1))
+        return read_text(file)
     except OSError as err:
         findings.problem(where, f"cannot be read ({err.strerror}); name a compose file")
         raise findings.to_error() from None
     except ValueError as err:
         findings.problem(where, str(err))
         raise findings.to_error() from None
+
+
+def source_of(file: Path, text: str, shell: Mapping[str, str], findings: Findings) -> Source:
+    """Return the main file of a project. Raises ConfigError if it is not a compose file."""
+    where = name_of(file)
+    folder = Path.cwd() if file == STANDARD_INPUT else file.parent
     variables = with_env_file(folder, shell, findings)
     document = parse(text, where, findings)
     path = None if file == STANDARD_INPUT else file.absolute()

@@ -46,7 +46,7 @@ def check_keys(service: Service, where: str, findings: Findings, advice: Advice)
     """Report the keys of a service that break a gateway, or have no effect on this one."""
     _network(service, where, findings, advice)
     _start(service, where, findings, advice)
-    _capabilities(service, where, findings)
+    _capabilities(service, where, findings, advice)
     _health(service, where, findings, advice)
     _files(service, where, findings)
 
@@ -99,7 +99,7 @@ def _start(service: Service, where: str, findings: Findings, advice: Advice) -> 
         advice.keys.append("user")
 
 
-def _capabilities(service: Service, where: str, findings: Findings) -> None:
+def _capabilities(service: Service, where: str, findings: Findings, advice: Advice) -> None:
     if service.privileged:
         findings.warn(
             where,
@@ -107,6 +107,7 @@ def _capabilities(service: Service, where: str, findings: Findings) -> None:
         )
     elif not _ADMIN & service.capabilities:
         findings.warn(where, "cap_add lacks NET_ADMIN, without which nothing works; add it")
+        advice.capabilities.append("NET_ADMIN")
     anchor = service.anchor
     if anchor and anchor.holds and not _ADMIN & anchor.capabilities:
         name = safe_text(anchor.name)

@@ -59,7 +59,7 @@ def compare_ports(
         reason = _why_not(ports, service, known)
         if reason:
             needless.setdefault(reason, []).append(ports)
-            advice.ports.append(_as_written(entry))
+            advice.ports.append(as_written(entry))
         else:
             closed += _without(ports, known.listed)
     for reason, those in needless.items():
@@ -122,7 +122,8 @@ def _why_not(ports: PortRange, service: Service, known: Known) -> str | None:
     return None
 
 
-def _as_written(entry: Any) -> str:
+def as_written(entry: Any) -> str:
+    """Return an entry of `ports` as a text, of the long form what it comes to."""
     if isinstance(entry, dict):
         return f"{entry.get('published', '')}:{entry.get('target', '')}"
     return str(entry)

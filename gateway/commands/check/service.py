@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.commands.check.mounting import Mounts
+from gateway.settings.values import safe_text
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,9 @@ class Service:
         if isinstance(value, list):
             return [str(word) for word in value]
         return str(value).split() if value not in (None, "") else []
+
+
+def for_service(text: str, service: Service) -> str:
+    """Return a message with the service's own name in what it suggests for workloads."""
+    example, own = "network_mode: service:gateway", f"network_mode: service:{service.owner.name}"
+    return text.replace(example, safe_text(own))

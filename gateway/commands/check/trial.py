@@ -13,12 +13,12 @@ from gateway.commands.check.advice import Advice
 from gateway.commands.check.comparing import compare
 from gateway.commands.check.compose import name_of, read_service
 from gateway.commands.check.mounting import Mounts
-from gateway.commands.check.service import Service
+from gateway.commands.check.service import Service, for_service
 from gateway.errors import ConfigError, Notice, Problem
 from gateway.model import Secret
 from gateway.settings.assemble import Loaded, load
 from gateway.settings.findings import Findings
-from gateway.settings.values import safe_quote, safe_text
+from gateway.settings.values import safe_quote
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,12 @@ def try_service(service: Service, where: str, findings: Findings) -> Trial:
             of_config.notices += loaded.notices
     advice = compare(service, loaded.config if loaded else None, where, findings)
     findings.include(of_config)
-    notices = tuple(_about(notice, service) for notice in findings.notices)
+    notices = tuple(
+        replace(one, message=for_service(one.message, service)) for one in findings.notices
+    )
     if findings.problems or not loaded:
         return Trial(None, tuple(findings.problems), notices, advice)
     return Trial(replace(loaded, notices=notices), (), notices, advice)
-
-
-def _about(notice: Notice, service: Service) -> Notice:
-    """Return a notice with the service's own name in what it suggests for workloads."""
-    example, own = "network_mode: service:gateway", f"network_mode: service:{service.owner.name}"
-    return replace(notice, message=notice.message.replace(example, safe_text(own)))
 
 
 def _lay_out(mounts: Mounts, root: Path, where: str, findings: Findings) -> None:

@@ -1,0 +1,111 @@
+"""Changes parts of a YAML text and leaves every other character as it is, comments included.
+
+PyYAML's marks say where each node is in the text. An edit replaces a part of it; a node that is
+shared by an anchor, or is elsewhere in the file, is not changed.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import yaml
+
+Pair = tuple[yaml.Node, yaml.Node]
+
+
+class Rewriter:
+    """The edits of one text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.newline = "\r\n" if "\r\n" in text else "\n"
+        self.starts = [0]
+        for line in text.splitlines(keepends=True):
+            self.starts.append(self.starts[-1] + len(line))
+        self.edits: list[tuple[int, int, str]] = []
+
+    def result(self) -> str:
+        """Return the text with all edits; of two that overlap, the one that begins first."""
+        done: list[str] = []
+        at = 0
+        for begin, end, new in sorted(self.edits, key=lambda edit: edit[:2]):
+            if begin >= at:
+                done += [self.text[at:begin], new]
+                at = end
+        return "".join((*done, self.text[at:]))
+
+    def replace(self, node: yaml.Node, new: str) -> None:
+        """Replace the text of a scalar."""
+        self.edits.append((node.start_mark.index, node.end_mark.index, new))
+
+    def remove_lines(self, first: yaml.Node, last: yaml.Node) -> None:
+        """Remove the lines from one node to the end of another."""
+        self.edits.append((*self._lines(first, last), ""))
+
+    def comment_out(self, first: yaml.Node, last: yaml.Node, reason: str) -> None:
+        """Turn these lines into comments, with a reason above them if there is one."""
+        begin, end = self._lines(first, last)
+        lines = self.text[begin:end].splitlines(keepends=True)
+        indent = " " * (len(lines[0]) - len(lines[0].lstrip()))
+        said = f"{indent}# {reason}{self.newline}" if reason else ""
+        self.edits.append((begin, end, said + "".join(_commented(line, indent) for line in lines)))
+
+    def empty(self, key: yaml.Node) -> None:
+        """Give a key an empty mapping, because nothing is left below it but comments."""
+        at = self.text.index(":", key.end_mark.index) + 1
+        self.edits.append((at, at, " {}"))
+
+    def insert_after(self, node: yaml.Node, lines: Sequence[str]) -> None:
+        """Add lines below a node, with the indent that they have."""
+        at = self.starts[min(self._last_line(node) + 1, len(self.starts) - 1)]
+        is_first = not any(edit[:2] == (at, at) for edit in self.edits)
+        end = self.newline if is_first and at and self.text[at - 1] not in "\r\n" else ""
+        self.edits.append((at, at, end + "".join(f"{line}{self.newline}" for line in lines)))
+
+    def rebuild(self, node: yaml.Node, entries: Sequence[str]) -> None:
+        """Write a collection in brackets again, with `entries` as they are."""
+        opening, closing = "{}" if isinstance(node, yaml.MappingNode) else "[]"
+        self.replace(node, opening + ", ".join(entries) + closing)
+
+    def source(self, first: yaml.Node, last: yaml.Node | None = None) -> str:
+        """Return the text of a node, or of all from one node to the end of another."""
+        return self.text[first.start_mark.index : (last or first).end_mark.index].strip()
+
+    def is_own(self, key: yaml.Node, value: yaml.Node) -> bool:
+        """Whether a node is written right here, and no anchor lets others use a part of it."""
+        begin, end = value.start_mark.index, value.end_mark.index
+        if begin < key.start_mark.index or self.text[begin : begin + 1] in ("&", "!"):
+            return False
+        return all(
+            begin <= child.start_mark.index < end and self.is_own(value, child)
+            for child in _children(value)
+        )
+
+    def _lines(self, first: yaml.Node, last: yaml.Node) -> tuple[int, int]:
+        end = min(self._last_line(last) + 1, len(self.starts) - 1)
+        return self.starts[first.start_mark.line], self.starts[end]
+
+    def _last_line(self, node: yaml.Node) -> int:
+        """Return the line on which a node ends; a block ends before its trailing comments."""
+        if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+            for child in (*reversed(_children(node)),)[:2]:
+                if node.start_mark.index <= child.start_mark.index < node.end_mark.index:
+                    return self._last_line(child)
+        before = self.text[node.start_mark.index : node.end_mark.index].rstrip()
+        end = node.start_mark.index + max(len(before) - 1, 0)
+        return bisect_right(self.starts, end) - 1
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    """Return the nodes directly below a node, of a mapping its keys and values."""
+    match node:
+        case yaml.MappingNode():
+            return [child for pair in node.value for child in pair]
+        case yaml.SequenceNode():
+            return list(node.value)
+        case _:
+            return []
+
+
+def _commented(line: str, indent: str) -> str:
+    rest = line.removeprefix(indent)
+    return f"{indent}# {rest}" if rest.strip() else line
