@@ -201,14 +201,16 @@ def _parser() -> "argparse.ArgumentParser":
         "check", help="check the configuration and show what it means; changes nothing"
     )
     source = checked.add_mutually_exclusive_group()
-    source.add_argument("--env-file", type=Path, metavar="FILE", help="variables, one per line")
-    source.add_argument(
-        "--compose",
-        type=Path,
-        metavar="FILE",
-        help="a compose file, or - for the output of `docker compose config` on standard input",
-    )
-    checked.add_argument("--service", default="gateway", help="the service in the compose file")
+    for option, said in (
+        ("--env-file", "variables, one per line"),
+        ("--compose", "a compose file, or the output of `docker compose config`"),
+        ("--inspect", "the output of `docker inspect` for a container"),
+        ("--quadlet", "a Podman unit NAME.container"),
+        ("--kubernetes", "manifests with a pod"),
+        ("--unraid", "a template of a container"),
+    ):
+        source.add_argument(option, type=Path, metavar="FILE", help=f"{said}; - for standard input")
+    checked.add_argument("--service", default="gateway", help="the service, or the container")
     checked.add_argument("--json", action="store_true", help="print JSON")
     checked.add_argument(
         "--migrate",

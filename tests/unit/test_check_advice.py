@@ -277,7 +277,7 @@ def test_the_ports_of_an_anchor_are_removed_there(tmp_path: Path) -> None:
     trial = tried(tmp_path, {"network_mode": "service:net"}, {"net": anchor})
     lines = [*advice_of(trial).lines()]
     assert lines[0] == "To paste into the service vpn:"
-    assert "To remove from `ports:` of net:" in lines
+    assert "To remove from the ports of net:" in lines
 
 
 @pytest.mark.parametrize("resolver", ["127.0.0.1", '"127.0.0.1"', "10.64.0.1,::1"])

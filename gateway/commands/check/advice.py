@@ -1,10 +1,23 @@
 """What to change in a service so that it works as the gateway, as lines to paste."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-from gateway.commands.check.service import Service
+from gateway.commands.check.service import LIST, MAPPING, NEW, Service
 from gateway.settings.values import safe_text
+
+_YAML = "      - {}"
+_FORMS: Final[Mapping[str, tuple[str, str]]] = {
+    LIST: ("      - {}={}", _YAML),
+    MAPPING: ("      {}: {}", _YAML),
+    NEW: ("      {}: {}", _YAML),
+    "arguments": ("      --env {}={}", "      --cap-add {}"),
+    "quadlet": ("Environment={}={}", "AddCapability={}"),
+    "kubernetes": ('            - {{name: {}, value: "{}"}}', "                - {}"),
+    "unraid": ("      variable {}, value {}", "      extra parameter --cap-add={}"),
+}
+"""How a variable and a capability are written in each form."""
 
 
 @dataclass
@@ -25,25 +38,24 @@ class Advice:
 
     def lines(self) -> Iterator[str]:
         """Yield the changes as text: what to paste, then what to remove."""
-        own, owner = self.service.name, self.service.owner.name
+        own, owner = safe_text(self.service.name), safe_text(self.service.owner.name)
+        there = any(name in self.service.variables for name in self.variables)
+        form, capability = _FORMS[self.service.form]
         if self.variables:
-            there = any(name in self.service.variables for name in self.variables)
-            said = ", in place of what is there" if there else ""
-            yield f"To paste into the service {safe_text(own)}{said}:"
-            if self.service.lists_variables is None:
+            yield f"To paste into the service {own}" + (
+                ", in place of what is there:" if there else ":"
+            )
+            if self.service.form == NEW:
                 yield "    environment:"
-            for name, value in self.variables.items():
-                pair = f"- {name}={value}" if self.service.lists_variables else f"{name}: {value}"
-                yield f"      {pair}"
+            yield from (form.format(name, value) for name, value in self.variables.items())
         if self.capabilities:
-            yield f"To add to `cap_add:` of {safe_text(own)}:"
-            yield from (f"      - {name}" for name in self.capabilities)
-        if self.unset:
-            yield f"To remove from `environment:` of {safe_text(own)}:"
-            yield from (f"      {name}" for name in self.unset)
-        if self.ports:
-            yield f"To remove from `ports:` of {safe_text(owner)}:"
-            yield from (f"      - {safe_text(entry)}" for entry in self.ports)
-        if self.keys:
-            yield f"To remove from the service {safe_text(own)}:"
-            yield from (f"    {key}:" for key in self.keys)
+            yield f"To add to the capabilities of {own}:"
+            yield from (capability.format(name) for name in self.capabilities)
+        for said, lines in (
+            (f"To remove from the variables of {own}:", [f"      {one}" for one in self.unset]),
+            (f"To remove from the ports of {owner}:", [f"      - {one}" for one in self.ports]),
+            (f"To remove from the service {own}:", [f"    {key}:" for key in self.keys]),
+        ):
+            if lines:
+                yield said
+                yield from map(safe_text, lines)

@@ -5,7 +5,7 @@ import json
 import sys
 
 from gateway.commands.check.advice import Advice
-from gateway.commands.check.compose import service_of, source_of, text_from
+from gateway.commands.check.compose import name_of, service_of, source_of, text_from
 from gateway.commands.check.envfile import read_env_file
 from gateway.commands.check.explain import explain, explained
 from gateway.commands.check.rules import rules_of
@@ -43,6 +43,14 @@ def _trial(asked: argparse.Namespace) -> Trial:
     environ = early.environment()
     if asked.compose:
         return try_compose(asked.compose, asked.service, environ)
+    for kind in ("inspect", "quadlet", "kubernetes", "unraid"):
+        file = getattr(asked, kind)
+        if file:
+            from gateway.commands.check.formats import read_format  # noqa: PLC0415 - rarely needed
+
+            findings = Findings()
+            service = read_format(kind, file, asked.service, findings)
+            return try_service(service, name_of(file), findings)
     return try_variables(read_env_file(asked.env_file) if asked.env_file else environ)
 
 

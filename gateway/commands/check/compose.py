@@ -24,7 +24,7 @@ from gateway.commands.check.mounting import (
 )
 from gateway.commands.check.neighbours import as_texts, names_of, neighbours
 from gateway.commands.check.project import Layer, Project, Source, find_service, with_env_file
-from gateway.commands.check.service import Service
+from gateway.commands.check.service import LIST, MAPPING, NEW, Service
 from gateway.settings.findings import Findings, joined
 from gateway.settings.values import safe_name, safe_text
 
@@ -106,14 +106,14 @@ def _service(first: Source, name: str, findings: Findings, *, is_anchor: bool) -
         keys,
         names_of(name, keys),
         tuple(neighbours(project, {name, other}, names)) if not is_anchor else (),
-        _lists_variables([layer.said.get("environment") for layer in layers]),
+        _form([layer.said.get("environment") for layer in layers]),
     )
 
 
-def _lists_variables(written: Sequence[Any]) -> bool | None:
-    """Return whether variables are written as a list, None if there are none."""
-    found = [isinstance(one, list) for one in written if one]
-    return found[-1] if found else None
+def _form(written: Sequence[Any]) -> str:
+    """Return how the last of the layers that has variables writes them."""
+    found = [LIST if isinstance(one, list) else MAPPING for one in written if one]
+    return found[-1] if found else NEW
 
 
 def text_from(file: Path, findings: Findings) -> str:
@@ -124,11 +124,17 @@ def text_from(file: Path, findings: Findings) -> str:
             return text_of(sys.stdin.buffer.read(LARGEST + 1))
         return read_text(file)
     except OSError as err:
-        findings.problem(where, f"cannot be read ({err.strerror}); name a compose file")
+        findings.problem(where, f"cannot be read ({err.strerror}); name another file")
         raise findings.to_error() from None
     except ValueError as err:
         findings.problem(where, str(err))
         raise findings.to_error() from None
+
+
+def translated_source(file: Path, document: Mapping[str, Any]) -> Source:
+    """Return what another format was translated to as a project that uses no variables."""
+    folder = Path.cwd() if file == STANDARD_INPUT else file.absolute().parent
+    return Source(name_of(file), folder, {}, dict(document))
 
 
 def source_of(file: Path, text: str, shell: Mapping[str, str], findings: Findings) -> Source:

@@ -1,5 +1,6 @@
 """Reads a compose file as YAML: scalars stay as written, and aliases cannot grow without limit."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +11,9 @@ from gateway.settings.values import safe_name
 
 LARGEST: Final = 1024 * 1024
 """The largest file, in bytes: a hundred times the size of a large compose file."""
+
+_MOST_DOCUMENTS: Final = 200
+"""Documents of a file after which the rest is not looked at."""
 
 _MOST_PAIRS: Final = 10_000
 """Most keys of one mapping including merged ones: aliases of aliases multiply."""
@@ -44,13 +48,13 @@ class _AsWritten(yaml.SafeLoader):
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
-        self.seen: set[int] = set()
+        self.seen: dict[int, yaml.Node] = {}  # the nodes, so that no other one gets their number
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Resolve the merge keys of a mapping once, and refuse duplicate keys."""
         if id(node) in self.seen:
             return
-        self.seen.add(id(node))
+        self.seen[id(node)] = node
         own: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
@@ -100,9 +104,18 @@ def parse(text: str, where: str, findings: Findings) -> dict[str, Any]:
     Its parts may contain themselves, as YAML allows. Raises ConfigError if it is not a compose
     file.
     """
+    contents = parse_all(text, where, findings)
+    if len(contents) == 1 and isinstance(contents[0], dict):
+        return contents[0]
+    findings.problem(where, "is not a compose file: it has no services")
+    raise findings.to_error()
+
+
+def parse_all(text: str, where: str, findings: Findings) -> list[Any]:
+    """Return the documents of a YAML file as `parse` does. Raises ConfigError if it is not YAML."""
     try:
         # A SafeLoader makes texts, lists and mappings, nothing else.
-        content = yaml.load(text, Loader=_AsWritten)  # noqa: S506
+        return list(islice(yaml.load_all(text, Loader=_AsWritten), _MOST_DOCUMENTS))
     except yaml.MarkedYAMLError as err:
         line = err.problem_mark.line + 1 if err.problem_mark else 0
         fault = err.problem if isinstance(err, _Refused) else None
@@ -111,8 +124,4 @@ def parse(text: str, where: str, findings: Findings) -> dict[str, Any]:
         )
     except (yaml.YAMLError, ValueError, RecursionError):
         findings.problem(where, "is not valid YAML; `docker compose config` says more")
-    else:
-        if isinstance(content, dict):
-            return content
-        findings.problem(where, "is not a compose file: it has no services")
     raise findings.to_error()

@@ -1,6 +1,7 @@
 """Reads env files as Compose does."""
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final
 
 from dotenv.parser import Binding, parse_stream
 
-from gateway.commands.check.document import read_text
+from gateway.commands.check.document import LARGEST, read_text, text_of
 from gateway.commands.check.interpolate import interpolated
 from gateway.settings.findings import Findings
 from gateway.settings.values import safe_name
@@ -43,7 +44,8 @@ def env_file(
     """
     where = where or str(path)
     try:
-        text = read_text(path)
+        standard = path == Path("-")
+        text = text_of(sys.stdin.buffer.read(LARGEST + 1)) if standard else read_text(path)
     except OSError as err:
         findings.problem(where, f"cannot be read ({err.strerror}); name an env file")
         return {}

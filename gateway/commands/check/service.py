@@ -7,6 +7,9 @@ from typing import Any
 from gateway.commands.check.mounting import Mounts
 from gateway.settings.values import safe_text
 
+LIST, MAPPING, NEW = "list", "mapping", "new"
+"""How a compose file writes variables; `NEW` if it has none."""
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -28,8 +31,7 @@ class Service:
 
     `names` are those under which others reach it. `keys` are the other keys of the service, as
     Compose calls them. `anchor` is the service whose network it has (`network_mode: service:NAME`);
-    `holds` says whether it runs `gateway hold`. `lists_variables` says whether its variables are
-    written as a list, None if there are none.
+    `holds` says whether it runs `gateway hold`. `form` is how its variables are written.
     """
 
     name: str
@@ -43,7 +45,7 @@ class Service:
     keys: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
-    lists_variables: bool | None = None
+    form: str = MAPPING
 
     @property
     def owner(self) -> "Service":

@@ -1,0 +1,73 @@
+"""What the readers of other formats return: the same as a compose file.
+
+So that every check of a compose service applies to them too. A `$` is literal in these formats.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.settings.findings import Findings, joined
+from gateway.settings.values import safe_name, safe_quote, safe_text
+
+GATEWAYS: Final = ("portcullis", "gluetun", "wireguard")
+"""Parts of the names of images that become the gateway, or are it."""
+
+UNKNOWN_KEYS: Final = {
+    "WIREGUARD_PRIVATE_KEY": "/" * 42 + "8=",
+    "WIREGUARD_PRESHARED_KEY": "+" * 42 + "8=",
+}
+"""Secret variables with any value that can be read, where the file has only the name of theirs."""
+
+_DEEPEST: Final = 40
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A compose document, the service that is the gateway, and the form of advice for it."""
+
+    document: Mapping[str, Any]
+    service: str
+    form: str
+
+
+def literal(value: Any, depth: int = 0) -> Any:
+    """Return a value in which Compose would replace nothing. Raises RecursionError."""
+    if depth > _DEEPEST:
+        raise RecursionError
+    match value:
+        case str():
+            return value.replace("$", "$$")
+        case dict():
+            return {str(key): literal(one, depth + 1) for key, one in value.items()}
+        case list() | tuple():
+            return [literal(one, depth + 1) for one in value]
+        case _:
+            return value
+
+
+def choose(
+    names: Sequence[str], images: Mapping[str, str], wanted: str, where: str, findings: Findings
+) -> str:
+    """Return the name of the container to check: the `wanted` one, else the one with our image.
+
+    Raises ConfigError if there is none.
+    """
+    if wanted in names:
+        return wanted
+    ours = [name for name in names if any(one in images.get(name, "") for one in GATEWAYS)]
+    if len(ours) == 1:
+        return ours[0]
+    if len(names) == 1:
+        return names[0]
+    known = joined(map(safe_text, names)) or "none"
+    findings.problem(
+        where, f"has no container {safe_quote(wanted)}; name one with --service. It has: {known}"
+    )
+    raise findings.to_error()
+
+
+def report_unknown(name: str, source: str, where: str, findings: Findings) -> str | None:
+    """Report a variable whose value is elsewhere; return one to check the others with, or None."""
+    findings.warn(where, f"{safe_name(name)} comes from {safe_text(source)} and is not checked")
+    return UNKNOWN_KEYS.get(name)
