@@ -18,10 +18,12 @@ from gateway.settings.schema import FIELDS, OLDER_NAMES, names_of
 from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
 from gateway.settings.values import safe_name, unquoted
 
-_KILL_SWITCH: Final = (
+KILL_SWITCH: Final = (
     "FIREWALL",
     "FIREWALL_ENABLED_DISABLING_IT_SHOOTS_YOU_IN_YOUR_FOOT",
 )
+"""Variables that switch another image's firewall."""
+
 _OFF: Final = frozenset({"", "off", "no", "false", "0", "disabled"})
 
 _DATA: Final = tomllib.loads(Path(__file__).with_name("other_images.toml").read_text("utf-8"))
@@ -44,29 +46,27 @@ _KUBERNETES: Final = re.compile(
 _LINK: Final = re.compile(r"(tcp|udp|sctp)://[\d.:\[\]a-f]+")
 
 
-_KNOWN: Final = frozenset(
+KNOWN: Final = frozenset(
     {name for field in FIELDS for name in names_of(field)}
     | {name + SECRETFILE for name in FILE_VARIABLES}
 )
-_CURRENT: Final = frozenset(
-    one for one in _KNOWN if one.removesuffix(SECRETFILE) not in OLDER_NAMES
-)
+_CURRENT: Final = frozenset(one for one in KNOWN if one.removesuffix(SECRETFILE) not in OLDER_NAMES)
 
 
 def check_names(environ: Mapping[str, str], findings: Findings) -> None:
     """Report names that mean nothing here; refuse those that are nearly ours."""
     for name in sorted(environ):
         text, said = unquoted(environ[name].strip()), safe_name(name)
-        if name in _KNOWN or not text or _is_service_link(name, text):
+        if name in KNOWN or not text or _is_service_link(name, text):
             continue
-        if name in _KILL_SWITCH:
+        if name in KILL_SWITCH:
             _check_kill_switch(name, text, findings)
         elif line := elsewhere(name):
             report = (
                 findings.info if line.startswith("not needed") or text.lower() in _OFF else None
             )
             (report or findings.warn)(said, line)
-        elif name.upper() in _KNOWN:
+        elif name.upper() in KNOWN:
             message = f"unknown; variables are written in capitals: {name.upper()}"
             findings.problem(said, message)
         else:

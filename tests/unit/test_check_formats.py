@@ -192,6 +192,8 @@ def test_a_quadlets_keys_are_compared(tmp_path: Path) -> None:
     trial = tried(tmp_path, "quadlet", shared)
     assert "network_mode: container:other" in said(trial)
     assert "Environment=FIREWALL_INPUT_PORTS=8080/tcp" in lines(trial)
+    home = tried(tmp_path, "quadlet", "[Container]\nVolume=%h/none/such:/config\n")
+    assert "mounts ~/none/such at /config, but it does not exist" in said(home)
     with pytest.raises(ConfigError, match=r"has no \[Container\] section"):
         tried(tmp_path, "quadlet", "[Service]\nExecStart=x\n")
     broken = tried(tmp_path, "quadlet", "[Container]\n\nEnvironment=A='x\nImage=y\n")

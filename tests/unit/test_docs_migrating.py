@@ -15,7 +15,7 @@ from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, QUICK, put, 
 
 PAGE_PATH = Path(__file__).parents[2] / "docs" / "migrating.md"
 PAGE = PAGE_PATH.read_text()
-BLOCKS = dict(re.findall(r"<!-- (.+?) -->\n```yaml\n(.*?)```", PAGE, re.DOTALL))
+BLOCKS = dict(re.findall(r"<!-- ([^\n]+?) -->\n```yaml\n(.*?)```", PAGE, re.DOTALL))
 
 HOOKS = "PostUp = iptables -I OUTPUT -d 192.168.1.0/24 -j ACCEPT\nPreDown = true\n"
 

@@ -47,7 +47,7 @@ def translate_quadlet(text: str, stem: str, where: str, findings: Findings) -> T
             lines.pop(key, None)  # an empty assignment resets (systemd.syntax(7))
             continue
         try:
-            words = split(value) if key in (*_WORDS, "exec", "podmanargs") else [value]
+            words = split(value) if key in (*_WORDS, "exec", "podmanargs") else [_at_home(value)]
         except ValueError:
             findings.problem(f"{where} line {number}", "has an unclosed quote; close it")
             continue
@@ -77,6 +77,11 @@ def _settings(text: str) -> Iterator[tuple[int, str, str]]:
             key, _, value = joined.partition("=")
             yield first, key.strip().lower(), value.strip()
         joined = ""
+
+
+def _at_home(value: str) -> str:
+    """Return a value with the specifier of the home directory as shells write it."""
+    return value.replace("%h", "~", 1) if value.startswith("%h") else value
 
 
 def _service(lines: Mapping[str, Sequence[str]], where: str, findings: Findings) -> dict[str, Any]:
