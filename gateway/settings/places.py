@@ -141,7 +141,9 @@ def _names_in(root: Path, folder: PurePosixPath, findings: Findings) -> list[str
     try:
         with os.scandir(files.inside(root, folder)) as entries:
             names = [entry.name for entry in islice(entries, _MOST_ENTRIES + 1)]
-    except OSError:
+    except OSError as err:
+        if is_shortage(err):
+            raise  # there may be files: the gateway tries again
         return []
     if len(names) > _MOST_ENTRIES:
         findings.warn(

@@ -229,6 +229,7 @@ def test_a_harmless_key_is_not_reported(tmp_path: Path, service: dict[str, objec
 WARNINGS: list[tuple[dict[str, object], str]] = [
     ({"network_mode": "container:other"}, "network_mode: container:other: the network belongs to"),
     ({"cap_drop": ["ALL"]}, "cap_drop ALL takes NET_RAW"),
+    ({"cap_add": ["NET_ADMIN", "SYS_MODULE"]}, "cap_add SYS_MODULE lets it load kernel modules"),
     ({"cap_drop": ["cap_net_raw"]}, "cap_drop NET_RAW takes NET_RAW"),
     ({"read_only": "true"}, "read_only without tmpfs: /run/wireguard"),
     ({"read_only": True, "tmpfs": "/tmp"}, "read_only without tmpfs: /run/wireguard"),  # noqa: S108

@@ -124,7 +124,7 @@ CHANGES = {
             "      DOT: 'on'\n    expose: [80]\n"
         ),
         (
-            "    cap_add:\n    - SYS_MODULE\n    - NET_ADMIN\n    environment:\n      TZ: UTC\n"
+            "    cap_add:\n    - NET_ADMIN\n    environment:\n      TZ: UTC\n"
             "      # not supported: use DNS_ADDRESS with a resolver in the tunnel, or 127.0.0.1 "
             "with a resolver container that has network_mode: service:vpn\n      # DOT: 'on'\n"
             '      FIREWALL_INPUT_PORTS: "80/tcp"\n    expose: [80]\n'
@@ -140,6 +140,14 @@ CHANGES = {
             "    environment: {TZ: 'UTC', FIREWALL_INPUT_PORTS: \"80/tcp\"}\n"
             '    ports: ["80:80"]\n'
         ),
+    ),
+    "needless capabilities": (
+        "    cap_add: [CAP_NET_ADMIN, sys_module]\n",
+        "    cap_add: [CAP_NET_ADMIN]\n",
+    ),
+    "a capability that is the last": (
+        "    privileged: true\n    cap_add:\n      - SYS_MODULE # for the kernel\n",
+        "    privileged: true\n",
     ),
     "a list in brackets": (
         "    cap_add: [NET_ADMIN]\n    environment: [TZ=UTC, 'HTTPPROXY=on']\n    expose: [80]\n",

@@ -24,14 +24,16 @@ _FORMS: Final[Mapping[str, tuple[str, str]]] = {
 class Advice:
     """The changes of one service.
 
-    `variables` are to be set, those in `unset` to be removed, `capabilities` to be added. `ports`
-    are entries to remove from `ports:`, with their variables replaced, and `keys` are keys to
-    remove. Ports and `network_mode` are those of the service that owns the network.
+    `variables` are to be set, those in `unset` to be removed, `capabilities` to be added and
+    those in `needless` to be removed. `ports` are entries to remove from `ports:`, with their
+    variables replaced, and `keys` are keys to remove. Ports and `network_mode` are those of the
+    service that owns the network.
     """
 
     service: Service
     variables: dict[str, str] = field(default_factory=dict)
     capabilities: list[str] = field(default_factory=list)
+    needless: list[str] = field(default_factory=list)
     unset: list[str] = field(default_factory=list)
     ports: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -53,6 +55,10 @@ class Advice:
             yield from (capability.format(name) for name in self.capabilities)
         for said, lines in (
             (f"To remove from the variables of {own}:", [f"      {one}" for one in self.unset]),
+            (
+                f"To remove from the capabilities of {own}:",
+                [f"      - {one}" for one in self.needless],
+            ),
             (f"To remove from the ports of {owner}:", [f"      - {one}" for one in self.ports]),
             (f"To remove from the service {own}:", [f"    {key}:" for key in self.keys]),
         ):

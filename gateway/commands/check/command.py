@@ -105,6 +105,7 @@ def _for_programs(trial: Trial) -> dict[str, object]:
             "set": advice.variables,
             "unset": advice.unset,
             "add_capabilities": advice.capabilities,
+            "remove_capabilities": advice.needless,
             "remove_ports": [*map(safe_text, advice.ports)],
             "remove_keys": advice.keys,
         }

@@ -19,6 +19,8 @@ _ROOT: Final = frozenset({"", "0", "root"})
 _ADMIN: Final = frozenset({"NET_ADMIN", "ALL"})
 _RAW: Final = frozenset({"NET_RAW", "ALL"})
 
+_MODULES: Final = "SYS_MODULE"
+
 _OWN_CHECK: Final = re.compile(r"portcullis/healthcheck|/healthz|gateway status")
 """Health checks that ask the gateway."""
 
@@ -108,6 +110,12 @@ def _capabilities(service: Service, where: str, findings: Findings, advice: Advi
     elif not _ADMIN & service.capabilities:
         findings.warn(where, "cap_add lacks NET_ADMIN, without which nothing works; add it")
         advice.capabilities.append("NET_ADMIN")
+    if _MODULES in service.capabilities:
+        findings.warn(
+            where,
+            f"cap_add {_MODULES} lets it load kernel modules, which it never does; remove it",
+        )
+        advice.needless.append(_MODULES)
     anchor = service.anchor
     if anchor and anchor.holds and not _ADMIN & anchor.capabilities:
         name = safe_text(anchor.name)

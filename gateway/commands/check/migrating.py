@@ -161,17 +161,35 @@ class _Change:
         return "not needed" if name in self.advice.unset else elsewhere(name)
 
     def _capabilities(self, service: yaml.MappingNode, pair: Pair | None) -> None:
-        for name in self.advice.capabilities:
-            if pair is None:
-                indent = " " * service.start_mark.column
-                self.rewriter.insert_after(service, [f"{indent}cap_add:", f"{indent}  - {name}"])
-            elif not isinstance(pair[1], yaml.SequenceNode) or not self.rewriter.is_own(*pair):
+        """Add capabilities that are needed, and remove the others."""
+        added, gone = self.advice.capabilities, self.advice.needless
+        if not added and not gone:
+            return
+        if pair is None:
+            if not added:
                 self._by_hand("cap_add")
-            elif pair[1].flow_style:
-                kept = [self.rewriter.source(one) for one in pair[1].value]
-                self.rewriter.rebuild(pair[1], [*kept, name])
-            else:
-                self.rewriter.insert_after(pair[1], [f"{' ' * pair[1].start_mark.column}- {name}"])
+                return
+            indent = " " * service.start_mark.column
+            lines = [f"{indent}cap_add:", *(f"{indent}  - {name}" for name in added)]
+            self.rewriter.insert_after(service, lines)
+            return
+        node = pair[1]
+        if not isinstance(node, yaml.SequenceNode) or not self.rewriter.is_own(*pair):
+            self._by_hand("cap_add")
+            return
+        left = [one for one in node.value if _capability(one) not in gone]
+        if not left and not added:
+            self.rewriter.remove_lines(*pair)
+            return
+        if node.flow_style:
+            self.rewriter.rebuild(node, [*map(self.rewriter.source, left), *added])
+            return
+        for one in node.value:
+            if one not in left:
+                self.rewriter.remove_lines(one, one)
+        indent = " " * node.start_mark.column
+        if added:
+            self.rewriter.insert_after(node, [f"{indent}- {name}" for name in added])
 
     def _ports(self, pair: Pair | None) -> None:
         """Remove entries of `ports`, and the key with the last of them."""
@@ -207,6 +225,11 @@ def _variables(node: yaml.CollectionNode) -> Iterator[tuple[yaml.Node, yaml.Node
             yield entry[0], entry[1], str(entry[0].value)
         else:
             yield entry, entry, str(entry.value).partition("=")[0].strip()
+
+
+def _capability(node: yaml.Node) -> str:
+    """Return the name of a capability in capitals, without its prefix."""
+    return str(node.value).upper().removeprefix("CAP_")
 
 
 def _quoted(value: str) -> str:
