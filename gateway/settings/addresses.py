@@ -283,4 +283,7 @@ def why_no_lan(network: Network) -> str | None:
     held = next((local for local in LOCAL if within(local, network)), None)
     if held:
         return f"reaches beyond the private range {held} into public addresses; write that or less"
-    return "has public addresses, which are reached through the tunnel only; remove it"
+    return (
+        "has public addresses, which are reached through the tunnel only; remove it, and give a "
+        "Docker network that you reach a private range (subnet, under ipam)"
+    )

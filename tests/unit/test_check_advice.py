@@ -294,3 +294,17 @@ def test_a_resolver_on_loopback_needs_a_service_that_is_one(tmp_path: Path, reso
     for own in ({**app, "image": "pihole/pihole:latest"}, {**app, "image": "mvance/unbound"}):
         assert not advice_of(tried(tmp_path, service, {"app": own})).unset
     assert advice_of(tried(tmp_path, service, {"dns": {"image": "pihole/pihole"}})).unset
+
+
+def test_another_protocol_is_to_be_removed(tmp_path: Path) -> None:
+    """The problem names the variable; with a WireGuard file, removing it is all there is to do."""
+    put(tmp_path, "wg0.conf", QUICK)
+    service: dict[str, object] = {
+        "volumes": ["./wg0.conf:/config/wg0.conf"],
+        "environment": {"VPN_TYPE": "OpenVPN", "VPN_SERVICE_PROVIDER": "mullvad"},
+    }
+    trial = tried(tmp_path, service)
+    assert [problem.where for problem in trial.problems] == ["VPN_TYPE"]
+    assert advice_of(trial).unset == ["VPN_TYPE"]
+    service["environment"] = {"VPN_TYPE": "wireguard"}
+    assert not advice_of(tried(tmp_path, service)).unset

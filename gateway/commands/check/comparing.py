@@ -1,6 +1,7 @@
 """Compares a compose service with its configuration, also with one that is wrong."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.commands.check.advice import Advice
 from gateway.commands.check.keys import check_keys
@@ -12,6 +13,8 @@ from gateway.settings import values
 from gateway.settings.findings import Findings
 from gateway.settings.tunnels import DEFAULT_PORT
 
+_PROTOCOL: Final = "VPN_TYPE"
+
 
 def compare(service: Service, config: Config | None, where: str, findings: Findings) -> Advice:
     """Report where the service and its configuration do not fit together; return what to change.
@@ -21,6 +24,8 @@ def compare(service: Service, config: Config | None, where: str, findings: Findi
     advice = Advice(service)
     check_keys(service, where, findings, advice)
     check_resolver(service, where, findings, advice)
+    if values.unquoted(service.variables.get(_PROTOCOL, "").strip()).lower() == "openvpn":
+        advice.unset.append(_PROTOCOL)  # it is a problem of the configuration
     if service.keys.get("network_mode") != "host":
         compare_ports(service, _known(service, config), where, findings, advice)
     return advice
