@@ -5,7 +5,7 @@ from contextlib import suppress
 from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -303,16 +303,19 @@ def test_a_fault_that_many_files_have_is_one_problem(tmp_path: Path) -> None:
 
 
 def test_hundreds_of_files_are_read_as_fast_as_one(tmp_path: Path) -> None:
-    """Only those that are used are read in full: 700 take less than a tenth of a second more."""
+    """Only those that are used are read in full: 700 take 0.15 s of processor time at most.
+
+    Reading all of them takes three times as long.
+    """
     for number in range(700):
         put(tmp_path, f"/config/nl-{number:03}.conf", conf(number))
     for environ in ({}, {"SERVER_COUNTRIES": "Netherlands"}):
         times = []
         for _ in range(5):
-            began = perf_counter()
+            began = process_time()
             assemble.load(environ, tmp_path)
-            times.append(perf_counter() - began)
-        assert min(times) < 0.1
+            times.append(process_time() - began)
+        assert min(times) < 0.15
 
 
 def test_too_many_files_are_refused(tmp_path: Path) -> None:
