@@ -50,8 +50,8 @@ class Findings:
         """
         if len(paths) > _ALONE:
             place = re.compile("|".join(rf"{re.escape(path)}( line \d+)?" for path in paths))
-            self.problems = _grouped(self.problems, lambda text: place.sub("", text))
-            self.notices = _grouped(self.notices, lambda text: place.sub("", text))
+            self.problems = dict.fromkeys(_grouped(self.problems, lambda it: place.sub("", it)))
+            self.notices = dict.fromkeys(_grouped(self.notices, lambda it: place.sub("", it)))
 
     def to_error(self) -> ConfigError:
         """Return everything found as the error to raise."""

@@ -79,9 +79,9 @@ def try_service(service: Service, where: str, findings: Findings) -> Trial:
         try:
             loaded = load(service.variables, Path(folder))
         except ConfigError as err:
-            of_config = Findings(list(err.problems), list(err.notices))
+            of_config = Findings(dict.fromkeys(err.problems), dict.fromkeys(err.notices))
         else:
-            of_config.notices += loaded.notices
+            of_config.notices |= dict.fromkeys(loaded.notices)
     advice = compare(service, loaded.config if loaded else None, where, findings)
     findings.include(of_config)
     notices = tuple(
