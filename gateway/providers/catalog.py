@@ -1,0 +1,28 @@
+"""All providers by name."""
+
+from difflib import get_close_matches
+
+from gateway.providers.airvpn import AIRVPN
+from gateway.providers.ivpn import IVPN
+from gateway.providers.mullvad import MULLVAD
+from gateway.providers.nordvpn import NORDVPN
+from gateway.providers.protonvpn import PROTONVPN
+from gateway.providers.server import Provider
+from gateway.providers.surfshark import SURFSHARK
+from gateway.providers.windscribe import WINDSCRIBE
+
+CUSTOM = "custom"
+"""What users write who name a server by themselves."""
+PROVIDERS = (AIRVPN, IVPN, MULLVAD, NORDVPN, PROTONVPN, SURFSHARK, WINDSCRIBE)
+_BY_NAME = {name: each for each in PROVIDERS for name in (each.name, *each.other_names)}
+
+
+def find(name: str) -> Provider | None:
+    """Return the provider that `name` means, whatever its case, None if there is none."""
+    return _BY_NAME.get(" ".join(name.lower().split()))
+
+
+def nearest(name: str) -> str | None:
+    """Return the known name that is most like `name`, None if none is."""
+    found = get_close_matches(name.lower(), [*_BY_NAME, CUSTOM], 1)
+    return found[0] if found else None

@@ -1,0 +1,17 @@
+"""Proton VPN: its list takes a login, so its servers come from the files that it generates."""
+
+from ipaddress import ip_address, ip_interface
+
+from gateway.providers.server import Provider
+
+PROTONVPN = Provider(
+    name="protonvpn",
+    title="Proton VPN",
+    ports=(51820,),
+    filters=(),
+    addresses=(ip_interface("10.2.0.2/32"),),
+    resolvers=(ip_address("10.2.0.1"),),
+    other_names=("proton", "proton vpn"),
+    remark="Its list takes a login. Download WireGuard files from account.protonvpn.com, under "
+    "Downloads, and mount their folder as `/config`.",
+)
