@@ -147,8 +147,20 @@ class Peer(CandidatePeer):
 
 
 @dataclass(frozen=True)
+class ServerList:
+    """Where a VPN provider publishes its servers: `https://host:port` and `target` (RFC 9112)."""
+
+    provider: str
+    host: str
+    target: str
+    port: int = 443
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One complete WireGuard configuration as the user gave it.
+
+    With `listed` it has no peers: they follow from that list, which has to be fetched first.
 
     `addresses` are the interface's; `mtu` is None when it follows from the uplink. `listen_port`
     and `fwmark` identify the encrypted flow; without a chosen `fwmark`, `policy.marks` fills in a
@@ -162,6 +174,7 @@ class Candidate:
     fwmark: int | None = None
     mtu: int | None = None
     dns: tuple[Address, ...] = ()
+    listed: ServerList | None = None
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -173,7 +186,8 @@ class Candidate:
     def names(self) -> tuple[str, ...]:
         """The names to look up before the tunnel can be used, in order."""
         found = (peer.endpoint for peer in self.peers)
-        return tuple(dict.fromkeys(e.name for e in found if isinstance(e, NamedEndpoint)))
+        names = (e.name for e in found if isinstance(e, NamedEndpoint))
+        return (self.listed.host,) if self.listed else tuple(dict.fromkeys(names))
 
     def has_family(self, version: int) -> bool:
         """Whether the tunnel carries IP `version` (4 or 6), that is, has an address of it."""

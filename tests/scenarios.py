@@ -14,6 +14,7 @@ from gateway.model import (
     Protocol,
     Route,
     Secret,
+    ServerList,
     Tunnel,
     Uplink,
 )
@@ -22,12 +23,14 @@ from gateway.policy.marks import SHOWN
 from gateway.policy.states import (
     Connected,
     Connecting,
+    Fetching,
     Locked,
     Query,
     Reason,
     Resolving,
     State,
     Stopping,
+    Transfer,
     Turn,
 )
 
@@ -124,6 +127,17 @@ def resolving(resolver: str | None) -> Resolving:
     return Resolving(Turn((named,)), Reason.STARTING, since=0.0, retry_at=0.0, query=query)
 
 
+LISTED = replace(IPV4_ONLY, peers=(), listed=ServerList("mullvad", "api.example", "/relays/"))
+"""What is wanted of a provider whose list has not been fetched."""
+
+
+def fetching(server: str | None) -> Fetching:
+    """Return the state in which the list of LISTED is fetched from `server`, or is to be."""
+    transfer = Transfer(ip_address(server), 443, 40001, 0x5EC4E8) if server else None
+    turn = Turn((LISTED,))
+    return Fetching(turn, Reason.STARTING, since=0.0, retry_at=0.0, transfer=transfer)
+
+
 SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "locked": (Locked(), HOLES, ONE_UPLINK),
     "stopping": (Stopping(), HOLES, GUARDED),
@@ -131,6 +145,9 @@ SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "resolving-by-docker": (resolving("127.0.0.11"), HOLES, ONE_UPLINK),
     "resolving-ipv6": (resolving("fd18::53"), HOLES, ONE_UPLINK),
     "resolving-not-yet": (resolving(None), HOLES, ONE_UPLINK),
+    "fetching": (fetching("203.0.113.5"), HOLES, GUARDED),
+    "fetching-ipv6": (fetching("2001:db8:200::5"), HOLES, ONE_UPLINK),
+    "fetching-not-yet": (fetching(None), HOLES, ONE_UPLINK),
     "connecting": (connecting(IPV4_ONLY), HOLES, ONE_UPLINK),
     "connecting-ipv6-endpoint": (connecting(DUAL), Config((DUAL,)), ONE_UPLINK),
     "connecting-no-uplink": (connecting(IPV4_ONLY), HOLES, Facts()),

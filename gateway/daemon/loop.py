@@ -30,16 +30,15 @@ from gateway.model import Config, Tunnel
 from gateway.policy.actions import (
     Abandon,
     Action,
-    Ask,
     Build,
     Count,
     LookAround,
     LookUp,
+    Open,
+    ReadAgain,
     Sample,
-    SendProbe,
     Verify,
     Work,
-    WriteNames,
 )
 from gateway.policy.agenda import wake_at
 from gateway.policy.events import (
@@ -80,8 +79,9 @@ class Supervisor:
         self._reports = KernelReports(self._inbox, timing.settle)
         self._jobs: Jobs
         self._left: State | None = None  # the state that the kernel is in, where it is not ours yet
-        # Why the closed rules have to be put into force, where the kernel did not take them.
-        self._refusal = ""
+        self._refusal = (
+            ""  # why the kernel did not take the closed rules, which have to be in force
+        )
         self._falling: Event | None = None  # to the stricter state, until it is in force
 
     def stop(self) -> None:
@@ -211,11 +211,13 @@ class Supervisor:
             case Count():
                 self._kernel.count_refused()
                 self._reporter.counted_at = self._parts.clock()
-            case LookUp():
-                return self._workers.open_question()
+            case LookUp() | Open():
+                return self._workers.open(action)
+            case ReadAgain():
+                self._parts.read_again()
             case Build(tunnel):
                 return self._build(tunnel)
-            case Ask() | Sample() | SendProbe() | WriteNames():
+            case _:
                 self._jobs.start(*self._workers.job_of(action, self._kernel.facts))
         return None
 

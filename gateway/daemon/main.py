@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 
+from gateway.daemon.lists import ListsOnDemand
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.names import take_resolvers
 from gateway.daemon.patience import RELOAD_SIGNAL, STOP_SIGNALS, at_signals
@@ -97,12 +98,14 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             tunnel=tunnel,
             network=secured.namespace,
             resolver=lookup,
+            lists=ListsOnDemand(environ, UPLINKS),
             hooks=hooks,
             probe=partial(probe, netns=inside),
             write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
             publish=board.publish,
             confirm=board.confirm,
             clock=_clock,
+            read_again=lambda: reloader.ask(),
             reserve=secured.tools.reserve.lent,
             limits=limits,
             adopt=adopt,

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.firewall import Firewall
-from gateway.model import Address, Config, Facts, Interface, Uplink
+from gateway.model import Address, Config, Facts, Interface, ServerList, Uplink
 from gateway.policy.guard import GuardRules
 from gateway.policy.limits import Limit
 from gateway.policy.probing import Probe
 from gateway.policy.report import Status
 from gateway.policy.routing import Routing
 from gateway.policy.situation import NOTHING_SEEN
-from gateway.policy.states import Query
+from gateway.policy.states import Query, Transfer
 from gateway.policy.translation import Translation
 from gateway.policy.wanted import Vault
 from gateway.tunnel import TunnelBackend
@@ -29,6 +29,19 @@ class Resolver(Protocol):
         """Return the addresses of `names`, or the last known ones if no answer comes.
 
         Closes the socket. Raises GatewayError for a name that never had an answer.
+        """
+
+
+class Lists(Protocol):
+    """Fetches the lists of providers, by one connection at a time."""
+
+    def open(self, listed: ServerList, server: Address) -> Transfer:
+        """Make the socket, and return what distinguishes its packets. Raises GatewayError."""
+
+    async def fetch(self, listed: ServerList) -> None:
+        """Fetch the list through the socket, close that, and keep the list in a file.
+
+        Raises GatewayError.
         """
 
 
@@ -174,6 +187,8 @@ class Parts:
 
     `publish` takes each status; `confirm` says that the last one is true, and the kernel as wanted.
 
+    `read_again` has the configuration read again.
+
     `reserve` lends descriptors to what has to be put into force when there are none left.
     `write_resolver` gives workloads resolvers; it raises NetworkError, and takes half a second at
     most. `limits` are the machine's. `adopt` gives a configuration, with its marks, to the parts
@@ -185,12 +200,14 @@ class Parts:
     tunnel: TunnelBackend
     network: LinksAndRoutes
     resolver: Resolver
+    lists: Lists
     hooks: Hooks
     probe: Callable[[Probe], Coroutine[Any, Any, bool | None]]
     write_resolver: Callable[[tuple[Address, ...]], Coroutine[Any, Any, None]]
     publish: Callable[[Status], None]
     confirm: Callable[[], None]
     clock: Callable[[], float]
+    read_again: Callable[[], None]
     reserve: Callable[[], AbstractContextManager[None]] = nullcontext
     limits: tuple[Limit, ...] = ()
     adopt: Callable[[Config], tuple[Limit, ...]] = _no_limits

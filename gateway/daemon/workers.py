@@ -15,15 +15,19 @@ from gateway.daemon.jobs import Job
 from gateway.daemon.names import Names
 from gateway.daemon.ports import Parts
 from gateway.errors import KERNEL, GatewayError, TunnelError, is_shortage
-from gateway.model import INTERFACE, Candidate, Facts, Tunnel
-from gateway.policy.actions import Ask, Sample, SendProbe, Work, WriteNames
-from gateway.policy.dns import resolved
+from gateway.model import INTERFACE, Candidate, Facts, ServerList, Tunnel
+from gateway.policy.actions import Ask, Fetch, LookUp, Open, Sample, SendProbe, Work, WriteNames
+from gateway.policy.dns import reachable, resolved
 from gateway.policy.events import (
     Asking,
     Built,
     Event,
     Failed,
+    Fetched,
+    Located,
     Lost,
+    NotFetched,
+    Opened,
     Probed,
     Resolved,
     Sampled,
@@ -33,6 +37,8 @@ from gateway.policy.events import (
 from gateway.policy.link import tunnel_mtu
 from gateway.policy.probing import Probe
 from gateway.policy.timing import Timing
+
+NO_WAY = "no address that an uplink has a route to"
 
 DYNAMIC_PORTS = range(49152, 65536)
 """Where another listen port is taken from (RFC 6335, section 6)."""
@@ -47,20 +53,25 @@ class Workers:
         self._timing = timing
         self._built: Tunnel | None = None
 
-    def open_question(self) -> Event:
-        """Open the socket for a look-up; does not wait."""
+    def open(self, action: LookUp | Open) -> Event:
+        """Make the socket for a look-up, or to the host of a list; does not wait."""
+        is_question = isinstance(action, LookUp)
         try:
-            return Asking(self._parts.resolver.open())
+            if isinstance(action, LookUp):
+                return Asking(self._parts.resolver.open())
+            return Opened(self._parts.lists.open(action.listed, action.server))
         except GatewayError as err:
-            return Failed(str(err))
+            return Failed(str(err)) if is_question else NotFetched(str(err))
 
     def job_of(
-        self, action: Ask | Sample | SendProbe | WriteNames, facts: Facts
+        self, action: Ask | Fetch | Sample | SendProbe | WriteNames, facts: Facts
     ) -> tuple[Work, Job]:
         """Return the kind of work that `action` is, and how it is done."""
         match action:
             case Ask(candidate):
                 return Work.CONNECT, lambda: self.look_up(candidate, facts)
+            case Fetch(listed, _transfer):
+                return Work.FETCH, lambda: self.fetch(listed)
             case Sample(tunnel):
                 return Work.SAMPLE, lambda: self.sample(tunnel)
             case SendProbe(probe):
@@ -71,6 +82,19 @@ class Workers:
     async def look_up(self, candidate: Candidate, facts: Facts) -> Event:
         """Have the names of the candidate's endpoints looked up; their hole is open."""
         return await self._within_limit(self._look_up(candidate, facts))
+
+    async def fetch(self, listed: ServerList) -> Event:
+        """Have the list fetched through its socket, and kept."""
+        try:
+            async with asyncio.timeout(self._timing.fetch_limit):
+                await self._parts.lists.fetch(listed)
+        except TimeoutError:
+            return NotFetched(f"not done after {self._timing.fetch_limit:g} s")
+        except GatewayError as err:
+            return Troubled(Work.FETCH, err) if is_shortage(err) else NotFetched(str(err))
+        except (OSError, MemoryError) as err:
+            return Troubled(Work.FETCH, err)
+        return Fetched()
 
     async def build(self, tunnel: Tunnel, facts: Facts) -> Event:
         """Make the interface for `tunnel`, to whose server there is a way."""
@@ -116,8 +140,11 @@ class Workers:
 
     async def _look_up(self, candidate: Candidate, facts: Facts) -> Event:
         answers = await self._parts.resolver.ask(candidate.names)
+        if candidate.listed:
+            addresses = reachable(answers[candidate.listed.host], candidate, facts)
+            return Located(addresses) if addresses else Failed(NO_WAY)
         tunnels = resolved(candidate, answers, facts)
-        return Resolved(tunnels) if tunnels else Failed("no address that an uplink has a route to")
+        return Resolved(tunnels) if tunnels else Failed(NO_WAY)
 
     async def _build(self, tunnel: Tunnel, facts: Facts) -> Event:
         """Make the interface for `tunnel`, or only replace its peers where that is enough."""

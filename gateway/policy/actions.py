@@ -7,15 +7,20 @@ calls to the kernel, which the loop makes itself.
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from gateway.model import Candidate, Tunnel
+from gateway.model import Address, Candidate, ServerList, Tunnel
 from gateway.policy.probing import Probe
+from gateway.policy.states import Transfer
 
 
 class Work(Enum):
     """A kind of work; its result is an event."""
 
     CONNECT = auto()
-    """Looking up a name, or building the interface: Asking and Resolved, Built, or Failed."""
+    """Looking up a name, or building the interface: Asking and Resolved or Located, Built, or
+    Failed."""
+
+    FETCH = auto()
+    """Fetching a provider's list: Opened and Fetched, or NotFetched."""
 
     SAMPLE = auto()
     """Reading WireGuard's counters: Sampled or Lost."""
@@ -49,6 +54,27 @@ class Ask:
     """Send the question, whose hole is open: Work.CONNECT."""
 
     candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Open:
+    """Make the socket for a connection to `server`, which has a list. Opened or NotFetched follows."""
+
+    listed: ServerList
+    server: Address
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Fetch the list through the socket, whose hole is open, and keep it: Work.FETCH."""
+
+    listed: ServerList
+    transfer: Transfer
+
+
+@dataclass(frozen=True)
+class ReadAgain:
+    """Have the configuration read again. Reloaded or NotReloaded follows, some time."""
 
 
 @dataclass(frozen=True)
@@ -90,5 +116,17 @@ class Abandon:
 
 
 Action = (
-    LookAround | Verify | LookUp | Ask | Build | Sample | SendProbe | WriteNames | Count | Abandon
+    LookAround
+    | Verify
+    | LookUp
+    | Ask
+    | Open
+    | Fetch
+    | ReadAgain
+    | Build
+    | Sample
+    | SendProbe
+    | WriteNames
+    | Count
+    | Abandon
 )

@@ -7,8 +7,10 @@ from gateway.policy.actions import (
     Action,
     Ask,
     Build,
+    Fetch,
     LookAround,
     LookUp,
+    Open,
     Sample,
     SendProbe,
     Verify,
@@ -17,7 +19,7 @@ from gateway.policy.actions import (
 )
 from gateway.policy.probing import probe_for
 from gateway.policy.situation import Situation
-from gateway.policy.states import Connected, Connecting, Locked, Resolving, Stopping
+from gateway.policy.states import Connected, Connecting, Fetching, Locked, Resolving, Stopping
 from gateway.policy.timing import Moment
 
 
@@ -48,6 +50,8 @@ def due(
     match state:
         case Resolving() | Connecting(built=False):
             situation, work = _connecting(situation, state, moment)
+        case Fetching():
+            situation, work = _fetching(situation, state, moment)
         case Connecting() | Connected():
             early = has_verified and is_calm(situation)
             situation, work = _watching(situation, state, moment, early=early)
@@ -67,6 +71,24 @@ def _connecting(
         return situation, (Build(state.tunnel),)
     candidate = state.turn.candidate
     return situation, (LookUp(candidate) if state.query is None else Ask(candidate),)
+
+
+def _fetching(
+    situation: Situation, state: Fetching, moment: Moment
+) -> tuple[Situation, tuple[Action, ...]]:
+    """Return what is due on the way to a list; while it arrives, the kernel is compared as ever."""
+    candidate = state.turn.candidate
+    listed = candidate.listed
+    busy = situation.is_connecting or Work.FETCH in situation.under_way
+    if busy or moment.now < state.retry_at or listed is None:
+        return situation, ()
+    situation = replace(situation, tried=situation.facts)
+    if state.transfer is not None:
+        return _begun(situation, Work.FETCH), (Fetch(listed, state.transfer),)
+    if state.addresses:
+        return _begun(situation, Work.FETCH), (Open(listed, state.addresses[0]),)
+    asked = LookUp(candidate) if state.query is None else Ask(candidate)
+    return _begun(situation, Work.CONNECT), (asked,)
 
 
 def _watching(
@@ -144,6 +166,8 @@ def _other_times(situation: Situation, moment: Moment) -> Iterator[float]:
         case Locked():
             yield state.retry_at
         case Resolving() | Connecting(built=False) if not situation.is_connecting:
+            yield state.retry_at
+        case Fetching() if not situation.is_connecting and Work.FETCH not in under_way:
             yield state.retry_at
         case Connecting(built=True) if Work.SAMPLE not in under_way:
             yield situation.sample_at

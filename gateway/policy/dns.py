@@ -140,13 +140,7 @@ def resolved(
     an address of this host would go through loopback, where a workload can read its mark. The
     result is empty if a name has no address left.
     """
-    uplinks = [address for uplink in facts.uplinks for address in uplink.addresses]
-    own = {address.ip for address in (*tunnel.addresses, *uplinks)}
-    own |= {address.network.broadcast_address for address in uplinks if address.version == IPV4}
-    usable = {
-        name: [a for a in answers.get(name, ()) if a not in own and _can_be_reached(a, facts)]
-        for name in tunnel.names
-    }
+    usable = {name: reachable(answers.get(name, ()), tunnel, facts) for name in tunnel.names}
     if not all(usable.values()):
         return ()
     most = max((len(addresses) for addresses in usable.values()), default=1)
@@ -154,6 +148,14 @@ def resolved(
         with_addresses(tunnel, {name: found[turn % len(found)] for name, found in usable.items()})
         for turn in range(most)
     )
+
+
+def reachable(found: Iterable[Address], candidate: Candidate, facts: Facts) -> tuple[Address, ...]:
+    """Return the addresses of `found` that another host can have, and that an uplink leads to."""
+    uplinks = [address for uplink in facts.uplinks for address in uplink.addresses]
+    own = {address.ip for address in (*candidate.addresses, *uplinks)}
+    own |= {address.network.broadcast_address for address in uplinks if address.version == IPV4}
+    return tuple(a for a in found if a not in own and _can_be_reached(a, facts))
 
 
 def _can_be_reached(address: Address, facts: Facts) -> bool:

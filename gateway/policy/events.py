@@ -7,10 +7,10 @@ producer, or from the loop itself, which reports what an action of its own retur
 
 from dataclasses import dataclass
 
-from gateway.model import Candidate, Config, Facts, Tunnel, TunnelStatus
+from gateway.model import Address, Candidate, Config, Facts, Tunnel, TunnelStatus
 from gateway.policy.actions import Work
 from gateway.policy.reload import Answer
-from gateway.policy.states import Query
+from gateway.policy.states import Query, Transfer
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,32 @@ class Resolved:
     """The endpoint's name has addresses: `tunnels` is the candidate with each of them."""
 
     tunnels: tuple[Tunnel, ...]
+
+
+@dataclass(frozen=True)
+class Located:
+    """The host of a list has `addresses`, in the order in which they are tried; never empty."""
+
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The socket for `transfer` is there, and may connect."""
+
+    transfer: Transfer
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The list is kept in a file, so the configuration can be read again."""
+
+
+@dataclass(frozen=True)
+class NotFetched:
+    """The list could not be fetched or kept, and why."""
+
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -155,6 +181,10 @@ Event = (
     Begin
     | Asking
     | Resolved
+    | Located
+    | Opened
+    | Fetched
+    | NotFetched
     | Built
     | Failed
     | Lost
@@ -177,6 +207,10 @@ Event = (
 REPORTS: dict[type[Event], Work] = {
     Asking: Work.CONNECT,
     Resolved: Work.CONNECT,
+    Located: Work.CONNECT,
+    Opened: Work.FETCH,
+    Fetched: Work.FETCH,
+    NotFetched: Work.FETCH,
     Built: Work.CONNECT,
     Failed: Work.CONNECT,
     Sampled: Work.SAMPLE,

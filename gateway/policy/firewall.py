@@ -22,7 +22,7 @@ from gateway.policy.flows import (
     plain_only,
 )
 from gateway.policy.holes import holes
-from gateway.policy.question import forged_answers, question
+from gateway.policy.question import forged_answers, question, transfer
 from gateway.policy.rules import (
     Accept,
     Chain,
@@ -34,7 +34,17 @@ from gateway.policy.rules import (
     Ruleset,
     Transport,
 )
-from gateway.policy.states import Connected, Connecting, Locked, Query, Resolving, State, Stopping
+from gateway.policy.states import (
+    Connected,
+    Connecting,
+    Fetching,
+    Locked,
+    Query,
+    Resolving,
+    State,
+    Stopping,
+    Transfer,
+)
 from gateway.policy.ways import uplink_to
 
 LOOPBACK = "lo"
@@ -50,6 +60,8 @@ def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
             return closed()
         case Resolving():
             return _resolving(state.query, facts)
+        case Fetching():
+            return _fetching(state.transfer, facts) or _resolving(state.query, facts)
         case Connecting():
             return _both(
                 lambda family: _connecting(family, state.tunnel, facts),
@@ -109,6 +121,8 @@ def essence(state: State) -> tuple[object, ...]:
             return ("closed",)
         case Resolving():
             return ("resolving", state.query)
+        case Fetching():
+            return ("fetching", state.query, state.transfer)
         case Connecting():
             return ("connecting", state.tunnel)
         case Connected():
@@ -207,7 +221,25 @@ def _resolving(query: Query | None, facts: Facts) -> Ruleset:
             *neighbours(family, uplink),
             *guard_marks(facts),
         ),
-        lambda family: forged_answers(family, query, LOOPBACK),
+        lambda family: forged_answers(family, query.resolver, LOOPBACK),
+    )
+
+
+def _fetching(flow: Transfer | None, facts: Facts) -> Ruleset | None:
+    """Return the ruleset for the connection to the host of a list, None while there is none."""
+    if flow is None:
+        return None
+    uplink = uplink_to(flow.server, facts)
+    if uplink is None:
+        return closed()
+    return _both(
+        lambda family: (
+            *plain_only((uplink,)),
+            *transfer(family, uplink.name, flow),
+            *neighbours(family, uplink),
+            *guard_marks(facts),
+        ),
+        lambda family: forged_answers(family, flow.server, LOOPBACK, "P18 a forged answer"),
     )
 
 

@@ -14,11 +14,7 @@ between two states. What the kernel reports meanwhile is looked at afterwards.
 from dataclasses import replace
 
 from gateway.model import Address, Config, Facts, Tunnel
-from gateway.policy.actions import (
-    Abandon,
-    Action,
-    Count,
-)
+from gateway.policy.actions import Abandon, Action, Count, ReadAgain
 from gateway.policy.agenda import due, is_calm
 from gateway.policy.events import (
     REPORTS,
@@ -28,9 +24,11 @@ from gateway.policy.events import (
     Changed,
     Event,
     Failed,
+    Fetched,
     Looked,
     Lost,
     Moved,
+    NotFetched,
     NotReloaded,
     Refused,
     Reloaded,
@@ -42,7 +40,15 @@ from gateway.policy.link import fitted
 from gateway.policy.moves import move, with_candidates
 from gateway.policy.reload import position_of, taken_over
 from gateway.policy.situation import LONG_AGO, Situation
-from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
+from gateway.policy.states import (
+    Connected,
+    Connecting,
+    Fetching,
+    Locked,
+    Resolving,
+    State,
+    Stopping,
+)
 from gateway.policy.timing import Moment
 from gateway.policy.ways import has_moved, shared_addresses, uplink_to, ways
 
@@ -70,12 +76,15 @@ def step(
         after = replace(after, sample_at=_next_sample(after, event, moment))
     abandoned: tuple[Action, ...] = ()
     # A failure may be one of the loop's own, while the work that would report it still runs.
-    still = situation.under_way if isinstance(event, Failed | Lost) else noted.under_way
+    still = (
+        situation.under_way if isinstance(event, Failed | NotFetched | Lost) else noted.under_way
+    )
     if still and not _is_same_work(situation.state, state):
         after, abandoned = replace(after, under_way=frozenset()), (Abandon(),)
     after, actions = due(after, moment, has_verified=isinstance(event, Verified))
     counts = (Count(),) if isinstance(event, Asked) else ()
-    return after, (*abandoned, *actions, *counts)
+    reads = (ReadAgain(),) if isinstance(event, Fetched) and isinstance(state, Fetching) else ()
+    return after, (*abandoned, *actions, *counts, *reads)
 
 
 def interrupted(situation: Situation) -> Situation:
@@ -87,6 +96,8 @@ def interrupted(situation: Situation) -> Situation:
     state = situation.state
     if isinstance(state, Resolving):
         state = replace(state, query=None)
+    if isinstance(state, Fetching):
+        state = replace(state, query=None, addresses=(), transfer=None)
     return replace(
         situation, state=state, under_way=frozenset(), verify_at=LONG_AGO, sample_at=LONG_AGO
     )
@@ -99,6 +110,8 @@ def stricter(state: State, problem: str) -> Event:
             return Refused(problem)
         case Resolving() | Connecting():
             return Failed(problem)
+        case Fetching():
+            return NotFetched(problem)
         case Connected():
             return Lost(problem)
 
@@ -160,7 +173,10 @@ def _reloaded(situation: Situation, former: Config, moment: Moment) -> State:
         return state
     if isinstance(state, Locked):
         return replace(state, retry_at=min(state.retry_at, moment.now))
-    asks = isinstance(state, Resolving) and config.endpoint_resolver != former.endpoint_resolver
+    asks = (
+        isinstance(state, Resolving | Fetching)
+        and config.endpoint_resolver != former.endpoint_resolver
+    )
     if config.tunnels == former.tunnels and not asks:
         return state
     before, port = former.tunnels[state.turn.position], state.turn.candidate.listen_port
@@ -179,7 +195,7 @@ def _looked(situation: Situation, moment: Moment) -> State:
         case Locked() if moment.now >= state.retry_at:
             candidates = tuple(fitted(t, facts) for t in situation.config.tunnels)
             return move(state, Begin(candidates), moment)
-        case Resolving() if not situation.is_connecting and former != facts:
+        case Resolving() | Fetching() if not situation.is_connecting and former != facts:
             return move(state, Moved(""), moment)
         case Connecting() | Connected():
             if not situation.is_connecting and has_moved(state.tunnel, former, facts):
@@ -225,6 +241,8 @@ def _is_same_work(former: State, state: State) -> bool:
     match former, state:
         case (Resolving(), Resolving()):
             return former.turn == state.turn and former.query == state.query
+        case (Fetching(), Fetching()):
+            return former.query == state.query and former.transfer == state.transfer
         case (Connecting(), Connecting()):
             return former.turn == state.turn and former.built == state.built
         case (Connected(), Connected()):

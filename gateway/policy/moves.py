@@ -48,9 +48,11 @@ from gateway.policy.events import (
     Stop,
 )
 from gateway.policy.evidence import Pulse, foreign_change
+from gateway.policy.fetching import backoff, from_fetching
 from gateway.policy.states import (
     Connected,
     Connecting,
+    Fetching,
     Locked,
     Reason,
     Resolving,
@@ -61,17 +63,6 @@ from gateway.policy.states import (
 from gateway.policy.timing import Moment
 
 
-def backoff(rounds: int, moment: Moment) -> float:
-    """Return the seconds to wait after `rounds` rounds failed.
-
-    Chance spreads them by a quarter to either side, so that gateways which lost the same server do
-    not come back in step.
-    """
-    timing = moment.timing
-    full = min(timing.backoff_last, timing.backoff_first * 2.0 ** min(rounds - 1, 10))
-    return full * (0.75 + moment.chance / 2)
-
-
 def move(state: State, event: Event, moment: Moment) -> State:
     """Return the state that `event` leads to; the same state where it means nothing."""
     now = moment.now
@@ -79,11 +70,19 @@ def move(state: State, event: Event, moment: Moment) -> State:
         return state if isinstance(state, Stopping) else Stopping(since=now)
     if isinstance(event, Refused):
         return _refused(state, event, moment)
+    return _moved(state, event, moment)
+
+
+def _moved(
+    state: Locked | Resolving | Fetching | Connecting | Connected, event: Event, moment: Moment
+) -> State:
     match state:
         case Locked():
-            return _from_locked(state, event, now)
+            return _from_locked(state, event, moment.now)
         case Resolving():
             return _from_resolving(state, event, moment)
+        case Fetching():
+            return from_fetching(state, event, moment)
         case Connecting():
             return _from_connecting(state, event, moment)
         case Connected():
@@ -92,6 +91,8 @@ def move(state: State, event: Event, moment: Moment) -> State:
 
 def _take(turn: Turn, reason: Reason, since: float, retry_at: float, detail: str = "") -> State:
     """Return the state in which the candidate of `turn` is tried, from `retry_at` on."""
+    if turn.candidate.listed:
+        return Fetching(turn, reason, since, retry_at, detail)
     if turn.candidate.names:
         return Resolving(turn, reason, since, retry_at, detail)
     return Connecting(
@@ -100,7 +101,7 @@ def _take(turn: Turn, reason: Reason, since: float, retry_at: float, detail: str
 
 
 def _refused(
-    state: Locked | Resolving | Connecting | Connected, event: Refused, moment: Moment
+    state: Locked | Resolving | Fetching | Connecting | Connected, event: Refused, moment: Moment
 ) -> State:
     now = moment.now
     attempt = 1 + (state.attempt if isinstance(state, Locked) else state.turn.attempt)
@@ -108,7 +109,7 @@ def _refused(
 
 
 def with_candidates(
-    state: Resolving | Connecting | Connected,
+    state: Resolving | Fetching | Connecting | Connected,
     candidates: tuple[Candidate, ...],
     position: int | None,
     moment: Moment,

@@ -1,13 +1,16 @@
-"""Firewall rules for the gateway's own question: the addresses of the endpoint's name."""
+"""Firewall rules for what the gateway itself asks before there is a tunnel: a name, or a list."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 
+from gateway.model import Address
 from gateway.policy.rules import (
     Accept,
     Chain,
     ChainRule,
+    CtDirection,
+    CtState,
     Drop,
     Family,
     Ports,
@@ -16,7 +19,7 @@ from gateway.policy.rules import (
     SetMark,
     Transport,
 )
-from gateway.policy.states import Query
+from gateway.policy.states import Query, Transfer
 
 DNS = Ports.one(53)
 
@@ -74,13 +77,60 @@ def question(family: Family, interface: str, query: Query) -> Iterator[ChainRule
     )
 
 
-def forged_answers(family: Family, query: Query, loopback: str) -> Iterator[ChainRule]:
-    """Yield the rule that drops forged answers to our question on `loopback` (P3).
+def forged_answers(
+    family: Family, asked: Address, loopback: str, why: str = "P3 a forged address of the endpoint"
+) -> Iterator[ChainRule]:
+    """Yield the rule that drops forged answers of the host `asked` on `loopback` (P3).
 
     The answer chooses the endpoint's address. A workload with CAP_NET_RAW could send itself packets
     with the resolver's source address, which arrive on loopback.
     """
-    if family.has(query.resolver) and not query.resolver.is_loopback:
-        source = ip_network(query.resolver)
-        why = "P3 a forged address of the endpoint"
+    if family.has(asked) and not asked.is_loopback:
+        source = ip_network(asked)
         yield Chain.INPUT, Rule(why=why, verdict=Drop(), in_interface=loopback, source=source)
+
+
+def transfer(family: Family, interface: str, flow: Transfer) -> Iterator[ChainRule]:
+    """Yield the rules for our connection through `interface` to the host of a server list (P18).
+
+    It is identified like the question for a name, and for the same reasons. Only what began here
+    is answered, and the connection ends with its rules: its socket is closed first.
+    """
+    if not family.has(flow.server):
+        return
+    here, there, server = (
+        Ports.one(flow.source_port),
+        Ports.one(flow.port),
+        ip_network(flow.server),
+    )
+    yield (
+        Chain.POSTROUTING,
+        Rule(why="P18 the mark is not shown", verdict=SetMark(0), mark=flow.mark),
+    )
+    yield (
+        Chain.OUTPUT,
+        Rule(
+            why="P18 the list of servers",
+            verdict=Accept(),
+            out_interface=interface,
+            destination=server,
+            protocol=Transport.TCP,
+            source_ports=here,
+            destination_ports=there,
+            mark=flow.mark,
+        ),
+    )
+    yield (
+        Chain.INPUT,
+        Rule(
+            why="P18 the list of servers",
+            verdict=Accept(),
+            in_interface=interface,
+            source=server,
+            protocol=Transport.TCP,
+            source_ports=there,
+            destination_ports=here,
+            ct_states=frozenset({CtState.ESTABLISHED}),
+            ct_direction=CtDirection.REPLY,
+        ),
+    )

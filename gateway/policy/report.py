@@ -12,7 +12,16 @@ from gateway.model import Candidate, Endpoint
 from gateway.policy.evidence import Pulse
 from gateway.policy.limits import Limit
 from gateway.policy.reload import Answer
-from gateway.policy.states import Connected, Connecting, Locked, Reason, Resolving, State, Stopping
+from gateway.policy.states import (
+    Connected,
+    Connecting,
+    Fetching,
+    Locked,
+    Reason,
+    Resolving,
+    State,
+    Stopping,
+)
 
 REASONS: dict[Reason, str] = {
     Reason.STARTING: "starting",
@@ -22,6 +31,7 @@ REASONS: dict[Reason, str] = {
     Reason.MOVED: "the way to the server changed",
     Reason.NOT_BUILT: "the tunnel could not be set up",
     Reason.NOT_RESOLVED: "the endpoint's name could not be resolved",
+    Reason.NO_LIST: "the provider's list of servers could not be fetched",
     Reason.RETURNING: "trying the first server again",
     Reason.RECONFIGURED: "the configuration was changed",
     Reason.FIREWALL: "the firewall rules could not be put into force",
@@ -86,13 +96,13 @@ def reason(state: State) -> Reason:
             return Reason.RESOLVER_SILENT if state.resolver_is_silent else Reason.ANSWERS
         case Stopping():
             return Reason.STOPPING
-        case Locked() | Resolving() | Connecting():
+        case Locked() | Resolving() | Fetching() | Connecting():
             return state.reason
 
 
 def detail(state: State) -> str:
     """Return what a person may want to know beyond the reason."""
-    return state.detail if isinstance(state, Locked | Resolving | Connecting) else ""
+    return state.detail if isinstance(state, Locked | Resolving | Fetching | Connecting) else ""
 
 
 def is_healthy(state: State) -> bool:
@@ -107,6 +117,8 @@ def endpoint(state: State) -> str:
             return _endpoints(state.tunnel)
         case Resolving():
             return _endpoints(state.turn.candidate)
+        case Fetching():
+            return ", ".join(state.turn.candidate.names)
         case Locked() | Stopping():
             return ""
 

@@ -204,14 +204,14 @@ def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
     )
 
 
-def routing_for_question(resolver: Address) -> Routing:
-    """Return the routing while `resolver` is asked for the endpoint's name.
+def routing_for_question(resolver: Address, why: str = "the name of the endpoint") -> Routing:
+    """Return the routing while `resolver`, or another host of the internet, is asked something.
 
     The rule has no mark, because every process can read it; the firewall matches the mark.
     """
     if resolver.is_loopback:
         return LOCKED
-    asking = _to_main([ip_network(resolver)], PRIORITY_ENCRYPTED, "the name of the endpoint")
+    asking = _to_main([ip_network(resolver)], PRIORITY_ENCRYPTED, why)
     return replace(LOCKED, rules=(*asking, *LOCKED.rules))
 
 

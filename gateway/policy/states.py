@@ -24,6 +24,7 @@ class Reason(StrEnum):
     MOVED = "path_changed"
     NOT_BUILT = "not_built"
     NOT_RESOLVED = "name_not_resolved"
+    NO_LIST = "no_server_list"
     RETURNING = "trying_first_server"
     RECONFIGURED = "reconfigured"
     FIREWALL = "firewall_failed"
@@ -106,6 +107,34 @@ class Resolving:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """What distinguishes our connection to the host of a list: its server, source port and mark."""
+
+    server: Address
+    port: int
+    source_port: int
+    mark: int
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """The list that has the servers of the candidate is to be fetched at `retry_at`.
+
+    While `query` for the name of its host, or `transfer` is under way, that passes, and nothing
+    else. `addresses` are those of the host that have yet to be tried.
+    """
+
+    turn: Turn
+    reason: Reason
+    since: float
+    retry_at: float
+    detail: str = ""
+    query: Query | None = None
+    addresses: tuple[Address, ...] = ()
+    transfer: Transfer | None = None
+
+
+@dataclass(frozen=True)
 class Connecting:
     """The encrypted flow passes, and nothing else: the tunnel has yet to prove itself.
 
@@ -159,4 +188,4 @@ class Stopping:
     since: float = 0.0
 
 
-State = Locked | Resolving | Connecting | Connected | Stopping
+State = Locked | Resolving | Fetching | Connecting | Connected | Stopping

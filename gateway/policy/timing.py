@@ -74,6 +74,18 @@ class Timing:
     work_limit: float = 8.0
     """How long a look-up or the building of the interface may take; stale health means 10 s."""
 
+    fetch_limit: float = 45.0
+    """How long a provider's list may take to arrive: the largest one has 10 MB."""
+
+    fetch_first: float = 5.0
+    """The wait after a list could not be fetched; it doubles. It is a request to someone's API."""
+
+    fetch_last: float = 300.0
+    """The longest of these waits."""
+
+    fetch_useless: float = 3600.0
+    """The wait after a list that had no server for this configuration: it changes in days."""
+
     names_again: float = 1.0
     """The time between two attempts to write the resolver file, while names do not resolve."""
 

@@ -18,7 +18,15 @@ from gateway.policy.routing import (
     without_interface,
 )
 from gateway.policy.rules import Ruleset
-from gateway.policy.states import Connected, Connecting, Locked, Resolving, State, Stopping
+from gateway.policy.states import (
+    Connected,
+    Connecting,
+    Fetching,
+    Locked,
+    Resolving,
+    State,
+    Stopping,
+)
 from gateway.policy.translation import Translation, translation_for
 
 
@@ -101,11 +109,15 @@ def routing_in(state: State, config: Config, facts: Facts) -> Routing:
     match state:
         case Resolving() if state.query is not None:
             return routing_for_question(state.query.resolver)
+        case Fetching() if state.transfer is not None:
+            return routing_for_question(state.transfer.server, "the list of servers")
+        case Fetching() if state.query is not None:
+            return routing_for_question(state.query.resolver)
         case Connecting() if state.built:
             return routing_for(state.tunnel, config, facts)
         case Connected():
             return routing_for(state.tunnel, config, facts)
-        case Locked() | Resolving() | Connecting() | Stopping():
+        case Locked() | Resolving() | Fetching() | Connecting() | Stopping():
             return LOCKED
 
 

@@ -20,16 +20,19 @@ from gateway.model import (
     Facts,
     Interface,
     PeerStatus,
+    ServerList,
     Tunnel,
     TunnelStatus,
 )
+from gateway.policy.events import NotReloaded, Reloaded
 from gateway.policy.firewall import closed
 from gateway.policy.limits import Limit
 from gateway.policy.probing import Probe
+from gateway.policy.reload import Answer
 from gateway.policy.report import Status
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Accept, Chain, Family, Ruleset
-from gateway.policy.states import Query
+from gateway.policy.states import Query, Transfer
 from gateway.policy.timing import Timing
 from gateway.services.health import confirmed
 from gateway.system import probe as probing
@@ -84,7 +87,8 @@ class World:
 
     `alive` are the servers that answer, by address; `others` run in the supervisor's task group;
     `fails` says what the next calls of a part raise; `building` is how many seconds the interface
-    takes, `looking_up` how many the answer to a name; `loss` is the share of packets lost each way;
+    takes, `looking_up` how many the answer to a name, `fetching` a list, after which `listed` is
+    what reading the configuration again comes to; `loss` is the share of packets lost each way;
     `kept_down` are links that stay down; `breaks_at` makes the call of that number fail, with
     `breaks_with` as its errno. `transcript` has every call.
     """
@@ -100,6 +104,8 @@ class World:
         self.traffic = True
         self.building = 0.05
         self.looking_up = 0.5
+        self.fetching = 0.5
+        self.listed: Config | Answer | None = None
         self.loss = 0.0
         self._chance = random.Random(20)  # noqa: S311 - the same losses in each run
         self.fails: dict[str, list[BaseException | None]] = {}
@@ -167,14 +173,24 @@ class World:
             tunnel=self.tunnel,
             network=self.network,
             resolver=_Resolver(self),
+            lists=_Lists(self),
             hooks=_Hooks(self),
             probe=self._probe,
             write_resolver=self._write_resolver,
             publish=self._publish,
             confirm=self._confirm,
             clock=self.clock,
+            read_again=self._read_again,
             adopt=self._adopt,
         )
+
+    def _read_again(self) -> None:
+        self.note("read again")
+        now = self.clock()
+        if isinstance(self.listed, Config):
+            self.supervisor.read_again(Reloaded(self.listed, now))
+        elif self.listed is not None:
+            self.supervisor.read_again(NotReloaded(self.listed))
 
     def _adopt(self, config: Config) -> tuple[Limit, ...]:
         self.adopted.append(config)
@@ -378,6 +394,24 @@ class _Resolver:
         if missing := [name for name in names if name not in self._known]:
             raise NetworkError("no address", ", ".join(missing))
         return {name: self._known[name] for name in names}
+
+
+class _Lists:
+    """Fetches in `fetching` seconds; then the configuration is read again, which is `listed`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def open(self, listed: ServerList, server: Address) -> Transfer:
+        self._world.call("open list", str(server))
+        return Transfer(server, listed.port, 40001, 8)
+
+    async def fetch(self, listed: ServerList) -> None:
+        self._world.call("fetch", listed.provider)
+        await asyncio.sleep(self._world.fetching)
+        planned = self._world.fails.get("fetched")
+        if planned and (error := planned.pop(0)):
+            raise error
 
 
 class _Hooks:

@@ -35,6 +35,7 @@ GUARDS = {
     "locked": guard_of("locked", replace(TWO, down=("eth2",))),
     "resolving": guard_of("resolving"),
     "resolving-by-docker": guard_of("resolving-by-docker"),
+    "fetching": guard_of("fetching"),
     "connecting": guard_of("connecting"),
     "connecting-ipv6-endpoint": guard_of("connecting-ipv6-endpoint"),
     "connected": guard_of("connected"),

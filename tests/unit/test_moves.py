@@ -14,6 +14,7 @@ from gateway.model import (
     Peer,
     PeerStatus,
     Secret,
+    ServerList,
     Tunnel,
     TunnelStatus,
 )
@@ -23,8 +24,12 @@ from gateway.policy.events import (
     Built,
     Event,
     Failed,
+    Fetched,
+    Located,
     Lost,
     Moved,
+    NotFetched,
+    Opened,
     Probed,
     Refused,
     Resolved,
@@ -38,12 +43,14 @@ from gateway.policy.states import (
     RESOLVER_FAILURES,
     Connected,
     Connecting,
+    Fetching,
     Locked,
     Query,
     Reason,
     Resolving,
     State,
     Stopping,
+    Transfer,
     Turn,
 )
 from gateway.policy.timing import Moment, Timing
@@ -54,6 +61,7 @@ PEER = Peer("public", Endpoint(ip_address("198.51.100.1"), 51820), EVERYTHING)
 TUNNEL = Tunnel(Secret("private"), (ip_interface("10.0.0.2/32"),), (PEER,), fwmark=0xCA6C)
 SECOND = replace(TUNNEL, peers=(replace(PEER, endpoint=Endpoint(ip_address("::2"), 1)),))
 NAMED = replace(TUNNEL, peers=(replace(PEER, endpoint=NamedEndpoint("vpn.example", 51820)),))
+LISTED = replace(TUNNEL, peers=(), listed=ServerList("mullvad", "api.example", "/relays/"))
 QUERY = Query(ip_address("192.0.2.53"), 40000, 7)
 ONE, TWO = Turn((TUNNEL,)), Turn((TUNNEL, SECOND))
 
@@ -68,6 +76,7 @@ ALIVE = Pulse(handshake=5.0, handshake_at=NOW - 10, received=100, sent=100)
 STATES: dict[str, State] = {
     "locked": Locked(since=1.0),
     "resolving": Resolving(Turn((NAMED,)), Reason.STARTING, since=NOW, retry_at=NOW),
+    "fetching": Fetching(Turn((LISTED,)), Reason.STARTING, since=NOW, retry_at=NOW),
     "unbuilt": Connecting(ONE, TUNNEL, Reason.STARTING, since=NOW, retry_at=NOW),
     "built": Connecting(
         ONE,
@@ -85,6 +94,10 @@ EVENTS: dict[str, Event] = {
     "begin": Begin((TUNNEL,)),
     "asking": Asking(QUERY),
     "resolved": Resolved((TUNNEL,)),
+    "located": Located((ip_address("203.0.113.5"),)),
+    "opened": Opened(Transfer(ip_address("203.0.113.5"), 443, 40001, 8)),
+    "fetched": Fetched(),
+    "not fetched": NotFetched("no"),
     "built": Built(),
     "failed": Failed("no"),
     "lost": Lost("gone"),
@@ -100,6 +113,10 @@ LEADS_ON = {
     ("resolving", "asking"): "resolving",
     ("resolving", "resolved"): "unbuilt",
     ("resolving", "failed"): "resolving",
+    **{
+        ("fetching", event): "fetching"
+        for event in ("asking", "located", "opened", "fetched", "not fetched", "failed")
+    },
     ("unbuilt", "built"): "built",
     ("unbuilt", "failed"): "unbuilt",
     ("unbuilt", "lost"): "unbuilt",

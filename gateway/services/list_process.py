@@ -1,0 +1,86 @@
+"""Fetches a provider's list, and hands over its servers in the kept form, in a process of its own.
+
+What a host on the internet sends is decrypted and parsed here, so this process gives up everything
+that it can: it becomes nobody where it may, has no capability, and its memory, processor time and
+output are limited. It has two descriptors: a connected socket, and a file in memory for the result,
+which is the kept list after exit code 0, and the reason in words after FAILED.
+"""
+
+import ctypes
+import os
+import resource
+import socket
+import sys
+import time
+from contextlib import suppress
+
+from gateway import __version__
+from gateway.errors import NetworkError
+from gateway.model import ServerList
+from gateway.providers import catalog, lists
+from gateway.services.lists import FAILED, RESULT, SOCKET
+from gateway.system import https
+
+SHORT_OF_MEMORY = 3
+MOST_MEMORY = 640 << 20
+MOST_RESULT = 16 << 20
+MOST_PROCESSOR_TIME = 30
+"""Bytes of address space and of the result, and seconds."""
+
+NOBODY = 65534
+CAPABILITY_VERSION = 0x20080522
+PR_SET_NO_NEW_PRIVS = 38
+"""linux/capability.h, linux/prctl.h."""
+
+
+def main() -> None:
+    """Be the process, and end it."""
+    code = FAILED
+    try:
+        name, host, target, port = sys.argv[1:]
+        result = _fetched(ServerList(name, host, target, int(port)))
+        code = 0
+    except MemoryError:
+        code, result = SHORT_OF_MEMORY, b""
+    except (NetworkError, lists.BadListError) as err:
+        result = str(err).encode()
+    try:
+        with open(RESULT, "wb") as file:  # noqa: PTH123 - a descriptor
+            file.write(result)
+    finally:
+        os._exit(code)
+
+
+def _fetched(listed: ServerList) -> bytes:
+    """Return the list in the kept form. Raises NetworkError and BadListError."""
+    provider = catalog.find(listed.provider)
+    if provider is None:
+        raise NetworkError("unknown provider", listed.provider)
+    context = https.trusted()  # the files may be readable for root only
+    give_up_rights()
+    request = https.Request(listed, f"portcullis/{__version__}", lists.LARGEST)
+    raw = https.get(socket.socket(fileno=SOCKET), request, context)
+    source = f"https://{listed.host}{listed.target}"
+    servers = lists.servers_in(provider, raw)
+    return lists.dumped(lists.KeptList(listed.provider, source, int(time.time()), servers))
+
+
+def give_up_rights() -> None:
+    """Become nobody if that is allowed, give up every capability, and set the limits."""
+    for kind, most in (
+        (resource.RLIMIT_AS, MOST_MEMORY),
+        (resource.RLIMIT_FSIZE, MOST_RESULT),
+        (resource.RLIMIT_CPU, MOST_PROCESSOR_TIME),
+        (resource.RLIMIT_NPROC, 0),
+    ):
+        _, hard = resource.getrlimit(kind)
+        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (limit, limit))
+    with suppress(PermissionError):  # without CAP_SETUID
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    libc = ctypes.CDLL(None, use_errno=True)
+    head, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    if libc.capset(head, none) or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise NetworkError("cannot give up its rights", "the process for lists")

@@ -1,0 +1,170 @@
+"""Fetches the lists of servers that VPN providers publish, and keeps them in files.
+
+This process only opens the connection and moves the result into its place, unread: a process
+without rights does the rest (`list_process`).
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from gateway.errors import MissingError, NetworkError, ProcessError
+from gateway.model import Address, ServerList
+from gateway.policy import marks
+from gateway.policy.states import Transfer
+from gateway.providers.kept import PLACES, file_name
+from gateway.system import process
+from gateway.system.aside import Aside
+from gateway.system.netns import OWN, Netns
+
+CONNECT_TIME = 8.0
+"""Seconds until a host has to have accepted the connection: three tries of TCP."""
+STORE_TIME = 5.0
+SOCKET, RESULT = 3, 4
+"""The descriptors of the process that fetches: the connected socket, and a file for the result."""
+FAILED = 2
+"""Its exit code if the result is the reason why there is no list."""
+PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+LONGEST_REASON = 300
+_CODE = "from gateway.services.list_process import main; main()"
+
+
+class ListFetcher:
+    """Fetches one list at a time out of `netns`; see `gateway.daemon.ports.Lists`.
+
+    With `marked`, its packets have a secret mark, for the hole that is made for them. `environ` may
+    name other certificates than the system's. Lists are kept in the first of `places` that takes
+    them.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        netns: Netns = OWN,
+        *,
+        marked: bool = True,
+        places: Sequence[Path] = tuple(map(Path, PLACES)),
+    ) -> None:
+        self._env = {name: environ[name] for name in PASSED_ON if name in environ}
+        self._netns = netns
+        self._marked = marked
+        self._places = places
+        self._aside = Aside("the list of servers")
+        self._socket: socket.socket | None = None
+        self._server: tuple[str, int] = ("", 0)
+
+    def open(self, listed: ServerList, server: Address) -> Transfer:
+        """Make the socket for a connection to `server`; see `Lists.open`. Raises NetworkError."""
+        self._close()
+        mark = marks.secret(secrets.randbits(31)) if self._marked else 0
+        family = socket.AF_INET6 if server.version == 6 else socket.AF_INET  # noqa: PLR2004
+        try:
+            self._socket = self._netns.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            if mark:
+                wanted = mark.to_bytes(4, sys.byteorder)
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, wanted)
+            self._socket.bind(("", 0))
+        except OSError as err:
+            self._close()
+            what = f"make a socket for the list: {err.strerror}"
+            raise NetworkError(what, str(server), err.errno) from err
+        self._server = str(server), listed.port
+        return Transfer(server, listed.port, self._socket.getsockname()[1], mark)
+
+    async def fetch(self, listed: ServerList) -> None:
+        """Fetch the list and keep it; see `Lists.fetch`. Raises GatewayError and OSError."""
+        channel, self._socket = self._socket, None
+        if channel is None:
+            raise NetworkError("there is no socket", listed.host)
+        result = os.memfd_create("list", os.MFD_CLOEXEC)
+        try:
+            await self._connect(channel)
+            await self._run(listed, channel, result)
+            await self._aside.run(lambda: self._keep(listed, result), STORE_TIME)
+        finally:
+            channel.close()
+            os.close(result)
+
+    async def _connect(self, channel: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_TIME):
+                await loop.sock_connect(channel, self._server)
+        except TimeoutError as err:
+            what = f"no connection after {CONNECT_TIME:g} s"
+            raise NetworkError(what, self._server[0]) from err
+        except OSError as err:
+            raise NetworkError(f"connect: {err.strerror}", self._server[0]) from err
+        channel.setblocking(True)
+
+    async def _run(self, listed: ServerList, channel: socket.socket, result: int) -> None:
+        """Have the list fetched into `result`. Raises GatewayError."""
+        numbers = {SOCKET: channel.fileno(), RESULT: result}
+        child = process.start(command(listed), on_line=_ignored, env=self._env, descriptors=numbers)
+        try:
+            code = await child.exited
+        finally:
+            await child.stop()
+        if code == FAILED:
+            reason = os.pread(result, LONGEST_REASON, 0).decode(errors="replace")
+            raise NetworkError("".join(filter(str.isprintable, reason)), "the list of servers")
+        if code:
+            raise ProcessError("fetching the list", process.ending(code))
+
+    def _keep(self, listed: ServerList, result: int) -> None:
+        """Put the list into the first place that takes it. Raises NetworkError."""
+        failure = ""
+        for place in self._places:
+            try:
+                _replace(place, file_name(listed.provider), result)
+            except OSError as err:
+                failure = failure or f"{place}: {err.strerror}"
+            else:
+                return
+        raise MissingError(
+            f"the list of servers cannot be kept ({failure})",
+            "mount a volume that the gateway can write to at /config",
+        )
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def command(listed: ServerList) -> list[str]:
+    """Return the command of the process that fetches, which imports from where this one does."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; {_CODE}"
+    place = (listed.provider, listed.host, listed.target, str(listed.port))
+    return [sys.executable, "-I", "-S", "-c", code, *place]
+
+
+def _replace(place: Path, name: str, result: int) -> None:
+    """Put a copy of the file `result` in place of the one called `name`. Raises OSError."""
+    if not place.parent.is_dir():
+        raise FileNotFoundError(2, "there is no such directory", str(place.parent))
+    place.mkdir(mode=0o755, exist_ok=True)
+    new = place / f".{name}.new"
+    with suppress(FileNotFoundError):
+        new.unlink()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(new, flags, 0o644), "wb") as file:  # noqa: PTH123 - a descriptor
+            offset = 0
+            while sent := os.sendfile(file.fileno(), result, offset, 1 << 20):
+                offset += sent
+            os.fsync(file.fileno())
+        new.rename(place / name)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink()
+        raise
+
+
+def _ignored(_line: str) -> None:
+    """Drop a line of the child: it writes none, unless Python itself fails."""
