@@ -7,18 +7,16 @@ from gateway.model import (
     EVERYTHING,
     Config,
     Endpoint,
-    Facts,
     NamedEndpoint,
     Peer,
     PortRange,
     Protocol,
-    Route,
     Secret,
     ServerList,
     Tunnel,
-    Uplink,
 )
 from gateway.policy.evidence import Pulse
+from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.marks import SHOWN
 from gateway.policy.states import (
     Connected,

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.errors import GatewayError
-from gateway.model import EVERYTHING, INTERFACE, Endpoint, Peer, Secret, Tunnel, TunnelStatus
+from gateway.model import EVERYTHING, INTERFACE, Endpoint, Peer, Secret, Tunnel
+from gateway.policy.facts import TunnelStatus
 from gateway.tunnel import kernel
 from tests.fakes.tunnel import FakeTunnel
 from tests.lab.namespace import Namespace, connect

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from gateway.daemon.ports import EgressGuard, LinksAndRoutes
 from gateway.errors import FirewallError, KernelError, NetworkError, is_shortage
 from gateway.firewall import Firewall
-from gateway.model import Facts
+from gateway.policy.facts import Facts
 from gateway.policy.firewall import closed
 from gateway.policy.guard import GuardRules, guard_for
 from gateway.policy.report import Tally

@@ -2,7 +2,7 @@
 
 from gateway.daemon.enforced import Enforced, EnforcedRouting, EnforcedRules, Reserve
 from gateway.daemon.ports import Inside, Passage, Translator
-from gateway.model import Facts, Uplink
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import closed
 from gateway.policy.routing import LOCKED, Routing
 from gateway.policy.rules import Ruleset

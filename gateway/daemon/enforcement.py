@@ -29,7 +29,8 @@ from gateway.daemon.looks import LOOKS, Looks, Observer
 from gateway.daemon.ports import Closed, EgressGuard, LinksAndRoutes
 from gateway.errors import KERNEL, KernelError, is_shortage
 from gateway.firewall import Firewall
-from gateway.model import Config, Facts, Tunnel
+from gateway.model import Config, Tunnel
+from gateway.policy.facts import Facts
 from gateway.policy.states import Locked, State
 from gateway.policy.wanted import Wanted, basis_of, wanted_in
 

@@ -4,7 +4,7 @@ import structlog
 
 from gateway.daemon.ports import LinksAndRoutes
 from gateway.errors import NetworkError
-from gateway.model import Facts
+from gateway.policy.facts import Facts
 from gateway.policy.limits import DROP_NET_RAW
 from gateway.policy.ways import steady
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.firewall import Firewall
-from gateway.model import Address, Config, Facts, Interface, ServerList, Uplink
+from gateway.model import Address, Config, Interface, ServerList
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.guard import GuardRules
 from gateway.policy.limits import Limit
 from gateway.policy.probing import Probe

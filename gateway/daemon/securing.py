@@ -26,7 +26,8 @@ from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.program import Nft
-from gateway.model import INTERFACE, Backend, Facts
+from gateway.model import INTERFACE, Backend
+from gateway.policy.facts import Facts
 from gateway.policy.firewall import closed
 from gateway.policy.limits import (
     Limit,

@@ -12,7 +12,8 @@ from gateway.errors import FirewallError, MissingError, NetworkError
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.translation import TranslationTable
-from gateway.model import INTERFACE, Config, Uplink
+from gateway.model import INTERFACE, Config
+from gateway.policy.facts import Uplink
 from gateway.policy.limits import Limit, limits_of_holes, limits_without_holes
 from gateway.policy.passage import INSIDE, OUTSIDE, collision
 from gateway.policy.topology import VAULT, LinkKind

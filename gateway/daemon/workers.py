@@ -15,7 +15,7 @@ from gateway.daemon.jobs import Job
 from gateway.daemon.names import Names
 from gateway.daemon.ports import Parts
 from gateway.errors import KERNEL, GatewayError, TunnelError, is_shortage
-from gateway.model import INTERFACE, Candidate, Facts, ServerList, Tunnel
+from gateway.model import INTERFACE, Candidate, ServerList, Tunnel
 from gateway.policy.actions import Ask, Fetch, LookUp, Open, Sample, SendProbe, Work, WriteNames
 from gateway.policy.dns import reachable, resolved
 from gateway.policy.events import (
@@ -34,6 +34,7 @@ from gateway.policy.events import (
     Troubled,
     Wrote,
 )
+from gateway.policy.facts import Facts
 from gateway.policy.link import tunnel_mtu
 from gateway.policy.probing import Probe
 from gateway.policy.timing import Timing

@@ -14,16 +14,8 @@ import hmac
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
-from gateway.model import (
-    Address,
-    Candidate,
-    Endpoint,
-    Facts,
-    NamedEndpoint,
-    Peer,
-    Secret,
-    Tunnel,
-)
+from gateway.model import Address, Candidate, Endpoint, NamedEndpoint, Peer, Secret, Tunnel
+from gateway.policy.facts import Facts
 from gateway.policy.routing import IPV4
 from gateway.policy.ways import uplink_to
 

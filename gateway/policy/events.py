@@ -7,8 +7,9 @@ producer, or from the loop itself, which reports what an action of its own retur
 
 from dataclasses import dataclass
 
-from gateway.model import Address, Candidate, Config, Facts, Tunnel, TunnelStatus
+from gateway.model import Address, Candidate, Config, Tunnel
 from gateway.policy.actions import Work
+from gateway.policy.facts import Facts, TunnelStatus
 from gateway.policy.reload import Answer
 from gateway.policy.states import Query, Transfer
 

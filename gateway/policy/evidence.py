@@ -18,7 +18,8 @@ it for change, and counts its age from the moment the change was seen.
 
 from dataclasses import dataclass
 
-from gateway.model import Tunnel, TunnelStatus
+from gateway.model import Tunnel
+from gateway.policy.facts import TunnelStatus
 from gateway.policy.timing import Moment
 
 KEEPALIVE_SIZE = 32

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Network
 from types import MappingProxyType
 
-from gateway.model import Config, Facts, Network, Tunnel, Uplink
+from gateway.model import Config, Network, Tunnel
 from gateway.policy import passage
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.flows import (
     encrypted_flow,
     guard_marks,

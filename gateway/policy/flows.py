@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 
-from gateway.model import INTERFACE, Endpoint, Facts, Interface, PortRange, Tunnel, Uplink
+from gateway.model import INTERFACE, Endpoint, Interface, PortRange, Tunnel
 from gateway.policy import marks
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.rules import (
     ICMP_OF,
     Accept,

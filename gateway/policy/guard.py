@@ -13,7 +13,7 @@ own addresses, about its network or a gateway. The tunnel's address never appear
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_network
 
-from gateway.model import Facts, Route, Uplink
+from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from ipaddress import ip_network
 from itertools import product
 
-from gateway.model import Address, Config, Interface, Uplink
+from gateway.model import Address, Config, Interface
+from gateway.policy.facts import Uplink
 from gateway.policy.flows import ERRORS, KNOWN, NEW, NEW_OR_KNOWN, REDIRECT, neighbours
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import (

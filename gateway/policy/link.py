@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import TypeVar
 
-from gateway.model import Candidate, Facts, Tunnel
+from gateway.model import Candidate, Tunnel
+from gateway.policy.facts import Facts
 from gateway.policy.routing import IPV4
 from gateway.policy.ways import uplink_to
 

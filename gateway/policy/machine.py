@@ -13,7 +13,7 @@ between two states. What the kernel reports meanwhile is looked at afterwards.
 
 from dataclasses import replace
 
-from gateway.model import Address, Config, Facts, Tunnel
+from gateway.model import Address, Config, Tunnel
 from gateway.policy.actions import Abandon, Action, Count, ReadAgain
 from gateway.policy.agenda import due, is_calm
 from gateway.policy.events import (
@@ -36,6 +36,7 @@ from gateway.policy.events import (
     Verified,
     Wrote,
 )
+from gateway.policy.facts import Facts
 from gateway.policy.link import fitted
 from gateway.policy.moves import move, with_candidates
 from gateway.policy.reload import position_of, taken_over

@@ -31,7 +31,7 @@ flood of handshakes. When the way to a server changes, a longer wait is pointles
 
 from dataclasses import replace
 
-from gateway.model import Candidate, Tunnel, TunnelStatus
+from gateway.model import Candidate, Tunnel
 from gateway.policy.dns import with_addresses
 from gateway.policy.events import (
     Asking,
@@ -48,6 +48,7 @@ from gateway.policy.events import (
     Stop,
 )
 from gateway.policy.evidence import Pulse, foreign_change
+from gateway.policy.facts import TunnelStatus
 from gateway.policy.fetching import backoff, from_fetching
 from gateway.policy.states import (
     Connected,

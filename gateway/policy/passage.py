@@ -17,18 +17,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_interface
 
-from gateway.model import (
-    PASSAGE,
-    Address,
-    Config,
-    Facts,
-    Network,
-    PortRange,
-    Protocol,
-    Route,
-    Tunnel,
-    Uplink,
-)
+from gateway.model import PASSAGE, Address, Config, Network, PortRange, Protocol, Tunnel
+from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.flows import NEIGHBOUR_DISCOVERY, ROUTER_ADVERTISEMENT, plain_only
 from gateway.policy.holes import holes
 from gateway.policy.routing import (

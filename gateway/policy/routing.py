@@ -42,18 +42,9 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from itertools import product
 
-from gateway.model import (
-    INTERFACE,
-    Address,
-    Config,
-    Facts,
-    Network,
-    PortRange,
-    Route,
-    Tunnel,
-    Uplink,
-)
+from gateway.model import INTERFACE, Address, Config, Network, PortRange, Tunnel
 from gateway.policy import marks
+from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.sets import few_and_many, widened
 from gateway.policy.ways import named_by, on_link, routes_within
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from gateway.model import Config, Facts
+from gateway.model import Config
 from gateway.policy.actions import Work
+from gateway.policy.facts import Facts
 from gateway.policy.reload import Answer
 from gateway.policy.states import State
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from gateway.model import Address, Config, Facts, Uplink
+from gateway.model import Address, Config
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.rules import Accept, Drop, Family, Rule
 from gateway.policy.sets import ports
 

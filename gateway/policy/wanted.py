@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from gateway.model import Config, Facts, Tunnel, Uplink
+from gateway.model import Config, Tunnel
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import (
     essence,
     ruleset_for,

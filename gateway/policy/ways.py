@@ -5,7 +5,8 @@ from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_network
 
-from gateway.model import Address, Facts, Network, Route, Tunnel, Uplink
+from gateway.model import Address, Network, Tunnel
+from gateway.policy.facts import Facts, Route, Uplink
 
 
 def route_to(address: Address, facts: Facts) -> Route | None:

@@ -4,7 +4,8 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from gateway.errors import NetworkError
-from gateway.model import Facts, Interface, Uplink
+from gateway.model import Interface
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.routing import Routing
 from gateway.policy.rules import is_nameable
 from gateway.system import routes

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gateway.errors import NetworkError, is_shortage
-from gateway.model import Interface, Uplink
+from gateway.model import Interface
+from gateway.policy.facts import Uplink
 from gateway.policy.passage import INSIDE, MAC, OUTER, OUTSIDE, inner_end
 from gateway.system import applied
 from gateway.system.link_alias import IFA_F_NODAD

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from gateway.errors import NetworkError
-from gateway.model import Address, Network, Route
+from gateway.model import Address, Network
+from gateway.policy.facts import Route
 from gateway.policy.routing import TABLE_MAIN
 from gateway.system.netlink import attributes_in
 from gateway.system.route_messages import (

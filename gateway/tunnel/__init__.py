@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from gateway.model import Tunnel, TunnelStatus
+from gateway.model import Tunnel
+from gateway.policy.facts import TunnelStatus
 
 
 class TunnelBackend(Protocol):

@@ -4,16 +4,8 @@ import base64
 from dataclasses import dataclass
 
 from gateway.errors import TunnelError
-from gateway.model import (
-    INTERFACE,
-    Endpoint,
-    Network,
-    Peer,
-    PeerStatus,
-    Secret,
-    Tunnel,
-    TunnelStatus,
-)
+from gateway.model import INTERFACE, Endpoint, Network, Peer, Secret, Tunnel
+from gateway.policy.facts import PeerStatus, TunnelStatus
 from gateway.system.applied import HIDDEN
 
 KEY_LENGTH = 32

@@ -12,15 +12,8 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from gateway.errors import KernelError, NetworkError, TunnelError, TunnelGone
-from gateway.model import (
-    INTERFACE,
-    Endpoint,
-    Implementation,
-    Peer,
-    Secret,
-    Tunnel,
-    TunnelStatus,
-)
+from gateway.model import INTERFACE, Endpoint, Implementation, Peer, Secret, Tunnel
+from gateway.policy.facts import TunnelStatus
 from gateway.system import applied
 from gateway.system.links import Links
 from gateway.system.messages import ctrlmsg, wireguard_message

@@ -26,7 +26,8 @@ from gateway.errors import (
     TunnelGone,
     is_shortage,
 )
-from gateway.model import INTERFACE, Implementation, Tunnel, TunnelStatus
+from gateway.model import INTERFACE, Implementation, Tunnel
+from gateway.policy.facts import TunnelStatus
 from gateway.system import applied
 from gateway.system.child import NEVER, Child, Program
 from gateway.system.links import Links

@@ -4,7 +4,8 @@ import errno
 from collections.abc import Collection
 
 from gateway.errors import FirewallError, NetworkError
-from gateway.model import Facts, Interface
+from gateway.model import Interface
+from gateway.policy.facts import Facts
 from gateway.policy.guard import GuardRules
 from gateway.policy.routing import Routing
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from gateway.errors import FirewallError, NetworkError
 from gateway.firewall.nft.translation import render_translation
-from gateway.model import Uplink
+from gateway.policy.facts import Uplink
 from gateway.policy.passage import INSIDE, OUTSIDE
 from gateway.policy.translation import Translation
 

@@ -4,7 +4,8 @@ import errno
 from dataclasses import dataclass, field
 
 from gateway.errors import TunnelError, TunnelGone
-from gateway.model import INTERFACE, PeerStatus, Tunnel, TunnelStatus
+from gateway.model import INTERFACE, Tunnel
+from gateway.policy.facts import PeerStatus, TunnelStatus
 
 
 @dataclass

@@ -14,17 +14,9 @@ from typing import Any
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.ports import Parts
 from gateway.errors import NetworkError
-from gateway.model import (
-    Address,
-    Config,
-    Facts,
-    Interface,
-    PeerStatus,
-    ServerList,
-    Tunnel,
-    TunnelStatus,
-)
+from gateway.model import Address, Config, Interface, ServerList, Tunnel
 from gateway.policy.events import NotReloaded, Reloaded
+from gateway.policy.facts import Facts, PeerStatus, TunnelStatus
 from gateway.policy.firewall import closed
 from gateway.policy.limits import Limit
 from gateway.policy.probing import Probe

@@ -10,7 +10,8 @@ from ipaddress import ip_network
 from itertools import product
 from typing import Any
 
-from gateway.model import INTERFACE, Config, Facts, Interface, Network, PortRange, Uplink
+from gateway.model import INTERFACE, Config, Interface, Network, PortRange
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import (

@@ -7,7 +7,8 @@ the promise that lets a packet pass; a packet that passes without one is a leak.
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from gateway.model import INTERFACE, Config, Facts, Network, Tunnel, Uplink
+from gateway.model import INTERFACE, Config, Network, Tunnel
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.question import QUESTION
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import Family

@@ -20,16 +20,14 @@ from gateway.model import (
     INTERFACE,
     Config,
     Endpoint,
-    Facts,
     Peer,
     PortRange,
     Protocol,
-    Route,
     Secret,
     Tunnel,
-    Uplink,
 )
 from gateway.policy.evidence import Pulse
+from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import Chain, Family, NetworkSet, PortSet, Rule, Ruleset

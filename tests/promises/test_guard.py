@@ -18,7 +18,7 @@ from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.xtables.firewall import IptablesFirewall
-from gateway.model import Facts, Uplink
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import closed
 from gateway.policy.flows import guard_marks, neighbours
 from gateway.policy.guard import guard_for

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import MissingError, NetworkError
-from gateway.model import INTERFACE, PortRange, Protocol, Route
+from gateway.model import INTERFACE, PortRange, Protocol
+from gateway.policy.facts import Route
 from gateway.policy.marks import WHOLE
 from gateway.policy.routing import LOCKED, PolicyRule, Routing, TableRoute, routing_for
 from gateway.system import conntrack

@@ -9,7 +9,7 @@ import pytest
 from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.program import Nft
-from gateway.model import Facts, Uplink
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import closed
 from gateway.policy.guard import guard_for
 from gateway.system import process

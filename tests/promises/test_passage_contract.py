@@ -11,7 +11,8 @@ from gateway.daemon.ports import Passage, Translator
 from gateway.errors import NetworkError
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.translation import TABLE, TranslationTable
-from gateway.model import INTERFACE, Config, Facts, PortRange, Protocol, Uplink
+from gateway.model import INTERFACE, Config, PortRange, Protocol
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.passage import INSIDE, OUTSIDE, inner_end
 from gateway.policy.translation import translation_for
 from gateway.system.links import Links

@@ -5,16 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from gateway.model import (
-    EVERYTHING,
-    Address,
-    Candidate,
-    Endpoint,
-    Facts,
-    NamedEndpoint,
-    Peer,
-    Secret,
-)
+from gateway.model import EVERYTHING, Address, Candidate, Endpoint, NamedEndpoint, Peer, Secret
 from gateway.policy.dns import (
     kept,
     resolv_conf,
@@ -24,6 +15,7 @@ from gateway.policy.dns import (
     resolvers_kept,
     with_addresses,
 )
+from gateway.policy.facts import Facts
 from tests.scenarios import IPV4_ONLY, ONE_UPLINK, ROUTES0
 
 KEY, OTHER = Secret("one"), Secret("other")

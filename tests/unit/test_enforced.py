@@ -10,8 +10,9 @@ from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.looks import LOOKS, Looks
 from gateway.daemon.securing import close_guard
 from gateway.errors import FirewallError, NetworkError
-from gateway.model import Config, Facts
+from gateway.model import Config
 from gateway.policy.evidence import Pulse
+from gateway.policy.facts import Facts
 from gateway.policy.firewall import closed
 from gateway.policy.guard import guard_for
 from gateway.policy.routing import LOCKED, Routing

@@ -11,8 +11,9 @@ from structlog.testing import capture_logs
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.looks import LOOKS
 from gateway.errors import FirewallError, KernelError, NetworkError
-from gateway.model import Config, Facts
+from gateway.model import Config
 from gateway.policy.evidence import Pulse
+from gateway.policy.facts import Facts
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Chain, Family, Ruleset

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.firewall.nft.guard import TABLE, Guard, render_devices
 from gateway.firewall.nft.program import Nft
-from gateway.model import Facts, Route, Uplink
+from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.guard import DeviceGuard, GuardRules, guard_for
 from gateway.policy.rules import Accept, Chain, CtDirection, CtState, Family, Reject, Rule, Ruleset

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.firewall.nft.guard import TABLE, render_devices
 from gateway.firewall.nft.render import transaction
-from gateway.model import Facts
+from gateway.policy.facts import Facts
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.guard import GuardRules, guard_for
 from tests.conftest import skip_or_fail

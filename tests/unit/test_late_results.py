@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import FirewallError, NetworkError, TunnelError
-from gateway.model import Tunnel, TunnelStatus
+from gateway.model import Tunnel
+from gateway.policy.facts import TunnelStatus
 from gateway.policy.states import Reason
 from gateway.system.lookup import EndpointLookup
 from gateway.system.netns import Netns

@@ -5,7 +5,7 @@ from ipaddress import ip_interface
 
 import pytest
 
-from gateway.model import Facts
+from gateway.policy.facts import Facts
 from gateway.policy.link import fitted, tunnel_mtu
 from tests.scenarios import DUAL, ETH0, IPV4_ONLY, ONE_UPLINK, ROUTES0
 

@@ -6,18 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model import (
-    EVERYTHING,
-    Config,
-    Endpoint,
-    Facts,
-    HealthProbe,
-    NamedEndpoint,
-    Peer,
-    PeerStatus,
-    ProbeKind,
-    TunnelStatus,
-)
+from gateway.model import EVERYTHING, Config, Endpoint, HealthProbe, NamedEndpoint, Peer, ProbeKind
 from gateway.policy.actions import (
     Abandon,
     Action,
@@ -51,6 +40,7 @@ from gateway.policy.events import (
     Wrote,
 )
 from gateway.policy.evidence import LITTLE, Pulse
+from gateway.policy.facts import Facts, PeerStatus, TunnelStatus
 from gateway.policy.machine import TWO_ADDRESSES, interrupted, obstacle, step, stricter
 from gateway.policy.retry import Setback, setback_after
 from gateway.policy.situation import Situation

@@ -7,17 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model import (
-    EVERYTHING,
-    Endpoint,
-    NamedEndpoint,
-    Peer,
-    PeerStatus,
-    Secret,
-    ServerList,
-    Tunnel,
-    TunnelStatus,
-)
+from gateway.model import EVERYTHING, Endpoint, NamedEndpoint, Peer, Secret, ServerList, Tunnel
 from gateway.policy.events import (
     Asking,
     Begin,
@@ -37,6 +27,7 @@ from gateway.policy.events import (
     Stop,
 )
 from gateway.policy.evidence import KEEPALIVE_SIZE, Pulse
+from gateway.policy.facts import PeerStatus, TunnelStatus
 from gateway.policy.moves import backoff, move
 from gateway.policy.report import is_healthy
 from gateway.policy.states import (

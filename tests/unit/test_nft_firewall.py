@@ -16,7 +16,7 @@ from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import FUTURE_UPLINKS, Guard
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.translation import TranslationTable
-from gateway.model import Facts
+from gateway.policy.facts import Facts
 from gateway.policy.firewall import closed, ruleset_for
 from gateway.policy.guard import guard_for
 from gateway.policy.rules import Accept, Chain, Rule, Ruleset, SetMark

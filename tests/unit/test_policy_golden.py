@@ -15,7 +15,8 @@ import pytest
 
 from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.xtables import render as render_iptables
-from gateway.model import Candidate, Config, Facts
+from gateway.model import Candidate, Config
+from gateway.policy.facts import Facts
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.marks import WHOLE, with_secret_mark
 from gateway.policy.routing import (

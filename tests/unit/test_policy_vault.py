@@ -14,7 +14,8 @@ from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.nft.render import transaction
 from gateway.firewall.nft.translation import TABLE, render_translation
 from gateway.firewall.xtables import render as render_iptables
-from gateway.model import INTERFACE, Config, Facts, HostPort, PortRange, Protocol, Uplink
+from gateway.model import INTERFACE, Config, HostPort, PortRange, Protocol
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import closed
 from gateway.policy.marks import SHOWN as SHOWN_MARK
 from gateway.policy.passage import INNER, OUTSIDE, collision, divided, inner_end, with_mtu

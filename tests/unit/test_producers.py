@@ -14,9 +14,10 @@ from gateway.daemon.jobs import Jobs
 from gateway.daemon.producers import keep_listening
 from gateway.daemon.resting import Rest
 from gateway.errors import NetworkError
-from gateway.model import HostPort, TunnelStatus
+from gateway.model import HostPort
 from gateway.policy.actions import Work
 from gateway.policy.events import Changed, Event, Failed, Sampled, Stop, Tick
+from gateway.policy.facts import TunnelStatus
 from gateway.policy.situation import Situation
 from gateway.policy.timing import Moment
 from gateway.services.health import Board, HealthServer

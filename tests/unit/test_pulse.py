@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from gateway.model import PeerStatus, TunnelStatus
 from gateway.policy.evidence import (
     INITIATION_SIZE,
     KEEPALIVE_SIZE,
@@ -13,6 +12,7 @@ from gateway.policy.evidence import (
     Pulse,
     foreign_change,
 )
+from gateway.policy.facts import PeerStatus, TunnelStatus
 from gateway.policy.timing import Moment, Timing
 from tests.scenarios import IPV4_ONLY, PEER
 

@@ -11,7 +11,7 @@ import pytest
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from gateway.errors import NetworkError
-from gateway.model import Route
+from gateway.policy.facts import Route
 from gateway.policy.routing import METRIC_END, TABLE_MAIN, TABLE_TUNNEL
 from gateway.system.conntrack import identity
 from gateway.system.netlink import HEADER, attributes_in, message, messages_in

@@ -5,7 +5,8 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from gateway.model import INTERFACE, Config, Facts
+from gateway.model import INTERFACE, Config
+from gateway.policy.facts import Facts
 from gateway.policy.routing import (
     LOCKED,
     METRIC_END,

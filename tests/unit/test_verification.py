@@ -19,7 +19,8 @@ from gateway.firewall.nft import render as render_nftables
 from gateway.firewall.nft.listing import words_of
 from gateway.firewall.xtables import marks as xt_marks
 from gateway.firewall.xtables.entry import Entry, Part
-from gateway.model import EVERYTHING, Endpoint, Facts, NamedEndpoint, Peer, Tunnel
+from gateway.model import EVERYTHING, Endpoint, NamedEndpoint, Peer, Tunnel
+from gateway.policy.facts import Facts
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.marks import SHOWN

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
-from gateway.model import Facts, Route
+from gateway.policy.facts import Facts, Route
 from gateway.policy.ways import (
     has_moved,
     route_to,

@@ -5,7 +5,8 @@ from ipaddress import IPv4Network, collapse_addresses, ip_address, ip_network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model import Address, Route
+from gateway.model import Address
+from gateway.policy.facts import Route
 from gateway.policy.routing import PRIORITY_LAN, PRIORITY_MANY, TABLE_LAN, routing_for
 from gateway.policy.sets import FEW
 from gateway.policy.ways import routes_within

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from gateway.errors import KernelError, NetworkError, TunnelError
-from gateway.model import Facts
+from gateway.policy.facts import Facts
 from gateway.policy.states import Reason
 from gateway.policy.timing import Timing
 from tests.fakes.world import World, other_uplink

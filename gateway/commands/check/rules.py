@@ -7,8 +7,9 @@ from gateway.firewall.nft.render import transaction
 from gateway.firewall.nft.translation import TABLE as TRANSLATION
 from gateway.firewall.nft.translation import render_translation
 from gateway.firewall.xtables import render as render_iptables
-from gateway.model import Config, Facts, Route, Uplink
+from gateway.model import Config
 from gateway.policy.examples import DRAWN_MARK, NOT_YET_KNOWN, each_state
+from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.passage import divided, inner_end
 from gateway.policy.rules import Family, Ruleset
 from gateway.policy.translation import translation_for

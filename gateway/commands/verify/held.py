@@ -19,19 +19,11 @@ from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.translation import TranslationTable
-from gateway.model import (
-    INTERFACE,
-    Address,
-    Candidate,
-    CandidatePeer,
-    Config,
-    Endpoint,
-    Facts,
-    Tunnel,
-)
+from gateway.model import INTERFACE, Address, Candidate, CandidatePeer, Config, Endpoint, Tunnel
 from gateway.policy import marks
 from gateway.policy.dns import with_addresses
 from gateway.policy.evidence import Pulse
+from gateway.policy.facts import Facts
 from gateway.policy.guard import guard_for
 from gateway.policy.link import fitted
 from gateway.policy.states import Connected, Turn

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from gateway.errors import MissingError, NetworkError
-from gateway.model import INTERFACE, Facts, Network, Route
+from gateway.model import INTERFACE, Network
+from gateway.policy.facts import Facts, Route
 from gateway.policy.passage import INSIDE, OUTER, OUTSIDE
 from gateway.policy.routing import DEFAULTS
 from gateway.policy.wanted import Vault

@@ -23,8 +23,9 @@ from gateway.commands.verify.attempts import (
     tcp,
     udp,
 )
-from gateway.model import Address, Endpoint, Facts, Tunnel, Uplink
+from gateway.model import Address, Endpoint, Tunnel
 from gateway.policy import marks
+from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import DOCKER_RESOLVER
 from gateway.policy.routing import DEFAULTS, reply_mark
 from gateway.policy.ways import uplink_to
