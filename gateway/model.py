@@ -216,7 +216,8 @@ class Config:
 
     `tunnels` are the candidates, at least one, in order of preference. `endpoint_resolver` looks up
     the endpoint's name, None for the container's resolver. The commands are argument lists, empty
-    for none; an argument may be a secret.
+    for none; an argument may be a secret. `server_list` is the provider's list that the candidates
+    come from, if any; it is fetched again every `list_period` seconds.
     """
 
     tunnels: tuple[Candidate, ...]
@@ -230,6 +231,8 @@ class Config:
     endpoint_resolver: Address | None = None
     up_command: tuple[str, ...] = field(default=(), repr=False)
     down_command: tuple[str, ...] = field(default=(), repr=False)
+    server_list: ServerList | None = None
+    list_period: int | None = None
 
 
 EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))

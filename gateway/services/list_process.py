@@ -37,7 +37,7 @@ def main() -> None:
     """Be the process, and end it."""
     code = FAILED
     try:
-        name, host, target, port = sys.argv[1:]
+        name, host, target, port = sys.argv[1:5]
         result = _fetched(ServerList(name, host, target, int(port)))
         code = 0
     except MemoryError:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.errors import MissingError, NetworkError, ProcessError
+from gateway.errors import MissingError, NetworkError
 from gateway.model import Address, ServerList
 from gateway.policy import marks
 from gateway.policy.states import Transfer
@@ -31,7 +31,9 @@ FAILED = 2
 """Its exit code if the result is the reason why there is no list."""
 PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 LONGEST_REASON = 300
-_CODE = "from gateway.services.list_process import main; main()"
+_CODE = (
+    "import sys; sys.path[:] = sys.argv[5:]; from gateway.services.list_process import main; main()"
+)
 
 
 class ListFetcher:
@@ -114,7 +116,7 @@ class ListFetcher:
             reason = os.pread(result, LONGEST_REASON, 0).decode(errors="replace")
             raise NetworkError("".join(filter(str.isprintable, reason)), "the list of servers")
         if code:
-            raise ProcessError("fetching the list", process.ending(code))
+            raise child.end
 
     def _keep(self, listed: ServerList, result: int) -> None:
         """Put the list into the first place that takes it. Raises NetworkError."""
@@ -139,9 +141,8 @@ class ListFetcher:
 
 def command(listed: ServerList) -> list[str]:
     """Return the command of the process that fetches, which imports from where this one does."""
-    code = f"import sys; sys.path[:] = {sys.path!r}; {_CODE}"
     place = (listed.provider, listed.host, listed.target, str(listed.port))
-    return [sys.executable, "-I", "-S", "-c", code, *place]
+    return [sys.executable, "-I", "-S", "-c", _CODE, *place, *sys.path]
 
 
 def _replace(place: Path, name: str, result: int) -> None:

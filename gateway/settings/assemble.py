@@ -4,16 +4,17 @@ sources -> schema (pydantic-settings) -> tunnels, with quickfiles -> checks -> L
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from gateway.errors import Notice
-from gateway.model import Backend, Config, HealthProbe, Implementation
+from gateway.model import Backend, Config, HealthProbe, Implementation, ServerList
 from gateway.settings import (
     checks,
     compat,
     filters,
+    listed,
     places,
     quickfiles,
     reserved,
@@ -58,17 +59,26 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     found = places.find(root, named.value if named else None, of_files)
     wanted = filters.wanted(root, found, variables.values, of_files)
     candidates = _candidates(variables, wanted, root, (findings, of_files))
-    config = _config(variables, candidates, findings)
+    config = _config(variables, candidates.tunnels, findings)
     findings.group([str(file.path) for file in wanted])
     if findings.problems or config is None:
         raise findings.to_error()
+    config = replace(config, server_list=candidates.listed)
     notices = tuple(findings.notices)
-    return Loaded(config, notices, candidates, variables.values, log_settings(environ))
+    return Loaded(config, notices, candidates.tunnels, variables.values, log_settings(environ))
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The candidate tunnels, and the provider's list that they come from, if any."""
+
+    tunnels: tuple[SourcedTunnel, ...] = ()
+    listed: ServerList | None = None
 
 
 def _candidates(
     variables: Variables, wanted: Sequence[ConfFile], root: Path, both: tuple[Findings, Findings]
-) -> tuple[SourcedTunnel, ...]:
+) -> _Candidates:
     """Return the candidate tunnels; none when a file cannot be read.
 
     Of both findings, those of files come after those of variables.
@@ -84,10 +94,14 @@ def _candidates(
     findings.include(of_files)
     chosen = bool(wanted) or not of_files.problems
     if not chosen or None in read or "wireguard_conf_secretfile" in variables.unreadable:
-        return ()
-    if not yielding.check_provider(variables, files, findings):
-        return ()
-    return tunnels.build(variables, files, findings)
+        return _Candidates()
+    if not yielding.is_to_be_listed(variables, files, findings):
+        return _Candidates(tunnels.build(variables, files, findings))
+    choice = listed.choose(variables, root, findings)
+    if choice is None:
+        return _Candidates()
+    missing = choice.listed if choice.is_missing else None
+    return _Candidates(tunnels.build(choice.variables, (), findings, missing), choice.listed)
 
 
 def _config(
@@ -133,6 +147,7 @@ def _config(
         endpoint_resolver=_value(given.wireguard_endpoint_resolver, None),
         up_command=_value(given.vpn_up_command, ()),
         down_command=_value(given.vpn_down_command, ()),
+        list_period=_value(given.updater_period, None),
     )
 
 

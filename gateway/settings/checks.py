@@ -91,7 +91,7 @@ def _check_peers(tunnel: SourcedTunnel, findings: Findings) -> None:
 
 def _report_coverage(tunnel: SourcedTunnel, findings: Findings) -> None:
     """Report the destinations that do not go into the tunnel and are therefore refused."""
-    allowed = allowed_by(tunnel)
+    allowed = tunnel.allowed_ips
     for version in (4, 6):
         if not tunnel.tunnel.has_family(version):
             findings.info(
@@ -107,11 +107,6 @@ def _report_coverage(tunnel: SourcedTunnel, findings: Findings) -> None:
                 if of_family
                 else f"AllowedIPs: no IPv{version} traffic goes into the tunnel; it is refused",
             )
-
-
-def allowed_by(tunnel: SourcedTunnel) -> tuple[Network, ...]:
-    """Return the destinations of all peers of a tunnel."""
-    return tuple(network for peer in tunnel.peers for network in peer.allowed_ips.value)
 
 
 def ports(
@@ -150,7 +145,7 @@ def resolvers(tunnel: SourcedTunnel, subnets: Sequence[Network], findings: Findi
     A resolver outside the tunnel is intended when `DNS_ADDRESS` names it. The resolver of the file,
     or one in the tunnel's own network, belongs to the tunnel.
     """
-    where, allowed = tunnel.dns.origin.where, allowed_by(tunnel)
+    where, allowed = tunnel.dns.origin.where, tunnel.allowed_ips
     if len(tunnel.dns.value) > _ASKED_RESOLVERS:
         findings.info(where, f"only the first {_ASKED_RESOLVERS} resolvers are used")
     for server in tunnel.dns.value:
@@ -259,7 +254,7 @@ def probe_inside(
     """Refuse a probe that the tunnel does not reach; report a probe without a target."""
     if probe is None or probe.kind in {ProbeKind.AUTO, ProbeKind.OFF}:
         return
-    allowed, has_family = allowed_by(tunnel), tunnel.tunnel.has_family
+    allowed, has_family = tunnel.allowed_ips, tunnel.tunnel.has_family
     if probe.address is None:
         if not any(
             any(server in network for network in allowed)

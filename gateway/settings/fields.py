@@ -31,11 +31,30 @@ def path(text: str) -> PurePosixPath:
     return value
 
 
+_ON: Final = ("on", "true", "yes", "1")
+_SWITCHES: Final = (*_ON, "off", "false", "no", "0")
+
+
 def provider(text: str) -> str:
-    """Read the name of a provider; `custom` is the one without a server list."""
+    """Read the name of a provider; `custom` means that the server is written out."""
     if not _PROVIDER.fullmatch(text):
         raise ValueError(f"{safe_quote(text)} is not the name of a provider; write custom")
     return text.lower()
+
+
+def server_order(text: str) -> str:
+    """Read the order in which the servers of a list are tried."""
+    return values.choice(text, ("random", "listed"))
+
+
+def switch(text: str) -> bool:
+    """Read `on` or `off`, in the words that other images take too."""
+    return values.choice(text, _SWITCHES) in _ON
+
+
+def period(text: str) -> int | None:
+    """Read how often something is done, in seconds; `off` and 0 mean never."""
+    return None if text.lower() == "off" else values.seconds(text) or None
 
 
 def server_filter(text: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from gateway.providers.catalog import CUSTOM
 from gateway.settings.findings import Findings, joined
 from gateway.settings.places import ConfFile
 from gateway.settings.schema import SERVER_FILTERS, Settings
@@ -83,6 +84,9 @@ def wanted(
     One file alone is used with any name. No match is a problem that names the nearest files.
     """
     given = _given(values)
+    provider = values.vpn_service_provider
+    if not found and provider and provider.value != CUSTOM:
+        return found  # they choose from the provider's list
     if len(found) < 2:  # noqa: PLR2004 - one is not a choice
         reason = (
             f"because {found[0].path} is the only WireGuard file"
@@ -146,7 +150,7 @@ def _of_filter(field: str, values: Sequence[str], described: Sequence[_Described
     runs: set[str] = set()
     codes: set[str] = set()
     for value in values:
-        names, of_value = _country(value) if field == _COUNTRIES else ((value,), ())
+        names, of_value = country(value) if field == _COUNTRIES else ((value,), ())
         runs.update("".join(words(name)) for name in names)
         codes.update(of_value)
         if field == _HOSTNAMES:
@@ -158,7 +162,7 @@ def _of_filter(field: str, values: Sequence[str], described: Sequence[_Described
     }
 
 
-def _country(value: str) -> tuple[Sequence[str], Sequence[str]]:
+def country(value: str) -> tuple[Sequence[str], Sequence[str]]:
     """Return the names and codes of the country that a value names, the value alone if none."""
     from gateway.settings.countries import NAMES, OTHER_CODES  # noqa: PLC0415 - rarely needed
 

@@ -16,7 +16,7 @@ from gateway.settings.addresses import lan_subnets
 from gateway.settings.schema_tunnel import TunnelSettings, variable
 from gateway.settings.sourced import Sourced, read_with
 
-_ANY: Final = "all files"
+_ANY: Final = "all"
 
 
 class Settings(TunnelSettings):
@@ -69,6 +69,38 @@ class Settings(TunnelSettings):
         older=("SERVER_HOSTNAMES", "SERVER_HOSTNAME"),
         unset=_ANY,
         example="nl-ams-wg-101",
+    )
+    server_categories: Annotated[
+        Sourced[tuple[str, ...]] | None, read_with(fields.server_filter)
+    ] = variable(
+        "Choice of a server",
+        "Categories of servers, comma-separated, as NordVPN names them.",
+        unset=_ANY,
+        example="P2P",
+    )
+    isp: Annotated[Sourced[tuple[str, ...]] | None, read_with(fields.server_filter)] = variable(
+        "Choice of a server",
+        "Companies that host the servers, comma-separated.",
+        unset=_ANY,
+        example="M247",
+    )
+    owned_only: Annotated[Sourced[bool] | None, read_with(fields.switch)] = variable(
+        "Choice of a server",
+        "`on`: only servers that the provider owns.",
+        older=("OWNED_ONLY", "OWNED"),
+        unset="`off`",
+    )
+    server_order: Annotated[Sourced[str] | None, read_with(fields.server_order)] = variable(
+        "Choice of a server",
+        "The order in which servers of a provider's list are tried: `random`, which is another "
+        "one for each private key and stays the same, or `listed`.",
+        unset="`random`",
+    )
+    updater_period: Annotated[Sourced[int] | None, read_with(fields.period)] = variable(
+        "Choice of a server",
+        "How often the provider's list is fetched again, through the tunnel.",
+        unset="`off`: once",
+        example="24h",
     )
     firewall_outbound_subnets: Annotated[
         Sourced[tuple[Network, ...]] | None, read_with(lan_subnets)

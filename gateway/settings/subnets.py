@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.model import Address, Network
 from gateway.settings.addresses import simplified, within
-from gateway.settings.checks import allowed_by, is_of_tunnel
+from gateway.settings.checks import is_of_tunnel
 from gateway.settings.findings import Findings, joined
 from gateway.settings.sourced import Sourced
 from gateway.settings.tunnels import SourcedTunnel
@@ -90,7 +90,7 @@ def against_tunnel(
     subnets: Sequence[Network], tunnel: SourcedTunnel, where: str, findings: Findings
 ) -> None:
     """Refuse a subnet that contains an address of the tunnel; report other overlaps."""
-    allowed = [one for one in allowed_by(tunnel) if one.prefixlen]
+    allowed = [one for one in tunnel.allowed_ips if one.prefixlen]
     for subnet in subnets:
         for address in tunnel.addresses.value:
             if address.ip in subnet:

@@ -12,6 +12,7 @@ from gateway.model import (
     Interface,
     Network,
     Secret,
+    ServerList,
 )
 from gateway.settings.addresses import simplified
 from gateway.settings.findings import Findings
@@ -68,6 +69,13 @@ class SourcedTunnel:
     mtu: Sourced[int | None]
     listen_port: Sourced[int]
     fwmark: Sourced[int | None]
+    listed: ServerList | None = None
+
+    @property
+    def allowed_ips(self) -> tuple[Network, ...]:
+        """The destinations of all peers; everything, while those are not known."""
+        allowed = (network for peer in self.peers for network in peer.allowed_ips.value)
+        return EVERYTHING if self.listed else tuple(allowed)
 
     @property
     def tunnel(self) -> Candidate:
@@ -80,19 +88,26 @@ class SourcedTunnel:
             fwmark=self.fwmark.value,
             mtu=self.mtu.value,
             dns=self.dns.value,
+            listed=self.listed,
         )
 
 
 def build(
-    variables: Variables, files: Sequence[ReadFile], findings: Findings
+    variables: Variables,
+    files: Sequence[ReadFile],
+    findings: Findings,
+    listed: ServerList | None = None,
 ) -> tuple[SourcedTunnel, ...]:
-    """Return the candidates in order of preference; faults become problems."""
+    """Return the candidates in order of preference; faults become problems.
+
+    With `listed` there is one without a peer, until that list has been fetched.
+    """
     check_alone(variables, findings)
     pickers = [Picker(variables, file, findings) for file in files or (None,)]
     candidates = tuple(
         each
         for picker in pickers
-        if (tunnel := _tunnel(picker))
+        if (tunnel := _tunnel(picker, listed))
         for each in _with_endpoints(tunnel, picker)
     )
     for candidate in candidates:
@@ -120,7 +135,7 @@ def _refuse_peer_variables(variables: Variables, several: str, findings: Finding
             )
 
 
-def _tunnel(pick: Picker) -> SourcedTunnel | None:
+def _tunnel(pick: Picker, listed: ServerList | None) -> SourcedTunnel | None:
     """Return the candidate from a picker's sources, or None when something is missing."""
     given, section = pick.values, pick.file.interface if pick.file else InterfaceValues()
     private_key = pick.identity(
@@ -133,8 +148,8 @@ def _tunnel(pick: Picker) -> SourcedTunnel | None:
         pick.missing("wireguard_addresses")
     mtu = pick.tuning("WIREGUARD_MTU", given.wireguard_mtu, section.mtu)
     dns = _resolvers(pick, section)
-    peers = _peers(pick, pick.file.peers if pick.file else (PeerValues(),))
-    if not private_key or not addresses or not peers:
+    peers = () if listed else _peers(pick, pick.file.peers if pick.file else (PeerValues(),))
+    if not private_key or not addresses or not (peers or listed):
         return None
     port, mark = section.listen_port, section.fwmark
     return SourcedTunnel(
@@ -147,6 +162,7 @@ def _tunnel(pick: Picker) -> SourcedTunnel | None:
         if port and port.value
         else default(DEFAULT_PORT, "ListenPort"),
         fwmark=mark if mark and mark.value else default(None, "FwMark"),
+        listed=listed,
     )
 
 

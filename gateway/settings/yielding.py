@@ -8,15 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from gateway.providers.catalog import CUSTOM
 from gateway.settings.findings import Findings
 from gateway.settings.picking import PEER_FIELDS
 from gateway.settings.quickfiles import ReadFile
 from gateway.settings.sourced import Kind, Sourced
 from gateway.settings.sources import Variables
 from gateway.settings.values import safe_quote
-
-CUSTOM: Final = "custom"
-"""The provider whose server is given in full, in variables or in a file."""
 
 _ADDITIONAL: Final = "wireguard_preshared_key"
 """A value that a complete file may lack."""
@@ -96,12 +94,12 @@ def _for_several(variables: Variables, files: Sequence[ReadFile], findings: Find
     return replace(variables, values=values)
 
 
-def check_provider(variables: Variables, files: Sequence[ReadFile], findings: Findings) -> bool:
-    """Return whether the server can be known; a provider's name alone does not name one."""
+def is_to_be_listed(variables: Variables, files: Sequence[ReadFile], findings: Findings) -> bool:
+    """Return whether the server is to be one of a provider's list; say so where it is not."""
     values = variables.values
     given = values.vpn_service_provider
     if not given or given.value == CUSTOM:
-        return True
+        return False
     if files:
         if all(map(_is_complete, files)):  # else what they lack is reported
             findings.info(
@@ -117,11 +115,5 @@ def check_provider(variables: Variables, files: Sequence[ReadFile], findings: Fi
             f"{safe_quote(given.value)} decides nothing, because other variables name the server",
         )
     else:
-        findings.problem(
-            given.origin.where,
-            f"{safe_quote(given.value)} does not say which server, because server lists of "
-            "providers are not built in; let the provider generate a WireGuard file and mount it "
-            "at /config/wg0.conf",
-        )
-        return False
-    return True
+        return True
+    return False

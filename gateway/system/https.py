@@ -5,6 +5,7 @@ and SSL_CERT_DIR name others, as for every program that uses OpenSSL). Redirecti
 followed: they may lead to another host.
 """
 
+import codecs
 import http.client
 import socket
 import ssl
@@ -17,6 +18,7 @@ SILENCE = 15.0
 """Seconds that the host may say nothing. How long all of it takes is limited by the caller."""
 LONGEST_QUOTED = 100
 OK = 200
+ENCODINGS = ("ascii", "idna", "iso-8859-1", "utf-8")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,12 @@ class Request:
 
 
 def trusted() -> ssl.SSLContext:
-    """Return which certificates are trusted; reads files. Raises NetworkError without any."""
+    """Return which certificates are trusted. Raises NetworkError without any.
+
+    After that, `get` reads no file, so that it can be called by who may read none.
+    """
+    for encoding in ENCODINGS:  # Python imports them when they are first used
+        codecs.lookup(encoding)
     context = ssl.create_default_context()
     if not context.cert_store_stats()["x509_ca"]:
         raise NetworkError("there are no certificate authorities: install ca-certificates", "TLS")

@@ -1,0 +1,139 @@
+"""Plays a provider: serves a list of servers over TLS, well or badly. A program of its own.
+
+    python list_server.py JSON
+
+JSON has `address`, `port`, `certificate` (a file with the key too), `body` (a file), and `manner`,
+how it is served; see MANNERS. Each request is a line of JSON on standard output.
+"""
+
+import json
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+HUGE = 64 << 20
+DRIP = 0.2
+STALL = 600.0
+
+
+class Provider(BaseHTTPRequestHandler):
+    """Answers each GET in the manner that the server has."""
+
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def do_GET(self) -> None:
+        """Answer one request."""
+        request = {"at": time.monotonic(), "target": self.path, "agent": self.headers["User-Agent"]}
+        print(json.dumps(request), flush=True)  # noqa: T201 - it is what the lab reads
+        body = Path(self.server.wanted["body"]).read_bytes()
+        MANNERS[self.server.wanted["manner"]](self, body)
+
+    def begin(self, code: int, length: int, **headers: str) -> None:
+        """Send the head of an answer."""
+        self.send_response(code)
+        self.send_header("Content-Length", str(length))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
+
+
+def _well(one: Provider, body: bytes) -> None:
+    one.begin(200, len(body))
+    one.wfile.write(body)
+
+
+def _refused(one: Provider, _body: bytes) -> None:
+    one.begin(503, 0)
+
+
+def _redirected(one: Provider, _body: bytes) -> None:
+    one.begin(302, 0, Location="https://elsewhere.example/")
+
+
+def _huge(one: Provider, _body: bytes) -> None:
+    one.begin(200, HUGE)
+    while True:
+        one.wfile.write(b" " * (1 << 16))
+
+
+def _truncated(one: Provider, body: bytes) -> None:
+    one.begin(200, len(body))
+    one.wfile.write(body[: len(body) // 2])
+    one.wfile.flush()
+    one.connection.shutdown(socket.SHUT_RDWR)
+
+
+def _garbage(one: Provider, _body: bytes) -> None:
+    text = b"<html>\x1b[2Jsign in</html>"
+    one.begin(200, len(text))
+    one.wfile.write(text)
+
+
+def _deep(one: Provider, _body: bytes) -> None:
+    text = b"[" * 1_000_000
+    one.begin(200, len(text))
+    one.wfile.write(text)
+
+
+def _slow(one: Provider, body: bytes) -> None:
+    one.begin(200, len(body))
+    for octet in body:
+        one.wfile.write(bytes([octet]))
+        time.sleep(DRIP)
+
+
+def _stalled(one: Provider, body: bytes) -> None:
+    one.begin(200, len(body))
+    time.sleep(STALL)
+
+
+MANNERS: dict[str, Callable[[Provider, bytes], None]] = {
+    "well": _well,
+    "refused": _refused,
+    "redirected": _redirected,
+    "huge": _huge,
+    "truncated": _truncated,
+    "garbage": _garbage,
+    "deep": _deep,
+    "slow": _slow,
+    "stalled": _stalled,
+}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Write nothing: a client that hangs up is what some tests are about."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+def main() -> None:
+    """Serve for ever."""
+    wanted = json.loads(sys.argv[1])
+    kind = _Server6 if ":" in wanted["address"] else _Server
+    server = kind((wanted["address"], wanted["port"]), Provider)
+    server.wanted = wanted  # type: ignore[attr-defined]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(wanted["certificate"])
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
+    print("ready", flush=True)  # noqa: T201 - it is what the lab waits for
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""A provider in the lab: a name, a certificate, and a list of the lab's own servers over TLS."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab import list_server
+from tests.lab.hosts import dns
+from tests.lab.process import Child
+from tests.lab.server import Server
+from tests.lab.topology import Lab
+
+MULLVAD = "api.mullvad.net"
+RESOLVER = "203.0.113.53"
+PROVIDER = "203.0.113.80"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority of a test; `certificate` is what a gateway has to trust."""
+
+    directory: Path
+
+    @property
+    def certificate(self) -> Path:
+        """The file with its certificate."""
+        return self.directory / "authority.pem"
+
+    def issue(self, host: str) -> Path:
+        """Return a file with a key and a certificate for `host`."""
+        path = self.directory / f"{host}.pem"
+        _openssl(
+            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+            *("-keyout", f"{path}.key", "-out", f"{path}.crt", "-days", "2"),
+            *("-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"),
+            *("-CA", str(self.certificate), "-CAkey", f"{self.certificate}.key"),
+            *("-addext", "basicConstraints=critical,CA:FALSE"),
+        )
+        path.write_text(
+            Path(f"{path}.key").read_text("ascii") + Path(f"{path}.crt").read_text("ascii"), "ascii"
+        )
+        return path
+
+
+def authority(directory: Path, name: str = "lab") -> Authority:
+    """Make a certificate authority with files in `directory`."""
+    place = directory / name
+    place.mkdir()
+    made = Authority(place)
+    _openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+        *("-keyout", f"{made.certificate}.key", "-out", str(made.certificate), "-days", "2"),
+        *("-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE"),
+    )
+    return made
+
+
+class ListHost:
+    """The provider's host: its name resolves at RESOLVER, and it serves `body` at PROVIDER."""
+
+    def __init__(self, lab: Lab, certificate: Path, body: bytes, *, manner: str = "well") -> None:
+        """Serve in this manner (`list_server.MANNERS`) until `close`."""
+        self._lab = lab
+        self._certificate = certificate
+        self._body = lab.household.file("list.json")
+        self._body.write_bytes(body)
+        for address in (RESOLVER, PROVIDER):
+            lab.internet_namespace.ip(f"addr replace {address}/32 dev lo")
+        self._names = lab.internet.serve(dns(RESOLVER, A=PROVIDER))
+        self._child: Child
+        self.serve(manner)
+
+    def serve(self, manner: str) -> None:
+        """Begin to serve in this manner."""
+        wanted = {
+            "address": PROVIDER,
+            "port": 443,
+            "certificate": str(self._certificate),
+            "body": str(self._body),
+            "manner": manner,
+        }
+        argv = [sys.executable, list_server.__file__, json.dumps(wanted)]
+        self._child = self._lab.household.start(self._lab.internet_namespace.command(argv), "lists")
+        self._child.wait_for("ready")
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """The requests so far."""
+        lines = self._child.output().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def close(self) -> None:
+        """Stop serving lists; the name still resolves."""
+        self._child.close()
+
+
+def mullvad(servers: Sequence[Server]) -> bytes:
+    """Return Mullvad's list of the lab's servers: Amsterdam, Berlin, Malmö."""
+    places = [("Netherlands", "Amsterdam"), ("Germany", "Berlin"), ("Sweden", "Malmö")]
+    return json.dumps(
+        [
+            {
+                "hostname": f"server{number}",
+                "country_name": country,
+                "city_name": city,
+                "active": True,
+                "owned": False,
+                "provider": "lab",
+                "ipv4_addr_in": server.endpoint.ipv4,
+                "ipv6_addr_in": server.endpoint.ipv6,
+                "type": "wireguard",
+                "pubkey": server.keys.public,
+            }
+            for number, (server, (country, city)) in enumerate(
+                zip(servers, places, strict=False), 1
+            )
+        ]
+    ).encode()
+
+
+def _openssl(*words: str) -> None:
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
