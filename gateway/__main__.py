@@ -4,7 +4,9 @@ import sys
 
 from gateway.lock import lockdown
 
-HARMLESS = frozenset({"check", "reload", "status", "verify", "help", "-h", "--help", "--version"})
+HARMLESS = frozenset(
+    {"check", "reload", "servers", "status", "verify", "help", "-h", "--help", "--version"}
+)
 """The commands that do not lock. All others do, also misspelt ones: a wrong command line is a wrong
 configuration, and leaves the namespace closed."""
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     import argparse
 
 
+SERVER_FILTERS = ("countries", "regions", "cities", "names", "hostnames", "categories", "isp")
+"""The options of `gateway servers list`."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command that `arguments` name and return its exit code."""
     if list(arguments) in ([], ["run"]):
@@ -54,6 +58,10 @@ def _other(asked: "argparse.Namespace") -> int:
             from gateway.commands.reload import reload
 
             return reload()
+        case "servers":
+            from gateway.commands.servers import servers
+
+            return servers(asked)
         case "status":
             from gateway.commands.status import status
 
@@ -174,6 +182,20 @@ def _log_notices(notices: Iterable[Notice]) -> None:
         )
 
 
+def _add_servers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("servers", help="fetch a provider's list of servers, or show it")
+    actions = parser.add_subparsers(dest="action", metavar="action", required=True)
+    update = actions.add_parser("update", help="fetch the list now, and keep it")
+    shown = actions.add_parser("list", help="show the servers of the list that is kept")
+    for one in (update, shown):
+        one.add_argument("provider", nargs="?", help="by default VPN_SERVICE_PROVIDER")
+        one.add_argument("--directory", type=Path, help="where lists are kept: /config/servers")
+    for option in SERVER_FILTERS:
+        shown.add_argument(f"--{option}", metavar="A,B", help="as the variable of that name")
+    shown.add_argument("--owned-only", action="store_true", help="as OWNED_ONLY")
+    shown.add_argument("--json", action="store_true", help="print JSON")
+
+
 def _parser() -> "argparse.ArgumentParser":
     import argparse
 
@@ -195,6 +217,7 @@ def _parser() -> "argparse.ArgumentParser":
     commands.add_parser(
         "vault", help="close a namespace without uplinks, and have a gateway elsewhere connect it"
     )
+    _add_servers(commands)
     shown = commands.add_parser("status", help="show the state of the running gateway")
     shown.add_argument("--json", action="store_true", help="print JSON")
     checked = commands.add_parser(

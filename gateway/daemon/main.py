@@ -3,9 +3,10 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -133,12 +134,19 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         secured.namespace.hold_links()
         supervisor.kernel_changed()
 
-    others = {}
+    others: dict[str, Coroutine[Any, Any, None]] = {}
     if vault:
         others = {
             "changes in the vault": watch(supervisor.kernel_changed, vault.netns),
             "end of the vault": vault.ended(),
         }
+    if config.server_list and config.list_period:
+        from gateway.daemon.refreshing import Tools, keep_fresh  # noqa: PLC0415 - seldom needed
+
+        asked = EndpointLookup(next(iter(config.tunnels[0].dns), None), inside)
+        lists = ListsOnDemand(environ, inside, marked=False)
+        tools = Tools(asked, lists, lambda: board.is_healthy, reloader.ask)
+        others["list"] = keep_fresh(config.server_list, config.list_period, tools)
     await supervisor.run(
         watch=watch(changed, UPLINKS),
         health=keep_listening(HealthServer(board), config.health_server, TIMING.bind_again),

@@ -24,6 +24,7 @@ NEED_RESTART = {
     "firewall": "FIREWALL_BACKEND",
     "implementation": "WIREGUARD_IMPLEMENTATION",
     "health_server": "HEALTH_SERVER_ADDRESS",
+    "list_period": "UPDATER_PERIOD",
 }
 """The same for those that cannot: they choose parts of the gateway when it starts."""
 

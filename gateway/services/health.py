@@ -71,6 +71,11 @@ class Board:
         """The last status, as it was when it was confirmed last."""
         return confirmed(self._published, self._confirmed_at)
 
+    @property
+    def is_healthy(self) -> bool:
+        """Whether workloads could use the network when the status was last published."""
+        return self._published.healthy
+
     def health(self) -> Answer:
         """Answer whether workloads can use the network, and why not."""
         body = self._body()

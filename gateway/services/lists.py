@@ -10,7 +10,6 @@ import secrets
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from gateway.errors import MissingError, NetworkError
@@ -20,6 +19,7 @@ from gateway.policy.states import Transfer
 from gateway.providers.kept import PLACES, file_name
 from gateway.system import process
 from gateway.system.aside import Aside
+from gateway.system.copied import replace_with_copy
 from gateway.system.netns import OWN, Netns
 
 CONNECT_TIME = 8.0
@@ -123,7 +123,7 @@ class ListFetcher:
         failure = ""
         for place in self._places:
             try:
-                _replace(place, file_name(listed.provider), result)
+                replace_with_copy(place, file_name(listed.provider), result)
             except OSError as err:
                 failure = failure or f"{place}: {err.strerror}"
             else:
@@ -143,28 +143,6 @@ def command(listed: ServerList) -> list[str]:
     """Return the command of the process that fetches, which imports from where this one does."""
     place = (listed.provider, listed.host, listed.target, str(listed.port))
     return [sys.executable, "-I", "-S", "-c", _CODE, *place, *sys.path]
-
-
-def _replace(place: Path, name: str, result: int) -> None:
-    """Put a copy of the file `result` in place of the one called `name`. Raises OSError."""
-    if not place.parent.is_dir():
-        raise FileNotFoundError(2, "there is no such directory", str(place.parent))
-    place.mkdir(mode=0o755, exist_ok=True)
-    new = place / f".{name}.new"
-    with suppress(FileNotFoundError):
-        new.unlink()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with open(os.open(new, flags, 0o644), "wb") as file:  # noqa: PTH123 - a descriptor
-            offset = 0
-            while sent := os.sendfile(file.fileno(), result, offset, 1 << 20):
-                offset += sent
-            os.fsync(file.fileno())
-        new.rename(place / name)
-    except BaseException:
-        with suppress(OSError):
-            new.unlink()
-        raise
 
 
 def _ignored(_line: str) -> None:

@@ -1,10 +1,8 @@
 """A provider in the lab: a name, a certificate, and a list of the lab's own servers over TLS."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +15,6 @@ from tests.lab.topology import Lab
 MULLVAD = "api.mullvad.net"
 RESOLVER = "203.0.113.53"
 PROVIDER = "203.0.113.80"
-
-
-@dataclass(frozen=True)
-class Authority:
-    """A certificate authority of a test; `certificate` is what a gateway has to trust."""
-
-    directory: Path
-
-    @property
-    def certificate(self) -> Path:
-        """The file with its certificate."""
-        return self.directory / "authority.pem"
-
-    def issue(self, host: str) -> Path:
-        """Return a file with a key and a certificate for `host`."""
-        path = self.directory / f"{host}.pem"
-        _openssl(
-            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-            *("-keyout", f"{path}.key", "-out", f"{path}.crt", "-days", "2"),
-            *("-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"),
-            *("-CA", str(self.certificate), "-CAkey", f"{self.certificate}.key"),
-            *("-addext", "basicConstraints=critical,CA:FALSE"),
-        )
-        path.write_text(
-            Path(f"{path}.key").read_text("ascii") + Path(f"{path}.crt").read_text("ascii"), "ascii"
-        )
-        return path
-
-
-def authority(directory: Path, name: str = "lab") -> Authority:
-    """Make a certificate authority with files in `directory`."""
-    place = directory / name
-    place.mkdir()
-    made = Authority(place)
-    _openssl(
-        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-        *("-keyout", f"{made.certificate}.key", "-out", str(made.certificate), "-days", "2"),
-        *("-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE"),
-    )
-    return made
 
 
 class ListHost:
@@ -120,7 +78,3 @@ def mullvad(servers: Sequence[Server]) -> bytes:
             )
         ]
     ).encode()
-
-
-def _openssl(*words: str) -> None:
-    subprocess.run(["openssl", *words], check=True, capture_output=True)

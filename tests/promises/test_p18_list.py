@@ -11,8 +11,9 @@ import pytest
 
 from tests.lab.frames import TCP, Frame, addressed_to
 from tests.lab.gateway import Gateway
-from tests.lab.lists import MULLVAD, PROVIDER, RESOLVER, Authority, ListHost, authority, mullvad
+from tests.lab.lists import MULLVAD, PROVIDER, RESOLVER, ListHost, mullvad
 from tests.lab.process import eventually
+from tests.lab.tls import Authority, authority
 from tests.lab.topology import Lab
 from tests.promises.witness import HOST4, flooded, locked
 
