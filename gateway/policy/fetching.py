@@ -3,7 +3,7 @@
 The name of the list's host is looked up, then its addresses are tried one after the other. Once the
 list is kept in a file, the configuration is read again, which has candidates then. Where it does
 not, because no server fits the configuration, the list is not fetched again for an hour: it is
-somebody's API.
+the API of another company.
 """
 
 from dataclasses import replace

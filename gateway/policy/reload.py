@@ -10,6 +10,7 @@ from gateway.model import Candidate, Config
 
 VARIABLES = {
     "tunnels": "the tunnel",
+    "server_list": "VPN_SERVICE_PROVIDER",
     "outbound_subnets": "FIREWALL_OUTBOUND_SUBNETS",
     "input_ports": "FIREWALL_INPUT_PORTS",
     "vpn_input_ports": "FIREWALL_VPN_INPUT_PORTS",

@@ -1,4 +1,4 @@
-"""Typed access to a decoded JSON document that nobody has checked.
+"""Typed access to a decoded JSON document that has not been checked.
 
 A value of another type than expected counts as missing: a provider may change its list at any time,
 and one odd entry must not cost the others.
@@ -48,7 +48,7 @@ class Entry:
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def flag(self, name: str) -> bool | None:
-        """Return true or false, None where there is neither."""
+        """Return true or false, None for anything else."""
         value = self._raw(name)
         return value if isinstance(value, bool) else None
 

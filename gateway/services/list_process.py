@@ -1,7 +1,7 @@
 """Fetches a provider's list, and hands over its servers in the kept form, in a process of its own.
 
 What a host on the internet sends is decrypted and parsed here, so this process gives up everything
-that it can: it becomes nobody where it may, has no capability, and its memory, processor time and
+that it can: it has another user id where it may, no capability, and its memory, processor time and
 output are limited. It has two descriptors: a connected socket, and a file in memory for the result,
 which is the kept list after exit code 0, and the reason in words after FAILED.
 """
@@ -27,7 +27,7 @@ MOST_RESULT = 16 << 20
 MOST_PROCESSOR_TIME = 30
 """Bytes of address space and of the result, and seconds."""
 
-NOBODY = 65534
+USER = 65534
 CAPABILITY_VERSION = 0x20080522
 PR_SET_NO_NEW_PRIVS = 38
 """linux/capability.h, linux/prctl.h."""
@@ -66,7 +66,7 @@ def _fetched(listed: ServerList) -> bytes:
 
 
 def give_up_rights() -> None:
-    """Become nobody if that is allowed, give up every capability, and set the limits."""
+    """Take another user id if that is allowed, give up every capability, and set the limits."""
     for kind, most in (
         (resource.RLIMIT_AS, MOST_MEMORY),
         (resource.RLIMIT_FSIZE, MOST_RESULT),
@@ -78,8 +78,8 @@ def give_up_rights() -> None:
         resource.setrlimit(kind, (limit, limit))
     with suppress(PermissionError):  # without CAP_SETUID
         os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        os.setresgid(USER, USER, USER)
+        os.setresuid(USER, USER, USER)
     libc = ctypes.CDLL(None, use_errno=True)
     head, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
     if libc.capset(head, none) or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):

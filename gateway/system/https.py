@@ -57,7 +57,7 @@ def get(channel: socket.socket, request: Request, context: ssl.SSLContext) -> by
         if answer.status != OK:
             raise NetworkError(f"HTTP {answer.status} {_quoted(answer.reason)}", subject)
         body = answer.read(request.largest + 1)
-        if answer.length:  # `read` with a limit does not complain
+        if answer.length:  # `read` with a limit raises nothing
             raise NetworkError("the answer ends early, or is too large", subject)
     except ssl.SSLCertVerificationError as err:
         raise NetworkError(f"certificate: {_quoted(err.verify_message)}", subject) from err

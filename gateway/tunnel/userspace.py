@@ -101,10 +101,7 @@ class Userspace:
     name = Implementation.USERSPACE.value
 
     def __init__(self, links: Links, origin: Links | None = None) -> None:
-        """Have the interface among `links`, and the process in the namespace of `origin`.
-
-        There it opens its encrypted sockets. By default both are the same.
-        """
+        """Have the interface among `links`, the process and its sockets in that of `origin`."""
         self._links = links
         self._origin = origin or links
         self._log = structlog.get_logger()

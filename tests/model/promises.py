@@ -12,7 +12,15 @@ from gateway.policy.facts import Facts, Uplink
 from gateway.policy.question import QUESTION
 from gateway.policy.routing import reply_mark
 from gateway.policy.rules import Family
-from gateway.policy.states import Connected, Connecting, Resolving, State
+from gateway.policy.states import (
+    Connected,
+    Connecting,
+    Fetching,
+    Query,
+    Resolving,
+    State,
+    Transfer,
+)
 from tests.model.packets import ICMP, ICMPV6, TCP, UDP, Packet
 
 LOOPBACK = "lo"
@@ -26,7 +34,7 @@ NUMBERS = {"tcp": TCP, "udp": UDP}
 def excuse_out(state: State, config: Config, facts: Facts, packet: Packet) -> str | None:
     """Return the promise by which `packet` may leave by its `out_interface`, or None."""
     if packet.out_interface == LOOPBACK:
-        query = state.query if isinstance(state, Resolving) else None
+        query = _query(state)
         ours = query is not None and packet.mark == query.mark
         shown = isinstance(state, Connecting | Connected) and packet.mark == state.tunnel.fwmark
         return None if shown else _on_loopback(state, packet, ours=ours)
@@ -65,7 +73,7 @@ def _on_loopback(state: State, packet: Packet, *, ours: bool) -> str | None:
     """`ours` is the sign of our own question: the mark on its way out, its flow's on the way in."""
     if packet.destination != DOCKER_RESOLVER:
         return "loopback"
-    query = state.query if isinstance(state, Resolving) else None
+    query = _query(state)
     asked = query is not None and (
         ours
         and packet.destination == query.resolver
@@ -113,15 +121,21 @@ def _leaving_on_uplink(
                 and _leads(facts, endpoint.address) == uplink.name
             ):
                 yield "P3"
-    if isinstance(state, Resolving) and state.query is not None:
-        query = state.query
-        if (
-            packet.destination == query.resolver
-            and packet.has_ports(UDP)
-            and (packet.source_port, packet.destination_port) == (query.source_port, 53)
-            and packet.mark == query.mark
-        ):
-            yield "P10"
+    if (flow := _transfer(state)) is not None and (
+        packet.destination == flow.server
+        and packet.has_ports(TCP)
+        and (packet.source_port, packet.destination_port) == (flow.source_port, flow.port)
+        and packet.mark == flow.mark
+        and _leads(facts, flow.server) == uplink.name
+    ):
+        yield "P18"
+    if (query := _query(state)) is not None and (
+        packet.destination == query.resolver
+        and packet.has_ports(UDP)
+        and (packet.source_port, packet.destination_port) == (query.source_port, 53)
+        and packet.mark == query.mark
+    ):
+        yield "P10"
     if _speaks(state) and packet.has_ports(ICMPV6) and packet.icmp_type in {135, 136}:
         near: list[Network] = [LINK_LOCAL, SOLICITED_NODES]
         near += [address.network for address in uplink.addresses]
@@ -133,9 +147,18 @@ def _leaving_on_uplink(
 
 def _speaks(state: State) -> bool:
     """Return whether anything may pass on an uplink in this state."""
-    if isinstance(state, Resolving):
-        return state.query is not None
-    return isinstance(state, Connecting | Connected)
+    asks = _query(state) is not None or _transfer(state) is not None
+    return asks or isinstance(state, Connecting | Connected)
+
+
+def _query(state: State) -> Query | None:
+    """Return the question for a name that is under way."""
+    return state.query if isinstance(state, Resolving | Fetching) else None
+
+
+def _transfer(state: State) -> Transfer | None:
+    """Return the connection to the host of a list that is under way."""
+    return state.transfer if isinstance(state, Fetching) else None
 
 
 def _hole_out(state: Connected, config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
@@ -172,14 +195,19 @@ def _arriving_on_uplink(
                 and packet.destination_port == state.tunnel.listen_port
             ):
                 yield "P3"
-    if isinstance(state, Resolving) and state.query is not None:
-        query = state.query
-        if (
-            packet.source == query.resolver
-            and packet.has_ports(UDP)
-            and (packet.source_port, packet.destination_port) == (53, query.source_port)
-        ):
-            yield "P10"
+    if (flow := _transfer(state)) is not None and (
+        packet.source == flow.server
+        and packet.has_ports(TCP)
+        and (packet.source_port, packet.destination_port) == (flow.port, flow.source_port)
+        and (packet.state, packet.direction) == ("ESTABLISHED", "REPLY")
+    ):
+        yield "P18"
+    if (query := _query(state)) is not None and (
+        packet.source == query.resolver
+        and packet.has_ports(UDP)
+        and (packet.source_port, packet.destination_port) == (53, query.source_port)
+    ):
+        yield "P10"
     if _speaks(state) and packet.has_ports(ICMPV6):
         if packet.icmp_type in {135, 136}:
             yield "P5"

@@ -34,12 +34,14 @@ from gateway.policy.rules import Chain, Family, NetworkSet, PortSet, Rule, Rules
 from gateway.policy.states import (
     Connected,
     Connecting,
+    Fetching,
     Locked,
     Query,
     Reason,
     Resolving,
     State,
     Stopping,
+    Transfer,
     Turn,
 )
 from tests.model.packets import ICMP, ICMPV6, INVALID, TCP, UDP, Packet
@@ -139,7 +141,9 @@ def situations(draw: st.DrawFn) -> Situation:
         vpn_input_ports=tuple(draw(st.lists(port_ranges(), max_size=3))),
     )
     turn = Turn((tunnel,))
-    query = Query(draw(st.sampled_from(RESOLVERS)), draw(ports), draw(st.integers(1, 2**32 - 1)))
+    marks = st.integers(1, 2**32 - 1)
+    query = Query(draw(st.sampled_from(RESOLVERS)), draw(ports), draw(marks))
+    transfer = Transfer(draw(st.sampled_from(RESOLVERS)), 443, draw(ports), draw(marks))
     state = draw(
         st.sampled_from([
             Connected(turn, tunnel, 0.0, Pulse()),
@@ -147,6 +151,8 @@ def situations(draw: st.DrawFn) -> Situation:
             Connecting(turn, tunnel, Reason.STARTING, 0.0, 0.0),
             Resolving(turn, Reason.STARTING, 0.0, 0.0, query=query),
             Resolving(turn, Reason.STARTING, 0.0, 0.0),
+            Fetching(turn, Reason.STARTING, 0.0, 0.0, query=query),
+            Fetching(turn, Reason.STARTING, 0.0, 0.0, transfer=transfer),
             Locked(),
             Stopping(),
         ])
@@ -241,8 +247,10 @@ def _marks(situation: Situation, _: Family) -> st.SearchStrategy[int]:
     state, config, facts = situation
     known = [0, GUARD_MARK, *(tunnel.fwmark for tunnel in config.tunnels)]
     known += map(reply_mark, facts.uplinks)
-    if isinstance(state, Resolving) and state.query:
+    if isinstance(state, Resolving | Fetching) and state.query:
         known.append(state.query.mark)
+    if isinstance(state, Fetching) and state.transfer:
+        known.append(state.transfer.mark)
     return st.sampled_from(known) | st.integers(0, 2**32 - 1)
 
 

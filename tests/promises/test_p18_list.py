@@ -19,7 +19,7 @@ from tests.promises.witness import HOST4, flooded, locked
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P18")]
 
-NOBODY = 65534
+USER = 65534
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_gateway_with_a_providers_name_connects(
 ) -> None:
     """Under a flood; the network sees one question, one connection to one port, and the tunnel.
 
-    A start with the list in its file asks nobody. Control: the flood is seen before the lock.
+    A start with the list in its file asks no host. Control: the flood is seen before the lock.
     """
     lab, (_, berlin) = two, two.servers
     berlin.preshared_key = lab.server.preshared_key
@@ -135,7 +135,7 @@ def test_nothing_rides_along_while_a_list_arrives(
         for line in (process / "status").read_text("ascii").splitlines()
         if ":\t" in line
     )
-    assert status["Uid"].split() == [str(NOBODY)] * 4
+    assert status["Uid"].split() == [str(USER)] * 4
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
     assert status["NoNewPrivs"] == "1"
     lab.capture.quiet_for(0.1)
@@ -186,7 +186,7 @@ def test_a_list_that_cannot_be_used_is_named_and_nothing_opens(
 def test_a_host_without_the_right_certificate_gets_no_request(
     lab: Lab, trusted: Authority, tmp_path: Path, wrong: str
 ) -> None:
-    """From somebody else's authority, or for another name."""
+    """From another authority, or for another name."""
     issuer = authority(tmp_path, "other") if wrong == "authority" else trusted
     name = MULLVAD if wrong == "authority" else "other.example"
     host = ListHost(lab, issuer.issue(name), mullvad(lab.servers))

@@ -15,12 +15,21 @@ GATEWAY = PROJECT / "gateway"
 IMPORTS = {
     "__main__": {"cli", "lock"},
     "cli": {"commands", "daemon", "errors", "log", "settings", "system"},
-    "commands": {"errors", "firewall", "model", "policy", "settings", "system"},
+    "commands": {
+        "errors",
+        "firewall",
+        "model",
+        "policy",
+        "providers",
+        "settings",
+        "system",
+    },
     "daemon": {
         "errors",
         "firewall",
         "model",
         "policy",
+        "providers",
         "services",
         "settings",
         "system",
@@ -29,11 +38,12 @@ IMPORTS = {
     "firewall": {"errors", "model", "policy", "system"},
     "lock": {"errors", "system"},
     "log": {"system"},
-    "services": {"errors", "model", "policy", "system"},
-    "tunnel": {"errors", "model", "system"},
+    "services": {"errors", "model", "policy", "providers", "system"},
+    "tunnel": {"errors", "model", "policy", "system"},
     "system": {"errors", "model", "policy"},
     "policy": {"model"},
-    "settings": {"errors", "model"},
+    "settings": {"errors", "model", "providers"},
+    "providers": {"model"},
     "errors": set(),
     "model": set(),
 }
@@ -58,6 +68,7 @@ ONLY_IMPORTER = {
         "gateway/daemon/vaulting.py",
         "gateway/daemon/patience.py",
         "gateway/daemon/producers.py",
+        "gateway/daemon/refreshing.py",
         "gateway/daemon/reloading.py",
         "gateway/daemon/enforced.py",
         "gateway/daemon/enforcement.py",
@@ -87,7 +98,7 @@ PURE = {"__future__", "collections", "dataclasses", "enum", "functools", "hashli
 PURE |= {"ipaddress", "itertools", "types", "typing"}
 
 MODULES = sorted(GATEWAY.rglob("*.py"))
-TOP = {"__init__", "__main__", "cli", "model", "errors", "log"}
+TOP = {"__init__", "__main__", "cli", "errors", "log", "model"}
 LINES = 300
 LONG = {}
 

@@ -72,7 +72,7 @@ def test_failures_are_named_and_tried_again_less_and_less_often(broken: str) -> 
 
 
 def test_it_is_tried_as_soon_as_there_is_another_way() -> None:
-    """Whatever the pause would be."""
+    """Before the pause ends."""
     made = world()
     made.fails["fetched"] = [NetworkError("not now", HOST) for _ in range(5)]
 

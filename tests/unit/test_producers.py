@@ -14,7 +14,7 @@ from gateway.daemon.jobs import Jobs
 from gateway.daemon.producers import keep_listening
 from gateway.daemon.resting import Rest
 from gateway.errors import NetworkError
-from gateway.model import HostPort
+from gateway.model import Config, HostPort
 from gateway.policy.actions import Work
 from gateway.policy.events import Changed, Event, Failed, Sampled, Stop, Tick
 from gateway.policy.facts import TunnelStatus
@@ -23,6 +23,7 @@ from gateway.policy.timing import Moment
 from gateway.services.health import Board, HealthServer
 from gateway.system.watch import watch
 from tests.fakes.world import World
+from tests.scenarios import LISTED
 from tests.unit.test_supervisor import BY_NAME, FIRST, ONE
 
 FAULT = RuntimeError("a fault")
@@ -44,6 +45,17 @@ def test_a_job_of_a_connected_gateway_that_fails_ends_it_closed(part: str) -> No
     world = World(ONE)
     ends_closed(world, (5, lambda: world.fails.update({part: [FAULT]})))
     assert f"rules open {FIRST}" in world.transcript, "control: it was open"
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.parametrize("part", ["open list", "fetch"])
+def test_a_job_on_the_way_to_a_list_that_fails_ends_it_closed(part: str) -> None:
+    """Its socket, and the process that reads it."""
+    world = World(Config((LISTED,)))
+    world.names["api.example"] = (ip_address(FIRST),)
+    world.fails[part] = [FAULT]
+    ends_closed(world)
+    assert "facts" in world.transcript, "control: it had begun"
 
 
 @pytest.mark.promise("P1")
@@ -211,6 +223,9 @@ def test_every_task_of_the_gateway_is_killed_by_a_test_of_this_file(
     world.alive.add(FIRST)
     world.fails["resolv.conf"] = [NetworkError("read-only", "/etc/resolv.conf")]
     world.run(until=10)
+    listed = World(Config((LISTED,)))
+    listed.names["api.example"] = (ip_address(FIRST),)
+    listed.run(until=10)
     jobs = {work.name.lower() for work in Work}
     assert names == {"clock", "kernel reports", "lost errors", *jobs}
 

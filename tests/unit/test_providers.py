@@ -183,7 +183,7 @@ def _each_changed(document: Any, odd: Any) -> list[Any]:
     "address", ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "169.254.1.1",
                 "fe80::1", "255.255.255.255", "198.51.100.256", "1", 1, None],
 )  # fmt: skip
-def test_what_is_no_address_of_a_server_is_missing(address: object) -> None:
+def test_addresses_that_a_server_cannot_have_are_missing(address: object) -> None:
     """Also those that lead to this host."""
     assert Entry({"at": address}).address("at") is None
 
@@ -192,8 +192,8 @@ def test_what_is_no_address_of_a_server_is_missing(address: object) -> None:
     "text",
     ["", "x", key(0), key(1)[:-1], key(1) + "=", f" {key(1)[1:]}", "é" * 44, key(1)[:-2] + "Z="],
 )  # fmt: skip
-def test_what_is_no_key_is_missing(text: str) -> None:
-    """Nor are 32 zeros, which mean none."""
+def test_texts_that_are_not_keys_are_missing(text: str) -> None:
+    """32 zeros are not one: they mean none."""
     assert not is_key(text)
     assert is_key(key(1))
 
@@ -229,7 +229,7 @@ servers = st.builds(
 
 @given(st.lists(servers, min_size=1, max_size=5, unique=True), st.integers(0, 1 << 40))
 def test_what_is_kept_is_read_back(found: list[Server], fetched: int) -> None:
-    """Whatever the servers are called."""
+    """With any names of servers."""
     content = KeptList("mullvad", "https://example", fetched, tuple(found))
     assert kept(dumped(content)) == content
 

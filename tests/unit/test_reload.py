@@ -17,6 +17,7 @@ from gateway.model import (
     PortRange,
     Protocol,
     Secret,
+    ServerList,
     Tunnel,
 )
 from gateway.policy.actions import Abandon, Build, LookAround, LookUp, Work, WriteNames
@@ -86,6 +87,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "FIREWALL_BACKEND": {"firewall": Backend.NFTABLES},
     "WIREGUARD_IMPLEMENTATION": {"implementation": Implementation.USERSPACE},
     "HEALTH_SERVER_ADDRESS": {"health_server": HostPort("", 1)},
+    "VPN_SERVICE_PROVIDER": {"server_list": ServerList("mullvad", "api.example", "/")},
+    "UPDATER_PERIOD": {"list_period": 86400},
 }
 """A change of each variable, by its name in the answer."""
 

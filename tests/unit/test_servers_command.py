@@ -49,7 +49,7 @@ def test_options_are_the_variables_of_a_selection() -> None:
 
 
 def test_all_servers_are_shown_as_a_table(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Columns that nobody has a value for are left out."""
+    """Columns without any value are left out."""
     assert show(places) == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines() == [

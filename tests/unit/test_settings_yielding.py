@@ -48,10 +48,10 @@ def test_custom_is_not_reported(tmp_path: Path) -> None:
 
 def test_a_named_provider_without_a_server_is_one_problem(tmp_path: Path) -> None:
     """Its remedy is one file, which has all else that is missing."""
-    environ = {"VPN_SERVICE_PROVIDER": "mullvad", "WIREGUARD_PRIVATE_KEY": PRIVATE}
+    environ = {"VPN_SERVICE_PROVIDER": "expressvpn", "WIREGUARD_PRIVATE_KEY": PRIVATE}
     (problem,) = problems(environ, tmp_path)
-    assert problem.startswith("VPN_SERVICE_PROVIDER: 'mullvad' does not say which server")
-    assert "mount it at /config/wg0.conf" in problem
+    assert problem.startswith("VPN_SERVICE_PROVIDER: 'expressvpn' is not a provider that this")
+    assert "mount that at /config/wg0.conf" in problem
 
 
 def test_a_file_without_a_server_still_needs_one(tmp_path: Path) -> None:
