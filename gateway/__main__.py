@@ -2,7 +2,10 @@
 
 import sys
 
-from gateway.lock import lockdown
+from gateway.lock import host, lockdown
+
+USAGE = 2
+"""The exit code of a wrong configuration (`commands.exit_codes`)."""
 
 HARMLESS = frozenset(
     {"check", "reload", "servers", "status", "verify", "help", "-h", "--help", "--version"}
@@ -20,6 +23,9 @@ def main() -> int:
     harmless = not HARMLESS.isdisjoint(argv[:1]) or not {"-h", "--help"}.isdisjoint(argv)
     try:
         if not harmless:
+            if host.is_refused():
+                sys.stderr.write(f"{host.REFUSED}\n")
+                return USAGE
             lockdown.lock(vault=argv[:1] == ["vault"])
             _prevent_core_dumps()
             _block_stop_signals()

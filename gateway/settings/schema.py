@@ -148,6 +148,12 @@ class Settings(TunnelSettings):
             example="10.64.0.1",
         )
     )
+    portcullis_host: Annotated[Sourced[bool] | None, read_with(fields.switch)] = variable(
+        "Firewall",
+        "`on`: lock the network namespace of the host itself, with `network_mode: host` or without "
+        "a container. Otherwise the gateway refuses to start there: it would cut the machine off.",
+        unset="`off`",
+    )
     health_server_address: Annotated[
         Sourced[HostPort] | None, read_with(addresses.listen_address)
     ] = variable(

@@ -67,7 +67,7 @@ def test_nothing_is_imported_before_the_lock_but_the_lock() -> None:
         text=True,
         check=True,
     )
-    lock = ["gateway.lock", "gateway.lock.lockdown", "gateway.lock.rules"]
+    lock = ["gateway.lock", *(f"gateway.lock.{name}" for name in ("host", "lockdown", "rules"))]
     assert done.stdout.split() == ["gateway", "gateway.__main__", *lock]
 
 
