@@ -68,6 +68,9 @@ def choose(variables: Variables, root: Path, findings: Findings) -> Choice | Non
             "outside the tunnel, before it connects",
         )
         return Choice(_alone(variables), listed, is_missing=True)
+    key = variables.values.wireguard_public_key
+    if key:
+        findings.info(key.origin.where, f"is used in place of the keys of {provider.title}'s list")
     chosen = _matching(provider, content, filters, variables, findings)
     if not chosen:
         return None
@@ -264,8 +267,9 @@ def _salt(variables: Variables) -> bytes:
 def _as_written(
     chosen: Sequence[Server], port: int, content: KeptList, variables: Variables
 ) -> Variables:
+    given = variables.values.wireguard_public_key
     choices = tuple(
-        EndpointChoice(endpoint, server.public_key)
+        EndpointChoice(endpoint, given.value if given else server.public_key)
         for server in chosen
         if (endpoint := _endpoint(server, port))
     )

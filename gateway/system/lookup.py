@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from gateway.errors import MissingError, NetworkError
 from gateway.model import Address
 from gateway.policy import marks
+from gateway.policy.dns import DOCKER_RESOLVER
 from gateway.policy.states import Query
 from gateway.system.netns import OWN, Netns
 
@@ -46,6 +47,12 @@ LOAD_HALF, LOAD_WORD, JUMP_EQUAL, RETURN = 0x28, 0x20, 0x15, 0x06
 
 SOURCE_ADDRESS = {4: 12, 6: 8}
 """Where it is in the IP header, by IP version."""
+
+FROM_INSIDE = (
+    "; before Docker 26 it asks from inside the closed namespace: set"
+    " WIREGUARD_ENDPOINT_RESOLVER to your own resolver, often the address of your router"
+)
+"""What to do where Docker's resolver is asked in vain (libnetwork/resolver.go, extConnect)."""
 
 Question = tuple[str, str]
 """A name and the kind of record that it is asked for."""
@@ -119,9 +126,10 @@ class EndpointLookup:
         unknown = [name for name in names if name not in self._known]
         if unknown:
             problem = f" ({failure})" if failure else ""
-            raise NetworkError(
-                f"the resolver {self.resolver} gives no address{problem}", ", ".join(unknown)
-            )
+            what = f"the resolver {self.resolver} gives no address{problem}"
+            if self.resolver == DOCKER_RESOLVER:
+                what += FROM_INSIDE
+            raise NetworkError(what, ", ".join(unknown))
         return {name: self._known[name] for name in names}
 
     async def _collect(

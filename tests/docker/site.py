@@ -37,6 +37,8 @@ EXIT = Address("172.31.20.2", "fd31:20::2")
 HOST = Address("172.31.20.80", "fd31:20::80")
 INSIDE = Address("10.64.0.1", "fd64::1")
 LAN_HOST, LAN_MACHINE, LAN = "192.168.77.10", "192.168.77.1", "192.168.77.0/24"
+PROVIDERS = {"api.mullvad.net": "172.31.10.80", "airvpn.org": "172.31.10.81"}
+"""The hosts of providers' lists, by name: neighbours on the uplink; see test_seeds.py."""
 DOCKER_RESOLVER = "198.51.100.53"
 """Where Docker's embedded resolver sends what it cannot answer: an address of the machine."""
 PORT = 51820
@@ -190,7 +192,13 @@ class Site:
                 "network", "create", "--ipv6", f"--subnet={ipv4}", f"--subnet={ipv6}", name
             )
         self.resolver = self._serve(
-            self.machine_namespace, dns(DOCKER_RESOLVER, A=HOST.ipv4, AAAA=HOST.ipv6)
+            self.machine_namespace,
+            dns(
+                DOCKER_RESOLVER,
+                names={name: {"A": address} for name, address in PROVIDERS.items()},
+                A=HOST.ipv4,
+                AAAA=HOST.ipv6,
+            ),
         )
         self.lan_services = self._serve(self.lan_namespace, echo("0.0.0.0"))
         self._start_server()

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,16 @@ def http(address: str, port: int = HTTP_PORT) -> dict[str, Any]:
     return {"kind": "http", "address": address, "port": port}
 
 
-def dns(address: str, port: int = DNS_PORT, **answers: str) -> dict[str, Any]:
-    """Describe a resolver on TCP and UDP; `answers` gives the addresses for A and for AAAA."""
-    return {"kind": "dns", "address": address, "port": port, "answers": answers}
+def dns(
+    address: str, port: int = DNS_PORT, names: Mapping[str, Mapping[str, str]] | None = None,
+    **answers: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Describe a resolver on TCP and UDP; `answers` gives the addresses for A and for AAAA.
+
+    `names` has other answers for single names.
+    """
+    described = {"kind": "dns", "address": address, "port": port, "answers": answers}
+    return described | {"names": names or {}}
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,11 @@ class ListHost:
 
 def mullvad(servers: Sequence[Server]) -> bytes:
     """Return Mullvad's list of the lab's servers: Amsterdam, Berlin, Malmö."""
+    return mullvad_of([(*server.endpoint, server.keys.public) for server in servers])
+
+
+def mullvad_of(servers: Sequence[tuple[str, str, str]]) -> bytes:
+    """Return Mullvad's list of servers by IPv4 and IPv6 address and public key."""
     places = [("Netherlands", "Amsterdam"), ("Germany", "Berlin"), ("Sweden", "Malmö")]
     return json.dumps(
         [
@@ -68,12 +73,12 @@ def mullvad(servers: Sequence[Server]) -> bytes:
                 "active": True,
                 "owned": False,
                 "provider": "lab",
-                "ipv4_addr_in": server.endpoint.ipv4,
-                "ipv6_addr_in": server.endpoint.ipv6,
+                "ipv4_addr_in": ipv4,
+                "ipv6_addr_in": ipv6,
                 "type": "wireguard",
-                "pubkey": server.keys.public,
+                "pubkey": public,
             }
-            for number, (server, (country, city)) in enumerate(
+            for number, ((ipv4, ipv6, public), (country, city)) in enumerate(
                 zip(servers, places, strict=False), 1
             )
         ]

@@ -63,9 +63,10 @@ def dns_question(query: bytes) -> tuple[str, str, bytes]:
     return ".".join(labels), TYPES.get(kind, str(kind)), query[12 : position + 5]
 
 
-def dns_answer(query: bytes, answers: dict[str, str]) -> bytes:
-    """Return the response to one query."""
-    _, kind, question = dns_question(query)
+def dns_answer(query: bytes, service: Service) -> bytes:
+    """Return the response of a resolver to one query."""
+    asked, kind, question = dns_question(query)
+    answers = service.get("names", {}).get(asked, service["answers"])
     records = b""
     count = 0
     for number, name in ((1, "A"), (28, "AAAA")):
@@ -102,7 +103,7 @@ def serve_datagram(service: Service, outlet: socket.socket) -> None:
             name, kind, _ = dns_question(data)
         except (IndexError, struct.error):
             return
-        answer = dns_answer(data, service["answers"])
+        answer = dns_answer(data, service)
         event = {"name": name, "type": kind}
     else:
         answer = f"{client} {peer[1]} ".encode() + data
@@ -150,7 +151,7 @@ def dns(service: Service, connection: socket.socket, event: dict[str, Any]) -> N
         query = received(connection, int.from_bytes(received(connection, 2), "big"))
         name, kind, _ = dns_question(query)
         note(**event, name=name, type=kind)
-        answer = dns_answer(query, service["answers"])
+        answer = dns_answer(query, service)
         connection.sendall(len(answer).to_bytes(2, "big") + answer)
 
 

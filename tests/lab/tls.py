@@ -49,6 +49,7 @@ def authority(directory: Path, name: str = "lab") -> Authority:
     _openssl(
         *(*_NEW, "-keyout", f"{made.certificate}.key", "-out", str(made.certificate)),
         *("-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE"),
+        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
     )
     return made
 
