@@ -79,9 +79,7 @@ class Supervisor:
         self._reports = KernelReports(self._inbox, timing.settle)
         self._jobs: Jobs
         self._left: State | None = None  # the state that the kernel is in, where it is not ours yet
-        self._refusal = (
-            ""  # why the kernel did not take the closed rules, which have to be in force
-        )
+        self._refusal = ""  # why the kernel did not take the closed rules
         self._falling: Event | None = None  # to the stricter state, until it is in force
 
     def stop(self) -> None:

@@ -30,6 +30,7 @@ from gateway.errors import NetworkError
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.model import INTERFACE, Backend, Config
+from gateway.policy.events import NotReloaded, Reloaded
 from gateway.policy.limits import Limit, limits_of_config, limits_of_resolvers
 from gateway.policy.marks import secret, with_secret_mark
 from gateway.services.health import Board, HealthServer
@@ -91,6 +92,16 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
                 log.warning("IPv6 stays rejected", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
         return found
 
+    def read(event: Reloaded | NotReloaded) -> None:
+        supervisor.read_again(event)
+
+    reloader = Reloader(
+        environ,
+        lambda config: with_secret_mark(config, number),
+        read,
+        _clock,
+        TIMING,
+    )
     supervisor = Supervisor(
         with_secret_mark(config, number),
         Parts(
@@ -106,7 +117,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             publish=board.publish,
             confirm=board.confirm,
             clock=_clock,
-            read_again=lambda: reloader.ask(),
+            read_again=reloader.ask,
             reserve=secured.tools.reserve.lent,
             limits=limits,
             adopt=adopt,
@@ -119,13 +130,6 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     )
     loop = asyncio.get_running_loop()
     board.ask_to_count = lambda: _soon(loop, supervisor.count)
-    reloader = Reloader(
-        environ,
-        lambda config: with_secret_mark(config, number),
-        supervisor.read_again,
-        _clock,
-        TIMING,
-    )
     at_signals(STOP_SIGNALS, supervisor.stop)
     at_signals([RELOAD_SIGNAL], reloader.ask)
 

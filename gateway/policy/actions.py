@@ -58,7 +58,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Open:
-    """Make the socket for a connection to `server`, which has a list. Opened or NotFetched follows."""
+    """Make the socket for a connection to `server`, which has a list: Opened, or NotFetched."""
 
     listed: ServerList
     server: Address
