@@ -150,8 +150,8 @@ class TunnelSettings(BaseSettings):
     vpn_service_provider: Annotated[Sourced[str] | None, read_with(fields.provider)] = variable(
         "Tunnel",
         "`custom`, or a provider whose list of servers the gateway fetches: `airvpn`, `ivpn`, "
-        "`mullvad`, `nordvpn`, `surfshark`, `windscribe`. With a WireGuard file, or an endpoint and "
-        "its public key, it decides nothing.",
+        "`mullvad`, `nordvpn`, `surfshark`, `windscribe`. With a WireGuard file, or an endpoint "
+        "and its public key, it decides nothing.",
         older=("VPN_SERVICE_PROVIDER", "VPNSP"),
         unset="`custom`",
     )

@@ -104,7 +104,7 @@ def test_unknown_providers_have_a_nearest_name() -> None:
     """For the error message."""
     assert catalog.find("mulvad") is None
     assert catalog.nearest("mulvad") == "mullvad"
-    assert catalog.nearest("costum") == "custom"
+    assert catalog.nearest("cus tom") == "custom"
     assert catalog.nearest("zzzzzz") is None
 
 
