@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gateway import cli
 from gateway.commands.check.compose import name_of
+from gateway.commands.check.document import parse_all
 from gateway.commands.check.formats import FORMATS, read_format
 from gateway.commands.check.trial import Trial, try_service
 from gateway.errors import ConfigError
@@ -435,6 +436,13 @@ def test_nothing_makes_a_traceback(tmp_path: Path, kind: str, data: st.DataObjec
     new = data.draw(st.text(alphabet="{}[]<>\"'=:&*!$\\\n a1", max_size=10))
     with suppress(ConfigError):
         tried(tmp_path, kind, right[:at] + new + right[at + cut :])
+
+
+def test_each_of_many_documents_is_read_in_full() -> None:
+    """Merge keys too: what was seen in one document says nothing about the next."""
+    text = "---\na: &a {b: c}\nd:\n  <<: *a\n  e: f\n" * 100
+    found = parse_all(text, "x", Findings())
+    assert found == [{"a": {"b": "c"}, "d": {"b": "c", "e": "f"}}] * 100
 
 
 def test_a_dollar_sign_is_one(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A provider's files: a folder of them or a zip file, and which of them are used."""
 
+import tracemalloc
 import zipfile
 from contextlib import suppress
 from io import BytesIO
@@ -152,12 +153,24 @@ def test_a_member_that_cannot_be_read_is_a_problem(tmp_path: Path, kind: str) ->
     assert expected in problem
 
 
+def test_of_a_member_no_more_is_unpacked_than_is_read() -> None:
+    """A bomb of 100 MiB costs as little as any other file."""
+    (bomb,) = members(zipped({"a.conf": "\n" * (100 << 20)}))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="is larger than 64 KiB"):
+            bomb.whole(64 << 10)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
 HOSTILE = {
     "climbing": "../../../etc/passwd.conf",
     "absolute": "/etc/wireguard/wg0.conf",
     "windows": "vpn\\..\\..\\x.conf",
     "control": "\x1b[2J\nWIREGUARD: ok\x07.conf",
-    "long": "x" * 60_000 + ".conf",
+    "long": "x-" * 30_000 + ".conf",
     "a key": f"{OTHER_PRIVATE}.conf",
     "not text": "\udcff\u202e.conf".encode("utf-8", "replace").decode(),
 }

@@ -131,6 +131,15 @@ def test_variables_of_one_server_give_way_to_several_files(tmp_path: Path) -> No
     assert "has a different value" not in reported(loaded)
 
 
+def test_a_secret_file_wins_over_each_of_several_files(tmp_path: Path) -> None:
+    """As over one: it was put there for that."""
+    for number in range(2):
+        put(tmp_path, f"/config/{number}.conf", QUICK)
+    put(tmp_path, "/run/secrets/wireguard_private_key", PRIVATE)
+    loaded = assemble.load({}, tmp_path)
+    assert [tunnel.private_key for tunnel in loaded.config.tunnels] == [Secret(PRIVATE)] * 2
+
+
 def test_allowed_ips_apply_to_each_of_several_files(tmp_path: Path) -> None:
     """They are a matter of taste, and not of one server."""
     for number in range(2):

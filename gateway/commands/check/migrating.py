@@ -74,7 +74,7 @@ class _Change:
             self._ports(pairs.get("ports"))
         for key in self.advice.keys:
             belongs = owner if key == "network_mode" else own
-            if belongs and key in pairs and self.rewriter.is_own(*pairs[key]):
+            if belongs and key in pairs and self.rewriter.is_own(pairs[key][1]):
                 self.rewriter.remove_lines(*pairs[key])
             elif belongs:
                 self._by_hand(key)
@@ -83,7 +83,7 @@ class _Change:
         self.findings.warn(self.source.where, f"{what} {_BY_HAND}; the advice has what to write")
 
     def _image(self, pair: Pair | None) -> None:
-        if pair and isinstance(pair[1], yaml.ScalarNode) and self.rewriter.is_own(*pair):
+        if pair and isinstance(pair[1], yaml.ScalarNode) and self.rewriter.is_own(pair[1]):
             self.rewriter.replace(pair[1], IMAGE)
         else:
             self._by_hand("image")
@@ -96,15 +96,15 @@ class _Change:
                 added = [f"{indent}  {name}: {_quoted(value)}" for name, value in wanted.items()]
                 self.rewriter.insert_after(service, [f"{indent}environment:", *added])
             return
-        key, node = pair
-        if not isinstance(node, yaml.CollectionNode) or not self._is_editable(key, node):
+        node = pair[1]
+        if not isinstance(node, yaml.CollectionNode) or not self._is_editable(node):
             self._by_hand("environment")
         elif node.flow_style:
             self._brackets(node, wanted)
         elif node.value:
             self._block(pair, node, wanted)
 
-    def _is_editable(self, key: yaml.Node, node: yaml.CollectionNode) -> bool:
+    def _is_editable(self, node: yaml.CollectionNode) -> bool:
         """Whether variables can be changed one by one: what is merged into them stays."""
         own = [
             pair
@@ -112,7 +112,7 @@ class _Change:
             if not (isinstance(pair, tuple) and pair[0].value == "<<" and not node.flow_style)
         ]
         alone = type(node)(node.tag, own, node.start_mark, node.end_mark)
-        return self.rewriter.is_own(key, alone)
+        return self.rewriter.is_own(alone)
 
     def _block(self, pair: Pair, node: yaml.CollectionNode, wanted: dict[str, str]) -> None:
         """Change variables that are written one a line."""
@@ -174,7 +174,7 @@ class _Change:
             self.rewriter.insert_after(service, lines)
             return
         node = pair[1]
-        if not isinstance(node, yaml.SequenceNode) or not self.rewriter.is_own(*pair):
+        if not isinstance(node, yaml.SequenceNode) or not self.rewriter.is_own(pair[1]):
             self._by_hand("cap_add")
             return
         left = [one for one in node.value if _capability(one) not in gone]
@@ -194,7 +194,7 @@ class _Change:
     def _ports(self, pair: Pair | None) -> None:
         """Remove entries of `ports`, and the key with the last of them."""
         node = pair[1] if pair else None
-        if not pair or not isinstance(node, yaml.SequenceNode) or not self.rewriter.is_own(*pair):
+        if not pair or not isinstance(node, yaml.SequenceNode) or not self.rewriter.is_own(pair[1]):
             self._by_hand("ports")
             return
         gone = [one for one in node.value if self._written(one) in self.advice.ports]

@@ -70,15 +70,14 @@ class Rewriter:
         """Return the text of a node, or of all from one node to the end of another."""
         return self.text[first.start_mark.index : (last or first).end_mark.index].strip()
 
-    def is_own(self, key: yaml.Node, value: yaml.Node) -> bool:
-        """Whether a node is written right here, and no anchor lets others use a part of it."""
-        begin, end = value.start_mark.index, value.end_mark.index
-        if begin < key.start_mark.index or self.text[begin : begin + 1] in ("&", "!"):
-            return False
-        return all(
-            begin <= child.start_mark.index < end and self.is_own(value, child)
-            for child in _children(value)
-        )
+    def is_own(self, node: yaml.Node) -> bool:
+        """Whether no anchor lets others use a node or a part of it, and it is not used from others.
+
+        A node with an anchor or a tag begins with that, also where it is used again.
+        """
+        begin = node.start_mark.index
+        is_plain = self.text[begin : begin + 1] not in ("&", "!")
+        return is_plain and all(map(self.is_own, _children(node)))
 
     def _lines(self, first: yaml.Node, last: yaml.Node) -> tuple[int, int]:
         end = min(self._last_line(last) + 1, len(self.starts) - 1)
