@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -166,13 +167,23 @@ def country(value: str) -> tuple[Sequence[str], Sequence[str]]:
     """Return the names and codes of the country that a value names, the value alone if none."""
     from gateway.settings.countries import NAMES, OTHER_CODES  # noqa: PLC0415 - rarely needed
 
-    said = "".join(words(value))
-    wanted_code = OTHER_CODES.get(value.upper(), value.upper())
-    for code, names in NAMES.items():
-        if code == wanted_code or said in ("".join(words(name)) for name in names):
-            others = [other for other, own in OTHER_CODES.items() if own == code]
-            return (value, *names), (code, *others)
-    return (value,), ()
+    code = _codes().get("".join(words(value)))
+    if not code:
+        return (value,), ()
+    others = [other for other, own in OTHER_CODES.items() if own == code]
+    return (value, *NAMES[code]), (code, *others)
+
+
+@cache
+def _codes() -> Mapping[str, str]:
+    """Return the code of each country by its codes and names, each written as one word."""
+    from gateway.settings.countries import NAMES, OTHER_CODES  # noqa: PLC0415 - rarely needed
+
+    return {
+        **{"".join(words(name)): code for code, names in NAMES.items() for name in names},
+        **{code.lower(): code for code in NAMES},
+        **{other.lower(): code for other, code in OTHER_CODES.items()},
+    }
 
 
 def _nearest(values: Sequence[str], found: Sequence[ConfFile]) -> list[str]:

@@ -121,7 +121,7 @@ def test_a_port_that_a_workload_names_is_its_own(tmp_path: Path, mode: str) -> N
 
 def test_a_port_that_is_listed_on_purpose_stays(tmp_path: Path) -> None:
     """The user has decided."""
-    environment = {**COMPLETE, LISTED: "6881,8888"}
+    environment = {**COMPLETE, LISTED: "6881,8888", "FIREWALL_VPN_INPUT_PORTS": "6881"}
     trial = tried(tmp_path, {"ports": ["6881:6881", "8888:8888/tcp"], "environment": environment})
     assert not [*advice_of(trial).lines()]
 

@@ -263,6 +263,12 @@ def test_what_stays_wrong_is_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "WIREGUARD_MTU: must be 576" in left
 
 
+def test_only_a_compose_file_is_rewritten(capsys: pytest.CaptureFixture[str]) -> None:
+    """The option is not silently without effect."""
+    assert cli.main(["check", "--migrate"]) == 2
+    assert "--migrate: rewrites a compose file; name it with --compose" in capsys.readouterr().err
+
+
 def test_a_file_without_the_service_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

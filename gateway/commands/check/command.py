@@ -26,7 +26,7 @@ from gateway.settings.values import safe_text
 def check(asked: argparse.Namespace) -> int:
     """Print what the configuration means, or every problem with it; then what to change."""
     try:
-        if asked.migrate and asked.compose:
+        if asked.migrate:
             return _migrate(asked)
         trial = _trial(asked)
     except ConfigError as err:
@@ -62,6 +62,9 @@ def _migrate(asked: argparse.Namespace) -> int:
     from gateway.commands.check.migrating import migrated  # noqa: PLC0415 - only for this option
 
     findings = Findings()
+    if not asked.compose:
+        findings.problem("--migrate", "rewrites a compose file; name it with --compose")
+        raise findings.to_error()
     text = text_from(asked.compose, findings)
     shell = early.environment()
     source = source_of(asked.compose, text, shell, findings)

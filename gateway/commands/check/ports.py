@@ -102,11 +102,10 @@ def _why_not(ports: PortRange, service: Service, known: Known) -> str | None:
     first, last = ports.first, ports.last
     if any(ports == PortRange(Protocol.UDP, port, port) for port in known.listening):
         return "only a WireGuard server needs that, and this is a client"
-    through_tunnel = [one for one in known.forwarded if one.protocol is ports.protocol]
-    if any(one.first <= first and last <= one.last for one in through_tunnel):
-        return "clients come through the tunnel (FIREWALL_VPN_INPUT_PORTS)"
-    if any(one.first <= first and last <= one.last for one in known.listed):
+    if _is_among(ports, known.listed):
         return None
+    if _is_among(ports, known.forwarded):
+        return "clients come through the tunnel (FIREWALL_VPN_INPUT_PORTS)"
     joining = [one for one in service.neighbours if one.joins]
     texts = [text for one in joining for text in one.texts]
     own = {int(port) for text in texts for port in _OWN_PORT.findall(text)}
@@ -120,6 +119,14 @@ def _why_not(ports: PortRange, service: Service, known: Known) -> str | None:
         if not any(mention.search(text) for text in texts):
             return f"nothing listens there: this image does not have {_SERVERS[first]}"
     return None
+
+
+def _is_among(ports: PortRange, known: Sequence[PortRange]) -> bool:
+    """Whether one entry of a list has all of the ports."""
+    return any(
+        one.protocol is ports.protocol and one.first <= ports.first and ports.last <= one.last
+        for one in known
+    )
 
 
 def as_written(entry: Any) -> str:
