@@ -233,7 +233,10 @@ def _parser() -> "argparse.ArgumentParser":
         ("--unraid", "a template of a container"),
     ):
         source.add_argument(option, type=Path, metavar="FILE", help=f"{said}; - for standard input")
-    checked.add_argument("--service", default="gateway", help="the service, or the container")
+    checked.add_argument(
+        "--service",
+        help="the service or container; by default gateway, or the only one that is one",
+    )
     checked.add_argument("--json", action="store_true", help="print JSON")
     checked.add_argument(
         "--migrate",

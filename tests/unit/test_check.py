@@ -104,6 +104,25 @@ def test_every_value_of_every_peer_has_its_origin(
         assert any(line.split(maxsplit=2) == [name, value, origin] for line in lines), name
 
 
+def test_the_only_service_with_an_image_of_a_gateway_is_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a name. Control: of two, and next to one called `gateway`, it is not."""
+    vpn = {"image": "qmcgaw/gluetun:v3", "environment": dict(COMPLETE)}
+    services: dict[str, object] = {"app": {"image": "nginx"}, "vpn": vpn}
+    file = str(tmp_path / "compose.yml")
+    put(tmp_path, "compose.yml", json.dumps({"services": services}))
+    assert cli.main(["check", "--compose", file]) == 0
+    for name, code in (("vpn2", 2), ("gateway", 0)):
+        more = {**services, name: {**vpn, "environment": {**COMPLETE, "LOG_LEVEL": "debug"}}}
+        put(tmp_path, "compose.yml", json.dumps({"services": more}))
+        capsys.readouterr()
+        assert cli.main(["check", "--compose", file]) == code
+        said = capsys.readouterr()
+        assert ("has no service 'gateway'" in said.err) == (code == 2)
+        assert (" debug " in said.out) == (code == 0)
+
+
 def test_json_has_all_that_the_text_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """For programs: values with their origins, notices, and what to change; and no key."""
     service = {"environment": {**COMPLETE, "PUID": "1"}, "ports": ["80:80", "6881:6881"]}

@@ -24,9 +24,11 @@ from gateway.commands.check.mounting import (
 )
 from gateway.commands.check.neighbours import as_texts, names_of, neighbours
 from gateway.commands.check.project import Layer, Project, Source, find_service, with_env_file
-from gateway.commands.check.service import LIST, MAPPING, NEW, Service
+from gateway.commands.check.service import GATEWAYS, LIST, MAPPING, NEW, Service
 from gateway.settings.findings import Findings, joined
 from gateway.settings.values import safe_name, safe_text
+
+DEFAULT_NAME: Final = "gateway"
 
 STANDARD_INPUT: Final = Path("-")
 
@@ -53,7 +55,9 @@ def name_of(file: Path) -> str:
     return "standard input" if file == STANDARD_INPUT else str(file)
 
 
-def read_service(file: Path, name: str, shell: Mapping[str, str], findings: Findings) -> Service:
+def read_service(
+    file: Path, name: str | None, shell: Mapping[str, str], findings: Findings
+) -> Service:
     """Read the service `name`; variables in it are the shell's, else those of the file's `.env`.
 
     The file `-` is the standard input, with relative paths from the working directory. Raises
@@ -62,9 +66,21 @@ def read_service(file: Path, name: str, shell: Mapping[str, str], findings: Find
     return service_of(source_of(file, text_from(file, findings), shell, findings), name, findings)
 
 
-def service_of(source: Source, name: str, findings: Findings) -> Service:
-    """Return the service `name` of a project with the main file `source`, as `read_service`."""
-    return _service(source, name, findings, is_anchor=False)
+def service_of(source: Source, name: str | None, findings: Findings) -> Service:
+    """Return the service `name` of a project with the main file `source`, as `read_service`.
+
+    Without a name it is the one called `gateway`, or else the only one with an image of a gateway.
+    """
+    return _service(source, name or _likely(source), findings, is_anchor=False)
+
+
+def _likely(source: Source) -> str:
+    images = {
+        str(name): str(as_mapping(service).get("image", ""))
+        for name, service in source.services.items()
+    }
+    ours = [name for name, image in images.items() if any(one in image for one in GATEWAYS)]
+    return ours[0] if DEFAULT_NAME not in images and len(ours) == 1 else DEFAULT_NAME
 
 
 def _service(first: Source, name: str, findings: Findings, *, is_anchor: bool) -> Service:

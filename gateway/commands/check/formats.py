@@ -19,7 +19,7 @@ from gateway.commands.check.translation import Translated
 from gateway.commands.check.unraid import translate_unraid
 from gateway.settings.findings import Findings
 
-Translator = Callable[[str, str, str, Findings], Translated]
+Translator = Callable[[str, str | None, str, Findings], Translated]
 """Takes the text, the name that is wanted, the name of the file, and findings."""
 
 FORMATS: Final[dict[str, Translator]] = {
@@ -31,7 +31,7 @@ FORMATS: Final[dict[str, Translator]] = {
 """The formats by their option."""
 
 
-def read_format(kind: str, file: Path, wanted: str, findings: Findings) -> Service:
+def read_format(kind: str, file: Path, wanted: str | None, findings: Findings) -> Service:
     """Return the service in a file of some kind; `-` is the standard input. Raises ConfigError."""
     text = text_from(file, findings)
     name = file.stem if kind == "quadlet" and file.stem != "-" else wanted

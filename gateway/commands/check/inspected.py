@@ -68,7 +68,7 @@ _DEFAULT_ENDINGS: Final = ("_SECRETFILE",)
 _DEFAULT_BEGINNINGS: Final = ("AMNEZIAWG_", "PMTUD_", "IPV6_CHECK_")
 
 
-def translate_inspect(text: str, wanted: str, where: str, findings: Findings) -> Translated:
+def translate_inspect(text: str, wanted: str | None, where: str, findings: Findings) -> Translated:
     """Return what `docker inspect` says about one or several containers, as a compose document.
 
     Raises ConfigError if it is not that, or has not the container that is `wanted`.

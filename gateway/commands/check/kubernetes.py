@@ -20,7 +20,9 @@ _HELD: Final = ("Secret", "ConfigMap")
 _DEEPEST: Final = 8
 
 
-def translate_kubernetes(text: str, wanted: str, where: str, findings: Findings) -> Translated:
+def translate_kubernetes(
+    text: str, wanted: str | None, where: str, findings: Findings
+) -> Translated:
     """Return the pod with the container that is `wanted` as a compose document.
 
     Raises ConfigError if there is none.

@@ -36,7 +36,7 @@ _SINGLE: Final = {
 _SHARED: Final = ("host", "none", "container:")
 
 
-def translate_quadlet(text: str, stem: str, where: str, findings: Findings) -> Translated:
+def translate_quadlet(text: str, stem: str | None, where: str, findings: Findings) -> Translated:
     """Return the container of a quadlet as a compose document; `stem` is its name without one.
 
     Raises ConfigError if it is not one.
@@ -56,7 +56,7 @@ def translate_quadlet(text: str, stem: str, where: str, findings: Findings) -> T
         findings.problem(where, "has no [Container] section; name a quadlet NAME.container")
         raise findings.to_error()
     service = _service(lines, where, findings)
-    name = str(service.get("container_name") or stem)
+    name = str(service.get("container_name") or stem or "gateway")
     return Translated({"services": {name: literal(service)}}, name, "quadlet")
 
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from gateway.commands.check.mounting import Mounts
 from gateway.settings.values import safe_text
+
+GATEWAYS: Final = ("portcullis", "gluetun", "wireguard")
+"""Parts of the names of images that become the gateway, or are it."""
 
 LIST, MAPPING, NEW = "list", "mapping", "new"
 """How a compose file writes variables; `NEW` if it has none."""

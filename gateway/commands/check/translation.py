@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.commands.check.service import GATEWAYS
 from gateway.settings.findings import Findings, joined
 from gateway.settings.values import safe_name, safe_quote, safe_text
-
-GATEWAYS: Final = ("portcullis", "gluetun", "wireguard")
-"""Parts of the names of images that become the gateway, or are it."""
 
 UNKNOWN_KEYS: Final = {
     "WIREGUARD_PRIVATE_KEY": "/" * 42 + "8=",
@@ -47,14 +45,18 @@ def literal(value: Any, depth: int = 0) -> Any:
 
 
 def choose(
-    names: Sequence[str], images: Mapping[str, str], wanted: str, where: str, findings: Findings
+    names: Sequence[str],
+    images: Mapping[str, str],
+    wanted: str | None,
+    where: str,
+    findings: Findings,
 ) -> str:
     """Return the name of the container to check: the `wanted` one, else the one with our image.
 
     Raises ConfigError if there is none.
     """
     if wanted in names:
-        return wanted
+        return str(wanted)
     ours = [name for name in names if any(one in images.get(name, "") for one in GATEWAYS)]
     if len(ours) == 1:
         return ours[0]
@@ -62,7 +64,9 @@ def choose(
         return names[0]
     known = joined(map(safe_text, names)) or "none"
     findings.problem(
-        where, f"has no container {safe_quote(wanted)}; name one with --service. It has: {known}"
+        where,
+        f"has no container {safe_quote(wanted or 'gateway')}; name one with --service. It has: "
+        f"{known}",
     )
     raise findings.to_error()
 

@@ -60,7 +60,7 @@ def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded
     return try_compose(file, service, environ).result()
 
 
-def try_compose(file: Path, service: str, environ: Mapping[str, str]) -> Trial:
+def try_compose(file: Path, service: str | None, environ: Mapping[str, str]) -> Trial:
     """Check a service; `load_service` has the arguments. Raises ConfigError if it is not there."""
     findings = Findings()
     found = read_service(file, service, environ, findings)
