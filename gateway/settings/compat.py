@@ -24,7 +24,9 @@ KILL_SWITCH: Final = (
 )
 """Variables that switch another image's firewall."""
 
-_OFF: Final = frozenset({"", "off", "no", "false", "0", "disabled"})
+OFF: Final = frozenset({"", "off", "no", "false", "0", "disabled"})
+"""Values that switch something off."""
+
 
 _DATA: Final = tomllib.loads(Path(__file__).with_name("other_images.toml").read_text("utf-8"))
 
@@ -51,6 +53,10 @@ KNOWN: Final = frozenset(
     | {name + SECRETFILE for name in FILE_VARIABLES}
 )
 _CURRENT: Final = frozenset(one for one in KNOWN if one.removesuffix(SECRETFILE) not in OLDER_NAMES)
+_DISTINCT: Final = frozenset(
+    one for one in KNOWN if one not in OLDER_NAMES or one.startswith(_OURS)
+)
+"""Names that other programs hardly have: `city` and `region` may be theirs."""
 
 
 def check_names(environ: Mapping[str, str], findings: Findings) -> None:
@@ -62,15 +68,16 @@ def check_names(environ: Mapping[str, str], findings: Findings) -> None:
         if name in KILL_SWITCH:
             _check_kill_switch(name, text, findings)
         elif line := elsewhere(name):
-            report = (
-                findings.info if line.startswith("not needed") or text.lower() in _OFF else None
-            )
+            report = findings.info if line.startswith("not needed") or text.lower() in OFF else None
             (report or findings.warn)(said, line)
-        elif name.upper() in KNOWN:
-            message = f"unknown; variables are written in capitals: {name.upper()}"
-            findings.problem(said, message)
-        else:
-            _check_spelling(name, findings)
+        elif meant := misspelt(name):
+            written = f"variables are written in capitals: {meant}"
+            nearest = f"did you mean {meant}?"
+            findings.problem(said, f"unknown; {written if meant == name.upper() else nearest}")
+        elif name.upper().startswith(_OURS):
+            findings.warn(
+                said, "unknown and without effect; docs/configuration.md lists all variables"
+            )
 
 
 def _is_service_link(name: str, text: str) -> bool:
@@ -89,7 +96,7 @@ def elsewhere(name: str) -> str | None:
 
 
 def _check_kill_switch(name: str, text: str, findings: Findings) -> None:
-    if text.lower() in _OFF:
+    if text.lower() in OFF:
         findings.problem(
             name,
             "the firewall cannot be switched off; remove this variable, and list what may pass in "
@@ -99,19 +106,15 @@ def _check_kill_switch(name: str, text: str, findings: Findings) -> None:
         findings.info(name, "not needed: the firewall is always on")
 
 
-def _check_spelling(name: str, findings: Findings) -> None:
-    """Refuse a name that nearly is one of ours; report one that only begins like ours."""
+def misspelt(name: str) -> str | None:
+    """Return the variable of ours that is meant by a name which nearly is one, else None."""
     upper = name.upper()
+    if upper in KNOWN:
+        return upper if upper in _DISTINCT and name != upper else None
     of_file = upper.strip("_").endswith(("SECRETFILE", "SECRET_FILE"))
     current = [one for one in sorted(_CURRENT) if one.endswith(SECRETFILE) == of_file]
-    older = _nearest(upper, [one for one in OLDER_NAMES if one.startswith(_OURS)])
-    meant = MEANT.get(upper) or _nearest(upper, current) or OLDER_NAMES.get(older or "")
-    if meant:
-        findings.problem(safe_name(name), f"unknown; did you mean {meant}?")
-    elif upper.startswith(_OURS):
-        findings.warn(
-            safe_name(name), "unknown and without effect; docs/configuration.md lists all variables"
-        )
+    older = _nearest(upper, [one for one in OLDER_NAMES if one in _DISTINCT])
+    return MEANT.get(upper) or _nearest(upper, current) or OLDER_NAMES.get(older or "")
 
 
 def _nearest(name: str, known: list[str]) -> str | None:

@@ -139,6 +139,7 @@ def test_json_has_all_that_the_text_has(tmp_path: Path, capsys: pytest.CaptureFi
     assert found["change"] == {
         "set": {"FIREWALL_INPUT_PORTS": "80/tcp"},
         "unset": [],
+        "rename": {},
         "add_capabilities": ["NET_ADMIN"],
         "remove_capabilities": [],
         "remove_ports": ["6881:6881"],

@@ -308,3 +308,18 @@ def test_another_protocol_is_to_be_removed(tmp_path: Path) -> None:
     assert advice_of(trial).unset == ["VPN_TYPE"]
     service["environment"] = {"VPN_TYPE": "wireguard"}
     assert not advice_of(tried(tmp_path, service)).unset
+
+
+def test_names_that_are_wrong_are_to_be_changed(tmp_path: Path) -> None:
+    """A misspelt one gets the right name, unless that is there; the firewall stays on."""
+    environment = {
+        **COMPLETE,
+        "LOG_LEVLE": "debug",
+        "FIREWALL": "off",
+        "TZZ": "x",
+        "DNS_ADRESS": "1",
+    }
+    trial = tried(tmp_path, {"environment": environment})
+    assert advice_of(trial).renamed == {"LOG_LEVLE": "LOG_LEVEL"}
+    assert advice_of(trial).unset == ["FIREWALL"]
+    assert "      LOG_LEVLE to LOG_LEVEL" in [*advice_of(trial).lines()]

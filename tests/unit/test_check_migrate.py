@@ -141,6 +141,21 @@ CHANGES = {
             '    ports: ["80:80"]\n'
         ),
     ),
+    "names that are wrong": (
+        (
+            "    cap_add: [NET_ADMIN]\n    environment:\n      - FIREWALL=off\n"
+            "      - 'LOG_LEVLE=debug' # more\n      - VPN_TYPE=openvpn\n"
+        ),
+        "    cap_add: [NET_ADMIN]\n    environment:\n      - 'LOG_LEVEL=debug' # more\n",
+    ),
+    "names of a mapping that are wrong": (
+        "    cap_add: [NET_ADMIN]\n    environment: {FIREWALL: on, LOG_LEVLE: debug}\n",
+        "    cap_add: [NET_ADMIN]\n    environment: {LOG_LEVEL: debug}\n",
+    ),
+    "names in a block that are wrong": (
+        "    cap_add: [NET_ADMIN]\n    environment:\n      wireguard_mtu: 1400\n",
+        "    cap_add: [NET_ADMIN]\n    environment:\n      WIREGUARD_MTU: 1400\n",
+    ),
     "needless capabilities": (
         "    cap_add: [CAP_NET_ADMIN, sys_module]\n",
         "    cap_add: [CAP_NET_ADMIN]\n",

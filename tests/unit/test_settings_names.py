@@ -70,6 +70,12 @@ def test_small_letters_are_refused_with_the_right_name(tmp_path: Path) -> None:
     assert problem.endswith("variables are written in capitals: VPN_ENDPOINT_IP")
 
 
+@pytest.mark.parametrize("name", ["city", "Region", "COUNTRIES", "CITYS"])
+def test_a_word_that_any_program_may_use_is_not_taken_for_ours(tmp_path: Path, name: str) -> None:
+    """Older names of other images are plain words."""
+    assert name not in reported(assemble.load({**COMPLETE, name: "x"}, tmp_path))
+
+
 @pytest.mark.parametrize(
     "name", ["GATEWAY_QZX", "WIREGUARD_NETWORK_SUBNET", "HEALTH_ENABLED", "VPN_TRAFFIC_GROUP"]
 )

@@ -24,15 +24,16 @@ _FORMS: Final[Mapping[str, tuple[str, str]]] = {
 class Advice:
     """The changes of one service.
 
-    `variables` are to be set, those in `unset` to be removed, `capabilities` to be added and
-    those in `needless` to be removed. `ports` are entries to remove from `ports:`, with their
-    variables replaced, and `keys` are keys to remove. Ports and `network_mode` are those of the
-    service that owns the network.
+    `variables` are to be set, those in `unset` to be removed, and `renamed` ones to get new names;
+    `capabilities` are to be added, those in `needless` to be removed. `ports` are entries to remove
+    from `ports:`, with their variables replaced, and `keys` are keys to remove. Ports and
+    `network_mode` are those of the service that owns the network.
     """
 
     service: Service
     variables: dict[str, str] = field(default_factory=dict)
     capabilities: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
     needless: list[str] = field(default_factory=list)
     unset: list[str] = field(default_factory=list)
     ports: list[str] = field(default_factory=list)
@@ -53,7 +54,9 @@ class Advice:
         if self.capabilities:
             yield f"To add to the capabilities of {own}:"
             yield from (capability.format(name) for name in self.capabilities)
+        renamed = [f"      {name} to {new}" for name, new in self.renamed.items()]
         for said, lines in (
+            (f"To rename in the variables of {own}:", renamed),
             (f"To remove from the variables of {own}:", [f"      {one}" for one in self.unset]),
             (
                 f"To remove from the capabilities of {own}:",

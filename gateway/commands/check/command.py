@@ -20,7 +20,7 @@ from gateway.commands.exit_codes import OK, USAGE
 from gateway.errors import ConfigError
 from gateway.settings import early
 from gateway.settings.findings import Findings
-from gateway.settings.values import safe_text
+from gateway.settings.values import safe_name, safe_text
 
 
 def check(asked: argparse.Namespace) -> int:
@@ -107,6 +107,7 @@ def _for_programs(trial: Trial) -> dict[str, object]:
         "change": {
             "set": advice.variables,
             "unset": advice.unset,
+            "rename": {safe_name(name): new for name, new in advice.renamed.items()},
             "add_capabilities": advice.capabilities,
             "remove_capabilities": advice.needless,
             "remove_ports": [*map(safe_text, advice.ports)],

@@ -10,6 +10,7 @@ from gateway.commands.check.resolver import check_resolver
 from gateway.commands.check.service import Service
 from gateway.model import Config, PortRange
 from gateway.settings import values
+from gateway.settings.compat import KILL_SWITCH, OFF, elsewhere, misspelt
 from gateway.settings.findings import Findings
 from gateway.settings.tunnels import DEFAULT_PORT
 
@@ -24,11 +25,22 @@ def compare(service: Service, config: Config | None, where: str, findings: Findi
     advice = Advice(service)
     check_keys(service, where, findings, advice)
     check_resolver(service, where, findings, advice)
-    if values.unquoted(service.variables.get(_PROTOCOL, "").strip()).lower() == "openvpn":
-        advice.unset.append(_PROTOCOL)  # it is a problem of the configuration
+    _names(service, advice)
     if service.keys.get("network_mode") != "host":
         compare_ports(service, _known(service, config), where, findings, advice)
     return advice
+
+
+def _names(service: Service, advice: Advice) -> None:
+    """Advise about variables that are problems by their names, or by what they mean elsewhere."""
+    for name, value in service.variables.items():
+        text = values.unquoted(value.strip()).lower()
+        if (name == _PROTOCOL and text == "openvpn") or (name in KILL_SWITCH and text in OFF):
+            advice.unset.append(name)
+        elif text and not elsewhere(name) and name not in KILL_SWITCH:
+            meant = misspelt(name)
+            if meant and meant not in service.variables:
+                advice.renamed[name] = meant
 
 
 def _known(service: Service, config: Config | None) -> Known:

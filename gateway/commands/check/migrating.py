@@ -15,7 +15,7 @@ from gateway.commands.check.ports import as_written
 from gateway.commands.check.project import Source
 from gateway.commands.check.rewriting import Pair, Rewriter
 from gateway.commands.check.service import for_service
-from gateway.settings.compat import elsewhere
+from gateway.settings.compat import KILL_SWITCH, elsewhere
 from gateway.settings.findings import Findings
 from gateway.settings.values import safe_text
 
@@ -124,6 +124,9 @@ class _Change:
             if name in wanted:
                 value = wanted.pop(name)
                 self.rewriter.replace(last, f"{name}={value}" if listed else _quoted(value))
+            elif name in self.advice.renamed:
+                self.rewriter.replace(first, self._renamed(first, name))
+                left = True
             elif not reason:
                 left = True
             elif reason.startswith("not supported"):
@@ -150,15 +153,23 @@ class _Change:
         listed = isinstance(node, yaml.SequenceNode)
         kept: list[str] = []
         for first, last, name in _variables(node):
-            if name not in wanted and not self._why_not(name):
-                kept.append(self.rewriter.source(first, last))
+            source = self.rewriter.source(first, last)
+            if name in self.advice.renamed:
+                kept.append(source.replace(name, self.advice.renamed[name], 1))
+            elif name not in wanted and not self._why_not(name):
+                kept.append(source)
         form = '"{}={}"' if listed else '{}: "{}"'
         kept += [form.format(name, value) for name, value in wanted.items()]
         self.rewriter.rebuild(node, kept)
 
     def _why_not(self, name: str) -> str | None:
         """Return why a variable has no effect here, None if it has one."""
-        return "not needed" if name in self.advice.unset else elsewhere(name)
+        needless = name in self.advice.unset or name in KILL_SWITCH
+        return "not needed" if needless else elsewhere(name)
+
+    def _renamed(self, node: yaml.Node, name: str) -> str:
+        """Return the text of a name, or of NAME=value, with the new name."""
+        return self.rewriter.source(node).replace(name, self.advice.renamed[name], 1)
 
     def _capabilities(self, service: yaml.MappingNode, pair: Pair | None) -> None:
         """Add capabilities that are needed, and remove the others."""
