@@ -296,8 +296,8 @@ def test_a_resolver_on_loopback_needs_a_service_that_is_one(tmp_path: Path, reso
     assert advice_of(tried(tmp_path, service, {"dns": {"image": "pihole/pihole"}})).unset
 
 
-def test_another_protocol_is_to_be_removed(tmp_path: Path) -> None:
-    """The problem names the variable; with a WireGuard file, removing it is all there is to do."""
+def test_another_protocol_is_to_be_replaced(tmp_path: Path) -> None:
+    """The problem names the variable; with a WireGuard file, that is all there is to do."""
     put(tmp_path, "wg0.conf", QUICK)
     service: dict[str, object] = {
         "volumes": ["./wg0.conf:/config/wg0.conf"],
@@ -305,9 +305,9 @@ def test_another_protocol_is_to_be_removed(tmp_path: Path) -> None:
     }
     trial = tried(tmp_path, service)
     assert [problem.where for problem in trial.problems] == ["VPN_TYPE"]
-    assert advice_of(trial).unset == ["VPN_TYPE"]
+    assert advice_of(trial).variables == {"VPN_TYPE": "wireguard"}
     service["environment"] = {"VPN_TYPE": "wireguard"}
-    assert not advice_of(tried(tmp_path, service)).unset
+    assert not advice_of(tried(tmp_path, service)).variables
 
 
 def test_names_that_are_wrong_are_to_be_changed(tmp_path: Path) -> None:

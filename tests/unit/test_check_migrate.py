@@ -146,7 +146,10 @@ CHANGES = {
             "    cap_add: [NET_ADMIN]\n    environment:\n      - FIREWALL=off\n"
             "      - 'LOG_LEVLE=debug' # more\n      - VPN_TYPE=openvpn\n"
         ),
-        "    cap_add: [NET_ADMIN]\n    environment:\n      - 'LOG_LEVEL=debug' # more\n",
+        (
+            "    cap_add: [NET_ADMIN]\n    environment:\n      - 'LOG_LEVEL=debug' # more\n"
+            "      - VPN_TYPE=wireguard\n"
+        ),
     ),
     "names of a mapping that are wrong": (
         "    cap_add: [NET_ADMIN]\n    environment: {FIREWALL: on, LOG_LEVLE: debug}\n",

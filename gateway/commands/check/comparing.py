@@ -35,7 +35,9 @@ def _names(service: Service, advice: Advice) -> None:
     """Advise about variables that are problems by their names, or by what they mean elsewhere."""
     for name, value in service.variables.items():
         text = values.unquoted(value.strip()).lower()
-        if (name == _PROTOCOL and text == "openvpn") or (name in KILL_SWITCH and text in OFF):
+        if name == _PROTOCOL and text == "openvpn":
+            advice.variables[name] = "wireguard"
+        elif name in KILL_SWITCH and text in OFF:
             advice.unset.append(name)
         elif text and not elsewhere(name) and name not in KILL_SWITCH:
             meant = misspelt(name)
