@@ -410,7 +410,7 @@ class Bench:
         if not self.closed_at:
             return []
         all_closed = max(self.closed_at.values()) if len(self.closed_at) == len(self.ways) else None
-        allowed = [addressed_to(RESOLVER)] if self._case.variables is BY_NAME else []
+        allowed = [addressed_to(RESOLVER)] if self._case.variables == BY_NAME else []
         found = []
         for frame in self._lab.leaks(min(self.closed_at.values()), allowed=allowed):
             way = next((way for way in self.ways if f" {way} ".encode() in frame.raw), None)
