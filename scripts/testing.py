@@ -54,7 +54,7 @@ class Step:
     """The seconds of a run with `--everything`, or LAB_BREAKS=all; None where it is as long."""
 
 
-def steps(*, fast: bool) -> list[list[Step]]:
+def steps(*, fast: bool, everything: bool = False) -> list[list[Step]]:
     """Return the steps in order; those of one list run at the same time."""
     linters = [
         *(["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["codespell"]),
@@ -98,6 +98,7 @@ def steps(*, fast: bool) -> list[list[Step]]:
             Step("The image on a Docker Engine", [["pytest", "tests/docker"]], 410, whole=800),
             Step("The kernel's own WireGuard", [["pytest", "tests/kernel"]], 375, whole=1500),
         ],
+        *([[Step("A pod on Podman", [["pytest", "tests/podman"]], 400)]] if everything else []),
         [Step("The demonstration", [["scripts/demo"]], 45)],
         [Step("The benchmark, one run", [["scripts/bench", "--runs", "1"]], 60)],
     ]
@@ -226,7 +227,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__)
     parser.add_argument("--fast", action="store_true", help="without the guest and without Docker")
     parser.add_argument(
-        "--everything", action="store_true", help="both firewalls for each test, and the full lists"
+        "--everything",
+        action="store_true",
+        help="both firewalls for each test, the full lists, and Podman",
     )
     given = parser.parse_args()
     if given.everything:
@@ -235,7 +238,7 @@ def main() -> int:
     outcomes: list[Outcome] = []
     left = []
     began = time.monotonic()
-    for group in steps(fast=given.fast):
+    for group in steps(fast=given.fast, everything=given.everything):
         if not given.everything and time.monotonic() - began > LIMIT:
             left += [step.name for step in group]
         else:
