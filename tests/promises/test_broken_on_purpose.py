@@ -22,6 +22,10 @@ from tests.promises.witness import open_everything
 MANY = {"ipv4": 250, "ipv6": 250, "hold": 60}
 """Breaks of a case, at least; each case meets other steps in other ways."""
 
+FEW = 15
+"""Steps of a short case that another run may not meet: those of the run that counts them, and of
+the program that `gateway hold` becomes."""
+
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P1"), pytest.mark.promise("P14")]
 
@@ -71,4 +75,4 @@ def test_broken_at_any_kernel_call_nothing_leaves_and_the_next_start_is_healthy(
     assert {wanted.step.phase for wanted in outcome.chosen} == set(case.phases)
     assert len(set(map(str, outcome.chosen))) >= MANY[case.name]
     missed = len(results) - len(done)
-    assert missed < 0.05 * len(outcome.chosen), "too many steps were not reached again"
+    assert missed < max(FEW, 0.05 * len(outcome.chosen)), "too many steps were not reached again"
