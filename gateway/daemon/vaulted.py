@@ -32,7 +32,7 @@ class TakenVault:
     """A vault that is closed, and ours while `claim` is open.
 
     `end` is that of the link for holes in there. It has no IPv6 if this namespace has it, and
-    `lacks_forwarding`. There are no holes without a `translator`, which `lacks_nat` explains.
+    `lacks_forwarding`. Without a `translator` all holes are closed; `lacks_nat` says why.
     """
 
     netns: VaultNetns

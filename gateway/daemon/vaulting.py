@@ -68,7 +68,7 @@ def wait() -> NoReturn:
 
 
 def _closed(firewall: NftablesFirewall, links: Links) -> None:
-    """Put the closed rules and routes into force, where there is no uplink."""
+    """Put the closed rules and routes into force; refuse a namespace with an uplink."""
     firewall.apply(INSIDE.closed)
     if problems := firewall.verify(INSIDE.closed):
         raise FirewallError("closing the vault", "; ".join(problems))

@@ -46,7 +46,7 @@ Job = tuple[str, tuple[str, ...], str]
 def lock(*, vault: bool = False) -> str:
     """Close the namespace and return the name of the firewall that keeps it closed.
 
-    For a `vault` that is nftables, and there is no guard: it has no uplink. Raises MissingError if
+    For a `vault` that is nftables without a guard, because it has no uplink. Raises MissingError if
     no firewall can; then every link is down that could be set down. It does so too if rules cannot
     use the name of a link; then that link is down.
     """

@@ -28,7 +28,7 @@ STORE_TIME = 5.0
 SOCKET, RESULT = 3, 4
 """The descriptors of the process that fetches: the connected socket, and a file for the result."""
 FAILED = 2
-"""Its exit code if the result is the reason why there is no list."""
+"""Its exit code if it could not fetch the list: the result is the reason."""
 PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 LONGEST_REASON = 300
 _CODE = (

@@ -111,7 +111,7 @@ def _named(root: Path, named: PurePosixPath, findings: Findings) -> Sequence[Con
 
 
 def _at(root: Path, place: PurePosixPath, findings: Findings, *, zips: bool) -> Sequence[ConfFile]:
-    """Return the files of a place; with `zips`, those of its only zip file if there is no other."""
+    """Return the files of a place; with `zips` and without any, those of its only zip file."""
     if "*" not in place.name:
         return (ConfFile(place, place.name),) if files.exists(root, place) else ()
     folder = place.parent
