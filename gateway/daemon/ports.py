@@ -74,6 +74,9 @@ class LinksAndRoutes(Protocol):
         Raises NetworkError.
         """
 
+    def set_mtu(self, name: str, mtu: int) -> None:
+        """Set the largest packet of the link `name` to `mtu` bytes. Raises NetworkError."""
+
     def prepare(self, uplink: str) -> None:
         """Give `uplink` the per-device settings that the promises need. Raises NetworkError."""
 
@@ -188,6 +191,8 @@ class Parts:
 
     `publish` takes each status; `confirm` says that the last one is true, and the kernel as wanted.
 
+    `echo` returns the largest of the given sizes that is answered, None if none is.
+
     `read_again` has the configuration read again.
 
     `reserve` lends descriptors to what has to be put into force when there are none left.
@@ -204,6 +209,7 @@ class Parts:
     lists: Lists
     hooks: Hooks
     probe: Callable[[Probe], Coroutine[Any, Any, bool | None]]
+    echo: Callable[[Probe, tuple[int, ...]], Coroutine[Any, Any, int | None]]
     write_resolver: Callable[[tuple[Address, ...]], Coroutine[Any, Any, None]]
     publish: Callable[[Status], None]
     confirm: Callable[[], None]

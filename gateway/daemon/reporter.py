@@ -8,12 +8,12 @@ import structlog
 
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
-from gateway.policy.limits import limits_of_names
+from gateway.policy.limits import limits_of_names, limits_of_path
 from gateway.policy.reload import Answer, Outcome
 from gateway.policy.report import detail, endpoint, name, reason, status_of
 from gateway.policy.retry import Setback
 from gateway.policy.situation import Situation
-from gateway.policy.states import Connected, Reason, State, Stopping
+from gateway.policy.states import Connected, Connecting, Reason, State, Stopping
 
 
 class Reporter:
@@ -32,6 +32,7 @@ class Reporter:
         self._served = ""
         self._reloads: Counter[str] = Counter()
         self._reload: Answer | None = None
+        self._sizes: tuple[int | None, int | None] = None, None
         self.limits = parts.adopt(kernel.config)
         self.verified_at: float | None = None
         self.counted_at: float | None = None
@@ -69,6 +70,13 @@ class Reporter:
         """
         parts, kernel, state = self._parts, self._kernel, situation.state
         self._answered(situation.reload)
+        self._measured(situation.mtu, situation.path_mtu)
+        has_interface = isinstance(state, Connected) or (
+            isinstance(state, Connecting) and state.built
+        )
+        mtu, path = self._sizes if has_interface else (None, None)
+        sized = limits_of_path(state.tunnel, mtu, path) if isinstance(state, Connected) else ()
+        named = limits_of_names(situation.names_problem)
         status = replace(
             status_of(state, now),
             firewall=parts.firewall.name,
@@ -80,7 +88,9 @@ class Reporter:
             refused=kernel.refused,
             counted_at=self.counted_at,
             guard=parts.guard is not None,
-            limits=(*parts.limits, *self.limits, *limits_of_names(situation.names_problem)),
+            mtu=mtu,
+            path_mtu=path,
+            limits=(*parts.limits, *self.limits, *named, *sized),
             reload=self._reload,
             reloads=tuple(self._reloads.items()),
         )
@@ -95,6 +105,18 @@ class Reporter:
             held = "; ".join(kernel.kept_down)
             status = replace(status, healthy=False, reason=Reason.KEPT_DOWN, detail=held)
         parts.publish(status)
+
+    def _measured(self, mtu: int | None, path: int | None) -> None:
+        """Log that packets vanish, once for each size that arrives."""
+        if (mtu, path) == self._sizes:
+            return
+        before, self._sizes = self._sizes[0], (mtu, path)
+        if mtu is None or path is None:
+            return
+        if before is not None and mtu < before:
+            self._log.info("tunnel MTU lowered", old=before, new=mtu)
+        if path < mtu:
+            self._log.warning("packets vanish in the tunnel", mtu=mtu, arrives=path)
 
     def _answered(self, answer: Answer | None) -> None:
         """Log and count `answer`, if it is another one than the last."""

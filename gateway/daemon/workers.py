@@ -14,9 +14,20 @@ from typing import Any
 from gateway.daemon.jobs import Job
 from gateway.daemon.names import Names
 from gateway.daemon.ports import Parts
-from gateway.errors import KERNEL, GatewayError, TunnelError, is_shortage
+from gateway.daemon.sizing import Sizing
+from gateway.errors import KERNEL, GatewayError, NetworkError, TunnelError, is_shortage
 from gateway.model import INTERFACE, Candidate, ServerList, Tunnel
-from gateway.policy.actions import Ask, Fetch, LookUp, Open, Sample, SendProbe, Work, WriteNames
+from gateway.policy.actions import (
+    Ask,
+    Fetch,
+    LookUp,
+    Measure,
+    Open,
+    Sample,
+    SendProbe,
+    Work,
+    WriteNames,
+)
 from gateway.policy.dns import reachable, resolved
 from gateway.policy.events import (
     Asking,
@@ -35,7 +46,6 @@ from gateway.policy.events import (
     Wrote,
 )
 from gateway.policy.facts import Facts
-from gateway.policy.link import tunnel_mtu
 from gateway.policy.probing import Probe
 from gateway.policy.timing import Timing
 
@@ -52,6 +62,7 @@ class Workers:
         self._parts = parts
         self._names = names
         self._timing = timing
+        self._sizing = Sizing(parts)
         self._built: Tunnel | None = None
 
     def open(self, action: LookUp | Open) -> Event:
@@ -65,7 +76,7 @@ class Workers:
             return Failed(str(err)) if is_question else NotFetched(str(err))
 
     def job_of(
-        self, action: Ask | Fetch | Sample | SendProbe | WriteNames, facts: Facts
+        self, action: Ask | Fetch | Sample | SendProbe | Measure | WriteNames, facts: Facts
     ) -> tuple[Work, Job]:
         """Return the kind of work that `action` is, and how it is done."""
         match action:
@@ -77,6 +88,8 @@ class Workers:
                 return Work.SAMPLE, lambda: self.sample(tunnel)
             case SendProbe(probe):
                 return Work.PROBE, lambda: self.probe(probe)
+            case Measure():
+                return Work.MEASURE, lambda: self._sizing.measure(action)
             case WriteNames(tunnel):
                 return Work.NAMES, lambda: self.write_names(tunnel)
 
@@ -149,21 +162,26 @@ class Workers:
 
     async def _build(self, tunnel: Tunnel, facts: Facts) -> Event:
         """Make the interface for `tunnel`, or only replace its peers where that is enough."""
-        if not await self._took_other_peers(tunnel):
+        mtu = await self._with_other_peers(tunnel, facts)
+        if mtu is None:
             self._built = None
-            await self._parts.tunnel.up(tunnel, tunnel_mtu(tunnel, facts))
+            mtu = self._sizing.begin(tunnel, facts)
+            await self._parts.tunnel.up(tunnel, mtu)
         self._built = tunnel
-        return Built(await self._names.write(tunnel))
+        return Built(await self._names.write(tunnel), mtu)
 
-    async def _took_other_peers(self, tunnel: Tunnel) -> bool:
-        """Give the present interface the peers of `tunnel`, if it differs in nothing else."""
+    async def _with_other_peers(self, tunnel: Tunnel, facts: Facts) -> int | None:
+        """Give the present interface the peers of `tunnel`, if it differs in nothing else.
+
+        Return its MTU, None where it has to be made again.
+        """
         former = self._built
         if former is None or replace(former, peers=()) != replace(tunnel, peers=()):
-            return False
+            return None
         if self._parts.around_tunnel.fault_of(INTERFACE, tunnel.addresses):
-            return False
+            return None
         try:
             await self._parts.tunnel.configure(tunnel)
-        except TunnelError:
-            return False
-        return True
+            return self._sizing.continued(tunnel, facts)
+        except (TunnelError, NetworkError):
+            return None

@@ -28,6 +28,9 @@ class Work(Enum):
     PROBE = auto()
     """A probe in the tunnel: Probed."""
 
+    MEASURE = auto()
+    """Finding out which packets fit through the tunnel: Measured."""
+
     NAMES = auto()
     """Writing the resolver file: Wrote."""
 
@@ -99,6 +102,19 @@ class SendProbe:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """Find the largest packet that fits, and fit the MTU of the interface: Work.MEASURE.
+
+    `echoes` are sent to those that may answer, the best first. `mtu` is what the interface has, and
+    `is_chosen` whether it stays so.
+    """
+
+    echoes: tuple[Probe, ...]
+    mtu: int
+    is_chosen: bool
+
+
+@dataclass(frozen=True)
 class WriteNames:
     """Write the resolver file for `tunnel` again: Work.NAMES."""
 
@@ -126,6 +142,7 @@ Action = (
     | Build
     | Sample
     | SendProbe
+    | Measure
     | WriteNames
     | Count
     | Abandon

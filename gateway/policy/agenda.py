@@ -10,6 +10,7 @@ from gateway.policy.actions import (
     Fetch,
     LookAround,
     LookUp,
+    Measure,
     Open,
     Sample,
     SendProbe,
@@ -17,8 +18,8 @@ from gateway.policy.actions import (
     Work,
     WriteNames,
 )
-from gateway.policy.probing import probe_for
-from gateway.policy.situation import Situation
+from gateway.policy.probing import echoes_for, probe_for
+from gateway.policy.situation import LONG_AGO, Situation
 from gateway.policy.states import Connected, Connecting, Fetching, Locked, Resolving, Stopping
 from gateway.policy.timing import Moment
 
@@ -110,11 +111,23 @@ def _watching(
         if probe := probe_for(state.tunnel, situation.config):
             situation = _begun(situation, Work.PROBE)
             actions.append(SendProbe(probe))
+    if Work.MEASURE not in situation.under_way and now >= _measure_at(situation, state, moment):
+        situation, measures = _measuring(replace(situation, measured_at=now), state)
+        actions += measures
     is_due = now >= situation.names_tried_at + timing.names_again
     if situation.names_problem and is_due and Work.NAMES not in situation.under_way:
         situation = replace(_begun(situation, Work.NAMES), names_tried_at=now)
         actions.append(WriteNames(state.tunnel))
     return situation, tuple(actions)
+
+
+def _measuring(situation: Situation, state: Connected) -> tuple[Situation, tuple[Action, ...]]:
+    """Return what finds out which packets fit; nothing where no probe is wanted or possible."""
+    echoes, mtu = echoes_for(state.tunnel, situation.config), situation.mtu
+    if not echoes or mtu is None:
+        return situation, ()
+    is_chosen = state.tunnel.mtu is not None
+    return _begun(situation, Work.MEASURE), (Measure(echoes, mtu, is_chosen),)
 
 
 def rests(situation: Situation, moment: Moment) -> bool:
@@ -127,7 +140,8 @@ def rests(situation: Situation, moment: Moment) -> bool:
         return False
     if situation.under_way or situation.changed or situation.names_problem:
         return False
-    at = min(situation.sample_at, _probe_at(situation, state, moment))
+    probe_at = _probe_at(situation, state, moment)
+    at = min(situation.sample_at, probe_at, _measure_at(situation, state, moment))
     return at > moment.now + moment.timing.verify_every
 
 
@@ -141,6 +155,14 @@ def _probe_at(situation: Situation, state: Connected, moment: Moment) -> float:
     in_doubt = state.resolver_failures or state.pulse.is_in_doubt(moment)
     timing = moment.timing
     return situation.probed_at + (timing.probe_in_doubt if in_doubt else timing.probe_every)
+
+
+def _measure_at(situation: Situation, state: Connected, moment: Moment) -> float:
+    """Return when to find out which packets fit: once, and again when some seem to vanish."""
+    if situation.measured_at == LONG_AGO:
+        return LONG_AGO
+    again = situation.measured_at + moment.timing.measure_again
+    return again if state.pulse.is_in_doubt(moment) else float("inf")
 
 
 def _begun(situation: Situation, work: Work) -> Situation:

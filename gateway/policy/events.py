@@ -63,9 +63,13 @@ class NotFetched:
 
 @dataclass(frozen=True)
 class Built:
-    """The interface exists; `names_problem` says why names will not resolve, empty if they do."""
+    """The interface exists, with packets of `mtu` bytes.
+
+    `names_problem` says why names will not resolve, empty if they do.
+    """
 
     names_problem: str = ""
+    mtu: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,17 @@ class Probed:
     """A probe was sent; `answered` is None where that says nothing about the resolver."""
 
     answered: bool | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The interface has packets of `mtu` bytes, and those of `path` bytes arrive.
+
+    `path` is None if that could not be found out.
+    """
+
+    mtu: int
+    path: int | None
 
 
 @dataclass(frozen=True)
@@ -193,6 +208,7 @@ Event = (
     | Refused
     | Sampled
     | Probed
+    | Measured
     | Stop
     | Tick
     | Changed
@@ -217,6 +233,7 @@ REPORTS: dict[type[Event], Work] = {
     Sampled: Work.SAMPLE,
     Lost: Work.SAMPLE,
     Probed: Work.PROBE,
+    Measured: Work.MEASURE,
     Wrote: Work.NAMES,
 }
 """The event that each kind of work ends with."""

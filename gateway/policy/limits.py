@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway.model import Config
+from gateway.model import Config, Tunnel
+from gateway.policy.link import SMALLEST_MTU
 from gateway.policy.rules import Family
 
 
@@ -26,6 +27,7 @@ class LimitCode(StrEnum):
     NO_NAMES = "no_names"
     NO_IPV6_HOLES = "no_ipv6_holes"
     NO_HOLES = "no_holes"
+    MTU_TOO_LARGE = "mtu_too_large"
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,23 @@ def limits_of_names(problem: str) -> Iterator[Limit]:
     """Yield the limit of workloads whose names do not resolve, because of `problem` if any."""
     if problem:
         yield Limit(LimitCode.NO_NAMES, f"names do not resolve: {problem}", OWN_RESOLVER)
+
+
+def limits_of_path(tunnel: Tunnel, mtu: int | None, path: int | None) -> Iterator[Limit]:
+    """Yield the limit of `tunnel` with an interface of `mtu` bytes, of which only `path` arrive.
+
+    Only a chosen MTU can be as large, or the smallest that IPv6 works with. None is unknown.
+    """
+    if mtu is None or path is None or path >= mtu:
+        return
+    found = "leave it out: the gateway finds one that fits"
+    other = "use a network that carries larger packets" if tunnel.mtu is None else found
+    fits = not tunnel.has_family(6) or path >= SMALLEST_MTU
+    yield Limit(
+        LimitCode.MTU_TOO_LARGE,
+        f"packets of {mtu} bytes vanish on the way through the tunnel, those of {path} arrive",
+        f"set WIREGUARD_MTU={path}, or {other}" if fits else other,
+    )
 
 
 def limits_of_holes(config: Config, *, lacks_forwarding: bool) -> Iterator[Limit]:

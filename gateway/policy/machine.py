@@ -14,7 +14,7 @@ between two states. What the kernel reports meanwhile is looked at afterwards.
 from dataclasses import replace
 
 from gateway.model import Address, Config, Tunnel
-from gateway.policy.actions import Abandon, Action, Count, ReadAgain
+from gateway.policy.actions import Abandon, Action, Count, ReadAgain, Work
 from gateway.policy.agenda import due, is_calm
 from gateway.policy.events import (
     REPORTS,
@@ -27,6 +27,7 @@ from gateway.policy.events import (
     Fetched,
     Looked,
     Lost,
+    Measured,
     Moved,
     NotFetched,
     NotReloaded,
@@ -99,6 +100,8 @@ def interrupted(situation: Situation) -> Situation:
         state = replace(state, query=None)
     if isinstance(state, Fetching):
         state = replace(state, query=None, addresses=(), transfer=None)
+    if Work.MEASURE in situation.under_way:
+        situation = replace(situation, measured_at=LONG_AGO)
     return replace(
         situation, state=state, under_way=frozenset(), verify_at=LONG_AGO, sample_at=LONG_AGO
     )
@@ -133,8 +136,12 @@ def _noted(situation: Situation, event: Event, moment: Moment) -> Situation:
             pause = timing.verify_again if event.drifted else timing.verify_every
             situation = replace(situation, verified_at=now, verify_at=now + pause)
         case Built():
+            situation = replace(situation, mtu=event.mtu, path_mtu=None)
             problem = event.names_problem
             situation = replace(situation, names_problem=problem, names_tried_at=now)
+        case Measured():
+            path = situation.path_mtu if event.path is None else event.path
+            situation = replace(situation, mtu=event.mtu, path_mtu=path)
         case Wrote():
             situation = replace(situation, names_problem=event.problem)
         case Reloaded():
@@ -210,7 +217,8 @@ def _entered(situation: Situation, former: State, moment: Moment) -> Situation:
     """Return `situation` with what begins with its state, if that is not `former`."""
     state, now, timing = situation.state, moment.now, moment.timing
     if isinstance(state, Connected) and not isinstance(former, Connected):
-        return replace(situation, sample_at=now + timing.heartbeat, probed_at=LONG_AGO)
+        situation = replace(situation, probed_at=LONG_AGO, measured_at=LONG_AGO)
+        return replace(situation, sample_at=now + timing.heartbeat)
     is_new = isinstance(former, Connecting) and not former.built
     if isinstance(state, Connecting) and state.built and is_new:
         return replace(situation, sample_at=now + timing.eager)

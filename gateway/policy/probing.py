@@ -34,6 +34,9 @@ class Probe:
         return self.protocol is ProbeProtocol.DNS
 
 
+MOST_HOSTS = 2
+"""Hosts that are asked which packets fit, before the server itself is."""
+
 UNASSIGNED: dict[int, Address] = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
 """Addresses that no host has (RFC 5737, RFC 3849)."""
 
@@ -56,6 +59,22 @@ def probe_for(tunnel: Tunnel, config: Config) -> Probe | None:
             return Probe(ProbeProtocol.DNS, inside[0]) if inside else None
         case ProbeKind.AUTO:
             return Probe(ProbeProtocol.DNS, inside[0]) if inside else _to_the_server(tunnel, config)
+
+
+def echoes_for(tunnel: Tunnel, config: Config) -> tuple[Probe, ...]:
+    """Return the echoes that show which packets fit through `tunnel`, the best first.
+
+    A host that answers shows it for both directions. The one that ends at the server does so for
+    packets to it. None where the configuration wants no probe.
+    """
+    wanted: HealthProbe = config.health_probe
+    if wanted.kind is ProbeKind.OFF:
+        return ()
+    inside = [a for a in tunnel.dns if _is_inside(a, tunnel, config)]
+    hosts = dict.fromkeys([*([wanted.address] if wanted.address else []), *inside])
+    last = _to_the_server(tunnel, config)
+    echoes = [Probe(ProbeProtocol.ICMP, address) for address in hosts][:MOST_HOSTS]
+    return (*echoes, *([last] if last else []))
 
 
 def _to_the_server(tunnel: Tunnel, config: Config) -> Probe | None:

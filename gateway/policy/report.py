@@ -52,6 +52,8 @@ class Status:
 
     `at` is when it was reported. `endpoint` is a text for people, `endpoints` are the servers that
     the state is about, empty while they are names. `guard`: the egress guard stops packet sockets.
+    `mtu` is the largest packet of the
+    tunnel's interface, `path_mtu` the largest that is known to arrive, in bytes, None if unknown.
     `verified_age` is how long ago the kernel was last read back and found as wanted. `reconnects`
     counts lost tunnels by reason code, `switches` changes to another server, `refused` packets by
     family (`ipv4`, `ipv6`) and direction (`in`, `out`, `forward`), and the egress guard's frames as
@@ -70,6 +72,8 @@ class Status:
     handshake_age: float | None = None
     received: int = 0
     sent: int = 0
+    mtu: int | None = None
+    path_mtu: int | None = None
     firewall: str = ""
     guard: bool = False
     tunnel: str = ""

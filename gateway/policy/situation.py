@@ -19,8 +19,10 @@ class Situation:
     `facts` are the namespace as it was last seen, `tried` as it was when the way to the server was
     last tried. `changed`: the kernel reported a change that has not been looked at. `under_way` is
     the work that has not reported yet. `names_problem` is why names do not resolve, empty if they
-    do. `reload` is the answer to the last request to read the configuration again. Times are those
-    of `Moment.now`; each of the `_at` is when something was, or is, due.
+    do. `mtu` is that of the tunnel's interface, None before there was one, `path_mtu` the largest
+    packet that arrives, None while that is not known; both are in bytes. `reload` is the answer to
+    the last request to read the configuration again. Times are those of `Moment.now`; each of the
+    `_at` is when something was, or is, due.
     """
 
     config: Config
@@ -30,11 +32,14 @@ class Situation:
     changed: bool = False
     under_way: frozenset[Work] = frozenset()
     names_problem: str = ""
+    mtu: int | None = None
+    path_mtu: int | None = None
     reload: Answer | None = None
     verified_at: float = LONG_AGO
     verify_at: float = LONG_AGO
     sample_at: float = LONG_AGO
     probed_at: float = LONG_AGO
+    measured_at: float = LONG_AGO
     names_tried_at: float = LONG_AGO
 
     @property

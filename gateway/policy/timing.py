@@ -95,6 +95,9 @@ class Timing:
     probe_in_doubt: float = 1.0
     """The same while something stays unanswered."""
 
+    measure_again: float = 600.0
+    """The least time between two searches for the largest packet: one costs some 50 packets."""
+
     read_limit: float = 15.0
     """How long reading the configuration again may take; it takes less than one on small boards."""
 

@@ -59,6 +59,13 @@ class _Collector:
                 "Time since the last handshake was seen.",
                 status.handshake_age + self._now - status.at,
             )
+        sizes = {
+            "portcullis_mtu_bytes": ("The largest packet of the tunnel's interface.", status.mtu),
+            "portcullis_path_mtu_bytes": ("The largest that arrives.", status.path_mtu),
+        }
+        for name, (text, size) in sizes.items():
+            if size is not None:
+                yield GaugeMetricFamily(name, text, size)
         yield GaugeMetricFamily(
             "portcullis_limits", "How many limits this host has.", len(status.limits)
         )

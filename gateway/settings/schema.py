@@ -166,7 +166,8 @@ class Settings(TunnelSettings):
         "Health",
         "What is asked inside the tunnel when the evidence is in doubt: `dns` the tunnel's "
         "resolver, `icmp` an echo from it, `icmp:ADDRESS` an echo from another host, `off` "
-        "nothing, `auto` the resolver if there is one, else an echo that ends at the server.",
+        "nothing, `auto` the resolver if there is one, else an echo that ends at the server. With "
+        "`off` the largest packet is not searched for either.",
         unset="`auto`",
         example="icmp:10.64.0.1",
     )

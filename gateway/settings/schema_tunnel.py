@@ -119,7 +119,8 @@ class TunnelSettings(BaseSettings):
         "Tunnel",
         "The largest packet in the tunnel in bytes, 576 to 65535; with an IPv6 address at "
         "least 1280. 0 is the same as not set.",
-        unset="the uplink's less the overhead",
+        unset="the uplink's less the overhead, [lowered to what arrives]"
+        "(health.md#the-largest-packet)",
         example="1320",
     )
     wireguard_persistent_keepalive_interval: Annotated[

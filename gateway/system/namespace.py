@@ -112,6 +112,10 @@ class Namespace:
         """Return the packet and byte counters of the link `name`. Raises NetworkError."""
         return self._links.carried(name)
 
+    def set_mtu(self, name: str, mtu: int) -> None:
+        """Set the largest packet of the link `name` to `mtu` bytes. Raises NetworkError."""
+        self._links.set_mtu(name, mtu)
+
     def prepare(self, uplink: str) -> None:
         """Give `uplink` the per-device settings that the promises need."""
         self._links.set_device(uplink, UPLINK_SETTINGS)

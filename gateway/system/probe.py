@@ -53,7 +53,7 @@ async def probe(wanted: Probe, netns: Netns = OWN) -> bool | None:
 
 async def _ask_resolver(netns: Netns, address: str, version: int) -> bool:
     identity = os.urandom(2)
-    with _socket(netns, version, socket.SOCK_DGRAM) as channel:
+    with tunnel_socket(netns, version, socket.SOCK_DGRAM) as channel:
         return await _answered(
             channel,
             (address, DNS_PORT),
@@ -74,7 +74,7 @@ async def _ping(netns: Netns, address: str, version: int, hops: int | None) -> b
         body = answer[(answer[0] & 0xF) * 4 :] if version == 4 else answer  # noqa: PLR2004
         return body[:1] == bytes([ECHO_REPLY[version]]) and body[4:8] == identity
 
-    with _socket(netns, version, socket.SOCK_RAW, protocol) as channel:
+    with tunnel_socket(netns, version, socket.SOCK_RAW, protocol) as channel:
         if hops is not None:
             channel.setsockopt(*HOP_LIMIT[version], hops)
         return await _answered(channel, (address, 0), message, is_reply)
@@ -102,7 +102,8 @@ async def _answered(
     return False
 
 
-def _socket(netns: Netns, version: int, kind: int, protocol: int = 0) -> socket.socket:
+def tunnel_socket(netns: Netns, version: int, kind: int, protocol: int = 0) -> socket.socket:
+    """Return a socket that never blocks, for the tunnel's interface alone. Raises OSError."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6  # noqa: PLR2004
     channel = netns.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
     try:

@@ -35,6 +35,9 @@ class FakeLinks:
         del name
         return b""
 
+    def set_mtu(self, name: str, mtu: int) -> None:
+        """Take note of nothing."""
+
     def prepare(self, uplink: str) -> None:
         """Take note of nothing."""
 

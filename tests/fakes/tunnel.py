@@ -21,6 +21,7 @@ class FakeTunnel:
     now: float = 1_000_000.0
     calls: list[str] = field(default_factory=list)
     standing: Tunnel | None = None
+    mtu: int | None = None
 
     @property
     def name(self) -> str:
@@ -34,6 +35,7 @@ class FakeTunnel:
         if tunnel.listen_port in self.taken:
             raise TunnelError("the port is taken", INTERFACE, errno.EADDRINUSE)
         self._begin(tunnel)
+        self.mtu = mtu
 
     async def configure(self, tunnel: Tunnel) -> None:
         """Replace the peers."""

@@ -81,6 +81,7 @@ class World:
     `fails` says what the next calls of a part raise; `building` is how many seconds the interface
     takes, `looking_up` how many the answer to a name, `fetching` a list, after which `listed` is
     what reading the configuration again comes to; `loss` is the share of packets lost each way;
+    `path` is the largest packet that arrives, None if echoes of no size are answered;
     `kept_down` are links that stay down; `breaks_at` makes the call of that number fail, with
     `breaks_with` as its errno. `transcript` has every call.
     """
@@ -99,6 +100,7 @@ class World:
         self.fetching = 0.5
         self.listed: Config | Answer | None = None
         self.loss = 0.0
+        self.path: int | None = 65535
         self._chance = random.Random(20)  # noqa: S311 - the same losses in each run
         self.fails: dict[str, list[BaseException | None]] = {}
         self.breaks_at: int | None = None
@@ -168,6 +170,7 @@ class World:
             lists=_Lists(self),
             hooks=_Hooks(self),
             probe=self._probe,
+            echo=self._echo,
             write_resolver=self._write_resolver,
             publish=self._publish,
             confirm=self._confirm,
@@ -208,6 +211,16 @@ class World:
                 return True
             await asyncio.sleep(probing.INTERVAL)
         return False
+
+    async def _echo(self, probe: Probe, sizes: tuple[int, ...]) -> int | None:
+        self.call("echo", f"{probe.address} {max(sizes)}")
+        path = self.path if self.tunnel.is_alive and self.path is not None else 0
+        arrived = [size for size in sizes if size <= path]
+        self.tunnel.asked += len(sizes)
+        self.tunnel.answered += len(arrived)
+        slow = max(sizes) not in arrived
+        await asyncio.sleep(probing.TRIES * probing.INTERVAL if slow else 0.05)
+        return max(arrived, default=None)
 
     def _confirm(self) -> None:
         self._publish(confirmed(self.published[-1], self.clock.now))
@@ -266,6 +279,10 @@ class _Network:
     def carried(self, name: str) -> bytes:
         self._world.call("carried", name)
         return self._world.tunnel.carried
+
+    def set_mtu(self, name: str, mtu: int) -> None:
+        self._world.call("mtu", f"{name} {mtu}")
+        self._world.tunnel.mtu = mtu
 
     def prepare(self, uplink: str) -> None:
         self._world.call("prepare", uplink)

@@ -70,7 +70,16 @@ def test_the_example_is_an_answer() -> None:
 def test_every_metric_is_named() -> None:
     """Both ways, without the prefix; counters end in _total."""
     text = metrics.exposition(
-        Status(1.0, "connected", healthy=True, reason=Reason.ANSWERS, since=0.0, handshake_age=1.0),
+        Status(
+            1.0,
+            "connected",
+            healthy=True,
+            reason=Reason.ANSWERS,
+            since=0.0,
+            handshake_age=1.0,
+            mtu=1,
+            path_mtu=1,
+        ),
         1.0,
         healthy=True,
     ).decode()

@@ -81,6 +81,7 @@ CALM: dict[str, Any] = {
     "verify_at": FAR,
     "sample_at": FAR,
     "probed_at": NOW,
+    "measured_at": NOW,
     "names_tried_at": NOW,
 }
 """Nothing is due."""

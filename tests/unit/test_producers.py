@@ -59,6 +59,15 @@ def test_a_job_on_the_way_to_a_list_that_fails_ends_it_closed(part: str) -> None
 
 
 @pytest.mark.promise("P1")
+def test_the_search_for_the_largest_packet_that_fails_ends_it_closed() -> None:
+    """It begins with the connection."""
+    world = World(ONE)
+    world.fails["echo"] = [FAULT]
+    ends_closed(world)
+    assert f"rules open {FIRST}" in world.transcript, "control: it was open"
+
+
+@pytest.mark.promise("P1")
 @pytest.mark.parametrize("part", ["up", "resolv.conf", "open", "ask"])
 def test_a_job_on_the_way_to_a_connection_that_fails_ends_it_closed(part: str) -> None:
     """The look-up, the builder, and the writer of the resolver file within it."""

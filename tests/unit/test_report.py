@@ -31,6 +31,7 @@ from gateway.policy.limits import (
     limits_of_guard,
     limits_of_holes,
     limits_of_names,
+    limits_of_path,
     limits_of_resolvers,
     limits_without_holes,
 )
@@ -86,6 +87,7 @@ LIMITS = {
         limits_of_holes(Config((UNMARKED,), input_ports=PORTS), lacks_forwarding=True),
         'net.ipv6.conf.all.forwarding: "1"',
     ),
+    LimitCode.MTU_TOO_LARGE: (limits_of_path(IPV4_ONLY, 1420, 1312), "WIREGUARD_MTU=1312"),
 }
 """The limit of each code, and what its remedy mentions."""
 

@@ -1,0 +1,131 @@
+"""Echoes of several sizes into the tunnel, and the largest that is answered."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Collection
+
+from gateway.policy.probing import Probe
+from gateway.policy.routing import IPV4
+from gateway.system.netns import OWN, Netns
+from gateway.system.probe import (
+    ECHO_REPLY,
+    ECHO_REQUEST,
+    HOP_LIMIT,
+    INTERVAL,
+    LARGEST_ANSWER,
+    TRIES,
+    checksum,
+    tunnel_socket,
+)
+
+ECHO_HEADER = 8
+IP_HEADER = {4: 20, 6: 40}
+TIME_EXCEEDED = {4: 11, 6: 3}
+"""ICMP types by IP version (RFC 792, RFC 4443); such an error quotes what it is about."""
+
+DO_NOT_FRAGMENT = {
+    4: [(socket.IPPROTO_IP, 10, 3)],
+    6: [(socket.IPPROTO_IPV6, 23, 3), (socket.IPPROTO_IPV6, 62, 1)],
+}
+"""IP_MTU_DISCOVER, IPV6_MTU_DISCOVER and IPV6_DONTFRAG of linux/in.h and linux/in6.h.
+
+The value *_PMTUDISC_PROBE ignores the path MTU that the kernel has been informed of: it is what is
+measured here.
+"""
+
+
+async def largest_answered(wanted: Probe, sizes: Collection[int], netns: Netns = OWN) -> int | None:
+    """Return the largest of `sizes` that the host of `wanted` answers; None if it answers none.
+
+    A size is that of the whole IP packet in bytes, which is never fragmented. Each is sent up
+    to TRIES times, and those below one that was answered are not sent again. An answer to an echo
+    with a hop limit is that it was exceeded. None also means that something could not be sent.
+    Never raises OSError. Nothing but the tunnel's interface of `netns` can carry it.
+    """
+    version = wanted.address.version
+    try:
+        with _echo_socket(netns, version) as channel:
+            for option in DO_NOT_FRAGMENT[version]:
+                channel.setsockopt(*option)
+            if wanted.hops is not None:
+                channel.setsockopt(*HOP_LIMIT[version], wanted.hops)
+            return await _Echoes(channel, wanted, sizes).largest()
+    except OSError:
+        return None
+
+
+def _echo_socket(netns: Netns, version: int) -> socket.socket:
+    """Return a raw socket, or a ping socket where a vault may not open that. Raises OSError.
+
+    A ping socket may be closed to root (ping_group_range), and hears no errors (icmp(7)).
+    """
+    protocol = socket.IPPROTO_ICMP if version == IPV4 else socket.IPPROTO_ICMPV6
+    try:
+        return tunnel_socket(netns, version, socket.SOCK_RAW, protocol)
+    except PermissionError:
+        return tunnel_socket(netns, version, socket.SOCK_DGRAM, protocol)
+
+
+class _Echoes:
+    """One run: the sequence number of an echo is the position of its size.
+
+    A ping socket has an identity of its own, and gets no other answers.
+    """
+
+    def __init__(self, channel: socket.socket, wanted: Probe, sizes: Collection[int]) -> None:
+        self._channel = channel
+        self._address = str(wanted.address), 0
+        self._version = wanted.address.version
+        self._sizes = sorted(sizes)
+        self._is_raw = channel.type == socket.SOCK_RAW
+        self._identity = os.urandom(2)
+        self._best = -1
+
+    async def largest(self) -> int | None:
+        """Return the largest size that was answered. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        last = len(self._sizes) - 1
+        for _ in range(TRIES):
+            # The largest first: a host that answers few of them answers the first to reach it.
+            for position in range(last, self._best, -1):
+                await loop.sock_sendto(self._channel, self._echo(position), self._address)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL):
+                    while self._best < last:
+                        answer = await loop.sock_recv(self._channel, LARGEST_ANSWER)
+                        self._best = max(self._best, self._answered(answer))
+                        # It returns at once while more is queued: a flood would outlast the time.
+                        await asyncio.sleep(0)
+            if self._best == last:
+                break
+        return self._sizes[self._best] if self._best >= 0 else None
+
+    def _echo(self, position: int) -> bytes:
+        kind = struct.pack("!BB", ECHO_REQUEST[self._version], 0)
+        length = self._sizes[position] - IP_HEADER[self._version] - ECHO_HEADER
+        body = self._identity + struct.pack("!H", position) + bytes(length)
+        summed = kind + b"\0\0" + body + bytes(length % 2)
+        return kind + struct.pack("!H", checksum(summed)) + body
+
+    def _answered(self, answer: bytes) -> int:
+        """Return the position of the size that `answer` is about, -1 if it is about none."""
+        body = _behind_ip(answer) if self._version == IPV4 and self._is_raw else answer
+        expected = ECHO_REPLY[self._version]
+        if body[:1] == bytes([TIME_EXCEEDED[self._version]]):
+            quoted = body[ECHO_HEADER:]
+            body = _behind_ip(quoted) if self._version == IPV4 else quoted[IP_HEADER[6] :]
+            expected = ECHO_REQUEST[self._version]
+        if body[:1] != bytes([expected]) or len(body) < ECHO_HEADER:
+            return -1
+        if self._is_raw and body[4:6] != self._identity:
+            return -1
+        position: int = struct.unpack("!H", body[6:8])[0]
+        return position if position < len(self._sizes) else -1
+
+
+def _behind_ip(packet: bytes) -> bytes:
+    """Return what follows the IPv4 header, whose first byte has its length (RFC 791)."""
+    return packet[(packet[0] & 0xF) * 4 :] if packet else b""
