@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import TunnelError, TunnelGone
+from gateway.errors import NetworkError, TunnelError, TunnelGone
 from gateway.model import INTERFACE, Interface
+from gateway.policy.link import SMALLEST_MTU
+from gateway.system.links import Links
+from gateway.system.namespace import Namespace as SeenNamespace
+from gateway.system.netns import Netns
 from tests.tunnels import (
     ADDRESSES,
     InMemory,
@@ -195,6 +199,23 @@ def test_a_failure_on_the_way_leaves_nothing(
     assert real.children() == []
     real.call("up", real.tunnel, MTU)
     assert wait_for_handshake(real)
+
+
+def test_the_mtu_of_an_interface_that_carries_traffic_can_be_lowered(real: Real) -> None:
+    """It stays the same interface, with its addresses and its session."""
+    real.call("up", real.tunnel, MTU)
+    session = wait_for_handshake(real).peers[0].handshake
+    namespace = SeenNamespace(Links(INTERFACE, Netns.at(real.own.path)))
+    namespace.set_mtu(INTERFACE, SMALLEST_MTU)
+    assert f"mtu {SMALLEST_MTU}" in real.own.run("ip", "link", "show", "dev", INTERFACE, "up")
+    assert namespace.fault_of(INTERFACE, ADDRESSES) == ""
+    assert real.call("status").peers[0].handshake == session
+    with pytest.raises(NetworkError):
+        namespace.set_mtu(INTERFACE, 2**31 - 1)
+    assert f"mtu {SMALLEST_MTU}" in real.own.run("ip", "link", "show", "dev", INTERFACE, "up")
+    real.call("down")
+    with pytest.raises(NetworkError):
+        namespace.set_mtu(INTERFACE, SMALLEST_MTU)
 
 
 def test_an_interface_that_others_renamed_is_gone(real: Real) -> None:
