@@ -20,7 +20,7 @@ class Sizing:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._way: Way | None = None
-        self._mtu = 0
+        self._mtu: int
 
     def begin(self, tunnel: Tunnel, facts: Facts) -> int:
         """Return the MTU in bytes for a new interface."""
@@ -56,7 +56,7 @@ class Sizing:
             arrived = await self._parts.echo(echo, (LEAST, wanted.mtu))
             if arrived == wanted.mtu:
                 return arrived
-            if arrived is not None:
-                larger = await self._parts.echo(echo, steps(wanted.mtu))
-                return max(arrived, larger or 0)
+            # A host that answers nothing this time has gone: large packets have not vanished.
+            if arrived is not None and (largest := await self._parts.echo(echo, steps(wanted.mtu))):
+                return largest
         return None

@@ -32,10 +32,10 @@ def way_of(tunnel: Tunnel, facts: Facts) -> Way:
 def steps(mtu: int) -> tuple[int, ...]:
     """Return the sizes in bytes to try once packets of `mtu` bytes have not been answered.
 
-    `mtu` is among them: losses alone must not lower it.
+    `mtu` is among them, because losses alone must not lower it, and the least that a host answers.
     """
-    known = (*NARROW, *range(SMALLEST_MTU, WIDEST + 1, STEP))
-    return (*(size for size in known if LEAST < size < mtu), mtu)
+    known = (LEAST, *NARROW, *range(SMALLEST_MTU, WIDEST + STEP, STEP))
+    return (*(size for size in known if size < mtu), mtu)
 
 
 def fitting(mtu: int, path: int) -> int:

@@ -70,9 +70,10 @@ def test_the_sizes_are_multiples_of_what_wireguard_pads_to_and_end_with_the_larg
     assert all(size % STEP == 0 for size in steps(8920)[:-1])
     assert steps(8920)[-2:] == (WIDEST, 8920)
     assert SMALLEST_MTU in steps(1420)
-    assert steps(1200) == (768, 1024, 1152, 1200)
+    assert steps(1200) == (576, 768, 1024, 1152, 1200)
+    assert steps(1280) == (576, 768, 1024, 1152, 1280)
     assert steps(LEAST) == (LEAST,)
-    assert len(steps(65535)) == 15
+    assert len(steps(65535)) == 16
 
 
 @pytest.mark.parametrize("page", ["health.md", "limits.md"])
@@ -81,8 +82,9 @@ def test_the_documents_say_what_a_search_costs_at_most(page: str) -> None:
     hosts = MOST_HOSTS + 1
     packets = TRIES * (2 * hosts + len(steps(65535)))
     seconds = TRIES * INTERVAL * (hosts + 1)
-    text = (Path(__file__).parents[2] / "docs" / page).read_text("utf-8")
+    text = " ".join((Path(__file__).parents[2] / "docs" / page).read_text("utf-8").split())
     assert f"{packets} packets and {seconds:g} s" in text
+    assert page != "health.md" or f"one of {LEAST} bytes" in text
 
 
 def test_the_mtu_is_never_raised_and_never_below_that_of_ipv6() -> None:
@@ -210,6 +212,18 @@ def test_a_server_that_answers_no_echo_changes_nothing() -> None:
     assert sizes(world) == ["echo 1420"] * 2
     assert (world.at(59).mtu, world.at(59).path_mtu) == (1420, None)
     assert world.at(59).limits == ()
+
+
+def test_a_server_that_goes_while_it_is_measured_changes_nothing() -> None:
+    """It answered a small packet, and then none of any size."""
+    world = narrow()
+
+    def goes() -> None:
+        world.path = None
+
+    world.run((2, goes), until=8)
+    assert sizes(world) == ["echo 1420"] * 3, "control: all sizes were tried, and the next host"
+    assert (world.at(7.9).mtu, world.at(7.9).path_mtu) == (1420, None)
 
 
 def test_an_mtu_that_was_chosen_stays_and_a_limit_says_that_it_is_too_large() -> None:
