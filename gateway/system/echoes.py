@@ -18,7 +18,7 @@ from gateway.system.probe import (
     LARGEST_ANSWER,
     TRIES,
     checksum,
-    tunnel_socket,
+    echo_socket,
 )
 
 ECHO_HEADER = 8
@@ -47,7 +47,7 @@ async def largest_answered(wanted: Probe, sizes: Collection[int], netns: Netns =
     """
     version = wanted.address.version
     try:
-        with _echo_socket(netns, version) as channel:
+        with echo_socket(netns, version) as channel:
             for option in DO_NOT_FRAGMENT[version]:
                 channel.setsockopt(*option)
             if wanted.hops is not None:
@@ -55,18 +55,6 @@ async def largest_answered(wanted: Probe, sizes: Collection[int], netns: Netns =
             return await _Echoes(channel, wanted, sizes).largest()
     except OSError:
         return None
-
-
-def _echo_socket(netns: Netns, version: int) -> socket.socket:
-    """Return a raw socket, or a ping socket where a vault may not open that. Raises OSError.
-
-    A ping socket may be closed to root (ping_group_range), and hears no errors (icmp(7)).
-    """
-    protocol = socket.IPPROTO_ICMP if version == IPV4 else socket.IPPROTO_ICMPV6
-    try:
-        return tunnel_socket(netns, version, socket.SOCK_RAW, protocol)
-    except PermissionError:
-        return tunnel_socket(netns, version, socket.SOCK_DGRAM, protocol)
 
 
 class _Echoes:

@@ -63,18 +63,20 @@ async def _ask_resolver(netns: Netns, address: str, version: int) -> bool:
 
 
 async def _ping(netns: Netns, address: str, version: int, hops: int | None) -> bool:
-    """Echo by a raw socket, since a ping socket may be closed to root (ping_group_range)."""
-    protocol = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6  # noqa: PLR2004
     identity = os.urandom(4)
     head = struct.pack("!BBH", ECHO_REQUEST[version], 0, 0)
     message = struct.pack("!BBH", ECHO_REQUEST[version], 0, checksum(head + identity)) + identity
 
-    def is_reply(answer: bytes) -> bool:
-        # A raw IPv4 socket gets the IP header too (raw(7)); its first byte has the length.
-        body = answer[(answer[0] & 0xF) * 4 :] if version == 4 else answer  # noqa: PLR2004
-        return body[:1] == bytes([ECHO_REPLY[version]]) and body[4:8] == identity
+    with echo_socket(netns, version) as channel:
+        is_raw = channel.type == socket.SOCK_RAW
 
-    with tunnel_socket(netns, version, socket.SOCK_RAW, protocol) as channel:
+        def is_reply(answer: bytes) -> bool:
+            # A raw IPv4 socket gets the IP header too (raw(7)); its first byte has the length. A
+            # ping socket has the first half of an identity of its own.
+            body = answer[(answer[0] & 0xF) * 4 :] if is_raw and version == 4 else answer  # noqa: PLR2004
+            own = body[4:8] == identity if is_raw else body[6:8] == identity[2:]
+            return body[:1] == bytes([ECHO_REPLY[version]]) and own
+
         if hops is not None:
             channel.setsockopt(*HOP_LIMIT[version], hops)
         return await _answered(channel, (address, 0), message, is_reply)
@@ -100,6 +102,18 @@ async def _answered(
                     # It returns at once while more is queued: a flood would outlast the time.
                     await asyncio.sleep(0)
     return False
+
+
+def echo_socket(netns: Netns, version: int) -> socket.socket:
+    """Return a raw socket, or a ping socket where a vault may not open that. Raises OSError.
+
+    A ping socket may be closed to root (ping_group_range), and hears no errors (icmp(7)).
+    """
+    protocol = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6  # noqa: PLR2004
+    try:
+        return tunnel_socket(netns, version, socket.SOCK_RAW, protocol)
+    except PermissionError:
+        return tunnel_socket(netns, version, socket.SOCK_DGRAM, protocol)
 
 
 def tunnel_socket(netns: Netns, version: int, kind: int, protocol: int = 0) -> socket.socket:

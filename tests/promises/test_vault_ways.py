@@ -227,3 +227,20 @@ def test_the_health_server_is_asked_from_outside(lab: Lab) -> None:
     assert '"state": "connected"' in said
     assert lab.lan.probe("http", host=OWN4, port=LISTED).seen == LAN_HOST.ipv4
     site.works()
+
+
+def test_an_echo_is_sent_in_a_vault_without_raw_sockets(lab: Lab) -> None:
+    """HEALTH_PROBE=icmp: the kernel's ping socket does it, and the answer is heard."""
+    lab.server.namespace.nft(
+        "table inet seen { chain arrival { type filter hook prerouting priority -300; "
+        f'iifname "{lab.server.interface}" icmp type echo-request meta length < 100 counter; }}; }}'
+    )
+    Site(lab).start(HEALTH_PROBE="icmp")
+
+    def packets() -> int:
+        shown = lab.server.namespace.run("nft", "list", "table", "inet", "seen")
+        return int(shown.partition("counter packets ")[2].split()[0])
+
+    eventually(packets, timeout=5, what="an echo")
+    time.sleep(2)
+    assert packets() == 1, "an echo without an answer would be sent three times"
