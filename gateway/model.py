@@ -155,6 +155,12 @@ class ServerList:
     target: str
     port: int = 443
 
+    @property
+    def url(self) -> str:
+        """The same as one text."""
+        port = "" if self.port == type(self).port else f":{self.port}"
+        return f"https://{self.host}{port}{self.target}"
+
 
 @dataclass(frozen=True)
 class Candidate:

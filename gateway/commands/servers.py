@@ -7,11 +7,9 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing
-from dataclasses import fields
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from gateway import __version__
 from gateway.commands.exit_codes import FAILED, OK, USAGE
@@ -23,8 +21,9 @@ from gateway.providers.lists import BadListError, KeptList
 from gateway.providers.selection import Filters
 from gateway.providers.server import Provider, Server
 from gateway.settings import early
+from gateway.settings.listed import read
 from gateway.system import https
-from gateway.system.copied import replace_with_copy
+from gateway.system.copied import keep_copy
 
 CONNECT_TIME: Final = 10.0
 COLUMNS: Final = ("hostname", "name", "country", "region", "city", "isp")
@@ -34,7 +33,8 @@ def servers(asked: argparse.Namespace) -> int:
     """Do what was asked; return the exit code."""
     name = asked.provider or early.environment().get("VPN_SERVICE_PROVIDER", "")
     provider = catalog.find(name)
-    if provider is None or provider.url is None:
+    listed = provider.listed if provider else None
+    if provider is None or listed is None:
         known = ", ".join(each.name for each in catalog.PROVIDERS if each.url)
         remark = f" {provider.remark}" if provider else ""
         print(f"{name or 'no provider'!r} has no list; those with one: {known}.{remark}",
@@ -43,7 +43,7 @@ def servers(asked: argparse.Namespace) -> int:
     places = [asked.directory] if asked.directory else list(map(Path, PLACES))
     try:
         if asked.action == "update":
-            return _update(provider, provider.url, places)
+            return _update(provider, listed, places)
         return _show(provider, places, asked)
     except (NetworkError, BadListError, OSError) as err:
         print(f"{provider.title}: {err}", file=sys.stderr)
@@ -53,43 +53,31 @@ def servers(asked: argparse.Namespace) -> int:
 # -- update ---------------------------------------------------------------------------------------
 
 
-def _update(provider: Provider, url: str, places: Sequence[Path]) -> int:
-    content = KeptList(provider.name, url, int(time.time()), fetched(provider, url))
+def _update(provider: Provider, listed: ServerList, places: Sequence[Path]) -> int:
+    found = fetched(provider, listed)
+    content = KeptList(provider.name, listed.url, int(time.time()), found)
     place = _keep(content, places)
     print(f"{len(content.servers)} servers of {provider.title} are now in {place}")
     return OK
 
 
-def fetched(provider: Provider, url: str) -> tuple[Server, ...]:
+def fetched(provider: Provider, listed: ServerList) -> tuple[Server, ...]:
     """Return the servers of a list, by the resolver and the routes of this system.
 
     Raises NetworkError, OSError and BadListError.
     """
-    address = urlsplit(url)
-    host, port = address.hostname or "", address.port or 443
-    target = address.path + (f"?{address.query}" if address.query else "")
-    request = https.Request(
-        ServerList(provider.name, host, target, port), f"portcullis/{__version__}", lists.LARGEST
-    )
+    request = https.Request(listed, f"portcullis/{__version__}", lists.LARGEST)
     context = https.trusted()
-    channel = socket.create_connection((host, port), timeout=CONNECT_TIME)
+    channel = socket.create_connection((listed.host, listed.port), timeout=CONNECT_TIME)
     return lists.servers_in(provider, https.get(channel, request, context))
 
 
 def _keep(content: KeptList, places: Sequence[Path]) -> Path:
     """Write the list to the first place that takes it. Raises OSError."""
-    failure: OSError | None = None
     with closing(os.fdopen(os.memfd_create("list", os.MFD_CLOEXEC), "wb")) as file:
         file.write(lists.dumped(content))
         file.flush()
-        for place in places:
-            try:
-                replace_with_copy(place, file_name(content.provider), file.fileno())
-            except OSError as err:
-                failure = failure or err
-            else:
-                return place / file_name(content.provider)
-    raise failure or FileNotFoundError("no directory to keep the list in")
+        return keep_copy(places, file_name(content.provider), file.fileno())
 
 
 # -- list -----------------------------------------------------------------------------------------
@@ -102,7 +90,7 @@ def _show(provider: Provider, places: Sequence[Path], asked: argparse.Namespace)
     filters = Filters(values, frozenset({"OWNED_ONLY"} if asked.owned_only else ()))
     found = selection.matching(content.servers, filters)
     if asked.json:
-        print(json.dumps([_plain(server) for server in found], ensure_ascii=False, indent=1))
+        print(json.dumps([lists.plain(server) for server in found], ensure_ascii=False, indent=1))
     else:
         for line in _table(found):
             print(line)
@@ -116,10 +104,8 @@ def _newest(provider: Provider, places: Sequence[Path]) -> KeptList:
     """Return the list that is kept. Raises BadListError and OSError."""
     found = []
     for place in places:
-        path = place / file_name(provider.name)
-        if path.is_file():
-            with path.open("rb") as file:
-                found.append(lists.kept(file.read(lists.LARGEST + 1)))
+        with suppress(FileNotFoundError):
+            found.append(read(place / file_name(provider.name)))
     if not found:
         raise FileNotFoundError(
             f"there is no list yet: run `gateway servers update {provider.name}`"
@@ -134,12 +120,6 @@ def _option(variable: str) -> str:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _plain(server: Server) -> dict[str, object]:
-    values = {field.name: getattr(server, field.name) for field in fields(server)}
-    values["addresses"] = [str(address) for address in server.addresses]
-    return {name: value for name, value in values.items() if value}
 
 
 def _table(found: Sequence[Server]) -> Iterable[str]:

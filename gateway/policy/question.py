@@ -39,20 +39,16 @@ def question(family: Family, interface: str, query: Query) -> Iterator[ChainRule
     """
     if not family.has(query.resolver):
         return
-    here, resolver = Ports.one(query.source_port), ip_network(query.resolver)
     outward = Rule(
         why="P10 the name of the endpoint",
         verdict=Accept(),
         out_interface=interface,
-        destination=resolver,
+        destination=ip_network(query.resolver),
         protocol=Transport.UDP,
-        source_ports=here,
+        source_ports=Ports.one(query.source_port),
         mark=query.mark,
     )
-    yield (
-        Chain.POSTROUTING,
-        Rule(why="P10 the mark is not shown", verdict=SetMark(0), mark=query.mark),
-    )
+    yield _hidden("P10", query.mark)
     if query.resolver.is_loopback:
         yield (
             Chain.OUTPUT_MARK,
@@ -62,19 +58,9 @@ def question(family: Family, interface: str, query: Query) -> Iterator[ChainRule
         inward = replace(outward, in_interface=interface, out_interface=None, mark=None)
         yield Chain.INPUT, replace(inward, connmark=QUESTION)
         return
-    yield Chain.OUTPUT, replace(outward, destination_ports=DNS)
-    yield (
-        Chain.INPUT,
-        Rule(
-            why="P10 the address of the endpoint",
-            verdict=Accept(),
-            in_interface=interface,
-            source=resolver,
-            protocol=Transport.UDP,
-            source_ports=DNS,
-            destination_ports=here,
-        ),
-    )
+    outward = replace(outward, destination_ports=DNS)
+    yield Chain.OUTPUT, outward
+    yield Chain.INPUT, replace(_answers(outward), why="P10 the address of the endpoint")
 
 
 def forged_answers(
@@ -98,39 +84,37 @@ def transfer(family: Family, interface: str, flow: Transfer) -> Iterator[ChainRu
     """
     if not family.has(flow.server):
         return
-    here, there, server = (
-        Ports.one(flow.source_port),
-        Ports.one(flow.port),
-        ip_network(flow.server),
+    outward = Rule(
+        why="P18 the list of servers",
+        verdict=Accept(),
+        out_interface=interface,
+        destination=ip_network(flow.server),
+        protocol=Transport.TCP,
+        source_ports=Ports.one(flow.source_port),
+        destination_ports=Ports.one(flow.port),
+        mark=flow.mark,
     )
-    yield (
-        Chain.POSTROUTING,
-        Rule(why="P18 the mark is not shown", verdict=SetMark(0), mark=flow.mark),
-    )
-    yield (
-        Chain.OUTPUT,
-        Rule(
-            why="P18 the list of servers",
-            verdict=Accept(),
-            out_interface=interface,
-            destination=server,
-            protocol=Transport.TCP,
-            source_ports=here,
-            destination_ports=there,
-            mark=flow.mark,
-        ),
-    )
-    yield (
-        Chain.INPUT,
-        Rule(
-            why="P18 the list of servers",
-            verdict=Accept(),
-            in_interface=interface,
-            source=server,
-            protocol=Transport.TCP,
-            source_ports=there,
-            destination_ports=here,
-            ct_states=frozenset({CtState.ESTABLISHED}),
-            ct_direction=CtDirection.REPLY,
-        ),
+    yield _hidden("P18", flow.mark)
+    yield Chain.OUTPUT, outward
+    answers, began_here = _answers(outward), frozenset({CtState.ESTABLISHED})
+    yield Chain.INPUT, replace(answers, ct_states=began_here, ct_direction=CtDirection.REPLY)
+
+
+def _hidden(promise: str, mark: int) -> ChainRule:
+    """Return the rule that takes `mark` off again, after which a packet socket could read it."""
+    rule = Rule(why=f"{promise} the mark is not shown", verdict=SetMark(0), mark=mark)
+    return Chain.POSTROUTING, rule
+
+
+def _answers(outward: Rule) -> Rule:
+    """Return the rule for the packets that answer those of `outward`."""
+    return replace(
+        outward,
+        in_interface=outward.out_interface,
+        out_interface=None,
+        source=outward.destination,
+        destination=None,
+        source_ports=outward.destination_ports,
+        destination_ports=outward.source_ports,
+        mark=None,
     )

@@ -59,10 +59,17 @@ def dumped(content: KeptList) -> bytes:
     """Return a list as it is kept in a file, one server a line."""
     head = {"provider": content.provider, "source": content.source, "fetched": content.fetched}
     lines = ",\n".join(
-        json.dumps(_plain(server), ensure_ascii=False, separators=(",", ":"))
+        json.dumps(plain(server), ensure_ascii=False, separators=(",", ":"))
         for server in content.servers
     )
     return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "servers": [\n{lines}\n]}}\n'.encode()
+
+
+def plain(server: Server) -> dict[str, object]:
+    """Return the fields that are not empty, as JSON has them."""
+    values = {field.name: getattr(server, field.name) for field in fields(server)}
+    values["addresses"] = [str(address) for address in server.addresses]
+    return {name: value for name, value in values.items() if value}
 
 
 def _decoded(raw: bytes) -> Entry:
@@ -89,13 +96,6 @@ def _at_most(servers: Iterable[Server], most: int) -> Iterator[Server]:
                 raise BadListError(f"it has more than {most} servers")
             seen.add(server)
             yield server
-
-
-def _plain(server: Server) -> dict[str, object]:
-    """Return the fields that are not empty."""
-    values = {field.name: getattr(server, field.name) for field in fields(server)}
-    values["addresses"] = [str(address) for address in server.addresses]
-    return {name: value for name, value in values.items() if value}
 
 
 def _kept_servers(document: Entry) -> Iterator[Server]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from gateway.model import Address, Interface
+from gateway.model import Address, Interface, ServerList
 from gateway.providers.entries import Entry
 
 
@@ -51,6 +52,16 @@ class Provider:
     resolvers: tuple[Address, ...] = ()
     other_names: tuple[str, ...] = ()
     remark: str = ""
+
+    @property
+    def listed(self) -> ServerList | None:
+        """Where the list is: `url` in its parts."""
+        if self.url is None:
+            return None
+        url = urlsplit(self.url)
+        target = url.path + (f"?{url.query}" if url.query else "")
+        port = url.port or ServerList.port
+        return ServerList(self.name, url.hostname or "", target, port)
 
     @property
     def default_port(self) -> int:

@@ -60,9 +60,8 @@ def _fetched(listed: ServerList) -> bytes:
     give_up_rights()
     request = https.Request(listed, f"portcullis/{__version__}", lists.LARGEST)
     raw = https.get(socket.socket(fileno=SOCKET), request, context)
-    source = f"https://{listed.host}{listed.target}"
     servers = lists.servers_in(provider, raw)
-    return lists.dumped(lists.KeptList(listed.provider, source, int(time.time()), servers))
+    return lists.dumped(lists.KeptList(listed.provider, listed.url, int(time.time()), servers))
 
 
 def give_up_rights() -> None:

@@ -19,7 +19,7 @@ from gateway.policy.states import Transfer
 from gateway.providers.kept import PLACES, file_name
 from gateway.system import process
 from gateway.system.aside import Aside
-from gateway.system.copied import replace_with_copy
+from gateway.system.copied import keep_copy
 from gateway.system.netns import OWN, Netns
 
 CONNECT_TIME = 8.0
@@ -119,19 +119,14 @@ class ListFetcher:
             raise child.end
 
     def _keep(self, listed: ServerList, result: int) -> None:
-        """Put the list into the first place that takes it. Raises NetworkError."""
-        failure = ""
-        for place in self._places:
-            try:
-                replace_with_copy(place, file_name(listed.provider), result)
-            except OSError as err:
-                failure = failure or f"{place}: {err.strerror}"
-            else:
-                return
-        raise MissingError(
-            f"the list of servers cannot be kept ({failure})",
-            "mount a volume that the gateway can write to at /config",
-        )
+        """Put the list into the first place that takes it. Raises MissingError."""
+        try:
+            keep_copy(self._places, file_name(listed.provider), result)
+        except OSError as err:
+            raise MissingError(
+                f"the list of servers cannot be kept ({err.filename}: {err.strerror})",
+                "mount a volume that the gateway can write to at /config",
+            ) from err
 
     def _close(self) -> None:
         if self._socket is not None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Final
-from urllib.parse import urlsplit
 
 from gateway.model import Endpoint, Interface, NamedEndpoint, ServerList
 from gateway.providers import catalog, selection
@@ -49,7 +48,8 @@ def choose(variables: Variables, root: Path, findings: Findings) -> Choice | Non
         if name is not None:
             findings.problem(name.origin.where, _unknown(name.value))
         return None
-    if provider.url is None:
+    listed = provider.listed
+    if listed is None:
         findings.problem(name.origin.where, f"{safe_quote(name.value)}: {provider.remark}")
         return None
     before = len(findings.problems)
@@ -60,7 +60,6 @@ def choose(variables: Variables, root: Path, findings: Findings) -> Choice | Non
     content = _kept(provider, root, findings)
     if len(findings.problems) > before:
         return None
-    listed = _place(provider.name, provider.url)
     if content is None:
         findings.info(
             name.origin.where,
@@ -75,12 +74,6 @@ def choose(variables: Variables, root: Path, findings: Findings) -> Choice | Non
     if not chosen:
         return None
     return Choice(_as_written(chosen, port, content, variables), listed, is_missing=False)
-
-
-def _place(name: str, url: str) -> ServerList:
-    address = urlsplit(url)
-    target = address.path + (f"?{address.query}" if address.query else "")
-    return ServerList(name, address.hostname or "", target)
 
 
 def _unknown(name: str) -> str:
@@ -160,7 +153,7 @@ def _kept(provider: Provider, root: Path, findings: Findings) -> KeptList | None
     for place in PLACES:
         path = PurePosixPath(place) / file_name(provider.name)
         try:
-            content = _read(files.inside(root, path))
+            content = read(files.inside(root, path))
         except FileNotFoundError:
             continue
         except (OSError, BadListError) as err:
@@ -174,7 +167,7 @@ def _kept(provider: Provider, root: Path, findings: Findings) -> KeptList | None
     return max(found, key=lambda content: content.fetched, default=None)
 
 
-def _read(path: Path) -> KeptList:
+def read(path: Path) -> KeptList:
     """Return the list at `path`. Raises OSError and BadListError."""
     if not path.is_file():  # and not a pipe, which would never end
         path.stat()

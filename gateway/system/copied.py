@@ -1,8 +1,25 @@
 """A file that is replaced by a copy of another one."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+
+def keep_copy(places: Iterable[Path], name: str, content: int) -> Path:
+    """Put a copy of the open file `content` into the first of `places` that takes it; return where.
+
+    As `replace_with_copy` does. Raises OSError with the reason of the first place.
+    """
+    failure: OSError | None = None
+    for place in places:
+        try:
+            replace_with_copy(place, name, content)
+        except OSError as err:
+            failure = failure or OSError(err.errno, err.strerror, str(place))
+        else:
+            return place / name
+    raise failure or FileNotFoundError(2, "there is no place for it", name)
 
 
 def replace_with_copy(place: Path, name: str, content: int) -> None:

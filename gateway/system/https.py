@@ -46,7 +46,7 @@ def trusted() -> ssl.SSLContext:
 def get(channel: socket.socket, request: Request, context: ssl.SSLContext) -> bytes:
     """Return the body of the answer; closes `channel`. Raises NetworkError."""
     listed = request.listed
-    subject = f"https://{listed.host}{listed.target}"
+    subject = listed.url
     connection = http.client.HTTPConnection(listed.host, listed.port)
     try:
         channel.settimeout(SILENCE)
