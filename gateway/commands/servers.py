@@ -21,7 +21,7 @@ from gateway.providers.lists import BadListError, KeptList
 from gateway.providers.selection import Filters
 from gateway.providers.server import Provider, Server
 from gateway.settings import early
-from gateway.settings.listed import read
+from gateway.settings.kept_lists import newest, read
 from gateway.system import https
 from gateway.system.copied import keep_copy
 
@@ -106,11 +106,9 @@ def _newest(provider: Provider, places: Sequence[Path]) -> KeptList:
     for place in places:
         with suppress(FileNotFoundError):
             found.append(read(place / file_name(provider.name)))
-    if not found:
-        raise FileNotFoundError(
-            f"there is no list yet: run `gateway servers update {provider.name}`"
-        )
-    return max(found, key=lambda content: content.fetched)
+    if content := newest(found):
+        return content
+    raise FileNotFoundError(f"there is no list yet: run `gateway servers update {provider.name}`")
 
 
 def _option(variable: str) -> str:

@@ -6,7 +6,7 @@ and one odd entry must not cost the others.
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 from gateway.model import Address
 
@@ -89,7 +89,10 @@ def _may_be_a_server(address: Address) -> bool:
     """Return whether an address is that of one host, and not of this one.
 
     A list that names a private address is not refused: the encrypted flow goes there or nowhere.
+    A zone is: it is a name of this host, and may be any text.
     """
+    if not isinstance(address, IPv4Address) and (address.scope_id or address.ipv4_mapped):
+        return False
     return not (
         address.is_multicast
         or address.is_unspecified

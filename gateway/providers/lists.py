@@ -18,6 +18,8 @@ LARGEST = 24 << 20
 MOST_SERVERS = 20_000
 MOST_ADDRESSES = 4
 MOST_CATEGORIES = 20
+LATEST = 253_402_300_799
+"""The last second of the year 9999, after which Python knows no dates."""
 
 
 class BadListError(Exception):
@@ -50,7 +52,7 @@ def kept(text: bytes) -> KeptList:
     document = _decoded(text)
     servers = tuple(_at_most(_kept_servers(document), MOST_SERVERS))
     name, fetched = document.text("provider"), document.number("fetched")
-    if not servers or not name or fetched is None:
+    if not servers or not name or fetched is None or not 0 <= fetched <= LATEST:
         raise BadListError("it is not a list as `gateway servers update` writes it")
     return KeptList(name, document.text("source"), fetched, servers)
 

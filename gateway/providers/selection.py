@@ -11,6 +11,8 @@ MOST_CANDIDATES = 64
 """How many of the matching servers are tried, one after the other, before the first again."""
 MOST_SHOWN = 12
 """How many existing values an error lists."""
+MOST_COMPARED = 3
+"""For how many values that do not exist the nearest ones are searched: it takes up to a second."""
 
 TEXTS = {
     "SERVER_COUNTRIES": "country",
@@ -46,7 +48,8 @@ class Filters:
 class Unmatched:
     """Why no server matches: the variable, its value if that exists nowhere, and what does exist.
 
-    `value` is empty if each value exists, but not together with those of `others`.
+    `value` is empty if each value exists, but not together with those of `others`. Of many values
+    that do not exist, only the first have `existing` ones, the nearest.
     """
 
     variable: str
@@ -115,11 +118,16 @@ def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _nowhere(servers: Sequence[Server], filters: Filters) -> Iterable[Unmatched]:
+    compared = 0
     for variable, values in filters.values.items():
         there = existing(servers, variable)
         known = {value.casefold() for value in there}
-        if values and not known & {value.casefold() for value in values}:
-            yield from (Unmatched(variable, value, closest(value, there)) for value in values)
+        if known & {value.casefold() for value in values}:
+            continue
+        for value in values:
+            near = closest(value, there) if compared < MOST_COMPARED else ()
+            compared += 1
+            yield Unmatched(variable, value, near)
     for flag in sorted(filters.flags):
         if not any(getattr(server, FLAGS[flag]) for server in servers):
             yield Unmatched(flag, "on", ())

@@ -8,20 +8,19 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from gateway.model import Endpoint, Interface, NamedEndpoint, ServerList
 from gateway.providers import catalog, selection
-from gateway.providers.kept import PLACES, file_name
-from gateway.providers.lists import LARGEST, BadListError, KeptList, kept
+from gateway.providers.lists import KeptList
 from gateway.providers.selection import Filters, Unmatched
 from gateway.providers.server import Provider, Server
-from gateway.settings import files
 from gateway.settings.filters import country
 from gateway.settings.findings import Findings, joined
+from gateway.settings.kept_lists import kept_list
 from gateway.settings.schema import SERVER_FILTERS
-from gateway.settings.servers import EndpointChoice, is_name
+from gateway.settings.servers import EndpointChoice
 from gateway.settings.sourced import Kind, Origin, Sourced
 from gateway.settings.sources import Variables
 from gateway.settings.values import safe_quote
@@ -57,7 +56,7 @@ def choose(variables: Variables, root: Path, findings: Findings) -> Choice | Non
     filters = _filters(provider, variables, findings)
     _check_preshared_key(provider, variables, findings)
     variables = _with_built_in(provider, variables)
-    content = _kept(provider, root, findings)
+    content = kept_list(provider, root, findings)
     if len(findings.problems) > before:
         return None
     if content is None:
@@ -147,35 +146,6 @@ def _built_in(value: object, variable: str) -> Sourced[object]:
 # -- the list -------------------------------------------------------------------------------------
 
 
-def _kept(provider: Provider, root: Path, findings: Findings) -> KeptList | None:
-    """Return the newest list of the provider, None if there is none; a bad one is a warning."""
-    found: list[KeptList] = []
-    for place in PLACES:
-        path = PurePosixPath(place) / file_name(provider.name)
-        try:
-            content = read(files.inside(root, path))
-        except FileNotFoundError:
-            continue
-        except (OSError, BadListError) as err:
-            reason = getattr(err, "strerror", None) or str(err)
-            findings.warn(str(path), f"is not used: {reason}; it is fetched again")
-            continue
-        if content.provider == provider.name:
-            found.append(content)
-        else:
-            findings.warn(str(path), f"is not used: it is the list of {content.provider}")
-    return max(found, key=lambda content: content.fetched, default=None)
-
-
-def read(path: Path) -> KeptList:
-    """Return the list at `path`. Raises OSError and BadListError."""
-    if not path.is_file():  # and not a pipe, which would never end
-        path.stat()
-        raise BadListError("it is not a regular file")
-    with path.open("rb") as file:
-        return kept(file.read(LARGEST + 1))
-
-
 def _matching(
     provider: Provider,
     content: KeptList,
@@ -262,9 +232,8 @@ def _as_written(
 ) -> Variables:
     given = variables.values.wireguard_public_key
     choices = tuple(
-        EndpointChoice(endpoint, given.value if given else server.public_key)
+        EndpointChoice(_endpoint(server, port), given.value if given else server.public_key)
         for server in chosen
-        if (endpoint := _endpoint(server, port))
     )
     origin = Origin(f"the list of {_day(content)}", "VPN_SERVICE_PROVIDER", Kind.DEFAULT)
     update = {"wireguard_endpoints": Sourced(choices, origin)}
@@ -272,10 +241,10 @@ def _as_written(
     return replace(alone, values=alone.values.model_copy(update=update))
 
 
-def _endpoint(server: Server, port: int) -> Endpoint | NamedEndpoint | None:
+def _endpoint(server: Server, port: int) -> Endpoint | NamedEndpoint:
     if server.addresses:
         return Endpoint(server.addresses[0], port)
-    return NamedEndpoint(server.hostname, port) if is_name(server.hostname) else None
+    return NamedEndpoint(server.hostname, port)
 
 
 def _alone(variables: Variables) -> Variables:

@@ -181,7 +181,8 @@ def _each_changed(document: Any, odd: Any) -> list[Any]:
 
 @pytest.mark.parametrize(
     "address", ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "169.254.1.1",
-                "fe80::1", "255.255.255.255", "198.51.100.256", "1", 1, None],
+                "fe80::1", "255.255.255.255", "198.51.100.256", "1", 1, None, "2001:db8::1%eth0",
+                "2001:db8::1%x } accept;", "::ffff:198.51.100.1"],
 )  # fmt: skip
 def test_addresses_that_a_server_cannot_have_are_missing(address: object) -> None:
     """Also those that lead to this host."""
@@ -227,7 +228,7 @@ servers = st.builds(
 )
 
 
-@given(st.lists(servers, min_size=1, max_size=5, unique=True), st.integers(0, 1 << 40))
+@given(st.lists(servers, min_size=1, max_size=5, unique=True), st.integers(0, lists.LATEST))
 def test_what_is_kept_is_read_back(found: list[Server], fetched: int) -> None:
     """With any names of servers."""
     content = KeptList("mullvad", "https://example", fetched, tuple(found))
