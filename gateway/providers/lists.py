@@ -7,7 +7,7 @@ programs can write the file. It is an object with `provider`, `source`, `fetched
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from gateway.model import Address
 from gateway.providers.entries import Entry
@@ -41,7 +41,7 @@ def servers_in(provider: Provider, raw: bytes) -> tuple[Server, ...]:
 
     Private Internet Access puts a signature after the document, so what follows it is ignored.
     """
-    found = tuple(_at_most(provider.read(_decoded(raw)), MOST_SERVERS))
+    found = tuple(_at_most(map(_shortened, provider.read(_decoded(raw))), MOST_SERVERS))
     if not found:
         raise BadListError("it has no WireGuard server in the form that this version knows")
     return found
@@ -98,6 +98,13 @@ def _at_most(servers: Iterable[Server], most: int) -> Iterator[Server]:
                 raise BadListError(f"it has more than {most} servers")
             seen.add(server)
             yield server
+
+
+def _shortened(server: Server) -> Server:
+    """Return a server without the categories that are not kept."""
+    if len(server.categories) <= MOST_CATEGORIES:
+        return server
+    return replace(server, categories=server.categories[:MOST_CATEGORIES])
 
 
 def _kept_servers(document: Entry) -> Iterator[Server]:

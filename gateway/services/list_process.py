@@ -21,7 +21,6 @@ from gateway.providers import catalog, lists
 from gateway.services.lists import FAILED, RESULT, SOCKET
 from gateway.system import https
 
-SHORT_OF_MEMORY = 3
 MOST_MEMORY = 640 << 20
 MOST_RESULT = 16 << 20
 MOST_PROCESSOR_TIME = 30
@@ -38,15 +37,17 @@ def main() -> None:
     code = FAILED
     try:
         name, host, target, port = sys.argv[1:5]
-        result = _fetched(ServerList(name, host, target, int(port)))
-        code = 0
+        result, reason = _fetched(ServerList(name, host, target, int(port))), ""
     except MemoryError:
-        code, result = SHORT_OF_MEMORY, b""
+        result, reason = b"", f"it takes more than {MOST_MEMORY >> 20} MiB of memory"
     except (NetworkError, lists.BadListError) as err:
-        result = str(err).encode()
+        result, reason = b"", str(err)
+    except Exception as err:  # noqa: BLE001 - what an answer can do to a library is not foreseen
+        result, reason = b"", f"the answer cannot be read ({type(err).__name__})"
     try:
         with open(RESULT, "wb") as file:  # noqa: PTH123 - a descriptor
-            file.write(result)
+            file.write(result or reason.encode(errors="replace"))
+        code = FAILED if reason else 0
     finally:
         os._exit(code)
 
@@ -61,7 +62,11 @@ def _fetched(listed: ServerList) -> bytes:
     request = https.Request(listed, f"portcullis/{__version__}", lists.LARGEST)
     raw = https.get(socket.socket(fileno=SOCKET), request, context)
     servers = lists.servers_in(provider, raw)
-    return lists.dumped(lists.KeptList(listed.provider, listed.url, int(time.time()), servers))
+    kept = lists.KeptList(listed.provider, listed.url, int(time.time()), servers)
+    result = lists.dumped(kept)
+    if len(result) > MOST_RESULT:
+        raise lists.BadListError(f"its servers take more than {MOST_RESULT >> 20} MiB")
+    return result
 
 
 def give_up_rights() -> None:
