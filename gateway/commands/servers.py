@@ -3,11 +3,12 @@
 import argparse
 import json
 import os
+import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,8 @@ from gateway.system import https
 from gateway.system.copied import keep_copy
 
 CONNECT_TIME: Final = 10.0
+TIME_LIMIT: Final = 120
+"""Seconds for a list: a host could send an octet from time to time, for ever."""
 COLUMNS: Final = ("hostname", "name", "country", "region", "city", "isp")
 
 
@@ -54,11 +57,28 @@ def servers(asked: argparse.Namespace) -> int:
 
 
 def _update(provider: Provider, listed: ServerList, places: Sequence[Path]) -> int:
-    found = fetched(provider, listed)
+    with _within(TIME_LIMIT, listed):
+        found = fetched(provider, listed)
     content = KeptList(provider.name, listed.url, int(time.time()), found)
     place = _keep(content, places)
     print(f"{len(content.servers)} servers of {provider.title} are now in {place}")
     return OK
+
+
+@contextmanager
+def _within(seconds: float, listed: ServerList) -> Iterator[None]:
+    """Raise NetworkError in what takes longer than that."""
+
+    def late(_number: int, _frame: object) -> None:
+        raise NetworkError(f"not done after {seconds:g} s", listed.url)
+
+    former = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
 
 
 def fetched(provider: Provider, listed: ServerList) -> tuple[Server, ...]:

@@ -15,6 +15,7 @@ from gateway.providers.server import Provider, Server
 
 LARGEST = 24 << 20
 """Octets of a list. The largest published one (NordVPN) has some 10 MB."""
+LARGEST_KEPT = 16 << 20
 MOST_SERVERS = 20_000
 MOST_ADDRESSES = 4
 MOST_CATEGORIES = 20
@@ -41,7 +42,7 @@ def servers_in(provider: Provider, raw: bytes) -> tuple[Server, ...]:
 
     Private Internet Access puts a signature after the document, so what follows it is ignored.
     """
-    found = tuple(_at_most(map(_shortened, provider.read(_decoded(raw))), MOST_SERVERS))
+    found = tuple(_at_most(map(_shortened, provider.read(_decoded(raw, LARGEST))), MOST_SERVERS))
     if not found:
         raise BadListError("it has no WireGuard server in the form that this version knows")
     return found
@@ -49,7 +50,7 @@ def servers_in(provider: Provider, raw: bytes) -> tuple[Server, ...]:
 
 def kept(text: bytes) -> KeptList:
     """Read what `dumped` has returned. Raises BadListError."""
-    document = _decoded(text)
+    document = _decoded(text, LARGEST_KEPT)
     servers = tuple(_at_most(_kept_servers(document), MOST_SERVERS))
     name, fetched = document.text("provider"), document.number("fetched")
     if not servers or not name or fetched is None or not 0 <= fetched <= LATEST:
@@ -58,13 +59,16 @@ def kept(text: bytes) -> KeptList:
 
 
 def dumped(content: KeptList) -> bytes:
-    """Return a list as it is kept in a file, one server a line."""
+    """Return a list as it is kept in a file, one server a line. Raises BadListError."""
     head = {"provider": content.provider, "source": content.source, "fetched": content.fetched}
     lines = ",\n".join(
         json.dumps(plain(server), ensure_ascii=False, separators=(",", ":"))
         for server in content.servers
     )
-    return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "servers": [\n{lines}\n]}}\n'.encode()
+    text = f'{json.dumps(head, ensure_ascii=False)[:-1]}, "servers": [\n{lines}\n]}}\n'.encode()
+    if len(text) > LARGEST_KEPT:
+        raise BadListError(f"its servers take more than {LARGEST_KEPT >> 20} MiB")
+    return text
 
 
 def plain(server: Server) -> dict[str, object]:
@@ -74,9 +78,9 @@ def plain(server: Server) -> dict[str, object]:
     return {name: value for name, value in values.items() if value}
 
 
-def _decoded(raw: bytes) -> Entry:
-    if len(raw) > LARGEST:
-        raise BadListError(f"it is larger than {LARGEST >> 20} MiB")
+def _decoded(raw: bytes, largest: int) -> Entry:
+    if len(raw) > largest:
+        raise BadListError(f"it is larger than {largest >> 20} MiB")
     try:
         document, _ = json.JSONDecoder().raw_decode(raw.decode())
     except UnicodeDecodeError as err:

@@ -22,9 +22,8 @@ from gateway.services.lists import FAILED, RESULT, SOCKET
 from gateway.system import https
 
 MOST_MEMORY = 640 << 20
-MOST_RESULT = 16 << 20
 MOST_PROCESSOR_TIME = 30
-"""Bytes of address space and of the result, and seconds."""
+"""Bytes of address space, and seconds."""
 
 USER = 65534
 CAPABILITY_VERSION = 0x20080522
@@ -63,17 +62,14 @@ def _fetched(listed: ServerList) -> bytes:
     raw = https.get(socket.socket(fileno=SOCKET), request, context)
     servers = lists.servers_in(provider, raw)
     kept = lists.KeptList(listed.provider, listed.url, int(time.time()), servers)
-    result = lists.dumped(kept)
-    if len(result) > MOST_RESULT:
-        raise lists.BadListError(f"its servers take more than {MOST_RESULT >> 20} MiB")
-    return result
+    return lists.dumped(kept)
 
 
 def give_up_rights() -> None:
     """Take another user id if that is allowed, give up every capability, and set the limits."""
     for kind, most in (
         (resource.RLIMIT_AS, MOST_MEMORY),
-        (resource.RLIMIT_FSIZE, MOST_RESULT),
+        (resource.RLIMIT_FSIZE, lists.LARGEST_KEPT),
         (resource.RLIMIT_CPU, MOST_PROCESSOR_TIME),
         (resource.RLIMIT_NPROC, 0),
     ):

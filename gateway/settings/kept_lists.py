@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 
 from gateway.providers.kept import PLACES, file_name
-from gateway.providers.lists import LARGEST, BadListError, KeptList, kept
+from gateway.providers.lists import LARGEST_KEPT, BadListError, KeptList, kept
 from gateway.providers.server import Provider, Server
 from gateway.settings import files
 from gateway.settings.findings import Findings
@@ -52,7 +52,7 @@ def read(path: Path) -> KeptList:
     with open(path, "rb", opener=_at_once) as file:
         if not S_ISREG(os.fstat(file.fileno()).st_mode):
             raise BadListError("it is not a regular file")
-        content = kept(file.read(LARGEST + 1))
+        content = kept(file.read(LARGEST_KEPT + 1))
     usable = tuple(server for server in content.servers if _can_be_reached(server))
     if not usable:
         raise BadListError("none of its servers has an address or a name that can be looked up")

@@ -16,6 +16,10 @@ _NEW = (
 )
 
 
+ENDLESS = 1 << 20
+"""The length that a body in parts is said to have."""
+
+
 @dataclass(frozen=True)
 class Authority:
     """A certificate authority; `certificate` is what a client has to trust."""
@@ -59,15 +63,17 @@ def _openssl(*words: str) -> None:
 
 
 @contextmanager
-def serve(certificate: Path, body: bytes) -> Iterator[int]:
-    """Answer every GET over TLS on loopback with `body`; yield the port."""
+def serve(certificate: Path, body: bytes | Iterator[bytes]) -> Iterator[int]:
+    """Answer every GET over TLS on loopback with `body`, or its parts; yield the port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
+            length = len(body) if isinstance(body, bytes) else ENDLESS
+            self.send_header("Content-Length", str(length))
             self.end_headers()
-            self.wfile.write(body)
+            for part in [body] if isinstance(body, bytes) else body:
+                self.wfile.write(part)
 
         def log_message(self, *_: Any) -> None:
             return

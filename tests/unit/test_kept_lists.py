@@ -11,7 +11,7 @@ import pytest
 
 from gateway.model import Candidate, Endpoint, NamedEndpoint
 from gateway.providers import selection
-from gateway.providers.lists import LATEST, BadListError
+from gateway.providers.lists import LARGEST_KEPT, LATEST, BadListError
 from gateway.settings.assemble import Loaded, load
 from gateway.settings.kept_lists import read
 from tests.provider_lists import key
@@ -92,6 +92,14 @@ def test_the_newest_file_counts_and_none_from_the_future_hides_it(tmp_path: Path
     assert kept_at(now + DAY, now - DAY) == "own"
     assert kept_at(now - DAY, now + DAY) == "config"
     assert kept_at(now + DAY, now + 2 * DAY) == "own"
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    """Reading 24 MiB of brackets took 680 MiB of memory; a list that was kept has at most 16."""
+    file = keep(tmp_path)
+    file.write_text(f"{file.read_text()}{' ' * LARGEST_KEPT}")
+    assert servers(tmp_path) == []
+    assert "larger than 16 MiB" in said(tmp_path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

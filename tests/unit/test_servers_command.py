@@ -127,6 +127,30 @@ def test_a_host_of_another_name_is_refused(
     assert (tmp_path / "mullvad.json").read_text() == "former"
 
 
+def test_a_host_that_never_ends_is_given_up(
+    trusted: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It sends an octet before it has been silent for long; the former list stays."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted.certificate))
+    monkeypatch.setattr(servers, "TIME_LIMIT", 0.5)
+    (tmp_path / "mullvad.json").write_text("former")
+    ended = threading.Event()
+
+    def octets() -> Iterator[bytes]:
+        while not ended.wait(0.02):
+            yield b" "
+
+    with serve(trusted.issue(HOST), octets()) as port:
+        fetch_from(port, monkeypatch)
+        assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
+        ended.set()
+    assert "not done after 0.5 s" in capsys.readouterr().err
+    assert (tmp_path / "mullvad.json").read_text() == "former"
+
+
 def test_a_host_that_says_nothing_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
