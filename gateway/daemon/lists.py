@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class ListsOnDemand:
-    """Fetches out of `netns`; see `gateway.daemon.ports.Lists`."""
+    """Fetches out of `netns`, through `device` if given; see `gateway.daemon.ports.Lists`."""
 
-    def __init__(self, environ: Mapping[str, str], netns: Netns, *, marked: bool = True) -> None:
+    def __init__(self, environ: Mapping[str, str], netns: Netns, device: str = "") -> None:
         self._environ = environ
         self._netns = netns
-        self._marked = marked
+        self._device = device
 
     def open(self, listed: ServerList, server: Address) -> Transfer:
         """Make the socket; see `Lists.open`."""
@@ -32,4 +32,4 @@ class ListsOnDemand:
     def _fetcher(self) -> "ListFetcher":
         from gateway.services.lists import ListFetcher  # noqa: PLC0415 - seldom needed
 
-        return ListFetcher(self._environ, self._netns, marked=self._marked)
+        return ListFetcher(self._environ, self._netns, device=self._device)

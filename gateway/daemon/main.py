@@ -78,7 +78,11 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     hooks, lookup = Hooks((), ()), EndpointLookup(None, UPLINKS)
     number = secrets.randbits(31)
 
+    running = config
+
     def adopt(config: Config) -> tuple[Limit, ...]:
+        nonlocal running
+        running = config
         hooks.set_commands(config.up_command, config.down_command)
         lookup.resolver = config.endpoint_resolver or next(iter(given.found), None)
         given.seal_with(config.tunnels[0].private_key)
@@ -146,13 +150,13 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             "changes in the vault": watch(supervisor.kernel_changed, vault.netns),
             "end of the vault": vault.ended(),
         }
-    if config.server_list and config.list_period:
+    if config.list_period:
         from gateway.daemon.refreshing import Tools, keep_fresh  # noqa: PLC0415 - seldom needed
 
-        asked = EndpointLookup(next(iter(config.tunnels[0].dns), None), inside)
-        lists = ListsOnDemand(environ, inside, marked=False)
+        asked = EndpointLookup(None, inside)
+        lists = ListsOnDemand(environ, inside, INTERFACE)
         tools = Tools(asked, lists, lambda: board.is_healthy, reloader.ask)
-        others["list"] = keep_fresh(config.server_list, config.list_period, tools)
+        others["list"] = keep_fresh(lambda: running, config.list_period, tools)
     await supervisor.run(
         watch=watch(changed, UPLINKS),
         health=keep_listening(HealthServer(board), config.health_server, TIMING.bind_again),

@@ -7,15 +7,18 @@ changes follows as after `gateway reload`, so the tunnel stays if its server is 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from gateway.daemon.ports import Lists, Resolver
-from gateway.errors import GatewayError, NetworkError
-from gateway.model import ServerList
+from gateway.errors import GatewayError, MissingError, NetworkError
+from gateway.model import Address, Config, ServerList
 from gateway.providers.kept import PLACES, file_name
+from gateway.system.aside import Aside
 
 LOOK_EVERY = 30.0
 """Seconds between two looks whether the tunnel is up, once the list is due."""
@@ -27,6 +30,12 @@ AGAIN = 600.0
 """Seconds until the next attempt, if the period is not shorter."""
 
 
+class AnyResolver(Resolver, Protocol):
+    """Asks the resolver that it is given."""
+
+    resolver: Address | None
+
+
 @dataclass(frozen=True)
 class Tools:
     """What a refresh takes: it asks for the host, fetches, and has the configuration read again.
@@ -34,23 +43,27 @@ class Tools:
     `resolver` and `lists` use the namespace of the tunnel; `is_up` says whether it carries traffic.
     """
 
-    resolver: Resolver
+    resolver: AnyResolver
     lists: Lists
     is_up: Callable[[], bool]
     read_again: Callable[[], None]
 
 
 async def keep_fresh(
-    listed: ServerList, period: float, tools: Tools, places: Sequence[str] = PLACES
+    running: Callable[[], Config], period: float, tools: Tools, places: Sequence[str] = PLACES
 ) -> None:
-    """Fetch the list whenever it is `period` seconds old, until cancelled."""
+    """Fetch the list that is in use whenever it is `period` seconds old, until cancelled."""
     log = structlog.get_logger()
-    wait = max(0.0, period - _age(listed, places))
+    wait = max(0.0, period - await _age(running().server_list, places))
     while True:
         await asyncio.sleep(wait)
         while not tools.is_up():  # noqa: ASYNC110 - the status comes without an event
             await asyncio.sleep(min(LOOK_EVERY, period))
         wait = period
+        listed, dns = running().server_list, running().tunnels[0].dns
+        if listed is None:
+            continue
+        tools.resolver.resolver = next(iter(dns), None)
         try:
             async with asyncio.timeout(TIME_LIMIT):
                 await _fetch(listed, tools)
@@ -68,6 +81,8 @@ async def keep_fresh(
 
 async def _fetch(listed: ServerList, tools: Tools) -> None:
     """Try each address of the host. Raises GatewayError and OSError."""
+    if tools.resolver.resolver is None:
+        raise MissingError("the tunnel has no resolver", "set DNS_ADDRESS")
     tools.resolver.open()
     addresses = (await tools.resolver.ask((listed.host,)))[listed.host]
     for number, address in enumerate(addresses, 1):
@@ -81,8 +96,22 @@ async def _fetch(listed: ServerList, tools: Tools) -> None:
             return
 
 
-def _age(listed: ServerList, places: Sequence[str]) -> float:
-    """Return how old the newest file of the list is, in seconds by the wall clock."""
-    found = (Path(place) / file_name(listed.provider) for place in places)
-    times = [path.stat().st_mtime for path in found if path.is_file()]
-    return max(0.0, time.time() - max(times, default=0.0))
+async def _age(listed: ServerList | None, places: Sequence[str]) -> float:
+    """Return how old the newest file of the list is, in seconds by the wall clock.
+
+    It counts as just fetched where that is not known: the file may be on another machine.
+    """
+    if listed is None:
+        return 0.0
+    files, times = [Path(place) / file_name(listed.provider) for place in places], [0.0]
+
+    def look() -> None:
+        for file in files:
+            with suppress(FileNotFoundError):
+                times.append(file.stat().st_mtime)
+
+    try:
+        await Aside("the list of servers").run(look)
+    except (GatewayError, OSError):
+        return 0.0
+    return max(0.0, time.time() - max(times))

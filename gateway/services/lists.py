@@ -39,9 +39,9 @@ _CODE = (
 class ListFetcher:
     """Fetches one list at a time out of `netns`; see `gateway.daemon.ports.Lists`.
 
-    With `marked`, its packets have a secret mark, for the hole that is made for them. `environ` may
-    name other certificates than the system's. Lists are kept in the first of `places` that takes
-    them.
+    Its packets have a secret mark, for the hole that is made for them; with `device` they have no
+    mark, and leave through that interface or not at all. `environ` may name other certificates than
+    the system's. Lists are kept in the first of `places` that takes them.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class ListFetcher:
         environ: Mapping[str, str],
         netns: Netns = OWN,
         *,
-        marked: bool = True,
+        device: str = "",
         places: Sequence[Path] = tuple(map(Path, PLACES)),
     ) -> None:
         self._env = {name: environ[name] for name in PASSED_ON if name in environ}
         self._netns = netns
-        self._marked = marked
+        self._device = device
         self._places = places
         self._aside = Aside("the list of servers")
         self._socket: socket.socket | None = None
@@ -63,13 +63,16 @@ class ListFetcher:
     def open(self, listed: ServerList, server: Address) -> Transfer:
         """Make the socket for a connection to `server`; see `Lists.open`. Raises NetworkError."""
         self._close()
-        mark = marks.secret(secrets.randbits(31)) if self._marked else 0
+        mark = marks.secret(secrets.randbits(31)) if not self._device else 0
         family = socket.AF_INET6 if server.version == 6 else socket.AF_INET  # noqa: PLR2004
         try:
             self._socket = self._netns.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             if mark:
                 wanted = mark.to_bytes(4, sys.byteorder)
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, wanted)
+            else:
+                device = self._device.encode()
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
             self._socket.bind(("", 0))
         except OSError as err:
             self._close()

@@ -61,7 +61,7 @@ def answers(trusted: Authority) -> Callable[[bytes], int]:
 
 def fetch(name: str, port: int, trusted: Authority, place: Path) -> str:
     """Fetch a list into `place`; return why that failed, "" where it did not."""
-    fetcher = ListFetcher({"SSL_CERT_FILE": str(trusted.certificate)}, marked=False, places=[place])
+    fetcher = ListFetcher({"SSL_CERT_FILE": str(trusted.certificate)}, device="lo", places=[place])
     listed = ServerList(name, HOST, "/list", port)
     fetcher.open(listed, ip_address("127.0.0.1"))
     try:

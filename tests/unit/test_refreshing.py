@@ -2,18 +2,23 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.daemon import refreshing
 from gateway.daemon.refreshing import Tools, keep_fresh
 from gateway.errors import NetworkError
-from gateway.model import Address, ServerList
+from gateway.model import Address, Config, ServerList
 from gateway.policy.states import Query, Transfer
+from tests.scenarios import IPV4_ONLY
 
 LISTED = ServerList("mullvad", "api.example", "/relays/")
+OTHER = ServerList("ivpn", "api.other", "/servers/")
+RUNNING = Config((IPV4_ONLY,), server_list=LISTED)
 FIRST, SECOND = ip_address("203.0.113.5"), ip_address("203.0.113.6")
 
 
@@ -22,6 +27,7 @@ class Tunnel:
 
     def __init__(self) -> None:
         self.is_up = True
+        self.config = RUNNING
         self.asked: list[str] = []
         self.refused: set[Address] = set()
         self.hangs = False
@@ -38,6 +44,8 @@ class Tunnel:
 
 
 class _Resolver:
+    resolver: Address | None = None
+
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
 
@@ -45,6 +53,7 @@ class _Resolver:
         return Query(FIRST, 40000, 7)
 
     async def ask(self, names: tuple[str, ...]) -> dict[str, tuple[Address, ...]]:
+        assert self.resolver in self._tunnel.config.tunnels[0].dns
         self._tunnel.asked.append("ask")
         return dict.fromkeys(names, (FIRST, SECOND))
 
@@ -59,7 +68,7 @@ class _Lists:
         return Transfer(server, listed.port, 40001, 0)
 
     async def fetch(self, listed: ServerList) -> None:
-        del listed
+        assert listed == self._tunnel.config.server_list
         self._tunnel.asked.append(f"fetch {self._server}")
         if self._tunnel.hangs:
             await asyncio.sleep(1000)
@@ -71,7 +80,9 @@ def run(tunnel: Tunnel, period: float, until: Callable[[], bool], place: Path) -
     """Keep the list fresh until something holds, for 5 s at most."""
 
     async def live() -> None:
-        task = asyncio.create_task(keep_fresh(LISTED, period, tunnel.tools, [str(place)]))
+        task = asyncio.create_task(
+            keep_fresh(lambda: tunnel.config, period, tunnel.tools, [str(place)])
+        )
         async with asyncio.timeout(5):
             while not until():  # noqa: ASYNC110 - a test looks
                 await asyncio.sleep(0.005)
@@ -124,3 +135,35 @@ def test_a_failure_is_tried_again_and_changes_nothing(
     tunnel.hangs = how == "hangs"
     run(tunnel, 0.01, lambda: tunnel.asked.count("ask") == 3, tmp_path)
     assert "read again" not in tunnel.asked
+
+
+def test_the_list_is_that_of_the_configuration_in_use(tmp_path: Path) -> None:
+    """Another provider, another resolver; without a list nothing is asked."""
+    tunnel = Tunnel()
+    others = (replace(IPV4_ONLY, dns=(SECOND,)),)
+    run(tunnel, 0.01, lambda: "read again" in tunnel.asked, tmp_path)
+    tunnel.config = Config(others, server_list=OTHER)
+    tunnel.asked.clear()
+    run(tunnel, 0.01, lambda: "read again" in tunnel.asked, tmp_path)
+    tunnel.config = Config(others)
+    tunnel.asked.clear()
+    with pytest.raises(TimeoutError):
+        run(tunnel, 0.01, lambda: bool(tunnel.asked), tmp_path)
+
+
+def test_a_tunnel_without_a_resolver_is_named(tmp_path: Path) -> None:
+    """With the variable that gives it one."""
+    tunnel = Tunnel()
+    tunnel.config = Config((replace(IPV4_ONLY, dns=()),), server_list=LISTED)
+    with capture_logs() as logs:
+        run(tunnel, 0.01, lambda: bool(logs), tmp_path)
+    assert tunnel.asked == []
+    assert "set DNS_ADDRESS" in logs[0]["problem"]
+
+
+def test_a_file_that_does_not_answer_holds_nothing_up(tmp_path: Path) -> None:
+    """It may be on another machine; the list counts as fetched just now."""
+    tunnel = Tunnel()
+    (tmp_path / "mullvad.json").symlink_to(tmp_path / "mullvad.json")
+    with pytest.raises(TimeoutError):
+        run(tunnel, 100.0, lambda: bool(tunnel.asked), tmp_path)
