@@ -29,7 +29,12 @@ class Provider(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer one request."""
-        request = {"at": time.monotonic(), "target": self.path, "agent": self.headers["User-Agent"]}
+        request = {
+            "at": time.monotonic(),
+            "client": self.client_address[0],
+            "target": self.path,
+            "agent": self.headers["User-Agent"],
+        }
         print(json.dumps(request), flush=True)  # noqa: T201 - it is what the lab reads
         body = Path(self.server.wanted["body"]).read_bytes()
         MANNERS[self.server.wanted["manner"]](self, body)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab import list_server
-from tests.lab.hosts import dns
+from tests.lab.hosts import Services, dns
 from tests.lab.process import Child
 from tests.lab.server import Server
 from tests.lab.topology import Lab
@@ -20,22 +20,41 @@ PROVIDER = "203.0.113.80"
 class ListHost:
     """The provider's host: its name resolves at RESOLVER, and it serves `body` at PROVIDER."""
 
-    def __init__(self, lab: Lab, certificate: Path, body: bytes, *, manner: str = "well") -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        certificate: Path,
+        body: bytes,
+        *,
+        manner: str = "well",
+        resolver: str = RESOLVER,
+        address: str = PROVIDER,
+    ) -> None:
         """Serve in this manner (`list_server.MANNERS`) until `close`."""
         self._lab = lab
         self._certificate = certificate
         self._body = lab.household.file("list.json")
         self._body.write_bytes(body)
-        for address in (RESOLVER, PROVIDER):
-            lab.internet_namespace.ip(f"addr replace {address}/32 dev lo")
-        self._names = lab.internet.serve(dns(RESOLVER, A=PROVIDER))
+        self._address = address
+        for each in (resolver, address):
+            length = "128" if ":" in each else "32"
+            lab.internet_namespace.ip(f"addr replace {each}/{length} dev lo")
+        self._resolver, self._kind = resolver, "AAAA" if ":" in address else "A"
+        self._names: Services
+        self.named(address)
         self._child: Child
         self.serve(manner)
+
+    def named(self, address: str) -> None:
+        """Let the resolver answer with this address."""
+        if hasattr(self, "_names"):
+            self._names.close()
+        self._names = self._lab.internet.serve(dns(self._resolver, **{self._kind: address}))
 
     def serve(self, manner: str) -> None:
         """Begin to serve in this manner."""
         wanted = {
-            "address": PROVIDER,
+            "address": self._address,
             "port": 443,
             "certificate": str(self._certificate),
             "body": str(self._body),
