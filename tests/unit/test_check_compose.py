@@ -208,6 +208,11 @@ GROWING = {
         f"x{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'lol'] * 9)}]\n" for n in range(9)
     )
     + "services:\n  gateway:\n    KEY: *a8\n",
+    "a bomb elsewhere": "".join(
+        f"x{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'lol'] * 9)}]\n" for n in range(9)
+    )
+    + "services:\n  gateway: {}\n  other: {network_mode: service:gateway, KEY: *a8}\n",
+    "each in all": "services:\n  gateway:\n    KEY: &a [&b [*a, &c [*a, *b, &d [*a, *b, *c]]]]\n",
     "a merging bomb": "x0: &a0 {a: b}\n"
     + "".join(f"x{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 10))
     + "services:\n  gateway: {environment: {<<: *a9}}\n",
@@ -216,13 +221,26 @@ GROWING = {
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("key", ["foo", "volumes", "environment", "ports"])
+@pytest.mark.parametrize("key", ["foo", "volumes", "environment", "ports", "image", "command"])
 @pytest.mark.parametrize("name", GROWING)
 def test_what_grows_by_itself_is_refused(tmp_path: Path, name: str, key: str) -> None:
     """An anchor in itself, aliases of aliases, variables of variables: soon, and in words."""
     bomb = "\n".join(f"A{n + 1}={f'$A{n}' * 20}" for n in range(12))
     put(tmp_path, "bomb.env", f"A0=lollollol\n{bomb}\n")
     assert problems(tmp_path, GROWING[name].replace("KEY", key))
+
+
+@pytest.mark.parametrize("tag", ["!!bool", "!!int", "!!float", "!!timestamp", "!!null"])
+@pytest.mark.parametrize("text", ["1280", "x", '""'])
+def test_tags_of_yaml_leave_the_text_as_it_is_written(tmp_path: Path, tag: str, text: str) -> None:
+    """A number that is none is for the variable to refuse, as everywhere."""
+    written = SERVICE.replace(
+        "    environment:\n", f"    environment:\n      WIREGUARD_MTU: {tag} {text}\n"
+    )
+    if text == "x" and tag != "!!null":
+        assert any(one.startswith("WIREGUARD_MTU") for one in problems(tmp_path, written))
+    else:
+        load(tmp_path, written)
 
 
 def test_tags_of_compose_and_an_empty_service_are_known(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ LARGEST: Final = 1024 * 1024
 _MOST_DOCUMENTS: Final = 200
 """Documents of a file after which the rest is not looked at."""
 
+_MOST_NODES: Final = 1_000_000
+"""Most values of one document, each alias counted as all that it is for."""
+
 _MOST_PAIRS: Final = 10_000
 """Most keys of one mapping including merged ones: aliases of aliases multiply."""
 
@@ -50,6 +53,13 @@ class _AsWritten(yaml.SafeLoader):
         super().__init__(stream)
         self.seen: dict[int, yaml.Node] = {}  # the nodes, so that no other one gets their number
 
+    def compose_document(self) -> yaml.Node | None:
+        """Return the next document; refuse one that is in itself, or far too large."""
+        document = super().compose_document()
+        if document is not None:
+            _count(document, {})
+        return document
+
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Resolve the merge keys of a mapping once, and refuse duplicate keys."""
         if id(node) in self.seen:
@@ -67,6 +77,10 @@ class _AsWritten(yaml.SafeLoader):
             fault = "merges too many keys; simplify it"
             raise _Refused(problem=fault, problem_mark=node.start_mark)
 
+    def text(self, node: yaml.Node) -> Any:
+        """Return a scalar as it is written, also where a tag calls it a number."""
+        return self.construct_scalar(node)  # type: ignore[arg-type]  # it refuses others itself
+
     def overriding(self, node: yaml.Node) -> Any:
         """Return the value of a node with `!override`."""
         match node:
@@ -78,6 +92,32 @@ class _AsWritten(yaml.SafeLoader):
                 return node.value
 
 
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node stands for; `known` has the counts, 0 for what is not done."""
+    if id(node) in known:
+        count = known[id(node)]
+    else:
+        known[id(node)] = 0
+        count = known[id(node)] = 1 + sum(_count(child, known) for child in children(node))
+    if not 0 < count <= _MOST_NODES:
+        fault = "contains itself, or far more than a file needs; simplify it"
+        raise _Refused(problem=fault, problem_mark=node.start_mark)
+    return count
+
+
+def children(node: yaml.Node) -> list[yaml.Node]:
+    """Return the nodes directly below a node, of a mapping its keys and values."""
+    match node:
+        case yaml.MappingNode():
+            return [child for pair in node.value for child in pair]
+        case yaml.SequenceNode():
+            return list(node.value)
+        case _:
+            return []
+
+
+for _kind in ("bool", "float", "int", "timestamp"):
+    _AsWritten.add_constructor(f"tag:yaml.org,2002:{_kind}", _AsWritten.text)
 _AsWritten.add_constructor("!override", _AsWritten.overriding)
 _AsWritten.add_constructor("!reset", lambda _loader, _node: RESET)
 
@@ -101,8 +141,7 @@ def text_of(raw: bytes) -> str:
 def parse(text: str, where: str, findings: Findings) -> dict[str, Any]:
     """Return a compose file's content with every scalar as the text that was written.
 
-    Its parts may contain themselves, as YAML allows. Raises ConfigError if it is not a compose
-    file.
+    Raises ConfigError if it is not a compose file.
     """
     contents = parse_all(text, where, findings)
     if len(contents) == 1 and isinstance(contents[0], dict):

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import yaml
 
+from gateway.commands.check.document import children
+
 Pair = tuple[yaml.Node, yaml.Node]
 
 
@@ -77,7 +79,7 @@ class Rewriter:
         """
         begin = node.start_mark.index
         is_plain = self.text[begin : begin + 1] not in ("&", "!")
-        return is_plain and all(map(self.is_own, _children(node)))
+        return is_plain and all(map(self.is_own, children(node)))
 
     def _lines(self, first: yaml.Node, last: yaml.Node) -> tuple[int, int]:
         end = min(self._last_line(last) + 1, len(self.starts) - 1)
@@ -86,23 +88,12 @@ class Rewriter:
     def _last_line(self, node: yaml.Node) -> int:
         """Return the line on which a node ends; a block ends before its trailing comments."""
         if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
-            for child in (*reversed(_children(node)),)[:2]:
+            for child in (*reversed(children(node)),)[:2]:
                 if node.start_mark.index <= child.start_mark.index < node.end_mark.index:
                     return self._last_line(child)
         before = self.text[node.start_mark.index : node.end_mark.index].rstrip()
         end = node.start_mark.index + max(len(before) - 1, 0)
         return bisect_right(self.starts, end) - 1
-
-
-def _children(node: yaml.Node) -> list[yaml.Node]:
-    """Return the nodes directly below a node, of a mapping its keys and values."""
-    match node:
-        case yaml.MappingNode():
-            return [child for pair in node.value for child in pair]
-        case yaml.SequenceNode():
-            return list(node.value)
-        case _:
-            return []
 
 
 def _commented(line: str, indent: str) -> str:
