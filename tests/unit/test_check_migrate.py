@@ -159,6 +159,30 @@ CHANGES = {
         "    cap_add: [NET_ADMIN]\n    environment:\n      wireguard_mtu: 1400\n",
         "    cap_add: [NET_ADMIN]\n    environment:\n      WIREGUARD_MTU: 1400\n",
     ),
+    "a name that is wrong, whose value is set": (
+        (
+            "    cap_add: [NET_ADMIN]\n    environment:\n      FIREWALL_INPUT_PORT: 9000/tcp\n"
+            "      TZ: UTC\n    ports: ['80:80']\n"
+        ),
+        (
+            "    cap_add: [NET_ADMIN]\n    environment:\n      TZ: UTC\n"
+            "      FIREWALL_INPUT_PORTS: \"9000/tcp,80/tcp\"\n    ports: ['80:80']\n"
+        ),
+    ),
+    "a value in a block": (
+        (
+            "    cap_add: [NET_ADMIN]\n    environment:\n      VPN_TYPE: >-\n        openvpn\n"
+            "      TZ: |\n        UTC\n"
+        ),
+        (
+            '    cap_add: [NET_ADMIN]\n    environment:\n      VPN_TYPE: "wireguard"\n'
+            "      TZ: |\n        UTC\n"
+        ),
+    ),
+    "ports that count once the network is its own": (
+        "    cap_add: [NET_ADMIN]\n    network_mode: host\n    ports: ['8888:8888']\n",
+        "    cap_add: [NET_ADMIN]\n",
+    ),
     "needless capabilities": (
         "    cap_add: [CAP_NET_ADMIN, sys_module]\n",
         "    cap_add: [CAP_NET_ADMIN]\n",

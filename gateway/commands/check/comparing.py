@@ -1,6 +1,6 @@
 """Compares a compose service with its configuration, also with one that is wrong."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.commands.check.advice import Advice
@@ -26,8 +26,11 @@ def compare(service: Service, config: Config | None, where: str, findings: Findi
     check_keys(service, where, findings, advice)
     check_resolver(service, where, findings, advice)
     _names(service, advice)
-    if service.keys.get("network_mode") != "host":
-        compare_ports(service, _known(service, config), where, findings, advice)
+    if service.keys.get("network_mode") != "host" or "network_mode" in advice.keys:
+        compare_ports(service, _known(service, config, advice), where, findings, advice)
+    for name in [name for name, meant in advice.renamed.items() if meant in advice.variables]:
+        del advice.renamed[name]  # what is set has its value, too
+        advice.unset.append(name)
     return advice
 
 
@@ -45,17 +48,20 @@ def _names(service: Service, advice: Advice) -> None:
                 advice.renamed[name] = meant
 
 
-def _known(service: Service, config: Config | None) -> Known:
+def _known(service: Service, config: Config | None, advice: Advice) -> Known:
     if config:
         ports = [tunnel.listen_port for tunnel in config.tunnels]
         return Known(config.input_ports, config.vpn_input_ports, ports)
+    variables = {advice.renamed.get(name, name): it for name, it in service.variables.items()}
     return Known(
-        _listed(service, INPUT_PORTS), _listed(service, "FIREWALL_VPN_INPUT_PORTS"), [DEFAULT_PORT]
+        _listed(variables, INPUT_PORTS),
+        _listed(variables, "FIREWALL_VPN_INPUT_PORTS"),
+        [DEFAULT_PORT],
     )
 
 
-def _listed(service: Service, variable: str) -> Sequence[PortRange]:
+def _listed(variables: Mapping[str, str], name: str) -> Sequence[PortRange]:
     try:
-        return values.ports(values.unquoted(service.variables.get(variable, "").strip()))
+        return values.ports(values.unquoted(variables.get(name, "").strip()))
     except ValueError:
         return ()

@@ -93,7 +93,7 @@ class _AsWritten(yaml.SafeLoader):
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a node stands for; `known` has the counts, 0 for what is not done."""
+    """Return how many values a node means; `known` has the counts, 0 for what is not done."""
     if id(node) in known:
         count = known[id(node)]
     else:

@@ -36,8 +36,9 @@ class Rewriter:
         return "".join((*done, self.text[at:]))
 
     def replace(self, node: yaml.Node, new: str) -> None:
-        """Replace the text of a scalar."""
-        self.edits.append((node.start_mark.index, node.end_mark.index, new))
+        """Replace the text of a node; a text in a block ends after its last line."""
+        begin, end = node.start_mark.index, node.end_mark.index
+        self.edits.append((begin, begin + len(self.text[begin:end].rstrip()), new))
 
     def remove_lines(self, first: yaml.Node, last: yaml.Node) -> None:
         """Remove the lines from one node to the end of another."""
