@@ -386,6 +386,13 @@ def test_a_template_is_read(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "iso-8859-1", "foo"])
+def test_the_encoding_that_a_template_names_does_not_count(tmp_path: Path, encoding: str) -> None:
+    """It is read as UTF-8; one that Python does not know ended in a traceback."""
+    text = template().replace('"1.0"', f'"1.0" encoding="{encoding}"', 1)
+    assert tried(tmp_path, "unraid", text).loaded
+
+
 def test_a_templates_keys_are_compared(tmp_path: Path) -> None:
     """The network, the arguments of the container, and those of the program in it."""
     trial = tried(tmp_path, "unraid", template("host", "--user 1000 --read-only", "sleep 5"))

@@ -46,7 +46,7 @@ def _refuse(*_arguments: object) -> None:
 def translate_unraid(text: str, where: str, findings: Findings) -> Translated:
     """Return the container of a template as a compose document. Raises ConfigError."""
     template = _Template()
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate("utf-8")  # which the text is, also where it names another encoding
     parser.StartElementHandler = template.begin
     parser.EndElementHandler = template.end
     parser.CharacterDataHandler = template.data
