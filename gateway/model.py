@@ -195,6 +195,11 @@ class Candidate:
         names = (e.name for e in found if isinstance(e, NamedEndpoint))
         return (self.listed.host,) if self.listed else tuple(dict.fromkeys(names))
 
+    @property
+    def endpoint_text(self) -> str:
+        """The endpoints of all peers for people, each once; they may be names."""
+        return ", ".join(dict.fromkeys(str(peer.endpoint) for peer in self.peers))
+
     def has_family(self, version: int) -> bool:
         """Whether the tunnel carries IP `version` (4 or 6), that is, has an address of it."""
         return any(address.version == version for address in self.addresses)
@@ -216,6 +221,17 @@ class HostPort:
     port: int
 
 
+Times = tuple[tuple[str, float], ...]
+"""How long handshakes took, in seconds, each with the `endpoint_text` of its candidate."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Candidates are tried in the order of their handshakes' times; `times` were kept earlier."""
+
+    times: Times = field(default=(), compare=False)
+
+
 @dataclass(frozen=True)
 class Config:
     """The whole configuration, checked; see docs/configuration.md for each variable.
@@ -223,7 +239,8 @@ class Config:
     `tunnels` are the candidates, at least one, in order of preference. `endpoint_resolver` looks up
     the endpoint's name, None for the container's resolver. The commands are argument lists, empty
     for none; an argument may be a secret. `server_list` is the provider's list that the candidates
-    come from, if any; it is fetched again every `list_period` seconds.
+    come from, if any; it is fetched again every `list_period` seconds. Without `latency` the
+    candidates are tried as they are listed.
     """
 
     tunnels: tuple[Candidate, ...]
@@ -239,6 +256,7 @@ class Config:
     down_command: tuple[str, ...] = field(default=(), repr=False)
     server_list: ServerList | None = None
     list_period: int | None = None
+    latency: Latency | None = None
 
 
 EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))

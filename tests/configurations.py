@@ -78,7 +78,7 @@ FAULTS = [
     ("ISP", "...", "'...' has no letters"),
     ("OWNED_ONLY", "maybe", "must be on or true or yes or 1 or off or false or no or 0"),
     ("PORTCULLIS_HOST", "maybe", "must be on or true or yes or 1 or off or false or no or 0"),
-    ("SERVER_ORDER", "fastest", "must be random or listed, got 'fastest'"),
+    ("SERVER_ORDER", "fastest", "must be random or listed or latency, got 'fastest'"),
     ("UPDATER_PERIOD", "daily", "must be a duration in whole seconds such as 25s"),
     ("FIREWALL_OUTBOUND_SUBNETS", "0.0.0.0/0", "0.0.0.0/0 is everything"),
     ("FIREWALL_INPUT_PORTS", "http", "'http' is not a port"),

@@ -26,7 +26,7 @@ from gateway.daemon.resting import Rest
 from gateway.daemon.setback import Setbacks, answer_to
 from gateway.daemon.workers import Workers
 from gateway.errors import KERNEL, is_shortage
-from gateway.model import Config, Tunnel
+from gateway.model import Config
 from gateway.policy.actions import (
     Abandon,
     Action,
@@ -213,8 +213,8 @@ class Supervisor:
                 return self._workers.open(action)
             case ReadAgain():
                 self._parts.read_again()
-            case Build(tunnel):
-                return self._build(tunnel)
+            case Build():
+                return self._build(action)
             case _:
                 self._jobs.start(*self._workers.job_of(action, self._kernel.facts))
         return None
@@ -226,14 +226,14 @@ class Supervisor:
             self._reporter.verified_at = self._parts.clock()
         return Verified(drifted=bool(self._kernel.drifted))
 
-    def _build(self, tunnel: Tunnel) -> Event | None:
+    def _build(self, wanted: Build) -> Event | None:
         """Make the way to the server, and start the building of the interface."""
         self._kernel.look_around()
         facts = self._kernel.facts
-        if problem := obstacle(tunnel, facts):
+        if problem := obstacle(wanted.tunnel, facts):
             return Failed(problem)
-        self._kernel.route_to_server(tunnel)
-        self._jobs.start(Work.CONNECT, lambda: self._workers.build(tunnel, facts))
+        self._kernel.route_to_server(wanted.tunnel)
+        self._jobs.start(Work.CONNECT, lambda: self._workers.build(wanted, facts))
         return None
 
     def _interrupt(self, error: Exception, event: Event) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -46,6 +46,9 @@ from gateway.system.resolv import FILE
 from gateway.system.watch import watch
 from gateway.tunnel.choose import choose as choose_tunnel
 
+if TYPE_CHECKING:
+    from gateway.daemon.remembering import Memory
+
 IPV6_IS_OFF = "the tunnel has an IPv6 address, but IPv6 is switched off for new links here"
 SWITCH_IPV6_ON = 'set the sysctl net.ipv6.conf.all.disable_ipv6 to "0" (compose: sysctls)'
 
@@ -77,6 +80,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     log_limits(limits)
     hooks, lookup = Hooks((), ()), EndpointLookup(None, UPLINKS)
     number = secrets.randbits(31)
+    memory = _memory(config)
 
     running = config
 
@@ -124,6 +128,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             confirm=board.confirm,
             clock=_clock,
             read_again=reloader.ask,
+            remember=memory.take if memory else lambda _times, _servers: None,
             reserve=secured.tools.reserve.lent,
             limits=limits,
             adopt=adopt,
@@ -150,6 +155,8 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             "changes in the vault": watch(supervisor.kernel_changed, vault.netns),
             "end of the vault": vault.ended(),
         }
+    if memory:
+        others["times of handshakes"] = memory.run()
     if config.list_period:
         from gateway.daemon.refreshing import Tools, keep_fresh  # noqa: PLC0415 - seldom needed
 
@@ -163,6 +170,15 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         reload=reloader.run(),
         **others,
     )
+
+
+def _memory(config: Config) -> "Memory | None":
+    """Return what keeps the times of handshakes, if they are wanted."""
+    if not config.latency:
+        return None
+    from gateway.daemon.remembering import Memory  # noqa: PLC0415 - seldom needed
+
+    return Memory()
 
 
 def _soon(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.firewall import Firewall
-from gateway.model import Address, Config, Interface, ServerList
+from gateway.model import Address, Config, Interface, ServerList, Times
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.guard import GuardRules
 from gateway.policy.limits import Limit
@@ -193,7 +193,8 @@ class Parts:
 
     `echo` returns the largest of the given sizes that is answered, None if none is.
 
-    `read_again` has the configuration read again.
+    `read_again` has the configuration read again. `remember` keeps the times of handshakes for
+    later starts with the same servers; it does not wait.
 
     `reserve` lends descriptors to what has to be put into force when there are none left.
     `write_resolver` gives workloads resolvers; it raises NetworkError, and takes half a second at
@@ -215,6 +216,7 @@ class Parts:
     confirm: Callable[[], None]
     clock: Callable[[], float]
     read_again: Callable[[], None]
+    remember: Callable[[Times, tuple[str, ...]], None]
     reserve: Callable[[], AbstractContextManager[None]] = nullcontext
     limits: tuple[Limit, ...] = ()
     adopt: Callable[[Config], tuple[Limit, ...]] = _no_limits

@@ -8,6 +8,7 @@ import structlog
 
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
+from gateway.model import Times
 from gateway.policy.limits import limits_of_names, limits_of_path
 from gateway.policy.reload import Answer, Outcome
 from gateway.policy.report import detail, endpoint, name, reason, status_of
@@ -33,6 +34,7 @@ class Reporter:
         self._reloads: Counter[str] = Counter()
         self._reload: Answer | None = None
         self._sizes: tuple[int | None, int | None] = None, None
+        self._times: Times = ()
         self.limits = parts.adopt(kernel.config)
         self.verified_at: float | None = None
         self.counted_at: float | None = None
@@ -70,6 +72,7 @@ class Reporter:
         """
         parts, kernel, state = self._parts, self._kernel, situation.state
         self._answered(situation.reload)
+        self._timed(situation)
         self._measured(situation.mtu, situation.path_mtu)
         has_interface = isinstance(state, Connected) or (
             isinstance(state, Connecting) and state.built
@@ -117,6 +120,20 @@ class Reporter:
             self._log.info("tunnel MTU lowered", old=before, new=mtu)
         if path < mtu:
             self._log.warning("packets vanish in the tunnel", mtu=mtu, arrives=path)
+
+    def _timed(self, situation: Situation) -> None:
+        """Log how long the servers' handshakes took, and have that kept, once for each trial."""
+        times = situation.times
+        if times == self._times:
+            return
+        self._times = times
+        fastest, seconds = min(times, key=lambda it: it[1])
+        milliseconds = round(seconds * 1000, 1)
+        self._log.info(
+            "servers measured", answered=len(times), fastest=fastest, milliseconds=milliseconds
+        )
+        servers = tuple(it.endpoint_text for it in situation.config.tunnels)
+        self._parts.remember(times, servers)
 
     def _answered(self, answer: Answer | None) -> None:
         """Log and count `answer`, if it is another one than the last."""

@@ -19,6 +19,7 @@ from gateway.errors import KERNEL, GatewayError, NetworkError, TunnelError, is_s
 from gateway.model import INTERFACE, Candidate, ServerList, Tunnel
 from gateway.policy.actions import (
     Ask,
+    Build,
     Fetch,
     LookUp,
     Measure,
@@ -110,9 +111,9 @@ class Workers:
             return Troubled(Work.FETCH, err)
         return Fetched()
 
-    async def build(self, tunnel: Tunnel, facts: Facts) -> Event:
-        """Make the interface for `tunnel`, to whose server there is a way."""
-        return await self._within_limit(self._build(tunnel, facts))
+    async def build(self, wanted: Build, facts: Facts) -> Event:
+        """Make the interface for a tunnel, to whose server there is a way."""
+        return await self._within_limit(self._build(wanted.tunnel, facts, timed=wanted.timed))
 
     async def sample(self, tunnel: Tunnel) -> Event:
         """Read WireGuard's counters, and whether the interface can carry traffic."""
@@ -160,20 +161,25 @@ class Workers:
         tunnels = resolved(candidate, answers, facts)
         return Resolved(tunnels) if tunnels else Failed(NO_WAY)
 
-    async def _build(self, tunnel: Tunnel, facts: Facts) -> Event:
-        """Make the interface for `tunnel`, or only replace its peers where that is enough."""
-        mtu = await self._with_other_peers(tunnel, facts)
-        if mtu is None:
+    async def _build(self, tunnel: Tunnel, facts: Facts, *, timed: bool) -> Event:
+        """Make the interface for `tunnel`, or only replace its peers where that is enough.
+
+        If its handshake is `timed`, it begins when the interface is complete.
+        """
+        changed: tuple[int, float | None] | None = await self._with_other_peers(tunnel, facts)
+        if changed is None:
             self._built = None
             mtu = self._sizing.begin(tunnel, facts)
-            await self._parts.tunnel.up(tunnel, mtu)
+            await self._parts.tunnel.up(replace(tunnel, peers=()) if timed else tunnel, mtu)
+            changed = mtu, await self._parts.tunnel.configure(tunnel) if timed else None
         self._built = tunnel
-        return Built(await self._names.write(tunnel), mtu)
+        mtu, begun_at = changed
+        return Built(await self._names.write(tunnel), mtu, begun_at)
 
-    async def _with_other_peers(self, tunnel: Tunnel, facts: Facts) -> int | None:
+    async def _with_other_peers(self, tunnel: Tunnel, facts: Facts) -> tuple[int, float] | None:
         """Give the present interface the peers of `tunnel`, if it differs in nothing else.
 
-        Return its MTU, None where it has to be made again.
+        Return its MTU and when the handshake began, None where it has to be made again.
         """
         former = self._built
         if former is None or replace(former, peers=()) != replace(tunnel, peers=()):
@@ -181,7 +187,7 @@ class Workers:
         if self._parts.around_tunnel.fault_of(INTERFACE, tunnel.addresses):
             return None
         try:
-            await self._parts.tunnel.configure(tunnel)
-            return self._sizing.continued(tunnel, facts)
+            begun_at = await self._parts.tunnel.configure(tunnel)
+            return self._sizing.continued(tunnel, facts), begun_at
         except (TunnelError, NetworkError):
             return None

@@ -82,9 +82,13 @@ class ReadAgain:
 
 @dataclass(frozen=True)
 class Build:
-    """Make the way to the server, then the interface: Work.CONNECT."""
+    """Make the way to the server, then the interface: Work.CONNECT.
+
+    `timed`: its handshake is to begin at a moment that is known.
+    """
 
     tunnel: Tunnel
+    timed: bool = False
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def _connecting(
         return situation, ()
     situation = _begun(replace(situation, tried=situation.facts), Work.CONNECT)
     if isinstance(state, Connecting):
-        return situation, (Build(state.tunnel),)
+        return situation, (Build(state.tunnel, timed=state.turn.trial is not None),)
     candidate = state.turn.candidate
     return situation, (LookUp(candidate) if state.query is None else Ask(candidate),)
 

@@ -11,14 +11,19 @@ from gateway.model import Address, Candidate, Config, Tunnel
 from gateway.policy.actions import Work
 from gateway.policy.facts import Facts, TunnelStatus
 from gateway.policy.reload import Answer
-from gateway.policy.states import Query, Transfer
+from gateway.policy.states import Query, Transfer, Trial
 
 
 @dataclass(frozen=True)
 class Begin:
-    """The rules can be changed: connect with one of `candidates`, the first ones preferred."""
+    """The rules can be changed: connect with one of `candidates`, the first ones preferred.
+
+    `by_latency` says that the order is that of their handshakes, which `trial` is to find out.
+    """
 
     candidates: tuple[Candidate, ...]
+    by_latency: bool = False
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,13 @@ class NotFetched:
 class Built:
     """The interface exists, with packets of `mtu` bytes.
 
-    `names_problem` says why names will not resolve, empty if they do.
+    `names_problem` says why names will not resolve, empty if they do. `begun_at` is when the
+    handshake began, in seconds since the epoch by the wall clock.
     """
 
     names_problem: str = ""
     mtu: int | None = None
+    begun_at: float | None = None
 
 
 @dataclass(frozen=True)

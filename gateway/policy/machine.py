@@ -13,7 +13,7 @@ between two states. What the kernel reports meanwhile is looked at afterwards.
 
 from dataclasses import replace
 
-from gateway.model import Address, Config, Tunnel
+from gateway.model import Address, Candidate, Config, Tunnel
 from gateway.policy.actions import Abandon, Action, Count, ReadAgain, Work
 from gateway.policy.agenda import due, is_calm
 from gateway.policy.events import (
@@ -38,9 +38,11 @@ from gateway.policy.events import (
     Wrote,
 )
 from gateway.policy.facts import Facts
+from gateway.policy.latency import in_order, results, trial_for
 from gateway.policy.link import fitted
 from gateway.policy.moves import move, with_candidates
 from gateway.policy.reload import position_of, taken_over
+from gateway.policy.routing import IPV4
 from gateway.policy.situation import LONG_AGO, Situation
 from gateway.policy.states import (
     Connected,
@@ -83,6 +85,8 @@ def step(
     )
     if still and not _is_same_work(situation.state, state):
         after, abandoned = replace(after, under_way=frozenset()), (Abandon(),)
+    if times := results(situation.state, state):
+        after = replace(after, times=times)
     after, actions = due(after, moment, has_verified=isinstance(event, Verified))
     counts = (Count(),) if isinstance(event, Asked) else ()
     reads = (ReadAgain(),) if isinstance(event, Fetched) and isinstance(state, Fetching) else ()
@@ -187,13 +191,27 @@ def _reloaded(situation: Situation, former: Config, moment: Moment) -> State:
     )
     if config.tunnels == former.tunnels and not asks:
         return state
-    before, port = former.tunnels[state.turn.position], state.turn.candidate.listen_port
-    candidates = (fitted(tunnel, situation.facts) for tunnel in config.tunnels)
-    kept = (
+    times = situation.known_times
+    wanted, port = in_order(config.tunnels, times), state.turn.candidate.listen_port
+    before = _configured(state.turn.candidate, former)
+    candidates = (fitted(tunnel, situation.facts) for tunnel in wanted)
+    kept = tuple(
         replace(it, listen_port=port) if it.listen_port == before.listen_port else it
         for it in candidates
     )
-    return with_candidates(state, tuple(kept), position_of(before, config), moment)
+    trial = trial_for(kept, config, times)
+    return with_candidates(state, kept, position_of(before, wanted), moment, trial)
+
+
+def _configured(candidate: Candidate, config: Config) -> Candidate:
+    """Return `candidate` as `config` has it: with its own listen port, and with all addresses."""
+
+    def identity(it: Candidate) -> object:
+        always = [address for address in it.addresses if address.version == IPV4]
+        return it.private_key, it.peers, it.listed, always
+
+    matching = (it for it in config.tunnels if identity(it) == identity(candidate))
+    return next(matching, candidate)
 
 
 def _looked(situation: Situation, moment: Moment) -> State:
@@ -201,8 +219,11 @@ def _looked(situation: Situation, moment: Moment) -> State:
     state, facts, former = situation.state, situation.facts, situation.tried
     match state:
         case Locked() if moment.now >= state.retry_at:
-            candidates = tuple(fitted(t, facts) for t in situation.config.tunnels)
-            return move(state, Begin(candidates), moment)
+            config, times = situation.config, situation.known_times
+            candidates = tuple(fitted(it, facts) for it in in_order(config.tunnels, times))
+            trial = trial_for(candidates, config, times)
+            begin = Begin(candidates, by_latency=config.latency is not None, trial=trial)
+            return move(state, begin, moment)
         case Resolving() | Fetching() if not situation.is_connecting and former != facts:
             return move(state, Moved(""), moment)
         case Connecting() | Connected():

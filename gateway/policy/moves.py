@@ -20,8 +20,10 @@ Candidates. The configuration lists one or more tunnels. They are tried in order
 `patience` seconds. After the last one the gateway waits, longer each time, while WireGuard itself
 keeps trying, and starts again with the first. A name is looked up each time its turn comes, and
 its addresses take turns, one in each round. A candidate other than the first stays connected for
-`return_after` seconds; then the first gets another chance. A configuration that is read again may
-list others: the candidate in use continues where it is among them, and the first begins where not.
+`return_after` seconds; then the first gets another chance. Their order may be that of their
+handshakes' times, which are found out first (`gateway.policy.latency`). A configuration that is
+read again may list others: the candidate in use continues where it is among them, and the first
+begins where not.
 
 Politeness. An interface that is lost is built again at once, but never twice in `rebuild_pause`,
 whatever happens to it and to the way to the server. Failures are forgotten only when a connection
@@ -50,6 +52,7 @@ from gateway.policy.events import (
 from gateway.policy.evidence import Pulse, foreign_change
 from gateway.policy.facts import TunnelStatus
 from gateway.policy.fetching import backoff, from_fetching
+from gateway.policy.latency import after_failure, after_handshake, seconds_of
 from gateway.policy.states import (
     Connected,
     Connecting,
@@ -59,6 +62,7 @@ from gateway.policy.states import (
     Resolving,
     State,
     Stopping,
+    Trial,
     Turn,
 )
 from gateway.policy.timing import Moment
@@ -114,24 +118,30 @@ def with_candidates(
     candidates: tuple[Candidate, ...],
     position: int | None,
     moment: Moment,
+    trial: Trial | None = None,
 ) -> State:
     """Return what follows on `state` where the configuration has other `candidates`.
 
-    The one in use is now at `position`, None if nowhere. Only a tunnel that is built stays.
+    The one in use is now at `position`, None if nowhere. Only a tunnel that is built stays; any
+    other choice begins with `trial`.
     """
+    before = state.turn
     match state:
-        case Connecting(built=True) | Connected() if position is not None:
+        case Connecting(built=True) | Connected() if position is not None and not before.trial:
             turn = replace(state.turn, candidates=candidates, position=position)
             return replace(state, turn=turn, tunnel=replace(state.tunnel, dns=turn.candidate.dns))
         case _:
-            turn = Turn(candidates, position or 0, tried_at=state.turn.tried_at)
+            first = 0 if trial else position or 0
+            turn = Turn(candidates, first, 0, before.tried_at, before.by_latency, trial)
     since = moment.now if isinstance(state, Connected) else state.since
     return _take(turn, Reason.RECONFIGURED, since, _soonest(turn, moment))
 
 
 def _from_locked(state: Locked, event: Event, now: float) -> State:
     if isinstance(event, Begin):
-        return _take(Turn(event.candidates, attempt=state.attempt), state.reason, now, now)
+        turn = Turn(event.candidates, 0, state.attempt)
+        turn = replace(turn, by_latency=event.by_latency, trial=event.trial)
+        return _take(turn, state.reason, now, now)
     return state
 
 
@@ -156,16 +166,16 @@ def _from_connecting(state: Connecting, event: Event, moment: Moment) -> State:
     now = moment.now
     match event:
         case Built() if not state.built:
-            reason = state.reason if state.reason is Reason.SILENT else Reason.NO_HANDSHAKE
-            give_up_at = now + moment.timing.patience + _wait(state.turn, moment)
+            reason, patience = _expected(state, moment)
             return replace(
                 state,
                 turn=replace(state.turn, tried_at=now),
                 built=True,
                 reason=reason,
-                give_up_at=give_up_at,
+                give_up_at=now + patience,
                 detail="",
                 pulse=Pulse(),
+                begun_at=event.begun_at,
             )
         case Failed():
             retry_at = now + _wait(state.turn, moment)
@@ -182,9 +192,18 @@ def _from_connecting(state: Connecting, event: Event, moment: Moment) -> State:
             return state
 
 
+def _expected(state: Connecting, moment: Moment) -> tuple[Reason, float]:
+    """Return why a tunnel that was just built is not open, and how long it has."""
+    if state.turn.trial:
+        return Reason.MEASURING, moment.timing.trial_limit
+    reason = state.reason if state.reason is Reason.SILENT else Reason.NO_HANDSHAKE
+    return reason, moment.timing.patience + _wait(state.turn, moment)
+
+
 def _wait(turn: Turn, moment: Moment) -> float:
     """Return the seconds to wait when the candidate of `turn` fails: none within a round."""
-    return backoff(turn.rounds, moment) if turn.is_last else 0.0
+    is_chosen_next = turn.trial is not None and turn.trial.tried > 0
+    return backoff(turn.rounds, moment) if turn.is_last and not is_chosen_next else 0.0
 
 
 def _soonest(turn: Turn, moment: Moment) -> float:
@@ -199,7 +218,8 @@ def _after_failure(
     if event.port is not None:
         tunnels = tuple(replace(tunnel, listen_port=event.port) for tunnel in turn.candidates)
         turn = replace(turn, candidates=tunnels)
-    return _take(turn.next(), reason, state.since, retry_at, event.detail)
+    following = after_failure(turn, was_sent=False)
+    return _take(following, reason, state.since, retry_at, event.detail)
 
 
 def _sampled_while_connecting(state: Connecting, status: TunnelStatus, moment: Moment) -> State:
@@ -209,10 +229,22 @@ def _sampled_while_connecting(state: Connecting, status: TunnelStatus, moment: M
     pulse = state.pulse.after(status, now, _keepalive(state.tunnel))
     if pulse.handshake_at is not None:
         fresh = replace(pulse, unanswered_at=None, moves=True)
-        return Connected(state.turn, state.tunnel, now, fresh)
+        return _answered(state, fresh, moment)
     if now >= state.give_up_at:
-        return _take(state.turn.next(), Reason.NO_HANDSHAKE, state.since, now)
+        turn = after_failure(state.turn, was_sent=True)
+        reason = Reason.MEASURING if turn.trial else Reason.NO_HANDSHAKE
+        return _take(turn, reason, state.since, now)
     return replace(state, pulse=pulse)
+
+
+def _answered(state: Connecting, pulse: Pulse, moment: Moment) -> State:
+    """Return what follows on a handshake: a tunnel, or in a trial the next candidate."""
+    turn = state.turn
+    if turn.trial:
+        turn = after_handshake(turn, turn.trial, seconds_of(state, pulse.handshake, moment))
+        if turn.trial or turn.candidate != state.turn.candidate:
+            return _take(turn, Reason.MEASURING, state.since, moment.now)
+    return Connected(turn, state.tunnel, moment.now, pulse)
 
 
 def _from_connected(state: Connected, event: Event, moment: Moment) -> State:
@@ -245,7 +277,7 @@ def _sampled_while_connected(state: Connected, status: TunnelStatus, moment: Mom
     if now - state.since >= moment.timing.stable_after:
         turn = replace(turn, attempt=0)
     if pulse.is_silent(moment, keepalive=keepalive > 0):
-        return _take(turn.next(), Reason.SILENT, now, now)
+        return _take(after_failure(turn, was_sent=True), Reason.SILENT, now, now)
     if turn.position and now - state.since >= moment.timing.return_after:
         return _take(replace(turn, position=0), Reason.RETURNING, now, now)
     return replace(state, turn=turn, pulse=pulse)

@@ -3,6 +3,7 @@
 Nothing here opens anything: a difference leads to other rules by the way that every state takes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -26,6 +27,7 @@ NEED_RESTART = {
     "implementation": "WIREGUARD_IMPLEMENTATION",
     "health_server": "HEALTH_SERVER_ADDRESS",
     "list_period": "UPDATER_PERIOD",
+    "latency": "SERVER_ORDER",
 }
 """The same for those that cannot: they choose parts of the gateway when it starts."""
 
@@ -113,8 +115,8 @@ def without_names(candidate: Candidate) -> Candidate:
     return replace(candidate, dns=())
 
 
-def position_of(former: Candidate, wanted: Config) -> int | None:
+def position_of(former: Candidate, wanted: Sequence[Candidate]) -> int | None:
     """Return where `wanted` has the candidate `former`, other resolvers aside; None if nowhere."""
     same = without_names(former)
-    matching = (i for i, it in enumerate(wanted.tunnels) if without_names(it) == same)
+    matching = (i for i, it in enumerate(wanted) if without_names(it) == same)
     return next(matching, None)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.model import Candidate, Endpoint
+from gateway.model import Endpoint
 from gateway.policy.evidence import Pulse
 from gateway.policy.limits import Limit
 from gateway.policy.reload import Answer
@@ -32,6 +32,7 @@ REASONS: dict[Reason, str] = {
     Reason.NOT_BUILT: "the tunnel could not be set up",
     Reason.NOT_RESOLVED: "the endpoint's name could not be resolved",
     Reason.NO_LIST: "the provider's list of servers could not be fetched",
+    Reason.MEASURING: "measuring which server answers first",
     Reason.RETURNING: "trying the first server again",
     Reason.RECONFIGURED: "the configuration was changed",
     Reason.FIREWALL: "the firewall rules could not be put into force",
@@ -118,17 +119,13 @@ def endpoint(state: State) -> str:
     """Return the endpoints that `state` is about, for people; they may be names."""
     match state:
         case Connecting() | Connected():
-            return _endpoints(state.tunnel)
+            return state.tunnel.endpoint_text
         case Resolving():
-            return _endpoints(state.turn.candidate)
+            return state.turn.candidate.endpoint_text
         case Fetching():
             return ", ".join(state.turn.candidate.names)
         case Locked() | Stopping():
             return ""
-
-
-def _endpoints(tunnel: Candidate) -> str:
-    return ", ".join(dict.fromkeys(str(peer.endpoint) for peer in tunnel.peers))
 
 
 def status_of(state: State, now: float) -> Status:

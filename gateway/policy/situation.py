@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gateway.model import Config
+from gateway.model import Config, Times
 from gateway.policy.actions import Work
 from gateway.policy.facts import Facts
 from gateway.policy.reload import Answer
@@ -21,7 +21,8 @@ class Situation:
     the work that has not reported yet. `names_problem` is why names do not resolve, empty if they
     do. `mtu` is that of the tunnel's interface, None before there was one, `path_mtu` the largest
     packet that arrives, None while that is not known; both are in bytes. `reload` is the answer to
-    the last request to read the configuration again. Times are those of `Moment.now`; each of the
+    the last request to read the configuration again, `times` those of the last handshakes that
+    were timed. Times are those of `Moment.now`; each of the
     `_at` is when something was, or is, due.
     """
 
@@ -35,12 +36,19 @@ class Situation:
     mtu: int | None = None
     path_mtu: int | None = None
     reload: Answer | None = None
+    times: Times = ()
     verified_at: float = LONG_AGO
     verify_at: float = LONG_AGO
     sample_at: float = LONG_AGO
     probed_at: float = LONG_AGO
     measured_at: float = LONG_AGO
     names_tried_at: float = LONG_AGO
+
+    @property
+    def known_times(self) -> Times:
+        """How long handshakes took: the last ones, or those that were kept earlier."""
+        kept = self.config.latency.times if self.config.latency else ()
+        return self.times or kept
 
     @property
     def is_connecting(self) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from gateway.model import Address, Candidate, Tunnel
+from gateway.model import Address, Candidate, Times, Tunnel
 from gateway.policy.evidence import Pulse
 
 RESOLVER_FAILURES = 5
@@ -25,6 +25,7 @@ class Reason(StrEnum):
     NOT_BUILT = "not_built"
     NOT_RESOLVED = "name_not_resolved"
     NO_LIST = "no_server_list"
+    MEASURING = "measuring_servers"
     RETURNING = "trying_first_server"
     RECONFIGURED = "reconfigured"
     FIREWALL = "firewall_failed"
@@ -49,17 +50,32 @@ class Locked:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """The servers' handshakes are timed before one is chosen; `times` has those that came.
+
+    `tried` is how many servers had their chance, see `gateway.policy.latency`.
+    """
+
+    times: Times = ()
+    tried: int = 0
+
+
+@dataclass(frozen=True)
 class Turn:
     """Whose turn it is: the candidate at `position`, after `attempt` attempts that failed.
 
     `candidates` are never empty. Endpoints may still be names. `tried_at` is when a look-up or the
-    building of the interface last ended, well or not.
+    building of the interface last ended, well or not. `trial` is None unless handshakes are timed
+    now, as they are `by_latency`; `times` are those of the last trial that has ended.
     """
 
     candidates: tuple[Candidate, ...]
     position: int = 0
     attempt: int = 0
     tried_at: float = float("-inf")
+    by_latency: bool = False
+    trial: Trial | None = None
+    times: Times = ()
 
     @property
     def candidate(self) -> Candidate:
@@ -140,7 +156,8 @@ class Connecting:
 
     `tunnel` is the candidate with addresses for names. `built` says whether the interface exists
     for it; until then it is to be built at `retry_at`, and from then on it has until `give_up_at`.
-    `pulse` is what has been seen since then.
+    `pulse` is what has been seen since then. `begun_at` is when its handshake began, in seconds
+    since the epoch by the wall clock, None if that is not known.
     """
 
     turn: Turn
@@ -152,6 +169,7 @@ class Connecting:
     give_up_at: float = 0.0
     detail: str = ""
     pulse: Pulse = field(default_factory=Pulse)
+    begun_at: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,12 @@ class Timing:
     patience: float = 8.0
     """How long a candidate has for its handshake: two tries, since WireGuard repeats after 5 s."""
 
+    trial_limit: float = 2.0
+    """How long a handshake may take that is timed, with SERVER_ORDER=latency.
+
+    It takes one round trip, and no usable path takes so long.
+    """
+
     return_after: float = 1800.0
     """How long another candidate is connected before the first one is tried again."""
 

@@ -1,6 +1,7 @@
 """Which servers of a list a user wants, and in which order they are tried."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -100,6 +101,20 @@ def ranked(servers: Iterable[Server], salt: bytes) -> tuple[Server, ...]:
         return hashlib.sha256(salt + name.encode()).digest()
 
     return tuple(sorted(servers, key=place))
+
+
+def spread(servers: Iterable[Server]) -> tuple[Server, ...]:
+    """Return `servers` with one of each place first, then the second ones, and so on.
+
+    Those of one city are about as far away, so that a few measurements are to differ in that.
+    """
+    seen: Counter[tuple[str, str, str]] = Counter()
+    rounds: list[tuple[int, Server]] = []
+    for server in servers:
+        place = server.country, server.region, server.city
+        rounds.append((seen[place], server))
+        seen[place] += 1
+    return tuple(server for _, server in sorted(rounds, key=lambda it: it[0]))
 
 
 def existing(servers: Iterable[Server], variable: str) -> tuple[str, ...]:

@@ -18,10 +18,12 @@ from gateway.settings import (
     places,
     quickfiles,
     reserved,
+    timed,
     tunnels,
     yielding,
 )
 from gateway.settings.early import DEFAULT_HEALTH_SERVER, LogSettings, log_settings
+from gateway.settings.fields import Order
 from gateway.settings.findings import Findings
 from gateway.settings.places import ConfFile
 from gateway.settings.schema import Settings
@@ -64,6 +66,9 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     if findings.problems or config is None:
         raise findings.to_error()
     config = replace(config, server_list=candidates.listed)
+    order = variables.values.server_order
+    if order and order.value is Order.LATENCY:
+        config = replace(config, latency=timed.latency(config.tunnels, root, findings))
     notices = tuple(findings.notices)
     return Loaded(config, notices, candidates.tunnels, variables.values, log_settings(environ))
 

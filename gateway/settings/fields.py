@@ -5,6 +5,7 @@ A ValueError says what to write. It repeats what was written only through `safe_
 
 import re
 import shlex
+from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -21,6 +22,14 @@ _SHELL: Final = re.compile(r"(&&|\|\|?|&|;;?)|(#).*|[0-9]?(>>?|<).*|.*(;)")
 _PROVIDER: Final = re.compile(r"[A-Za-z][A-Za-z0-9 ._+-]{1,39}")
 _INTERFACE: Final = "{{VPN_INTERFACE}}"
 """How gluetun writes the interface in its commands."""
+
+
+class Order(StrEnum):
+    """How several servers are ordered."""
+
+    RANDOM = "random"
+    LISTED = "listed"
+    LATENCY = "latency"
 
 
 def path(text: str) -> PurePosixPath:
@@ -42,9 +51,9 @@ def provider(text: str) -> str:
     return text.lower()
 
 
-def server_order(text: str) -> str:
-    """Read the order in which the servers of a list are tried."""
-    return values.choice(text, ("random", "listed"))
+def server_order(text: str) -> Order:
+    """Read the order in which several servers are tried."""
+    return Order(values.choice(text, tuple(Order)))
 
 
 def switch(text: str) -> bool:

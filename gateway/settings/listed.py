@@ -16,6 +16,7 @@ from gateway.providers import catalog, selection
 from gateway.providers.lists import KeptList
 from gateway.providers.selection import Filters, Unmatched
 from gateway.providers.server import Provider, Server
+from gateway.settings.fields import Order
 from gateway.settings.filters import country
 from gateway.settings.findings import Findings, joined
 from gateway.settings.kept_lists import kept_list
@@ -26,8 +27,6 @@ from gateway.settings.sources import Variables
 from gateway.settings.values import safe_quote
 
 BUILT_IN: Final = "built in"
-LISTED: Final = "listed"
-"""The value of SERVER_ORDER that keeps the order of the list."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,10 @@ def _matching(
             findings.problem("WIREGUARD_ENDPOINT_IP", f"{where} has no server with this address")
         return ()
     order = variables.values.server_order
-    if order is None or order.value != LISTED:
+    if order is None or order.value is not Order.LISTED:
         found = selection.ranked(found, _salt(variables))
+    if order and order.value is Order.LATENCY:
+        found = selection.spread(found)
     chosen = found[: selection.MOST_CANDIDATES]
     findings.info(
         joined(filters.variables) or "VPN_SERVICE_PROVIDER",

@@ -90,11 +90,15 @@ class Settings(TunnelSettings):
         older=("OWNED_ONLY", "OWNED"),
         unset="`off`",
     )
-    server_order: Annotated[Sourced[str] | None, read_with(fields.server_order)] = variable(
-        "Choice of a server",
-        "The order in which servers of a provider's list are tried: `random`, which is another "
-        "one for each private key and stays the same, or `listed`.",
-        unset="`random`",
+    server_order: Annotated[Sourced[fields.Order] | None, read_with(fields.server_order)] = (
+        variable(
+            "Choice of a server",
+            "The order in which servers of a provider's list are tried: `random`, which is another "
+            "one for each private key and stays the same, `listed`, or `latency`: the fastest "
+            "first, which also applies to several WireGuard files and to `WIREGUARD_ENDPOINTS`: "
+            "[the fastest server](#the-fastest-server).",
+            unset="`random`",
+        )
     )
     updater_period: Annotated[Sourced[int] | None, read_with(fields.period)] = variable(
         "Choice of a server",

@@ -23,11 +23,12 @@ class TunnelBackend(Protocol):
         listen port is taken), after removing what it has made.
         """
 
-    async def configure(self, tunnel: Tunnel) -> None:
+    async def configure(self, tunnel: Tunnel) -> float:
         """Replace the peers of the interface with those of `tunnel`, and read everything back.
 
-        Starts the handshake with the new peers. Raises TunnelGone, or TunnelError where
-        something differs from `tunnel`: key, mark and port are not set again.
+        Starts the handshake with the new peers, and returns when that was, in seconds since the
+        epoch by the wall clock, as WireGuard reports when it has ended. Raises TunnelGone, or
+        TunnelError where something differs from `tunnel`: key, mark and port are not set again.
         """
 
     async def status(self) -> TunnelStatus:

@@ -7,6 +7,7 @@ kernel handles under one lock (drivers/net/wireguard/netlink.c, wg_set_device).
 
 import base64
 import errno
+import time
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -95,13 +96,15 @@ class Kernel:
             await self.down()
             raise
 
-    async def configure(self, tunnel: Tunnel) -> None:
+    async def configure(self, tunnel: Tunnel) -> float:
         """Replace the peers; see `TunnelBackend.configure`."""
         self._require_interface()
+        begun_at = time.time()
         self._set(_all_peers(tunnel.peers))
         applied.show(lambda: wg_set(tunnel, peers_only=True))
         require_none(self._device().differences(tunnel))
         self._take_back_keepalive(tunnel)
+        return begun_at
 
     async def status(self) -> TunnelStatus:
         """Return what the kernel knows; see `TunnelBackend.status`."""

@@ -13,6 +13,7 @@ import asyncio
 import errno
 import os
 import socket
+import time
 from pathlib import Path
 
 import structlog
@@ -107,6 +108,7 @@ class Userspace:
         self._log = structlog.get_logger()
         self._child: Child | None = None
         self._index: int | None = None
+        self._socket_path = SOCKETS / f"{INTERFACE}.sock"
         self._conversation = Conversation(self._socket_path)
 
     async def up(self, tunnel: Tunnel, mtu: int) -> None:
@@ -146,13 +148,15 @@ class Userspace:
         await self._sockets_open(port, self._origin)
         self._origin.move(INTERFACE, self._links)
 
-    async def configure(self, tunnel: Tunnel) -> None:
+    async def configure(self, tunnel: Tunnel) -> float:
         """Replace the peers; see `TunnelBackend.configure`."""
         self._require_interface()
+        begun_at = time.time()
         await self._set(uapi.set_peers(tunnel))
         applied.show(lambda: wg_set(tunnel, peers_only=True))
         require_none((await self._device()).differences(tunnel))
         await self._take_back_keepalive(tunnel)
+        return begun_at
 
     async def status(self) -> TunnelStatus:
         """Return what the process reports; see `TunnelBackend.status`."""
@@ -178,10 +182,6 @@ class Userspace:
             raise TunnelError(
                 f"not removed: {err.strerror}", str(self._socket_path), err.errno
             ) from err
-
-    @property
-    def _socket_path(self) -> Path:
-        return SOCKETS / f"{INTERFACE}.sock"
 
     async def _former_process_ended(self) -> None:
         """Wait until no process listens at the socket's path, END_TIME at most.

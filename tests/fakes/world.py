@@ -14,7 +14,7 @@ from typing import Any
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.ports import Parts
 from gateway.errors import NetworkError
-from gateway.model import Address, Config, Interface, ServerList, Tunnel
+from gateway.model import Address, Config, Interface, ServerList, Times, Tunnel
 from gateway.policy.events import NotReloaded, Reloaded
 from gateway.policy.facts import Facts, PeerStatus, TunnelStatus
 from gateway.policy.firewall import closed
@@ -112,6 +112,7 @@ class World:
         self.links_are_down = False
         self.kept_down: tuple[str, ...] = ()
         self.adopted: list[Config] = []
+        self.remembered: list[tuple[Times, tuple[str, ...]]] = []
         self.limits: tuple[Limit, ...] = ()
         self.firewall = _Firewall(self)
         self.tunnel = _Tunnel(self)
@@ -176,6 +177,7 @@ class World:
             confirm=self._confirm,
             clock=self.clock,
             read_again=self._read_again,
+            remember=lambda times, servers: self.remembered.append((times, servers)),
             adopt=self._adopt,
         )
 
@@ -326,7 +328,7 @@ class _Tunnel(FakeTunnel):
     def __init__(self, world: World) -> None:
         super().__init__()
         self._world = world
-        self._at = 0.0
+        self._at = self._begun = 0.0
         self._handshake: float | None = None
         self._sent = self._received = 0
         self.asked = self.answered = 0
@@ -349,13 +351,13 @@ class _Tunnel(FakeTunnel):
         return int(self._world.clock.now) - int(self._at) if self._world.traffic else 0
 
     async def up(self, tunnel: Tunnel, mtu: int) -> None:
-        self._world.call("up", str(tunnel.endpoints[0]))
+        self._world.call("up", str(tunnel.endpoints[0]) if tunnel.peers else "")
         await asyncio.sleep(self._world.building)
         await super().up(tunnel, mtu)
 
-    async def configure(self, tunnel: Tunnel) -> None:
+    async def configure(self, tunnel: Tunnel) -> float:
         self._world.call("configure", str(tunnel.endpoints[0]))
-        await super().configure(tunnel)
+        return await super().configure(tunnel)
 
     async def down(self) -> None:
         self._world.call("down")
@@ -366,9 +368,10 @@ class _Tunnel(FakeTunnel):
         tunnel, now, packets = self._require(), self._world.clock.now, self._packets
         self._at = now
         self._sent += (packets + self.asked) * PACKET
-        if self.is_alive:
+        ends_at = self._begun + self.delays.get(str(tunnel.endpoints[0]), 0.0)
+        if self.is_alive and now >= ends_at:
             if self._handshake is None or now - self._handshake >= REHANDSHAKE:
-                self._handshake = now
+                self._handshake = now if self._handshake else ends_at
             back = sum(self._world.arrives() and self._world.arrives() for _ in range(packets))
             self._received += back * PACKET
         self._received += self.answered * PACKET  # before it died, if it has
@@ -380,7 +383,10 @@ class _Tunnel(FakeTunnel):
     def _begin(self, tunnel: Tunnel) -> None:
         super()._begin(tunnel)
         self._handshake, self._sent, self._received = None, 0, 0
-        self._at = self._world.clock.now
+        self._at = self._begun = self._world.clock.now
+
+    def _begun_at(self, _tunnel: Tunnel) -> float:
+        return self._begun
 
 
 class _Resolver:

@@ -2,10 +2,12 @@
 
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab import delay
 from tests.lab.errors import LabError
 from tests.lab.hosts import Address, Services, dns, echo, http
 from tests.lab.namespace import Namespace
@@ -172,6 +174,15 @@ class Server:
     def restore(self) -> None:
         """End `cut` and `lossy`."""
         self._fault((), "")
+
+    def delay(self, seconds: float) -> None:
+        """Let packets to the IPv4 endpoint take this much longer, until the lab is closed."""
+        hidden = self.port + 1
+        self.namespace.ip("link set lo up")
+        self.namespace.run("wg", "set", self.interface, "listen-port", str(hidden))
+        way = (self.endpoint.ipv4, str(self.port), str(hidden), str(seconds))
+        argv = [sys.executable, "-I", "-S", delay.__file__, *way]
+        self._household.start(self.namespace.command(argv), f"delay{self.number}").wait_for("ready")
 
     def cut_exit(self) -> None:
         """Drop what leaves or enters the tunnel while handshakes go on: a server without exit."""

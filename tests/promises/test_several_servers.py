@@ -4,6 +4,7 @@ The return to the first server after half an hour is shown in tests/unit/test_su
 clock that passes by itself.
 """
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -154,6 +155,45 @@ def all_dead() -> None:
         assert lab.leaks(gateway.started_at + 1) == []
 
 
+def fastest() -> None:
+    """Give three servers at different distances, listed the slowest first, and start twice."""
+    with Lab(servers=3) as lab:
+        far, near, middle = lab.servers
+        with_one_preshared_key(lab)
+        for server, seconds in ((far, 0.4), (middle, 0.2)):
+            server.delay(seconds)
+        gateway = lab.gateway()
+        gateway.write("/config/volume", "")
+        environment = gateway.env(
+            WIREGUARD_ENDPOINT_IP=None,
+            WIREGUARD_ENDPOINT_PORT=None,
+            WIREGUARD_PUBLIC_KEY=None,
+            WIREGUARD_ENDPOINTS=endpoints(far, near, middle),
+            SERVER_ORDER="latency",
+        )
+        flood = lab.workload.flood("udp4", "udp6", rate=20)
+        gateway.start(environment).wait_healthy(timeout=20)
+        locked_at = gateway.started_at + 1
+        assert seen_through(lab, near)
+        (measured,) = gateway.events(event="servers measured")
+        assert measured["answered"] == len(lab.servers)
+        assert measured["fastest"] == f"{near.endpoint.ipv4}:{near.port}"
+        assert frames_to(lab, far), "control: each had a handshake"
+        assert frames_to(lab, middle)
+        kept = json.loads(gateway.execute("cat", "/config/servers/handshakes.json")[1])
+        times = [kept["milliseconds"][f"{s.endpoint.ipv4}:{s.port}"] for s in lab.servers]
+        assert times[1] < 150 < times[2] < 350 < times[0]
+        gateway.stop()
+        since = time.monotonic()
+        near.cut()  # what is kept counts, whatever the first one does now
+        gateway.start(environment).wait_healthy(timeout=20)
+        assert seen_through(lab, middle), "the next one in the order"
+        assert frames_to(lab, far, since) == [], "nothing is measured again"
+        assert not gateway.events(event="servers measured")
+        assert flood.stop()["sent"] > 0
+        assert lab.leaks(locked_at) == []
+
+
 @pytest.fixture(scope="module")
 def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
     """Return the stories of this module, running side by side."""
@@ -162,6 +202,7 @@ def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
         {
             "test_traffic_goes_through_the_next_server_soon_after_a_death": a_death,
             "test_files_with_keys_of_their_own_are_candidates_in_their_order": files,
+            "test_the_server_that_answers_first_is_chosen_and_stays": fastest,
             "test_dead_servers_are_tried_for_ever_but_not_hammered": all_dead,
         },
     )
@@ -178,6 +219,13 @@ def test_files_with_keys_of_their_own_are_candidates_in_their_order(
     stories: Stories, request: pytest.FixtureRequest
 ) -> None:
     """Keys, addresses and resolvers of the file whose turn it is."""
+    stories.end_of(request)
+
+
+def test_the_server_that_answers_first_is_chosen_and_stays(
+    stories: Stories, request: pytest.FixtureRequest
+) -> None:
+    """With SERVER_ORDER=latency; the times are kept, so that a restart does not measure again."""
     stories.end_of(request)
 
 

@@ -77,6 +77,17 @@ def test_a_handshake_follows_without_a_packet_to_send(subject: Subject, keepaliv
     assert wait_for_handshake(subject, not_at=first)
 
 
+@pytest.mark.parametrize("keepalive", [25, 0])
+def test_a_handshake_can_be_timed(subject: Subject, keepalive: int) -> None:
+    """Without peers there is none; `configure` returns when it begins, by WireGuard's clock."""
+    peers = tuple(replace(peer, persistent_keepalive=keepalive) for peer in subject.tunnel.peers)
+    subject.call("up", replace(subject.tunnel, peers=()), MTU)
+    begun_at = subject.call("configure", replace(subject.tunnel, peers=peers))
+    (peer,) = wait_for_handshake(subject).peers
+    assert peer.handshake
+    assert 0 < peer.handshake - begun_at < 5, "no repetition of the first message"
+
+
 def test_configure_replaces_the_peers(subject: Subject) -> None:
     """The former peers are gone, and the handshake with the new ones begins."""
     subject.call("up", subject.tunnel, MTU)

@@ -59,6 +59,7 @@ ONLY_IMPORTER = {
     "iptc": {"gateway/firewall/xtables/library.py"},
     "subprocess": {"gateway/system/process.py"},
     "structlog": {
+        "gateway/daemon/remembering.py",
         "gateway/daemon/main.py",
         "gateway/daemon/securing.py",
         "gateway/daemon/last_barrier.py",

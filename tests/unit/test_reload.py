@@ -14,6 +14,7 @@ from gateway.model import (
     Config,
     HostPort,
     Implementation,
+    Latency,
     PortRange,
     Protocol,
     Secret,
@@ -88,6 +89,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "WIREGUARD_IMPLEMENTATION": {"implementation": Implementation.USERSPACE},
     "HEALTH_SERVER_ADDRESS": {"health_server": HostPort("", 1)},
     "VPN_SERVICE_PROVIDER": {"server_list": ServerList("mullvad", "api.example", "/")},
+    "SERVER_ORDER": {"latency": Latency()},
     "UPDATER_PERIOD": {"list_period": 86400},
 }
 """A change of each variable, by its name in the answer."""

@@ -15,6 +15,7 @@ TIMING = Timing()
 
 FIGURES = {
     "patience": 8.0,
+    "trial_limit": 2.0,
     "return_after": 1800.0,
     "rebuild_pause": 1.0,
     "stable_after": 10.0,
