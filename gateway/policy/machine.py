@@ -206,9 +206,9 @@ def _reloaded(situation: Situation, former: Config, moment: Moment) -> State:
 def _configured(candidate: Candidate, config: Config) -> Candidate:
     """Return `candidate` as `config` has it: with its own listen port, and with all addresses."""
 
-    def identity(it: Candidate) -> object:
-        always = [address for address in it.addresses if address.version == IPV4]
-        return it.private_key, it.peers, it.listed, always
+    def identity(it: Candidate) -> Candidate:
+        always = tuple(address for address in it.addresses if address.version == IPV4)
+        return replace(it, addresses=always, listen_port=0)
 
     matching = (it for it in config.tunnels if identity(it) == identity(candidate))
     return next(matching, candidate)
