@@ -240,11 +240,13 @@ class Config:
     the endpoint's name, None for the container's resolver. The commands are argument lists, empty
     for none; an argument may be a secret. `server_list` is the provider's list that the candidates
     come from, if any; it is fetched again every `list_period` seconds. Without `latency` the
-    candidates are tried as they are listed.
+    candidates are tried as they are listed. `public_subnets` are disjoint IPv4 networks on public
+    ranges; they are outside the tunnel where an uplink is in them.
     """
 
     tunnels: tuple[Candidate, ...]
     outbound_subnets: tuple[Network, ...] = ()
+    public_subnets: tuple[IPv4Network, ...] = ()
     input_ports: tuple[PortRange, ...] = ()
     vpn_input_ports: tuple[PortRange, ...] = ()
     health_server: HostPort = field(default_factory=lambda: HostPort("127.0.0.1", 9999))

@@ -1,7 +1,7 @@
 """Configurations, namespaces and states that tests of the policy share, each with a name."""
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Network, ip_address, ip_interface, ip_network
 
 from gateway.model import (
     EVERYTHING,
@@ -83,6 +83,13 @@ HOLES = Config(
     ),
 )
 
+PUBLIC_SUBNETS = Config(
+    (IPV4_ONLY,), public_subnets=(IPv4Network("172.50.0.0/16"), IPv4Network("203.0.113.0/24"))
+)
+"""The first is that of a network of the engine, the second is on the internet alone."""
+ETH2 = Uplink("eth2", 4, 1500, (ip_interface("172.50.0.2/16"),))
+ON_PUBLIC_RANGE = Facts((ETH0, ETH2), (*ROUTES0, Route(ip_network("172.50.0.0/16"), "eth2")))
+
 MANY_HOLES = Config(
     (IPV4_ONLY,),
     outbound_subnets=(
@@ -155,6 +162,7 @@ SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "connected-holes": (connected(IPV4_ONLY), HOLES, ONE_UPLINK),
     "connected-holes-two-uplinks": (connected(DUAL), HOLES, TWO_UPLINKS),
     "connected-many-holes": (connected(IPV4_ONLY), MANY_HOLES, ONE_UPLINK),
+    "connected-public-subnets": (connected(IPV4_ONLY), PUBLIC_SUBNETS, ON_PUBLIC_RANGE),
     "connected-chosen-mark": (connected(CHOSEN), Config((CHOSEN,)), ONE_UPLINK),
     "connected-guarded": (connected(IPV4_ONLY), HOLES, GUARDED),
 }

@@ -9,7 +9,7 @@ import structlog
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
 from gateway.model import Times
-from gateway.policy.limits import limits_of_names, limits_of_path
+from gateway.policy.limits import limits_of_names, limits_of_path, limits_of_subnets
 from gateway.policy.reload import Answer, Outcome
 from gateway.policy.report import detail, endpoint, name, reason, status_of
 from gateway.policy.retry import Setback
@@ -80,6 +80,7 @@ class Reporter:
         mtu, path = self._sizes if has_interface else (None, None)
         sized = limits_of_path(state.tunnel, mtu, path) if isinstance(state, Connected) else ()
         named = limits_of_names(situation.names_problem)
+        near = limits_of_subnets(situation.config, kernel.facts)
         status = replace(
             status_of(state, now),
             firewall=parts.firewall.name,
@@ -93,7 +94,7 @@ class Reporter:
             guard=parts.guard is not None,
             mtu=mtu,
             path_mtu=path,
-            limits=(*parts.limits, *self.limits, *named, *sized),
+            limits=(*parts.limits, *self.limits, *named, *near, *sized),
             reload=self._reload,
             reloads=tuple(self._reloads.items()),
         )

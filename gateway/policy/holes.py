@@ -1,11 +1,11 @@
 """Firewall rules for the holes that the configuration lists: LAN subnets and input ports."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 from itertools import product
 
-from gateway.model import Address, Config, Interface
+from gateway.model import Address, Config, Interface, Network
 from gateway.policy.facts import Uplink
 from gateway.policy.flows import ERRORS, KNOWN, NEW, NEW_OR_KNOWN, REDIRECT, neighbours
 from gateway.policy.routing import reply_mark
@@ -27,6 +27,7 @@ from gateway.policy.rules import (
     Transport,
 )
 from gateway.policy.sets import networks, ports
+from gateway.policy.ways import attached
 
 LAN_PROTOCOLS: dict[Family, tuple[tuple[Transport, int | None], ...]] = {
     Family.IPV4: ((Transport.TCP, None), (Transport.UDP, None), (Transport.ICMP, 8)),
@@ -43,29 +44,38 @@ DNS = tuple(product((Transport.UDP, Transport.TCP), (Ports.one(53), Ports.one(85
 
 
 def holes(
-    family: Family, uplink: Uplink, config: Config, resolvers: Iterable[Address]
+    family: Family,
+    uplink: Uplink,
+    config: Config,
+    resolvers: Iterable[Address],
+    near: Sequence[Network] | None = None,
 ) -> Iterator[ChainRule]:
     """Yield the rules of `family` for the listed holes of `uplink`, for each of its addresses.
 
-    `resolvers` are those that resolv.conf lists for workloads.
+    `resolvers` are those that resolv.conf lists for workloads. `near` are the listed public subnets
+    that the uplink is in, by default those of its addresses.
     """
     addresses = [address for address in uplink.addresses if family.has(address)]
-    subnets = networks(
-        "outbound_subnets", "P7 the listed LAN subnets", family, config.outbound_subnets
+    near = tuple(attached(config.public_subnets, uplink)) if near is None else near
+    listed = (*config.outbound_subnets, *near)
+    everywhere, here = (
+        networks("outbound_subnets", "P7 the listed LAN subnets", family, config.outbound_subnets),
+        networks(f"near_{uplink.index}", "P7 the listed subnets here", family, tuple(near)),
     )
-    if subnets is not None:
-        asked = [r for r in resolvers if any(r in subnet for subnet in config.outbound_subnets)]
-        for address, resolver in product(addresses, filter(family.has, asked)):
-            yield from _resolver(uplink, address, resolver)
+    groups = [subnets for subnets in (everywhere, here) if subnets is not None]
+    asked = [r for r in resolvers if any(r in subnet for subnet in listed)] if groups else []
+    for address, resolver in product(addresses, filter(family.has, asked)):
+        yield from _resolver(uplink, address, resolver)
+    for subnets in groups:
         yield from _no_names(uplink, subnets)
-        for address in addresses:
-            yield from _lan(uplink, address, subnets)
-    listed = ports("input_ports", "P8 the listed input ports", config.input_ports)
-    for (protocol, listening), address in product(listed, addresses):
+    for subnets, address in product(groups, addresses):
+        yield from _lan(uplink, address, subnets)
+    open_ports = ports("input_ports", "P8 the listed input ports", config.input_ports)
+    for (protocol, listening), address in product(open_ports, addresses):
         yield from _input_ports(uplink, address, protocol, listening)
     if config.input_ports:
         yield _arrival_mark(uplink)
-    if subnets is not None or config.input_ports:
+    if groups or config.input_ports:
         yield from neighbours(family, uplink)
         for address in addresses:
             yield from _errors(family, uplink, address)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.model import Config, Tunnel
+from gateway.policy.facts import Facts
 from gateway.policy.link import SMALLEST_MTU
 from gateway.policy.rules import Family
+from gateway.policy.ways import attached
 
 
 class LimitCode(StrEnum):
@@ -28,6 +30,7 @@ class LimitCode(StrEnum):
     NO_IPV6_HOLES = "no_ipv6_holes"
     NO_HOLES = "no_holes"
     MTU_TOO_LARGE = "mtu_too_large"
+    NOT_ATTACHED = "subnet_not_attached"
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,18 @@ def limits_of_path(tunnel: Tunnel, mtu: int | None, path: int | None) -> Iterato
     )
 
 
+def limits_of_subnets(config: Config, facts: Facts) -> Iterator[Limit]:
+    """Yield the limit of each listed public subnet that no uplink is in now."""
+    for subnet in config.public_subnets:
+        if not any(attached([subnet], uplink) for uplink in facts.uplinks):
+            yield Limit(
+                LimitCode.NOT_ATTACHED,
+                f"no uplink is in {subnet}, a public range, so its addresses are those of the "
+                "internet: they are reached through the tunnel",
+                "attach that network to the gateway, or remove it from FIREWALL_OUTBOUND_SUBNETS",
+            )
+
+
 def limits_of_holes(config: Config, *, lacks_forwarding: bool) -> Iterator[Limit]:
     """Yield the limit of a gateway with a vault that cannot forward IPv6, if a hole needs that."""
     subnets = any(Family.IPV6.has(subnet) for subnet in config.outbound_subnets)
@@ -180,6 +195,6 @@ def limits_of_holes(config: Config, *, lacks_forwarding: bool) -> Iterator[Limit
 
 def limits_without_holes(config: Config, missing: str, remedy: str) -> Iterator[Limit]:
     """Yield the limit of a gateway with a vault that cannot have holes, if one is listed."""
-    if config.input_ports or config.outbound_subnets:
+    if config.input_ports or config.outbound_subnets or config.public_subnets:
         text = f"the listed holes are closed: {missing}"
         yield Limit(LimitCode.NO_HOLES, text, remedy)

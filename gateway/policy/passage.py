@@ -42,7 +42,7 @@ from gateway.policy.rules import (
     SetMark,
 )
 from gateway.policy.sets import networks
-from gateway.policy.ways import routes_within
+from gateway.policy.ways import attached, routes_within
 
 INSIDE, OUTSIDE = "hole0", "vault0"
 """The names of the two ends: in the vault, and in the gateway's namespace."""
@@ -128,7 +128,8 @@ def _between(
         if chain is Chain.PREROUTING or rule.icmp_type in DISCOVERY:
             yield chain, rule  # before an address is translated, or about this link alone
     translated = replace(uplink, addresses=hole.addresses)
-    for chain, rule in holes(family, translated, config, tunnel.dns):
+    near = tuple(attached(config.public_subnets, uplink))
+    for chain, rule in holes(family, translated, config, tunnel.dns, near):
         if chain is not Chain.PREROUTING and rule.icmp_type not in DISCOVERY:
             yield Chain.FORWARD, _forwarded(chain, rule)
     if config.input_ports:
@@ -157,7 +158,7 @@ def routing_inside(tunnel: Tunnel, config: Config, hole: Uplink | None) -> Routi
     The listed subnets are in a table of their own. No route of the main table leads out.
     """
     if hole is None:
-        config = replace(config, input_ports=(), outbound_subnets=())
+        config = replace(config, input_ports=(), outbound_subnets=(), public_subnets=())
     ends = () if hole is None else (hole,)
     routes = tuple(
         Route(DEFAULTS[address.version], INSIDE, OUTER[address.version].ip)
@@ -205,7 +206,7 @@ def divided(config: Config) -> tuple[Config, Config]:
     server, ports = config.health_server, config.input_ports
     own = PortRange(Protocol.TCP, server.port, server.port)
     if server.host == "::1" or server.host.startswith("127."):
-        return config, replace(config, input_ports=(), outbound_subnets=())
+        return config, replace(config, input_ports=(), outbound_subnets=(), public_subnets=())
     holding = [
         it for it in ports if it.protocol is own.protocol and it.first <= own.first <= it.last
     ]
@@ -217,7 +218,14 @@ def divided(config: Config) -> tuple[Config, Config]:
         below, above = replace(it, last=own.first - 1), replace(it, first=own.last + 1)
         others += [part for part in (below, above) if part.first <= part.last]
     served = replace(config, input_ports=(own,) if holding else (), outbound_subnets=())
-    return replace(config, input_ports=tuple(others)), served
+    return replace(config, input_ports=tuple(others)), replace(served, public_subnets=())
+
+
+def within_reach(config: Config, facts: Facts) -> Config:
+    """Return `config` as it is for a vault, where a listed public subnet is as any other."""
+    near = (it for uplink in facts.uplinks for it in attached(config.public_subnets, uplink))
+    listed = (*config.outbound_subnets, *dict.fromkeys(near))
+    return replace(config, outbound_subnets=listed, public_subnets=())
 
 
 def to_vault(hole: Uplink) -> tuple[PolicyRule, ...]:

@@ -96,5 +96,6 @@ def _last(network: Network) -> Address:
 def _is_inside(address: Address, tunnel: Tunnel, config: Config) -> bool:
     """Return whether packets to `address` go into the tunnel."""
     carried = any(address in network for peer in tunnel.peers for network in peer.allowed_ips)
-    in_lan = any(address in subnet for subnet in config.outbound_subnets)
+    listed = (*config.outbound_subnets, *config.public_subnets)
+    in_lan = any(address in subnet for subnet in listed)
     return carried and not in_lan and not address.is_loopback and tunnel.has_family(address.version)

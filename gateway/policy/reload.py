@@ -13,6 +13,7 @@ VARIABLES = {
     "tunnels": "the tunnel",
     "server_list": "VPN_SERVICE_PROVIDER",
     "outbound_subnets": "FIREWALL_OUTBOUND_SUBNETS",
+    "public_subnets": "FIREWALL_OUTBOUND_SUBNETS",
     "input_ports": "FIREWALL_INPUT_PORTS",
     "vpn_input_ports": "FIREWALL_VPN_INPUT_PORTS",
     "health_probe": "HEALTH_PROBE",
@@ -101,9 +102,10 @@ def taken_over(running: Config, wanted: Config, begun_at: float) -> tuple[Config
 
 
 def _differing(running: Config, wanted: Config, names: dict[str, str]) -> tuple[str, ...]:
-    return tuple(
+    differing = (
         text for name, text in names.items() if getattr(running, name) != getattr(wanted, name)
     )
+    return tuple(dict.fromkeys(differing))
 
 
 def _without_names(config: Config) -> list[Candidate]:

@@ -8,11 +8,14 @@ narrow as possible:
     101  answers from an input port                 the table of the uplink whose address they have
     110  the encrypted flow, by mark, to its endpoint                main
     120  the listed LAN subnets                                      main
+    121  listed public subnets that an uplink is in                  a table without any gateway
     130  IPv4 on the same link as an uplink                          main
     131  the listed LAN subnets, if they are many                    a table of their part of main
     135  the IPv6 networks that the tunnel names                     the tunnel's table
     140  private networks                                            main, less its default route
     150  everything                                                  the tunnel's table
+
+Rule 121 keeps a public subnet on its link, whatever gateway the main table may have for it.
 
 Rule 130 opens nothing (the firewall refuses what no list names). Under strict reverse-path
 filtering, the kernel answers an ARP request only if the route to its sender uses the interface that
@@ -46,13 +49,14 @@ from gateway.model import INTERFACE, Address, Config, Network, PortRange, Tunnel
 from gateway.policy import marks
 from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.sets import few_and_many, widened
-from gateway.policy.ways import named_by, on_link, routes_within
+from gateway.policy.ways import links_of, named_by, on_link, routes_within
 
 PRIORITY_FIRST = 1
 PRIORITY_ARRIVED = 100
 PRIORITY_ANSWERS = 101
 PRIORITY_ENCRYPTED = 110
 PRIORITY_LAN = 120
+PRIORITY_NEAR = 121
 PRIORITY_ON_LINK = 130
 PRIORITY_MANY = 131
 PRIORITY_NAMED = 135
@@ -70,7 +74,7 @@ TABLE_TUNNEL = 51820
 TABLE_UPLINKS = 0x706C0000
 """The table, and the mark, of the uplink with index n is TABLE_UPLINKS + n."""
 TABLE_LAN = TABLE_UPLINKS
-"""The table for many LAN subnets: no link has the index 0."""
+"""The table for public subnets, and for many LAN subnets: no link has the index 0."""
 
 PRIVATE: tuple[Network, ...] = tuple(
     map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8", "fe80::/10"))
@@ -89,7 +93,7 @@ DEFAULTS: dict[int, Network] = {IPV4: ip_network("0.0.0.0/0"), IPV6: ip_network(
 
 @dataclass(frozen=True)
 class TableRoute:
-    """A route in one of the gateway's tables; without an interface it must be `unreachable`."""
+    """A route in a table of the gateway's, `unreachable` without an interface; see ip-route(8)."""
 
     destination: Network
     table: int
@@ -97,6 +101,7 @@ class TableRoute:
     gateway: Address | None = None
     unreachable: bool = False
     metric: int = 0
+    source: Address | None = None
 
 
 @dataclass(frozen=True)
@@ -172,18 +177,25 @@ def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
     ]
     replying = facts.uplinks if config.input_ports else ()
     few, many = few_and_many(config.outbound_subnets)
+    near = links_of(config.public_subnets, facts)
     return Routing(
         routes=(
             *LOCKED.routes,
             *dict.fromkeys(inward),
             *(route for uplink in replying for route in _reply_routes(uplink, facts)),
             *_in_table(TABLE_LAN, routes_within(many, facts.routes)),
+            *(TableRoute(it, TABLE_LAN, link, source=own) for it, (link, own) in near.items()),
+            *(TableRoute(it, TABLE_LAN, unreachable=True, metric=METRIC_END) for it in near),
         ),
         rules=(
             *(rule for uplink in replying for rule in _arrived_rules(uplink)),
             *(rule for uplink in replying for rule in _answer_rules(uplink, config)),
             *_encrypted(tunnel),
             *_to_main(few, PRIORITY_LAN, "a listed LAN subnet"),
+            *(
+                replace(rule, table=TABLE_LAN)
+                for rule in _to_main(near, PRIORITY_NEAR, "a listed public subnet, on its link")
+            ),
             *_to_main(on_link(facts, IPV4), PRIORITY_ON_LINK, "the same link as an uplink"),
             *(
                 PolicyRule(version, PRIORITY_MANY, TABLE_LAN, "the listed LAN subnets")

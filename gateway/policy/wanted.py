@@ -10,7 +10,7 @@ from gateway.policy.firewall import (
     ruleset_in_vault,
     ruleset_outside_vault,
 )
-from gateway.policy.passage import divided, routing_inside, to_vault, with_mtu
+from gateway.policy.passage import divided, routing_inside, to_vault, with_mtu, within_reach
 from gateway.policy.routing import (
     LOCKED,
     Routing,
@@ -83,7 +83,7 @@ def wanted_in(
         routing = without_interface(routing_for(way_to, config, facts))
     if vault is None:
         return Wanted(facts, ruleset_for(state, config, facts), routing)
-    hole, forwarded = None, divided(config)[0]
+    hole, forwarded = None, within_reach(divided(config)[0], facts)
     if vault.hole and (forwarded.input_ports or forwarded.outbound_subnets):
         hole = with_mtu(vault.hole, facts)
     inside = LOCKED

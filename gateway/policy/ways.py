@@ -3,10 +3,14 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from ipaddress import ip_network
+from ipaddress import IPv4Interface, IPv4Network, ip_network
+from itertools import product
 
 from gateway.model import Address, Network, Tunnel
 from gateway.policy.facts import Facts, Route, Uplink
+
+WIDEST = 8
+"""The shortest prefix of an uplink's network that counts as one: no engine gives a larger one."""
 
 
 def route_to(address: Address, facts: Facts) -> Route | None:
@@ -30,6 +34,36 @@ def on_link(facts: Facts, version: int) -> tuple[Network, ...]:
         for address in uplink.addresses
         if address.version == version
     )
+
+
+def attached(networks: Iterable[IPv4Network], uplink: Uplink) -> dict[Network, Address]:
+    """Return what of `networks`, which are disjoint, is in a network of `uplink` itself.
+
+    Each part has the address of the uplink in that network.
+    """
+    found: dict[Network, Address] = {}
+    for listed, address in product(networks, uplink.addresses):
+        if isinstance(address, IPv4Interface) and address.network.prefixlen >= WIDEST:
+            part = _common(listed, address.network)
+            if part is not None:
+                found.setdefault(part, address.ip)
+    return found
+
+
+def links_of(networks: tuple[IPv4Network, ...], facts: Facts) -> dict[Network, tuple[str, Address]]:
+    """Return the uplink of each attached part of `networks`, and its address; the first counts."""
+    found: dict[Network, tuple[str, Address]] = {}
+    for uplink in facts.uplinks:
+        for network, own in attached(networks, uplink).items():
+            found.setdefault(network, (uplink.name, own))
+    return found
+
+
+def _common(one: IPv4Network, other: IPv4Network) -> IPv4Network | None:
+    """Return what two networks have in common: one of them, or nothing."""
+    if one.subnet_of(other):
+        return one
+    return other if other.subnet_of(one) else None
 
 
 def named_by(tunnel: Tunnel) -> tuple[Network, ...]:

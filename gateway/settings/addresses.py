@@ -14,7 +14,7 @@ from ipaddress import (
     ip_interface,
     ip_network,
 )
-from typing import Final
+from typing import Final, TypeGuard
 
 from gateway.model import EVERYTHING, Address, HostPort, Interface, Network
 from gateway.settings.findings import Findings
@@ -176,7 +176,7 @@ LOCAL: Final[tuple[Network, ...]] = tuple(
         "fe80::/10",  # RFC 4291, link-local
     )
 )
-"""The ranges that subnets outside the tunnel must lie in."""
+"""The ranges that subnets outside the tunnel lie in, unless a network of the engine is public."""
 
 _REFUSED: Final = tuple(
     (ip_network(text), reason)
@@ -263,6 +263,11 @@ def lan_subnets(text: str) -> tuple[Network, ...]:
     return comma_list(text, _lan_subnet)
 
 
+def is_public(network: Network) -> TypeGuard[IPv4Network]:
+    """Whether `network` is IPv4 on a public range."""
+    return isinstance(network, IPv4Network) and not any(within(network, one) for one in LOCAL)
+
+
 def _lan_subnet(text: str) -> Network:
     value = network(text)
     reason = why_no_lan(value)
@@ -281,6 +286,8 @@ def why_no_lan(network: Network) -> str | None:
     if any(within(network, local) for local in LOCAL):
         return None
     held = next((local for local in LOCAL if within(local, network)), None)
+    if is_public(network) and not held:
+        return None  # it is outside the tunnel only where an uplink is in it
     if held:
         return f"reaches beyond the private range {held} into public addresses; write that or less"
     return (

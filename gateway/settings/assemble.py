@@ -29,7 +29,7 @@ from gateway.settings.places import ConfFile
 from gateway.settings.schema import Settings
 from gateway.settings.sourced import Sourced
 from gateway.settings.sources import Variables, read_variables
-from gateway.settings.subnets import against_tunnel, outbound_subnets
+from gateway.settings.subnets import against_tunnel, outbound_subnets, public_subnets
 from gateway.settings.tunnels import SourcedTunnel
 
 T = TypeVar("T")
@@ -115,6 +115,7 @@ def _config(
     """Check the values against each other; return the configuration, None without a tunnel."""
     given = variables.values
     subnets = outbound_subnets(given.firewall_outbound_subnets, candidates, findings)
+    public = public_subnets(subnets, _where(given.firewall_outbound_subnets), findings)
     input_ports = checks.ports(given.firewall_input_ports, findings)
     reserved.check_subnets(subnets, _where(given.firewall_outbound_subnets), findings)
     checks.last_port(input_ports, _where(given.firewall_input_ports), findings)
@@ -142,7 +143,8 @@ def _config(
         )
     return Config(
         tunnels=tuple(each.tunnel for each in candidates),
-        outbound_subnets=subnets,
+        outbound_subnets=tuple(it for it in subnets if it not in public),
+        public_subnets=public,
         input_ports=input_ports,
         vpn_input_ports=vpn_input_ports,
         health_server=health_server,

@@ -112,7 +112,7 @@ class Settings(TunnelSettings):
         "Firewall",
         "Private subnets, comma-separated, that workloads may reach outside the tunnel, such as "
         "the home network, with TCP, UDP and ping. Never for DNS, unless `DNS_ADDRESS` names a "
-        "resolver there.",
+        "resolver there. A network of the container's own may also have a public IPv4 range.",
         older=("FIREWALL_OUTBOUND_SUBNETS", "EXTRA_SUBNETS"),
         unset="none",
         example="192.168.1.0/24,10.0.5.7",

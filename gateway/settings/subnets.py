@@ -9,11 +9,14 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from gateway.model import Address, Network
-from gateway.settings.addresses import simplified, within
+from gateway.settings.addresses import is_public, simplified, within
 from gateway.settings.checks import is_of_tunnel
 from gateway.settings.findings import Findings, joined
 from gateway.settings.sourced import Sourced
 from gateway.settings.tunnels import SourcedTunnel
+
+MOST_PUBLIC: Final = 16
+"""How many public subnets are listed at most: each one has a policy rule."""
 
 _AROUND: Final = {4: 24, 6: 64}
 """The prefix length of the network that a provider has at least around a single address."""
@@ -35,6 +38,25 @@ def outbound_subnets(
     return tuple(
         part for subnet in subnets for part in _without_tunnels(subnet, tunnels, where, findings)
     )
+
+
+def public_subnets(
+    subnets: Sequence[Network], where: str, findings: Findings
+) -> tuple[IPv4Network, ...]:
+    """Return those of `subnets` that are on public ranges; what that means is reported."""
+    public = tuple(filter(is_public, subnets))
+    if public:
+        findings.warn(
+            where,
+            f"{joined(public)} has public addresses: they are outside the tunnel only while a "
+            "network of the gateway itself has this subnet, which they have to be in; otherwise, "
+            "they are reached through the tunnel",
+        )
+    if len(public) > MOST_PUBLIC:
+        findings.problem(
+            where, f"has {len(public)} public subnets; list at most {MOST_PUBLIC} of them"
+        )
+    return public
 
 
 def _without_tunnels(

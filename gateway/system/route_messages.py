@@ -66,6 +66,7 @@ class KernelRoute:
     gateway: Address | None
     extra: tuple[str, ...] = ()
     link: str = field(default="", compare=False)
+    source: Address | None = None
 
     @property
     def key(self) -> tuple[Network, int, int]:
@@ -76,6 +77,7 @@ class KernelRoute:
         words = ["unreachable" if self.kind == RTN_UNREACHABLE else "", str(self.destination)]
         words += [f"via {self.gateway}" if self.gateway else ""]
         words += [f"dev {self.link or '(no such link)'}" if self.index else ""]
+        words += [f"src {self.source}" if self.source else ""]
         words += [f"table {self.table} metric {self.metric}", *self.extra]
         return f"-{self.destination.version} route " + " ".join(filter(None, words))
 
@@ -152,6 +154,8 @@ def route_message(route: KernelRoute) -> Any:
         attributes.append(("RTA_DST", str(route.destination.network_address)))
     if route.index is not None:
         attributes.append(("RTA_OIF", route.index))
+    if route.source:
+        attributes.append(("RTA_PREFSRC", str(route.source)))
     family = FAMILIES[route.destination.version]
     if route.gateway and FAMILIES[route.gateway.version] == family:
         attributes.append(("RTA_GATEWAY", str(route.gateway)))

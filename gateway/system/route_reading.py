@@ -30,15 +30,15 @@ RTMSG = struct.Struct("=8BI")
 """struct rtmsg: family, lengths of destination and source, tos, table, protocol, scope, type,
 flags (linux/rtnetlink.h)."""
 
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 4, 5, 6, 7
 RTA_MULTIPATH, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_PREF = 9, 12, 15, 18, 20
 KNOWN = {
     *(RTA_TABLE, RTA_PRIORITY, RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_VIA),
-    *(RTA_CACHEINFO, RTA_PREF),
+    *(RTA_PREFSRC, RTA_CACHEINFO, RTA_PREF),
 }
 """What the gateway sets or the kernel adds to every route; more makes it a different route."""
 
-NAMES = {7: "src", 8: "with metrics", RTA_MULTIPATH: "nexthop", 22: "encap", 30: "nhid"}
+NAMES = {8: "with metrics", RTA_MULTIPATH: "nexthop", 22: "encap", 30: "nhid"}
 """How ip-route(8) calls what the gateway never sets."""
 
 VERSIONS: Mapping[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 6}
@@ -161,6 +161,7 @@ def _routes_in(body: bytes) -> Iterator[KernelRoute]:
     found = attributes_in(body, RTMSG.size)
     extra = {NAMES.get(number, f"attribute {number}") for number in found.keys() - KNOWN}
     extra |= {f"{word} {value}" for word, value in (("tos", tos), ("from /", source)) if value}
+    own = found.get(RTA_PREFSRC)
     for index, gateway in _hops(found):
         yield KernelRoute(
             _network(VERSIONS[family], length, found.get(RTA_DST, b"")),
@@ -170,6 +171,7 @@ def _routes_in(body: bytes) -> Iterator[KernelRoute]:
             None if kind == RTN_UNREACHABLE else index or None,
             gateway,
             tuple(sorted(extra)),
+            source=ip_address(own) if own else None,
         )
 
 

@@ -171,6 +171,7 @@ def _wanted(rtnl: Netlink, wanted: Routing) -> tuple[set[KernelRoute], set[Kerne
             indexes.get(route.interface, NO_SUCH_LINK) if route.interface else None,
             route.gateway,
             link=route.interface or "",
+            source=route.source,
         )
         for route in wanted.routes
         if route.destination.version in versions

@@ -32,6 +32,7 @@ from gateway.policy.rules import (
     Transport,
 )
 from gateway.policy.states import Connected, State
+from gateway.policy.ways import attached
 
 LAST = {Chain.INPUT: 1, Chain.FORWARD: 1, Chain.OUTPUT: 2}
 """How many rules at the end of a chain refuse everything else."""
@@ -44,7 +45,9 @@ NAMES = tuple(product((Transport.UDP, Transport.TCP), (53, 853)))
 
 def ruleset_one_by_one(state: State, config: Config, facts: Facts) -> Ruleset:
     """Return the rules of a state, those for listed entries one by one."""
-    bare = replace(config, outbound_subnets=(), input_ports=(), vpn_input_ports=())
+    bare = replace(
+        config, outbound_subnets=(), public_subnets=(), input_ports=(), vpn_input_ports=()
+    )
     ruleset = ruleset_for(state, bare, facts)
     if not isinstance(state, Connected):
         return ruleset
@@ -79,7 +82,8 @@ def _entries(family: Family, state: Connected, config: Config, facts: Facts) -> 
             )  # fmt: skip
     for uplink in facts.uplinks:
         own = [address for address in uplink.addresses if family.has(address)]
-        subnets = [subnet for subnet in config.outbound_subnets if family.has(subnet)]
+        near = tuple(attached(config.public_subnets, uplink))
+        subnets = [it for it in (*config.outbound_subnets, *near) if family.has(it)]
         for subnet in subnets:
             yield from _subnet(family, uplink, own, subnet, state)
         for address, ports in product(own, config.input_ports):

@@ -7,7 +7,7 @@ the promise that lets a packet pass; a packet that passes without one is a leak.
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from gateway.model import INTERFACE, Config, Network, Tunnel
+from gateway.model import INTERFACE, Address, Config, Network, Tunnel
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.question import QUESTION
 from gateway.policy.routing import reply_mark
@@ -164,7 +164,7 @@ def _transfer(state: State) -> Transfer | None:
 def _hole_out(state: Connected, config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
     """Yield the holes that a packet from one of the uplink's own addresses may take."""
     onward = packet.state in {"NEW", "ESTABLISHED"} and packet.direction == "ORIGINAL"
-    listed = any(packet.destination in subnet for subnet in config.outbound_subnets)
+    listed = _is_listed(packet.destination, config, uplink)
     names = (packet.has_ports(UDP) or packet.has_ports(TCP)) and packet.destination_port in NAMES
     resolvers = state.tunnel.dns
     echo = packet.has_ports(ICMP if packet.family is Family.IPV4 else ICMPV6) and (
@@ -219,9 +219,8 @@ def _arriving_on_uplink(
 
 def _hole_in(config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
     """Yield the holes that a packet to one of the uplink's own addresses may take."""
-    if (packet.state, packet.direction) == ("ESTABLISHED", "REPLY") and any(
-        packet.source in subnet for subnet in config.outbound_subnets
-    ):
+    known = (packet.state, packet.direction) == ("ESTABLISHED", "REPLY")
+    if known and _is_listed(packet.source, config, uplink):
         yield "P7"
     for ports in config.input_ports:
         if (
@@ -232,10 +231,20 @@ def _hole_in(config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
         ):
             yield "P8"
     protocol = ICMP if packet.family is Family.IPV4 else ICMPV6
-    open_ = config.outbound_subnets or config.input_ports
+    near = [address.network for address in uplink.addresses]
+    public = any(one.overlaps(other) for one in config.public_subnets for other in near)
+    open_ = config.outbound_subnets or config.input_ports or public
     redirect = packet.family is Family.IPV4 and _is_about_routes(packet)
     if open_ and packet.state == "RELATED" and packet.protocol == protocol and not redirect:
         yield "P12"
+
+
+def _is_listed(address: Address, config: Config, uplink: Uplink) -> bool:
+    """Return whether a listed subnet has the address; a public one only in the uplink's network."""
+    if any(address in subnet for subnet in config.outbound_subnets):
+        return True
+    public = any(address in subnet for subnet in config.public_subnets)
+    return public and any(address in own.network for own in uplink.addresses)
 
 
 def _began_at(uplink: Uplink, packet: Packet) -> bool:

@@ -62,10 +62,12 @@ SUBNETS = tuple(
          "fd77:0:0:1::/64", "fd77::53/128"),
     )
 )  # fmt: skip
+PUBLIC = (IPv4Network("172.50.0.0/16"), IPv4Network("203.0.113.128/25"))
 UPLINK_ADDRESSES = tuple(
     map(
         ip_interface,
         ("172.18.0.2/16", "172.19.0.7/24", "192.168.1.2/24", "203.0.113.3/32", "fd18::2/64",
+         "172.50.0.2/16", "203.0.113.2/24",
          "2001:db8:5::3/64"),
     )
 )  # fmt: skip
@@ -137,6 +139,7 @@ def situations(draw: st.DrawFn) -> Situation:
     config = Config(
         (tunnel,),
         outbound_subnets=tuple(draw(st.lists(st.sampled_from(SUBNETS), max_size=6, unique=True))),
+        public_subnets=tuple(draw(st.lists(st.sampled_from(PUBLIC), max_size=2, unique=True))),
         input_ports=tuple(draw(st.lists(port_ranges(), max_size=5))),
         vpn_input_ports=tuple(draw(st.lists(port_ranges(), max_size=3))),
     )
@@ -170,6 +173,7 @@ def addresses_of(situation: Situation, family: Family) -> list[IPv4Address | IPv
         *(address.ip for tunnel in config.tunnels for address in tunnel.addresses),
         *(endpoint.address for tunnel in config.tunnels for endpoint in tunnel.endpoints),
         *(subnet[-1] for subnet in config.outbound_subnets),
+        *(subnet[-2] for subnet in config.public_subnets),
         *(resolver for tunnel in config.tunnels for resolver in tunnel.dns),
         *RESOLVERS,
         *map(ip_address, strangers),

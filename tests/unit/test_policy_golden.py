@@ -54,6 +54,7 @@ def words(thing: TableRoute | PolicyRule) -> str:
             f"{'unreachable ' if thing.unreachable else ''}{thing.destination}",
             f"via {thing.gateway}" if thing.gateway else "",
             f"dev {thing.interface}" if thing.interface else "",
+            f"src {thing.source}" if thing.source else "",
             f"table {thing.table}",
             f"metric {thing.metric}" if thing.metric else "",
         ]

@@ -18,7 +18,15 @@ from gateway.model import INTERFACE, Config, HostPort, PortRange, Protocol
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import closed
 from gateway.policy.marks import SHOWN as SHOWN_MARK
-from gateway.policy.passage import INNER, OUTSIDE, collision, divided, inner_end, with_mtu
+from gateway.policy.passage import (
+    INNER,
+    OUTSIDE,
+    collision,
+    divided,
+    inner_end,
+    with_mtu,
+    within_reach,
+)
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Accept, Chain, CtDirection, Family
 from gateway.policy.states import Connected, State
@@ -132,7 +140,8 @@ def test_what_is_forwarded_passes_between_the_vault_and_one_uplink(name: str) ->
 
 def _has(family: Family, facts: Facts, config: Config) -> bool:
     """Return whether a hole of `family` is listed, and an uplink has an address of it."""
-    listed = config.input_ports or any(map(family.has, config.outbound_subnets))
+    subnets = within_reach(config, facts).outbound_subnets
+    listed = config.input_ports or any(map(family.has, subnets))
     return bool(listed) and any(family.has(it) for up in facts.uplinks for it in up.addresses)
 
 

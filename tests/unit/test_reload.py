@@ -59,6 +59,7 @@ from tests.unit.test_machine import (
 
 PORT = PortRange(Protocol.TCP, 8080, 8080)
 SUBNET = ip_network("192.168.1.0/24")
+PUBLIC = ip_network("172.50.0.0/16")
 OTHER = replace(TUNNEL, peers=(replace(PEER, public_key="other"),))
 OTHER_NAMES = replace(TUNNEL, dns=(ip_address("10.2.0.9"),))
 
@@ -78,7 +79,7 @@ def reloaded(situation: Situation, config: Config) -> tuple[Situation, list[Any]
 CHANGES: dict[str, dict[str, Any]] = {
     "the tunnel": {"tunnels": (OTHER,)},
     "DNS_ADDRESS": {"tunnels": (OTHER_NAMES,)},
-    "FIREWALL_OUTBOUND_SUBNETS": {"outbound_subnets": (SUBNET,)},
+    "FIREWALL_OUTBOUND_SUBNETS": {"outbound_subnets": (SUBNET,), "public_subnets": (PUBLIC,)},
     "FIREWALL_INPUT_PORTS": {"input_ports": (PORT,)},
     "FIREWALL_VPN_INPUT_PORTS": {"vpn_input_ports": (PORT,)},
     "HEALTH_PROBE": {"health_probe": None},

@@ -33,12 +33,21 @@ from gateway.policy.limits import (
     limits_of_names,
     limits_of_path,
     limits_of_resolvers,
+    limits_of_subnets,
     limits_without_holes,
 )
 from gateway.policy.report import REASONS, Status, Tally, status_of
 from gateway.policy.rules import Family
 from gateway.policy.states import Connected, Locked, Reason, State, Stopping, Turn
-from tests.scenarios import IPV4_ONLY, SERVER4, connected, connecting, resolving
+from tests.scenarios import (
+    IPV4_ONLY,
+    ON_PUBLIC_RANGE,
+    PUBLIC_SUBNETS,
+    SERVER4,
+    connected,
+    connecting,
+    resolving,
+)
 
 UNMARKED = Candidate(IPV4_ONLY.private_key, IPV4_ONLY.addresses, IPV4_ONLY.peers)
 NAMED = replace(
@@ -86,6 +95,10 @@ LIMITS = {
     LimitCode.NO_IPV6_HOLES: (
         limits_of_holes(Config((UNMARKED,), input_ports=PORTS), lacks_forwarding=True),
         'net.ipv6.conf.all.forwarding: "1"',
+    ),
+    LimitCode.NOT_ATTACHED: (
+        limits_of_subnets(PUBLIC_SUBNETS, ON_PUBLIC_RANGE),
+        "FIREWALL_OUTBOUND_SUBNETS",
     ),
     LimitCode.MTU_TOO_LARGE: (limits_of_path(IPV4_ONLY, 1420, 1312), "WIREGUARD_MTU=1312"),
 }

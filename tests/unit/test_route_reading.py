@@ -64,10 +64,12 @@ def listed(
     return body_of(message(rtmsg, fields, list(attributes.items())))
 
 
+OWN = ip_address("172.50.0.2")
 ROUTES = [
     KernelRoute(ip_network("0.0.0.0/0"), TABLE_TUNNEL, METRIC_END, RTN_UNREACHABLE, None, None),
     KernelRoute(ip_network("::/0"), TABLE_TUNNEL, 1024, RTN_UNICAST, 7, None),
     KernelRoute(ip_network("10.1.0.0/16"), 77, 0, RTN_UNICAST, 2, ip_address("172.18.0.1")),
+    KernelRoute(ip_network("172.50.0.0/16"), 77, 0, RTN_UNICAST, 2, None, source=OWN),
     KernelRoute(ip_network("fd77::/64"), 0x706C0002, 9, RTN_UNICAST, 2, ip_address("fe80::1")),
     KernelRoute(ip_network("10.2.0.0/16"), 77, 0, RTN_UNICAST, 2, ip_address("fe80::1")),
 ]
@@ -82,11 +84,9 @@ def test_a_route_survives_the_way_through_the_bytes_of_the_kernel(route: KernelR
 
 
 def test_what_the_gateway_never_sets_makes_another_route() -> None:
-    """A source address, metrics or a next hop's number are differences."""
-    body = listed(
-        "10.0.0.0/8", RTA_PREFSRC="172.18.0.2", RTA_METRICS={"attrs": [("RTAX_MTU", 900)]}
-    )
-    assert [route.extra for route in routes_in(body)] == [("src", "with metrics")]
+    """Metrics or a next hop's number are differences."""
+    body = listed("10.0.0.0/8", RTA_METRICS={"attrs": [("RTAX_MTU", 900)]})
+    assert [route.extra for route in routes_in(body)] == [("with metrics",)]
 
 
 def test_each_next_hop_is_a_route() -> None:

@@ -38,8 +38,6 @@ def test_private_shared_and_link_local_subnets_may_be_outside(tmp_path: Path, su
         ("172.16.0.0/11", "reaches beyond the private range 172.16.0.0/12"),
         ("192.168.0.0/8", "192.0.0.0/8 reaches beyond"),
         ("f000::/4", "reaches beyond"),
-        ("8.8.8.8", "8.8.8.8/32 has public addresses"),
-        ("203.0.113.0/24", "has public addresses"),
         ("2001:db8::/32", "has public addresses"),
         ("127.0.0.0/8", "loopback"),
         ("127.0.0.11", "loopback"),
@@ -60,6 +58,32 @@ def test_everything_else_outside_is_refused_with_the_reason(
     (problem,) = problems(environ, tmp_path)
     assert problem.startswith("FIREWALL_OUTBOUND_SUBNETS: ")
     assert reason in problem
+
+
+def test_a_public_network_is_listed_apart_and_what_that_means_is_said(tmp_path: Path) -> None:
+    """Docker takes such ranges where a network asks for one."""
+    listed = "192.168.1.0/24,172.50.0.0/16,198.18.0.0/15"
+    loaded = assemble.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": listed}, tmp_path)
+    assert list(map(str, loaded.config.outbound_subnets)) == ["192.168.1.0/24"]
+    assert list(map(str, loaded.config.public_subnets)) == ["172.50.0.0/16", "198.18.0.0/15"]
+    said = (
+        "FIREWALL_OUTBOUND_SUBNETS: 172.50.0.0/16, 198.18.0.0/15 has public addresses: they are "
+        "outside the tunnel only while a network of the gateway itself has this subnet"
+    )
+    assert said in reported(loaded)
+    loaded = assemble.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": "10.0.0.0/16"}, tmp_path)
+    assert "public addresses" not in reported(loaded)
+    assert loaded.config.public_subnets == ()
+
+
+def test_few_public_networks_are_listed(tmp_path: Path) -> None:
+    """Each one has a policy rule, which the kernel compares with each packet."""
+    many = ",".join(f"172.{number}.0.0/16" for number in range(40, 74, 2))
+    environ = {**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": many}
+    (problem,) = problems(environ, tmp_path)
+    assert problem == "FIREWALL_OUTBOUND_SUBNETS: has 17 public subnets; list at most 16 of them"
+    fewer = {**environ, "FIREWALL_OUTBOUND_SUBNETS": many.rpartition(",")[0]}
+    assert len(assemble.load(fewer, tmp_path).config.public_subnets) == 16
 
 
 @pytest.mark.parametrize("subnet", ["10.64.1.0/24", "10.64.1.0/30", "10.64.1.2", "fd7d::/64"])

@@ -95,7 +95,7 @@ def _common(loaded: Loaded) -> Iterator[Line]:
         ("FIREWALL_BACKEND", config.firewall, given.firewall_backend),
         (
             "FIREWALL_OUTBOUND_SUBNETS",
-            _list(config.outbound_subnets),
+            _list((*config.outbound_subnets, *config.public_subnets)),
             given.firewall_outbound_subnets,
         ),
         ("FIREWALL_INPUT_PORTS", _list(config.input_ports), given.firewall_input_ports),
