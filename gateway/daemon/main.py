@@ -37,6 +37,7 @@ from gateway.services.health import Board, HealthServer
 from gateway.services.hooks import Hooks
 from gateway.system import process
 from gateway.system.aside import Aside
+from gateway.system.asking import not_answering
 from gateway.system.echoes import largest_answered
 from gateway.system.link_settings import ipv6_usable
 from gateway.system.links import Links
@@ -122,6 +123,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             lists=ListsOnDemand(environ, UPLINKS),
             hooks=hooks,
             probe=partial(probe, netns=inside),
+            not_answering=partial(not_answering, netns=inside),
             echo=partial(largest_answered, netns=inside),
             write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
             publish=board.publish,

@@ -12,6 +12,7 @@ from gateway.policy.guard import GuardRules
 from gateway.policy.limits import Limit
 from gateway.policy.probing import Probe
 from gateway.policy.report import Status
+from gateway.policy.resolvers import Finding
 from gateway.policy.routing import Routing
 from gateway.policy.situation import NOTHING_SEEN
 from gateway.policy.states import Query, Transfer
@@ -191,6 +192,8 @@ class Parts:
 
     `publish` takes each status; `confirm` says that the last one is true, and the kernel as wanted.
 
+    `not_answering` returns those of the given resolvers that do not answer.
+
     `echo` returns the largest of the given sizes that is answered, None if none is.
 
     `read_again` has the configuration read again. `remember` keeps the times of handshakes for
@@ -210,6 +213,7 @@ class Parts:
     lists: Lists
     hooks: Hooks
     probe: Callable[[Probe], Coroutine[Any, Any, bool | None]]
+    not_answering: Callable[[tuple[Address, ...]], Coroutine[Any, Any, tuple[Finding, ...]]]
     echo: Callable[[Probe, tuple[int, ...]], Coroutine[Any, Any, int | None]]
     write_resolver: Callable[[tuple[Address, ...]], Coroutine[Any, Any, None]]
     publish: Callable[[Status], None]

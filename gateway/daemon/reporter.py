@@ -9,9 +9,10 @@ import structlog
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
 from gateway.model import Times
-from gateway.policy.limits import limits_of_names, limits_of_path, limits_of_subnets
+from gateway.policy.limits import Limit, limits_of_names, limits_of_path, limits_of_subnets
 from gateway.policy.reload import Answer, Outcome
 from gateway.policy.report import detail, endpoint, name, reason, status_of
+from gateway.policy.resolvers import Finding, limits_of_resolvers_asked
 from gateway.policy.retry import Setback
 from gateway.policy.situation import Situation
 from gateway.policy.states import Connected, Connecting, Reason, State, Stopping
@@ -35,6 +36,7 @@ class Reporter:
         self._reload: Answer | None = None
         self._sizes: tuple[int | None, int | None] = None, None
         self._times: Times = ()
+        self._not_answering: tuple[Finding, ...] = ()
         self.limits = parts.adopt(kernel.config)
         self.verified_at: float | None = None
         self.counted_at: float | None = None
@@ -80,6 +82,10 @@ class Reporter:
         mtu, path = self._sizes if has_interface else (None, None)
         sized = limits_of_path(state.tunnel, mtu, path) if isinstance(state, Connected) else ()
         named = limits_of_names(situation.names_problem)
+        self._asked(situation)
+        asked: tuple[Limit, ...] = ()
+        if isinstance(state, Connected):
+            asked = tuple(limits_of_resolvers_asked(situation.not_answering, state.tunnel))
         near = limits_of_subnets(situation.config, kernel.facts)
         status = replace(
             status_of(state, now),
@@ -94,10 +100,12 @@ class Reporter:
             guard=parts.guard is not None,
             mtu=mtu,
             path_mtu=path,
-            limits=(*parts.limits, *self.limits, *named, *near, *sized),
+            limits=(*parts.limits, *self.limits, *named, *asked, *near, *sized),
             reload=self._reload,
             reloads=tuple(self._reloads.items()),
         )
+        if status.reason is Reason.RESOLVER_SILENT:
+            status = replace(status, detail="; ".join(limit.text for limit in asked))
         if setback is not None:
             status = replace(status, healthy=False, reason=Reason.UNCHECKED, detail=setback.problem)
         elif kernel.drifted and status.healthy:
@@ -135,6 +143,18 @@ class Reporter:
         )
         servers = tuple(it.endpoint_text for it in situation.config.tunnels)
         self._parts.remember(times, servers)
+
+    def _asked(self, situation: Situation) -> None:
+        """Log that resolvers do not answer, or do again, once for each change."""
+        if situation.not_answering == self._not_answering:
+            return
+        self._not_answering, state = situation.not_answering, situation.state
+        if not isinstance(state, Connected):
+            return
+        for limit in limits_of_resolvers_asked(situation.not_answering, state.tunnel):
+            self._log.warning("resolver does not answer", problem=limit.text, remedy=limit.remedy)
+        if not situation.not_answering:
+            self._log.info("resolvers answer")
 
     def _answered(self, answer: Answer | None) -> None:
         """Log and count `answer`, if it is another one than the last."""

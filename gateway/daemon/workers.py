@@ -16,9 +16,10 @@ from gateway.daemon.names import Names
 from gateway.daemon.ports import Parts
 from gateway.daemon.sizing import Sizing
 from gateway.errors import KERNEL, GatewayError, NetworkError, TunnelError, is_shortage
-from gateway.model import INTERFACE, Candidate, ServerList, Tunnel
+from gateway.model import INTERFACE, Address, Candidate, ServerList, Tunnel
 from gateway.policy.actions import (
     Ask,
+    AskResolvers,
     Build,
     Fetch,
     LookUp,
@@ -42,6 +43,7 @@ from gateway.policy.events import (
     Opened,
     Probed,
     Resolved,
+    ResolversAsked,
     Sampled,
     Troubled,
     Wrote,
@@ -77,7 +79,9 @@ class Workers:
             return Failed(str(err)) if is_question else NotFetched(str(err))
 
     def job_of(
-        self, action: Ask | Fetch | Sample | SendProbe | Measure | WriteNames, facts: Facts
+        self,
+        action: Ask | Fetch | Sample | SendProbe | AskResolvers | Measure | WriteNames,
+        facts: Facts,
     ) -> tuple[Work, Job]:
         """Return the kind of work that `action` is, and how it is done."""
         match action:
@@ -91,8 +95,13 @@ class Workers:
                 return Work.PROBE, lambda: self.probe(probe)
             case Measure():
                 return Work.MEASURE, lambda: self._sizing.measure(action)
-            case WriteNames(tunnel):
-                return Work.NAMES, lambda: self.write_names(tunnel)
+            case AskResolvers() | WriteNames():
+                return self._about_names(action)
+
+    def _about_names(self, action: AskResolvers | WriteNames) -> tuple[Work, Job]:
+        if isinstance(action, WriteNames):
+            return Work.NAMES, lambda: self.write_names(action.tunnel)
+        return Work.ASK, lambda: self.ask(action.resolvers)
 
     async def look_up(self, candidate: Candidate, facts: Facts) -> Event:
         """Have the names of the candidate's endpoints looked up; their hole is open."""
@@ -132,6 +141,13 @@ class Workers:
         except KERNEL as err:
             return Troubled(Work.PROBE, err)
         return Probed(answered if probe.is_question else None)
+
+    async def ask(self, resolvers: tuple[Address, ...]) -> Event:
+        """Ask the workloads' resolvers whether they answer."""
+        try:
+            return ResolversAsked(await self._parts.not_answering(resolvers))
+        except KERNEL as err:
+            return Troubled(Work.ASK, err)
 
     async def write_names(self, tunnel: Tunnel) -> Event:
         """Write the resolver file again."""

@@ -31,6 +31,9 @@ class Work(Enum):
     MEASURE = auto()
     """Finding out which packets fit through the tunnel: Measured."""
 
+    ASK = auto()
+    """Asking the workloads' resolvers: ResolversAsked."""
+
     NAMES = auto()
     """Writing the resolver file: Wrote."""
 
@@ -106,6 +109,13 @@ class SendProbe:
 
 
 @dataclass(frozen=True)
+class AskResolvers:
+    """Ask `resolvers` whether they answer: Work.ASK."""
+
+    resolvers: tuple[Address, ...]
+
+
+@dataclass(frozen=True)
 class Measure:
     """Find the largest packet that fits, and fit the MTU of the interface: Work.MEASURE.
 
@@ -146,6 +156,7 @@ Action = (
     | Build
     | Sample
     | SendProbe
+    | AskResolvers
     | Measure
     | WriteNames
     | Count

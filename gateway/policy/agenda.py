@@ -6,6 +6,7 @@ from dataclasses import replace
 from gateway.policy.actions import (
     Action,
     Ask,
+    AskResolvers,
     Build,
     Fetch,
     LookAround,
@@ -19,6 +20,7 @@ from gateway.policy.actions import (
     WriteNames,
 )
 from gateway.policy.probing import echoes_for, probe_for
+from gateway.policy.resolvers import to_ask
 from gateway.policy.situation import LONG_AGO, Situation
 from gateway.policy.states import Connected, Connecting, Fetching, Locked, Resolving, Stopping
 from gateway.policy.timing import Moment
@@ -111,6 +113,8 @@ def _watching(
         if probe := probe_for(state.tunnel, situation.config):
             situation = _begun(situation, Work.PROBE)
             actions.append(SendProbe(probe))
+        situation, asks = _asking(situation, state)
+        actions += asks
     if Work.MEASURE not in situation.under_way and now >= _measure_at(situation, state, moment):
         situation, measures = _measuring(replace(situation, measured_at=now), state)
         actions += measures
@@ -119,6 +123,16 @@ def _watching(
         situation = replace(_begun(situation, Work.NAMES), names_tried_at=now)
         actions.append(WriteNames(state.tunnel))
     return situation, tuple(actions)
+
+
+def _asking(situation: Situation, state: Connected) -> tuple[Situation, tuple[Action, ...]]:
+    """Return what finds out why names may not resolve; nothing where the probe is enough."""
+    resolvers = to_ask(state.tunnel, situation.config, failing=state.resolver_is_silent)
+    if Work.ASK in situation.under_way:
+        return situation, ()
+    if not resolvers:
+        return replace(situation, not_answering=()), ()
+    return _begun(situation, Work.ASK), (AskResolvers(resolvers),)
 
 
 def _measuring(situation: Situation, state: Connected) -> tuple[Situation, tuple[Action, ...]]:

@@ -11,6 +11,7 @@ from gateway.model import Address, Candidate, Config, Tunnel
 from gateway.policy.actions import Work
 from gateway.policy.facts import Facts, TunnelStatus
 from gateway.policy.reload import Answer
+from gateway.policy.resolvers import Finding
 from gateway.policy.states import Query, Transfer, Trial
 
 
@@ -126,6 +127,13 @@ class Probed:
 
 
 @dataclass(frozen=True)
+class ResolversAsked:
+    """The workloads' resolvers were asked; those in `found` do not answer."""
+
+    found: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
 class Measured:
     """The interface has packets of `mtu` bytes, and those of `path` bytes arrive.
 
@@ -215,6 +223,7 @@ Event = (
     | Refused
     | Sampled
     | Probed
+    | ResolversAsked
     | Measured
     | Stop
     | Tick
@@ -240,6 +249,7 @@ REPORTS: dict[type[Event], Work] = {
     Sampled: Work.SAMPLE,
     Lost: Work.SAMPLE,
     Probed: Work.PROBE,
+    ResolversAsked: Work.ASK,
     Measured: Work.MEASURE,
     Wrote: Work.NAMES,
 }

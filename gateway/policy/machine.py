@@ -33,6 +33,7 @@ from gateway.policy.events import (
     NotReloaded,
     Refused,
     Reloaded,
+    ResolversAsked,
     Sampled,
     Verified,
     Wrote,
@@ -146,8 +147,8 @@ def _noted(situation: Situation, event: Event, moment: Moment) -> Situation:
         case Measured():
             path = situation.path_mtu if event.path is None else event.path
             situation = replace(situation, mtu=event.mtu, path_mtu=path)
-        case Wrote():
-            situation = replace(situation, names_problem=event.problem)
+        case Wrote() | ResolversAsked():
+            situation = _with_names(situation, event)
         case Reloaded():
             config, answer = taken_over(situation.config, event.config, event.begun_at)
             is_new = config is not situation.config  # then the rules have to follow
@@ -158,6 +159,13 @@ def _noted(situation: Situation, event: Event, moment: Moment) -> Situation:
         case _:
             pass
     return situation
+
+
+def _with_names(situation: Situation, event: Wrote | ResolversAsked) -> Situation:
+    """Return `situation` with what is known of the workloads' names."""
+    if isinstance(event, Wrote):
+        return replace(situation, names_problem=event.problem)
+    return replace(situation, not_answering=event.found)
 
 
 def _next_state(situation: Situation, former: Config, event: Event, moment: Moment) -> State:

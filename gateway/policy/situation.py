@@ -6,6 +6,7 @@ from gateway.model import Config, Times
 from gateway.policy.actions import Work
 from gateway.policy.facts import Facts
 from gateway.policy.reload import Answer
+from gateway.policy.resolvers import Finding
 from gateway.policy.states import State
 
 LONG_AGO = float("-inf")
@@ -22,8 +23,8 @@ class Situation:
     do. `mtu` is that of the tunnel's interface, None before there was one, `path_mtu` the largest
     packet that arrives, None while that is not known; both are in bytes. `reload` is the answer to
     the last request to read the configuration again, `times` those of the last handshakes that
-    were timed. Times are those of `Moment.now`; each of the
-    `_at` is when something was, or is, due.
+    were timed. `not_answering` are resolvers of the workloads that were asked in vain. Times are
+    those of `Moment.now`; each of the `_at` is when something was, or is, due.
     """
 
     config: Config
@@ -37,6 +38,7 @@ class Situation:
     path_mtu: int | None = None
     reload: Answer | None = None
     times: Times = ()
+    not_answering: tuple[Finding, ...] = ()
     verified_at: float = LONG_AGO
     verify_at: float = LONG_AGO
     sample_at: float = LONG_AGO

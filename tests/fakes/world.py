@@ -22,6 +22,7 @@ from gateway.policy.limits import Limit
 from gateway.policy.probing import Probe
 from gateway.policy.reload import Answer
 from gateway.policy.report import Status
+from gateway.policy.resolvers import Fault, Finding
 from gateway.policy.routing import Routing
 from gateway.policy.rules import Accept, Chain, Family, Ruleset
 from gateway.policy.states import Query, Transfer
@@ -94,6 +95,7 @@ class World:
         self.facts = ONE_UPLINK
         self.names: dict[str, tuple[Address, ...]] = {}
         self.resolver_answers = True
+        self.faults: dict[Address, Fault] = {}
         self.traffic = True
         self.building = 0.05
         self.looking_up = 0.5
@@ -171,6 +173,7 @@ class World:
             lists=_Lists(self),
             hooks=_Hooks(self),
             probe=self._probe,
+            not_answering=self._not_answering,
             echo=self._echo,
             write_resolver=self._write_resolver,
             publish=self._publish,
@@ -213,6 +216,11 @@ class World:
                 return True
             await asyncio.sleep(probing.INTERVAL)
         return False
+
+    async def _not_answering(self, resolvers: tuple[Address, ...]) -> tuple[Finding, ...]:
+        self.call("ask resolvers", " ".join(map(str, resolvers)))
+        await asyncio.sleep(0.05)
+        return tuple(Finding(it, self.faults[it]) for it in resolvers if it in self.faults)
 
     async def _echo(self, probe: Probe, sizes: tuple[int, ...]) -> int | None:
         self.call("echo", f"{probe.address} {max(sizes)}")
