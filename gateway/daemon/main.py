@@ -160,18 +160,28 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     if memory:
         others["times of handshakes"] = memory.run()
     if config.list_period:
-        from gateway.daemon.refreshing import Tools, keep_fresh  # noqa: PLC0415 - seldom needed
-
-        asked = EndpointLookup(None, inside)
-        lists = ListsOnDemand(environ, inside, INTERFACE)
-        tools = Tools(asked, lists, lambda: board.is_healthy, reloader.ask)
-        others["list"] = keep_fresh(lambda: running, config.list_period, tools)
+        tools = (ListsOnDemand(environ, inside, INTERFACE), board, reloader.ask)
+        others["list"] = _fresh(lambda: running, EndpointLookup(None, inside), *tools)
     await supervisor.run(
         watch=watch(changed, UPLINKS),
         health=keep_listening(HealthServer(board), config.health_server, TIMING.bind_again),
         reload=reloader.run(),
         **others,
     )
+
+
+def _fresh(
+    running: Callable[[], Config],
+    lookup: EndpointLookup,
+    lists: ListsOnDemand,
+    board: Board,
+    read_again: Callable[[], None],
+) -> Coroutine[Any, Any, None]:
+    """Return what fetches the list again through the tunnel, each period of the configuration."""
+    from gateway.daemon.refreshing import Tools, keep_fresh  # noqa: PLC0415 - seldom needed
+
+    tools = Tools(lookup, lists, lambda: board.is_healthy, read_again)
+    return keep_fresh(running, running().list_period or 0, tools)
 
 
 def _memory(config: Config) -> "Memory | None":
