@@ -186,9 +186,9 @@ def resolvers(tunnel: SourcedTunnel, subnets: Sequence[Network], findings: Findi
 
 
 def is_of_tunnel(server: Address, tunnel: SourcedTunnel) -> bool:
-    """Whether a resolver belongs to the tunnel: it is the file's, or in the tunnel's network."""
-    from_file = tunnel.dns.origin.kind is Kind.WG_QUICK
-    return from_file or any(server in address.network for address in tunnel.addresses.value)
+    """Whether a resolver belongs to the tunnel: the file's, the provider's, one in its network."""
+    given_with_it = tunnel.dns.origin.kind in (Kind.WG_QUICK, Kind.DEFAULT)
+    return given_with_it or any(server in address.network for address in tunnel.addresses.value)
 
 
 def health_server(server: HostPort, input_ports: Sequence[PortRange], findings: Findings) -> None:

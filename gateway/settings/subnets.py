@@ -82,10 +82,17 @@ def _taken(subnet: Network, tunnel: SourcedTunnel) -> Iterator[Network]:
     own = [one for one in networks if one != subnet and within(one, subnet)]
     yield from own
     for server in tunnel.dns.value if own else ():
-        if is_of_tunnel(server, tunnel) and server in subnet:
+        if server in subnet and (is_of_tunnel(server, tunnel) or _is_of_a_provider(server)):
             host = ip_network(server)
             if not any(within(host, one) for one in own):
                 yield host
+
+
+def _is_of_a_provider(server: Address) -> bool:
+    """Whether a provider has its resolver at this address, which then is in the tunnel."""
+    from gateway.providers.catalog import PROVIDERS  # noqa: PLC0415 - rarely needed
+
+    return any(server in provider.resolvers for provider in PROVIDERS)
 
 
 def _around(network: Network) -> Network:

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from gateway.providers.lists import KeptList, dumped, servers_in
+from gateway.providers.mullvad import MULLVAD
 from gateway.settings import assemble
-from tests.configurations import COMPLETE, QUICK, problems, put, reported
+from tests import provider_lists
+from tests.configurations import COMPLETE, PRIVATE, QUICK, problems, put, reported
+
+KEPT_MULLVAD = dumped(
+    KeptList("mullvad", "", 0, servers_in(MULLVAD, provider_lists.raw("mullvad")))
+).decode()
 
 
 @pytest.mark.parametrize(
@@ -95,17 +102,20 @@ def test_the_tunnels_own_address_outside_is_refused(tmp_path: Path, subnet: str)
 
 
 def test_a_range_around_the_tunnel_is_used_without_its_network(tmp_path: Path) -> None:
-    """The private ranges as a whole: a common way to say "my home network"."""
+    """The private ranges as a whole: a common way to say "my home network".
+
+    The resolver of a provider is the tunnel's, also where a variable names it.
+    """
     ranges = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fd00::/8"
     loaded = assemble.load({**COMPLETE, "FIREWALL_OUTBOUND_SUBNETS": ranges}, tmp_path)
     subnets = loaded.config.outbound_subnets
     inside = ["10.64.1.2", "10.64.1.255", "10.64.0.1", "fd7d::2", "fd7d::ffff"]
-    for text in inside[:2] + inside[3:]:
+    for text in inside:
         assert not any(ip_address(text) in subnet for subnet in subnets)
     for text in ("10.64.2.1", "10.0.0.1", "10.255.0.1", "172.16.0.1", "192.168.1.1", "fd7d:1::1"):
         assert sum(ip_address(text) in subnet for subnet in subnets) == 1
     for line in (
-        "10.0.0.0/8 is used without 10.64.1.0/24, which the tunnel has",
+        "10.0.0.0/8 is used without 10.64.1.0/24, 10.64.0.1/32, which the tunnel has",
         "fd00::/8 is used without fd7d::/64, which the tunnel has",
     ):
         assert f"FIREWALL_OUTBOUND_SUBNETS: {line}" in reported(loaded)
@@ -122,6 +132,21 @@ def test_a_range_around_the_tunnel_is_used_without_the_files_resolver(tmp_path: 
     loaded = assemble.load({**environ, "DNS_ADDRESS": "10.9.0.2"}, tmp_path)
     assert any(ip_address("10.9.0.2") in one for one in loaded.config.outbound_subnets)
     assert "the resolver 10.9.0.2 is in 10." in reported(loaded)
+
+
+def test_a_range_around_the_tunnel_is_used_without_the_providers_resolver(tmp_path: Path) -> None:
+    """It is far from the tunnel's address, and no variable names it."""
+    put(tmp_path, "/config/servers/mullvad.json", KEPT_MULLVAD)
+    environ = {
+        "VPN_SERVICE_PROVIDER": "mullvad",
+        "WIREGUARD_PRIVATE_KEY": PRIVATE,
+        "WIREGUARD_ADDRESSES": "10.66.7.8/32",
+        "FIREWALL_OUTBOUND_SUBNETS": "10.0.0.0/8",
+    }
+    loaded = assemble.load(environ, tmp_path)
+    assert list(map(str, loaded.config.tunnels[0].dns)) == ["10.64.0.1"]
+    assert not any(ip_address("10.64.0.1") in one for one in loaded.config.outbound_subnets)
+    assert "without 10.66.7.0/24, 10.64.0.1/32, which the tunnel has" in reported(loaded)
 
 
 def test_a_range_is_used_without_the_network_of_each_candidate(tmp_path: Path) -> None:
