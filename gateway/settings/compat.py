@@ -39,6 +39,7 @@ MEANT: Final[Mapping[str, str]] = _DATA["meant"]
 """Names that people write, when the nearest in spelling is not what they mean."""
 
 _OURS: Final = ("WIREGUARD_", "FIREWALL_", "VPN_", "DNS_", "HEALTH_", "LOG_", "GATEWAY_")
+_USE: Final = "not supported: use "
 _NEAR: Final = 0.86
 _NEAR_OURS: Final = 0.75
 
@@ -93,6 +94,15 @@ def elsewhere(name: str) -> str | None:
     return exact or next(
         (line for pattern, line in ELSEWHERE.items() if fnmatchcase(name, pattern)), None
     )
+
+
+def replacement(name: str) -> str | None:
+    """Return our variable that takes the value of another image's, None if there is none.
+
+    So it is where the notice names a variable and nothing else.
+    """
+    instead = (elsewhere(name) or "").removeprefix(_USE)
+    return instead if instead in _CURRENT else None
 
 
 def _check_kill_switch(name: str, text: str, findings: Findings) -> None:

@@ -323,3 +323,19 @@ def test_names_that_are_wrong_are_to_be_changed(tmp_path: Path) -> None:
     assert advice_of(trial).renamed == {"LOG_LEVLE": "LOG_LEVEL"}
     assert advice_of(trial).unset == ["FIREWALL"]
     assert "      LOG_LEVLE to LOG_LEVEL" in [*advice_of(trial).lines()]
+
+
+def test_a_variable_of_another_image_with_the_same_meaning_is_renamed(tmp_path: Path) -> None:
+    """Its value stays; a second one of that meaning does not, nor one that is set already."""
+    environment = {
+        **COMPLETE,
+        "LOCAL_NETWORK": "192.168.77.0/24",
+        "LAN_NETWORK": "192.168.77.0/24",
+        "MTU": "1280",
+        "WIREGUARD_MTU": "1300",
+        "HTTPPROXY": "on",
+    }
+    trial = tried(tmp_path, {"environment": environment})
+    assert advice_of(trial).renamed == {"LOCAL_NETWORK": "FIREWALL_OUTBOUND_SUBNETS"}
+    lines = [*advice_of(trial).lines()]
+    assert "      LOCAL_NETWORK to FIREWALL_OUTBOUND_SUBNETS" in lines

@@ -183,6 +183,18 @@ CHANGES = {
         "    cap_add: [NET_ADMIN]\n    network_mode: host\n    ports: ['8888:8888']\n",
         "    cap_add: [NET_ADMIN]\n",
     ),
+    "names of other images": (
+        (
+            "    cap_add: [NET_ADMIN]\n    environment:\n"
+            "      LOCAL_NETWORK: 192.168.77.0/24 # home\n      VPN_INPUT_PORTS: 81\n"
+            "    expose: [80]\n"
+        ),
+        (
+            "    cap_add: [NET_ADMIN]\n    environment:\n"
+            "      FIREWALL_OUTBOUND_SUBNETS: 192.168.77.0/24 # home\n"
+            '      FIREWALL_INPUT_PORTS: "81/tcp,81/udp,80/tcp"\n    expose: [80]\n'
+        ),
+    ),
     "needless capabilities": (
         "    cap_add: [CAP_NET_ADMIN, sys_module]\n",
         "    cap_add: [CAP_NET_ADMIN]\n",

@@ -10,7 +10,7 @@ from gateway.commands.check.resolver import check_resolver
 from gateway.commands.check.service import Service
 from gateway.model import Config, PortRange
 from gateway.settings import values
-from gateway.settings.compat import KILL_SWITCH, OFF, elsewhere, misspelt
+from gateway.settings.compat import KILL_SWITCH, OFF, elsewhere, misspelt, replacement
 from gateway.settings.findings import Findings
 from gateway.settings.tunnels import DEFAULT_PORT
 
@@ -28,9 +28,7 @@ def compare(service: Service, config: Config | None, where: str, findings: Findi
     _names(service, advice)
     if service.keys.get("network_mode") != "host" or "network_mode" in advice.keys:
         compare_ports(service, _known(service, config, advice), where, findings, advice)
-    for name in [name for name, meant in advice.renamed.items() if meant in advice.variables]:
-        del advice.renamed[name]  # what is set has its value, too
-        advice.unset.append(name)
+    _once(advice)
     return advice
 
 
@@ -42,17 +40,31 @@ def _names(service: Service, advice: Advice) -> None:
             advice.variables[name] = "wireguard"
         elif name in KILL_SWITCH and text in OFF:
             advice.unset.append(name)
-        elif text and not elsewhere(name) and name not in KILL_SWITCH:
-            meant = misspelt(name)
-            if meant and meant not in service.variables:
+        elif text and name not in KILL_SWITCH:
+            meant = replacement(name) if elsewhere(name) else misspelt(name)
+            if meant and meant not in (*service.variables, *advice.renamed.values()):
                 advice.renamed[name] = meant
 
 
+def _once(advice: Advice) -> None:
+    """Advise to remove what would get the name of a variable that is to be set anyway."""
+    for name in [name for name, meant in advice.renamed.items() if meant in advice.variables]:
+        del advice.renamed[name]  # what is set has its value, too
+        advice.unset.append(name)
+
+
 def _known(service: Service, config: Config | None, advice: Advice) -> Known:
+    """Return the ports that are listed, those under a name that is to be changed among them."""
+    renamed = {
+        meant: service.variables[name]
+        for name, meant in advice.renamed.items()
+        if meant not in service.variables
+    }
     if config:
         ports = [tunnel.listen_port for tunnel in config.tunnels]
-        return Known(config.input_ports, config.vpn_input_ports, ports)
-    variables = {advice.renamed.get(name, name): it for name, it in service.variables.items()}
+        more = _listed(renamed, INPUT_PORTS)
+        return Known((*config.input_ports, *more), config.vpn_input_ports, ports)
+    variables = {**service.variables, **renamed}
     return Known(
         _listed(variables, INPUT_PORTS),
         _listed(variables, "FIREWALL_VPN_INPUT_PORTS"),
