@@ -295,6 +295,14 @@ def test_what_cannot_be_looked_into_is_reported(tmp_path: Path) -> None:
     assert "'far' at /run/secrets/far is not a local file and is not checked" in lines
 
 
+def test_a_volume_for_lists_of_servers_is_not_reported(tmp_path: Path) -> None:
+    """Nothing that the check could look into is there."""
+    text = SERVICE.replace(
+        "    environment:", "    volumes: ['a:/config/servers']\n    environment:"
+    )
+    assert "cannot be checked" not in reported(load(tmp_path, text))
+
+
 def test_nothing_is_laid_out_outside_the_folder_made_for_it(tmp_path: Path) -> None:
     """A target that climbs is left out."""
     put(tmp_path, "vpn/wg0.conf", QUICK)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gateway.commands.check.compose import read_service
 from gateway.commands.check.mounting import Mounts
@@ -121,14 +122,22 @@ def test_a_linuxserver_file_works_by_changing_the_image(tmp_path: Path) -> None:
 
 
 def test_the_compose_file_of_the_readme_works(tmp_path: Path) -> None:
-    """The first file that a new user copies is a complete configuration."""
+    """The first file that a new user copies is complete, with a provider or with a file."""
     readme = (PAGE_PATH.parents[1] / "README.md").read_text("utf-8")
-    (block,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
-    placeholder = "A" * 43 + "="
-    assert placeholder in block
-    put(tmp_path, "compose.yml", block.replace(placeholder, "AgIC" * 10 + "AgI="))
+    provider, file = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    put(tmp_path, "compose.yml", provider)
     put(tmp_path, "secrets/wireguard_private_key", PRIVATE)
+    put(tmp_path, "secrets/wg0.conf", QUICK)
+    fetched = "the gateway fetches it from api.mullvad.net, outside the tunnel, before it connects"
+    without_ipv6 = "the tunnel has no IPv6 address, so IPv6 is refused"
     loaded = load_service(tmp_path / "compose.yml", "gateway", {})
     assert [notice.message for notice in loaded.notices] == [
-        "the tunnel has no IPv6 address, so IPv6 is refused"
+        f"the list of servers is not there yet: {fetched}",
+        without_ipv6,
     ]
+    whole, other = yaml.safe_load(provider), yaml.safe_load(file)
+    for part in ("services", "secrets"):
+        whole[part] |= other[part]
+    put(tmp_path, "compose.yml", yaml.safe_dump(whole))
+    loaded = load_service(tmp_path / "compose.yml", "gateway", {})
+    assert [notice.message for notice in loaded.notices] == [without_ipv6]

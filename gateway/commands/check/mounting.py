@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from gateway.model import Secret
+from gateway.providers.kept import PLACES as LISTS
 from gateway.settings.findings import Findings
 from gateway.settings.places import PLACES
 from gateway.settings.sources import SECRETFILE, SECRETS_FOLDER
@@ -81,7 +82,9 @@ class Mounting:
             return
         if bind:
             yield PurePosixPath(target), Mount(self.host_path(source), source, self.where)
-        elif any(_concerns(PurePosixPath(target), PurePosixPath(place)) for place in PLACES):
+        elif target not in LISTS and any(
+            _concerns(PurePosixPath(target), PurePosixPath(place)) for place in PLACES
+        ):
             self.findings.warn(
                 self.where,
                 f"the volume {safe_quote(source)} at {safe_text(target)} cannot be checked",
