@@ -4,10 +4,12 @@ import sys
 import time
 from contextlib import suppress
 
-from tests.lab.frames import is_multicast_report, is_wireguard
+from tests.lab.frames import addressed_to, is_multicast_report, is_wireguard
 from tests.lab.gateway import Gateway
 from tests.lab.internet import INTERNET
+from tests.lab.lists import MULLVAD, PROVIDER, RESOLVER, ListHost, mullvad
 from tests.lab.process import eventually
+from tests.lab.tls import authority
 from tests.lab.topology import Lab
 from tests.lab.workload import Probe
 
@@ -48,8 +50,11 @@ def show_outside(lab: Lab, since: float) -> int:
     frames = lab.capture.frames(since)
     server = lab.server.endpoint
     encrypted = sum(is_wireguard(f, a, lab.server.port) for f in frames for a in server)
-    leaks = len(lab.leaks(since, allowed=[is_multicast_report]))
-    line("capture outside", f"{encrypted} encrypted packets, {BOLD}{leaks} others{PLAIN}")
+    of_list = [addressed_to(RESOLVER), addressed_to(PROVIDER)]
+    asked = sum(judge(frame) for frame in frames for judge in of_list)
+    leaks = len(lab.leaks(since, allowed=[is_multicast_report, *of_list]))
+    said = f", {asked} for the list" if asked else ""
+    line("capture outside", f"{encrypted} encrypted packets{said}, {BOLD}{leaks} others{PLAIN}")
     return leaks
 
 
@@ -59,16 +64,30 @@ def show_health(gateway: Gateway) -> None:
     line("health", f"{health.code} {health.state}: {health.body.get('reason', '')}")
 
 
+def start_with_provider(lab: Lab) -> Gateway:
+    """Start a gateway that has the name of its provider, which the lab plays, and a country."""
+    trusted = authority(lab.household.directory)
+    host = ListHost(lab, trusted.issue(MULLVAD), mullvad(lab.servers))
+    gateway = lab.gateway()
+    chosen = {"VPN_SERVICE_PROVIDER": "mullvad", "SERVER_COUNTRIES": "Netherlands"}
+    machine = {"WIREGUARD_ENDPOINT_RESOLVER": RESOLVER, "SSL_CERT_FILE": str(trusted.certificate)}
+    named = {"WIREGUARD_ENDPOINT_IP": None, "WIREGUARD_PUBLIC_KEY": None}
+    gateway.start(gateway.env(**chosen, **machine, **named))
+    gateway.wait_for_state("connecting")
+    line("variables", ", ".join(f"{name}={value}" for name, value in chosen.items()))
+    line("list of servers", f"fetched over TLS from {MULLVAD}, {len(host.requests)} request")
+    return gateway
+
+
 def demonstrate(lab: Lab) -> int:
     """Go through the life of a gateway; return the number of packets that leaked."""
     title("Before: a workload in a container's network, no gateway yet")
     show_workload(lab)
 
-    title("The gateway starts, its VPN server does not answer: closed")
+    title("The gateway starts with its provider's name, the server does not answer: closed")
     lab.server.cut()
-    gateway = lab.gateway().start()
-    gateway.wait_for_state("connecting")
     since = time.monotonic()
+    gateway = start_with_provider(lab)
     show_workload(lab)
     show_health(gateway)
     leaks = show_outside(lab, since)
