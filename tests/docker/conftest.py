@@ -10,6 +10,7 @@ from tests.docker import site as sites
 from tests.docker.engine import Engine, left_behind, missing
 from tests.docker.images import build_all
 from tests.docker.project import Project
+from tests.docker.providers import playing
 from tests.docker.site import Site
 
 REPORT = pytest.StashKey[list[str]]()
@@ -73,6 +74,13 @@ def site(engine: Engine) -> Iterator[Site]:
     """Yield the machine, its networks, the server and the hosts around it."""
     with Site(engine) as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+def providers(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Play the providers of VPNs; their lists are served until the end of the run."""
+    with playing(site, tmp_path_factory.mktemp("providers")):
+        yield
 
 
 @pytest.fixture(scope="module")

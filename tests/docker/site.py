@@ -19,6 +19,7 @@ from typing import Self
 
 from tests.docker.box import LAB_VOLUME, PYTHON, Box
 from tests.docker.engine import Engine
+from tests.docker.hosts import names
 from tests.docker.images import LAB, ROOT
 from tests.lab.capture import Capture
 from tests.lab.errors import LabError
@@ -37,8 +38,6 @@ EXIT = Address("172.31.20.2", "fd31:20::2")
 HOST = Address("172.31.20.80", "fd31:20::80")
 INSIDE = Address("10.64.0.1", "fd64::1")
 LAN_HOST, LAN_MACHINE, LAN = "192.168.77.10", "192.168.77.1", "192.168.77.0/24"
-PROVIDERS = {"api.mullvad.net": "172.31.10.80", "airvpn.org": "172.31.10.81"}
-"""The hosts of providers' lists, by name: neighbours on the uplink; see test_seeds.py."""
 DOCKER_RESOLVER = "198.51.100.53"
 """Where Docker's embedded resolver sends what it cannot answer: an address of the machine."""
 PORT = 51820
@@ -195,7 +194,7 @@ class Site:
             self.machine_namespace,
             dns(
                 DOCKER_RESOLVER,
-                names={name: {"A": address} for name, address in PROVIDERS.items()},
+                names={name: {"A": address} for name, address in names(SERVER.ipv4).items()},
                 A=HOST.ipv4,
                 AAAA=HOST.ipv6,
             ),
