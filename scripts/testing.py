@@ -95,7 +95,7 @@ def steps(*, fast: bool, everything: bool = False) -> list[list[Step]]:
         *first,
         # The guest works on one processor, the engine mostly waits.
         [
-            Step("The image on a Docker Engine", [["pytest", "tests/docker"]], 410, whole=800),
+            Step("The image on a Docker Engine", [["pytest", "tests/docker"]], 410, whole=900),
             Step("The kernel's own WireGuard", [["pytest", "tests/kernel"]], 375, whole=1500),
         ],
         *([[Step("A pod on Podman", [["pytest", "tests/podman"]], 400)]] if everything else []),
