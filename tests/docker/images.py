@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = "debian:trixie-slim"
 PROJECT = "portcullis"
 LAB = "portcullis-lab"
-"""The project's image plus a server's tools: all but the gateway runs it."""
+"""The project's image plus a server's tools and a reverse proxy: all but the gateway runs it."""
 
 _KEEP = 7 * 24 * 3600  # seconds; then Debian has updates
 _EXCLUDED = ("doc", "groff", "info", "linda", "lintian", "locale", "man")
@@ -46,7 +46,8 @@ def build_all(engine: Engine) -> dict[str, float]:
     clock = timed("project image", clock)
     lab = f"""
         FROM {PROJECT}
-        RUN apt-get update && apt-get install -y --no-install-recommends iproute2 wireguard-tools
+        RUN apt-get update && apt-get install -y --no-install-recommends \
+            iproute2 nginx wireguard-tools
         HEALTHCHECK NONE
         ENTRYPOINT []
     """
