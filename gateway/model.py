@@ -248,6 +248,7 @@ class Config:
     outbound_subnets: tuple[Network, ...] = ()
     public_subnets: tuple[IPv4Network, ...] = ()
     input_ports: tuple[PortRange, ...] = ()
+    input_ports_while_down: bool = True
     vpn_input_ports: tuple[PortRange, ...] = ()
     health_server: HostPort = field(default_factory=lambda: HostPort("127.0.0.1", 9999))
     implementation: Implementation = Implementation.AUTO

@@ -77,6 +77,7 @@ FAULTS = [
     ("SERVER_CATEGORIES", "...", "'...' has no letters"),
     ("ISP", "...", "'...' has no letters"),
     ("OWNED_ONLY", "maybe", "must be on or true or yes or 1 or off or false or no or 0"),
+    ("FIREWALL_INPUT_PORTS_WHILE_DOWN", "sometimes", "must be on or true or yes or 1 or off or"),
     ("PORTCULLIS_HOST", "maybe", "must be on or true or yes or 1 or off or false or no or 0"),
     ("SERVER_ORDER", "fastest", "must be random or listed or latency, got 'fastest'"),
     ("UPDATER_PERIOD", "daily", "must be a duration in whole seconds such as 25s"),

@@ -89,6 +89,7 @@ PUBLIC_SUBNETS = Config(
 """The first is that of a network of the engine, the second is on the internet alone."""
 ETH2 = Uplink("eth2", 4, 1500, (ip_interface("172.50.0.2/16"),))
 ON_PUBLIC_RANGE = Facts((ETH0, ETH2), (*ROUTES0, Route(ip_network("172.50.0.0/16"), "eth2")))
+CLOSED_WHILE_DOWN = replace(HOLES, input_ports_while_down=False)
 
 MANY_HOLES = Config(
     (IPV4_ONLY,),
@@ -153,7 +154,10 @@ SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "fetching": (fetching("203.0.113.5"), HOLES, GUARDED),
     "fetching-ipv6": (fetching("2001:db8:200::5"), HOLES, ONE_UPLINK),
     "fetching-not-yet": (fetching(None), HOLES, ONE_UPLINK),
+    "fetching-ports-closed": (fetching("203.0.113.5"), CLOSED_WHILE_DOWN, ONE_UPLINK),
     "connecting": (connecting(IPV4_ONLY), HOLES, ONE_UPLINK),
+    "connecting-guarded": (connecting(DUAL), HOLES, replace(TWO_UPLINKS, guard_mark=GUARD_MARK)),
+    "connecting-ports-closed": (connecting(IPV4_ONLY), CLOSED_WHILE_DOWN, ONE_UPLINK),
     "connecting-ipv6-endpoint": (connecting(DUAL), Config((DUAL,)), ONE_UPLINK),
     "connecting-no-uplink": (connecting(IPV4_ONLY), HOLES, Facts()),
     "connected": (connected(IPV4_ONLY), Config((IPV4_ONLY,)), ONE_UPLINK),

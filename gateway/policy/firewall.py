@@ -22,7 +22,7 @@ from gateway.policy.flows import (
     no_routes_over_loopback,
     plain_only,
 )
-from gateway.policy.holes import holes
+from gateway.policy.holes import has_holes, holes, open_in
 from gateway.policy.question import forged_answers, question, transfer
 from gateway.policy.rules import (
     Accept,
@@ -56,24 +56,19 @@ DOCKER_RESOLVER = IPv4Network("127.0.0.11/32")
 
 def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
     """Return the complete ruleset of both families for `state` in the namespace of `facts`."""
-    match state:
-        case Locked() | Stopping():
-            return closed()
-        case Resolving():
-            return _resolving(state.query, facts)
-        case Fetching():
-            return _fetching(state.transfer, facts) or _resolving(state.query, facts)
-        case Connecting():
-            return _both(
-                lambda family: _connecting(family, state.tunnel, facts),
-                lambda _family: no_mark_on_loopback(LOOPBACK, state.tunnel),
-            )
-        case Connected():
-            return _both(
-                lambda family: _connected(family, state.tunnel, config, facts),
-                early=lambda family: _early(family, state.tunnel, config),
-                refused=_refused,
-            )
+    listed, resolvers = open_in(state, config)
+
+    def served(family: Family) -> Iterator[ChainRule]:
+        for uplink in facts.uplinks:
+            yield from holes(family, uplink, listed, resolvers)
+
+    def entries(family: Family) -> Iterator[ChainRule]:
+        return _on_uplinks(family, state, facts, served)
+
+    if isinstance(state, Connected):
+        tunnel = state.tunnel
+        return _both(entries, early=lambda family: _early(family, tunnel, config), refused=_refused)
+    return _both(entries, lambda family: _first(family, state, facts))
 
 
 def ruleset_in_vault(state: State, config: Config, hole: Uplink | None) -> Ruleset:
@@ -82,14 +77,18 @@ def ruleset_in_vault(state: State, config: Config, hole: Uplink | None) -> Rules
     Nothing but the tunnel and the listed holes is accepted there, so a namespace in which only a
     way out is prepared is closed. `hole` is the link for the holes, if any is listed.
     """
-    if not isinstance(state, Connected):
-        return closed()
-    tunnel = state.tunnel
+    listed, resolvers = open_in(state, config)
 
     def entries(family: Family) -> Iterable[ChainRule]:
-        return passage.inside(family, hole, config, tunnel.dns) if hole else ()
+        is_open = has_holes(listed)
+        return passage.inside(family, hole, listed, resolvers) if hole and is_open else ()
 
-    return _both(entries, early=lambda family: _in_tunnel(family, tunnel, config), refused=_refused)
+    if isinstance(state, Connected):
+        tunnel = state.tunnel
+        return _both(
+            entries, early=lambda family: _in_tunnel(family, tunnel, config), refused=_refused
+        )
+    return _both(entries)
 
 
 def ruleset_outside_vault(
@@ -100,19 +99,19 @@ def ruleset_outside_vault(
     The tunnel is elsewhere, so connected or not, nothing but the encrypted flow leaves or enters.
     The listed holes are forwarded, but for what ends here (`passage.divided`).
     """
-    if not isinstance(state, Connected):
-        return ruleset_for(state, config, facts)
-    tunnel = state.tunnel
+    listed, resolvers = open_in(state, config)
+    forwarded, own = passage.divided(listed)
 
-    def entries(family: Family) -> Iterator[ChainRule]:
-        yield from _connecting(family, tunnel, facts)
-        forwarded, served = passage.divided(config)
-        rules = list(passage.outside(family, hole, tunnel, forwarded, facts)) if hole else []
+    def served(family: Family) -> Iterator[ChainRule]:
+        if hole is not None and has_holes(forwarded):
+            yield from passage.outside(family, hole, forwarded, resolvers, facts)
         for uplink in facts.uplinks:
-            rules += holes(family, uplink, served, ())
-        yield from dict.fromkeys(rules)
+            yield from holes(family, uplink, own, ())
 
-    return _both(entries, lambda _family: no_mark_on_loopback(LOOPBACK, tunnel))
+    return _both(
+        lambda family: _on_uplinks(family, state, facts, served),
+        lambda family: _first(family, state, facts),
+    )
 
 
 def essence(state: State) -> tuple[object, ...]:
@@ -206,53 +205,59 @@ def _refused(chain: Chain, why: str, destination: Network | None = None) -> Iter
         yield chain, Rule(why=why, verdict=verdict, protocol=protocol, destination=destination)
 
 
-def _resolving(query: Query | None, facts: Facts) -> Ruleset:
-    """Return the ruleset for the query for the endpoint's name, while it is pending."""
-    if query is None:
-        return closed()
-    if query.resolver.is_loopback:
-        return _both(_nothing, lambda family: question(family, LOOPBACK, query))
-    uplink = uplink_to(query.resolver, facts)
-    if uplink is None:
-        return closed()
-    return _both(
-        lambda family: (
-            *plain_only((uplink,)),
-            *question(family, uplink.name, query),
-            *neighbours(family, uplink),
-            *guard_marks(facts),
-        ),
-        lambda family: forged_answers(family, query.resolver, LOOPBACK),
-    )
+def _first(family: Family, state: State, facts: Facts) -> Iterator[ChainRule]:
+    """Yield the rules that come before those of every state, loopback's too."""
+    match state:
+        case Fetching(transfer=Transfer() as flow) if uplink_to(flow.server, facts):
+            yield from forged_answers(family, flow.server, LOOPBACK, "P18 a forged answer")
+        case Resolving(query=Query() as query) | Fetching(query=Query() as query):
+            if query.resolver.is_loopback:
+                yield from question(family, LOOPBACK, query)
+            elif uplink_to(query.resolver, facts):
+                yield from forged_answers(family, query.resolver, LOOPBACK)
+        case Connecting() | Connected():
+            yield from no_mark_on_loopback(LOOPBACK, state.tunnel)
+        case _:
+            pass
 
 
-def _fetching(flow: Transfer | None, facts: Facts) -> Ruleset | None:
-    """Return the ruleset for the connection to the host of a list, None while there is none."""
-    if flow is None:
-        return None
-    uplink = uplink_to(flow.server, facts)
-    if uplink is None:
-        return closed()
-    return _both(
-        lambda family: (
-            *plain_only((uplink,)),
-            *transfer(family, uplink.name, flow),
-            *neighbours(family, uplink),
-            *guard_marks(facts),
-        ),
-        lambda family: forged_answers(family, flow.server, LOOPBACK, "P18 a forged answer"),
-    )
+def _on_uplinks(
+    family: Family, state: State, facts: Facts, served: ChainRules
+) -> Iterator[ChainRule]:
+    """Yield the rules for the gateway's own flows and for what is `served`, with their frame."""
+    own, open_ = list(_own_flows(family, state, facts)), list(served(family))
+    if own or open_ or isinstance(state, Connecting | Connected):
+        yield from plain_only(facts.uplinks)
+        yield from own
+        yield from guard_marks(facts)
+        yield from open_
 
 
-def _connecting(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[ChainRule]:
+def _own_flows(family: Family, state: State, facts: Facts) -> Iterator[ChainRule]:
+    """Yield the rules for what the gateway itself sends through an uplink, and for the answers."""
+    match state:
+        case Fetching(transfer=Transfer() as flow):
+            if uplink := uplink_to(flow.server, facts):
+                yield from transfer(family, uplink.name, flow)
+                yield from neighbours(family, uplink)
+        case Resolving(query=Query() as query) | Fetching(query=Query() as query):
+            uplink = None if query.resolver.is_loopback else uplink_to(query.resolver, facts)
+            if uplink:
+                yield from question(family, uplink.name, query)
+                yield from neighbours(family, uplink)
+        case Connecting() | Connected():
+            yield from _encrypted(family, state.tunnel, facts)
+        case _:
+            pass
+
+
+def _encrypted(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[ChainRule]:
     """Yield the rules for the encrypted flow."""
-    yield from plain_only(facts.uplinks)
     for endpoint in tunnel.endpoints:
         uplink = uplink_to(endpoint.address, facts)
         if uplink is not None and family.has(endpoint.address):
             yield from encrypted_flow(uplink, endpoint, tunnel)
             yield from neighbours(family, uplink)
-    yield from guard_marks(facts)
 
 
 def _early(family: Family, tunnel: Tunnel, config: Config) -> Iterator[ChainRule]:
@@ -268,10 +273,3 @@ def _in_tunnel(family: Family, tunnel: Tunnel, config: Config) -> Iterator[Chain
     for address in tunnel.addresses:
         if family.has(address):
             yield from in_tunnel(family, address, config.vpn_input_ports)
-
-
-def _connected(family: Family, tunnel: Tunnel, config: Config, facts: Facts) -> Iterator[ChainRule]:
-    """Yield the rules for the encrypted flow and the listed holes."""
-    yield from _connecting(family, tunnel, facts)
-    for uplink in facts.uplinks:
-        yield from holes(family, uplink, config, tunnel.dns)

@@ -27,6 +27,7 @@ from gateway.policy.rules import (
     Transport,
 )
 from gateway.policy.sets import networks, ports
+from gateway.policy.states import Connected, Connecting, Fetching, Resolving, State
 from gateway.policy.ways import attached
 
 LAN_PROTOCOLS: dict[Family, tuple[tuple[Transport, int | None], ...]] = {
@@ -41,6 +42,26 @@ forward the packet inside.
 
 DNS = tuple(product((Transport.UDP, Transport.TCP), (Ports.one(53), Ports.one(853))))
 """DNS over UDP and TCP, and over QUIC and TLS (RFC 9250, RFC 7858)."""
+
+
+def open_in(state: State, config: Config) -> tuple[Config, tuple[Address, ...]]:
+    """Return `config` with the holes that are open in `state`, and the resolvers they may lead to.
+
+    Clients of input ports need no tunnel, so these are open while it is down, if the user has not
+    decided otherwise.
+    """
+    match state:
+        case Connected():
+            return config, state.tunnel.dns
+        case Resolving() | Fetching() | Connecting() if config.input_ports_while_down:
+            return replace(config, outbound_subnets=(), public_subnets=()), ()
+        case _:
+            return replace(config, outbound_subnets=(), public_subnets=(), input_ports=()), ()
+
+
+def has_holes(config: Config) -> bool:
+    """Return whether `config` lists any hole."""
+    return bool(config.input_ports or config.outbound_subnets or config.public_subnets)
 
 
 def holes(

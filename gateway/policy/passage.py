@@ -23,6 +23,7 @@ from gateway.policy.flows import NEIGHBOUR_DISCOVERY, ROUTER_ADVERTISEMENT, plai
 from gateway.policy.holes import holes
 from gateway.policy.routing import (
     DEFAULTS,
+    LOCKED,
     PRIORITY_ENCRYPTED,
     PRIORITY_LAN,
     TABLE_LAN,
@@ -32,6 +33,7 @@ from gateway.policy.routing import (
     TableRoute,
     reply_mark,
     routing_for,
+    with_answers,
 )
 from gateway.policy.rules import (
     Chain,
@@ -108,28 +110,28 @@ def inside(
 
 
 def outside(
-    family: Family, hole: Uplink, tunnel: Tunnel, config: Config, facts: Facts
+    family: Family, hole: Uplink, config: Config, resolvers: tuple[Address, ...], facts: Facts
 ) -> Iterator[ChainRule]:
     """Yield the rules of the gateway's namespace: what is forwarded from and to the vault."""
     if not any(family.has(address) for address in hole.addresses):
         return
     for uplink in facts.uplinks:
         if any(family.has(address) for address in uplink.addresses):
-            yield from _between(family, uplink, hole, tunnel, config)
+            yield from _between(family, uplink, hole, config, resolvers)
 
 
 def _between(
-    family: Family, uplink: Uplink, hole: Uplink, tunnel: Tunnel, config: Config
+    family: Family, uplink: Uplink, hole: Uplink, config: Config, resolvers: tuple[Address, ...]
 ) -> Iterator[ChainRule]:
     """Yield the rules for what passes between `uplink` and the vault."""
     for chain, rule in plain_only((uplink,)):
         yield Chain.FORWARD, _forwarded(chain, rule)
-    for chain, rule in holes(family, uplink, config, tunnel.dns):
+    for chain, rule in holes(family, uplink, config, resolvers):
         if chain is Chain.PREROUTING or rule.icmp_type in DISCOVERY:
             yield chain, rule  # before an address is translated, or about this link alone
     translated = replace(uplink, addresses=hole.addresses)
     near = tuple(attached(config.public_subnets, uplink))
-    for chain, rule in holes(family, translated, config, tunnel.dns, near):
+    for chain, rule in holes(family, translated, config, resolvers, near):
         if chain is not Chain.PREROUTING and rule.icmp_type not in DISCOVERY:
             yield Chain.FORWARD, _forwarded(chain, rule)
     if config.input_ports:
@@ -152,6 +154,11 @@ def _forwarded(chain: Chain, rule: Rule) -> Rule:
     return replace(rule, in_interface=OUTSIDE)
 
 
+def routing_while_down(config: Config, hole: Uplink | None) -> Routing:
+    """Return the routing of a vault without a tunnel, where `config` has what is open."""
+    return with_answers(LOCKED, config, _seen_inside(hole)) if hole else LOCKED
+
+
 def routing_inside(tunnel: Tunnel, config: Config, hole: Uplink | None) -> Routing:
     """Return the routing of a vault once the tunnel's interface is there.
 
@@ -159,14 +166,9 @@ def routing_inside(tunnel: Tunnel, config: Config, hole: Uplink | None) -> Routi
     """
     if hole is None:
         config = replace(config, input_ports=(), outbound_subnets=(), public_subnets=())
-    ends = () if hole is None else (hole,)
-    routes = tuple(
-        Route(DEFAULTS[address.version], INSIDE, OUTER[address.version].ip)
-        for end in ends
-        for address in end.addresses
-    )
-    whole = routing_for(tunnel, config, Facts(ends, routes))
-    listed = routes_within(_listed(config, hole), routes)
+    facts = _seen_inside(hole)
+    whole = routing_for(tunnel, config, facts)
+    listed = routes_within(_listed(config, hole), facts.routes)
     return Routing(
         routes=tuple(
             dict.fromkeys(
@@ -182,6 +184,17 @@ def routing_inside(tunnel: Tunnel, config: Config, hole: Uplink | None) -> Routi
             if rule.priority != PRIORITY_ENCRYPTED
         ),
     )
+
+
+def _seen_inside(hole: Uplink | None) -> Facts:
+    """Return what a vault looks like: the way out leads through `hole`, if anywhere."""
+    ends = () if hole is None else (hole,)
+    routes = tuple(
+        Route(DEFAULTS[address.version], INSIDE, OUTER[address.version].ip)
+        for end in ends
+        for address in end.addresses
+    )
+    return Facts(ends, routes)
 
 
 def _listed(config: Config, hole: Uplink | None) -> tuple[Network, ...]:

@@ -15,6 +15,7 @@ VARIABLES = {
     "outbound_subnets": "FIREWALL_OUTBOUND_SUBNETS",
     "public_subnets": "FIREWALL_OUTBOUND_SUBNETS",
     "input_ports": "FIREWALL_INPUT_PORTS",
+    "input_ports_while_down": "FIREWALL_INPUT_PORTS_WHILE_DOWN",
     "vpn_input_ports": "FIREWALL_VPN_INPUT_PORTS",
     "health_probe": "HEALTH_PROBE",
     "endpoint_resolver": "WIREGUARD_ENDPOINT_RESOLVER",

@@ -175,21 +175,20 @@ def routing_for(tunnel: Tunnel, config: Config, facts: Facts) -> Routing:
         for network in peer.allowed_ips
         if tunnel.has_family(network.version)
     ]
-    replying = facts.uplinks if config.input_ports else ()
+    answers = _answers(config, facts)
     few, many = few_and_many(config.outbound_subnets)
     near = links_of(config.public_subnets, facts)
     return Routing(
         routes=(
             *LOCKED.routes,
             *dict.fromkeys(inward),
-            *(route for uplink in replying for route in _reply_routes(uplink, facts)),
+            *answers.routes,
             *_in_table(TABLE_LAN, routes_within(many, facts.routes)),
             *(TableRoute(it, TABLE_LAN, link, source=own) for it, (link, own) in near.items()),
             *(TableRoute(it, TABLE_LAN, unreachable=True, metric=METRIC_END) for it in near),
         ),
         rules=(
-            *(rule for uplink in replying for rule in _arrived_rules(uplink)),
-            *(rule for uplink in replying for rule in _answer_rules(uplink, config)),
+            *answers.rules,
             *_encrypted(tunnel),
             *_to_main(few, PRIORITY_LAN, "a listed LAN subnet"),
             *(
@@ -218,6 +217,12 @@ def routing_for_question(resolver: Address, why: str = "the name of the endpoint
     return replace(LOCKED, rules=(*asking, *LOCKED.rules))
 
 
+def with_answers(routing: Routing, config: Config, facts: Facts) -> Routing:
+    """Return `routing` with the ways back to clients of the input ports of `config`."""
+    answers = _answers(config, facts)
+    return Routing((*routing.routes, *answers.routes), (*answers.rules, *routing.rules))
+
+
 def without_interface(routing: Routing) -> Routing:
     """Return the part of `routing` that does not use the tunnel's interface.
 
@@ -227,9 +232,16 @@ def without_interface(routing: Routing) -> Routing:
     return replace(routing, routes=routes)
 
 
-def _reply_routes(uplink: Uplink, facts: Facts) -> tuple[TableRoute, ...]:
-    """Return the table that sends replies through `uplink`: its part of the main table."""
-    return _in_table(reply_mark(uplink), (r for r in facts.routes if r.interface == uplink.name))
+def _answers(config: Config, facts: Facts) -> Routing:
+    """Return the tables and rules by which answers from input ports leave where clients are."""
+    replying = facts.uplinks if config.input_ports else ()
+    routes: list[TableRoute] = []
+    for uplink in replying:  # each has its part of the main table
+        own = (route for route in facts.routes if route.interface == uplink.name)
+        routes += _in_table(reply_mark(uplink), own)
+    arrived = (rule for uplink in replying for rule in _arrived_rules(uplink))
+    leaving = (rule for uplink in replying for rule in _answer_rules(uplink, config))
+    return Routing(tuple(routes), (*arrived, *leaving))
 
 
 def _in_table(table: int, routes: Iterable[Route]) -> tuple[TableRoute, ...]:

@@ -10,12 +10,21 @@ from gateway.policy.firewall import (
     ruleset_in_vault,
     ruleset_outside_vault,
 )
-from gateway.policy.passage import divided, routing_inside, to_vault, with_mtu, within_reach
+from gateway.policy.holes import has_holes, open_in
+from gateway.policy.passage import (
+    divided,
+    routing_inside,
+    routing_while_down,
+    to_vault,
+    with_mtu,
+    within_reach,
+)
 from gateway.policy.routing import (
     LOCKED,
     Routing,
     routing_for,
     routing_for_question,
+    with_answers,
     without_interface,
 )
 from gateway.policy.rules import Ruleset
@@ -23,10 +32,10 @@ from gateway.policy.states import (
     Connected,
     Connecting,
     Fetching,
-    Locked,
+    Query,
     Resolving,
     State,
-    Stopping,
+    Transfer,
 )
 from gateway.policy.translation import Translation, translation_for
 
@@ -84,11 +93,12 @@ def wanted_in(
     if vault is None:
         return Wanted(facts, ruleset_for(state, config, facts), routing)
     hole, forwarded = None, within_reach(divided(config)[0], facts)
-    if vault.hole and (forwarded.input_ports or forwarded.outbound_subnets):
+    if vault.hole and has_holes(forwarded):
         hole = with_mtu(vault.hole, facts)
-    inside = LOCKED
     if isinstance(state, Connected) or (isinstance(state, Connecting) and state.built):
         inside = routing_inside(state.tunnel, forwarded, hole)
+    else:
+        inside = routing_while_down(open_in(state, forwarded)[0], hole)
     outside = without_interface(routing)
     if hole is not None and routing != LOCKED:
         outside = replace(outside, rules=(*to_vault(hole), *outside.rules))
@@ -107,18 +117,19 @@ def wanted_in(
 
 def routing_in(state: State, config: Config, facts: Facts) -> Routing:
     """Return the routing of `state` in a namespace like `facts`: locked, unless packets may go."""
+    if isinstance(state, Connected) or (isinstance(state, Connecting) and state.built):
+        return routing_for(state.tunnel, config, facts)
+    return with_answers(_routing_to_ask(state), open_in(state, config)[0], facts)
+
+
+def _routing_to_ask(state: State) -> Routing:
+    """Return the routing of `state` without a tunnel, and without the listed holes."""
     match state:
-        case Resolving() if state.query is not None:
-            return routing_for_question(state.query.resolver)
-        case Fetching() if state.transfer is not None:
-            return routing_for_question(state.transfer.server, "the list of servers")
-        case Fetching() if state.query is not None:
-            return routing_for_question(state.query.resolver)
-        case Connecting() if state.built:
-            return routing_for(state.tunnel, config, facts)
-        case Connected():
-            return routing_for(state.tunnel, config, facts)
-        case Locked() | Resolving() | Fetching() | Connecting() | Stopping():
+        case Fetching(transfer=Transfer() as flow):
+            return routing_for_question(flow.server, "the list of servers")
+        case Resolving(query=Query() as query) | Fetching(query=Query() as query):
+            return routing_for_question(query.resolver)
+        case _:
             return LOCKED
 
 

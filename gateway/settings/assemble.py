@@ -146,6 +146,7 @@ def _config(
         outbound_subnets=tuple(it for it in subnets if it not in public),
         public_subnets=public,
         input_ports=input_ports,
+        input_ports_while_down=_value(given.firewall_input_ports_while_down, default=True),
         vpn_input_ports=vpn_input_ports,
         health_server=health_server,
         implementation=_value(given.wireguard_implementation, Implementation.AUTO),

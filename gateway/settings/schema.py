@@ -126,6 +126,14 @@ class Settings(TunnelSettings):
         unset="none",
         example="8080/tcp,6881-6889",
     )
+    firewall_input_ports_while_down: Annotated[Sourced[bool] | None, read_with(fields.switch)] = (
+        variable(
+            "Firewall",
+            "`off`: the ports of `FIREWALL_INPUT_PORTS` are closed without a tunnel. Otherwise "
+            "they stay open, so a web interface or a health server on the home network answers.",
+            unset="`on`",
+        )
+    )
     firewall_vpn_input_ports: Annotated[
         Sourced[tuple[PortRange, ...]] | None, read_with(values.ports)
     ] = variable(

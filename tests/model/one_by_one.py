@@ -31,7 +31,7 @@ from gateway.policy.rules import (
     SetMark,
     Transport,
 )
-from gateway.policy.states import Connected, State
+from gateway.policy.states import Connected, Locked, State, Stopping
 from gateway.policy.ways import attached
 
 LAST = {Chain.INPUT: 1, Chain.FORWARD: 1, Chain.OUTPUT: 2}
@@ -49,7 +49,8 @@ def ruleset_one_by_one(state: State, config: Config, facts: Facts) -> Ruleset:
         config, outbound_subnets=(), public_subnets=(), input_ports=(), vpn_input_ports=()
     )
     ruleset = ruleset_for(state, bare, facts)
-    if not isinstance(state, Connected):
+    ports = config.input_ports_while_down and not isinstance(state, Locked | Stopping)
+    if not isinstance(state, Connected) and not (ports and config.input_ports):
         return ruleset
     ipv4, ipv6 = (
         _inserted(ruleset.of(family), tuple(_entries(family, state, config, facts)))
@@ -69,8 +70,12 @@ def _inserted(rules: Rules, more: tuple[ChainRule, ...]) -> Rules:
     return found
 
 
-def _entries(family: Family, state: Connected, config: Config, facts: Facts) -> Iterator[ChainRule]:
-    for address, ports in product(state.tunnel.addresses, config.vpn_input_ports):
+def _entries(family: Family, state: State, config: Config, facts: Facts) -> Iterator[ChainRule]:
+    is_connected = isinstance(state, Connected)
+    yield from _frame(facts)
+    for address, ports in product(
+        state.tunnel.addresses if is_connected else (), config.vpn_input_ports
+    ):
         if family.has(address):
             yield (
                 Chain.INPUT,
@@ -82,8 +87,9 @@ def _entries(family: Family, state: Connected, config: Config, facts: Facts) -> 
             )  # fmt: skip
     for uplink in facts.uplinks:
         own = [address for address in uplink.addresses if family.has(address)]
-        near = tuple(attached(config.public_subnets, uplink))
-        subnets = [it for it in (*config.outbound_subnets, *near) if family.has(it)]
+        listed = config.outbound_subnets if is_connected else ()
+        near = tuple(attached(config.public_subnets, uplink)) if is_connected else ()
+        subnets = [it for it in (*listed, *near) if family.has(it)]
         for subnet in subnets:
             yield from _subnet(family, uplink, own, subnet, state)
         for address, ports in product(own, config.input_ports):
@@ -96,6 +102,19 @@ def _entries(family: Family, state: Connected, config: Config, facts: Facts) -> 
             yield from _with_any_hole(family, uplink, own)
 
 
+def _frame(facts: Facts) -> Iterator[ChainRule]:
+    """Yield what goes with anything that passes on an uplink; it may be there already."""
+    for uplink in facts.uplinks:
+        refused = _rule(verdict=Drop(), extra_headers=True)
+        yield Chain.INPUT, replace(refused, in_interface=uplink.name)
+        yield Chain.OUTPUT, replace(refused, verdict=Reject(), out_interface=uplink.name)
+        if facts.guard_mark is not None:
+            passed = _rule(verdict=SetMark(facts.guard_mark), out_interface=uplink.name)
+            yield Chain.POSTROUTING, passed
+    if facts.guard_mark is not None:
+        yield Chain.PREROUTING, _rule(verdict=SetMark(0), mark=facts.guard_mark)
+
+
 def _rule(**conditions: Any) -> Rule:
     return replace(Rule(why="one by one", verdict=Accept()), **conditions)
 
@@ -105,13 +124,14 @@ def _ports(ports: PortRange) -> Ports:
 
 
 def _subnet(
-    family: Family, uplink: Uplink, own: list[Interface], subnet: Network, state: Connected
+    family: Family, uplink: Uplink, own: list[Interface], subnet: Network, state: State
 ) -> Iterator[ChainRule]:
     """Yield the rules of one subnet: its resolvers, no other DNS, then everything it carries."""
     onward = _rule(
         out_interface=uplink.name, ct_states=NEW | KNOWN, ct_direction=CtDirection.ORIGINAL
     )
-    asked = [resolver for resolver in state.tunnel.dns if resolver in subnet]
+    resolvers = state.tunnel.dns if isinstance(state, Connected) else ()
+    asked = [resolver for resolver in resolvers if resolver in subnet]
     for address, resolver, (protocol, port) in product(own, asked, NAMES):
         yield (
             Chain.OUTPUT,

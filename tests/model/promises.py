@@ -7,7 +7,7 @@ the promise that lets a packet pass; a packet that passes without one is a leak.
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from gateway.model import INTERFACE, Address, Config, Network, Tunnel
+from gateway.model import INTERFACE, Address, Config, Network, PortRange, Tunnel
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.question import QUESTION
 from gateway.policy.routing import reply_mark
@@ -136,19 +136,25 @@ def _leaving_on_uplink(
         and packet.mark == query.mark
     ):
         yield "P10"
-    if _speaks(state) and packet.has_ports(ICMPV6) and packet.icmp_type in {135, 136}:
+    if _speaks(state, config) and packet.has_ports(ICMPV6) and packet.icmp_type in {135, 136}:
         near: list[Network] = [LINK_LOCAL, SOLICITED_NODES]
         near += [address.network for address in uplink.addresses]
         if any(packet.destination in network for network in near):
             yield "P5"
-    if isinstance(state, Connected):
-        yield from _hole_out(state, config, uplink, packet) if packet.source in addresses else ()
+    if packet.source in addresses:
+        yield from _hole_out(state, config, uplink, packet)
 
 
-def _speaks(state: State) -> bool:
+def _speaks(state: State, config: Config) -> bool:
     """Return whether anything may pass on an uplink in this state."""
     asks = _query(state) is not None or _transfer(state) is not None
-    return asks or isinstance(state, Connecting | Connected)
+    return asks or bool(_ports(state, config)) or isinstance(state, Connecting | Connected)
+
+
+def _ports(state: State, config: Config) -> tuple[PortRange, ...]:
+    """Return the input ports that are open: without a tunnel, unless the user closes them then."""
+    waits = isinstance(state, Resolving | Fetching | Connecting) and config.input_ports_while_down
+    return config.input_ports if waits or isinstance(state, Connected) else ()
 
 
 def _query(state: State) -> Query | None:
@@ -161,19 +167,19 @@ def _transfer(state: State) -> Transfer | None:
     return state.transfer if isinstance(state, Fetching) else None
 
 
-def _hole_out(state: Connected, config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
+def _hole_out(state: State, config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
     """Yield the holes that a packet from one of the uplink's own addresses may take."""
     onward = packet.state in {"NEW", "ESTABLISHED"} and packet.direction == "ORIGINAL"
-    listed = _is_listed(packet.destination, config, uplink)
+    listed = isinstance(state, Connected) and _is_listed(packet.destination, config, uplink)
     names = (packet.has_ports(UDP) or packet.has_ports(TCP)) and packet.destination_port in NAMES
-    resolvers = state.tunnel.dns
+    resolvers = state.tunnel.dns if isinstance(state, Connected) else ()
     echo = packet.has_ports(ICMP if packet.family is Family.IPV4 else ICMPV6) and (
         packet.icmp_type == (8 if packet.family is Family.IPV4 else 128)
     )
     carried = packet.protocol in {TCP, UDP} or echo
     if onward and listed and carried and (not names or packet.destination in resolvers):
         yield "P7"
-    for ports in config.input_ports:
+    for ports in _ports(state, config):
         if (
             packet.has_ports(NUMBERS[ports.protocol])
             and ports.first <= packet.source_port <= ports.last
@@ -208,21 +214,22 @@ def _arriving_on_uplink(
         and (packet.source_port, packet.destination_port) == (53, query.source_port)
     ):
         yield "P10"
-    if _speaks(state) and packet.has_ports(ICMPV6):
+    if _speaks(state, config) and packet.has_ports(ICMPV6):
         if packet.icmp_type in {135, 136}:
             yield "P5"
         if packet.icmp_type == 134 and packet.source in uplink.routers:
             yield "P5"
-    if isinstance(state, Connected) and packet.destination in {a.ip for a in uplink.addresses}:
-        yield from _hole_in(config, uplink, packet)
+    if packet.destination in {a.ip for a in uplink.addresses}:
+        yield from _hole_in(state, config, uplink, packet)
 
 
-def _hole_in(config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
+def _hole_in(state: State, config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
     """Yield the holes that a packet to one of the uplink's own addresses may take."""
     known = (packet.state, packet.direction) == ("ESTABLISHED", "REPLY")
+    known = known and isinstance(state, Connected)
     if known and _is_listed(packet.source, config, uplink):
         yield "P7"
-    for ports in config.input_ports:
+    for ports in _ports(state, config):
         if (
             packet.has_ports(NUMBERS[ports.protocol])
             and ports.first <= packet.destination_port <= ports.last
@@ -233,7 +240,8 @@ def _hole_in(config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
     protocol = ICMP if packet.family is Family.IPV4 else ICMPV6
     near = [address.network for address in uplink.addresses]
     public = any(one.overlaps(other) for one in config.public_subnets for other in near)
-    open_ = config.outbound_subnets or config.input_ports or public
+    listed = isinstance(state, Connected) and (config.outbound_subnets or public)
+    open_ = listed or _ports(state, config)
     redirect = packet.family is Family.IPV4 and _is_about_routes(packet)
     if open_ and packet.state == "RELATED" and packet.protocol == protocol and not redirect:
         yield "P12"

@@ -141,6 +141,7 @@ def situations(draw: st.DrawFn) -> Situation:
         outbound_subnets=tuple(draw(st.lists(st.sampled_from(SUBNETS), max_size=6, unique=True))),
         public_subnets=tuple(draw(st.lists(st.sampled_from(PUBLIC), max_size=2, unique=True))),
         input_ports=tuple(draw(st.lists(port_ranges(), max_size=5))),
+        input_ports_while_down=draw(st.booleans()),
         vpn_input_ports=tuple(draw(st.lists(port_ranges(), max_size=3))),
     )
     turn = Turn((tunnel,))

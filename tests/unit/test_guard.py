@@ -66,7 +66,7 @@ def test_a_closed_firewall_lets_nothing_pass_not_even_arp() -> None:
 
 def test_the_encrypted_flow_passes_with_the_mark_and_loses_it() -> None:
     """The mark replaces the firewall's own mark and is removed, so that it is never seen."""
-    ruleset = ruleset_for(*SCENARIOS["connecting"])
+    ruleset = ruleset_for(*SCENARIOS["connecting-ports-closed"])
     assert chains(guard_for(ruleset, BOTH)) == {
         "eth0": [
             *arp("172.18.0.2", "172.18.0.0/16"),

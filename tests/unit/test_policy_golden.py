@@ -20,15 +20,13 @@ from gateway.policy.facts import Facts
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.marks import WHOLE, with_secret_mark
 from gateway.policy.routing import (
-    LOCKED,
     PolicyRule,
     Routing,
     TableRoute,
-    routing_for,
-    routing_for_question,
 )
 from gateway.policy.rules import Family
-from gateway.policy.states import Connected, Connecting, Resolving, State, Turn
+from gateway.policy.states import Connected, Connecting, State, Turn
+from gateway.policy.wanted import routing_in
 from tests.conftest import skip_or_fail
 from tests.scenarios import FLOW_MARK, SCENARIOS
 
@@ -88,11 +86,7 @@ def rendered(name: str) -> dict[str, str]:
 def rendered_of(state: State, config: Config, facts: Facts) -> dict[str, str]:
     """Return the text of each kind of golden file for a situation."""
     ruleset = ruleset_for(state, config, facts)
-    routing = LOCKED
-    if isinstance(state, Connecting | Connected):
-        routing = routing_for(state.tunnel, config, facts)
-    if isinstance(state, Resolving) and state.query:
-        routing = routing_for_question(state.query.resolver)
+    routing = routing_in(state, config, facts)
     return {
         "ipt4": render_iptables.render(ruleset, Family.IPV4),
         "ipt6": render_iptables.render(ruleset, Family.IPV6),

@@ -5,6 +5,7 @@ for the vault, `.outside` for the namespace with the uplinks.
 """
 
 import os
+from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from gateway.firewall.xtables import render as render_iptables
 from gateway.model import INTERFACE, Config, HostPort, PortRange, Protocol
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import closed
+from gateway.policy.holes import open_in
 from gateway.policy.marks import SHOWN as SHOWN_MARK
 from gateway.policy.passage import (
     INNER,
@@ -29,7 +31,7 @@ from gateway.policy.passage import (
 )
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Accept, Chain, CtDirection, Family
-from gateway.policy.states import Connected, State
+from gateway.policy.states import Connected, Locked, State, Stopping
 from gateway.policy.wanted import Vault, wanted_in
 from tests.scenarios import CHOSEN_MARK, DUAL, FLOW_MARK, SCENARIOS
 from tests.unit.test_policy_golden import routing_text
@@ -86,12 +88,19 @@ def test_every_golden_file_of_a_vault_is_read() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if not name.startswith("connected")])
-def test_a_vault_that_is_not_connected_is_closed(name: str) -> None:
+def test_a_vault_that_is_not_connected_has_input_ports_and_nothing_else(name: str) -> None:
     """No rule of its own prepares anything."""
     state, config, facts = SCENARIOS[name]
-    inside = wanted_in(state, config, facts, vault=vault_for(config)).inside
-    assert inside is not None
-    assert inside.rules == closed()
+    for while_down in (True, False):
+        listed = replace(config, input_ports_while_down=while_down)
+        inside = wanted_in(state, listed, facts, vault=vault_for(config)).inside
+        assert inside is not None
+        serves = while_down and config.input_ports and not isinstance(state, Locked | Stopping)
+        assert (inside.rules == closed()) == (not serves)
+        for family in Family:
+            for rules in inside.rules.of(family).values():
+                accepting = [it for it in rules if it.verdict == Accept() and it.why != "loopback"]
+                assert all(rule.why[:3] in {"P8 ", "P12"} for rule in accepting)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -134,8 +143,8 @@ def test_what_is_forwarded_passes_between_the_vault_and_one_uplink(name: str) ->
             assert (rule.source if out else rule.destination) == inner
             assert rule.ct_states
             assert rule.protocol or (rule.source and rule.ct_direction is CtDirection.REPLY)
-        has_holes = isinstance(state, Connected)
-        assert bool(accepted) == bool(has_holes and _has(family, facts, config))
+        listed, _ = open_in(state, config)
+        assert bool(accepted) == _has(family, facts, listed)
 
 
 def _has(family: Family, facts: Facts, config: Config) -> bool:

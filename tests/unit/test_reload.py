@@ -81,6 +81,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "DNS_ADDRESS": {"tunnels": (OTHER_NAMES,)},
     "FIREWALL_OUTBOUND_SUBNETS": {"outbound_subnets": (SUBNET,), "public_subnets": (PUBLIC,)},
     "FIREWALL_INPUT_PORTS": {"input_ports": (PORT,)},
+    "FIREWALL_INPUT_PORTS_WHILE_DOWN": {"input_ports_while_down": False},
     "FIREWALL_VPN_INPUT_PORTS": {"vpn_input_ports": (PORT,)},
     "HEALTH_PROBE": {"health_probe": None},
     "WIREGUARD_ENDPOINT_RESOLVER": {"endpoint_resolver": ip_address("192.168.1.1")},

@@ -10,6 +10,8 @@ from gateway.policy.facts import Facts
 from gateway.policy.routing import (
     LOCKED,
     METRIC_END,
+    PRIORITY_ANSWERS,
+    PRIORITY_ARRIVED,
     PRIORITY_FIRST,
     PRIORITY_LAST,
     TABLE_MAIN,
@@ -22,6 +24,7 @@ from gateway.policy.routing import (
 from gateway.policy.states import Resolving, Stopping
 from gateway.policy.wanted import routing_in
 from tests.scenarios import (
+    CLOSED_WHILE_DOWN,
     DUAL,
     ETH0,
     ETH1,
@@ -51,10 +54,11 @@ def test_each_family_ends_where_nothing_can_be_reached() -> None:
     """Behind every other route, in every state."""
     for name, (state, config, facts) in SCENARIOS.items():
         routing = routing_in(state, config, facts)
-        ends = [route for route in routing.routes if route.unreachable]
+        unreachable = [route for route in routing.routes if route.unreachable]
+        ends = [route for route in unreachable if route.table == TABLE_TUNNEL]
         assert [str(end.destination) for end in ends] == ["0.0.0.0/0", "::/0"], name
         assert {(end.table, end.metric) for end in ends} == {(TABLE_TUNNEL, METRIC_END)}, name
-        assert all(route.metric < METRIC_END for route in routing.routes if route not in ends)
+        assert all(route.metric < METRIC_END for route in routing.routes if not route.unreachable)
         assert routing.rules[-2:] == LOCKED.rules[-2:], name
 
 
@@ -62,13 +66,23 @@ def test_each_family_ends_where_nothing_can_be_reached() -> None:
 def test_a_state_that_lets_nothing_out_has_the_locked_routing(
     state: Resolving | Stopping,
 ) -> None:
-    """Listed subnets and ports are for a connection."""
-    assert routing_in(state, HOLES, TWO_UPLINKS) == LOCKED
+    """Listed subnets are for a connection."""
+    assert routing_in(state, CLOSED_WHILE_DOWN, TWO_UPLINKS) == LOCKED
+
+
+def test_input_ports_are_answered_without_a_tunnel() -> None:
+    """By the routes that they have with one; a gateway that stops has none."""
+    assert routing_in(Stopping(), HOLES, TWO_UPLINKS) == LOCKED
+    waiting = routing_in(resolving(None), HOLES, TWO_UPLINKS)
+    more = set(waiting.rules) - set(LOCKED.rules)
+    assert {rule.priority for rule in more} == {PRIORITY_ARRIVED, PRIORITY_ANSWERS}
+    assert more < set(routing_for(IPV4_ONLY, HOLES, TWO_UPLINKS).rules)
+    assert set(waiting.routes) < set(routing_for(IPV4_ONLY, HOLES, TWO_UPLINKS).routes)
 
 
 def test_an_interface_that_is_not_built_has_no_routes() -> None:
     """The way to its server is made when it is built."""
-    state, config, facts = SCENARIOS["connecting"]
+    state, config, facts = SCENARIOS["connecting-ports-closed"]
     assert routing_in(replace(state, built=False), config, facts) == LOCKED  # type: ignore[call-arg]
     assert routing_in(state, config, facts) == routing_for(IPV4_ONLY, config, facts)
 

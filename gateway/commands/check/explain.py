@@ -88,6 +88,14 @@ def _peers(tunnel: SourcedTunnel) -> Iterator[Line]:
         )
 
 
+def _while_down(loaded: Loaded) -> Iterator[tuple[str, str, Sourced[bool] | None]]:
+    """Yield whether input ports are open without a tunnel, if any is listed."""
+    if loaded.config.input_ports:
+        value = "on" if loaded.config.input_ports_while_down else "off"
+        given = loaded.values.firewall_input_ports_while_down
+        yield "FIREWALL_INPUT_PORTS_WHILE_DOWN", value, given
+
+
 def _common(loaded: Loaded) -> Iterator[Line]:
     config, given = loaded.config, loaded.values
     for name, value, sourced in (
@@ -99,6 +107,7 @@ def _common(loaded: Loaded) -> Iterator[Line]:
             given.firewall_outbound_subnets,
         ),
         ("FIREWALL_INPUT_PORTS", _list(config.input_ports), given.firewall_input_ports),
+        *_while_down(loaded),
         ("FIREWALL_VPN_INPUT_PORTS", _list(config.vpn_input_ports), given.firewall_vpn_input_ports),
         ("DNS_ADDRESS", _list(config.tunnels[0].dns), loaded.tunnels[0].dns),
         (
