@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from gateway.daemon.lists import ListsOnDemand
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.names import take_resolvers
+from gateway.daemon.on_demand import ListsOnDemand, OverheardOnDemand
 from gateway.daemon.patience import RELOAD_SIGNAL, STOP_SIGNALS, at_signals
 from gateway.daemon.ports import Closed, Parts
 from gateway.daemon.producers import keep_listening
@@ -124,6 +124,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             hooks=hooks,
             probe=partial(probe, netns=inside),
             not_answering=partial(not_answering, netns=inside),
+            overheard=OverheardOnDemand(UPLINKS),
             echo=partial(largest_answered, netns=inside),
             write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
             publish=board.publish,

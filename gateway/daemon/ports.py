@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.firewall import Firewall
-from gateway.model import Address, Config, Interface, ServerList, Times
+from gateway.model import Address, Config, Endpoint, Interface, ServerList, Times
+from gateway.policy.diagnosis import Heard
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.guard import GuardRules
 from gateway.policy.limits import Limit
@@ -131,6 +132,10 @@ class EgressGuard(Protocol):
         """Return the frames dropped since the last `apply`. Raises FirewallError."""
 
 
+def _nothing_heard(_: tuple[Endpoint, ...]) -> Heard:
+    return Heard()
+
+
 def _no_limits(_config: Config) -> tuple[Limit, ...]:
     return ()
 
@@ -196,6 +201,9 @@ class Parts:
 
     `echo` returns the largest of the given sizes that is answered, None if none is.
 
+    `overheard` returns what arrived about the flow to some endpoints since it was called last, and
+    listens for more; without endpoints it stops listening. It neither waits nor raises.
+
     `read_again` has the configuration read again. `remember` keeps the times of handshakes for
     later starts with the same servers; it does not wait.
 
@@ -224,6 +232,7 @@ class Parts:
     reserve: Callable[[], AbstractContextManager[None]] = nullcontext
     limits: tuple[Limit, ...] = ()
     adopt: Callable[[Config], tuple[Limit, ...]] = _no_limits
+    overheard: Callable[[tuple[Endpoint, ...]], Heard] = _nothing_heard
     closed: Closed = Closed()
 
     @property

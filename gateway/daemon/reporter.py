@@ -9,13 +9,19 @@ import structlog
 from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
 from gateway.model import Times
+from gateway.policy.diagnosis import Diagnosis
 from gateway.policy.limits import Limit, limits_of_names, limits_of_path, limits_of_subnets
 from gateway.policy.reload import Answer, Outcome
-from gateway.policy.report import detail, endpoint, name, reason, status_of
+from gateway.policy.report import attempts, detail, diagnosis, endpoint, name, reason, status_of
 from gateway.policy.resolvers import Finding, limits_of_resolvers_asked
 from gateway.policy.retry import Setback
 from gateway.policy.situation import Situation
 from gateway.policy.states import Connected, Connecting, Reason, State, Stopping
+
+FEW = 2
+"""How many attempts fail before the log explains it: a server may just be starting."""
+REMIND_AFTER = 600.0
+"""Seconds until it does so again."""
 
 
 class Reporter:
@@ -34,6 +40,7 @@ class Reporter:
         self._served = ""
         self._reloads: Counter[str] = Counter()
         self._reload: Answer | None = None
+        self._explained: dict[Diagnosis, float] = {}
         self._sizes: tuple[int | None, int | None] = None, None
         self._times: Times = ()
         self._not_answering: tuple[Finding, ...] = ()
@@ -75,6 +82,7 @@ class Reporter:
         parts, kernel, state = self._parts, self._kernel, situation.state
         self._answered(situation.reload)
         self._timed(situation)
+        self._explain(state, now)
         self._measured(situation.mtu, situation.path_mtu)
         has_interface = isinstance(state, Connected) or (
             isinstance(state, Connecting) and state.built
@@ -117,6 +125,20 @@ class Reporter:
             held = "; ".join(kernel.kept_down)
             status = replace(status, healthy=False, reason=Reason.KEPT_DOWN, detail=held)
         parts.publish(status)
+
+    def _explain(self, state: State, now: float) -> None:
+        """Log why handshakes fail, once FEW have, when that changes, and as a reminder."""
+        found, failed = diagnosis(state), attempts(state)
+        if isinstance(state, Connected):
+            self._explained.clear()
+        if found is None or failed < FEW:
+            return
+        if now - self._explained.get(found, float("-inf")) < REMIND_AFTER:
+            return
+        self._explained[found] = now
+        self._log.warning(
+            "no handshake", cause=str(found.cause), detail=found.text, attempts=failed
+        )
 
     def _measured(self, mtu: int | None, path: int | None) -> None:
         """Log that packets vanish, once for each size that arrives."""

@@ -89,8 +89,8 @@ class Workers:
                 return Work.CONNECT, lambda: self.look_up(candidate, facts)
             case Fetch(listed, _transfer):
                 return Work.FETCH, lambda: self.fetch(listed)
-            case Sample(tunnel):
-                return Work.SAMPLE, lambda: self.sample(tunnel)
+            case Sample():
+                return Work.SAMPLE, lambda: self.sample(action)
             case SendProbe(probe):
                 return Work.PROBE, lambda: self.probe(probe)
             case Measure():
@@ -124,15 +124,17 @@ class Workers:
         """Make the interface for a tunnel, to whose server there is a way."""
         return await self._within_limit(self._build(wanted.tunnel, facts, timed=wanted.timed))
 
-    async def sample(self, tunnel: Tunnel) -> Event:
+    async def sample(self, action: Sample) -> Event:
         """Read WireGuard's counters, and whether the interface can carry traffic."""
+        tunnel = action.tunnel
+        heard = self._parts.overheard(tunnel.endpoints if action.listens else ())
         try:
             status = await self._parts.tunnel.status()
             fault = self._parts.around_tunnel.fault_of(INTERFACE, tunnel.addresses)
         except KERNEL as err:
             gone = isinstance(err, TunnelError) and not is_shortage(err)
             return Lost(str(err)) if gone else Troubled(Work.SAMPLE, err)
-        return Lost(fault) if fault else Sampled(status)
+        return Lost(fault) if fault else Sampled(status, heard)
 
     async def probe(self, probe: Probe) -> Event:
         """Send `probe`; only a question to the tunnel's resolver says something by itself."""

@@ -96,9 +96,13 @@ class Build:
 
 @dataclass(frozen=True)
 class Sample:
-    """Read the counters of the interface for `tunnel`: Work.SAMPLE."""
+    """Read the counters of the interface for `tunnel`: Work.SAMPLE.
+
+    With `listens`, also what arrives about its flow, because handshakes have failed.
+    """
 
     tunnel: Tunnel
+    listens: bool = False
 
 
 @dataclass(frozen=True)

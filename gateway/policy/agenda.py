@@ -105,7 +105,8 @@ def _watching(
         is_new = isinstance(state, Connecting) and now - state.turn.tried_at < timing.eager_for
         pause = timing.eager if is_new else timing.heartbeat
         situation = replace(_begun(situation, Work.SAMPLE), sample_at=now + pause)
-        actions.append(Sample(state.tunnel))
+        listens = isinstance(state, Connecting) and state.turn.attempt > 0
+        actions.append(Sample(state.tunnel, listens))
     if not isinstance(state, Connected):
         return situation, tuple(actions)
     if Work.PROBE not in situation.under_way and until >= _probe_at(situation, state, moment):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gateway.model import Address, Candidate, Config, Tunnel
 from gateway.policy.actions import Work
+from gateway.policy.diagnosis import NOTHING, Heard
 from gateway.policy.facts import Facts, TunnelStatus
 from gateway.policy.reload import Answer
 from gateway.policy.resolvers import Finding
@@ -114,9 +115,10 @@ class Refused:
 
 @dataclass(frozen=True)
 class Sampled:
-    """WireGuard was asked for its counters."""
+    """WireGuard was asked for its counters; `heard` is what was noticed besides them."""
 
     status: TunnelStatus
+    heard: Heard = NOTHING
 
 
 @dataclass(frozen=True)

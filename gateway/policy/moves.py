@@ -34,6 +34,7 @@ flood of handshakes. When the way to a server changes, a longer wait is pointles
 from dataclasses import replace
 
 from gateway.model import Candidate, Tunnel
+from gateway.policy.diagnosis import Heard, diagnose
 from gateway.policy.dns import with_addresses
 from gateway.policy.events import (
     Asking,
@@ -54,6 +55,7 @@ from gateway.policy.facts import TunnelStatus
 from gateway.policy.fetching import backoff, from_fetching
 from gateway.policy.latency import after_failure, after_handshake, seconds_of
 from gateway.policy.states import (
+    EXPLAINED,
     Connected,
     Connecting,
     Fetching,
@@ -173,9 +175,10 @@ def _from_connecting(state: Connecting, event: Event, moment: Moment) -> State:
                 built=True,
                 reason=reason,
                 give_up_at=now + patience,
-                detail="",
+                detail=state.turn.explanation,
                 pulse=Pulse(),
                 begun_at=event.begun_at,
+                heard=Heard(),
             )
         case Failed():
             retry_at = now + _wait(state.turn, moment)
@@ -187,7 +190,7 @@ def _from_connecting(state: Connecting, event: Event, moment: Moment) -> State:
             retry_at = soonest if state.built else min(state.retry_at, soonest)
             return replace(state, built=False, retry_at=retry_at, detail=event.detail)
         case Sampled() if state.built:
-            return _sampled_while_connecting(state, event.status, moment)
+            return _sampled_while_connecting(state, event, moment)
         case _:
             return state
 
@@ -196,7 +199,7 @@ def _expected(state: Connecting, moment: Moment) -> tuple[Reason, float]:
     """Return why a tunnel that was just built is not open, and how long it has."""
     if state.turn.trial:
         return Reason.MEASURING, moment.timing.trial_limit
-    reason = state.reason if state.reason is Reason.SILENT else Reason.NO_HANDSHAKE
+    reason = state.reason if state.reason in EXPLAINED else Reason.NO_HANDSHAKE
     return reason, moment.timing.patience + _wait(state.turn, moment)
 
 
@@ -222,24 +225,26 @@ def _after_failure(
     return _take(following, reason, state.since, retry_at, event.detail)
 
 
-def _sampled_while_connecting(state: Connecting, status: TunnelStatus, moment: Moment) -> State:
-    now = moment.now
+def _sampled_while_connecting(state: Connecting, event: Sampled, moment: Moment) -> State:
+    now, status = moment.now, event.status
     if change := foreign_change(state.tunnel, status):
         return _rebuilding(state, Lost(change), moment)
     pulse = state.pulse.after(status, now, _keepalive(state.tunnel))
     if pulse.handshake_at is not None:
         fresh = replace(pulse, unanswered_at=None, moves=True)
         return _answered(state, fresh, moment)
+    heard = state.heard.with_more(event.heard)
     if now >= state.give_up_at:
-        turn = after_failure(state.turn, was_sent=True)
+        found = diagnose(heard, status.sent, state.tunnel.endpoints)
+        turn = replace(after_failure(state.turn, was_sent=True), diagnosis=found)
         reason = Reason.MEASURING if turn.trial else Reason.NO_HANDSHAKE
-        return _take(turn, reason, state.since, now)
-    return replace(state, pulse=pulse)
+        return _take(turn, reason, state.since, now, found.text)
+    return replace(state, pulse=pulse, heard=heard)
 
 
 def _answered(state: Connecting, pulse: Pulse, moment: Moment) -> State:
     """Return what follows on a handshake: a tunnel, or in a trial the next candidate."""
-    turn = state.turn
+    turn = replace(state.turn, diagnosis=None)
     if turn.trial:
         turn = after_handshake(turn, turn.trial, seconds_of(state, pulse.handshake, moment))
         if turn.trial or turn.candidate != state.turn.candidate:

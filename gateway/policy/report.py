@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.model import Endpoint
+from gateway.policy.diagnosis import Diagnosis
 from gateway.policy.evidence import Pulse
 from gateway.policy.limits import Limit
 from gateway.policy.reload import Answer
@@ -51,15 +52,16 @@ REASONS: dict[Reason, str] = {
 class Status:
     """What the gateway reports of itself; nothing in it is secret.
 
-    `at` is when it was reported. `endpoint` is a text for people, `endpoints` are the servers that
-    the state is about, empty while they are names. `guard`: the egress guard stops packet sockets.
-    `mtu` is the largest packet of the
-    tunnel's interface, `path_mtu` the largest that is known to arrive, in bytes, None if unknown.
-    `verified_age` is how long ago the kernel was last read back and found as wanted. `reconnects`
-    counts lost tunnels by reason code, `switches` changes to another server, `refused` packets by
-    family (`ipv4`, `ipv6`) and direction (`in`, `out`, `forward`), and the egress guard's frames as
-    family `any` and direction `guard`, as of `counted_at` or later. `drift` counts changes by
-    others that were reverted, `reloads` the answers by outcome; `reload` is the last one.
+    `at` is when it was reported. `attempts` counts the attempts that failed one after the other,
+    and `diagnosis` is the code of why the last handshake did. `endpoint` is a text for people,
+    `endpoints` are the servers that the state is about, empty while they are names. `guard`: the
+    egress guard stops packet sockets. `mtu` is the largest packet of the tunnel's interface,
+    `path_mtu` the largest that is known to arrive, in bytes, None if unknown. `verified_age` is how
+    long ago the kernel was last read back and found as wanted. `reconnects` counts lost tunnels by
+    reason code, `switches` changes to another server, `refused` packets by family (`ipv4`, `ipv6`)
+    and direction (`in`, `out`, `forward`), and the egress guard's frames as family `any` and
+    direction `guard`, as of `counted_at` or later. `drift` counts changes by others that were
+    reverted, `reloads` the answers by outcome; `reload` is the last one.
     """
 
     at: float
@@ -68,6 +70,8 @@ class Status:
     reason: Reason
     since: float
     detail: str = ""
+    attempts: int = 0
+    diagnosis: str = ""
     endpoint: str = ""
     endpoints: tuple[Endpoint, ...] = ()
     handshake_age: float | None = None
@@ -110,6 +114,24 @@ def detail(state: State) -> str:
     return state.detail if isinstance(state, Locked | Resolving | Fetching | Connecting) else ""
 
 
+def attempts(state: State) -> int:
+    """Return how many attempts to connect have failed, one after the other."""
+    match state:
+        case Resolving() | Fetching() | Connecting():
+            return state.turn.attempt
+        case Locked():
+            return state.attempt
+        case Connected() | Stopping():
+            return 0
+
+
+def diagnosis(state: State) -> Diagnosis | None:
+    """Return why the last handshake failed, None if none has."""
+    if isinstance(state, Resolving | Fetching | Connecting):
+        return state.turn.diagnosis
+    return None
+
+
 def is_healthy(state: State) -> bool:
     """Return whether workloads can use the network in `state`."""
     return isinstance(state, Connected) and not state.resolver_is_silent
@@ -138,6 +160,8 @@ def status_of(state: State, now: float) -> Status:
         reason=reason(state),
         since=state.since,
         detail=detail(state),
+        attempts=attempts(state),
+        diagnosis=str(found.cause) if (found := diagnosis(state)) else "",
         endpoint=endpoint(state),
         endpoints=state.tunnel.endpoints if isinstance(state, Connecting | Connected) else (),
         handshake_age=None if pulse.handshake_at is None else now - pulse.handshake_at,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from gateway.model import Address, Candidate, Times, Tunnel
+from gateway.policy.diagnosis import Diagnosis, Heard
 from gateway.policy.evidence import Pulse
 
 RESOLVER_FAILURES = 5
@@ -38,6 +39,15 @@ class Reason(StrEnum):
     HUNG = "hung"
 
 
+EXPLAINED = frozenset(
+    {
+        *(Reason.STARTING, Reason.SILENT, Reason.INTERFACE_LOST, Reason.MOVED),
+        *(Reason.RETURNING, Reason.RECONFIGURED),
+    }
+)
+"""Why there is no tunnel, until an attempt has failed: the handshake itself is not late yet."""
+
+
 @dataclass(frozen=True)
 class Locked:
     """Nothing passes but loopback, until the rules can be put into force at `retry_at`."""
@@ -66,7 +76,8 @@ class Turn:
 
     `candidates` are never empty. Endpoints may still be names. `tried_at` is when a look-up or the
     building of the interface last ended, well or not. `trial` is None unless handshakes are timed
-    now, as they are `by_latency`; `times` are those of the last trial that has ended.
+    now, as they are `by_latency`; `times` are those of the last trial that has ended. `diagnosis`
+    is why the last handshake failed.
     """
 
     candidates: tuple[Candidate, ...]
@@ -76,11 +87,17 @@ class Turn:
     by_latency: bool = False
     trial: Trial | None = None
     times: Times = ()
+    diagnosis: Diagnosis | None = None
 
     @property
     def candidate(self) -> Candidate:
         """The candidate whose turn it is."""
         return self.candidates[self.position]
+
+    @property
+    def explanation(self) -> str:
+        """Why the last handshake failed, for people; "" if none has."""
+        return self.diagnosis.text if self.diagnosis else ""
 
     @property
     def is_last(self) -> bool:
@@ -156,8 +173,9 @@ class Connecting:
 
     `tunnel` is the candidate with addresses for names. `built` says whether the interface exists
     for it; until then it is to be built at `retry_at`, and from then on it has until `give_up_at`.
-    `pulse` is what has been seen since then. `begun_at` is when its handshake began, in seconds
-    since the epoch by the wall clock, None if that is not known.
+    `pulse` is what has been seen since then, and `heard` what was noticed besides it. `begun_at` is
+    when its handshake began, in seconds since the epoch by the wall clock, None if that is not
+    known.
     """
 
     turn: Turn
@@ -170,6 +188,7 @@ class Connecting:
     detail: str = ""
     pulse: Pulse = field(default_factory=Pulse)
     begun_at: float | None = None
+    heard: Heard = field(default_factory=Heard)
 
 
 @dataclass(frozen=True)

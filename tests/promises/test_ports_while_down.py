@@ -158,7 +158,7 @@ def test_a_listed_port_answers_and_nothing_else_passes(lab: Lab, state: str) -> 
 
 
 def test_the_health_server_answers_others_while_the_tunnel_is_down(lab: Lab) -> None:
-    """At its listed port: whoever watches it sees why the gateway is unhealthy."""
+    """At its listed port: a monitor sees why the gateway is unhealthy."""
     with silent_server(lab):
         for family, own in OWN.items():
             caller = {"host": own, "port": HEALTH, "source": STRANGER[family]}
@@ -216,7 +216,7 @@ def test_a_stopped_gateway_closes_its_ports(lab: Lab) -> None:
 
 
 @pytest.mark.both_firewalls
-def test_the_tunnels_address_is_no_input_port_without_a_tunnel(lab: Lab) -> None:
+def test_the_tunnels_address_has_none_of_the_input_ports(lab: Lab) -> None:
     """A listed port is one of the uplink's own addresses, also while the tunnel comes back."""
     gateway = lab.gateway()
     gateway.start(gateway.env(**VARIABLES)).wait_healthy()

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from gateway.policy.diagnosis import TEXTS, Cause
 from gateway.policy.limits import LimitCode
 from gateway.policy.reload import LONGEST_FAULT, MOST_FAULTS, Outcome
 from gateway.policy.report import REASONS, Status
@@ -36,6 +37,12 @@ def test_every_reason_is_explained_with_its_text() -> None:
         (code,) = CODE.findall(row[0])
         assert row[1].startswith(REASONS[Reason(code)]), code
         assert len(row[2]) > len("says why"), code
+
+
+def test_every_cause_of_a_failed_handshake_is_explained() -> None:
+    """Both ways; the text for people has a remedy too."""
+    assert sorted(codes("No handshake")) == sorted(Cause)
+    assert set(TEXTS) == set(Cause)
 
 
 def test_every_limit_is_explained() -> None:

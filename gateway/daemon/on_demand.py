@@ -1,15 +1,17 @@
-"""The fetcher of lists, made when the first list is fetched: most gateways never do."""
+"""Parts that are made when they are first needed: most gateways never need them."""
 
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from gateway.model import Address, ServerList
+from gateway.model import Address, Endpoint, ServerList
+from gateway.policy.diagnosis import Heard
 from gateway.policy.states import Transfer
 from gateway.system.netns import Netns
 
 if TYPE_CHECKING:
     from gateway.services.lists import ListFetcher
+    from gateway.system.overheard import Overheard
 
 
 class ListsOnDemand:
@@ -33,3 +35,24 @@ class ListsOnDemand:
         from gateway.services.lists import ListFetcher  # noqa: PLC0415 - seldom needed
 
         return ListFetcher(self._environ, self._netns, device=self._device)
+
+
+class OverheardOnDemand:
+    """Listens in `netns` while handshakes fail; see `gateway.daemon.ports.Parts.overheard`."""
+
+    def __init__(self, netns: Netns) -> None:
+        self._netns = netns
+        self._listener: Overheard | None = None
+
+    def __call__(self, endpoints: tuple[Endpoint, ...]) -> Heard:
+        """Return what was heard since the last call."""
+        if endpoints:
+            if self._listener is None:
+                from gateway.system.overheard import Overheard  # noqa: PLC0415 - seldom needed
+
+                self._listener = Overheard(self._netns)
+            return self._listener.heard(endpoints)
+        if self._listener is not None:
+            self._listener.end()
+            self._listener = None
+        return Heard()
