@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.model import Address, HealthProbe, HostPort, Network, PortRange, ProbeKind, Protocol
 from gateway.settings.addresses import covers_family
+from gateway.settings.curve import public_key_of
 from gateway.settings.findings import Findings, joined
 from gateway.settings.sourced import Kind, Sourced
 from gateway.settings.tunnels import SourcedPeer, SourcedTunnel
@@ -54,6 +55,12 @@ def _check_keys(peer: SourcedPeer, tunnel: SourcedTunnel, findings: Findings) ->
         findings.problem(
             peer.public_key.origin.where,
             "the public key is your private key; write the server's public key",
+        )
+    elif peer.public_key.value == public_key_of(tunnel.private_key.value.reveal()):
+        findings.problem(
+            peer.public_key.origin.where,
+            "the public key is your own: it belongs to your private key; write the server's public "
+            "key",
         )
     shared = peer.preshared_key.value
     if shared and shared.reveal() == peer.public_key.value:
