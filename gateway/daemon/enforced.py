@@ -18,9 +18,10 @@ from gateway.policy.facts import Facts
 from gateway.policy.firewall import closed
 from gateway.policy.guard import GuardRules, guard_for
 from gateway.policy.report import Tally
-from gateway.policy.routing import LOCKED, Routing
+from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
 from gateway.policy.situation import NOTHING_SEEN
+from gateway.policy.tables import Routing
 from gateway.policy.wanted import Wanted
 
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.ENETDOWN}

@@ -4,8 +4,9 @@ from gateway.daemon.enforced import Enforced, EnforcedRouting, EnforcedRules, Re
 from gateway.daemon.ports import Inside, Passage, Translator
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import closed
-from gateway.policy.routing import LOCKED, Routing
+from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
+from gateway.policy.tables import Routing
 from gateway.policy.translation import Translation
 from gateway.policy.wanted import Wanted
 

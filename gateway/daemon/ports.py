@@ -14,9 +14,9 @@ from gateway.policy.limits import Limit
 from gateway.policy.probing import Probe
 from gateway.policy.report import Status
 from gateway.policy.resolvers import Finding
-from gateway.policy.routing import Routing
 from gateway.policy.situation import NOTHING_SEEN
 from gateway.policy.states import Query, Transfer
+from gateway.policy.tables import Routing
 from gateway.policy.translation import Translation
 from gateway.policy.wanted import Vault
 from gateway.tunnel import TunnelBackend

@@ -33,7 +33,7 @@ flood of handshakes. When the way to a server changes, a longer wait is pointles
 
 from dataclasses import replace
 
-from gateway.model import Candidate, Tunnel
+from gateway.model import Candidate
 from gateway.policy.diagnosis import Heard, diagnose
 from gateway.policy.dns import with_addresses
 from gateway.policy.events import (
@@ -229,7 +229,7 @@ def _sampled_while_connecting(state: Connecting, event: Sampled, moment: Moment)
     now, status = moment.now, event.status
     if change := foreign_change(state.tunnel, status):
         return _rebuilding(state, Lost(change), moment)
-    pulse = state.pulse.after(status, now, _keepalive(state.tunnel))
+    pulse = state.pulse.after(status, now, state.tunnel.keepalive)
     if pulse.handshake_at is not None:
         fresh = replace(pulse, unanswered_at=None, moves=True)
         return _answered(state, fresh, moment)
@@ -276,7 +276,7 @@ def _sampled_while_connected(state: Connected, status: TunnelStatus, moment: Mom
     now = moment.now
     if change := foreign_change(state.tunnel, status):
         return _rebuilding(state, Lost(change), moment)
-    keepalive = _keepalive(state.tunnel)
+    keepalive = state.tunnel.keepalive
     pulse = state.pulse.after(status, now, keepalive)
     turn = state.turn
     if now - state.since >= moment.timing.stable_after:
@@ -286,11 +286,6 @@ def _sampled_while_connected(state: Connected, status: TunnelStatus, moment: Mom
     if turn.position and now - state.since >= moment.timing.return_after:
         return _take(replace(turn, position=0), Reason.RETURNING, now, now)
     return replace(state, turn=turn, pulse=pulse)
-
-
-def _keepalive(tunnel: Tunnel) -> int:
-    """Return the shortest persistent keepalive of the peers in seconds, 0 for none."""
-    return min((p.persistent_keepalive for p in tunnel.peers if p.persistent_keepalive), default=0)
 
 
 def _rebuilding(state: Connecting | Connected, lost: Lost, moment: Moment) -> Connecting:

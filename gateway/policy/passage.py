@@ -28,9 +28,6 @@ from gateway.policy.routing import (
     PRIORITY_LAN,
     TABLE_LAN,
     TABLE_MAIN,
-    PolicyRule,
-    Routing,
-    TableRoute,
     reply_mark,
     routing_for,
     with_answers,
@@ -44,6 +41,7 @@ from gateway.policy.rules import (
     SetMark,
 )
 from gateway.policy.sets import networks
+from gateway.policy.tables import PolicyRule, Routing, TableRoute
 from gateway.policy.ways import attached, routes_within
 
 INSIDE, OUTSIDE = "hole0", "vault0"

@@ -41,14 +41,15 @@ are widened: the rule only chooses the uplink for a packet from that uplink's ad
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_network
 from itertools import product
 
-from gateway.model import INTERFACE, Address, Config, Network, PortRange, Tunnel
+from gateway.model import INTERFACE, Address, Config, Network, Tunnel
 from gateway.policy import marks
 from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.sets import few_and_many, widened
+from gateway.policy.tables import TABLE_TUNNEL, PolicyRule, Routing, TableRoute
 from gateway.policy.ways import links_of, named_by, on_link, routes_within
 
 PRIORITY_FIRST = 1
@@ -70,7 +71,6 @@ one here: a rule of another program before these could send packets past the tun
 """
 
 TABLE_MAIN = 254
-TABLE_TUNNEL = 51820
 TABLE_UPLINKS = 0x706C0000
 """The table, and the mark, of the uplink with index n is TABLE_UPLINKS + n."""
 TABLE_LAN = TABLE_UPLINKS
@@ -89,52 +89,6 @@ METRIC_END = 1_000_000_000
 IPV4, IPV6 = 4, 6
 
 DEFAULTS: dict[int, Network] = {IPV4: ip_network("0.0.0.0/0"), IPV6: ip_network("::/0")}
-
-
-@dataclass(frozen=True)
-class TableRoute:
-    """A route in a table of the gateway's, `unreachable` without an interface; see ip-route(8)."""
-
-    destination: Network
-    table: int
-    interface: str | None = None
-    gateway: Address | None = None
-    unreachable: bool = False
-    metric: int = 0
-    source: Address | None = None
-
-
-@dataclass(frozen=True)
-class PolicyRule:
-    """A policy rule of ip-rule(8): packets that match every field that is not None use `table`.
-
-    Only the bits in `fwmask` of a mark are compared. With `but_default` the table's default route
-    is ignored (suppress_prefixlength 0), and the next rule is used instead.
-    """
-
-    family: int
-    priority: int
-    table: int
-    why: str
-    fwmark: int | None = None
-    fwmask: int = marks.WHOLE
-    source: Network | None = None
-    destination: Network | None = None
-    source_ports: PortRange | None = None
-    but_default: bool = False
-
-
-@dataclass(frozen=True)
-class Routing:
-    """Everything that the gateway's tables and its range of priorities should hold."""
-
-    routes: tuple[TableRoute, ...]
-    rules: tuple[PolicyRule, ...]
-
-    @property
-    def tables(self) -> tuple[int, ...]:
-        """The tables that the gateway owns: they hold `routes` and nothing else."""
-        return tuple(sorted({TABLE_TUNNEL} | {r.table for r in self.routes}))
 
 
 LOCKED = Routing(

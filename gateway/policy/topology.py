@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gateway.policy.firewall import closed
-from gateway.policy.routing import LOCKED, Routing
+from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
+from gateway.policy.tables import Routing
 
 
 class LinkKind(Enum):

@@ -21,7 +21,6 @@ from gateway.policy.passage import (
 )
 from gateway.policy.routing import (
     LOCKED,
-    Routing,
     routing_for,
     routing_for_question,
     with_answers,
@@ -37,6 +36,7 @@ from gateway.policy.states import (
     State,
     Transfer,
 )
+from gateway.policy.tables import Routing
 from gateway.policy.translation import Translation, translation_for
 
 

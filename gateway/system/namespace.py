@@ -6,8 +6,8 @@ from contextlib import suppress
 from gateway.errors import NetworkError
 from gateway.model import Interface
 from gateway.policy.facts import Facts, Uplink
-from gateway.policy.routing import Routing
 from gateway.policy.rules import is_nameable
+from gateway.policy.tables import Routing
 from gateway.system import routes
 from gateway.system.addresses import of_links
 from gateway.system.changes import Changes

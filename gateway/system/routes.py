@@ -21,8 +21,8 @@ from gateway.policy.routing import (
     PRIORITY_LAST,
     TABLE_MAIN,
     TABLE_UPLINKS,
-    Routing,
 )
+from gateway.policy.tables import Routing
 from gateway.system import applied, route_reading
 from gateway.system.features import has_ipv6
 from gateway.system.netlink import (

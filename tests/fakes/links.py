@@ -7,7 +7,7 @@ from gateway.errors import FirewallError, NetworkError
 from gateway.model import Interface
 from gateway.policy.facts import Facts
 from gateway.policy.guard import GuardRules
-from gateway.policy.routing import Routing
+from gateway.policy.tables import Routing
 
 
 class FakeLinks:

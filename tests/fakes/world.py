@@ -23,9 +23,9 @@ from gateway.policy.probing import Probe
 from gateway.policy.reload import Answer
 from gateway.policy.report import Status
 from gateway.policy.resolvers import Fault, Finding
-from gateway.policy.routing import Routing
 from gateway.policy.rules import Accept, Chain, Family, Ruleset
 from gateway.policy.states import Query, Transfer
+from gateway.policy.tables import Routing
 from gateway.policy.timing import Timing
 from gateway.services.health import confirmed
 from gateway.system import probe as probing

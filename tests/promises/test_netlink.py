@@ -19,7 +19,8 @@ from gateway.errors import MissingError, NetworkError
 from gateway.model import INTERFACE, PortRange, Protocol
 from gateway.policy.facts import Route
 from gateway.policy.marks import WHOLE
-from gateway.policy.routing import LOCKED, PolicyRule, Routing, TableRoute, routing_for
+from gateway.policy.routing import LOCKED, routing_for
+from gateway.policy.tables import PolicyRule, Routing, TableRoute
 from gateway.system import conntrack
 from gateway.system.link_down import refuse_unnameable
 from gateway.system.link_settings import DeviceSetting

@@ -15,9 +15,10 @@ from gateway.policy.evidence import Pulse
 from gateway.policy.facts import Facts
 from gateway.policy.firewall import closed
 from gateway.policy.guard import guard_for
-from gateway.policy.routing import LOCKED, Routing
+from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.states import Connected, Locked, Turn
+from gateway.policy.tables import Routing
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.links import FakeGuard, FakeLinks
 from tests.scenarios import GUARD_MARK, IPV4_ONLY, TWO_UPLINKS

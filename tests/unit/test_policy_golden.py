@@ -19,13 +19,9 @@ from gateway.model import Candidate, Config
 from gateway.policy.facts import Facts
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.marks import WHOLE, with_secret_mark
-from gateway.policy.routing import (
-    PolicyRule,
-    Routing,
-    TableRoute,
-)
 from gateway.policy.rules import Family
 from gateway.policy.states import Connected, Connecting, State, Turn
+from gateway.policy.tables import PolicyRule, Routing, TableRoute
 from gateway.policy.wanted import routing_in
 from tests.conftest import skip_or_fail
 from tests.scenarios import FLOW_MARK, SCENARIOS

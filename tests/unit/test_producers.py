@@ -3,6 +3,7 @@
 import asyncio
 import errno
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from ipaddress import ip_address
 from itertools import pairwise
 from typing import Any
@@ -23,7 +24,7 @@ from gateway.policy.timing import Moment
 from gateway.services.health import Board, HealthServer
 from gateway.system.watch import watch
 from tests.fakes.world import World
-from tests.scenarios import LISTED
+from tests.scenarios import IPV4_ONLY, LISTED
 from tests.unit.test_supervisor import BY_NAME, FIRST, ONE
 
 FAULT = RuntimeError("a fault")
@@ -235,6 +236,8 @@ def test_every_task_of_the_gateway_is_killed_by_a_test_of_this_file(
     listed = World(Config((LISTED,)))
     listed.names["api.example"] = (ip_address(FIRST),)
     listed.run(until=10)
+    served = World(Config((replace(IPV4_ONLY, dns=(ip_address("127.0.0.1"),)),)))
+    served.run(until=10)
     jobs = {work.name.lower() for work in Work}
     assert names == {"clock", "kernel reports", "lost errors", *jobs}
 

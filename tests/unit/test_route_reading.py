@@ -12,7 +12,11 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from gateway.errors import NetworkError
 from gateway.policy.facts import Route
-from gateway.policy.routing import METRIC_END, TABLE_MAIN, TABLE_TUNNEL
+from gateway.policy.routing import (
+    METRIC_END,
+    TABLE_MAIN,
+)
+from gateway.policy.tables import TABLE_TUNNEL
 from gateway.system.conntrack import identity
 from gateway.system.netlink import HEADER, attributes_in, message, messages_in
 from gateway.system.route_messages import (

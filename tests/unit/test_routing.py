@@ -15,13 +15,13 @@ from gateway.policy.routing import (
     PRIORITY_FIRST,
     PRIORITY_LAST,
     TABLE_MAIN,
-    TABLE_TUNNEL,
     reply_mark,
     routing_for,
     routing_for_question,
     without_interface,
 )
 from gateway.policy.states import Resolving, Stopping
+from gateway.policy.tables import TABLE_TUNNEL
 from gateway.policy.wanted import routing_in
 from tests.scenarios import (
     CLOSED_WHILE_DOWN,

@@ -65,7 +65,7 @@ SENTENCES = [
         r"and every (\d+) s otherwise, the gateway sends one probe into the tunnel",
         "probe_every",
     ),
-    ("health.md", r"the next one is tried after (\d+) s", "patience"),
+    ("health.md", r"has not answered within (\d+) s", "patience"),
     ("health.md", r"in their order, (\d+) s each", "patience"),
     ("health.md", r"another one was connected for (half an hour)", "return_after"),
     ("health.md", r"(half an hour) after another server has connected", "return_after"),
