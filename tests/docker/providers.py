@@ -28,6 +28,7 @@ MADE_UP = {
 } | {'"2001:db8:100::1"': '""'}  # fmt: skip
 """What a list has of its first server, and what it is here: IPv4 alone."""
 
+IPV4 = 4
 PORTS = sorted({port for one in catalog.PROVIDERS for port in one.ports} - {53, PORT})
 """Where the servers of all providers listen, except the ports of names and of our server."""
 
@@ -91,7 +92,8 @@ def _listen(server: Box) -> None:
 
 def _resolve(site: Site) -> Box:
     """Serve names in the tunnel at the addresses of all providers' resolvers."""
-    found = {str(one) for each in catalog.PROVIDERS for one in each.resolvers} - set(INSIDE)
+    all_of_them = (one for each in catalog.PROVIDERS for one in each.resolvers)
+    found = {str(one) for one in all_of_them if one.version == IPV4} - set(INSIDE)
     for address in found:
         site.server.exec("ip", "addr", "replace", f"{address}/32", "dev", "lo")
     listed = [dns(address, A=HOST.ipv4, AAAA=HOST.ipv6) for address in sorted(found)]

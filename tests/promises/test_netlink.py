@@ -130,6 +130,7 @@ def read(text: str) -> Routing:
                     ip_address(gateway) if gateway else None,
                     unreachable,
                     int(given.get("metric", 0)),
+                    ip_address(given["src"]) if "src" in given else None,
                 )
             )
         else:
@@ -161,6 +162,11 @@ def port_range(given: dict[str, str]) -> PortRange:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_routing_is_what_an_operator_would_have_typed(bench: Bench, name: str) -> None:
     """The golden files, typed into ip(8), verify as ours, and ours replace whatever was there."""
+    bench.own.ip(
+        "link add eth2 type veth peer name far3",
+        "link set eth2 up",
+        "addr add 172.50.0.2/16 dev eth2",
+    )
     text = (GOLDEN / f"{name}.routes").read_text("utf-8")
     wanted = read(text)
     assert bench.call("routing_drift", wanted)

@@ -10,6 +10,7 @@ from tests.lab.internet import INTERNET
 from tests.lab.process import eventually
 from tests.lab.topology import Lab
 from tests.promises.stages import frames_to, unique
+from tests.promises.test_vault_gateway import Site
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P7")]
 
@@ -73,3 +74,26 @@ def test_a_network_on_a_public_range_is_reached_on_its_own_link_alone() -> None:
         assert frames_to(lab, ROUTER, gone_at + 1) == []
         resolving = lambda frame: is_neighbour_discovery(frame, {OWN}, [NETWORK])  # noqa: E731
         assert lab.leaks(since, allowed=[addressed_to(NETWORK), resolving]) == []
+
+
+@pytest.mark.both_firewalls
+def test_workloads_in_a_vault_reach_it_while_the_gateway_is_attached_to_it() -> None:
+    """With the address that the gateway has there; before and after that it is the internet's."""
+    with Lab(uplinks=2) as lab:
+        lab.internet_namespace.ip(f"addr add {ROUTER}/16 dev up1")
+        lab.internet.serve(echo(ROUTER))
+        Site(lab).start(FIREWALL_OUTBOUND_SUBNETS=NETWORK)
+        outside = unique("outside")
+        lab.vault_workload.probe("udp", host=ROUTER, port=PORT, marker=outside)
+        assert not any(uplink.capture.containing(outside) for uplink in lab.uplinks)
+        lab.gateway_namespace.ip(f"addr add {OWN}/16 brd + dev eth1")
+
+        def seen() -> str | None:
+            return lab.vault_workload.probe("tcp", host=ROUTER, port=PORT, timeout=1).seen
+
+        eventually(lambda: seen() == OWN, timeout=10, what="the way to it")
+        lab.gateway_namespace.ip(f"addr del {OWN}/16 dev eth1")
+        eventually(lambda: seen() is None, timeout=10, what="the way is gone")
+        gone_at = time.monotonic()
+        lab.vault_workload.probe("udp", host=ROUTER, port=PORT, timeout=1)
+        assert frames_to(lab, ROUTER, gone_at) == []

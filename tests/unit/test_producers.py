@@ -24,7 +24,7 @@ from gateway.policy.timing import Moment
 from gateway.services.health import Board, HealthServer
 from gateway.system.watch import watch
 from tests.fakes.world import World
-from tests.scenarios import IPV4_ONLY, LISTED
+from tests.scenarios import LISTED
 from tests.unit.test_supervisor import BY_NAME, FIRST, ONE
 
 FAULT = RuntimeError("a fault")
@@ -107,6 +107,16 @@ def test_an_error_between_two_ticks_does_not_stop_the_clock(
     assert not failures, "control: it was raised"
     assert all(b.at - a.at < 5 for a, b in pairwise(world.published))
     assert world.at(119).healthy
+
+
+@pytest.mark.promise("P1")
+def test_a_question_to_a_resolver_that_fails_ends_it_closed() -> None:
+    """It begins with the connection, too."""
+    (tunnel,) = ONE.tunnels
+    world = World(Config((replace(tunnel, dns=(ip_address("127.0.0.1"),)),)))
+    world.fails["ask resolvers"] = [FAULT]
+    ends_closed(world)
+    assert f"rules open {FIRST}" in world.transcript, "control: it was open"
 
 
 @pytest.mark.promise("P1")
@@ -236,8 +246,8 @@ def test_every_task_of_the_gateway_is_killed_by_a_test_of_this_file(
     listed = World(Config((LISTED,)))
     listed.names["api.example"] = (ip_address(FIRST),)
     listed.run(until=10)
-    served = World(Config((replace(IPV4_ONLY, dns=(ip_address("127.0.0.1"),)),)))
-    served.run(until=10)
+    (tunnel,) = ONE.tunnels
+    World(Config((replace(tunnel, dns=(ip_address("127.0.0.1"),)),))).run(until=10)
     jobs = {work.name.lower() for work in Work}
     assert names == {"clock", "kernel reports", "lost errors", *jobs}
 

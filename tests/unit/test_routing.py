@@ -23,6 +23,7 @@ from gateway.policy.routing import (
 from gateway.policy.states import Resolving, Stopping
 from gateway.policy.tables import TABLE_TUNNEL
 from gateway.policy.wanted import routing_in
+from gateway.policy.ways import links_of
 from tests.scenarios import (
     CLOSED_WHILE_DOWN,
     DUAL,
@@ -54,11 +55,14 @@ def test_each_family_ends_where_nothing_can_be_reached() -> None:
     """Behind every other route, in every state."""
     for name, (state, config, facts) in SCENARIOS.items():
         routing = routing_in(state, config, facts)
-        unreachable = [route for route in routing.routes if route.unreachable]
-        ends = [route for route in unreachable if route.table == TABLE_TUNNEL]
-        assert [str(end.destination) for end in ends] == ["0.0.0.0/0", "::/0"], name
-        assert {(end.table, end.metric) for end in ends} == {(TABLE_TUNNEL, METRIC_END)}, name
-        assert all(route.metric < METRIC_END for route in routing.routes if not route.unreachable)
+        ends = [route for route in routing.routes if route.unreachable]
+        last = [end for end in ends if end.table == TABLE_TUNNEL]
+        assert [str(end.destination) for end in last] == ["0.0.0.0/0", "::/0"], name
+        near = list(links_of(config.public_subnets, facts))
+        others = [end.destination for end in ends if end not in last]
+        assert others == near, name
+        assert {end.metric for end in ends} == {METRIC_END}, name
+        assert all(route.metric < METRIC_END for route in routing.routes if route not in ends)
         assert routing.rules[-2:] == LOCKED.rules[-2:], name
 
 
