@@ -67,7 +67,9 @@ RUN apt-get update \
 
 COPY --from=builder /opt/portcullis /opt/portcullis
 
-ENV PATH=/opt/portcullis/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+ARG COMMIT=""
+ENV PORTCULLIS_COMMIT=$COMMIT \
+    PATH=/opt/portcullis/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     IPTABLES_LIBDIR=/opt/portcullis/iptables \
     XTABLES_LIBDIR=/opt/portcullis/iptables/xtables \
     PYTHON_IPTABLES_XTABLES_VERSION=12

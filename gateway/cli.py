@@ -89,6 +89,7 @@ def run() -> int:
 
     _configure_log(environ)
     logger = structlog.get_logger()
+    logger.info("starting", version=__version__, commit=environ.get("PORTCULLIS_COMMIT", ""))
     # The rest is imported while the tools work that close the namespace.
     imported = meanwhile(lambda: importlib.import_module("gateway.daemon.main"))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from gateway import log_text
 from gateway.system import applied
 from gateway.system.log_writer import Stream, without_waiting
 
@@ -38,19 +39,14 @@ def _redact_event(
 
 
 def configure(level: str, form: str) -> None:
-    """Log events of at least `level` to stdout as `form`: json, console or auto.
+    """Log events of at least `level` to stdout as `form`: text or json.
 
-    `auto` is console on a terminal and JSON elsewhere. Redaction comes last before rendering, so
+    Redaction comes last before rendering, so
     that it covers tracebacks too. After this, no write to stdout or stderr waits for its reader;
     this includes Python's own warnings. At the level debug, what is applied to the kernel is
     logged as well.
     """
-    is_terminal = sys.stdout.isatty()
-    renderer = (
-        structlog.dev.ConsoleRenderer(colors=is_terminal)
-        if form == "console" or (form == "auto" and is_terminal)
-        else structlog.processors.JSONRenderer()
-    )
+    renderer = structlog.processors.JSONRenderer() if form == "json" else log_text.render
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

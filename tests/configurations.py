@@ -88,7 +88,7 @@ FAULTS = [
     ("DNS_ADDRESS", "127.0.0.11", "Docker's resolver"),
     ("HEALTH_SERVER_ADDRESS", "9999", "has no port"),
     ("LOG_LEVEL", "loud", "must be debug or info or warning or error, got 'loud'"),
-    ("LOG_FORMAT", "xml", "must be auto or json or console, got 'xml'"),
+    ("LOG_FORMAT", "xml", "must be text or json or auto or console, got 'xml'"),
 ]
 """(variable, wrong value, what the refusal says): at least one for every variable."""
 

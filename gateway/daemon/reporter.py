@@ -2,7 +2,9 @@
 
 import logging
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
+from itertools import islice
 
 import structlog
 
@@ -20,6 +22,8 @@ from gateway.policy.states import Connected, Connecting, Reason, State, Stopping
 
 FEW = 2
 """How many attempts fail before the log explains it: a server may just be starting."""
+MOST_LISTED = 8
+"""How many entries of a list are in the line of what is open."""
 REMIND_AFTER = 600.0
 """Seconds until it does so again."""
 
@@ -64,10 +68,25 @@ class Reporter:
         if isinstance(after, Connected) and not isinstance(before, Connected):
             self._switches += self._served not in {"", endpoint(after)}
             self._served = endpoint(after)
+            self._log_open(after)
             self._parts.hooks.up()
         if isinstance(before, Connected) and not isinstance(after, Connected):
             self._reconnects.update([reason(after)] if not isinstance(after, Stopping) else [])
             self._parts.hooks.down()
+
+    def _log_open(self, state: Connected) -> None:
+        """Log what is open from now on: the tunnel, and the listed holes."""
+        config = self._kernel.config
+        self._log.info(
+            "open",
+            addresses=_few(state.tunnel.addresses),
+            implementation=self._parts.tunnel.name,
+            mtu=self._sizes[0],
+            resolvers=_few(state.tunnel.dns),
+            lan=_few((*config.outbound_subnets, *config.public_subnets)),
+            input_ports=_few(config.input_ports),
+            tunnel_ports=_few(config.vpn_input_ports),
+        )
 
     def confirm(self, now: float) -> None:
         """Say that the last status is still true, and that the kernel was compared at `now`."""
@@ -193,6 +212,13 @@ class Reporter:
             needs_restart=answer.needs_restart,
             problem="; ".join(f"{it.variable}: {it.problem}" for it in answer.faults),
         )
+
+
+def _few(listed: Collection[object]) -> list[str]:
+    """Return the first MOST_LISTED as texts, and how many more there are."""
+    shown = [str(it) for it in islice(listed, MOST_LISTED)]
+    more = len(listed) - len(shown)
+    return [*shown, *([f"and {more} more"] if more > 0 else [])]
 
 
 def _logged(state: State) -> tuple[str, ...]:

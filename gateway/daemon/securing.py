@@ -1,5 +1,6 @@
 """The lock, completed: the namespace is closed and read back, before the configuration is known."""
 
+import logging
 import secrets
 import socket
 from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ from gateway.policy.facts import Facts
 from gateway.policy.firewall import closed
 from gateway.policy.limits import (
     Limit,
+    LimitCode,
     limit_of_old_flows,
     limit_without_flush,
     limit_without_guard,
@@ -225,7 +227,9 @@ def older_flows_forgotten() -> tuple[Limit, ...]:
 def log_limits(limits: Iterable[Limit]) -> None:
     """Log each of `limits` with its remedy."""
     for limit in limits:
-        structlog.get_logger().warning(
+        is_common = limit.code is LimitCode.NO_GUARD_IN_ADVANCE  # every kernel before 6.16
+        structlog.get_logger().log(
+            logging.INFO if is_common else logging.WARNING,
             "reduced protection on this host",
             code=limit.code,
             limit=limit.text,

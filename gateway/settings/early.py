@@ -21,10 +21,10 @@ DEFAULT_HEALTH_SERVER: Final = HostPort("127.0.0.1", 9999)
 
 @dataclass(frozen=True)
 class LogSettings:
-    """How to log: the least `level` (debug, info, warning, error), `format` auto, json, console."""
+    """How to log: the least `level` (debug, info, warning, error), `format` text or json."""
 
     level: str = "info"
-    format: str = "auto"
+    format: str = "text"
 
 
 def environment() -> Mapping[str, str]:
@@ -36,7 +36,7 @@ def log_settings(environ: Mapping[str, str]) -> LogSettings:
     """Return how to log."""
     return LogSettings(
         _plain(environ, "LOG_LEVEL", fields.log_level, "info"),
-        _plain(environ, "LOG_FORMAT", fields.log_format, "auto"),
+        _plain(environ, "LOG_FORMAT", fields.log_format, "text"),
     )
 
 

@@ -15,7 +15,7 @@ from gateway.settings.servers import host
 from gateway.settings.values import safe_quote
 
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-_LOG_FORMATS: Final = ("auto", "json", "console")
+_LOG_FORMATS: Final = ("text", "json", "auto", "console")
 
 _SHELL: Final = re.compile(r"(&&|\|\|?|&|;;?)|(#).*|[0-9]?(>>?|<).*|.*(;)")
 """Words that only a shell understands."""

@@ -191,8 +191,9 @@ class Settings(TunnelSettings):
     )
     log_format: Annotated[Sourced[str] | None, read_with(fields.log_format)] = variable(
         "Log",
-        "`json`, `console`, or `auto`: console on a terminal.",
-        unset="`auto`",
+        "`text` for people, or `json`: one object in a line. `auto` and `console` are older words "
+        "for `text`.",
+        unset="`text`",
     )
     tz: Annotated[Sourced[str] | None, read_with(str)] = variable(
         "Log",

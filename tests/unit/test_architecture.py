@@ -37,7 +37,8 @@ IMPORTS = {
     },
     "firewall": {"errors", "model", "policy", "system"},
     "lock": {"errors", "system"},
-    "log": {"system"},
+    "log": {"log_text", "system"},
+    "log_text": set(),
     "services": {"errors", "model", "policy", "providers", "system"},
     "tunnel": {"errors", "model", "policy", "system"},
     "system": {"errors", "model", "policy"},
@@ -49,7 +50,7 @@ IMPORTS = {
 }
 """Each part of `gateway/`, a package or a module at its top, and the parts that it imports."""
 
-UNDRAWN = {"errors", "model"}
+UNDRAWN = {"errors", "log_text", "model"}
 """Parts that nearly every other part imports: the diagram leaves their arrows out."""
 
 FLOORS = 7
@@ -99,7 +100,7 @@ PURE = {"__future__", "collections", "dataclasses", "enum", "functools", "hashli
 PURE |= {"ipaddress", "itertools", "types", "typing"}
 
 MODULES = sorted(GATEWAY.rglob("*.py"))
-TOP = {"__init__", "__main__", "cli", "errors", "log", "model"}
+TOP = {"__init__", "__main__", "cli", "errors", "log", "log_text", "model"}
 LINES = 300
 LONG = {}
 

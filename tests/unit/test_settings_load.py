@@ -424,7 +424,7 @@ def test_a_directory_in_place_of_the_file_is_explained(tmp_path: Path) -> None:
 
 def test_the_log_is_set_up_even_when_the_rest_is_wrong() -> None:
     """Wrong values of its own variables count as not set here; load refuses them."""
-    assert early.log_settings({}) == early.LogSettings("info", "auto")
+    assert early.log_settings({}) == early.LogSettings("info", "text")
     assert early.log_settings({"LOG_LEVEL": "WARN", "LOG_FORMAT": "json", "VPN_TYPE": "x"}) == (
         early.LogSettings("warning", "json")
     )
