@@ -54,6 +54,10 @@ def _other(asked: "argparse.Namespace") -> int:
             from gateway.commands.check.command import check
 
             return check(asked)
+        case "doctor":
+            from gateway.commands.doctor.command import doctor
+
+            return doctor()
         case "reload":
             from gateway.commands.reload import reload
 
@@ -214,6 +218,9 @@ def _parser() -> "argparse.ArgumentParser":
     )
     commands.add_parser(
         "reload", help="have the running gateway read its files again, and show what came of it"
+    )
+    commands.add_parser(
+        "doctor", help="print one text for a bug report, without secrets; changes nothing"
     )
     commands.add_parser(
         "vault", help="close a namespace without uplinks, and have a gateway elsewhere connect it"

@@ -32,9 +32,14 @@ def may_be_secret(text: str) -> bool:
 
 def safe_quote(text: str) -> str:
     """Return `text` for a message: in quotes, short, printable, and without key material."""
-    hidden = _BASE64_RUN.sub(_hide_key, text)
+    hidden = without_keys(text)
     short = hidden if len(hidden) <= _LONGEST_SHOWN else f"{hidden[:_LONGEST_SHOWN]}..."
     return "'" + "".join(c if c.isprintable() else "?" for c in short) + "'"
+
+
+def without_keys(text: str) -> str:
+    """Return `text` with another text in place of everything that may be a key or a part of one."""
+    return _BASE64_RUN.sub(_hide_key, text)
 
 
 def unquoted(text: str) -> str:

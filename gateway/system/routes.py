@@ -58,7 +58,8 @@ IPV6_DEFAULT_METRIC = 1024
 NO_SUCH_LINK = 0x7FFFFFFF
 UPLINK_TABLES = 0xFFFF0000
 """The part of a table's number that says whether it is an uplink's."""
-OTHER_TABLES = {253, TABLE_MAIN, 255}
+TABLE_LOCAL = 255
+OTHER_TABLES = {253, TABLE_MAIN, TABLE_LOCAL}
 """The tables of the kernel: default, main and local (linux/rtnetlink.h)."""
 ROUNDS = 3
 """How often adding and deleting is tried; see `apply`."""
@@ -124,6 +125,23 @@ def has_all(rtnl: Netlink, wanted: Routing) -> bool:
 def drift(rtnl: Netlink, wanted: Routing) -> tuple[str, ...]:
     """Return what is missing and what is surplus, one line each."""
     return _differences(rtnl, _owned_routes(rtnl, wanted).keys(), _owned_rules(rtnl).keys(), wanted)
+
+
+def all_routes(rtnl: Netlink) -> Iterator[KernelRoute]:
+    """Yield the routes of all tables but the local one, for people: a list may change meanwhile.
+
+    Raises NetworkError.
+    """
+    names = rtnl.netns.links()
+    for body in _listed(rtnl):
+        if body[4] != TABLE_LOCAL:
+            for route in routes_in(body):
+                yield replace(route, link=names.get(route.index or 0, ""))
+
+
+def all_rules(rtnl: Netlink) -> list[KernelRule]:
+    """Return the policy rules of both families in the order of their priorities; NetworkError."""
+    return sorted(_rules(rtnl), key=lambda rule: (rule.version, rule.priority))
 
 
 def _named(rtnl: Netlink, routes: Collection[KernelRoute]) -> list[KernelRoute]:
@@ -235,7 +253,11 @@ def _listed(rtnl: Netlink, table: int = 0) -> Iterator[bytes]:
 
 def _owned_rules(rtnl: Netlink) -> dict[KernelRule, Any]:
     """Return the policy rules of the gateway's band of priorities."""
+    rules = _rules(rtnl).items()
+    return {r: entry for r, entry in rules if PRIORITY_FIRST <= r.priority <= PRIORITY_LAST}
+
+
+def _rules(rtnl: Netlink) -> dict[KernelRule, Any]:
     everything = message(RuleMessage, {"family": socket.AF_UNSPEC})
     entries = rtnl.dump("list rules", everything, RTM_GETRULE)
-    rules = [(rule, entry) for entry in entries for rule in rules_in(entry)]
-    return {r: entry for r, entry in rules if PRIORITY_FIRST <= r.priority <= PRIORITY_LAST}
+    return {rule: entry for entry in entries for rule in rules_in(entry)}

@@ -83,7 +83,7 @@ class Kernel:
                 self._origin.move(INTERFACE, self._links)
             self._set(whole_device(tunnel))
             applied.show(lambda: wg_set(tunnel))
-            require_none(self._device().differences(tunnel))
+            require_none(self.device().differences(tunnel))
             self._links.set_mtu(INTERFACE, mtu)
             self._links.add_addresses(INTERFACE, tunnel.addresses)
             self._links.set_up(INTERFACE)  # EADDRINUSE: the listen port is taken
@@ -102,14 +102,14 @@ class Kernel:
         begun_at = time.time()
         self._set(_all_peers(tunnel.peers))
         applied.show(lambda: wg_set(tunnel, peers_only=True))
-        require_none(self._device().differences(tunnel))
+        require_none(self.device().differences(tunnel))
         self._take_back_keepalive(tunnel)
         return begun_at
 
     async def status(self) -> TunnelStatus:
         """Return what the kernel knows; see `TunnelBackend.status`."""
         self._require_interface()
-        return self._device().status
+        return self.device().status
 
     async def down(self) -> None:
         """Remove the interface; see `TunnelBackend.down`."""
@@ -146,7 +146,8 @@ class Kernel:
         )
         self._genl.change("set WireGuard device", INTERFACE, request, self._message_type())
 
-    def _device(self) -> Device:
+    def device(self) -> Device:
+        """Return the device as the kernel has it. Raises TunnelGone without one, or TunnelError."""
         request = message(
             wireguard_message(),
             {"cmd": GET_DEVICE, "version": VERSION},

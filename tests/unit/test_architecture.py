@@ -23,6 +23,7 @@ IMPORTS = {
         "providers",
         "settings",
         "system",
+        "tunnel",
     },
     "daemon": {
         "errors",

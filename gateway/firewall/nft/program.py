@@ -142,6 +142,10 @@ class Nft:
         """Return `table` as the kernel holds it: its instructions, then the words for them."""
         return self._call("reading", "--debug=netlink", "list", "table", *table.split())
 
+    def ruleset(self) -> str:
+        """Return the tables of all programs in this namespace, as nft writes them."""
+        return self._call("reading", "list", "ruleset")
+
     def has(self, table: str) -> bool:
         """Return whether there is such a table in this network namespace."""
         return f"table {table}" in self._call("reading", "list", "tables").splitlines()

@@ -59,6 +59,14 @@ def leftovers(netns: Netns = OWN) -> tuple[str, ...]:
     )
 
 
+def saved(netns: Netns = OWN) -> Iterator[str]:
+    """Yield the lines of every table in use in `netns`, with counters. Raises FirewallError."""
+    for family in Family:
+        for table in _tables(family, netns):
+            yield f"# {PROGRAMS[family]}-save -c -t {table}"
+            yield from _run(netns, family, "save", "-c", "-t", table).splitlines()
+
+
 class Leftovers:
     """The `leftovers` of `netns`, for who asks often: the programs run only where there are any."""
 
