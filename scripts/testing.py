@@ -25,8 +25,8 @@ LIMIT = 75 * 60
 """Seconds after which no other step begins: CI gives up after 90 minutes and then reports nothing.
 """
 SHELL = (
-    *("scripts/bench", "scripts/demo", "scripts/install-packages", "scripts/python-environment"),
-    *("scripts/mutate", "scripts/soak", "scripts/test", ".ci/run"),
+    *("scripts/bench", "scripts/demo", "scripts/install-packages", "scripts/install-promtool"),
+    *("scripts/mutate", "scripts/python-environment", "scripts/soak", "scripts/test", ".ci/run"),
 )
 LABS = ("-n", "3", "--dist", "loadfile")
 """Three labs at a time on two processors, because each also waits. A file stays in one process."""

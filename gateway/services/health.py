@@ -104,8 +104,9 @@ class Board:
             del sys.modules["ssl"]
         from gateway.services import metrics  # noqa: PLC0415 - many are never scraped; it costs 7 MB
 
-        healthy = bool(self._body()["healthy"])
-        text = metrics.exposition(self._status, self._clock(), healthy=healthy)
+        body = self._body()
+        status = replace(self._status, reason=Reason(str(body["reason_code"])))
+        text = metrics.exposition(status, self._clock(), healthy=bool(body["healthy"]))
         return OK, metrics.CONTENT_TYPE, text
 
     def _body(self) -> dict[str, object]:

@@ -3,13 +3,19 @@
 from collections.abc import Iterator
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 
+from gateway import __version__
 from gateway.policy.limits import LimitCode
 from gateway.policy.reload import Outcome
 from gateway.policy.report import Status
-from gateway.policy.states import State
+from gateway.policy.states import Reason, State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -22,6 +28,7 @@ def exposition(status: Status, now: float, *, healthy: bool) -> bytes:
     """Return the text for a scrape; `healthy` is the value that /healthz has."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(status, now, healthy=healthy))
+    ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
@@ -35,8 +42,28 @@ class _Collector:
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
+        yield from self._facts()
         yield from self._gauges()
         yield from self._counters()
+
+    def _facts(self) -> Iterator[Metric]:
+        status = self._status
+        yield InfoMetricFamily("portcullis_build", "The version.", {"version": __version__})
+        backend = {"firewall": status.firewall, "wireguard": status.tunnel}
+        yield InfoMetricFamily("portcullis_backend", "What carries rules and tunnel.", backend)
+        why = GaugeMetricFamily(
+            "portcullis_reason", "Why traffic passes or not (1), and the others (0).",
+            labels=["reason"],
+        )  # fmt: skip
+        for reason in Reason:
+            why.add_metric([reason], status.reason == reason)
+        yield why
+        if status.verified_age is not None:
+            yield GaugeMetricFamily(
+                "portcullis_verified_age_seconds",
+                "Time since the kernel was last found as wanted.",
+                status.verified_age + self._now - status.at,
+            )
 
     def _gauges(self) -> Iterator[Metric]:
         status = self._status

@@ -15,6 +15,7 @@ from tests.lab.probes import ethernet, udp_packet
 from tests.lab.process import PATIENCE, eventually
 from tests.lab.topology import Lab
 from tests.promises.stages import OWN4, lose_tunnel, send_frames
+from tests.promtool import promtool
 
 pytestmark = pytest.mark.lab
 
@@ -24,8 +25,8 @@ READ_EVERY = 3.0
 Samples = dict[tuple[str, str], float]
 
 
-def scraped(gateway: Gateway) -> Samples:
-    """Return each sample by its name and the values of its labels, in their alphabet's order."""
+def page(gateway: Gateway) -> str:
+    """Return the metrics as Prometheus gets them; no key is in them."""
     connection = http.client.HTTPConnection(*HEALTH)
     connection.sock = gateway.namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
     connection.sock.settimeout(2 * PATIENCE)
@@ -37,12 +38,17 @@ def scraped(gateway: Gateway) -> Samples:
     connection.close()
     for secret in (gateway.client.private, gateway.server.preshared_key):
         assert secret not in text
+    return text
+
+
+def scraped(gateway: Gateway) -> Samples:
+    """Return each sample by its name and the values of its labels, in their alphabet's order."""
     return {
         (
             sample.name.removeprefix("portcullis_"),
             " ".join(v for _, v in sorted(sample.labels.items())),
         ): sample.value
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(page(gateway))
         for sample in family.samples
     }
 
@@ -76,6 +82,25 @@ def test_the_metrics_say_what_happened(lab: Lab) -> None:
     gateway.wait_unhealthy()
     gateway.wait_healthy()
     assert scraped(gateway)["reconnects_total", "interface_lost"] == 1
+
+
+def test_promtool_accepts_the_metrics_of_a_running_gateway(lab: Lab) -> None:
+    """While it is closed, and when it is connected. They show why it is closed."""
+    lab.server.cut()
+    gateway = lab.gateway().start()
+    gateway.wait_for_state("connecting")
+    assert promtool("check", "metrics", given=page(gateway).encode()) == ""
+    assert scraped(gateway)["reason", "no_handshake"] == 1
+    lab.server.restore()
+    gateway.wait_healthy()
+    assert promtool("check", "metrics", given=page(gateway).encode()) == ""
+    found = scraped(gateway)
+    assert (found["reason", "server_answers"], found["reason", "no_handshake"]) == (1, 0)
+    assert found["verified_age_seconds", ""] < 30 * PATIENCE
+    body = gateway.status().body
+    assert found["backend_info", f"{body['firewall']} {body['tunnel']}"] == 1
+    started = found["process_start_time_seconds", ""]
+    assert started == pytest.approx(time.time() - (time.monotonic() - gateway.started_at), abs=60)
 
 
 def test_refused_packets_are_counted_by_family_and_direction(lab: Lab) -> None:

@@ -86,6 +86,7 @@ def test_every_metric_is_named() -> None:
             handshake_age=1.0,
             mtu=1,
             path_mtu=1,
+            verified_age=1,
         ),
         1.0,
         healthy=True,
