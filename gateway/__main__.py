@@ -8,7 +8,7 @@ USAGE = 2
 """The exit code of a wrong configuration (`commands.exit_codes`)."""
 
 HARMLESS = frozenset(
-    {"check", "doctor", "reload", "servers", "status", "verify", "help"}
+    {"check", "doctor", "init", "reload", "servers", "status", "verify", "help"}
     | {"-h", "--help", "--version"}
 )
 """The commands that do not lock. All others do, also misspelt ones: a wrong command line is a wrong

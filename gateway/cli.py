@@ -33,6 +33,9 @@ SERVER_FILTERS = ("countries", "regions", "cities", "names", "hostnames", "categ
 """The options of `gateway servers list`."""
 
 
+UNUSABLE = "the configuration is wrong, see above; `gateway check` shows what is left to correct"
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command that `arguments` name and return its exit code."""
     if list(arguments) in ([], ["run"]):
@@ -54,10 +57,8 @@ def _other(asked: "argparse.Namespace") -> int:
             from gateway.commands.check.command import check
 
             return check(asked)
-        case "doctor":
-            from gateway.commands.doctor.command import doctor
-
-            return doctor()
+        case "doctor" | "init":
+            return _to_begin_or_to_ask_for_help(asked)
         case "reload":
             from gateway.commands.reload import reload
 
@@ -74,6 +75,16 @@ def _other(asked: "argparse.Namespace") -> int:
             from gateway.commands.verify.command import verify
 
             return verify(asked)
+
+
+def _to_begin_or_to_ask_for_help(asked: "argparse.Namespace") -> int:
+    if asked.command == "init":
+        from gateway.commands.init.command import init
+
+        return init(asked)
+    from gateway.commands.doctor.command import doctor
+
+    return doctor()
 
 
 def run() -> int:
@@ -155,6 +166,7 @@ def _exit_code(work: Callable[[], None]) -> int:
         _log_notices(err.notices)
         for problem in err.problems:
             logger.error("invalid configuration", variable=problem.where, problem=problem.message)
+        logger.error("exiting; closed", problem=UNUSABLE)
         return USAGE
     except MissingError as err:
         logger.error("requirement missing; closed", missing=err.missing, remedy=err.remedy)
@@ -204,6 +216,8 @@ def _add_servers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _parser() -> "argparse.ArgumentParser":
     import argparse
 
+    from gateway.commands.init.arguments import add_init
+
     parser = argparse.ArgumentParser(
         prog="gateway",
         description="A fail-closed WireGuard gateway. Without a command it is the gateway: it "
@@ -219,6 +233,7 @@ def _parser() -> "argparse.ArgumentParser":
     commands.add_parser(
         "reload", help="have the running gateway read its files again, and show what came of it"
     )
+    add_init(commands)
     commands.add_parser(
         "doctor", help="print one text for a bug report, without secrets; changes nothing"
     )

@@ -1,0 +1,1 @@
+"""`gateway init`: a compose file and its secrets, from a provider's file or from answers."""
