@@ -142,7 +142,7 @@ def check(address: str) -> str:
     except TimeoutError:
         reason = f"no answer within {TIME_LIMIT:g} s"
     except OSError as err:
-        reason = f"{err.strerror or err}; is the gateway running?"
+        reason = f"{err.strerror or err}; is the gateway running? See its log"
     raise Unhealthy(f"{host} port {port}: {reason}")
 
 

@@ -41,7 +41,8 @@ def ask(address: HostPort) -> dict[str, object]:
     except TimeoutError as err:
         raise NetworkError(f"no complete answer within {TIME_LIMIT:g} s", where) from err
     except (OSError, healthcheck.Unhealthy) as err:
-        raise NetworkError(f"no answer from the gateway ({err})", where) from err
+        why = "its log says why: docker logs CONTAINER"
+        raise NetworkError(f"no answer from the gateway at {where} ({err}); {why}") from err
     try:
         answered = json.loads(reply.partition(b"\r\n\r\n")[2])
     except (ValueError, RecursionError):
