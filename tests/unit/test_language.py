@@ -17,7 +17,7 @@ DOCUMENTS = [
 PACKAGES = ["gateway", "healthcheck", "scripts", "tests"]
 FILES = sorted(
     {
-        *(PROJECT / "docs").glob("*.md"),
+        *(PROJECT / "docs").rglob("*.md"),
         *(PROJECT / name for name in DOCUMENTS),
         *(
             path
