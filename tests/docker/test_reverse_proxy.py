@@ -171,7 +171,7 @@ def test_a_reverse_proxy_reaches_the_workload_with_the_lines_of_the_check(
     """Without them it gets no answer; with them it serves the workload's page.
 
     The gateway sends the encrypted flow, and answers to the proxy. While the tunnel is down, the
-    port is closed too.
+    page is served too, and the workload cannot leave.
     """
     site = set_up.site
     set_up.up()
@@ -189,8 +189,10 @@ def test_a_reverse_proxy_reaches_the_workload_with_the_lines_of_the_check(
     assert set_up.leaks(captures[UPLINK].frames()) == []
     assert leaks_to_proxy(set_up, captures[NETWORK].frames()) == []
     cut(set_up)
-    assert proxy.ask()[0] in NO_ANSWER
+    assert proxy.ask() == (200, proxy.address)
+    assert set_up.workload.probe("tcp", host=HOST.ipv4).failed_fast
     site.restore()
     set_up.gateway.wait_for_health("healthy")
     assert proxy.ask() == (200, proxy.address)
     assert leaks_to_proxy(set_up, captures[NETWORK].frames()) == []
+    assert set_up.leaks(captures[UPLINK].frames()) == []
