@@ -1,5 +1,7 @@
 """`gateway doctor` next to a gateway: what it reports, and that no secret is in it."""
 
+import sys
+
 import pytest
 
 from gateway.commands.doctor.hiding import label
@@ -22,7 +24,7 @@ UNREAD = "(could not be read"
 
 def doctor(gateway: Gateway) -> str:
     """Run the command as `docker exec` does, and return the report, which has no secret."""
-    code, text = gateway.execute(*gateway.argv, "doctor")
+    code, text = gateway.execute(sys.executable, "-m", "gateway", "doctor")
     assert code == 0
     assert [canary for canary in CANARIES if canary in text] == []
     return text
@@ -92,3 +94,14 @@ def test_a_vault_has_parts_of_its_own(lab: Lab) -> None:
     assert "eth0" in part(text, "Links")
     assert "P1 nothing else leaves" in part(text, "Rules of the vault, nftables")
     assert "last handshake" in part(text, "WireGuard")
+
+
+def test_in_a_vault_it_reports_what_is_there(lab: Lab) -> None:
+    """Its container has no configuration, and the gateway's health server is elsewhere."""
+    site = Site(lab).start(**HOLES)
+    text = doctor(site.vault)
+    assert not leaks_key(lab, text)
+    assert "This configuration is refused" in text
+    assert "P1 nothing else leaves" in part(text, "Rules, nftables")
+    assert "wg0" in part(text, "Links")
+    assert "of the vault" not in text

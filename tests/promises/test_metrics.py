@@ -90,7 +90,9 @@ def test_promtool_accepts_the_metrics_of_a_running_gateway(lab: Lab) -> None:
     gateway = lab.gateway().start()
     gateway.wait_for_state("connecting")
     assert promtool("check", "metrics", given=page(gateway).encode()) == ""
-    assert scraped(gateway)["reason", "no_handshake"] == 1
+    eventually(
+        lambda: scraped(gateway)["reason", "no_handshake"] == 1, timeout=20, what="the reason"
+    )
     lab.server.restore()
     gateway.wait_healthy()
     assert promtool("check", "metrics", given=page(gateway).encode()) == ""

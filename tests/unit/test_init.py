@@ -212,6 +212,24 @@ def test_five_questions_on_a_terminal_are_enough(tmp_path: Path) -> None:
     assert (tmp_path / "secrets/wireguard_private_key").read_text() == PRIVATE + "\n"
 
 
+def test_a_server_of_ones_own_is_asked_for_by_its_values(tmp_path: Path) -> None:
+    """Endpoint, key and resolver in place of a country."""
+    answers = ("custom", PRIVATE, "10.64.0.2/32", "192.0.2.10:51820", PUBLIC, "10.64.0.1", "")
+    code, seen = answered(tmp_path, *answers)
+    assert code == 0, seen
+    config = load_service(tmp_path / "compose.yml", "gateway", {}).config
+    assert str(config.tunnels[0].endpoints[0]) == "192.0.2.10:51820"
+    assert config.tunnels[0].peers[0].public_key == PUBLIC
+
+
+def test_an_end_of_the_answers_writes_nothing(tmp_path: Path) -> None:
+    """Ctrl-D at any question."""
+    code, seen = answered(tmp_path, "mullvad", PRIVATE, "\x04")
+    assert code == 2
+    assert "nothing was written" in seen
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_providers_file_needs_two_questions(tmp_path: Path) -> None:
     """An answer that cannot be right is asked for again."""
     (tmp_path / "wg0.conf").write_text(QUICK)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from gateway.policy.limits import LimitCode
 from gateway.policy.report import Status
 from gateway.policy.states import Reason
 from gateway.services import metrics
+from gateway.settings import assemble
+from tests.configurations import COMPLETE
 from tests.promtool import promtool
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -141,3 +144,19 @@ def test_the_version_and_the_process_are_among_the_metrics() -> None:
     """What a dashboard shows, and what alerts about restarts need."""
     assert {"portcullis_build_info", "process_start_time_seconds"} <= served()
     assert 'portcullis_build_info{version="' in page().decode()
+
+
+def test_the_examples_of_the_page_are_accepted(tmp_path: Path) -> None:
+    """The gateway's variables by the gateway, the file of Prometheus by promtool."""
+    gateway, prometheus = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    environment = yaml.safe_load(gateway)["services"]["gateway"]["environment"]
+    config = assemble.load({**COMPLETE, **environment}, tmp_path).config
+    assert (config.health_server.host, config.health_server.port) == ("", 9999)
+    assert [str(port) for port in config.input_ports] == ["9999/tcp"]
+    shutil.copy(RULES, tmp_path)
+    (tmp_path / "prometheus.yml").write_text(prometheus)
+    said = promtool("check", "config", str(tmp_path / "prometheus.yml"))
+    assert f"{len(ALERTS)} rules found" in said
+    jobs = yaml.safe_load(prometheus)["scrape_configs"]
+    (pattern,) = {m for rule in ALERTS for m in re.findall(r'job=~"(.*?)"', rule["expr"])}
+    assert all(re.fullmatch(pattern, job["job_name"]) for job in jobs)
