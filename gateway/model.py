@@ -25,6 +25,10 @@ PASSAGE = (IPv4Network("169.254.207.0/30"), IPv6Network("fd70:6f72:7463:756c::/1
 """The networks of the link between the gateway's namespace and a vault."""
 
 
+RESOLVER_USER = 53853
+"""The user id of the gateway's resolver, which no other program of the namespace should have."""
+
+
 class Secret:
     """A text that must not be logged, reported or represented; only `reveal` returns it."""
 
@@ -239,6 +243,34 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Upstream:
+    """A resolver that the gateway's own one asks, by TCP and UDP or over TLS.
+
+    Over TLS its certificate has to be one for `name`; without a name it is asked in plain.
+    `provider` is what people call it, empty where the user has written the address.
+    """
+
+    address: Address
+    port: int = 53
+    name: str = ""
+    provider: str = ""
+
+
+@dataclass(frozen=True)
+class NameServer:
+    """The gateway's own resolver, which workloads ask at 127.0.0.1.
+
+    It asks the `dns` of the tunnel in plain, and `upstreams` where the tunnel has none. Private
+    addresses are taken out of answers, but for names in the domains `exempt`. Without `caching`
+    each question is passed on.
+    """
+
+    upstreams: tuple[Upstream, ...] = ()
+    exempt: tuple[str, ...] = ()
+    caching: bool = True
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration, checked; see docs/configuration.md for each variable.
 
@@ -247,7 +279,8 @@ class Config:
     for none; an argument may be a secret. `server_list` is the provider's list that the candidates
     come from, if any; it is fetched again every `list_period` seconds. Without `latency` the
     candidates are tried as they are listed. `public_subnets` are disjoint IPv4 networks on public
-    ranges; they are outside the tunnel where an uplink is in them.
+    ranges; they are outside the tunnel where an uplink is in them. `name_server` is None where
+    workloads ask the resolvers of the tunnel themselves.
     """
 
     tunnels: tuple[Candidate, ...]
@@ -266,6 +299,7 @@ class Config:
     server_list: ServerList | None = None
     list_period: int | None = None
     latency: Latency | None = None
+    name_server: NameServer | None = None
 
 
 EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))

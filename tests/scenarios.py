@@ -8,12 +8,14 @@ from gateway.model import (
     Config,
     Endpoint,
     NamedEndpoint,
+    NameServer,
     Peer,
     PortRange,
     Protocol,
     Secret,
     ServerList,
     Tunnel,
+    Upstream,
 )
 from gateway.policy.evidence import Pulse
 from gateway.policy.facts import Facts, Route, Uplink
@@ -90,6 +92,15 @@ PUBLIC_SUBNETS = Config(
 ETH2 = Uplink("eth2", 4, 1500, (ip_interface("172.50.0.2/16"),))
 ON_PUBLIC_RANGE = Facts((ETH0, ETH2), (*ROUTES0, Route(ip_network("172.50.0.0/16"), "eth2")))
 CLOSED_WHILE_DOWN = replace(HOLES, input_ports_while_down=False)
+UNNAMED = replace(IPV4_ONLY, dns=())
+RESOLVING_HOLES = replace(
+    HOLES,
+    tunnels=(UNNAMED,),
+    name_server=NameServer(
+        (Upstream(ip_address("1.1.1.1"), 853, "a.test"), Upstream(ip_address("192.168.1.53"), 5353))
+    ),
+)
+"""With a resolver of our own, which asks one in the tunnel and one in a listed subnet."""
 
 MANY_HOLES = Config(
     (IPV4_ONLY,),
@@ -168,5 +179,6 @@ SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "connected-many-holes": (connected(IPV4_ONLY), MANY_HOLES, ONE_UPLINK),
     "connected-public-subnets": (connected(IPV4_ONLY), PUBLIC_SUBNETS, ON_PUBLIC_RANGE),
     "connected-chosen-mark": (connected(CHOSEN), Config((CHOSEN,)), ONE_UPLINK),
+    "connected-resolver": (connected(UNNAMED), RESOLVING_HOLES, ONE_UPLINK),
     "connected-guarded": (connected(IPV4_ONLY), HOLES, GUARDED),
 }

@@ -143,7 +143,10 @@ def _every_word(family: Family) -> Rules:
             Rule(why="both ways", verdict=Drop(), in_interface="eth0", out_interface="wg0"),
         ),
         Chain.OUTPUT_MARK: (Rule(why="mark", verdict=SetMark(7), out_interface="eth0"),),
-        Chain.OUTPUT: (Rule(why="out", verdict=Accept(), out_interface="lo"),),
+        Chain.OUTPUT: (
+            Rule(why="whose", verdict=Reject(), out_interface="eth0", user=53853),
+            Rule(why="out", verdict=Accept(), out_interface="lo"),
+        ),
         Chain.POSTROUTING: (Rule(why="mark", verdict=SetMark(8), out_interface="eth0"),),
     }
 

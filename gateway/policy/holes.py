@@ -5,7 +5,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from itertools import product
 
-from gateway.model import Address, Config, Interface, Network
+from gateway.model import RESOLVER_USER, Config, Interface, Network, Upstream
 from gateway.policy.facts import Uplink
 from gateway.policy.flows import ERRORS, KNOWN, NEW, NEW_OR_KNOWN, REDIRECT, neighbours
 from gateway.policy.routing import reply_mark
@@ -28,6 +28,7 @@ from gateway.policy.rules import (
 )
 from gateway.policy.sets import networks, ports
 from gateway.policy.states import Connected, Connecting, Fetching, Resolving, State
+from gateway.policy.upstreams import upstreams_of
 from gateway.policy.ways import attached
 
 LAN_PROTOCOLS: dict[Family, tuple[tuple[Transport, int | None], ...]] = {
@@ -44,7 +45,7 @@ DNS = tuple(product((Transport.UDP, Transport.TCP), (Ports.one(53), Ports.one(85
 """DNS over UDP and TCP, and over QUIC and TLS (RFC 9250, RFC 7858)."""
 
 
-def open_in(state: State, config: Config) -> tuple[Config, tuple[Address, ...]]:
+def open_in(state: State, config: Config) -> tuple[Config, tuple[Upstream, ...]]:
     """Return `config` with the holes that are open in `state`, and the resolvers they may lead to.
 
     Clients of input ports need no tunnel, so these are open while it is down, if the user has not
@@ -52,7 +53,7 @@ def open_in(state: State, config: Config) -> tuple[Config, tuple[Address, ...]]:
     """
     match state:
         case Connected():
-            return config, state.tunnel.dns
+            return config, upstreams_of(state.tunnel, config)
         case Resolving() | Fetching() | Connecting() if config.input_ports_while_down:
             return replace(config, outbound_subnets=(), public_subnets=()), ()
         case _:
@@ -68,13 +69,13 @@ def holes(
     family: Family,
     uplink: Uplink,
     config: Config,
-    resolvers: Iterable[Address],
+    resolvers: Iterable[Upstream],
     near: Sequence[Network] | None = None,
 ) -> Iterator[ChainRule]:
     """Yield the rules of `family` for the listed holes of `uplink`, for each of its addresses.
 
-    `resolvers` are those that resolv.conf lists for workloads. `near` are the listed public subnets
-    that the uplink is in, by default those of its addresses.
+    `resolvers` are those that workloads ask, or the gateway's own resolver for them. `near` are the
+    listed public subnets that the uplink is in, by default those of its addresses.
     """
     addresses = [address for address in uplink.addresses if family.has(address)]
     near = tuple(attached(config.public_subnets, uplink)) if near is None else near
@@ -84,9 +85,12 @@ def holes(
         networks(f"near_{uplink.index}", "P7 the listed subnets here", family, tuple(near)),
     )
     groups = [subnets for subnets in (everywhere, here) if subnets is not None]
-    asked = [r for r in resolvers if any(r in subnet for subnet in listed)] if groups else []
-    for address, resolver in product(addresses, filter(family.has, asked)):
+    known = [it for it in resolvers if family.has(it.address)] if groups else []
+    asked = [it for it in known if any(it.address in subnet for subnet in listed)]
+    for address, resolver in product(addresses, asked):
         yield from _resolver(uplink, address, resolver)
+    if config.name_server is not None and (groups or config.input_ports):
+        yield from _no_way_for_ours(uplink)
     for subnets in groups:
         yield from _no_names(uplink, subnets)
     for subnets, address in product(groups, addresses):
@@ -115,10 +119,11 @@ def _outward(uplink: Uplink, address: Interface, destination: Networks) -> Rule:
     )
 
 
-def _resolver(uplink: Uplink, address: Interface, resolver: Address) -> Iterator[ChainRule]:
+def _resolver(uplink: Uplink, address: Interface, resolver: Upstream) -> Iterator[ChainRule]:
     """Yield the rules for queries to a configured `resolver` in a listed subnet (P10)."""
-    outward = _outward(uplink, address, ip_network(resolver))
-    for protocol, port in DNS:
+    outward = _outward(uplink, address, ip_network(resolver.address))
+    own = ((protocol, Ports.one(resolver.port)) for protocol in (Transport.UDP, Transport.TCP))
+    for protocol, port in dict.fromkeys((*DNS, *own)):
         yield (
             Chain.OUTPUT,
             replace(
@@ -126,6 +131,24 @@ def _resolver(uplink: Uplink, address: Interface, resolver: Address) -> Iterator
                 why="P10 the configured resolver",
                 protocol=protocol,
                 destination_ports=port,
+            ),
+        )
+
+
+def _no_way_for_ours(uplink: Uplink) -> Iterator[ChainRule]:
+    """Yield the rules that keep the gateway's own resolver out of every hole of `uplink` (P10).
+
+    Routes lead its questions into the tunnel. By its user it is refused here, whatever they say.
+    """
+    for protocol in (Transport.TCP, None):
+        yield (
+            Chain.OUTPUT,
+            Rule(
+                why="P10 our resolver asks in the tunnel",
+                verdict=Reject(tcp_reset=protocol is Transport.TCP),
+                out_interface=uplink.name,
+                protocol=protocol,
+                user=RESOLVER_USER,
             ),
         )
 

@@ -27,6 +27,7 @@ class LimitCode(StrEnum):
     OLD_FLOWS = "old_flows"
     RESOLVERS_NOT_KEPT = "resolvers_not_kept"
     NO_NAMES = "no_names"
+    RESOLVER_NOT_CONFINED = "resolver_not_confined"
     NO_IPV6_HOLES = "no_ipv6_holes"
     NO_HOLES = "no_holes"
     MTU_TOO_LARGE = "mtu_too_large"
@@ -102,6 +103,16 @@ def limit_of_extra_headers(family: Family) -> Limit:
         f"{what} are not refused (the kernel lacks {module}): a router in a listed LAN subnet that"
         " honours them would forward a packet",
         f"load {module} on the host (modprobe {module}), or use FIREWALL_BACKEND=nftables",
+    )
+
+
+def limit_of_confinement(missing: str, remedy: str) -> Limit:
+    """Return the limit of a resolver that no rule confines, because of what is `missing`."""
+    return Limit(
+        LimitCode.RESOLVER_NOT_CONFINED,
+        f"only routes, and not its user as well, keep the gateway's resolver in the tunnel "
+        f"({missing})",
+        remedy,
     )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_interface
 
-from gateway.model import PASSAGE, Address, Config, Network, PortRange, Protocol, Tunnel
+from gateway.model import PASSAGE, Config, Network, PortRange, Protocol, Tunnel, Upstream
 from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.flows import NEIGHBOUR_DISCOVERY, ROUTER_ADVERTISEMENT, plain_only
 from gateway.policy.holes import holes
@@ -98,7 +98,7 @@ def collision(facts: Facts) -> str:
 
 
 def inside(
-    family: Family, hole: Uplink, config: Config, resolvers: tuple[Address, ...]
+    family: Family, hole: Uplink, config: Config, resolvers: tuple[Upstream, ...]
 ) -> Iterator[ChainRule]:
     """Yield the rules of a vault for its end, the link `hole`."""
     yield from plain_only((hole,))
@@ -108,7 +108,7 @@ def inside(
 
 
 def outside(
-    family: Family, hole: Uplink, config: Config, resolvers: tuple[Address, ...], facts: Facts
+    family: Family, hole: Uplink, config: Config, resolvers: tuple[Upstream, ...], facts: Facts
 ) -> Iterator[ChainRule]:
     """Yield the rules of the gateway's namespace: what is forwarded from and to the vault."""
     if not any(family.has(address) for address in hole.addresses):
@@ -119,7 +119,7 @@ def outside(
 
 
 def _between(
-    family: Family, uplink: Uplink, hole: Uplink, config: Config, resolvers: tuple[Address, ...]
+    family: Family, uplink: Uplink, hole: Uplink, config: Config, resolvers: tuple[Upstream, ...]
 ) -> Iterator[ChainRule]:
     """Yield the rules for what passes between `uplink` and the vault."""
     for chain, rule in plain_only((uplink,)):
@@ -130,6 +130,8 @@ def _between(
     translated = replace(uplink, addresses=hole.addresses)
     near = tuple(attached(config.public_subnets, uplink))
     for chain, rule in holes(family, translated, config, resolvers, near):
+        if rule.user is not None:
+            continue  # the resolver is in the vault, and what is forwarded has no socket here
         if chain is not Chain.PREROUTING and rule.icmp_type not in DISCOVERY:
             yield Chain.FORWARD, _forwarded(chain, rule)
     if config.input_ports:

@@ -198,6 +198,8 @@ class Rule:
     extension header (RFC 8200, section 4): they can say where a packet goes next. For IPv6 a
     backend may also match packets of protocols other than TCP, UDP and ICMPv6. Use it only in rules
     that refuse: a backend omits such a rule if the kernel cannot match it (`Firewall.limits`).
+    The same holds for `user`, the id of the user whose socket sends the packet: it matches only
+    what leaves from here, and no packet without a socket.
     """
 
     why: str
@@ -212,6 +214,7 @@ class Rule:
     icmp_type: int | None = None
     syn: bool = False
     extra_headers: bool = False
+    user: int | None = None
     mark: int | None = None
     connmark: int | None = None
     ct_states: frozenset[CtState] = frozenset()

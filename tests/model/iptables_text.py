@@ -189,6 +189,7 @@ _CONDITIONS: dict[tuple[str, str], Callable[[str], Condition]] = {
         lambda packet: packet.has_ports(ICMPV6) and packet.icmp_type == int(text)
     ),
     ("u32", "--u32"): _header_length,
+    ("owner", "--uid-owner"): _equal("user", int),
     ("mark", "--mark"): _equal("mark", _hexadecimal),
     ("connmark", "--mark"): lambda text: (
         lambda packet: packet.has_flow and packet.connmark == int(text, 16)

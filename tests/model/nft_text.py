@@ -118,6 +118,7 @@ def _interface(way: str, name: str) -> Condition:
 _MEANINGS: dict[str, Callable[..., Condition | Effect | None]] = {
     r"meta nfproto (ipv4|ipv6)\b": lambda name: lambda p: p.family is FAMILIES[name],
     r"meta l4proto (\S+)": lambda name: lambda p: p.protocol == PROTOCOLS[name],
+    r"meta skuid (\d+)": lambda user: lambda p: p.user == int(user),
     r"meta mark set (0x\w+)": lambda mark: Effect(mark=int(mark, 16)),
     r"meta mark (0x\w+)": lambda mark: lambda p: p.mark == int(mark, 16),
     r"ct mark set (0x\w+)": lambda mark: Effect(connmark=int(mark, 16)),

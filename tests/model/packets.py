@@ -27,7 +27,8 @@ class Packet:
 
     `later_fragment` is one that has no transport header. `extra_headers` says whether it has IPv4
     options or an IPv6 extension header other than that of a fragment. `syn` says whether it opens a
-    TCP connection. `state` and `direction` are
+    TCP connection. `user` is that of the socket that sends it, None without one.
+    `state` and `direction` are
     those of connection tracking; a packet whose state is INVALID has no flow: no direction and no
     connection mark.
     """
@@ -44,6 +45,7 @@ class Packet:
     syn: bool = False
     later_fragment: bool = False
     extra_headers: bool = False
+    user: int | None = None
     mark: int = 0
     connmark: int = 0
     state: str = "NEW"

@@ -7,7 +7,7 @@ the promise that lets a packet pass; a packet that passes without one is a leak.
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from gateway.model import INTERFACE, Address, Config, Network, PortRange, Tunnel
+from gateway.model import INTERFACE, RESOLVER_USER, Address, Config, Network, PortRange, Tunnel
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.question import QUESTION
 from gateway.policy.routing import reply_mark
@@ -21,6 +21,7 @@ from gateway.policy.states import (
     State,
     Transfer,
 )
+from gateway.policy.upstreams import upstreams_of
 from tests.model.packets import ICMP, ICMPV6, TCP, UDP, Packet
 
 LOOPBACK = "lo"
@@ -169,16 +170,24 @@ def _transfer(state: State) -> Transfer | None:
 
 def _hole_out(state: State, config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
     """Yield the holes that a packet from one of the uplink's own addresses may take."""
+    ours = packet.user == RESOLVER_USER and config.name_server is not None
     onward = packet.state in {"NEW", "ESTABLISHED"} and packet.direction == "ORIGINAL"
     listed = isinstance(state, Connected) and _is_listed(packet.destination, config, uplink)
     names = (packet.has_ports(UDP) or packet.has_ports(TCP)) and packet.destination_port in NAMES
-    resolvers = state.tunnel.dns if isinstance(state, Connected) else ()
     echo = packet.has_ports(ICMP if packet.family is Family.IPV4 else ICMPV6) and (
         packet.icmp_type == (8 if packet.family is Family.IPV4 else 128)
     )
     carried = packet.protocol in {TCP, UDP} or echo
-    if onward and listed and carried and (not names or packet.destination in resolvers):
-        yield "P7"
+    asked = isinstance(state, Connected) and any(
+        packet.destination == it.address and packet.destination_port in {*NAMES, it.port}
+        for it in upstreams_of(state.tunnel, config)
+        if packet.has_ports(UDP) or packet.has_ports(TCP)
+    )
+    if onward and listed and carried and (asked or not names):
+        # P10: no hole is for the gateway's own resolver but that to a configured one.
+        yield from () if ours and not asked else ("P7",)
+    if ours:
+        return
     for ports in _ports(state, config):
         if (
             packet.has_ports(NUMBERS[ports.protocol])

@@ -18,13 +18,16 @@ from hypothesis import strategies as st
 from gateway.model import (
     EVERYTHING,
     INTERFACE,
+    RESOLVER_USER,
     Config,
     Endpoint,
+    NameServer,
     Peer,
     PortRange,
     Protocol,
     Secret,
     Tunnel,
+    Upstream,
 )
 from gateway.policy.evidence import Pulse
 from gateway.policy.facts import Facts, Route, Uplink
@@ -74,6 +77,13 @@ UPLINK_ADDRESSES = tuple(
 ROUTERS = tuple(map(IPv6Address, ("fe80::1", "fe80::2")))
 RESOLVERS = tuple(
     map(ip_address, ("10.2.0.1", "192.168.1.53", "172.16.3.3", "fd77::53", "127.0.0.11"))
+)
+
+NAME_SERVERS = (
+    NameServer((Upstream(ip_address("1.1.1.1"), 853, "dns.example", "example"),)),
+    NameServer(
+        (Upstream(ip_address("192.168.1.53"), 5353), Upstream(ip_address("fd77::53"), 853, "x"))
+    ),
 )
 
 ports = st.integers(1, 65535) | st.sampled_from([53, 853, 8080, 51820])
@@ -143,6 +153,7 @@ def situations(draw: st.DrawFn) -> Situation:
         input_ports=tuple(draw(st.lists(port_ranges(), max_size=5))),
         input_ports_while_down=draw(st.booleans()),
         vpn_input_ports=tuple(draw(st.lists(port_ranges(), max_size=3))),
+        name_server=draw(st.sampled_from([None, *NAME_SERVERS])),
     )
     turn = Turn((tunnel,))
     marks = st.integers(1, 2**32 - 1)
@@ -221,6 +232,7 @@ def fitting(draw: st.DrawFn, packet: Packet, rule: Rule) -> Packet:
         "icmp_type": rule.icmp_type,
         "syn": rule.syn or None,
         "extra_headers": rule.extra_headers or None,
+        "user": rule.user,
         "mark": rule.mark,
         "connmark": rule.connmark,
         "direction": rule.ct_direction and rule.ct_direction.value,
@@ -289,6 +301,7 @@ FIELDS: dict[str, Any] = {
     "syn": lambda *_: st.booleans(),
     "later_fragment": lambda *_: st.booleans(),
     "extra_headers": lambda *_: st.booleans(),
+    "user": lambda *_: st.sampled_from([None, 0, RESOLVER_USER]),
     "mark": _marks,
     "connmark": _marks,
     "state": lambda *_: st.sampled_from(["NEW", "ESTABLISHED", "RELATED", INVALID]),

@@ -47,6 +47,7 @@ SHOWN = (
     "connected-holes-two-uplinks",
     "connected-many-holes",
     "connected-guarded",
+    "connected-resolver",
 )
 
 

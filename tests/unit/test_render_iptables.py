@@ -54,6 +54,7 @@ MATCHES = {
         PLAIN, protocol=Transport.TCP, source_ports=Ports(80, 80), syn=True
     ),
     '-m u32 --u32 "0x0>>0x18&0xf=0x0:0x4,0x6:0xf"': replace(PLAIN, extra_headers=True),
+    "-m owner --uid-owner 7": replace(PLAIN, user=7),
     "-m mark --mark 0x0": replace(PLAIN, mark=0),
     "-m connmark --mark 0x5": replace(PLAIN, connmark=5),
     "-m conntrack --ctstate RELATED,ESTABLISHED --ctdir REPLY": replace(

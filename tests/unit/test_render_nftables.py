@@ -54,6 +54,7 @@ MATCHES = {
     "udp sport 1-9 udp dport 53": replace(
         PLAIN, protocol=Transport.UDP, source_ports=Ports(1, 9), destination_ports=Ports(53, 53)
     ),
+    "meta skuid 7": replace(PLAIN, user=7),
     "meta mark 0x0": replace(PLAIN, mark=0),
     "ct mark 0x5": replace(PLAIN, connmark=5),
     "ct state established,related ct direction reply": replace(

@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from gateway.firewall.xtables.firewall import LOAD_OWNER, NO_OWNER
 from gateway.model import (
     EVERYTHING,
     Candidate,
@@ -22,6 +23,7 @@ from gateway.policy.limits import (
     OWN_RESOLVER,
     Limit,
     LimitCode,
+    limit_of_confinement,
     limit_of_extra_headers,
     limit_of_old_flows,
     limit_without_flush,
@@ -77,6 +79,10 @@ LIMITS = {
     LimitCode.IPV6_EXTENSION_HEADERS: (
         [limit_of_extra_headers(Family.IPV6)],
         "modprobe ip6t_ipv6header",
+    ),
+    LimitCode.RESOLVER_NOT_CONFINED: (
+        [limit_of_confinement(NO_OWNER, LOAD_OWNER)],
+        "modprobe xt_owner",
     ),
     LimitCode.CHOSEN_MARK: (
         limits_of_config(Config((UNMARKED, replace(UNMARKED, fwmark=7))), 9),

@@ -420,6 +420,18 @@ def test_rules_that_the_kernel_cannot_match_are_left_out_and_reported(kernel: Ke
     assert len(kernel.table(Family.IPV6, "filter").rules["INPUT"]) == len(wanted)
 
 
+@pytest.mark.usefixtures("kernel")
+def test_a_rule_on_a_user_is_left_out_where_the_kernel_has_no_owner_match() -> None:
+    """The table would be refused as a whole; the limit says what is missing."""
+    blind = firewall(has=lambda _: Matches(owner=False))
+    assert {limit.code for limit in blind.limits} == {LimitCode.RESOLVER_NOT_CONFINED}
+    blind.apply(EVERY_WORD)
+    assert blind.verify(EVERY_WORD) == ()
+    lines = firewall().verify(EVERY_WORD)
+    assert lines
+    assert all("filter OUTPUT: missing" in line and "uid-owner" in line for line in lines)
+
+
 @pytest.mark.parametrize("come_and_go", list(product([False, True], repeat=4)))
 def test_what_comes_and_goes_meanwhile_is_not_taken_for_what_was_wanted(
     kernel: Kernel, come_and_go: tuple[bool, ...]

@@ -169,6 +169,7 @@ def _trial() -> Ruleset:
             ct_direction=CtDirection.REPLY,
         ),
         Rule(why="trial", verdict=Reject(), extra_headers=True),
+        Rule(why="trial", verdict=Reject(), user=1),
         Rule(
             why="trial",
             verdict=Accept(),

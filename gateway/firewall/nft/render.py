@@ -138,6 +138,7 @@ def render_rule(rule: Rule, family: Family) -> str:
     words = (
         f"meta nfproto {_NFPROTO[family]}",
         *_interfaces(rule),
+        *(() if rule.user is None else (f"meta skuid {rule.user}",)),
         *(EXTRA_HEADERS[family] if rule.extra_headers else ()),
         *render_headers(rule, family),
         *_tracking(rule),
@@ -205,8 +206,7 @@ EXTRA_HEADERS = {
 }
 """What packets with options or extension headers match.
 
-A set of protocols would read better, but the kernel gives sets other names than nft does, so that
-the rules could not be compared.
+A set of protocols would read better, but the kernel has other names for it than nft.
 """
 
 _TEXT = re.compile(r"[ !#-~]{1,128}")

@@ -16,7 +16,7 @@ from gateway.firewall.xtables.marks import mark_of
 from gateway.firewall.xtables.matches import kernel_of
 from gateway.firewall.xtables.render import Kernel, commands
 from gateway.firewall.xtables.tables import Table
-from gateway.policy.limits import Limit, limit_of_extra_headers
+from gateway.policy.limits import Limit, limit_of_confinement, limit_of_extra_headers
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.transition import interim
 from gateway.system import applied
@@ -27,6 +27,9 @@ DIRECTIONS = {"INPUT": "in", "FORWARD": "forward", "OUTPUT": "out"}
 """The words for what each deciding chain refuses."""
 
 _Tables = dict[Family, tuple[Table, Table]]
+
+NO_OWNER = "the kernel lacks xt_owner"
+LOAD_OWNER = "load xt_owner on the host (modprobe xt_owner), or use FIREWALL_BACKEND=nftables"
 
 
 class IptablesFirewall:
@@ -67,7 +70,10 @@ class IptablesFirewall:
     def limits(self) -> tuple[Limit, ...]:
         """What this kernel's tables cannot refuse, with the remedy. Raises FirewallError."""
         blind = [family for family in self._tables() if not self._kernel(family).extra_headers]
-        return tuple(limit_of_extra_headers(family) for family in blind)
+        found = [limit_of_extra_headers(family) for family in blind]
+        if not all(self._kernel(family).owner for family in self._tables()):
+            found.append(limit_of_confinement(NO_OWNER, LOAD_OWNER))
+        return tuple(found)
 
     def apply(self, ruleset: Ruleset) -> None:
         """Put `ruleset` into force for every family and read it back; see `Firewall.apply`."""

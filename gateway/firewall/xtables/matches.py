@@ -17,6 +17,9 @@ from gateway.firewall.xtables.packing import MULTIPORT
 from gateway.firewall.xtables.render import EXTRA_HEADERS, Kernel
 from gateway.policy.rules import Family
 
+OWNER = ("owner", 1)
+"""The match for the user of a socket, and its revision."""
+
 _REVISION = struct.Struct("=29sB")
 """struct xt_get_revision (linux/netfilter/x_tables.h): the name of an extension, and a revision."""
 
@@ -36,6 +39,7 @@ def kernel_of(family: Family) -> Kernel:
     """Return what the kernel can match in rules of `family`. Raises FirewallError."""
     return Kernel(
         extra_headers=has_match(family, EXTRA_HEADERS[family].name),
+        owner=has_match(family, *OWNER),
         multiport=has_match(family, *MULTIPORT),
     )
 

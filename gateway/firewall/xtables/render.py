@@ -82,6 +82,8 @@ def matches_of(rule: Rule, family: Family) -> tuple[Extension, ...]:
     Raises ValueError for what iptables has no words for.
     """
     extensions = [EXTRA_HEADERS[family]] if rule.extra_headers else []
+    if rule.user is not None:
+        extensions.append(Extension("owner", (("uid-owner", str(rule.user)),)))
     if rule.source_ports is not None or rule.destination_ports is not None:
         extensions.append(_ports(rule))
     if rule.syn:
@@ -159,6 +161,7 @@ class Kernel:
     """What the tables of a kernel can match, which others may lack: see `matches.py`."""
 
     extra_headers: bool = True
+    owner: bool = True
     multiport: bool = True
 
 
@@ -168,7 +171,7 @@ EVERYTHING = Kernel()
 def table_of(ruleset: Ruleset, family: Family, table: str, kernel: Kernel = EVERYTHING) -> Lines:
     """Return the lines of every chain of `table` for `ruleset`.
 
-    Rules on options and extension headers that the kernel cannot match are left out.
+    Rules on options and extension headers, or on a user, that the kernel cannot match are left out.
     """
     lines: Lines = dict.fromkeys(TABLES[table], ())
     for chain in Chain:
@@ -176,7 +179,8 @@ def table_of(ruleset: Ruleset, family: Family, table: str, kernel: Kernel = EVER
             rules = [
                 rule
                 for rule in ruleset.of(family).get(chain, ())
-                if kernel.extra_headers or not rule.extra_headers
+                if (kernel.extra_headers or not rule.extra_headers)
+                and (kernel.owner or rule.user is None)
             ]
             lines |= chains_of(chain.hook, rules, multiport=kernel.multiport)
     return lines
