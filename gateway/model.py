@@ -204,12 +204,6 @@ class Candidate:
         """The endpoints of all peers for people, each once; they may be names."""
         return ", ".join(dict.fromkeys(str(peer.endpoint) for peer in self.peers))
 
-    @property
-    def keepalive(self) -> int:
-        """The shortest persistent keepalive of the peers in seconds, 0 for none."""
-        given = (peer.persistent_keepalive for peer in self.peers if peer.persistent_keepalive)
-        return min(given, default=0)
-
     def has_family(self, version: int) -> bool:
         """Whether the tunnel carries IP `version` (4 or 6), that is, has an address of it."""
         return any(address.version == version for address in self.addresses)

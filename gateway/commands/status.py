@@ -59,14 +59,23 @@ def for_people(value: object) -> str:
             return "-"
         case dict() if not value:  # the pattern {} is any dictionary
             return "-"
-        case {"outcome": outcome, "age": age, **found}:
-            return _indented([visible(f"{outcome} {age} s ago"), *of_reload(found)])
         case dict():
-            return visible(", ".join(f"{name}: {number}" for name, number in value.items()))
+            return _of_dict(value)
         case list():
             return _indented(map(_one_of_several, value))
         case _:
             return visible(str(value))
+
+
+def _of_dict(value: Mapping[Any, object]) -> str:
+    """Return the last reading of the configuration, the resolver, or counts as text."""
+    match value:
+        case {"outcome": outcome, "age": age, **found}:
+            return _indented([visible(f"{outcome} {age} s ago"), *of_reload(found)])
+        case {"asks": asks, "problem": problem}:
+            return visible(f"{problem}; asks {asks}" if problem else f"asks {asks}")
+        case _:
+            return visible(", ".join(f"{name}: {number}" for name, number in value.items()))
 
 
 def of_reload(found: Mapping[Any, object]) -> list[str]:

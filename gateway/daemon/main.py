@@ -17,6 +17,7 @@ from gateway.daemon.patience import RELOAD_SIGNAL, STOP_SIGNALS, at_signals
 from gateway.daemon.ports import Closed, Parts
 from gateway.daemon.producers import keep_listening
 from gateway.daemon.reloading import Reloader
+from gateway.daemon.resolving import Resolving, Tools
 from gateway.daemon.securing import (
     PLACE,
     TIMING,
@@ -49,6 +50,7 @@ from gateway.tunnel.choose import choose as choose_tunnel
 
 if TYPE_CHECKING:
     from gateway.daemon.remembering import Memory
+    from gateway.daemon.vaulted import TakenVault
 
 IPV6_IS_OFF = "the tunnel has an IPv6 address, but IPv6 is switched off for new links here"
 SWITCH_IPV6_ON = 'set the sysctl net.ipv6.conf.all.disable_ipv6 to "0" (compose: sysctls)'
@@ -76,9 +78,15 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     )
     files = Aside(str(FILE))
     given = secured.tools.given
+    resolving = Resolving(
+        config, Tools(files, given, inside, environ, _clock, in_vault=vault is not None)
+    )
+    config = resolving.config
     await take_resolvers(given, config, files, first=secured.tools.first)
-    limits = (*secured.limits, *firewall.limits)
-    log_limits(limits)
+    board.resolver = resolving.report
+    log_limits(
+        limits := resolving.of_machine((*secured.limits, *firewall.limits, *resolving.limits))
+    )
     hooks, lookup = Hooks((), ()), EndpointLookup(None, UPLINKS)
     number = secrets.randbits(31)
     memory = _memory(config)
@@ -107,7 +115,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
 
     reloader = Reloader(
         environ,
-        lambda config: with_secret_mark(config, number),
+        lambda config: with_secret_mark(resolving.settled(config), number),
         read,
         _clock,
         TIMING,
@@ -126,7 +134,8 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             not_answering=partial(not_answering, netns=inside),
             overheard=OverheardOnDemand(UPLINKS),
             echo=partial(largest_answered, netns=inside),
-            write_resolver=lambda resolvers: files.run(lambda: given.write(resolvers)),
+            write_resolver=resolving.write,
+            carries=resolving.carries,
             publish=board.publish,
             confirm=board.confirm,
             clock=_clock,
@@ -142,8 +151,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         ),
         TIMING,
     )
-    loop = asyncio.get_running_loop()
-    board.ask_to_count = lambda: _soon(loop, supervisor.count)
+    board.ask_to_count = partial(_soon, asyncio.get_running_loop(), supervisor.count)
     at_signals(STOP_SIGNALS, supervisor.stop)
     at_signals([RELOAD_SIGNAL], reloader.ask)
 
@@ -152,12 +160,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         secured.namespace.hold_links()
         supervisor.kernel_changed()
 
-    others: dict[str, Coroutine[Any, Any, None]] = {}
-    if vault:
-        others = {
-            "changes in the vault": watch(supervisor.kernel_changed, vault.netns),
-            "end of the vault": vault.ended(),
-        }
+    others = {**resolving.producers(), **_in_vault(vault, supervisor.kernel_changed)}
     if memory:
         others["times of handshakes"] = memory.run()
     if config.list_period:
@@ -169,6 +172,15 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         reload=reloader.run(),
         **others,
     )
+
+
+def _in_vault(
+    vault: "TakenVault | None", changed: Callable[[], None]
+) -> dict[str, Coroutine[Any, Any, None]]:
+    """Return what follows a vault, if there is one: its changes, and its end."""
+    if vault is None:
+        return {}
+    return {"changes in the vault": watch(changed, vault.netns), "end of the vault": vault.ended()}
 
 
 def _fresh(

@@ -10,6 +10,7 @@ from gateway.daemon.ports import Parts
 from gateway.errors import KernelError, NetworkError, is_shortage
 from gateway.model import Config, Tunnel
 from gateway.policy.limits import OWN_RESOLVER
+from gateway.policy.upstreams import resolvers_for
 from gateway.system.aside import Aside
 from gateway.system.given import Given
 
@@ -30,7 +31,7 @@ class Names:
     async def write(self, tunnel: Tunnel) -> str:
         """Write the resolvers of `tunnel`; return why names will not resolve, empty if they do."""
         try:
-            await self._parts.write_resolver(tunnel.dns)
+            await self._parts.write_resolver(tunnel)
         except (KernelError, OSError) as err:
             if not self._failed:
                 self._log.warning(
@@ -64,4 +65,4 @@ async def take_resolvers(given: Given, config: Config, files: Aside, *, first: b
         else:
             break
     with suppress(NetworkError):
-        await files.run(lambda: given.write(config.tunnels[0].dns))
+        await files.run(lambda: given.write(resolvers_for(config.tunnels[0], config)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.firewall import Firewall
-from gateway.model import Address, Config, Endpoint, Interface, ServerList, Times
+from gateway.model import Address, Config, Endpoint, Interface, ServerList, Times, Tunnel
 from gateway.policy.diagnosis import Heard
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.guard import GuardRules
@@ -208,9 +208,10 @@ class Parts:
     later starts with the same servers; it does not wait.
 
     `reserve` lends descriptors to what has to be put into force when there are none left.
-    `write_resolver` gives workloads resolvers; it raises NetworkError, and takes half a second at
-    most. `limits` are the machine's. `adopt` gives a configuration, with its marks, to the parts
-    that use it by themselves, at the start and whenever it changes, and returns its limits.
+    `write_resolver` gives workloads the resolvers for a tunnel; it raises NetworkError, and takes
+    half a second at most. `carries` is called when the tunnel has come up, or gone down. `limits`
+    are the machine's. `adopt` gives a configuration, with its marks, to the parts that use it by
+    themselves, at the start and whenever it changes, and returns its limits.
     """
 
     firewall: Firewall
@@ -223,13 +224,14 @@ class Parts:
     probe: Callable[[Probe], Coroutine[Any, Any, bool | None]]
     not_answering: Callable[[tuple[Address, ...]], Coroutine[Any, Any, tuple[Finding, ...]]]
     echo: Callable[[Probe, tuple[int, ...]], Coroutine[Any, Any, int | None]]
-    write_resolver: Callable[[tuple[Address, ...]], Coroutine[Any, Any, None]]
+    write_resolver: Callable[[Tunnel], Coroutine[Any, Any, None]]
     publish: Callable[[Status], None]
     confirm: Callable[[], None]
     clock: Callable[[], float]
     read_again: Callable[[], None]
     remember: Callable[[Times, tuple[str, ...]], None]
     reserve: Callable[[], AbstractContextManager[None]] = nullcontext
+    carries: Callable[[bool], None] = lambda _now: None
     limits: tuple[Limit, ...] = ()
     adopt: Callable[[Config], tuple[Limit, ...]] = _no_limits
     overheard: Callable[[tuple[Endpoint, ...]], Heard] = _nothing_heard

@@ -17,6 +17,7 @@ import structlog
 from gateway.daemon.ports import Lists, Resolver
 from gateway.errors import GatewayError, MissingError, NetworkError
 from gateway.model import Address, Config, ServerList
+from gateway.policy.upstreams import resolvers_for
 from gateway.providers.kept import PLACES, file_name
 from gateway.system.aside import Aside
 
@@ -60,10 +61,10 @@ async def keep_fresh(
         while not tools.is_up():  # noqa: ASYNC110 - the status comes without an event
             await asyncio.sleep(min(LOOK_EVERY, period))
         wait = period
-        listed, dns = running().server_list, running().tunnels[0].dns
-        if listed is None:
+        config = running()
+        if (listed := config.server_list) is None:
             continue
-        tools.resolver.resolver = next(iter(dns), None)
+        tools.resolver.resolver = next(iter(resolvers_for(config.tunnels[0], config)), None)
         try:
             async with asyncio.timeout(TIME_LIMIT):
                 await _fetch(listed, tools)

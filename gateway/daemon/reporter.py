@@ -19,6 +19,7 @@ from gateway.policy.resolvers import Finding, limits_of_resolvers_asked
 from gateway.policy.retry import Setback
 from gateway.policy.situation import Situation
 from gateway.policy.states import Connected, Connecting, Reason, State, Stopping
+from gateway.policy.upstreams import described, upstreams_of
 
 FEW = 2
 """How many attempts fail before the log explains it: a server may just be starting."""
@@ -69,9 +70,11 @@ class Reporter:
             self._switches += self._served not in {"", endpoint(after)}
             self._served = endpoint(after)
             self._log_open(after)
+            self._parts.carries(True)
             self._parts.hooks.up()
         if isinstance(before, Connected) and not isinstance(after, Connected):
             self._reconnects.update([reason(after)] if not isinstance(after, Stopping) else [])
+            self._parts.carries(False)
             self._parts.hooks.down()
 
     def _log_open(self, state: Connected) -> None:
@@ -82,7 +85,7 @@ class Reporter:
             addresses=_few(state.tunnel.addresses),
             implementation=self._parts.tunnel.name,
             mtu=self._sizes[0],
-            resolvers=_few(state.tunnel.dns),
+            resolvers=_few([described((it,)) for it in upstreams_of(state.tunnel, config)]),
             lan=_few((*config.outbound_subnets, *config.public_subnets)),
             input_ports=_few(config.input_ports),
             tunnel_ports=_few(config.vpn_input_ports),

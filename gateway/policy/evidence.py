@@ -102,6 +102,11 @@ class Pulse:
         return self.unanswered_at is not None and now - self.unanswered_at >= seconds
 
 
+def keepalive_of(tunnel: Tunnel) -> int:
+    """Return the shortest persistent keepalive of the peers in seconds, 0 for none."""
+    return min((p.persistent_keepalive for p in tunnel.peers if p.persistent_keepalive), default=0)
+
+
 def foreign_change(tunnel: Tunnel, status: TunnelStatus) -> str:
     """Return what another program has changed in WireGuard's own settings; empty if nothing.
 

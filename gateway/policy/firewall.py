@@ -60,7 +60,7 @@ def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
 
     def served(family: Family) -> Iterator[ChainRule]:
         for uplink in facts.uplinks:
-            yield from holes(family, uplink, listed, resolvers)
+            yield from holes(family, uplink, listed, resolvers, ends=isinstance(state, Connected))
 
     def entries(family: Family) -> Iterator[ChainRule]:
         return _on_uplinks(family, state, facts, served)
@@ -81,7 +81,10 @@ def ruleset_in_vault(state: State, config: Config, hole: Uplink | None) -> Rules
 
     def entries(family: Family) -> Iterable[ChainRule]:
         is_open = has_holes(listed)
-        return passage.inside(family, hole, listed, resolvers) if hole and is_open else ()
+        ends = isinstance(state, Connected)
+        return (
+            passage.inside(family, hole, listed, resolvers, ends=ends) if hole and is_open else ()
+        )
 
     if isinstance(state, Connected):
         tunnel = state.tunnel
@@ -106,7 +109,7 @@ def ruleset_outside_vault(
         if hole is not None and has_holes(forwarded):
             yield from passage.outside(family, hole, forwarded, resolvers, facts)
         for uplink in facts.uplinks:
-            yield from holes(family, uplink, own, ())
+            yield from holes(family, uplink, own, (), ends=isinstance(state, Connected))
 
     return _both(
         lambda family: _on_uplinks(family, state, facts, served),

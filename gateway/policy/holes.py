@@ -71,11 +71,14 @@ def holes(
     config: Config,
     resolvers: Iterable[Upstream],
     near: Sequence[Network] | None = None,
+    *,
+    ends: bool = True,
 ) -> Iterator[ChainRule]:
     """Yield the rules of `family` for the listed holes of `uplink`, for each of its addresses.
 
     `resolvers` are those that workloads ask, or the gateway's own resolver for them. `near` are the
-    listed public subnets that the uplink is in, by default those of its addresses.
+    listed public subnets that the uplink is in, by default those of its addresses. `ends`: a TCP
+    connection that is refused ends, as it does only with a tunnel (P15).
     """
     addresses = [address for address in uplink.addresses if family.has(address)]
     near = tuple(attached(config.public_subnets, uplink)) if near is None else near
@@ -90,7 +93,7 @@ def holes(
     for address, resolver in product(addresses, asked):
         yield from _resolver(uplink, address, resolver)
     if config.name_server is not None and (groups or config.input_ports):
-        yield from _no_way_for_ours(uplink)
+        yield from _no_way_for_ours(uplink, ends=ends)
     for subnets in groups:
         yield from _no_names(uplink, subnets)
     for subnets, address in product(groups, addresses):
@@ -135,7 +138,7 @@ def _resolver(uplink: Uplink, address: Interface, resolver: Upstream) -> Iterato
         )
 
 
-def _no_way_for_ours(uplink: Uplink) -> Iterator[ChainRule]:
+def _no_way_for_ours(uplink: Uplink, *, ends: bool) -> Iterator[ChainRule]:
     """Yield the rules that keep the gateway's own resolver out of every hole of `uplink` (P10).
 
     Routes lead its questions into the tunnel. By its user it is refused here, whatever they say.
@@ -148,6 +151,7 @@ def _no_way_for_ours(uplink: Uplink) -> Iterator[ChainRule]:
                 verdict=Reject(tcp_reset=protocol is Transport.TCP),
                 out_interface=uplink.name,
                 protocol=protocol,
+                syn=protocol is Transport.TCP and not ends,
                 user=RESOLVER_USER,
             ),
         )

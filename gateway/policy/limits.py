@@ -27,6 +27,7 @@ class LimitCode(StrEnum):
     OLD_FLOWS = "old_flows"
     RESOLVERS_NOT_KEPT = "resolvers_not_kept"
     NO_NAMES = "no_names"
+    NO_RESOLVER = "no_resolver"
     RESOLVER_NOT_CONFINED = "resolver_not_confined"
     NO_IPV6_HOLES = "no_ipv6_holes"
     NO_HOLES = "no_holes"
@@ -106,6 +107,12 @@ def limit_of_extra_headers(family: Family) -> Limit:
     )
 
 
+def limit_without_resolver(missing: str, remedy: str) -> Limit:
+    """Return the limit of a gateway whose own resolver cannot run, because of what is `missing`."""
+    text = f"workloads ask the resolver of the tunnel themselves, and not the gateway's: {missing}"
+    return Limit(LimitCode.NO_RESOLVER, text, f"{remedy}, or set DNS_SERVER=off")
+
+
 def limit_of_confinement(missing: str, remedy: str) -> Limit:
     """Return the limit of a resolver that no rule confines, because of what is `missing`."""
     return Limit(
@@ -157,10 +164,10 @@ def limits_of_resolvers(config: Config, problem: str) -> Iterator[Limit]:
         )
 
 
-def limits_of_names(problem: str) -> Iterator[Limit]:
+def limits_of_names(problem: str, remedy: str = OWN_RESOLVER) -> Iterator[Limit]:
     """Yield the limit of workloads whose names do not resolve, because of `problem` if any."""
     if problem:
-        yield Limit(LimitCode.NO_NAMES, f"names do not resolve: {problem}", OWN_RESOLVER)
+        yield Limit(LimitCode.NO_NAMES, f"names do not resolve: {problem}", remedy)
 
 
 def limits_of_path(tunnel: Tunnel, mtu: int | None, path: int | None) -> Iterator[Limit]:

@@ -50,7 +50,7 @@ from gateway.policy.events import (
     Sampled,
     Stop,
 )
-from gateway.policy.evidence import Pulse, foreign_change
+from gateway.policy.evidence import Pulse, foreign_change, keepalive_of
 from gateway.policy.facts import TunnelStatus
 from gateway.policy.fetching import backoff, from_fetching
 from gateway.policy.latency import after_failure, after_handshake, seconds_of
@@ -229,7 +229,7 @@ def _sampled_while_connecting(state: Connecting, event: Sampled, moment: Moment)
     now, status = moment.now, event.status
     if change := foreign_change(state.tunnel, status):
         return _rebuilding(state, Lost(change), moment)
-    pulse = state.pulse.after(status, now, state.tunnel.keepalive)
+    pulse = state.pulse.after(status, now, keepalive_of(state.tunnel))
     if pulse.handshake_at is not None:
         fresh = replace(pulse, unanswered_at=None, moves=True)
         return _answered(state, fresh, moment)
@@ -276,7 +276,7 @@ def _sampled_while_connected(state: Connected, status: TunnelStatus, moment: Mom
     now = moment.now
     if change := foreign_change(state.tunnel, status):
         return _rebuilding(state, Lost(change), moment)
-    keepalive = state.tunnel.keepalive
+    keepalive = keepalive_of(state.tunnel)
     pulse = state.pulse.after(status, now, keepalive)
     turn = state.turn
     if now - state.since >= moment.timing.stable_after:

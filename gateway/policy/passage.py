@@ -98,11 +98,16 @@ def collision(facts: Facts) -> str:
 
 
 def inside(
-    family: Family, hole: Uplink, config: Config, resolvers: tuple[Upstream, ...]
+    family: Family,
+    hole: Uplink,
+    config: Config,
+    resolvers: tuple[Upstream, ...],
+    *,
+    ends: bool,
 ) -> Iterator[ChainRule]:
-    """Yield the rules of a vault for its end, the link `hole`."""
+    """Yield the rules of a vault for its end, the link `hole`; `ends` as `holes` has it."""
     yield from plain_only((hole,))
-    for chain, rule in holes(family, hole, config, resolvers):
+    for chain, rule in holes(family, hole, config, resolvers, ends=ends):
         if rule.icmp_type not in DISCOVERY:
             yield chain, rule
 

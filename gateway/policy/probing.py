@@ -6,12 +6,15 @@ from ipaddress import ip_address
 
 from gateway.model import Address, Config, HealthProbe, Network, ProbeKind, Tunnel
 from gateway.policy.routing import IPV4
+from gateway.policy.upstreams import OURS, upstreams_of
 
 
 class ProbeProtocol(StrEnum):
     """The protocol of a probe."""
 
     DNS = "dns"
+    NAME = "name"
+    """A question to the gateway's own resolver, for a name that it has to pass on."""
     ICMP = "icmp"
 
 
@@ -30,8 +33,8 @@ class Probe:
 
     @property
     def is_question(self) -> bool:
-        """Whether the tunnel's resolver should answer."""
-        return self.protocol is ProbeProtocol.DNS
+        """Whether a resolver should answer."""
+        return self.protocol is not ProbeProtocol.ICMP
 
 
 MOST_HOSTS = 2
@@ -56,9 +59,19 @@ def probe_for(tunnel: Tunnel, config: Config) -> Probe | None:
             address = wanted.address or next(iter(inside), None)
             return Probe(ProbeProtocol.ICMP, address) if address else None
         case ProbeKind.DNS:
-            return Probe(ProbeProtocol.DNS, inside[0]) if inside else None
+            return _question(inside, tunnel, config)
         case ProbeKind.AUTO:
-            return Probe(ProbeProtocol.DNS, inside[0]) if inside else _to_the_server(tunnel, config)
+            return _question(inside, tunnel, config) or _to_the_server(tunnel, config)
+
+
+def _question(inside: list[Address], tunnel: Tunnel, config: Config) -> Probe | None:
+    """Return the question to the tunnel's resolver, or else to ours, which asks others in it."""
+    if inside:
+        return Probe(ProbeProtocol.DNS, inside[0])
+    asked = [it.address for it in upstreams_of(tunnel, config) if not tunnel.dns]
+    if config.name_server and any(_is_inside(it, tunnel, config) for it in asked):
+        return Probe(ProbeProtocol.NAME, OURS)
+    return None
 
 
 def echoes_for(tunnel: Tunnel, config: Config) -> tuple[Probe, ...]:

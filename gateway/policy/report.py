@@ -6,12 +6,12 @@ Programs read codes, which do not change; people read the texts. docs/health.md 
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.model import Endpoint
 from gateway.policy.diagnosis import Diagnosis
 from gateway.policy.evidence import Pulse
-from gateway.policy.limits import Limit
+from gateway.policy.limits import Limit, limits_of_names
 from gateway.policy.reload import Answer
 from gateway.policy.states import (
     Connected,
@@ -42,10 +42,30 @@ REASONS: dict[Reason, str] = {
     Reason.KEPT_DOWN: "another program could send past the firewall",
     Reason.ANSWERS: "the server answers",
     Reason.RESOLVER_SILENT: "the server answers, but the resolver in the tunnel is silent",
+    Reason.RESOLVER_DOWN: "the gateway's own resolver does not answer",
     Reason.STOPPING: "stopping",
     Reason.HUNG: "the gateway has reported nothing new",
 }
 """The text of each reason, for people."""
+
+
+@dataclass(frozen=True)
+class ResolverReport:
+    """What is known of the gateway's own resolver.
+
+    `asks` is a text about the resolvers that it asks, and how. `answers` is whether it does, and
+    `problem` why not, or what else is wrong with it, with the `remedy`. With `others_answer`
+    another program has its port. `starts` counts its processes, `questions` what they were asked,
+    by how it was answered.
+    """
+
+    asks: str
+    answers: bool = False
+    problem: str = ""
+    remedy: str = ""
+    others_answer: bool = False
+    starts: int = 0
+    questions: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +111,21 @@ class Status:
     reload: Answer | None = None
     reloads: tuple[tuple[str, int], ...] = ()
     limits: tuple[Limit, ...] = ()
+    resolver: ResolverReport | None = None
+
+
+def with_resolver(status: Status, resolver: ResolverReport) -> Status:
+    """Return `status` with the gateway's own resolver, without which workloads have no names.
+
+    It makes the gateway unhealthy while it does not answer, but not where another program answers
+    in its place: that may be intended.
+    """
+    limits = (*status.limits, *limits_of_names(resolver.problem, resolver.remedy))
+    status = replace(status, resolver=resolver, limits=limits)
+    if status.healthy and not resolver.answers and not resolver.others_answer:
+        problem = resolver.problem or "it is being started"
+        status = replace(status, healthy=False, reason=Reason.RESOLVER_DOWN, detail=problem)
+    return status
 
 
 def name(state: State) -> str:

@@ -34,8 +34,8 @@ class Finding:
 
 def to_ask(tunnel: Tunnel, config: Config, *, failing: bool) -> tuple[Address, ...]:
     """Return the resolvers of `tunnel` to ask; `failing`: those in the tunnel do not answer."""
-    if config.health_probe.kind is ProbeKind.OFF:
-        return ()
+    if config.health_probe.kind is ProbeKind.OFF or config.name_server is not None:
+        return ()  # what runs the gateway's own resolver reports whether it answers
     listed = (*config.outbound_subnets, *config.public_subnets)
     return tuple(
         resolver

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     KEPT_DOWN = "link_kept_down"
     ANSWERS = "server_answers"
     RESOLVER_SILENT = "resolver_silent"
+    RESOLVER_DOWN = "resolver_down"
     STOPPING = "stopping"
     HUNG = "hung"
 

@@ -1,14 +1,14 @@
-"""Whom names are asked of: the resolvers of a tunnel, or those that the gateway's own one asks."""
+"""Which resolvers are asked: those of a tunnel, or others that the gateway's own one asks."""
 
 from ipaddress import ip_address
 
-from gateway.model import Address, Config, Tunnel, Upstream
+from gateway.model import Address, Candidate, Config, Upstream
 
 OURS = ip_address("127.0.0.1")
 """Where the gateway's own resolver listens, in the namespace of the workloads."""
 
 
-def upstreams_of(tunnel: Tunnel, config: Config) -> tuple[Upstream, ...]:
+def upstreams_of(tunnel: Candidate, config: Config) -> tuple[Upstream, ...]:
     """Return who is asked while `tunnel` is up, in order: its own resolvers if it has any.
 
     Others are left out that it has no address to ask from.
@@ -19,7 +19,7 @@ def upstreams_of(tunnel: Tunnel, config: Config) -> tuple[Upstream, ...]:
     return tuple(it for it in server.upstreams if tunnel.has_family(it.address.version))
 
 
-def resolvers_for(tunnel: Tunnel, config: Config) -> tuple[Address, ...]:
+def resolvers_for(tunnel: Candidate, config: Config) -> tuple[Address, ...]:
     """Return what the resolver file of the workloads names."""
     return tunnel.dns if config.name_server is None else (OURS,)
 
@@ -27,7 +27,7 @@ def resolvers_for(tunnel: Tunnel, config: Config) -> tuple[Address, ...]:
 def described(upstreams: tuple[Upstream, ...]) -> str:
     """Return for people who is asked and how, such as "1.1.1.1 (cloudflare) over TLS"."""
     if not upstreams:
-        return "nobody"
+        return "no resolver"
     return ", ".join(dict.fromkeys(map(_described, upstreams)))
 
 

@@ -1,10 +1,9 @@
 """The health endpoint: serves the last published status over HTTP and decides nothing.
 
-It runs on a loop and a thread of its own, so it answers while the supervisor is busy and can report
-that the supervisor hangs: if the status is older than STALE_AFTER seconds, the answer is 503,
-whatever the status says. A connection lasts TIME_LIMIT seconds at most. If there are more than
-MOST_CONNECTIONS, the oldest is closed, so clients that never finish their requests cannot keep
-others out.
+It has a loop and a thread of its own, so it answers while the supervisor is busy and can report
+that it hangs: if the status is older than STALE_AFTER seconds, the answer is 503. A connection
+lasts TIME_LIMIT seconds at most. Of more than MOST_CONNECTIONS the oldest is closed, so clients
+that never finish their requests cannot keep others out.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ import h11
 from gateway.errors import NetworkError
 from gateway.model import HostPort
 from gateway.policy.reload import Answer as Reread
-from gateway.policy.report import REASONS, Status
+from gateway.policy.report import REASONS, ResolverReport, Status, with_resolver
 from gateway.policy.states import Reason
 
 STALE_AFTER = 10.0
@@ -31,8 +30,7 @@ TIME_LIMIT = 5.0
 MOST_CONNECTIONS = 200
 LARGEST_REQUEST = 8192
 
-JSON_TYPE = "application/json"
-TEXT_TYPE = "text/plain; charset=utf-8"
+JSON_TYPE, TEXT_TYPE = "application/json", "text/plain; charset=utf-8"
 
 OK, UNAVAILABLE = 200, 503
 
@@ -48,11 +46,13 @@ class Board:
     """Holds the last status: the supervisor writes it, the server reads it.
 
     `ask_to_count`, from any thread, asks the supervisor for a status with newly counted packets.
+    `resolver` returns what is known of the gateway's own resolver, None without one.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self.ask_to_count: Callable[[], None] = lambda: None
+        self.resolver: Callable[[], ResolverReport | None] = lambda: None
         self._published = Status(
             0.0, "starting", healthy=False, reason=Reason.STARTING, since=clock()
         )
@@ -69,7 +69,8 @@ class Board:
     @property
     def _status(self) -> Status:
         """The last status, as it was when it was confirmed last."""
-        return confirmed(self._published, self._confirmed_at)
+        status, resolver = confirmed(self._published, self._confirmed_at), self.resolver()
+        return status if resolver is None else with_resolver(status, resolver)
 
     @property
     def is_healthy(self) -> bool:
@@ -152,6 +153,8 @@ def describe(status: Status, now: float) -> dict[str, object]:
     body["refused"] = {f"{family} {way}": packets for family, way, packets in status.refused}
     body["reload"] = status.reload and _reread(status.reload, now)
     body["reloads"] = dict(status.reloads)
+    if status.resolver:
+        body["resolver"]["questions"] = dict(status.resolver.questions)
     body["limits"] = [asdict(limit) for limit in status.limits]
     return body
 

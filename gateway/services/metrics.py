@@ -93,6 +93,12 @@ class _Collector:
         for name, (text, size) in sizes.items():
             if size is not None:
                 yield GaugeMetricFamily(name, text, size)
+        if status.resolver:
+            yield GaugeMetricFamily(
+                "portcullis_resolver_up",
+                "Whether the gateway's own resolver answers (1 or 0).",
+                status.resolver.answers,
+            )
         yield GaugeMetricFamily(
             "portcullis_limits", "How many limits this host has.", len(status.limits)
         )
@@ -112,6 +118,20 @@ class _Collector:
         yield CounterMetricFamily(
             "portcullis_sent_bytes", "Sent by the tunnel's interface.", status.sent
         )
+        if status.resolver:
+            yield CounterMetricFamily(
+                "portcullis_resolver_starts",
+                "Processes of the gateway's own resolver.",
+                status.resolver.starts,
+            )
+            questions = CounterMetricFamily(
+                "portcullis_resolver_questions",
+                "Questions to the gateway's own resolver since its last start, by the answer.",
+                labels=["answer"],
+            )
+            for answer, number in status.resolver.questions:
+                questions.add_metric([answer], number)
+            yield questions
         reconnects = CounterMetricFamily(
             "portcullis_reconnects", "Tunnels lost, by reason code.", labels=["reason"]
         )

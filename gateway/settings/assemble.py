@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.errors import Notice
-from gateway.model import Backend, Config, HealthProbe, Implementation, ServerList
+from gateway.model import (
+    Backend,
+    Config,
+    HealthProbe,
+    Implementation,
+    NameServer,
+    ProbeKind,
+    ServerList,
+)
 from gateway.settings import (
     checks,
     compat,
@@ -18,6 +26,7 @@ from gateway.settings import (
     places,
     quickfiles,
     reserved,
+    resolving,
     timed,
     tunnels,
     yielding,
@@ -61,7 +70,8 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     found = places.find(root, named.value if named else None, of_files)
     wanted = filters.wanted(root, found, variables.values, of_files)
     candidates = _candidates(variables, wanted, root, (findings, of_files))
-    config = _config(variables, candidates.tunnels, findings)
+    name_server, built = resolving.settle(variables.values, candidates.tunnels, findings)
+    config = _config(variables, built, name_server, findings)
     findings.group([str(file.path) for file in wanted])
     if findings.problems or config is None:
         raise findings.to_error()
@@ -70,7 +80,7 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     if order and order.value is Order.LATENCY:
         config = replace(config, latency=timed.latency(config.tunnels, root, findings))
     notices = tuple(findings.notices)
-    return Loaded(config, notices, candidates.tunnels, variables.values, log_settings(environ))
+    return Loaded(config, notices, built, variables.values, log_settings(environ))
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,10 @@ def _candidates(
 
 
 def _config(
-    variables: Variables, candidates: Sequence[SourcedTunnel], findings: Findings
+    variables: Variables,
+    candidates: Sequence[SourcedTunnel],
+    name_server: NameServer | None,
+    findings: Findings,
 ) -> Config | None:
     """Check the values against each other; return the configuration, None without a tunnel."""
     given = variables.values
@@ -130,16 +143,19 @@ def _config(
         where = _where(given.firewall_outbound_subnets)
         against_tunnel(subnets, tunnel, where, findings)
         checks.resolvers(tunnel, subnets, findings)
-        checks.probe_inside(probe, tunnel, subnets, findings)
+        asks_ours = name_server is not None and not tunnel.dns.value
+        if not (asks_ours and probe and probe.kind is ProbeKind.DNS):
+            checks.probe_inside(probe, tunnel, subnets, findings)
         checks.endpoint_resolver(given.wireguard_endpoint_resolver, tunnel, findings)
         checks.listen_port(tunnel, input_ports, _where(given.firewall_input_ports), findings)
     if not candidates:
         return None
-    if not candidates[0].dns.value and "dns_address" not in variables.unreadable:
+    named = candidates[0].dns.value or name_server or "dns_address" in variables.unreadable
+    if not named:
         findings.warn(
             "DNS_ADDRESS",
-            "is not set, so no names resolve; write your provider's resolver, often called "
-            "DNS in its WireGuard file. There is no default: a resolver sees every name",
+            "is not set, so no names resolve with DNS_SERVER=off; write your provider's resolver, "
+            "often called DNS in its WireGuard file, or remove DNS_SERVER",
         )
     return Config(
         tunnels=tuple(each.tunnel for each in candidates),
@@ -156,6 +172,7 @@ def _config(
         up_command=_value(given.vpn_up_command, ()),
         down_command=_value(given.vpn_down_command, ()),
         list_period=_value(given.updater_period, None),
+        name_server=name_server,
     )
 
 

@@ -2,7 +2,7 @@
 
 docs/configuration.md is generated from this model. `values`, `addresses`, `servers` and `fields`
 parse the fields one by one; `checks` compares them afterwards. `schema_tunnel` has those of the
-tunnel.
+tunnel, `schema_names` those of names.
 """
 
 from collections.abc import Mapping
@@ -10,16 +10,17 @@ from typing import Annotated, Final
 
 from pydantic import AliasChoices
 
-from gateway.model import Address, Backend, HealthProbe, HostPort, Network, PortRange
+from gateway.model import Backend, HealthProbe, HostPort, Network, PortRange
 from gateway.settings import addresses, fields, values
 from gateway.settings.addresses import lan_subnets
-from gateway.settings.schema_tunnel import TunnelSettings, variable
+from gateway.settings.schema_names import NameSettings
+from gateway.settings.schema_tunnel import variable
 from gateway.settings.sourced import Sourced, read_with
 
 _ANY: Final = "all"
 
 
-class Settings(TunnelSettings):
+class Settings(NameSettings):
     """The variables, each with its origin, or None when it is not set.
 
     `sources` builds it and removes fields that are `Refused`. The second half of each type parses
@@ -148,17 +149,6 @@ class Settings(TunnelSettings):
         "Which kernel firewall carries the rules: `iptables`, `nftables`, or `auto`: the "
         "first that works for both families.",
         unset="`auto`",
-    )
-    dns_address: Annotated[Sourced[tuple[Address, ...]] | None, read_with(addresses.resolvers)] = (
-        variable(
-            "Names",
-            "Resolvers, comma-separated, written to `/etc/resolv.conf` and asked through the "
-            "tunnel, or in a subnet of `FIREWALL_OUTBOUND_SUBNETS`. `127.0.0.1` is a resolver "
-            "that you run in this namespace.",
-            older=("DNS_ADDRESS", "DNS_PLAINTEXT_ADDRESS"),
-            unset="`DNS` of the wg-quick file, else none: no name resolves",
-            example="10.64.0.1",
-        )
     )
     portcullis_host: Annotated[Sourced[bool] | None, read_with(fields.switch)] = variable(
         "Firewall",

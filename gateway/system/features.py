@@ -25,7 +25,16 @@ MEMBARRIER_GLOBAL = 1
 SETTLING_TIME = 0.05
 """Seconds to wait where the kernel cannot say; a packet passes all rules in microseconds."""
 
-CAPABILITIES = {"SETPCAP": 8, "NET_ADMIN": 12, "NET_RAW": 13}
+CAPABILITIES = {
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "KILL": 5,
+    "SETGID": 6,
+    "SETUID": 7,
+    "SETPCAP": 8,
+    "NET_ADMIN": 12,
+    "NET_RAW": 13,
+}
 """The capabilities that the gateway asks about, by their number in linux/capability.h."""
 
 

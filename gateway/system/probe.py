@@ -25,6 +25,9 @@ ROOT_QUESTION = struct.pack("!5H", 0x0100, 1, 0, 0, 0) + b"\0" + struct.pack("!2
 RFC 1035, section 4.1: recursion desired, one question, the root's empty name, type NS, class IN.
 """
 
+ANSWERED = {0, 3}
+"""Response codes that say what there is: NOERROR and NXDOMAIN (RFC 1035, section 4.1.1)."""
+
 ECHO_REQUEST = {4: 8, 6: 128}
 ECHO_REPLY = {4: 0, 6: 129}
 """ICMP types by IP version (RFC 792, RFC 4443)."""
@@ -40,10 +43,13 @@ async def probe(wanted: Probe, netns: Netns = OWN) -> bool | None:
     """Send `wanted` into the tunnel of `netns` and return whether it was answered.
 
     Never raises OSError. None means that it could not be sent for now, which says nothing about
-    who should answer. Nothing but the tunnel's interface can carry it, whatever the routes say.
+    who should answer. Nothing but the tunnel's interface can carry it, whatever the routes say,
+    but for a question to the gateway's own resolver.
     """
     address, version = str(wanted.address), wanted.address.version
     try:
+        if wanted.protocol is ProbeProtocol.NAME:
+            return await _ask_for_a_name(netns, address)
         if wanted.protocol is ProbeProtocol.DNS:
             return await _ask_resolver(netns, address, version)
         return await _ping(netns, address, version, wanted.hops)
@@ -60,6 +66,45 @@ async def _ask_resolver(netns: Netns, address: str, version: int) -> bool:
             identity + ROOT_QUESTION,
             lambda answer: answer[:2] == identity,
         )
+
+
+async def answers_here(netns: Netns, address: str = "127.0.0.1") -> bool:
+    """Return whether a resolver at `address` of `netns` answers what it need not pass on.
+
+    Raises OSError, also where nothing listens.
+    """
+    identity = os.urandom(2)
+    question = _question(b"localhost")
+    with netns.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as channel:
+        return await _answered(
+            channel,
+            (address, DNS_PORT),
+            identity + question,
+            lambda answer: answer[:2] == identity,
+            tries=1,
+        )
+
+
+async def _ask_for_a_name(netns: Netns, address: str) -> bool:
+    """Ask for a name that was never asked for, which a resolver has to pass on.
+
+    It may say that there is none (NXDOMAIN), but not that it could not find out.
+    """
+    identity = os.urandom(2)
+    question = _question(os.urandom(6).hex().encode())
+    with netns.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as channel:
+        return await _answered(
+            channel,
+            (address, DNS_PORT),
+            identity + question,
+            lambda answer: answer[:2] == identity and answer[3] & 0xF in ANSWERED,
+        )
+
+
+def _question(label: bytes) -> bytes:
+    """Return a DNS message behind its id: the address of a name of one label."""
+    head = struct.pack("!5H", 0x0100, 1, 0, 0, 0)
+    return head + bytes([len(label)]) + label + b"\0" + struct.pack("!2H", 1, 1)
 
 
 async def _ping(netns: Netns, address: str, version: int, hops: int | None) -> bool:
@@ -87,11 +132,12 @@ async def _answered(
     address: tuple[str, int],
     message: bytes,
     is_answer: Callable[[bytes], bool],
+    tries: int = TRIES,
 ) -> bool:
-    """Send `message` up to TRIES times and say whether an answer came. Raises OSError."""
+    """Send `message` up to `tries` times and say whether an answer came. Raises OSError."""
     loop = asyncio.get_running_loop()
     channel.connect(address)  # at once, and asyncio's own way knows no raw sockets
-    for _ in range(TRIES):
+    for _ in range(tries):
         await loop.sock_sendall(channel, message)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(INTERVAL):

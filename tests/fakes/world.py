@@ -200,7 +200,8 @@ class World:
         """Throw the dice for one packet on one way."""
         return self._chance.random() >= self.loss
 
-    async def _write_resolver(self, resolvers: tuple[Address, ...]) -> None:
+    async def _write_resolver(self, tunnel: Tunnel) -> None:
+        resolvers = tunnel.dns
         self.call("resolv.conf", f"nameserver {resolvers[-1]}" if resolvers else "search .")
 
     async def _probe(self, probe: Probe) -> bool:

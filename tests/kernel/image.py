@@ -28,6 +28,7 @@ PACKAGES = (
     # What the gateway's image has.
     "iptables",
     "nftables",
+    "unbound",
     "wireguard-go",
     # What the lab uses.
     "conntrack",

@@ -70,7 +70,8 @@ class Gateway:
         """Return the variables for a tunnel to `server` by its endpoint of this IP family.
 
         `changes` replace variables, or remove those given as None. LAB_WIREGUARD and
-        LAB_FIREWALL choose the backends.
+        LAB_FIREWALL choose the backends. Without a change, workloads ask the tunnel's resolver
+        themselves: another one would add to each start, in tests of other things.
         """
         server = server or self.server
         endpoint = server.endpoint.ipv6 if family == 6 else server.endpoint.ipv4
@@ -86,6 +87,7 @@ class Gateway:
             "WIREGUARD_IMPLEMENTATION": os.environ.get("LAB_WIREGUARD", "auto"),
             "FIREWALL_BACKEND": os.environ.get("LAB_FIREWALL"),
             "DNS_ADDRESS": INSIDE.ipv4,
+            "DNS_SERVER": "off",
             "LOG_LEVEL": "debug",
             "LOG_FORMAT": "json",
         }

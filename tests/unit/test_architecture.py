@@ -77,6 +77,7 @@ ONLY_IMPORTER = {
         "gateway/daemon/enforcement.py",
         "gateway/daemon/looks.py",
         "gateway/services/hooks.py",
+        "gateway/services/resolver.py",
         "gateway/cli.py",
         "gateway/lock/last_resort.py",
         "gateway/log.py",
@@ -92,6 +93,7 @@ IN_ANY_NAMESPACE = {
     "system/features.py",  # what the kernel has at all, in every namespace
     "firewall/xtables/matches.py",  # so is this
     "system/vault.py",  # a unix socket with a path, and what another process has opened
+    "system/resolver_control.py",  # a unix socket with a path, which belongs to the file system
     "tunnel/userspace.py",  # a unix socket with a path, which belongs to the file system
     "tunnel/conversation.py",  # so is this
 }

@@ -283,8 +283,9 @@ def test_the_ports_of_an_anchor_are_removed_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("resolver", ["127.0.0.1", '"127.0.0.1"', "10.64.0.1,::1"])
 def test_a_resolver_on_loopback_needs_a_service_that_is_one(tmp_path: Path, resolver: str) -> None:
-    """It is gluetun's own default, which some write out. Control: with such a service."""
-    service: dict[str, object] = {"environment": {**COMPLETE, "DNS_ADDRESS": resolver}}
+    """If the gateway's own is switched off. Control: with such a service, and with the own one."""
+    environment = {**COMPLETE, "DNS_ADDRESS": resolver, "DOT": "off"}
+    service: dict[str, object] = {"environment": environment}
     app: dict[str, object] = {"network_mode": "service:vpn", "image": "nginx"}
     trial = tried(tmp_path, service, {"app": app})
     assert not trial.problems
@@ -294,6 +295,19 @@ def test_a_resolver_on_loopback_needs_a_service_that_is_one(tmp_path: Path, reso
     for own in ({**app, "image": "pihole/pihole:latest"}, {**app, "image": "mvance/unbound"}):
         assert not advice_of(tried(tmp_path, service, {"app": own})).unset
     assert advice_of(tried(tmp_path, service, {"dns": {"image": "pihole/pihole"}})).unset
+    service["environment"] = {**environment, "DOT": "on"}
+    assert not advice_of(tried(tmp_path, service, {"app": app})).unset
+
+
+def test_a_resolver_of_a_workload_needs_the_port_of_the_gateways_own(tmp_path: Path) -> None:
+    """Both would listen at port 53 of 127.0.0.1. Control: a workload that is none."""
+    service: dict[str, object] = {"environment": {**COMPLETE, "DNS_ADDRESS": "127.0.0.1"}}
+    app: dict[str, object] = {"network_mode": "service:vpn", "image": "pihole/pihole"}
+    trial = tried(tmp_path, service, {"app": app})
+    assert "the gateway's own resolver has port 53" in said(trial)
+    assert advice_of(trial).variables["DNS_SERVER"] == "off"
+    control = tried(tmp_path, service, {"app": {**app, "image": "nginx"}})
+    assert "DNS_SERVER" not in advice_of(control).variables
 
 
 def test_another_protocol_is_to_be_replaced(tmp_path: Path) -> None:

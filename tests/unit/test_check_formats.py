@@ -95,7 +95,7 @@ def test_a_container_that_runs_is_read(tmp_path: Path) -> None:
     assert trial.loaded
     assert trial.loaded.config.tunnels[0].private_key == Secret(PRIVATE)
     notices = {notice.where for notice in trial.notices if notice.where.isupper()}
-    assert notices == {"DNS_ADDRESS", "WIREGUARD_PRIVATE_KEY"}
+    assert notices == {"WIREGUARD_PRIVATE_KEY"}
     assert "healthcheck" not in said(trial)
     assert lines(trial) == [
         "To paste into the service tunnel:",

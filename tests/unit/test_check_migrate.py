@@ -121,12 +121,12 @@ CHANGES = {
     "a mapping": (
         (
             "    cap_add:\n    - SYS_MODULE\n    environment:\n      PUID: 1 # me\n      TZ: UTC\n"
-            "      DOT: 'on'\n    expose: [80]\n"
+            "      DNS_KEEP_NAMESERVER: 'on'\n    expose: [80]\n"
         ),
         (
             "    cap_add:\n    - NET_ADMIN\n    environment:\n      TZ: UTC\n"
-            "      # not supported: use DNS_ADDRESS with a resolver in the tunnel, or 127.0.0.1 "
-            "with a resolver container that has network_mode: service:vpn\n      # DOT: 'on'\n"
+            "      # not supported: use DNS_ADDRESS; the container's own resolver is asked outside "
+            "the tunnel\n      # DNS_KEEP_NAMESERVER: 'on'\n"
             '      FIREWALL_INPUT_PORTS: "80/tcp"\n    expose: [80]\n'
         ),
     ),
@@ -238,9 +238,9 @@ CHANGES = {
     "a resolver that is not there": (
         (
             "    cap_add: [NET_ADMIN]\n    environment:\n      - DNS_ADDRESS=127.0.0.1\n"
-            "      - TZ=UTC\n"
+            "      - DNS_SERVER=off\n"
         ),
-        "    cap_add: [NET_ADMIN]\n    environment:\n      - TZ=UTC\n",
+        "    cap_add: [NET_ADMIN]\n    environment:\n      - DNS_SERVER=off\n",
     ),
     "keys that break it": (
         (

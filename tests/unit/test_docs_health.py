@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.policy.diagnosis import TEXTS, Cause
 from gateway.policy.limits import LimitCode
 from gateway.policy.reload import LONGEST_FAULT, MOST_FAULTS, Outcome
-from gateway.policy.report import REASONS, Status
+from gateway.policy.report import REASONS, ResolverReport, Status
 from gateway.policy.states import Reason
 from gateway.services import metrics
 from gateway.services.health import Board, describe
@@ -87,6 +87,7 @@ def test_every_metric_is_named() -> None:
             mtu=1,
             path_mtu=1,
             verified_age=1,
+            resolver=ResolverReport("x", questions=(("asked", 1),)),
         ),
         1.0,
         healthy=True,

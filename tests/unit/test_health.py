@@ -10,7 +10,7 @@ import pytest
 from gateway.model import Endpoint
 from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.reload import Fault, Outcome, not_reloaded
-from gateway.policy.report import Status
+from gateway.policy.report import ResolverReport, Status
 from gateway.policy.states import Reason
 from gateway.services.health import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board, respond
 from healthcheck.__main__ import LARGEST_REPLY
@@ -103,8 +103,45 @@ def test_health_says_200_and_everything_that_is_promised(board: Board, path: byt
         "limits": [
             {"code": "no_guard", "text": "packet sockets are not stopped", "remedy": "remedy"}
         ],
+        "resolver": None,
         "state_age": 60.0,
     }
+
+
+def test_a_resolver_of_our_own_that_does_not_answer_makes_health_red(board: Board) -> None:
+    """With the reason, the remedy as a limit, and what it is in the answer and the metrics."""
+    asks = "192.0.2.1 over TLS"
+    board.resolver = lambda: ResolverReport(asks, answers=True, questions=(("asked", 3),))
+    code, _, text = board.health()
+    assert code == 200
+    assert json.loads(text)["resolver"]["questions"] == {"asked": 3}
+    metrics = respond(b"GET", b"/metrics", board)[2].decode()
+    assert "portcullis_resolver_up 1.0" in metrics
+    assert 'portcullis_resolver_questions_total{answer="asked"} 3.0' in metrics
+    board.resolver = lambda: ResolverReport(asks, problem="killed", remedy="see the log")
+    code, _, text = board.health()
+    down = json.loads(text)
+    assert (code, down["reason_code"], down["detail"]) == (503, "resolver_down", "killed")
+    assert "portcullis_resolver_up 0.0" in respond(b"GET", b"/metrics", board)[2].decode()
+    (limit,) = [it for it in down["limits"] if it["code"] == "no_names"]
+    assert limit["remedy"] == "see the log"
+    board.resolver = lambda: ResolverReport(asks)
+    assert json.loads(board.health()[2])["detail"] == "it is being started"
+
+
+def test_another_program_that_answers_in_its_place_does_not_make_health_red(board: Board) -> None:
+    """It may be what the user wants; the limit names the remedy."""
+    board.resolver = lambda: ResolverReport("x", problem="taken", remedy="y", others_answer=True)
+    code, _, text = board.health()
+    assert code == 200
+    assert "no_names" in {it["code"] for it in json.loads(text)["limits"]}
+
+
+def test_a_tunnel_that_is_down_keeps_its_reason(board: Board) -> None:
+    """The resolver cannot be asked anything then."""
+    board.publish(replace(HEALTHY, healthy=False, reason=Reason.NO_HANDSHAKE))
+    board.resolver = lambda: ResolverReport("x", problem="killed")
+    assert json.loads(board.health()[2])["reason_code"] == "no_handshake"
 
 
 def test_the_last_reading_of_the_configuration_is_in_the_answer(board: Board, clock: Clock) -> None:

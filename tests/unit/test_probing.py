@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from gateway.model import Config, HealthProbe, ProbeKind, Tunnel
+from gateway.model import Config, HealthProbe, NameServer, ProbeKind, Tunnel, Upstream
 from gateway.policy.probing import Probe, ProbeProtocol, probe_for
 from tests.scenarios import DUAL, IPV4_ONLY, PEER
 
@@ -58,6 +58,21 @@ def test_only_a_question_blames_the_resolver() -> None:
 def test_the_host_to_ping_comes_before_the_resolver() -> None:
     """HEALTH_PROBE=icmp:1.1.1.1."""
     assert probe(IPV4_ONLY, ProbeKind.ICMP, "1.1.1.1") == echo("1.1.1.1")
+
+
+@pytest.mark.parametrize("kind", [ProbeKind.AUTO, ProbeKind.DNS])
+def test_our_own_resolver_is_asked_where_the_tunnel_has_none(kind: ProbeKind) -> None:
+    """For a name that it has to pass on. Control: not where the upstream is not in the tunnel."""
+    upstream = Upstream(ip_address("1.1.1.1"), 853, "a.example")
+    config = Config((ALONE,), name_server=NameServer((upstream,)), health_probe=HealthProbe(kind))
+    asked = probe_for(ALONE, config)
+    assert asked == Probe(ProbeProtocol.NAME, ip_address("127.0.0.1"))
+    assert asked.is_question
+    assert probe_for(IPV4_ONLY, config) == Probe(ProbeProtocol.DNS, RESOLVER)
+    lan = replace(config, outbound_subnets=(ip_network("1.1.1.0/24"),))
+    assert probe_for(ALONE, lan) != asked
+    other = Upstream(ip_address("2606:4700:4700::1111"), 853, "a.example")
+    assert probe_for(ALONE, replace(config, name_server=NameServer((other,)))) != asked
 
 
 @pytest.mark.parametrize("kind", [ProbeKind.DNS, ProbeKind.ICMP])

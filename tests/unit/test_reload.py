@@ -15,6 +15,7 @@ from gateway.model import (
     HostPort,
     Implementation,
     Latency,
+    NameServer,
     PortRange,
     Protocol,
     Secret,
@@ -93,6 +94,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "VPN_SERVICE_PROVIDER": {"server_list": ServerList("mullvad", "api.example", "/")},
     "SERVER_ORDER": {"latency": Latency()},
     "UPDATER_PERIOD": {"list_period": 86400},
+    NEED_RESTART["name_server"]: {"name_server": NameServer()},
 }
 """A change of each variable, by its name in the answer."""
 

@@ -29,6 +29,7 @@ from gateway.policy.limits import (
     limit_without_flush,
     limit_without_guard,
     limit_without_queues,
+    limit_without_resolver,
     limits_of_config,
     limits_of_guard,
     limits_of_holes,
@@ -80,6 +81,7 @@ LIMITS = {
         [limit_of_extra_headers(Family.IPV6)],
         "modprobe ip6t_ipv6header",
     ),
+    LimitCode.NO_RESOLVER: ([limit_without_resolver("no unbound", "install it")], "install it"),
     LimitCode.RESOLVER_NOT_CONFINED: (
         [limit_of_confinement(NO_OWNER, LOAD_OWNER)],
         "modprobe xt_owner",

@@ -174,14 +174,15 @@ def test_a_resolver_that_may_not_answer_is_reported(
     tmp_path: Path, resolver: str, expected: str
 ) -> None:
     """Control: none of it for the tunnel's own, and for one that is listed."""
-    loaded = assemble.load({**COMPLETE, "DNS_ADDRESS": resolver}, tmp_path)
+    off = {**COMPLETE, "DNS_SERVER": "off"}
+    loaded = assemble.load({**off, "DNS_ADDRESS": resolver}, tmp_path)
     assert f"DNS_ADDRESS: {expected}" in reported(loaded)
     for environ in (
         {"DNS_ADDRESS": "10.64.0.1"},
         {"DNS_ADDRESS": resolver, "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24,fd12::/64"},
     ):
         if not resolver.startswith(("127", "::1")) or len(environ) == 1:
-            control = reported(assemble.load({**COMPLETE, **environ}, tmp_path))
+            control = reported(assemble.load({**off, **environ}, tmp_path))
             assert "home network, but" not in control
             assert "none of the gateway's" not in control
 
@@ -501,7 +502,11 @@ def test_a_probe_without_a_destination_is_reported(
         "HEALTH_PROBE": kind,
         "DNS_ADDRESS": resolver,
         "FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24",
+        "DNS_SERVER": "off",
     }
     assert f"HEALTH_PROBE: {kind} has no target" in reported(assemble.load(environ, tmp_path))
+    ours = reported(assemble.load({**environ, "DNS_SERVER": "on"}, tmp_path))
+    is_asked = kind == "dns" and resolver != "192.168.1.1"
+    assert ("no target" not in ours) == is_asked, "our own resolver is a target for a question"
     asked = assemble.load({**environ, "DNS_ADDRESS": "10.64.0.1"}, tmp_path)
     assert "no target" not in reported(asked)

@@ -17,12 +17,13 @@ from gateway.model import (
     HostPort,
     Implementation,
     NamedEndpoint,
+    NameServer,
     PortRange,
     ProbeKind,
     Protocol,
     Secret,
 )
-from gateway.settings import assemble, early
+from gateway.settings import assemble, early, names
 from gateway.settings.schema import FIELDS
 from gateway.settings.sources import FILE_VARIABLES
 from tests.configurations import (
@@ -43,7 +44,7 @@ from tests.configurations import (
 
 
 def test_the_least_set_of_variables_makes_a_whole_configuration(tmp_path: Path) -> None:
-    """Everything else has a default; nothing is chosen that would ask a third party."""
+    """Everything else has a default, and no third party is asked: names are the tunnel's."""
     endpoint = Endpoint(ip_address("203.0.113.7"), 51820)
     assert assemble.load(COMPLETE, tmp_path).config == Config(
         tunnels=(
@@ -54,6 +55,7 @@ def test_the_least_set_of_variables_makes_a_whole_configuration(tmp_path: Path) 
                 dns=(ip_address("10.64.0.1"),),
             ),
         ),
+        name_server=NameServer(names.known()["cloudflare"]),
     )
 
 
@@ -439,9 +441,10 @@ def test_the_health_address_is_known_even_when_the_rest_is_wrong() -> None:
 
 
 def test_without_a_resolver_the_remedy_is_reported(tmp_path: Path) -> None:
-    """Nothing is chosen silently: the resolver sees every name."""
+    """With the gateway's own resolver switched off, none is chosen: it would see every name."""
     environ = {name: text for name, text in COMPLETE.items() if name != "DNS_ADDRESS"}
-    loaded = assemble.load(environ, tmp_path)
+    assert "no names resolve" not in reported(assemble.load(environ, tmp_path)), "control"
+    loaded = assemble.load({**environ, "DNS_SERVER": "off"}, tmp_path)
     assert loaded.config.tunnels[0].dns == ()
     assert "DNS_ADDRESS: is not set, so no names resolve" in reported(loaded)
 

@@ -8,10 +8,13 @@ from gateway.commands.check.advice import Advice
 from gateway.commands.check.service import Service
 from gateway.model import Address
 from gateway.settings import addresses
+from gateway.settings.compat import OFF
 from gateway.settings.findings import Findings
+from gateway.settings.schema import names_of
 from gateway.settings.values import unquoted
 
 VARIABLE: Final = "DNS_ADDRESS"
+SWITCH: Final = "DNS_SERVER"
 
 _RESOLVER: Final = re.compile(
     r"pi-?hole|adguard|unbound|dnscrypt|dnsmasq|coredns|blocky|technitium|bind9?\b|knot|powerdns|"
@@ -22,11 +25,20 @@ _RESOLVER: Final = re.compile(
 
 
 def check_resolver(service: Service, where: str, findings: Findings, advice: Advice) -> None:
-    """Report a resolver on loopback that none of the services can be."""
+    """Report a resolver on loopback that none of the services can be, or that has no port left."""
     if not any(server.is_loopback for server in _resolvers(service)):
         return
     joining = [one for one in service.neighbours if one.joins]
-    if not any(_RESOLVER.search(f"{one.name} {one.image}") for one in joining):
+    found = [it.name for it in joining if _RESOLVER.search(f"{it.name} {it.image}")]
+    if not _is_switched_off(service):
+        if found:
+            findings.warn(
+                where,
+                f"the gateway's own resolver has port 53 of 127.0.0.1; if {found[0]} is to be the "
+                f"resolver, set {SWITCH}=off",
+            )
+            advice.variables[SWITCH] = "off"
+    elif not found:
         findings.warn(
             where,
             f"{VARIABLE} is an address of loopback, but no service that shares this network looks "
@@ -34,6 +46,12 @@ def check_resolver(service: Service, where: str, findings: Findings, advice: Adv
             "write your provider's resolver",
         )
         advice.unset.append(VARIABLE)
+
+
+def _is_switched_off(service: Service) -> bool:
+    """Return whether the gateway is to have no resolver of its own."""
+    values = [service.variables.get(name, "") for name in names_of(SWITCH.lower())]
+    return any(unquoted(it.strip()).lower() in OFF for it in values if it.strip())
 
 
 def _resolvers(service: Service) -> Sequence[Address]:

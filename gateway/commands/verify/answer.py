@@ -28,6 +28,7 @@ class Answer:
     drift: int = 0
     firewall: str = ""
     guard: bool = True
+    has_resolver: bool = True
     endpoints: tuple[Endpoint, ...] = ()
     limits: tuple[str, ...] = ()
 
@@ -35,7 +36,8 @@ class Answer:
 def answer_from(body: Mapping[str, object]) -> Answer:
     """Return the answer whose JSON object is `body`.
 
-    An answer without `guard` counts as one of a gateway with a guard, which is the stricter check.
+    An answer without `guard` counts as one of a gateway with a guard, and so does one without
+    `resolver`: that is the stricter check.
     """
     age, drift = body.get("verified_age"), body.get("drift")
     return Answer(
@@ -47,6 +49,7 @@ def answer_from(body: Mapping[str, object]) -> Answer:
         drift=drift if isinstance(drift, int) else 0,
         firewall=_text(body.get("firewall")),
         guard=body.get("guard") is not False,
+        has_resolver=body.get("resolver", True) is not None,
         endpoints=tuple(_endpoints(body.get("endpoints"))),
         limits=tuple(_limits(body.get("limits"))),
     )

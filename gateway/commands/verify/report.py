@@ -17,6 +17,7 @@ from gateway.commands.verify.witness import Witness
 from gateway.errors import GatewayError, MissingError, NetworkError
 from gateway.model import INTERFACE, Address, Config
 from gateway.policy.states import Reason
+from gateway.policy.upstreams import upstreams_of
 from gateway.system.features import missing_capabilities
 from gateway.system.namespace import Namespace
 from gateway.system.netns import OWN, Netns
@@ -91,17 +92,20 @@ class Verification:
     def _held(self, answer: Answer) -> tuple[Held | None, list[Line]]:
         if answer.state != "connected":
             return None, [Line("rules and routes, read back", "not connected", ok=False)]
+        config = self._config
+        if not answer.has_resolver:  # it may be one that cannot run here
+            config = replace(config, name_server=None)
         try:
-            held = look(self._config, answer, self._places)
+            held = look(config, answer, self._places)
         except GatewayError as err:
             return None, [Line("rules and routes, read back", str(err), ok=False)]
-        return held, list(compared(self._config, answer, held, self._places))
+        return held, list(compared(config, answer, held, self._places))
 
     def _trials(self, held: Held | None) -> Iterator[Trial]:
         tunnel = held.tunnel if held else None
         facts = held.facts if held else self._facts
         known = [tunnel] if tunnel else self._config.tunnels
-        allowed = {address for t in known for address in t.dns}
+        allowed = {it.address for t in known for it in upstreams_of(t, self._config)}
         return trials(facts, tunnel, on_a_link(facts, self._resolvers, allowed))
 
     def _in_vault(self, witness: Witness, held: Held | None) -> Iterator[Line]:

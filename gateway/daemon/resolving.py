@@ -1,0 +1,109 @@
+"""What workloads ask for names: the resolver file, and the gateway's own resolver if it has one."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from gateway.errors import MissingError
+from gateway.model import Config, Tunnel
+from gateway.policy.limits import (
+    Limit,
+    LimitCode,
+    limit_without_resolver,
+    limits_of_names,
+)
+from gateway.policy.report import ResolverReport
+from gateway.policy.unbound import CERTIFICATES
+from gateway.policy.upstreams import resolvers_for, upstreams_of
+from gateway.system.aside import Aside
+from gateway.system.given import Given
+from gateway.system.netns import Netns
+
+if TYPE_CHECKING:
+    from gateway.services.resolver import Resolver
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What it takes: the resolver file, the namespace of the workloads, the environment, a clock.
+
+    `in_vault` says that the namespace is that of a vault, in which no resolver of ours runs.
+    """
+
+    files: Aside
+    given: Given
+    netns: Netns
+    environ: Mapping[str, str]
+    clock: Callable[[], float]
+    in_vault: bool
+
+
+class Resolving:
+    """The file and the resolver of one run: whether there is a resolver cannot change in it."""
+
+    def __init__(self, config: Config, tools: Tools) -> None:
+        self._tools = tools
+        self._wanted = config
+        self._resolver: Resolver | None = None
+        self._missing: MissingError | None = None
+        if config.name_server and tools.in_vault:
+            self._missing = MissingError(
+                "it does not run in a vault", "set DNS_ADDRESS to your provider's resolver"
+            )
+        elif server := config.name_server:
+            from gateway.services import resolver  # noqa: PLC0415 - many have none
+            from gateway.services.resolver_files import PLACE, Files  # noqa: PLC0415
+
+            files = Files(PLACE, tools.environ.get("SSL_CERT_FILE") or CERTIFICATES)
+            self._resolver = resolver.Resolver(server, files, tools.netns, tools.clock)
+            self._resolver.follow(upstreams_of(config.tunnels[0], config))
+            try:
+                self._resolver.prepare()
+            except MissingError as err:
+                self._resolver, self._missing = None, err
+        self.config = self.settled(config)
+
+    def settled(self, config: Config) -> Config:
+        """Return `config` as it can be had here: without a resolver, workloads ask themselves."""
+        return config if self._missing is None else replace(config, name_server=None)
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """What is not guaranteed of names."""
+        if self._resolver:
+            return self._resolver.limits
+        missing = self._missing
+        if missing is None:
+            return ()
+        problem, remedy = missing.missing, missing.remedy
+        if not all(it.dns for it in self._wanted.tunnels):
+            return tuple(limits_of_names(f"the gateway's own resolver: {problem}", remedy))
+        return () if self._tools.in_vault else (limit_without_resolver(problem, remedy),)
+
+    def of_machine(self, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
+        """Return those of `limits` that matter: some concern only a gateway with a resolver."""
+        ours = LimitCode.RESOLVER_NOT_CONFINED
+        return tuple(it for it in limits if self._resolver or it.code is not ours)
+
+    def report(self) -> ResolverReport | None:
+        """Return what is known of the resolver, from any thread; None without one."""
+        return self._resolver.report if self._resolver else None
+
+    def producers(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """Return what runs as long as the gateway."""
+        return {"resolver": self._resolver.run()} if self._resolver else {}
+
+    async def write(self, tunnel: Tunnel) -> None:
+        """Have those asked that belong to `tunnel`, and write the file. Raises NetworkError."""
+        if self._resolver:
+            self._resolver.follow(upstreams_of(tunnel, self.config))
+        await self._tools.files.run(
+            lambda: self._tools.given.write(resolvers_for(tunnel, self.config))
+        )
+
+    def carries(self, now: bool) -> None:  # noqa: FBT001 - the only argument
+        """Say that the tunnel carries traffic now, or does not any more."""
+        if self._resolver and now:
+            self._resolver.connected()
+        elif self._resolver:
+            self._resolver.lost()

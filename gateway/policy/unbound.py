@@ -1,0 +1,126 @@
+"""The configuration of unbound, which is the gateway's own resolver: a value, and its text.
+
+Every line is from unbound.conf(5). It forwards all questions and decides nothing: which resolvers
+it asks is a parameter, and what may leave is the firewall's decision.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.model import Upstream
+from gateway.policy.upstreams import OURS
+
+PORT = 53
+
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+"""The authorities of the system (package ca-certificates)."""
+
+PRIVATE = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "::/128",
+    "::1/128",
+    "::ffff:0:0/96",
+    "fc00::/7",
+    "fe80::/10",
+)
+"""What no public name should lead to (RFC 6890): with such an answer, a page of
+another site could reach a workload or a neighbour in the name of its own."""
+
+MOST_QUESTIONS = 512
+"""Questions that wait for an upstream at once; then the oldest give way."""
+MOST_STREAMS = 64
+"""Connections of workloads at once, and as many to upstreams."""
+CACHE = 4
+"""MiB for messages, and twice as many for records."""
+STALE_AFTER = 1800
+"""Milliseconds until an expired answer is given while the upstream does not answer: a resolver
+library tries again after five seconds (RFC 8767, section 5)."""
+STALE_FOR = 86400
+"""Seconds for which an expired answer may be given."""
+
+
+@dataclass(frozen=True)
+class Unbound:
+    """What unbound does: which resolvers it asks, and where it finds and makes its files.
+
+    `control` is the path of the socket that takes commands. `certificates` has the authorities
+    that upstreams over TLS are checked against. `exempt` and `caching` as in `NameServer`.
+    """
+
+    upstreams: tuple[Upstream, ...]
+    control: str
+    certificates: str = CERTIFICATES
+    exempt: tuple[str, ...] = ()
+    caching: bool = True
+
+
+def configuration(wanted: Unbound) -> str:
+    """Return the text of unbound.conf(5) for `wanted`.
+
+    Raises ValueError for what would not stay one word of the text, and for upstreams of which
+    only some are asked over TLS.
+    """
+    lines = ["server:", *_server(wanted)]
+    lines += ["remote-control:", "control-enable: yes", "control-use-cert: no"]
+    lines += [f"control-interface: {_word(wanted.control)}", *_forward(wanted.upstreams)]
+    return "".join(f"{line}\n" if line.endswith(":") else f"    {line}\n" for line in lines)
+
+
+def _server(wanted: Unbound) -> Iterator[str]:
+    """Yield what concerns the server itself."""
+    # In the foreground, as the user that starts it, without a file of its own. Verbosity 0 keeps
+    # names out of the log.
+    yield from ('username: ""', 'chroot: ""', 'directory: ""', 'pidfile: ""', 'logfile: ""')
+    yield from ("do-daemonize: no", "use-syslog: no", "verbosity: 0", "num-threads: 1")
+    yield from (f"interface: {OURS}@{PORT}", "access-control: 127.0.0.0/8 allow")
+    has_ipv6 = any(it.address.version == 6 for it in wanted.upstreams)  # noqa: PLR2004
+    yield from ("do-ip4: yes", f"do-ip6: {_switch(has_ipv6)}", "module-config: iterator")
+    yield from (
+        f"outgoing-range: {2 * MOST_QUESTIONS}",
+        f"num-queries-per-thread: {MOST_QUESTIONS}",
+    )
+    yield from (f"incoming-num-tcp: {MOST_STREAMS}", f"outgoing-num-tcp: {MOST_STREAMS}")
+    yield from ("hide-identity: yes", "hide-version: yes", "minimal-responses: yes")
+    yield from ("edns-buffer-size: 1232", f"tls-cert-bundle: {_word(wanted.certificates)}")
+    if wanted.caching:
+        yield from (f"msg-cache-size: {CACHE}m", f"rrset-cache-size: {2 * CACHE}m")
+        yield from ("serve-expired: yes", f"serve-expired-client-timeout: {STALE_AFTER}")
+        yield from (f"serve-expired-ttl: {STALE_FOR}", "prefetch: yes")
+    else:
+        yield from ("msg-cache-size: 0", "rrset-cache-size: 0", "cache-max-ttl: 0")
+    if not wanted.upstreams:  # else it would ask the servers of the root
+        yield 'local-zone: "." refuse'
+    for network in PRIVATE:
+        yield f"private-address: {network}"
+    for domain in wanted.exempt:
+        yield f"private-domain: {_word(domain)}"
+
+
+def _forward(upstreams: tuple[Upstream, ...]) -> Iterator[str]:
+    """Yield the zone that forwards everything."""
+    if not upstreams:
+        return
+    encrypted = bool(upstreams[0].name)
+    yield from ("forward-zone:", 'name: "."', f"forward-tls-upstream: {_switch(encrypted)}")
+    for it in upstreams:
+        if bool(it.name) is not encrypted:
+            raise ValueError(f"over TLS or not, but not both: {upstreams}")
+        name = f"#{it.name}" if it.name else ""
+        yield f"forward-addr: {_word(f'{it.address}@{it.port}{name}')}"
+
+
+def _word(text: str) -> str:
+    """Return `text` in quotes. Raises ValueError if it would not stay one word."""
+    if '"' in text or not text.isascii() or not text.isprintable():
+        raise ValueError(f"not a word of unbound.conf: {text!r}")
+    return f'"{text}"'
+
+
+def _switch(on: object) -> str:
+    return "yes" if on else "no"

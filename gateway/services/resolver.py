@@ -1,0 +1,285 @@
+"""The gateway's own resolver: unbound as a supervised child, which workloads ask at 127.0.0.1.
+
+It decides nothing: which resolvers it asks is decided elsewhere (`policy.upstreams`), and rules
+keep its user in the tunnel. It runs apart from the loop that decides. When it ends, hangs or cannot
+start, it is started again, after longer and longer pauses. Names fail at once meanwhile, because
+nothing listens.
+"""
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from gateway.errors import GatewayError, NetworkError, ProcessEnded
+from gateway.model import RESOLVER_USER, NameServer, Upstream
+from gateway.policy.limits import Limit, limit_of_confinement
+from gateway.policy.report import ResolverReport
+from gateway.policy.unbound import Unbound, configuration
+from gateway.policy.upstreams import described
+from gateway.services.resolver_files import Files
+from gateway.system.child import NEVER, Child, Program, Restart
+from gateway.system.features import missing_capabilities
+from gateway.system.netns import Netns
+from gateway.system.probe import answers_here
+from gateway.system.process import find_program
+from gateway.system.resolver_control import Control
+
+READY_WITHIN = 5.0
+LOOK_EVERY = 15.0
+"""Seconds between two looks whether it still answers, and at its counts."""
+PATIENCE = 2
+"""Looks without an answer after which it hangs, and is started again."""
+RESTART = Restart(first=0.25, longest=30.0)
+
+ANOTHER_USER = ("CHOWN", "DAC_OVERRIDE", "KILL", "SETGID", "SETUID")
+"""The capabilities that it takes to have it run as another user and to reach it then."""
+
+TAKEN = "address already in use"
+REFUSED = "certificate verify failed"
+"""What it writes when its port is taken, and when a certificate is not the right one."""
+FORGET = ("flush_infra all",)
+HANG_UP = ("reload_keep_cache", "reload")
+"""What it gets when the tunnel has come up or gone (unbound-control(8)); before 1.18 it cannot end
+its connections without losing what it has cached."""
+REFUSED_FOR = 60.0
+"""Seconds for which a refused certificate is reported, and between two lines about it."""
+LONGEST = 300
+"""Characters of what it writes that are passed on."""
+
+_STAMP = re.compile(r"\[\d+\] unbound\[\d+:\d+\] ")
+"""What its lines begin with: the time and the process."""
+
+OFF = "or set DNS_SERVER=off, with which workloads ask the resolvers of the tunnel themselves"
+OWN_ONE = (
+    "if a workload is to be the resolver, set DNS_SERVER=off and DNS_ADDRESS=127.0.0.1; else "
+    "have it listen at another address than 127.0.0.1 and 0.0.0.0"
+)
+
+
+class Resolver:
+    """Runs one resolver, whose upstreams are those that `follow` was given last."""
+
+    def __init__(
+        self,
+        server: NameServer,
+        files: Files,
+        netns: Netns,
+        clock: Callable[[], float],
+    ) -> None:
+        """`server` says how it works, `netns` is the namespace of the workloads."""
+        self._server = server
+        self._files = files
+        self._netns = netns
+        self._clock = clock
+        self._log = structlog.get_logger()
+        self._user = 0 if missing_capabilities(*ANOTHER_USER) else RESOLVER_USER
+        self._control = Control(files.control)
+        self._upstreams: tuple[Upstream, ...] = ()
+        self._said: tuple[Upstream, ...] | None = None
+        self._pending: tuple[str, ...] = ()
+        self._refused_at = float("-inf")
+        self._wake = asyncio.Event()
+        self._report = ResolverReport(described(()))
+
+    @property
+    def report(self) -> ResolverReport:
+        """What is known of it now; from any thread."""
+        report = self._report
+        if report.answers and self._clock() < self._refused_at + REFUSED_FOR:
+            problem = f"the certificate of {report.asks} is not the right one, or has expired"
+            return replace(report, problem=problem, remedy=f"set DNS_UPSTREAM_RESOLVERS, {OFF}")
+        return report
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """What does not hold because it cannot have a user of its own, by which rules know it."""
+        if self._user == RESOLVER_USER:
+            return ()
+        missing = ", ".join(missing_capabilities(*ANOTHER_USER))
+        remedy = f"give the container `cap_add: [{missing}]`, {OFF}"
+        return (limit_of_confinement(f"it runs as root, for want of {missing}", remedy),)
+
+    def follow(self, upstreams: tuple[Upstream, ...]) -> None:
+        """Have it ask `upstreams` from now on; to be called on the loop."""
+        self._upstreams = upstreams
+        self._report = replace(self._report, asks=described(upstreams))
+        self._wake.set()
+
+    def connected(self) -> None:
+        """Say that the tunnel has just come up: what it knows of upstreams is out of date.
+
+        Else it would not ask for some seconds those that did not answer before.
+        """
+        self._pending = FORGET
+        self._wake.set()
+        if self._said != self._upstreams:
+            self._said = self._upstreams
+            self._log.info("names are asked", of=described(self._upstreams))
+
+    def lost(self) -> None:
+        """Say that the tunnel has gone: its connections to upstreams lead nowhere.
+
+        A connection survives that, so a question would wait in it instead of failing (P12).
+        """
+        self._pending = HANG_UP
+        self._wake.set()
+
+    def prepare(self) -> None:
+        """Check that there is what it takes. Raises MissingError."""
+        find_program("unbound")
+        self._files.make_directories(self._user)
+
+    async def run(self) -> None:
+        """Keep it running, until cancelled."""
+        pause: float | None = None
+        while True:
+            self._wake.clear()
+            wanted, began = self._upstreams, self._clock()
+            problem = await self._run_once(wanted)
+            lasted = self._clock() - began if self._report.answers else 0.0
+            self._report = replace(self._report, answers=False)
+            if not problem:  # only its configuration has changed
+                continue
+            pause = RESTART.pause(pause, lasted)
+            self._failed(problem, pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._other_wanted(wanted)
+
+    async def _run_once(self, wanted: tuple[Upstream, ...]) -> str:
+        """Run one process; return why it has ended, empty if only for another configuration."""
+        child: Child | None = None
+        try:
+            child = self._child(wanted)
+            await child.start()
+            self._has_started()
+            return await self._watched(child, wanted)
+        except (GatewayError, OSError, MemoryError, ValueError) as err:
+            return self._reason(err)
+        finally:
+            if child is not None:
+                with suppress(GatewayError):
+                    await child.stop()
+
+    def _child(self, upstreams: tuple[Upstream, ...]) -> Child:
+        """Return the program for `upstreams`, its files made. Raises GatewayError and OSError."""
+        unbound = find_program("unbound")
+        files = self._files
+        files.make_directories(self._user)
+        files.configure(
+            configuration(
+                Unbound(
+                    upstreams,
+                    str(files.control),
+                    files.readable_authorities(),
+                    self._server.exempt,
+                    caching=self._server.caching,
+                )
+            )
+        )
+        stub = [sys.executable, "-I", "-S", str(Path(__file__).with_name("resolver_process.py"))]
+        argv = (*stub, str(self._user), unbound, "-c", str(files.configuration))
+        return Child(
+            Program(argv, netns=self._netns, ready_within=READY_WITHIN),
+            restart=NEVER,
+            ready=self._control.is_served,
+            on_line=self._heard,
+        )
+
+    async def _answers(self) -> bool:
+        with suppress(OSError):
+            return await answers_here(self._netns)
+        return False
+
+    def _heard(self, line: str) -> None:
+        """Take a line that it wrote."""
+        now, line = self._clock(), _STAMP.sub("", line)
+        if REFUSED in line:
+            if now >= self._refused_at + REFUSED_FOR:
+                asked = described(self._upstreams)
+                self._log.warning("certificate refused", of=asked, line=line[:LONGEST])
+                self._refused_at = now
+        else:
+            self._log.debug("resolver", line=line[:LONGEST])
+
+    def _has_started(self) -> None:
+        self._report = replace(
+            self._report,
+            answers=True,
+            problem="",
+            remedy="",
+            others_answer=False,
+            starts=self._report.starts + 1,
+        )
+
+    async def _watched(self, child: Child, upstreams: tuple[Upstream, ...]) -> str:
+        """Return why it has to be started again; empty if only for another configuration."""
+        silences = 0
+        while True:
+            woken = asyncio.ensure_future(self._wake.wait())
+            ended = asyncio.ensure_future(child.ended())
+            try:
+                await asyncio.wait(
+                    [woken, ended], timeout=LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
+                )
+                if ended.done():
+                    return self._reason(child.process.end) if child.process else "it has ended"
+                if woken.done():
+                    self._wake.clear()
+                    if upstreams != self._upstreams:
+                        return ""
+                    await self._send()
+                    continue
+            finally:
+                for task in (woken, ended):
+                    task.cancel()
+            silences = 0 if await self._answers() else silences + 1
+            if silences >= PATIENCE:
+                return "it does not answer"
+            await self._count()
+
+    async def _send(self) -> None:
+        """Send what is pending: the first of some commands that it knows."""
+        commands, self._pending = self._pending, ()
+        for command in commands:
+            with suppress(NetworkError):
+                await self._control.send(command)
+                return
+
+    async def _count(self) -> None:
+        """Read what it has counted."""
+        with suppress(NetworkError):
+            counted = await self._control.counts()
+            self._report = replace(self._report, questions=counted)
+
+    async def _other_wanted(self, former: tuple[Upstream, ...]) -> None:
+        while self._upstreams == former:
+            await self._wake.wait()
+            self._wake.clear()
+
+    def _reason(self, error: Exception) -> str:
+        text = _STAMP.sub("", str(error) or type(error).__name__)
+        if isinstance(error, ProcessEnded) and TAKEN in text.lower():
+            self._report = replace(self._report, others_answer=True)
+            return "port 53 of 127.0.0.1 is taken by another program"
+        self._report = replace(self._report, others_answer=False)
+        return text
+
+    def _failed(self, problem: str, pause: float) -> None:
+        remedy = OWN_ONE if self._report.others_answer else f"see the log, {OFF}"
+        if problem != self._report.problem:
+            self._log.warning(
+                "resolver failed",
+                problem=problem[:LONGEST],
+                remedy=remedy,
+                again_in=round(pause, 2),
+            )
+        self._report = replace(
+            self._report, answers=False, problem=problem[:LONGEST], remedy=remedy
+        )

@@ -1,0 +1,117 @@
+"""Parsers of the resolvers that the gateway's own one asks.
+
+A ValueError says what to write. It repeats what was written only through `safe_quote`.
+"""
+
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from gateway.model import Address, Upstream
+from gateway.settings import addresses, values
+from gateway.settings.values import safe_quote
+
+TLS_PORT: Final = 853
+"""RFC 7858, section 3.1."""
+
+DEFAULT: Final = "cloudflare"
+
+_TYPES: Final = ("dot", "plain")
+_NAME: Final = re.compile(
+    r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*"
+)
+
+
+@cache
+def known() -> dict[str, tuple[Upstream, ...]]:
+    """Return the resolvers that have a name in `upstreams.toml`, by that name."""
+    data = tomllib.loads(Path(__file__).with_name("upstreams.toml").read_text("utf-8"))
+    return {
+        provider: tuple(
+            Upstream(addresses.address(it), TLS_PORT, entry["name"], provider)
+            for it in entry["addresses"]
+        )
+        for provider, entry in data.items()
+    }
+
+
+def upstreams(text: str) -> tuple[Upstream, ...]:
+    """Read a list of resolvers that are asked over TLS: names of providers, or written out."""
+    return _joined(values.comma_list(text, _provider))
+
+
+def plain_upstreams(text: str) -> tuple[Upstream, ...]:
+    """Read a list of resolvers that are asked unencrypted: an address, perhaps with a port."""
+    return values.comma_list(text, _plain)
+
+
+def upstream_type(text: str) -> str:
+    """Read how resolvers are asked."""
+    if text.lower() == "doh":
+        raise ValueError(
+            "doh is not supported; write dot, which asks the same resolvers over TLS, or leave it "
+            "out"
+        )
+    return values.choice(text, _TYPES)
+
+
+def domains(text: str) -> tuple[str, ...]:
+    """Read a list of domains."""
+    return values.comma_list(text, _domain)
+
+
+def _joined(found: tuple[tuple[Upstream, ...], ...]) -> tuple[Upstream, ...]:
+    return tuple(dict.fromkeys(one for several in found for one in several))
+
+
+def _provider(text: str) -> tuple[Upstream, ...]:
+    listed = known().get(" ".join(re.split(r"[\s_-]+", text.lower())))
+    if listed:
+        return listed
+    if "@" not in text and "#" not in text:
+        raise ValueError(
+            f"{safe_quote(text)} is not in the list of docs/configuration.md; write one of "
+            f"{', '.join(sorted(known()))}, or address@853#name with the name in its certificate"
+        )
+    return (_written_out(text),)
+
+
+def _written_out(text: str) -> Upstream:
+    """Read `address@port#name`, as unbound.conf(5) has it; the port may be left out."""
+    where, sharp, name = text.partition("#")
+    host, at, port = where.partition("@")
+    if not sharp or not _NAME.fullmatch(name.lower()):
+        raise ValueError(
+            f"{safe_quote(text)} does not say which name the certificate has, and without one "
+            "anybody's would do; write address@853#name"
+        )
+    return Upstream(_usable(host), values.port(port) if at else TLS_PORT, name.lower())
+
+
+def _plain(text: str) -> Upstream:
+    try:
+        return Upstream(_usable(text))
+    except ValueError:
+        host, colon, port = text.rpartition(":")
+        if not colon or (":" in host and not (host.startswith("[") and host.endswith("]"))):
+            raise
+        return Upstream(_usable(host.strip("[]")), values.port(port))
+
+
+def _usable(text: str) -> Address:
+    value = addresses.resolver(text)
+    if value.is_loopback:
+        raise ValueError(
+            f"{value} is loopback, where the gateway's own resolver listens; write a resolver "
+            "that is reached through the tunnel"
+        )
+    return value
+
+
+def _domain(text: str) -> str:
+    name = text.lower().removeprefix("*.").strip(".")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{safe_quote(text)} is not a domain; write one such as example.org")
+    return name

@@ -1,0 +1,186 @@
+"""The gateway's own resolver as seen from the gateway: its files, its control socket, its lines.
+
+What the real one does is shown in promises/test_own_resolver.py.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import MissingError, NetworkError
+from gateway.model import NameServer, Upstream
+from gateway.policy.unbound import CERTIFICATES
+from gateway.services import resolver as service
+from gateway.services.resolver import Resolver
+from gateway.services.resolver_files import Files
+from gateway.system import resolver_control
+from gateway.system.netns import OWN
+from gateway.system.resolver_control import LARGEST, Control
+
+UPSTREAM = Upstream(ip_address("192.0.2.53"), 853, "dns.example", "example")
+
+
+class Clock:
+    """A clock that moves only when a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def made(tmp_path: Path, clock: Callable[[], float]) -> Resolver:
+    """Return a resolver that does not run."""
+    return Resolver(NameServer((UPSTREAM,)), Files(tmp_path), OWN, clock)
+
+
+def asked(tmp_path: Path, answer: bytes, work: Callable[[Control], Awaitable[object]]) -> object:
+    """Return what `work` returns with a control socket that gives `answer` to every command."""
+    path = tmp_path / "control"
+    commands: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        commands.append(await reader.readline())
+        writer.write(answer)
+        try:
+            await writer.drain()
+        except ConnectionError:
+            return
+        writer.close()
+
+    async def run() -> object:
+        server = await asyncio.start_unix_server(serve, str(path))
+        async with server:
+            return await work(Control(path))
+
+    found = asyncio.run(run())
+    assert all(it.startswith(b"UBCT1 ") for it in commands)
+    return found
+
+
+def test_a_command_is_sent_and_answered(tmp_path: Path) -> None:
+    """As unbound-control sends it."""
+    assert asked(tmp_path, b"ok\n", lambda it: it.send("flush_infra all")) == "ok\n"
+
+
+def test_counts_are_read_and_everything_else_is_ignored(tmp_path: Path) -> None:
+    """A number that is none, too."""
+    text = b"total.num.cachehits=5\ntotal.num.cachemiss=x\nthread0.num.queries=7\nhistogram=1\n"
+    assert asked(tmp_path, text, lambda it: it.counts()) == (("cached", 5),)
+
+
+def test_an_endless_answer_is_cut(tmp_path: Path) -> None:
+    """A program that has the socket cannot fill the memory."""
+    found = asked(tmp_path, b"x" * (4 * LARGEST), lambda it: it.send("status"))
+    assert len(str(found)) <= 2 * LARGEST
+
+
+def test_no_answer_in_time_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So is a refusal, and a socket that is not there."""
+    monkeypatch.setattr(resolver_control, "ANSWER_TIME", 0.05)
+    path = tmp_path / "control"
+
+    async def silent() -> None:
+        over = asyncio.Event()
+
+        async def quiet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await over.wait()
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_unix_server(quiet, str(path)):
+            with pytest.raises(NetworkError, match="no answer"):
+                await Control(path).send("status")
+            over.set()
+            await asyncio.sleep(0.05)
+
+    asyncio.run(silent())
+    path.unlink(missing_ok=True)
+    with pytest.raises(NetworkError):
+        asyncio.run(Control(path).send("status"))
+    assert asyncio.run(Control(path).is_served()) is False
+    with pytest.raises(NetworkError, match="refuses"):
+        asked(tmp_path, b"error unknown command\n", lambda it: it.send("x"))
+
+
+def test_its_directory_is_its_own_and_the_configuration_is_not(tmp_path: Path) -> None:
+    """It may make its socket, and change nothing that it reads."""
+    files = Files(tmp_path / "run")
+    files.make_directories(os.getuid())
+    files.configure("server:\n")
+    assert files.control.parent.stat().st_mode & 0o777 == 0o700
+    assert files.directory.stat().st_mode & 0o777 == 0o711
+    assert files.configuration.read_text() == "server:\n"
+    assert files.configuration.stat().st_mode & 0o777 == 0o644
+    assert files.control.parent not in files.configuration.parents
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced(tmp_path: Path) -> None:
+    """It is not followed."""
+    files = Files(tmp_path)
+    target = tmp_path / "target"
+    target.write_text("kept")
+    files.configuration.symlink_to(target)
+    files.configure("server:\n")
+    assert target.read_text() == "kept"
+    assert files.configuration.read_text() == "server:\n"
+
+
+def test_a_place_that_cannot_be_written_is_reported_with_the_remedy() -> None:
+    """As with a read-only root."""
+    with pytest.raises(MissingError) as caught:
+        Files(Path("/proc/nothing/here")).make_directories(0)
+    assert "tmpfs: [/proc/nothing/here]" in caught.value.remedy
+
+
+def test_authorities_of_the_user_are_copied(tmp_path: Path) -> None:
+    """They may be readable for root only; a FIFO is refused, and does not wait for its writer."""
+    own = tmp_path / "own.pem"
+    own.write_text("certificate")
+    own.chmod(0o600)
+    copy = Path(Files(tmp_path, str(own)).readable_authorities())
+    assert copy.read_text() == "certificate"
+    assert copy.stat().st_mode & 0o777 == 0o644
+    assert Files(tmp_path).readable_authorities() == CERTIFICATES
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(OSError, match="not a regular file"):
+        Files(tmp_path, str(fifo)).readable_authorities()
+
+
+def test_a_refused_certificate_is_reported_for_a_while(tmp_path: Path) -> None:
+    """With the resolver that has it; then it may be right again."""
+    clock = Clock()
+
+    async def run() -> None:
+        resolver = made(tmp_path, clock)
+        resolver.follow((UPSTREAM,))
+        resolver._has_started()  # noqa: SLF001 - without a process
+        assert not resolver.report.problem
+        for _ in range(3):
+            resolver._heard(f"[1] unbound[2:0] error: ssl handshake failed {service.REFUSED}")  # noqa: SLF001
+        assert "192.0.2.53 (example) over TLS" in resolver.report.problem
+        assert "DNS_UPSTREAM_RESOLVERS" in resolver.report.remedy
+        clock.now += service.REFUSED_FOR
+        assert not resolver.report.problem
+
+    asyncio.run(run())
+
+
+def test_the_report_says_which_resolvers_are_asked(tmp_path: Path) -> None:
+    """Before it has started, too."""
+
+    async def run() -> None:
+        resolver = made(tmp_path, Clock())
+        assert resolver.report.asks == "no resolver"
+        resolver.follow((UPSTREAM,))
+        assert resolver.report.asks == "192.0.2.53 (example) over TLS"
+        assert not resolver.report.answers
+
+    asyncio.run(run())

@@ -1,0 +1,153 @@
+"""The configuration of our own resolver: a value, its text, and what unbound says to it."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from gateway.model import Config, NameServer, Upstream
+from gateway.policy.unbound import Unbound, configuration
+from gateway.policy.upstreams import OURS, described, resolvers_for, upstreams_of
+from tests.conftest import skip_or_fail
+from tests.scenarios import DUAL, IPV4_ONLY
+
+ENCRYPTED = (
+    Upstream(ip_address("192.0.2.53"), 853, "dns.example", "example"),
+    Upstream(ip_address("2001:db8::53"), 8853, "dns.example"),
+)
+PLAIN = (Upstream(ip_address("10.64.0.1")), Upstream(ip_address("fd64::1"), 5353))
+WANTED = Unbound(ENCRYPTED, "/run/portcullis/names/control")
+
+CASES = {
+    "over TLS": WANTED,
+    "plain": replace(WANTED, upstreams=PLAIN),
+    "nothing to ask": replace(WANTED, upstreams=()),
+    "no cache": replace(WANTED, caching=False),
+    "exempt": replace(WANTED, exempt=("plex.direct", "a.example")),
+}
+
+
+def lines(wanted: Unbound) -> list[str]:
+    """Return the lines of the text, without what is before them."""
+    return [line.strip() for line in configuration(wanted).splitlines()]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_unbound_takes_each_configuration(tmp_path: Path, case: str) -> None:
+    """`unbound-checkconf` is of the version that is installed."""
+    program = shutil.which("unbound-checkconf", path="/usr/sbin:/usr/bin")
+    if program is None:
+        skip_or_fail("unbound-checkconf is not installed")
+    file = tmp_path / "unbound.conf"
+    file.write_text(configuration(CASES[case]), "utf-8")
+    done = subprocess.run([program, str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_question_is_passed_on_over_tls_with_the_name_of_the_certificate() -> None:
+    """Without a name, any certificate of a known authority would do."""
+    found = lines(WANTED)
+    zone = found[found.index("forward-zone:") :]
+    assert zone == [
+        "forward-zone:",
+        'name: "."',
+        "forward-tls-upstream: yes",
+        'forward-addr: "192.0.2.53@853#dns.example"',
+        'forward-addr: "2001:db8::53@8853#dns.example"',
+    ]
+    assert "do-ip6: yes" in found
+    assert "do-ip6: no" in lines(replace(WANTED, upstreams=ENCRYPTED[:1]))
+
+
+def test_plain_resolvers_are_asked_without_tls() -> None:
+    """At their ports."""
+    found = lines(CASES["plain"])
+    assert found[-3:] == [
+        "forward-tls-upstream: no",
+        'forward-addr: "10.64.0.1@53"',
+        'forward-addr: "fd64::1@5353"',
+    ]
+
+
+def test_without_an_upstream_nothing_is_asked() -> None:
+    """Else unbound would ask the servers of the root by itself."""
+    found = lines(CASES["nothing to ask"])
+    assert 'local-zone: "." refuse' in found
+    assert "forward-zone:" not in found
+    assert 'local-zone: "." refuse' not in lines(WANTED), "control"
+
+
+def test_it_listens_on_loopback_alone_and_logs_no_name() -> None:
+    """And it stays in the foreground, where its end is seen."""
+    found = lines(WANTED)
+    assert [it for it in found if it.startswith("interface:")] == ["interface: 127.0.0.1@53"]
+    assert {"verbosity: 0", "do-daemonize: no", "use-syslog: no", "control-use-cert: no"} <= {
+        *found
+    }
+    assert 'control-interface: "/run/portcullis/names/control"' in found
+
+
+def test_what_workloads_can_make_large_is_limited() -> None:
+    """Questions, connections and memory."""
+    assert {
+        "num-queries-per-thread: 512",
+        "incoming-num-tcp: 64",
+        "msg-cache-size: 4m",
+        "rrset-cache-size: 8m",
+    } <= {*lines(WANTED)}
+
+
+def test_private_addresses_are_taken_out_but_for_listed_domains() -> None:
+    """Of both families."""
+    found = lines(CASES["exempt"])
+    assert {"private-address: 192.168.0.0/16", "private-address: fc00::/7"} <= {*found}
+    assert 'private-domain: "plex.direct"' in found
+    assert not any(it.startswith("private-domain") for it in lines(WANTED))
+
+
+def test_without_caching_nothing_is_kept() -> None:
+    """Each question is passed on."""
+    found = lines(CASES["no cache"])
+    assert "cache-max-ttl: 0" in found
+    assert not any(it.startswith("serve-expired") for it in found)
+
+
+@pytest.mark.parametrize("text", ['a"b', "a\nb", "\u00e4"])
+def test_no_word_becomes_another_line(text: str) -> None:
+    """For any path or domain."""
+    with pytest.raises(ValueError, match="not a word"):
+        configuration(replace(WANTED, exempt=(text,)))
+
+
+def test_upstreams_are_all_over_tls_or_none() -> None:
+    """One zone cannot have both."""
+    with pytest.raises(ValueError, match="not both"):
+        configuration(replace(WANTED, upstreams=(*ENCRYPTED, *PLAIN)))
+
+
+def test_the_resolvers_of_a_tunnel_come_before_others() -> None:
+    """And of the others, those are left out that it has no address for."""
+    server = NameServer(ENCRYPTED)
+    config = Config((IPV4_ONLY,), name_server=server)
+    assert upstreams_of(IPV4_ONLY, config) == tuple(map(Upstream, IPV4_ONLY.dns))
+    assert upstreams_of(replace(IPV4_ONLY, dns=()), config) == ENCRYPTED[:1]
+    assert upstreams_of(replace(DUAL, dns=()), config) == ENCRYPTED
+    assert upstreams_of(replace(DUAL, dns=()), Config((DUAL,))) == ()
+
+
+def test_the_resolver_file_names_ours_where_there_is_one() -> None:
+    """Else those of the tunnel."""
+    assert resolvers_for(IPV4_ONLY, Config((IPV4_ONLY,), name_server=NameServer())) == (OURS,)
+    assert resolvers_for(IPV4_ONLY, Config((IPV4_ONLY,))) == IPV4_ONLY.dns
+
+
+def test_who_is_asked_and_how_is_said_in_words() -> None:
+    """With the port where it is another one than usual."""
+    assert described(ENCRYPTED) == "192.0.2.53 (example) over TLS, [2001:db8::53]:8853 over TLS"
+    assert described(PLAIN) == (
+        "10.64.0.1 unencrypted in the tunnel, [fd64::1]:5353 unencrypted in the tunnel"
+    )
+    assert described(()) == "no resolver"
