@@ -77,7 +77,7 @@ def forged_answers(
 
 
 def transfer(family: Family, interface: str, flow: Transfer) -> Iterator[ChainRule]:
-    """Yield the rules for our connection through `interface` to the host of a server list (P18).
+    """Yield the rules for our connection through `interface` to a host of the provider (P18).
 
     It is identified like the question for a name, and for the same reasons. Only what began here
     is answered, and the connection ends with its rules: its socket is closed first.
@@ -85,7 +85,7 @@ def transfer(family: Family, interface: str, flow: Transfer) -> Iterator[ChainRu
     if not family.has(flow.server):
         return
     outward = Rule(
-        why="P18 the list of servers",
+        why="P18 a request to the provider",
         verdict=Accept(),
         out_interface=interface,
         destination=ip_network(flow.server),

@@ -126,7 +126,7 @@ def _routing_to_ask(state: State) -> Routing:
     """Return the routing of `state` without a tunnel, and without the listed holes."""
     match state:
         case Fetching(transfer=Transfer() as flow):
-            return routing_for_question(flow.server, "the list of servers")
+            return routing_for_question(flow.server, "a request to the provider")
         case Resolving(query=Query() as query) | Fetching(query=Query() as query):
             return routing_for_question(query.resolver)
         case _:
