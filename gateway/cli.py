@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import argparse
 
 
+SERVER_FLAGS = ("OWNED_ONLY", "PORT_FORWARD_ONLY")
 SERVER_FILTERS = ("countries", "regions", "cities", "names", "hostnames", "categories", "isp")
 """The options of `gateway servers list`."""
 
@@ -209,7 +210,9 @@ def _add_servers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         one.add_argument("--directory", type=Path, help="where lists are kept: /config/servers")
     for option in SERVER_FILTERS:
         shown.add_argument(f"--{option}", metavar="A,B", help="as the variable of that name")
-    shown.add_argument("--owned-only", action="store_true", help="as OWNED_ONLY")
+    for flag in SERVER_FLAGS:
+        option = f"--{flag.lower().replace('_', '-')}"
+        shown.add_argument(option, action="store_true", help=f"as {flag}")
     shown.add_argument("--json", action="store_true", help="print JSON")
 
 

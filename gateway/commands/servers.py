@@ -107,7 +107,8 @@ def _show(provider: Provider, places: Sequence[Path], asked: argparse.Namespace)
     content = _newest(provider, places)
     given = {name: getattr(asked, _option(name)) for name in selection.TEXTS}
     values = {name: _words(text) for name, text in given.items() if text}
-    filters = Filters(values, frozenset({"OWNED_ONLY"} if asked.owned_only else ()))
+    flags = frozenset(flag for flag in selection.FLAGS if getattr(asked, flag.lower()))
+    filters = Filters(values, flags)
     found = selection.matching(content.servers, filters)
     if asked.json:
         print(json.dumps([lists.plain(server) for server in found], ensure_ascii=False, indent=1))

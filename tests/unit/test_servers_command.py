@@ -46,6 +46,7 @@ def show(places: Path, *words: str) -> int:
 def test_options_are_the_variables_of_a_selection() -> None:
     """One that is missing here could not be tried by hand."""
     assert set(cli.SERVER_FILTERS) == set(map(servers._option, selection.TEXTS))  # noqa: SLF001
+    assert set(cli.SERVER_FLAGS) == set(selection.FLAGS)
 
 
 def test_all_servers_are_shown_as_a_table(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +69,7 @@ def test_filters_choose_as_the_variables_do(
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["hostname"], found["addresses"][0]) == ("de-ber-wg-002", "198.51.100.2")
     assert show(places, "--owned-only", "--countries", "Germany") == 1
+    assert show(places, "--port-forward-only") == 1
 
 
 @pytest.mark.parametrize("name", ["", "mulvad", "protonvpn"])
