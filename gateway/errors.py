@@ -134,6 +134,10 @@ class NetworkError(KernelError):
     """Links, addresses, routes, rules, neighbours or connection tracking are not as wanted."""
 
 
+class LoginError(NetworkError):
+    """A VPN provider does not accept the user's name and password."""
+
+
 KERNEL = (KernelError, OSError, MemoryError)
 """What a call to the kernel raises, through our adapters or through Python itself."""
 

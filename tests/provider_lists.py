@@ -146,11 +146,50 @@ def windscribe() -> Any:
     }
 
 
+def private_internet_access() -> Any:
+    """Return a region with two servers, one that is offline, and one without WireGuard."""
+    return {
+        "groups": {"wg": [{"name": "wireguard", "ports": [1337]}]},
+        "regions": [
+            {
+                "id": number,
+                "name": name,
+                "country": code,
+                "dns": f"{code.lower()}.privacy.example",
+                "port_forward": code == "NL",
+                "geo": False,
+                "offline": offline,
+                "servers": {
+                    "ovpnudp": [{"ip": "198.51.100.9", "cn": f"{code}9"}],
+                    kind: [
+                        {"ip": f"198.51.100.{each}", "cn": f"{name.lower()}40{each}"}
+                        for each in (1, 2)
+                    ],
+                },
+            }
+            for number, (name, code, offline, kind) in enumerate(
+                [
+                    ("Netherlands", "NL", False, "wg"),
+                    ("Sweden", "SE", True, "wg"),
+                    ("Austria", "AT", False, "ikev2"),
+                ]
+            )
+        ],
+    }
+
+
 LISTS: dict[str, Callable[[], Any]] = {
-    made.__name__: made for made in (airvpn, ivpn, mullvad, nordvpn, surfshark, windscribe)
+    made.__name__.replace("_", " "): made
+    for made in (
+        *(airvpn, ivpn, mullvad, nordvpn, private_internet_access, surfshark),
+        windscribe,
+    )
 }
+SIGNATURE = b"\n\nc2lnbmF0dXJl\n"
+"""What Private Internet Access puts after its list."""
 
 
 def raw(name: str) -> bytes:
     """Return the list of the provider `name` as its server sends it."""
-    return json.dumps(LISTS[name]()).encode()
+    signature = SIGNATURE if name == "private internet access" else b""
+    return json.dumps(LISTS[name]()).encode() + signature

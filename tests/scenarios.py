@@ -8,15 +8,14 @@ from gateway.model import (
     Config,
     Endpoint,
     NamedEndpoint,
-    NameServer,
     Peer,
     PortRange,
     Protocol,
     Secret,
     ServerList,
     Tunnel,
-    Upstream,
 )
+from gateway.model.name_server import NameServer, Upstream
 from gateway.policy.evidence import Pulse
 from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.marks import SHOWN

@@ -12,7 +12,7 @@ import structlog
 
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.names import take_resolvers
-from gateway.daemon.on_demand import ListsOnDemand, OverheardOnDemand
+from gateway.daemon.on_demand import OverheardOnDemand, ProviderOnDemand
 from gateway.daemon.patience import RELOAD_SIGNAL, STOP_SIGNALS, at_signals
 from gateway.daemon.ports import Closed, Parts
 from gateway.daemon.producers import keep_listening
@@ -128,7 +128,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             tunnel=tunnel,
             network=secured.namespace,
             resolver=lookup,
-            lists=ListsOnDemand(environ, UPLINKS),
+            provider=ProviderOnDemand(environ, UPLINKS),
             hooks=hooks,
             probe=partial(probe, netns=inside),
             not_answering=partial(not_answering, netns=inside),
@@ -164,7 +164,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     if memory:
         others["times of handshakes"] = memory.run()
     if config.list_period:
-        tools = (ListsOnDemand(environ, inside, INTERFACE), board, reloader.ask)
+        tools = (ProviderOnDemand(environ, inside, INTERFACE), board, reloader.ask)
         others["list"] = _fresh(lambda: running, EndpointLookup(None, inside), *tools)
     await supervisor.run(
         watch=watch(changed, UPLINKS),
@@ -186,14 +186,14 @@ def _in_vault(
 def _fresh(
     running: Callable[[], Config],
     lookup: EndpointLookup,
-    lists: ListsOnDemand,
+    provider: ProviderOnDemand,
     board: Board,
     read_again: Callable[[], None],
 ) -> Coroutine[Any, Any, None]:
     """Return what fetches the list again through the tunnel, each period of the configuration."""
     from gateway.daemon.refreshing import Tools, keep_fresh  # noqa: PLC0415 - seldom needed
 
-    tools = Tools(lookup, lists, lambda: board.is_healthy, read_again)
+    tools = Tools(lookup, provider, lambda: board.is_healthy, read_again)
     return keep_fresh(running, running().list_period or 0, tools)
 
 

@@ -4,37 +4,52 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from gateway.model import Address, Endpoint, ServerList
+from gateway.model import Address, Endpoint, Errand, KeyRequest, Login, ServerList
 from gateway.policy.diagnosis import Heard
 from gateway.policy.states import Transfer
 from gateway.system.netns import Netns
 
 if TYPE_CHECKING:
     from gateway.services.lists import ListFetcher
+    from gateway.services.registrar import Registrar
     from gateway.system.overheard import Overheard
 
 
-class ListsOnDemand:
-    """Fetches out of `netns`, through `device` if given; see `gateway.daemon.ports.Lists`."""
+class ProviderOnDemand:
+    """Makes requests out of `netns`, through `device` if given.
+
+    See `gateway.daemon.ports.ProviderHosts`.
+    """
 
     def __init__(self, environ: Mapping[str, str], netns: Netns, device: str = "") -> None:
         self._environ = environ
         self._netns = netns
         self._device = device
 
-    def open(self, listed: ServerList, server: Address) -> Transfer:
-        """Make the socket; see `Lists.open`."""
-        return self._fetcher.open(listed, server)
+    def open(self, errand: Errand, server: Address) -> Transfer:
+        """Make the socket; see `ProviderHosts.open`."""
+        if isinstance(errand, ServerList):
+            return self._lists.open(errand, server)
+        return self._registrar.open(errand, server)
 
-    async def fetch(self, listed: ServerList) -> None:
-        """Fetch the list; see `Lists.fetch`."""
-        await self._fetcher.fetch(listed)
+    async def fetch(self, errand: Errand) -> None:
+        """Do `errand`; see `ProviderHosts.fetch`."""
+        if isinstance(errand, Login | KeyRequest):
+            await self._registrar.carry_out(errand)
+        elif isinstance(errand, ServerList):
+            await self._lists.fetch(errand)
 
     @cached_property
-    def _fetcher(self) -> "ListFetcher":
+    def _lists(self) -> "ListFetcher":
         from gateway.services.lists import ListFetcher  # noqa: PLC0415 - seldom needed
 
         return ListFetcher(self._environ, self._netns, device=self._device)
+
+    @cached_property
+    def _registrar(self) -> "Registrar":
+        from gateway.services.registrar import Registrar  # noqa: PLC0415 - seldom needed
+
+        return Registrar(self._environ, self._netns, device=self._device)
 
 
 class OverheardOnDemand:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.firewall import Firewall
-from gateway.model import Address, Config, Endpoint, Interface, ServerList, Times, Tunnel
+from gateway.model import Address, Config, Endpoint, Errand, Interface, Times, Tunnel
 from gateway.policy.diagnosis import Heard
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.guard import GuardRules
@@ -35,16 +35,17 @@ class Resolver(Protocol):
         """
 
 
-class Lists(Protocol):
-    """Fetches the lists of providers, by one connection at a time."""
+class ProviderHosts(Protocol):
+    """Makes requests to hosts of VPN providers, by one connection at a time."""
 
-    def open(self, listed: ServerList, server: Address) -> Transfer:
+    def open(self, errand: Errand, server: Address) -> Transfer:
         """Make the socket, and return what distinguishes its packets. Raises GatewayError."""
 
-    async def fetch(self, listed: ServerList) -> None:
-        """Fetch the list through the socket, close that, and keep the list in a file.
+    async def fetch(self, errand: Errand) -> None:
+        """Do `errand` through the socket, close that, and keep in a file what it brings.
 
-        Raises GatewayError.
+        The token of a login is kept with the first server that takes the key. Raises GatewayError,
+        LoginError where the provider does not accept the user.
         """
 
 
@@ -219,7 +220,7 @@ class Parts:
     tunnel: TunnelBackend
     network: LinksAndRoutes
     resolver: Resolver
-    lists: Lists
+    provider: ProviderHosts
     hooks: Hooks
     probe: Callable[[Probe], Coroutine[Any, Any, bool | None]]
     not_answering: Callable[[tuple[Address, ...]], Coroutine[Any, Any, tuple[Finding, ...]]]

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.daemon.ports import Lists, Resolver
+from gateway.daemon.ports import ProviderHosts, Resolver
 from gateway.errors import GatewayError, MissingError, NetworkError
 from gateway.model import Address, Config, ServerList
 from gateway.policy.upstreams import resolvers_for
@@ -41,11 +41,12 @@ class AnyResolver(Resolver, Protocol):
 class Tools:
     """What a refresh takes: it asks for the host, fetches, and has the configuration read again.
 
-    `resolver` and `lists` use the namespace of the tunnel; `is_up` says whether it carries traffic.
+    `resolver` and `provider` use the namespace of the tunnel; `is_up` says whether it carries
+    traffic.
     """
 
     resolver: AnyResolver
-    lists: Lists
+    provider: ProviderHosts
     is_up: Callable[[], bool]
     read_again: Callable[[], None]
 
@@ -88,8 +89,8 @@ async def _fetch(listed: ServerList, tools: Tools) -> None:
     addresses = (await tools.resolver.ask((listed.host,)))[listed.host]
     for number, address in enumerate(addresses, 1):
         try:
-            tools.lists.open(listed, address)
-            await tools.lists.fetch(listed)
+            tools.provider.open(listed, address)
+            await tools.provider.fetch(listed)
         except NetworkError:
             if number == len(addresses):
                 raise

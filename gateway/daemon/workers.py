@@ -15,8 +15,15 @@ from gateway.daemon.jobs import Job
 from gateway.daemon.names import Names
 from gateway.daemon.ports import Parts
 from gateway.daemon.sizing import Sizing
-from gateway.errors import KERNEL, GatewayError, NetworkError, TunnelError, is_shortage
-from gateway.model import INTERFACE, Address, Candidate, ServerList, Tunnel
+from gateway.errors import (
+    KERNEL,
+    GatewayError,
+    LoginError,
+    NetworkError,
+    TunnelError,
+    is_shortage,
+)
+from gateway.model import INTERFACE, Address, Candidate, Errand, Tunnel
 from gateway.policy.actions import (
     Ask,
     AskResolvers,
@@ -69,12 +76,12 @@ class Workers:
         self._built: Tunnel | None = None
 
     def open(self, action: LookUp | Open) -> Event:
-        """Make the socket for a look-up, or to the host of a list; does not wait."""
+        """Make the socket for a look-up, or to the host of a provider; does not wait."""
         is_question = isinstance(action, LookUp)
         try:
             if isinstance(action, LookUp):
                 return Asking(self._parts.resolver.open())
-            return Opened(self._parts.lists.open(action.listed, action.server))
+            return Opened(self._parts.provider.open(action.errand, action.server))
         except GatewayError as err:
             return Failed(str(err)) if is_question else NotFetched(str(err))
 
@@ -87,8 +94,8 @@ class Workers:
         match action:
             case Ask(candidate):
                 return Work.CONNECT, lambda: self.look_up(candidate, facts)
-            case Fetch(listed, _transfer):
-                return Work.FETCH, lambda: self.fetch(listed)
+            case Fetch(errand, _transfer):
+                return Work.FETCH, lambda: self.fetch(errand)
             case Sample():
                 return Work.SAMPLE, lambda: self.sample(action)
             case SendProbe(probe):
@@ -107,13 +114,15 @@ class Workers:
         """Have the names of the candidate's endpoints looked up; their hole is open."""
         return await self._within_limit(self._look_up(candidate, facts))
 
-    async def fetch(self, listed: ServerList) -> Event:
-        """Have the list fetched through its socket, and kept."""
+    async def fetch(self, errand: Errand) -> Event:
+        """Have `errand` done through its socket, and what it brings kept."""
         try:
             async with asyncio.timeout(self._timing.fetch_limit):
-                await self._parts.lists.fetch(listed)
+                await self._parts.provider.fetch(errand)
         except TimeoutError:
             return NotFetched(f"not done after {self._timing.fetch_limit:g} s")
+        except LoginError as err:
+            return NotFetched(str(err), refused=True)
         except GatewayError as err:
             return Troubled(Work.FETCH, err) if is_shortage(err) else NotFetched(str(err))
         except (OSError, MemoryError) as err:
@@ -173,8 +182,9 @@ class Workers:
 
     async def _look_up(self, candidate: Candidate, facts: Facts) -> Event:
         answers = await self._parts.resolver.ask(candidate.names)
-        if candidate.listed:
-            addresses = reachable(answers[candidate.listed.host], candidate, facts)
+        if candidate.errands:
+            (host,) = candidate.names
+            addresses = reachable(answers[host], candidate, facts)
             return Located(addresses) if addresses else Failed(NO_WAY)
         tunnels = resolved(candidate, answers, facts)
         return Resolved(tunnels) if tunnels else Failed(NO_WAY)

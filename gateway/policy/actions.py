@@ -7,7 +7,7 @@ calls to the kernel, which the loop makes itself.
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from gateway.model import Address, Candidate, ServerList, Tunnel
+from gateway.model import Address, Candidate, Errand, Tunnel
 from gateway.policy.probing import Probe
 from gateway.policy.states import Transfer
 
@@ -20,7 +20,7 @@ class Work(Enum):
     Failed."""
 
     FETCH = auto()
-    """Fetching a provider's list: Opened and Fetched, or NotFetched."""
+    """A request to a provider: Opened and Fetched, or NotFetched."""
 
     SAMPLE = auto()
     """Reading WireGuard's counters: Sampled or Lost."""
@@ -64,17 +64,17 @@ class Ask:
 
 @dataclass(frozen=True)
 class Open:
-    """Make the socket for a connection to `server`, which has a list: Opened, or NotFetched."""
+    """Make the socket for a connection to `server` of a provider: Opened, or NotFetched."""
 
-    listed: ServerList
+    errand: Errand
     server: Address
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """Fetch the list through the socket, whose hole is open, and keep it: Work.FETCH."""
+    """Do `errand` through the socket, whose hole is open, and keep the answer: Work.FETCH."""
 
-    listed: ServerList
+    errand: Errand
     transfer: Transfer
 
 

@@ -79,17 +79,16 @@ def _connecting(
 def _fetching(
     situation: Situation, state: Fetching, moment: Moment
 ) -> tuple[Situation, tuple[Action, ...]]:
-    """Return what is due on the way to a list; while it arrives, the kernel is compared as ever."""
-    candidate = state.turn.candidate
-    listed = candidate.listed
+    """Return what is due on the way to servers; meanwhile the kernel is compared as ever."""
     busy = situation.is_connecting or Work.FETCH in situation.under_way
-    if busy or moment.now < state.retry_at or listed is None:
+    if busy or moment.now < state.retry_at:
         return situation, ()
+    candidate, errand = state.wanted, state.errand
     situation = replace(situation, tried=situation.facts)
     if state.transfer is not None:
-        return _begun(situation, Work.FETCH), (Fetch(listed, state.transfer),)
+        return _begun(situation, Work.FETCH), (Fetch(errand, state.transfer),)
     if state.addresses:
-        return _begun(situation, Work.FETCH), (Open(listed, state.addresses[0]),)
+        return _begun(situation, Work.FETCH), (Open(errand, state.addresses[0]),)
     asked = LookUp(candidate) if state.query is None else Ask(candidate)
     return _begun(situation, Work.CONNECT), (asked,)
 

@@ -44,7 +44,7 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Located:
-    """The host of a list has `addresses`, in the order in which they are tried; never empty."""
+    """The host of a provider has `addresses`, in the order in which they are tried; never empty."""
 
     addresses: tuple[Address, ...]
 
@@ -58,14 +58,18 @@ class Opened:
 
 @dataclass(frozen=True)
 class Fetched:
-    """The list is kept in a file, so the configuration can be read again."""
+    """What was requested is kept; after the last request the configuration can be read again."""
 
 
 @dataclass(frozen=True)
 class NotFetched:
-    """The list could not be fetched or kept, and why."""
+    """What was requested could not be obtained or kept, and why.
+
+    `refused`: the provider does not accept the user's name and password.
+    """
 
     detail: str
+    refused: bool = False
 
 
 @dataclass(frozen=True)

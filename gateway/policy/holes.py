@@ -5,7 +5,12 @@ from dataclasses import replace
 from ipaddress import ip_network
 from itertools import product
 
-from gateway.model import RESOLVER_USER, Config, Interface, Network, Upstream
+from gateway.model import (
+    Config,
+    Interface,
+    Network,
+)
+from gateway.model.name_server import RESOLVER_USER, Upstream
 from gateway.policy.facts import Uplink
 from gateway.policy.flows import ERRORS, KNOWN, NEW, NEW_OR_KNOWN, REDIRECT, neighbours
 from gateway.policy.routing import reply_mark

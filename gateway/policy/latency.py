@@ -56,7 +56,9 @@ def _continued(turn: Turn, following: Turn, trial: Trial) -> Turn:
     if not is_over:
         return replace(following, trial=trial)
     candidates = in_order(turn.candidates, trial.times)
-    return replace(following, candidates=candidates, position=0, trial=None, times=trial.times)
+    attempt = 0 if trial.times else following.attempt  # else no round has failed
+    chosen = replace(following, candidates=candidates, position=0, attempt=attempt)
+    return replace(chosen, trial=None, times=trial.times)
 
 
 def seconds_of(state: Connecting, handshake: float | None, moment: Moment) -> float:

@@ -24,7 +24,6 @@ from gateway.policy.events import (
     Changed,
     Event,
     Failed,
-    Fetched,
     Looked,
     Lost,
     Measured,
@@ -39,6 +38,7 @@ from gateway.policy.events import (
     Wrote,
 )
 from gateway.policy.facts import Facts
+from gateway.policy.fetching import begun_again, reads_again
 from gateway.policy.latency import in_order, results, trial_for
 from gateway.policy.link import fitted
 from gateway.policy.moves import move, with_candidates
@@ -90,7 +90,7 @@ def step(
         after = replace(after, times=times)
     after, actions = due(after, moment, has_verified=isinstance(event, Verified))
     counts = (Count(),) if isinstance(event, Asked) else ()
-    reads = (ReadAgain(),) if isinstance(event, Fetched) and isinstance(state, Fetching) else ()
+    reads = (ReadAgain(),) if reads_again(state) and not reads_again(situation.state) else ()
     return after, (*abandoned, *actions, *counts, *reads)
 
 
@@ -104,7 +104,7 @@ def interrupted(situation: Situation) -> Situation:
     if isinstance(state, Resolving):
         state = replace(state, query=None)
     if isinstance(state, Fetching):
-        state = replace(state, query=None, addresses=(), transfer=None)
+        state = begun_again(state)
     if Work.MEASURE in situation.under_way:
         situation = replace(situation, measured_at=LONG_AGO)
     return replace(

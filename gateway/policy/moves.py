@@ -52,7 +52,7 @@ from gateway.policy.events import (
 )
 from gateway.policy.evidence import Pulse, foreign_change, keepalive_of
 from gateway.policy.facts import TunnelStatus
-from gateway.policy.fetching import backoff, from_fetching
+from gateway.policy.fetching import backoff, from_fetching, is_to_register, with_logins_of
 from gateway.policy.latency import after_failure, after_handshake, seconds_of
 from gateway.policy.states import (
     EXPLAINED,
@@ -89,7 +89,7 @@ def _moved(
         case Resolving():
             return _from_resolving(state, event, moment)
         case Fetching():
-            return from_fetching(state, event, moment)
+            return from_fetching(state, event, moment, _take)
         case Connecting():
             return _from_connecting(state, event, moment)
         case Connected():
@@ -98,7 +98,7 @@ def _moved(
 
 def _take(turn: Turn, reason: Reason, since: float, retry_at: float, detail: str = "") -> State:
     """Return the state in which the candidate of `turn` is tried, from `retry_at` on."""
-    if turn.candidate.listed:
+    if turn.candidate.errands or is_to_register(turn, retry_at):
         return Fetching(turn, reason, since, retry_at, detail)
     if turn.candidate.names:
         return Resolving(turn, reason, since, retry_at, detail)
@@ -136,7 +136,7 @@ def with_candidates(
             first = 0 if trial else position or 0
             turn = Turn(candidates, first, 0, before.tried_at, before.by_latency, trial)
     since = moment.now if isinstance(state, Connected) else state.since
-    return _take(turn, Reason.RECONFIGURED, since, _soonest(turn, moment))
+    return _take(with_logins_of(before, turn), Reason.RECONFIGURED, since, _soonest(turn, moment))
 
 
 def _from_locked(state: Locked, event: Event, now: float) -> State:
@@ -280,7 +280,7 @@ def _sampled_while_connected(state: Connected, status: TunnelStatus, moment: Mom
     pulse = state.pulse.after(status, now, keepalive)
     turn = state.turn
     if now - state.since >= moment.timing.stable_after:
-        turn = replace(turn, attempt=0)
+        turn = replace(turn, attempt=0, registered=0)
     if pulse.is_silent(moment, keepalive=keepalive > 0):
         return _take(after_failure(turn, was_sent=True), Reason.SILENT, now, now)
     if turn.position and now - state.since >= moment.timing.return_after:

@@ -17,7 +17,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_interface
 
-from gateway.model import PASSAGE, Config, Network, PortRange, Protocol, Tunnel, Upstream
+from gateway.model import (
+    PASSAGE,
+    Config,
+    Network,
+    PortRange,
+    Protocol,
+    Tunnel,
+)
+from gateway.model.name_server import Upstream
 from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.flows import NEIGHBOUR_DISCOVERY, ROUTER_ADVERTISEMENT, plain_only
 from gateway.policy.holes import holes

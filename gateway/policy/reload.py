@@ -120,7 +120,16 @@ def without_names(candidate: Candidate) -> Candidate:
 
 
 def position_of(former: Candidate, wanted: Sequence[Candidate]) -> int | None:
-    """Return where `wanted` has the candidate `former`, other resolvers aside; None if nowhere."""
-    same = without_names(former)
-    matching = (i for i, it in enumerate(wanted) if without_names(it) == same)
+    """Return where `wanted` has the candidate `former`; None if nowhere.
+
+    Other resolvers aside, and other servers that the key may be registered with later.
+    """
+    same = _connection_of(former)
+    matching = (i for i, it in enumerate(wanted) if _connection_of(it) == same)
     return next(matching, None)
+
+
+def _connection_of(candidate: Candidate) -> Candidate:
+    is_complete = bool(candidate.peers)
+    registration = None if is_complete else candidate.registration
+    return replace(without_names(candidate), registration=registration)

@@ -33,6 +33,8 @@ REASONS: dict[Reason, str] = {
     Reason.NOT_BUILT: "the tunnel could not be set up",
     Reason.NOT_RESOLVED: "the endpoint's name could not be resolved",
     Reason.NO_LIST: "the provider's list of servers could not be fetched",
+    Reason.NOT_REGISTERED: "the key could not be registered with the provider",
+    Reason.LOGIN_REFUSED: "the provider refused the login",
     Reason.MEASURING: "measuring which server answers first",
     Reason.RETURNING: "trying the first server again",
     Reason.RECONFIGURED: "the configuration was changed",
@@ -180,7 +182,7 @@ def endpoint(state: State) -> str:
         case Resolving():
             return state.turn.candidate.endpoint_text
         case Fetching():
-            return ", ".join(state.turn.candidate.names)
+            return state.errand.host
         case Locked() | Stopping():
             return ""
 

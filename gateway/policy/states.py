@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from gateway.model import Address, Candidate, Times, Tunnel
+from gateway.model import Address, Candidate, Errand, Times, Tunnel
 from gateway.policy.diagnosis import Diagnosis, Heard
 from gateway.policy.evidence import Pulse
 
@@ -26,6 +26,8 @@ class Reason(StrEnum):
     NOT_BUILT = "not_built"
     NOT_RESOLVED = "name_not_resolved"
     NO_LIST = "no_server_list"
+    NOT_REGISTERED = "key_not_registered"
+    LOGIN_REFUSED = "login_refused"
     MEASURING = "measuring_servers"
     RETURNING = "trying_first_server"
     RECONFIGURED = "reconfigured"
@@ -78,7 +80,8 @@ class Turn:
     `candidates` are never empty. Endpoints may still be names. `tried_at` is when a look-up or the
     building of the interface last ended, well or not. `trial` is None unless handshakes are timed
     now, as they are `by_latency`; `times` are those of the last trial that has ended. `diagnosis`
-    is why the last handshake failed.
+    is why the last handshake failed. `registered` counts how often the key was to be registered
+    since a connection lasted, and that is not done again before `register_at`.
     """
 
     candidates: tuple[Candidate, ...]
@@ -89,6 +92,8 @@ class Turn:
     trial: Trial | None = None
     times: Times = ()
     diagnosis: Diagnosis | None = None
+    registered: int = 0
+    register_at: float = float("-inf")
 
     @property
     def candidate(self) -> Candidate:
@@ -142,7 +147,7 @@ class Resolving:
 
 @dataclass(frozen=True)
 class Transfer:
-    """What distinguishes our connection to the host of a list: its server, source port and mark."""
+    """What distinguishes our connection to a provider: its server, source port and mark."""
 
     server: Address
     port: int
@@ -152,10 +157,12 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Fetching:
-    """The list that has the servers of the candidate is to be fetched at `retry_at`.
+    """What the servers of the candidate follow from is to be requested at `retry_at`.
 
-    While `query` for the name of its host, or `transfer` is under way, that passes, and nothing
-    else. `addresses` are those of the host that have yet to be tried.
+    That is a provider's list, or a login and then the registration of a key: `errands`, of which
+    the one at `step` is next. While `query` for the name of its host, or `transfer` is under way,
+    that passes, and nothing else. `addresses` are those of the host that have yet to be tried.
+    `obtained` counts the servers that have taken the key.
     """
 
     turn: Turn
@@ -166,6 +173,18 @@ class Fetching:
     query: Query | None = None
     addresses: tuple[Address, ...] = ()
     transfer: Transfer | None = None
+    step: int = 0
+    obtained: int = 0
+
+    @property
+    def wanted(self) -> Candidate:
+        """The candidate whose turn it is, without the servers that have not answered."""
+        return replace(self.turn.candidate, peers=())
+
+    @property
+    def errand(self) -> Errand:
+        """What is requested next."""
+        return self.wanted.errands[self.step]
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,15 @@ class Timing:
     fetch_last: float = 300.0
     """The longest of these waits."""
 
+    login_again: float = 3600.0
+    """The wait after a refused login: more would look like an attack on the account."""
+
+    register_first: float = 30.0
+    """The least time between two registrations of a key, each with a login; it doubles."""
+
+    register_last: float = 900.0
+    """The longest of these times: a server that has forgotten the key is used again after that."""
+
     fetch_useless: float = 3600.0
     """The wait after a list that had no server for this configuration: it changes in days."""
 

@@ -7,7 +7,7 @@ it asks is a parameter, and what may leave is the firewall's decision.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gateway.model import Upstream
+from gateway.model.name_server import Upstream
 from gateway.policy.upstreams import OURS
 
 PORT = 53

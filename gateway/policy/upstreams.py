@@ -2,7 +2,12 @@
 
 from ipaddress import ip_address
 
-from gateway.model import Address, Candidate, Config, Upstream
+from gateway.model import (
+    Address,
+    Candidate,
+    Config,
+)
+from gateway.model.name_server import Upstream
 
 OURS = ip_address("127.0.0.1")
 """Where the gateway's own resolver listens, in the namespace of the workloads."""

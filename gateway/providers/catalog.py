@@ -6,6 +6,7 @@ from gateway.providers.airvpn import AIRVPN
 from gateway.providers.ivpn import IVPN
 from gateway.providers.mullvad import MULLVAD
 from gateway.providers.nordvpn import NORDVPN
+from gateway.providers.private_internet_access import PRIVATE_INTERNET_ACCESS
 from gateway.providers.protonvpn import PROTONVPN
 from gateway.providers.server import Provider
 from gateway.providers.surfshark import SURFSHARK
@@ -13,7 +14,10 @@ from gateway.providers.windscribe import WINDSCRIBE
 
 CUSTOM = "custom"
 """What users write who name a server by themselves."""
-PROVIDERS = (AIRVPN, IVPN, MULLVAD, NORDVPN, PROTONVPN, SURFSHARK, WINDSCRIBE)
+PROVIDERS = (
+    *(AIRVPN, IVPN, MULLVAD, NORDVPN, PRIVATE_INTERNET_ACCESS, PROTONVPN, SURFSHARK),
+    WINDSCRIBE,
+)
 _BY_NAME = {name: each for each in PROVIDERS for name in (each.name, *each.other_names)}
 
 

@@ -4,6 +4,7 @@ A value of another type than expected counts as missing: a provider may change i
 and one odd entry must not cost the others.
 """
 
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address
@@ -13,6 +14,9 @@ from gateway.model import Address
 LONGEST_TEXT = 100
 """Characters of a name, a city and the like; longer texts count as missing."""
 KEY_OCTETS = 32
+LAST_PORT = 65535
+_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_HOST = re.compile(rf"({_LABEL}\.)*{_LABEL}", re.IGNORECASE | re.ASCII)
 
 
 class Entry:
@@ -38,9 +42,13 @@ class Entry:
 
     def text(self, name: str = "") -> str:
         """Return a printable text without blanks around it, "" where there is none."""
+        return self.long_text(name, LONGEST_TEXT)
+
+    def long_text(self, name: str, longest: int) -> str:
+        """Return the same of `longest` characters at most."""
         value = self._raw(name)
         text = value.strip() if isinstance(value, str) else ""
-        return text if text.isprintable() and len(text) <= LONGEST_TEXT else ""
+        return text if text.isprintable() and len(text) <= longest else ""
 
     def number(self, name: str = "") -> int | None:
         """Return a whole number, None where there is none."""
@@ -83,6 +91,11 @@ def is_key(text: str) -> bool:
     except ValueError:
         return False
     return len(octets) == KEY_OCTETS and any(octets) and b64encode(octets).decode() == text
+
+
+def is_host(text: str) -> bool:
+    """Return whether `text` is a host name (RFC 1123), or a part of one."""
+    return len(text) <= LONGEST_TEXT and bool(_HOST.fullmatch(text))
 
 
 def _may_be_a_server(address: Address) -> bool:

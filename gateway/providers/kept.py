@@ -6,4 +6,9 @@ PLACES = ("/config/servers", "/var/lib/portcullis/servers")
 
 def file_name(provider: str) -> str:
     """Return the name of the file that keeps the list of `provider`."""
-    return f"{provider}.json"
+    return f"{provider.replace(' ', '-')}.json"
+
+
+def registrations_name(provider: str) -> str:
+    """Return the name of the file that keeps what servers of `provider` have answered to a key."""
+    return f"{provider.replace(' ', '-')}.registrations"

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 
 from gateway.model import Address
-from gateway.providers.entries import Entry
+from gateway.providers import catalog
+from gateway.providers.entries import Entry, is_host
 from gateway.providers.server import Provider, Server
 
 LARGEST = 24 << 20
@@ -42,7 +43,8 @@ def servers_in(provider: Provider, raw: bytes) -> tuple[Server, ...]:
 
     Private Internet Access puts a signature after the document, so what follows it is ignored.
     """
-    found = tuple(_at_most(map(_shortened, provider.read(_decoded(raw, LARGEST))), MOST_SERVERS))
+    read = provider.read(decoded(raw, LARGEST))
+    found = tuple(_at_most(map(_shortened, read), MOST_SERVERS))
     if not found:
         raise BadListError("it has no WireGuard server in the form that this version knows")
     return found
@@ -50,8 +52,11 @@ def servers_in(provider: Provider, raw: bytes) -> tuple[Server, ...]:
 
 def kept(text: bytes) -> KeptList:
     """Read what `dumped` has returned. Raises BadListError."""
-    document = _decoded(text, LARGEST_KEPT)
-    servers = tuple(_at_most(_kept_servers(document), MOST_SERVERS))
+    document = decoded(text, LARGEST_KEPT)
+    provider = catalog.find(document.text("provider"))
+    keyless = provider is not None and provider.keys is not None
+    found = _kept_servers(document, keyless=keyless)
+    servers = tuple(_at_most(found, MOST_SERVERS))
     name, fetched = document.text("provider"), document.number("fetched")
     if not servers or not name or fetched is None or not 0 <= fetched <= LATEST:
         raise BadListError("it is not a list as `gateway servers update` writes it")
@@ -78,7 +83,8 @@ def plain(server: Server) -> dict[str, object]:
     return {name: value for name, value in values.items() if value}
 
 
-def _decoded(raw: bytes, largest: int) -> Entry:
+def decoded(raw: bytes, largest: int) -> Entry:
+    """Return a JSON document of `largest` octets, whatever follows it. Raises BadListError."""
     if len(raw) > largest:
         raise BadListError(f"it is larger than {largest >> 20} MiB")
     try:
@@ -111,14 +117,15 @@ def _shortened(server: Server) -> Server:
     return replace(server, categories=server.categories[:MOST_CATEGORIES])
 
 
-def _kept_servers(document: Entry) -> Iterator[Server]:
+def _kept_servers(document: Entry, *, keyless: bool) -> Iterator[Server]:
     for entry in document.all("servers"):
         hostname, key = entry.text("hostname"), entry.key("public_key")
         addresses = tuple(_addresses(entry))
-        if key and (hostname or addresses):
+        is_usable = addresses and is_host(entry.text("name")) if keyless else hostname or addresses
+        if is_usable and (key or keyless):
             yield Server(
                 hostname=hostname,
-                public_key=key,
+                public_key="" if keyless else key,
                 addresses=addresses,
                 country=entry.text("country"),
                 region=entry.text("region"),

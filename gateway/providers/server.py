@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
 from gateway.model import Address, Interface, ServerList
@@ -13,7 +14,9 @@ class Server:
     """One WireGuard server of a provider.
 
     `addresses` is empty where the provider publishes only a name: then `hostname` is looked up
-    before the connection. `public_key` is base64 of 32 bytes. What a list does not say is empty.
+    before the connection. `public_key` is base64 of 32 bytes, empty where the server says it when
+    it is given a key (`Provider.keys`); then it has a `name` and an address. What a list does not
+    say is empty.
     """
 
     hostname: str
@@ -30,6 +33,49 @@ class Server:
 
 
 @dataclass(frozen=True)
+class Registered:
+    """A server that has taken a key, and what it has answered.
+
+    `name` is that of its certificate, `address` its own on the internet. `public_key` and `port`
+    are WireGuard's. `tunnel_address` is the user's in the tunnel, `resolvers` are asked there, and
+    `gateway` is the server in the tunnel, None where it does not say so.
+    """
+
+    name: str
+    address: Address
+    public_key: str
+    port: int
+    tunnel_address: IPv4Address
+    resolvers: tuple[Address, ...] = ()
+    gateway: Address | None = None
+
+
+@dataclass(frozen=True)
+class KeyService:
+    """How a provider takes the keys of its users; the functions are pure.
+
+    `login` is where a token is given for what `form` makes of name and password, and `read_token`
+    finds it in the answer. Each server takes a key at TCP `port` for what `query` makes of token
+    and key, and `read_answer` reads what it says, with the server's name and address. `authority`
+    is the file next to these modules that has the certificate for those servers. The readers raise
+    BadAnswerError.
+    """
+
+    login: str
+    port: int
+    target: str
+    authority: str
+    form: Callable[[str, str], str]
+    query: Callable[[str, str], str]
+    read_token: Callable[[Entry], str]
+    read_answer: Callable[[Entry, str, Address], Registered]
+
+
+class BadAnswerError(Exception):
+    """A provider's answer cannot be used; the text says why and holds nothing of the answer."""
+
+
+@dataclass(frozen=True)
 class Provider:
     """What is known of a provider that does not change from day to day.
 
@@ -37,7 +83,8 @@ class Provider:
     `any_port`, there are others too. `url` is where the list is, None where it takes a login.
     `read` yields the servers of that list. `filters` are the fields of `Server` that it fills.
     `addresses` and `resolvers` are the same for every user, empty where each user has others.
-    `remark` is for the documentation.
+    `remark` is for the documentation. With `keys` a server answers only a key that it was given,
+    and says its own then: the list has none.
     """
 
     name: str
@@ -52,6 +99,7 @@ class Provider:
     resolvers: tuple[Address, ...] = ()
     other_names: tuple[str, ...] = ()
     remark: str = ""
+    keys: KeyService | None = None
 
     @property
     def listed(self) -> ServerList | None:

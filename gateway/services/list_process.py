@@ -61,7 +61,7 @@ def _fetched(listed: ServerList) -> bytes:
     request = https.Request(listed, f"portcullis/{__version__}", lists.LARGEST)
     raw = https.get(socket.socket(fileno=SOCKET), request, context)
     servers = lists.servers_in(provider, raw)
-    kept = lists.KeptList(listed.provider, listed.url, int(time.time()), servers)
+    kept = lists.KeptList(listed.provider, https.url_of(listed), int(time.time()), servers)
     return lists.dumped(kept)
 
 

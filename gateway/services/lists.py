@@ -9,11 +9,12 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from gateway.errors import MissingError, NetworkError
-from gateway.model import Address, ServerList
+from gateway.errors import LoginError, MissingError, NetworkError
+from gateway.model import Address, Errand, ServerList
 from gateway.policy import marks
 from gateway.policy.states import Transfer
 from gateway.providers.kept import PLACES, file_name
@@ -29,6 +30,9 @@ SOCKET, RESULT = 3, 4
 """The descriptors of the process that fetches: the connected socket, and a file for the result."""
 FAILED = 2
 """Its exit code if it could not fetch the list: the result is the reason."""
+REFUSED = 4
+"""The same if a provider does not accept the user."""
+NOTHING: Mapping[int, int] = {}
 PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 LONGEST_REASON = 300
 _CODE = (
@@ -37,7 +41,7 @@ _CODE = (
 
 
 class ListFetcher:
-    """Fetches one list at a time out of `netns`; see `gateway.daemon.ports.Lists`.
+    """Fetches one list at a time out of `netns`; see `gateway.daemon.ports.ProviderHosts`.
 
     Its packets have a secret mark, for the hole that is made for them; with `device` they have no
     mark, and leave through that interface or not at all. `environ` may name other certificates than
@@ -60,8 +64,11 @@ class ListFetcher:
         self._socket: socket.socket | None = None
         self._server: tuple[str, int] = ("", 0)
 
-    def open(self, listed: ServerList, server: Address) -> Transfer:
-        """Make the socket for a connection to `server`; see `Lists.open`. Raises NetworkError."""
+    def open(self, errand: Errand, server: Address) -> Transfer:
+        """Make the socket for a connection to `server`; see `ProviderHosts.open`.
+
+        Raises NetworkError.
+        """
         self._close()
         mark = marks.secret(secrets.randbits(31)) if not self._device else 0
         family = socket.AF_INET6 if server.version == 6 else socket.AF_INET  # noqa: PLR2004
@@ -76,21 +83,36 @@ class ListFetcher:
             self._socket.bind(("", 0))
         except OSError as err:
             self._close()
-            what = f"make a socket for the list: {err.strerror}"
+            what = f"make a socket for a provider: {err.strerror}"
             raise NetworkError(what, str(server), err.errno) from err
-        self._server = str(server), listed.port
-        return Transfer(server, listed.port, self._socket.getsockname()[1], mark)
+        self._server = str(server), errand.port
+        return Transfer(server, errand.port, self._socket.getsockname()[1], mark)
 
     async def fetch(self, listed: ServerList) -> None:
-        """Fetch the list and keep it; see `Lists.fetch`. Raises GatewayError and OSError."""
+        """Fetch the list and keep it; see `ProviderHosts.fetch`.
+
+        Raises GatewayError and OSError.
+        """
+        async with self._answer(command(listed), listed.host) as result:
+            await self._aside.run(lambda: self._keep(listed, result), STORE_TIME)
+
+    @asynccontextmanager
+    async def _answer(
+        self, argv: Sequence[str], host: str, more: Mapping[int, int] = NOTHING
+    ) -> AsyncIterator[int]:
+        """Connect, and yield the file with what the child `argv` makes of the host's answer.
+
+        `more` are descriptors of ours by the number that they have in the child. Raises
+        GatewayError and OSError.
+        """
         channel, self._socket = self._socket, None
         if channel is None:
-            raise NetworkError("there is no socket", listed.host)
-        result = os.memfd_create("list", os.MFD_CLOEXEC)
+            raise NetworkError("there is no socket", host)
+        result = os.memfd_create("answer", os.MFD_CLOEXEC)
         try:
             await self._connect(channel)
-            await self._run(listed, channel, result)
-            await self._aside.run(lambda: self._keep(listed, result), STORE_TIME)
+            await self._run(argv, {SOCKET: channel.fileno(), RESULT: result, **more}, host)
+            yield result
         finally:
             channel.close()
             os.close(result)
@@ -107,17 +129,17 @@ class ListFetcher:
             raise NetworkError(f"connect: {err.strerror}", self._server[0]) from err
         channel.setblocking(True)
 
-    async def _run(self, listed: ServerList, channel: socket.socket, result: int) -> None:
-        """Have the list fetched into `result`. Raises GatewayError."""
-        numbers = {SOCKET: channel.fileno(), RESULT: result}
-        child = process.start(command(listed), on_line=_ignored, env=self._env, descriptors=numbers)
+    async def _run(self, argv: Sequence[str], numbers: Mapping[int, int], host: str) -> None:
+        """Have the child `argv` read the answer, with these descriptors. Raises GatewayError."""
+        child = process.start(argv, on_line=_ignored, env=self._env, descriptors=numbers)
         try:
             code = await child.exited
         finally:
             await child.stop()
-        if code == FAILED:
-            reason = os.pread(result, LONGEST_REASON, 0).decode(errors="replace")
-            raise NetworkError("".join(filter(str.isprintable, reason)), "the list of servers")
+        if code in {FAILED, REFUSED}:
+            reason = os.pread(numbers[RESULT], LONGEST_REASON, 0).decode(errors="replace")
+            error = LoginError if code == REFUSED else NetworkError
+            raise error("".join(filter(str.isprintable, reason)), host)
         if code:
             raise child.end
 

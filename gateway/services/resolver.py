@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from gateway.errors import GatewayError, NetworkError, ProcessEnded
-from gateway.model import RESOLVER_USER, NameServer, Upstream
+from gateway.model.name_server import RESOLVER_USER, NameServer, Upstream
 from gateway.policy.limits import Limit, limit_of_confinement
 from gateway.policy.report import ResolverReport
 from gateway.policy.unbound import Unbound, configuration

@@ -14,10 +14,10 @@ from gateway.model import (
     Config,
     HealthProbe,
     Implementation,
-    NameServer,
     ProbeKind,
     ServerList,
 )
+from gateway.model.name_server import NameServer
 from gateway.settings import (
     checks,
     compat,
@@ -25,6 +25,7 @@ from gateway.settings import (
     listed,
     places,
     quickfiles,
+    registering,
     reserved,
     resolving,
     timed,
@@ -111,12 +112,23 @@ def _candidates(
     if not chosen or None in read or "wireguard_conf_secretfile" in variables.unreadable:
         return _Candidates()
     if not yielding.is_to_be_listed(variables, files, findings):
+        registering.report_unused(variables, findings)
         return _Candidates(tunnels.build(variables, files, findings))
     choice = listed.choose(variables, root, findings)
-    if choice is None:
-        return _Candidates()
+    return _chosen(choice, findings) if choice else _Candidates()
+
+
+def _chosen(choice: listed.Choice, findings: Findings) -> _Candidates:
+    """Return the candidates of a provider, or the one that says what is to be requested."""
     missing = choice.listed if choice.is_missing else None
-    return _Candidates(tunnels.build(choice.variables, (), findings, missing), choice.listed)
+    built = [
+        each
+        for variables in choice.variables
+        for each in tunnels.build(variables, (), findings, missing)
+    ]
+    if choice.registration:
+        built = [replace(it, listed=None, registration=choice.registration) for it in built]
+    return _Candidates(tuple(built), choice.listed)
 
 
 def _config(
@@ -144,7 +156,8 @@ def _config(
         against_tunnel(subnets, tunnel, where, findings)
         checks.resolvers(tunnel, subnets, findings)
         asks_ours = name_server is not None and not tunnel.dns.value
-        if not (asks_ours and probe and probe.kind is ProbeKind.DNS):
+        by_ours = asks_ours and probe and probe.kind is ProbeKind.DNS
+        if tunnel.addresses.value and not by_ours:  # else they are not known yet
             checks.probe_inside(probe, tunnel, subnets, findings)
         checks.endpoint_resolver(given.wireguard_endpoint_resolver, tunnel, findings)
         checks.listen_port(tunnel, input_ports, _where(given.firewall_input_ports), findings)

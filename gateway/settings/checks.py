@@ -99,7 +99,7 @@ def _check_peers(tunnel: SourcedTunnel, findings: Findings) -> None:
 def _report_coverage(tunnel: SourcedTunnel, findings: Findings) -> None:
     """Report the destinations that do not go into the tunnel and are therefore refused."""
     allowed = tunnel.allowed_ips
-    for version in (4, 6):
+    for version in (4, 6) if tunnel.addresses.value else ():
         if not tunnel.tunnel.has_family(version):
             findings.info(
                 tunnel.addresses.origin.where,
@@ -176,7 +176,7 @@ def resolvers(tunnel: SourcedTunnel, subnets: Sequence[Network], findings: Findi
                 f"the resolver {server} is none of the gateway's: a container that shares this "
                 "network has to run one, or no name resolves",
             )
-        elif not tunnel.tunnel.has_family(server.version):
+        elif tunnel.addresses.value and not tunnel.tunnel.has_family(server.version):
             findings.warn(
                 where,
                 f"the resolver {server} cannot be reached, because the tunnel has no "

@@ -9,7 +9,15 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Final
 
-from gateway.model import INTERFACE, Address, Backend, HealthProbe, Implementation, ProbeKind
+from gateway.model import (
+    INTERFACE,
+    Address,
+    Backend,
+    HealthProbe,
+    Implementation,
+    ProbeKind,
+    Secret,
+)
 from gateway.settings import addresses, values
 from gateway.settings.servers import host
 from gateway.settings.values import safe_quote
@@ -20,6 +28,7 @@ _LOG_FORMATS: Final = ("text", "json", "auto", "console")
 _SHELL: Final = re.compile(r"(&&|\|\|?|&|;;?)|(#).*|[0-9]?(>>?|<).*|.*(;)")
 """Words that only a shell understands."""
 _PROVIDER: Final = re.compile(r"[A-Za-z][A-Za-z0-9 ._+-]{1,39}")
+_LONGEST_LOGIN: Final = 200
 _INTERFACE: Final = "{{VPN_INTERFACE}}"
 """How gluetun writes the interface in its commands."""
 
@@ -75,6 +84,15 @@ def _filter_entry(text: str) -> str:
     if not any(map(str.isalnum, text)):
         raise ValueError(f"{safe_quote(text)} has no letters; write a name as the provider does")
     return text
+
+
+def login(text: str) -> Secret:
+    """Read a user name or a password."""
+    if len(text) > _LONGEST_LOGIN or not text.isprintable():
+        raise ValueError(
+            f"must be one line of at most {_LONGEST_LOGIN} characters; write that of your account"
+        )
+    return Secret(text)
 
 
 def vpn_type(text: str) -> str:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from gateway.model import Endpoint, Interface, NamedEndpoint, ServerList
+from gateway.model import Endpoint, Interface, NamedEndpoint, Registration, ServerList
 from gateway.providers import catalog, selection
 from gateway.providers.lists import KeptList
 from gateway.providers.selection import Filters, Unmatched
 from gateway.providers.server import Provider, Server
+from gateway.settings import registering
 from gateway.settings.fields import Order
 from gateway.settings.filters import country
 from gateway.settings.findings import Findings, joined
@@ -31,11 +32,16 @@ BUILT_IN: Final = "built in"
 
 @dataclass(frozen=True)
 class Choice:
-    """The variables with the servers of the list at `listed`, unless that `is_missing` yet."""
+    """The variables with the servers of the list at `listed`, unless that `is_missing` yet.
 
-    variables: Variables
+    There are several where each server has more of its own than an address and a key. With
+    `registration` the key has to be registered; there are no servers yet if it `is_missing`.
+    """
+
+    variables: tuple[Variables, ...]
     listed: ServerList
     is_missing: bool
+    registration: Registration | None = None
 
 
 def choose(variables: Variables, root: Path, findings: Findings) -> Choice | None:
@@ -56,22 +62,27 @@ def choose(variables: Variables, root: Path, findings: Findings) -> Choice | Non
     _check_preshared_key(provider, variables, findings)
     variables = _with_built_in(provider, variables)
     content = kept_list(provider, root, findings)
-    if len(findings.problems) > before:
+    keys = registering.prepared(provider, variables, root, findings)
+    if len(findings.problems) > before or (provider.keys and not keys):
         return None
+    variables = keys.variables if keys else variables
     if content is None:
         findings.info(
             name.origin.where,
             f"the list of servers is not there yet: the gateway fetches it from {listed.host}, "
             "outside the tunnel, before it connects",
         )
-        return Choice(_alone(variables), listed, is_missing=True)
+        return Choice((_alone(variables),), listed, is_missing=True)
     key = variables.values.wireguard_public_key
     if key:
         findings.info(key.origin.where, f"is used in place of the keys of {provider.title}'s list")
     chosen = _matching(provider, content, filters, variables, findings)
-    if not chosen:
-        return None
-    return Choice(_as_written(chosen, port, content, variables), listed, is_missing=False)
+    if chosen and keys:
+        found = tuple(map(_alone, keys.candidates(chosen, findings)))
+        is_missing = not keys.is_registered_with(chosen)
+        return Choice(found, listed, is_missing, keys.registration(chosen))
+    written = _as_written(chosen, port, content, variables)
+    return Choice((written,), listed, is_missing=False) if chosen else None
 
 
 def _unknown(name: str) -> str:
@@ -105,8 +116,9 @@ def _filters(provider: Provider, variables: Variables, findings: Findings) -> Fi
         given: Sourced[tuple[str, ...]] | None = getattr(values, field)
         if given:
             wanted[field.upper()] = given.value
-    flags = frozenset({"OWNED_ONLY"} if values.owned_only and values.owned_only.value else ())
-    filters = Filters(wanted, flags)
+    switches = {"OWNED_ONLY": values.owned_only, "PORT_FORWARD_ONLY": values.port_forward_only}
+    on = frozenset(name for name, given in switches.items() if given and given.value)
+    filters = Filters(wanted, on)
     known = {**selection.TEXTS, **selection.FLAGS}
     possible = joined(name for name, field in known.items() if field in provider.filters)
     for variable in selection.unknown(provider, filters):

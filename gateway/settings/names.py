@@ -9,7 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from gateway.model import Address, Upstream
+from gateway.model import (
+    Address,
+)
+from gateway.model.name_server import Upstream
 from gateway.settings import addresses, values
 from gateway.settings.values import safe_quote
 

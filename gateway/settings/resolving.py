@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from gateway.model import NameServer, Upstream
+from gateway.model.name_server import NameServer, Upstream
 from gateway.settings import names
 from gateway.settings.findings import Findings, joined
 from gateway.settings.schema import Settings

@@ -91,6 +91,11 @@ class Settings(NameSettings):
         older=("OWNED_ONLY", "OWNED"),
         unset="`off`",
     )
+    port_forward_only: Annotated[Sourced[bool] | None, read_with(fields.switch)] = variable(
+        "Choice of a server",
+        "`on`: only servers that can forward a port to you, of Private Internet Access.",
+        unset="`off`",
+    )
     server_order: Annotated[Sourced[fields.Order] | None, read_with(fields.server_order)] = (
         variable(
             "Choice of a server",
@@ -192,7 +197,9 @@ class Settings(NameSettings):
     )
 
 
-SECRETS: Final = frozenset({"wireguard_private_key", "wireguard_preshared_key"})
+SECRETS: Final = frozenset(
+    {"wireguard_private_key", "wireguard_preshared_key", "openvpn_user", "openvpn_password"}
+)
 """Fields whose values must never be shown."""
 
 SERVER_FILTERS: Final = (

@@ -2,7 +2,10 @@
 
 from typing import Annotated
 
-from gateway.model import Address, Upstream
+from gateway.model import (
+    Address,
+)
+from gateway.model.name_server import Upstream
 from gateway.settings import addresses, fields, names
 from gateway.settings.schema_tunnel import TunnelSettings, variable
 from gateway.settings.sourced import Sourced, read_with

@@ -151,10 +151,21 @@ class TunnelSettings(BaseSettings):
     vpn_service_provider: Annotated[Sourced[str] | None, read_with(fields.provider)] = variable(
         "Tunnel",
         "`custom`, or a provider whose list of servers the gateway fetches: `airvpn`, `ivpn`, "
-        "`mullvad`, `nordvpn`, `surfshark`, `windscribe`. With a WireGuard file, or an endpoint "
-        "and its public key, it decides nothing.",
+        "`mullvad`, `nordvpn`, `private internet access` (or `pia`), `surfshark`, `windscribe`. "
+        "With a WireGuard file, or an endpoint and its public key, it decides nothing.",
         older=("VPN_SERVICE_PROVIDER", "VPNSP"),
         unset="`custom`",
+    )
+    openvpn_user: Annotated[Sourced[Secret] | None, read_with(fields.login)] = variable(
+        "Tunnel",
+        "The user name of your account, for Private Internet Access alone: a key is registered "
+        "with it. Better as a secret file. The name is that of other images.",
+        unset="required by Private Internet Access",
+    )
+    openvpn_password: Annotated[Sourced[Secret] | None, read_with(fields.login)] = variable(
+        "Tunnel",
+        "The password of that account. Better as a secret file.",
+        unset="required by Private Internet Access",
     )
     vpn_type: Annotated[Sourced[str] | None, read_with(fields.vpn_type)] = variable(
         "Tunnel",

@@ -11,6 +11,7 @@ from gateway.model import (
     CandidatePeer,
     Interface,
     Network,
+    Registration,
     Secret,
     ServerList,
 )
@@ -70,12 +71,13 @@ class SourcedTunnel:
     listen_port: Sourced[int]
     fwmark: Sourced[int | None]
     listed: ServerList | None = None
+    registration: Registration | None = None
 
     @property
     def allowed_ips(self) -> tuple[Network, ...]:
         """The destinations of all peers; everything, while those are not known."""
         allowed = (network for peer in self.peers for network in peer.allowed_ips.value)
-        return EVERYTHING if self.listed else tuple(allowed)
+        return tuple(allowed) if self.peers else EVERYTHING
 
     @property
     def tunnel(self) -> Candidate:
@@ -89,6 +91,7 @@ class SourcedTunnel:
             mtu=self.mtu.value,
             dns=self.dns.value,
             listed=self.listed,
+            registration=self.registration,
         )
 
 

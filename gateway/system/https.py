@@ -1,4 +1,4 @@
-"""One GET over TLS, on a socket that is connected already, with limits on size and time.
+"""One request over TLS, on a socket that is connected already, with limits on size and time.
 
 The certificate has to be one for the host, from an authority that this system trusts (SSL_CERT_FILE
 and SSL_CERT_DIR name others, as for every program that uses OpenSSL). Redirections are not
@@ -10,9 +10,10 @@ import http.client
 import socket
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.errors import NetworkError
-from gateway.model import ServerList
+from gateway.model import Errand
 
 SILENCE = 15.0
 """Seconds that the host may say nothing. How long all of it takes is limited by the caller."""
@@ -23,11 +24,52 @@ ENCODINGS = ("ascii", "idna", "iso-8859-1", "utf-8")
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: `agent` is the User-Agent, `largest` the most octets of an answer."""
+    """What is asked for: `agent` is the User-Agent, `largest` the most octets of an answer.
 
-    listed: ServerList
+    With `form` it is a POST of that (application/x-www-form-urlencoded). `form` and `query` are
+    secrets: nothing of them, or of what the host says about them, is in an error.
+    """
+
+    errand: Errand
     agent: str
     largest: int
+    query: str = ""
+    form: str = ""
+
+
+class StatusError(NetworkError):
+    """The host answers with another status than 200."""
+
+    def __init__(self, status: int, reason: str, subject: str) -> None:
+        super().__init__(f"HTTP {status} {reason}".rstrip(), subject)
+        self.status = status
+
+
+def url_of(errand: Errand) -> str:
+    """Return where an errand leads as one text."""
+    port = "" if errand.port == Errand.port else f":{errand.port}"
+    return f"https://{errand.host}{port}{errand.target}"
+
+
+def trusted_alone(authority: Path) -> ssl.SSLContext:
+    """Return that only the certificates in a file are trusted, and none of the system's.
+
+    They may lack what RFC 5280 asks of authorities (VERIFY_X509_STRICT is off), and a certificate
+    without other names may have its host's as common name. Raises NetworkError.
+    """
+    _import_encodings()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    try:
+        context.load_verify_locations(authority)
+    except OSError as err:
+        raise NetworkError(f"read the authority: {err.strerror}", str(authority)) from err
+    return context
+
+
+def _import_encodings() -> None:
+    for encoding in ENCODINGS:  # Python imports them when they are first used
+        codecs.lookup(encoding)
 
 
 def trusted() -> ssl.SSLContext:
@@ -35,8 +77,7 @@ def trusted() -> ssl.SSLContext:
 
     After that, `get` reads no file, so that it can be called by who may read none.
     """
-    for encoding in ENCODINGS:  # Python imports them when they are first used
-        codecs.lookup(encoding)
+    _import_encodings()
     context = ssl.create_default_context()
     if not context.cert_store_stats()["x509_ca"]:
         raise NetworkError("there are no certificate authorities: install ca-certificates", "TLS")
@@ -44,18 +85,22 @@ def trusted() -> ssl.SSLContext:
 
 
 def get(channel: socket.socket, request: Request, context: ssl.SSLContext) -> bytes:
-    """Return the body of the answer; closes `channel`. Raises NetworkError."""
-    listed = request.listed
-    subject = listed.url
-    connection = http.client.HTTPConnection(listed.host, listed.port)
+    """Return the body of the answer; closes `channel`. Raises NetworkError, StatusError."""
+    errand, form, is_private = request.errand, request.form, bool(request.form or request.query)
+    target = errand.target + (f"?{request.query}" if request.query else "")
+    subject = url_of(errand)
+    connection = http.client.HTTPConnection(errand.host, errand.port)
     try:
         channel.settimeout(SILENCE)
-        connection.sock = context.wrap_socket(channel, server_hostname=listed.host)
+        connection.sock = context.wrap_socket(channel, server_hostname=errand.host)
         headers = {"User-Agent": request.agent, "Accept": "application/json", "Connection": "close"}
-        connection.request("GET", listed.target, headers=headers)
+        if form:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        connection.request("POST" if form else "GET", target, form.encode() or None, headers)
         answer = connection.getresponse()
         if answer.status != OK:
-            raise NetworkError(f"HTTP {answer.status} {_quoted(answer.reason)}", subject)
+            reason = "" if is_private else _quoted(answer.reason)
+            raise StatusError(answer.status, reason, subject)
         body = answer.read(request.largest + 1)
         if answer.length:  # `read` with a limit raises nothing
             raise NetworkError("the answer ends early, or is too large", subject)
@@ -64,7 +109,8 @@ def get(channel: socket.socket, request: Request, context: ssl.SSLContext) -> by
     except TimeoutError as err:
         raise NetworkError(f"silent for {SILENCE:g} s", subject) from err
     except (OSError, http.client.HTTPException) as err:
-        what = getattr(err, "strerror", None) or str(err) or type(err).__name__
+        said = "" if is_private else str(err)
+        what = getattr(err, "strerror", None) or said or type(err).__name__
         raise NetworkError(_quoted(what), subject, getattr(err, "errno", None)) from err
     finally:
         connection.close()

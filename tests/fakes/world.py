@@ -14,7 +14,17 @@ from typing import Any
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.ports import Parts
 from gateway.errors import NetworkError
-from gateway.model import Address, Config, Interface, ServerList, Times, Tunnel
+from gateway.model import (
+    Address,
+    Config,
+    Errand,
+    Interface,
+    KeyRequest,
+    Login,
+    ServerList,
+    Times,
+    Tunnel,
+)
 from gateway.policy.events import NotReloaded, Reloaded
 from gateway.policy.facts import Facts, PeerStatus, TunnelStatus
 from gateway.policy.firewall import closed
@@ -170,7 +180,7 @@ class World:
             tunnel=self.tunnel,
             network=self.network,
             resolver=_Resolver(self),
-            lists=_Lists(self),
+            provider=_Provider(self),
             hooks=_Hooks(self),
             probe=self._probe,
             not_answering=self._not_answering,
@@ -420,22 +430,26 @@ class _Resolver:
         return {name: self._known[name] for name in names}
 
 
-class _Lists:
-    """Fetches in `fetching` seconds; then the configuration is read again, which is `listed`."""
+class _Provider:
+    """Does an errand in `fetching` seconds; what the configuration is then is `listed`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def open(self, listed: ServerList, server: Address) -> Transfer:
-        self._world.call("open list", str(server))
-        return Transfer(server, listed.port, 40001, 8)
+    def open(self, errand: Errand, server: Address) -> Transfer:
+        self._world.call(f"open {NAMES[type(errand)]}", str(server))
+        return Transfer(server, errand.port, 40001, 8)
 
-    async def fetch(self, listed: ServerList) -> None:
-        self._world.call("fetch", listed.provider)
+    async def fetch(self, errand: Errand) -> None:
+        self._world.call("fetch" if isinstance(errand, ServerList) else "request", errand.provider)
         await asyncio.sleep(self._world.fetching)
-        planned = self._world.fails.get("fetched")
-        if planned and (error := planned.pop(0)):
-            raise error
+        for name in ("fetched", errand.host):
+            planned = self._world.fails.get(name)
+            if planned and (error := planned.pop(0)):
+                raise error
+
+
+NAMES: dict[type[Errand], str] = {ServerList: "list", Login: "login", KeyRequest: "key"}
 
 
 class _Hooks:

@@ -3,7 +3,9 @@
     python list_server.py JSON
 
 JSON has `address`, `port`, `certificate` (a file with the key too), `body` (a file), and `manner`,
-how it is served; see MANNERS. Each request is a line of JSON on standard output.
+how it is served; see MANNERS. With `account`, a POST of that form is a login: it gets `token`, and
+any other form `refusal`, an HTTP status, with that form in its reason. Each request is a line of
+JSON on standard output.
 """
 
 import json
@@ -38,6 +40,18 @@ class Provider(BaseHTTPRequestHandler):
         print(json.dumps(request), flush=True)  # noqa: T201 - it is what the lab reads
         body = Path(self.server.wanted["body"]).read_bytes()
         MANNERS[self.server.wanted["manner"]](self, body)
+
+    def do_POST(self) -> None:
+        """Log in."""
+        form = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        print(json.dumps({"at": time.monotonic(), "login": form}), flush=True)  # noqa: T201 - as above
+        wanted = self.server.wanted
+        if form != wanted.get("account"):
+            self.send_response(wanted.get("refusal", 401), f"no {form}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        _well(self, json.dumps({"token": wanted["token"]}).encode())
 
     def begin(self, code: int, length: int, **headers: str) -> None:
         """Send the head of an answer."""

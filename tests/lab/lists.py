@@ -29,9 +29,11 @@ class ListHost:
         manner: str = "well",
         resolver: str = RESOLVER,
         address: str = PROVIDER,
+        **login: Any,
     ) -> None:
-        """Serve in this manner (`list_server.MANNERS`) until `close`."""
+        """Serve in this manner (`list_server.MANNERS`) until `close`, with `login` if there is."""
         self._lab = lab
+        self._login = login
         self._certificate = certificate
         self._body = lab.household.file("list.json")
         self._body.write_bytes(body)
@@ -59,6 +61,7 @@ class ListHost:
             "certificate": str(self._certificate),
             "body": str(self._body),
             "manner": manner,
+            **self._login,
         }
         argv = [sys.executable, list_server.__file__, json.dumps(wanted)]
         self._child = self._lab.household.start(self._lab.internet_namespace.command(argv), "lists")

@@ -7,7 +7,15 @@ the promise that lets a packet pass; a packet that passes without one is a leak.
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from gateway.model import INTERFACE, RESOLVER_USER, Address, Config, Network, PortRange, Tunnel
+from gateway.model import (
+    INTERFACE,
+    Address,
+    Config,
+    Network,
+    PortRange,
+    Tunnel,
+)
+from gateway.model.name_server import RESOLVER_USER
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.question import QUESTION
 from gateway.policy.routing import reply_mark

@@ -18,17 +18,15 @@ from hypothesis import strategies as st
 from gateway.model import (
     EVERYTHING,
     INTERFACE,
-    RESOLVER_USER,
     Config,
     Endpoint,
-    NameServer,
     Peer,
     PortRange,
     Protocol,
     Secret,
     Tunnel,
-    Upstream,
 )
+from gateway.model.name_server import RESOLVER_USER, NameServer, Upstream
 from gateway.policy.evidence import Pulse
 from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.firewall import ruleset_for

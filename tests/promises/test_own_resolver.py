@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model import RESOLVER_USER
+from gateway.model.name_server import RESOLVER_USER
 from gateway.policy.limits import LimitCode
 from gateway.policy.states import Reason
 from tests.lab.encrypted import NAME, EncryptedResolver

@@ -103,7 +103,7 @@ PURE = {"__future__", "collections", "dataclasses", "enum", "functools", "hashli
 PURE |= {"ipaddress", "itertools", "types", "typing"}
 
 MODULES = sorted(GATEWAY.rglob("*.py"))
-TOP = {"__init__", "__main__", "cli", "errors", "log", "log_text", "model"}
+TOP = {"__init__", "__main__", "cli", "errors", "log", "log_text"}
 LINES = 300
 LONG = {}
 

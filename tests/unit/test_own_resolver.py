@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import MissingError, NetworkError
-from gateway.model import NameServer, Upstream
+from gateway.model.name_server import NameServer, Upstream
 from gateway.policy.unbound import CERTIFICATES
 from gateway.services import resolver as service
 from gateway.services.resolver import Resolver

@@ -5,7 +5,13 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from gateway.model import Config, HealthProbe, NameServer, ProbeKind, Tunnel, Upstream
+from gateway.model import (
+    Config,
+    HealthProbe,
+    ProbeKind,
+    Tunnel,
+)
+from gateway.model.name_server import NameServer, Upstream
 from gateway.policy.probing import Probe, ProbeProtocol, probe_for
 from tests.scenarios import DUAL, IPV4_ONLY, PEER
 

@@ -23,6 +23,8 @@ CONTENTS = {
     "wg0.conf": QUICK,
     "wireguard_private_key": PRIVATE + "\n",
     "wireguard_preshared_key": PRESHARED + "\n",
+    "openvpn_user": "p1234567\n",
+    "openvpn_password": "two words\n",
 }
 """What the secrets of the recipes have in them."""
 

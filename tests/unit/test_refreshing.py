@@ -36,7 +36,7 @@ class Tunnel:
     @property
     def tools(self) -> Tools:
         """What the refresh gets."""
-        return Tools(_Resolver(self), _Lists(self), lambda: self.is_up, self.read)
+        return Tools(_Resolver(self), _Provider(self), lambda: self.is_up, self.read)
 
     def read(self) -> None:
         """Note that the configuration is to be read again."""
@@ -58,7 +58,7 @@ class _Resolver:
         return dict.fromkeys(names, (FIRST, SECOND))
 
 
-class _Lists:
+class _Provider:
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
         self._server: Address = FIRST

@@ -15,13 +15,13 @@ from gateway.model import (
     HostPort,
     Implementation,
     Latency,
-    NameServer,
     PortRange,
     Protocol,
     Secret,
     ServerList,
     Tunnel,
 )
+from gateway.model.name_server import NameServer
 from gateway.policy.actions import Abandon, Build, LookAround, LookUp, Work, WriteNames
 from gateway.policy.events import Built, Looked, NotReloaded, Reloaded, Tick, Wrote
 from gateway.policy.firewall import ruleset_for

@@ -17,12 +17,12 @@ from gateway.model import (
     HostPort,
     Implementation,
     NamedEndpoint,
-    NameServer,
     PortRange,
     ProbeKind,
     Protocol,
     Secret,
 )
+from gateway.model.name_server import NameServer
 from gateway.settings import assemble, early, names
 from gateway.settings.schema import FIELDS
 from gateway.settings.sources import FILE_VARIABLES

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model import NameServer, Upstream
+from gateway.model.name_server import NameServer, Upstream
 from gateway.settings import assemble, names
 from gateway.settings.assemble import Loaded
 from tests.configurations import COMPLETE, QUICK, put, reported

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model import Config, NameServer, Upstream
+from gateway.model import (
+    Config,
+)
+from gateway.model.name_server import NameServer, Upstream
 from gateway.policy.unbound import Unbound, configuration
 from gateway.policy.upstreams import OURS, described, resolvers_for, upstreams_of
 from tests.conftest import skip_or_fail

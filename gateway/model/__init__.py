@@ -3,30 +3,20 @@
 Nothing here decides anything or touches the kernel. Times are seconds of CLOCK_BOOTTIME.
 """
 
+import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-    ip_network,
-)
 
-Address = IPv4Address | IPv6Address
-Interface = IPv4Interface | IPv6Interface
-Network = IPv4Network | IPv6Network
+from gateway.model.name_server import NameServer
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 INTERFACE = "wg0"
 """The name of the tunnel's interface."""
-PASSAGE = (IPv4Network("169.254.207.0/30"), IPv6Network("fd70:6f72:7463:756c::/126"))
+PASSAGE = tuple(map(ipaddress.ip_network, ("169.254.207.0/30", "fd70:6f72:7463:756c::/126")))
 """The networks of the link between the gateway's namespace and a vault."""
-
-
-RESOLVER_USER = 53853
-"""The user id of the gateway's resolver, which no other program of the namespace should have."""
 
 
 class Secret:
@@ -114,7 +104,9 @@ class Endpoint:
     port: int
 
     def __str__(self) -> str:
-        host = f"[{self.address}]" if isinstance(self.address, IPv6Address) else self.address
+        host = (
+            f"[{self.address}]" if isinstance(self.address, ipaddress.IPv6Address) else self.address
+        )
         return f"{host}:{self.port}"
 
 
@@ -151,26 +143,52 @@ class Peer(CandidatePeer):
 
 
 @dataclass(frozen=True)
-class ServerList:
-    """Where a VPN provider publishes its servers: `https://host:port` and `target` (RFC 9112)."""
+class Errand:
+    """What is requested of a VPN provider: `https://host:port` and `target` (RFC 9112)."""
 
     provider: str
     host: str
     target: str
     port: int = 443
 
-    @property
-    def url(self) -> str:
-        """The same as one text."""
-        port = "" if self.port == type(self).port else f":{self.port}"
-        return f"https://{self.host}{port}{self.target}"
+
+@dataclass(frozen=True)
+class ServerList(Errand):
+    """Where a provider publishes its servers."""
+
+
+@dataclass(frozen=True)
+class Login(Errand):
+    """Where a user of a provider gets a token."""
+
+    user: Secret = field(kw_only=True)
+    password: Secret = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class KeyRequest(Errand):
+    """A server with a certificate for `host` that is given a key; the gateway's own is kept."""
+
+    address: Address = field(kw_only=True)
+    public_key: str = field(kw_only=True)
+    private_key: Secret | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """After `login` the first `servers` are given a key; `made` is when, seconds since 1970."""
+
+    login: Login
+    servers: tuple[KeyRequest, ...]
+    made: int | None = None
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One complete WireGuard configuration as the user gave it.
 
-    With `listed` it has no peers: they follow from that list, which has to be fetched first.
+    With `listed` it has no peers: they follow from that list, which has to be fetched first. With
+    `registration` it has peers once the key is registered, and again when no server answers.
 
     `addresses` are the interface's; `mtu` is None when it follows from the uplink. `listen_port`
     and `fwmark` identify the encrypted flow; without a chosen `fwmark`, `policy.marks` fills in a
@@ -185,19 +203,26 @@ class Candidate:
     mtu: int | None = None
     dns: tuple[Address, ...] = ()
     listed: ServerList | None = None
+    registration: Registration | None = None
+
+    @property
+    def errands(self) -> tuple[Errand, ...]:
+        """What has to be requested before there are peers, in order."""
+        if self.registration and not self.peers:
+            return (self.registration.login, *self.registration.servers)
+        return (self.listed,) if self.listed else ()
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The endpoints of all peers that are addresses, in order, each once."""
-        found = (peer.endpoint for peer in self.peers)
-        return tuple(dict.fromkeys(e for e in found if isinstance(e, Endpoint)))
+        given = (it.endpoint for it in self.peers if isinstance(it.endpoint, Endpoint))
+        return tuple(dict.fromkeys(given))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names to look up before the tunnel can be used, in order."""
-        found = (peer.endpoint for peer in self.peers)
-        names = (e.name for e in found if isinstance(e, NamedEndpoint))
-        return (self.listed.host,) if self.listed else tuple(dict.fromkeys(names))
+        names = (it.endpoint.name for it in self.peers if isinstance(it.endpoint, NamedEndpoint))
+        return (self.errands[0].host,) if self.errands else tuple(dict.fromkeys(names))
 
     @property
     def endpoint_text(self) -> str:
@@ -237,34 +262,6 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Upstream:
-    """A resolver that the gateway's own one asks, by TCP and UDP or over TLS.
-
-    Over TLS its certificate has to be one for `name`; without a name it is asked in plain.
-    `provider` is what people call it, empty where the user has written the address.
-    """
-
-    address: Address
-    port: int = 53
-    name: str = ""
-    provider: str = ""
-
-
-@dataclass(frozen=True)
-class NameServer:
-    """The gateway's own resolver, which workloads ask at 127.0.0.1.
-
-    It asks the `dns` of the tunnel in plain, and `upstreams` where the tunnel has none. Private
-    addresses are taken out of answers, but for names in the domains `exempt`. Without `caching`
-    each question is passed on.
-    """
-
-    upstreams: tuple[Upstream, ...] = ()
-    exempt: tuple[str, ...] = ()
-    caching: bool = True
-
-
-@dataclass(frozen=True)
 class Config:
     """The whole configuration, checked; see docs/configuration.md for each variable.
 
@@ -279,7 +276,7 @@ class Config:
 
     tunnels: tuple[Candidate, ...]
     outbound_subnets: tuple[Network, ...] = ()
-    public_subnets: tuple[IPv4Network, ...] = ()
+    public_subnets: tuple[ipaddress.IPv4Network, ...] = ()
     input_ports: tuple[PortRange, ...] = ()
     input_ports_while_down: bool = True
     vpn_input_ports: tuple[PortRange, ...] = ()
@@ -296,5 +293,5 @@ class Config:
     name_server: NameServer | None = None
 
 
-EVERYTHING: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+EVERYTHING: tuple[Network, ...] = tuple(map(ipaddress.ip_network, ("0.0.0.0/0", "::/0")))
 """The allowed IPs of a tunnel that carries all traffic."""
