@@ -186,10 +186,14 @@ def sctp(host: str, port: int = 7, device: str = "", timeout: float = TIMEOUT) -
 
 def forged(
     host: str, source: str, source_port: int = 40000, port: int = 7, device: str = "",
-    mark: int = 0, marker: str = MARKER,
+    mark: int = 0, transport: str = "udp", marker: str = MARKER,
 ) -> Outcome:  # fmt: skip
-    """Send a UDP packet whose IP header, forged source included, is made here."""
-    send_packets(host, [udp_packet(source, host, source_port, port, marker.encode())], device, mark)
+    """Send a packet whose IP header, forged source included, is made here.
+
+    `transport` is udp or tcp (a SYN with data).
+    """
+    make = syn_packet if transport == "tcp" else udp_packet
+    send_packets(host, [make(source, host, source_port, port, marker.encode())], device, mark)
     return {"result": "sent"}
 
 
@@ -428,9 +432,9 @@ def udp_packet(source: str, destination: str, sport: int, dport: int, data: byte
     return ip_packet(source, destination, 17, segment, 6)
 
 
-def syn_packet(source: str, destination: str, sport: int, dport: int) -> bytes:
+def syn_packet(source: str, destination: str, sport: int, dport: int, data: bytes = b"") -> bytes:
     """Return an IP packet that asks for a TCP connection."""
-    segment = struct.pack("!HHIIBBHHH", sport, dport, 1, 0, 0x50, 2, 65535, 0, 0)
+    segment = struct.pack("!HHIIBBHHH", sport, dport, 1, 0, 0x50, 2, 65535, 0, 0) + data
     return ip_packet(source, destination, 6, segment, 16)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import keys
-from tests.lab.frames import TCP, Frame, addressed_to
+from tests.lab.frames import TCP, UDP, Frame, addressed_to
 from tests.lab.gateway import Gateway
 from tests.lab.keys import FORM, PASSWORD, TOKEN, KeyHost
 from tests.lab.lists import PROVIDER, RESOLVER, ListHost
@@ -183,10 +183,15 @@ def test_nothing_rides_along_while_a_key_is_registered(lab: Lab, trust: Trust) -
                 "packet", device="eth0", source=lab.uplink.gateway.ipv4, source_port=port,
                 host=server, port=keys.PORT, transport=transport, marker=marker,
             )  # fmt: skip
+            workload.probe(
+                "forged", source=lab.uplink.gateway.ipv4, source_port=port,
+                host=server, port=keys.PORT, transport=transport, marker=marker,
+            )  # fmt: skip
         workload.probe("raw", host=server, marker=marker)
 
     ride(40000, "before-it")
-    assert lab.capture.containing("before-it"), "control: seen while the namespace is open"
+    seen = lab.capture.containing("before-it")
+    assert {TCP, UDP} <= {it.protocol for it in seen}, "control: seen while the namespace is open"
     gateway = lab.gateway()
     gateway.start(variables(gateway, trust))
     eventually(lambda: taker.requests, timeout=20, what="the request")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.frames import TCP, Frame, addressed_to
+from tests.lab.frames import TCP, UDP, Frame, addressed_to
 from tests.lab.gateway import Gateway
 from tests.lab.lists import MULLVAD, PROVIDER, RESOLVER, ListHost, mullvad
 from tests.lab.process import eventually
@@ -119,10 +119,15 @@ def test_nothing_rides_along_while_a_list_arrives(
                 "packet", device="eth0", source=lab.uplink.gateway.ipv4, source_port=port,
                 host=PROVIDER, port=443, transport=transport, marker=marker,
             )  # fmt: skip
+            workload.probe(
+                "forged", source=lab.uplink.gateway.ipv4, source_port=port,
+                host=PROVIDER, port=443, transport=transport, marker=marker,
+            )  # fmt: skip
         workload.probe("raw", host=PROVIDER, marker=marker)
 
     ride(40000, "before-it")
-    assert lab.capture.containing("before-it"), "control: seen while the namespace is open"
+    seen = lab.capture.containing("before-it")
+    assert {TCP, UDP} <= {it.protocol for it in seen}, "control: seen while the namespace is open"
     gateway = started(lab, trusted)
     eventually(lambda: host.requests, timeout=20, what="the request")
     assert gateway.status().state == "fetching"
