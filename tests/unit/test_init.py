@@ -212,6 +212,17 @@ def test_five_questions_on_a_terminal_are_enough(tmp_path: Path) -> None:
     assert (tmp_path / "secrets/wireguard_private_key").read_text() == PRIVATE + "\n"
 
 
+def test_a_provider_that_takes_a_login_asks_for_it(tmp_path: Path) -> None:
+    """In place of a key and an address; both are secret files."""
+    code, seen = answered(tmp_path, "pia", "p1234567", "correct horse", "nl", "")
+    assert code == 0, seen
+    assert "correct horse" not in seen
+    assert (tmp_path / "secrets/openvpn_password").read_text() == "correct horse\n"
+    config = load_service(tmp_path / "compose.yml", "gateway", {})
+    assert config.values.openvpn_user
+    assert config.values.openvpn_user.value.reveal() == "p1234567"
+
+
 def test_a_server_of_ones_own_is_asked_for_by_its_values(tmp_path: Path) -> None:
     """Endpoint, key and resolver in place of a country."""
     answers = ("custom", PRIVATE, "10.64.0.2/32", "192.0.2.10:51820", PUBLIC, "10.64.0.1", "")

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from gateway.model import Secret
 from gateway.providers import catalog
 from gateway.providers.server import Provider
+from gateway.settings.fields import login
 from gateway.settings.values import safe_quote, secret_key
 
 T = TypeVar("T")
@@ -100,6 +101,12 @@ def from_questions(asked: argparse.Namespace) -> Answers:
 
 
 def _ask_for_keys(given: _Given, provider: Provider | None) -> None:
+    if provider and provider.keys:
+        user = _ask("User name (of your account): ", login)
+        password = _ask("Password (is not shown): ", login, hidden=True)
+        given.secrets["openvpn_user"] = Secret(user.reveal() + "\n")
+        given.secrets["openvpn_password"] = Secret(password.reveal() + "\n")
+        return
     key = _ask("Private key (is not shown): ", secret_key, hidden=True)
     given.secrets["wireguard_private_key"] = Secret(key.reveal() + "\n")
     if provider and provider.needs_preshared_key:
