@@ -15,7 +15,7 @@ from gateway.model import (
     ServerList,
     Tunnel,
 )
-from gateway.model.name_server import NameServer, Upstream
+from gateway.model.name_server import LocalZone, NameServer, Upstream
 from gateway.policy.evidence import Pulse
 from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.marks import SHOWN
@@ -101,6 +101,14 @@ RESOLVING_HOLES = replace(
 )
 """With a resolver of our own, which asks one in the tunnel and one in a listed subnet."""
 
+LOCAL_ZONES = replace(
+    HOLES,
+    name_server=NameServer(
+        local=(LocalZone("home.lan", (ip_address("192.168.1.1"), ip_address("fd77::1"))),)
+    ),
+)
+"""With a resolver of our own, which asks two of the LAN for the names of one domain."""
+
 MANY_HOLES = Config(
     (IPV4_ONLY,),
     outbound_subnets=(
@@ -179,5 +187,6 @@ SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "connected-public-subnets": (connected(IPV4_ONLY), PUBLIC_SUBNETS, ON_PUBLIC_RANGE),
     "connected-chosen-mark": (connected(CHOSEN), Config((CHOSEN,)), ONE_UPLINK),
     "connected-resolver": (connected(UNNAMED), RESOLVING_HOLES, ONE_UPLINK),
+    "connected-local-zones": (connected(IPV4_ONLY), LOCAL_ZONES, ONE_UPLINK),
     "connected-guarded": (connected(IPV4_ONLY), HOLES, GUARDED),
 }

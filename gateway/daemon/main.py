@@ -99,6 +99,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         hooks.set_commands(config.up_command, config.down_command)
         lookup.resolver = config.endpoint_resolver or next(iter(given.found), None)
         given.seal_with(config.tunnels[0].private_key)
+        resolving.adopt(config)
         found = (
             *limits_of_config(config, secret(number)),
             *limits_of_resolvers(config, given.problem),

@@ -57,6 +57,7 @@ class Resolving:
             files = Files(PLACE, tools.environ.get("SSL_CERT_FILE") or CERTIFICATES)
             self._resolver = resolver.Resolver(server, files, tools.netns, tools.clock)
             self._resolver.follow(upstreams_of(config.tunnels[0], config))
+            self._resolver.know(config.host_names, config.block_files)
             try:
                 self._resolver.prepare()
             except MissingError as err:
@@ -72,12 +73,15 @@ class Resolving:
         """What is not guaranteed of names."""
         if self._resolver:
             return self._resolver.limits
-        missing = self._missing
+        missing, server = self._missing, self._wanted.name_server
         if missing is None:
             return ()
         problem, remedy = missing.missing, missing.remedy
         if not all(it.dns for it in self._wanted.tunnels):
             return tuple(limits_of_names(f"the gateway's own resolver: {problem}", remedy))
+        if server and server.local:
+            without = f"the gateway's own resolver: {problem}, so DNS_LOCAL_ZONES has no effect"
+            return tuple(limits_of_names(without, remedy))
         return () if self._tools.in_vault else (limit_without_resolver(problem, remedy),)
 
     def of_machine(self, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
@@ -100,6 +104,11 @@ class Resolving:
         await self._tools.files.run(
             lambda: self._tools.given.write(resolvers_for(tunnel, self.config))
         )
+
+    def adopt(self, config: Config) -> None:
+        """Follow a configuration that was read again."""
+        if self._resolver:
+            self._resolver.know(config.host_names, config.block_files)
 
     def carries(self, now: bool) -> None:  # noqa: FBT001 - the only argument
         """Say that the tunnel carries traffic now, or does not any more."""

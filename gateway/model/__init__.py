@@ -7,7 +7,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gateway.model.name_server import NameServer
+from gateway.model.name_server import BlockFile, HostName, NameServer
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -291,6 +291,8 @@ class Config:
     list_period: int | None = None
     latency: Latency | None = None
     name_server: NameServer | None = None
+    host_names: tuple[HostName, ...] = ()
+    block_files: tuple[BlockFile, ...] = ()
 
 
 EVERYTHING: tuple[Network, ...] = tuple(map(ipaddress.ip_network, ("0.0.0.0/0", "::/0")))

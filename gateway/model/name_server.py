@@ -22,14 +22,39 @@ class Upstream:
 
 
 @dataclass(frozen=True)
+class LocalZone:
+    """A domain whose names only `resolvers` are asked for, in plain at port 53, on the LAN."""
+
+    domain: str
+    resolvers: tuple[IPv4Address | IPv6Address, ...]
+
+
+HostName = tuple[str, tuple[IPv4Address | IPv6Address, ...]]
+"""A name that the gateway's own resolver knows by itself, with its addresses."""
+
+
+@dataclass(frozen=True)
+class BlockFile:
+    """A list of blocked names, with what shows that it has changed."""
+
+    path: str
+    size: int
+    changed: int
+
+
+@dataclass(frozen=True)
 class NameServer:
     """The gateway's own resolver, which workloads ask at 127.0.0.1.
 
-    It asks the `dns` of the tunnel in plain, and `upstreams` where the tunnel has none. Private
-    addresses are taken out of answers, but for names in the domains `exempt`. Without `caching`
-    each question is passed on.
+    It asks the `dns` of the tunnel in plain, and `upstreams` where the tunnel has none; for names
+    in one of `local` only its resolvers. Private addresses are taken out of other answers, but for
+    the domains `exempt`. Without `caching` each question is passed on. No list blocks the domains
+    `unblocked`. It checks signatures: `dnssec`.
     """
 
     upstreams: tuple[Upstream, ...] = ()
     exempt: tuple[str, ...] = ()
     caching: bool = True
+    local: tuple[LocalZone, ...] = ()
+    unblocked: tuple[str, ...] = ()
+    dnssec: bool = False

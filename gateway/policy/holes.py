@@ -5,12 +5,9 @@ from dataclasses import replace
 from ipaddress import ip_network
 from itertools import product
 
-from gateway.model import (
-    Config,
-    Interface,
-    Network,
-)
-from gateway.model.name_server import RESOLVER_USER, Upstream
+from gateway.model import Config, Interface, Network
+from gateway.model.name_server import Upstream
+from gateway.policy import names
 from gateway.policy.facts import Uplink
 from gateway.policy.flows import ERRORS, KNOWN, NEW, NEW_OR_KNOWN, REDIRECT, neighbours
 from gateway.policy.routing import reply_mark
@@ -24,8 +21,6 @@ from gateway.policy.rules import (
     Drop,
     Family,
     Networks,
-    Ports,
-    Reject,
     Rule,
     SetConnmark,
     SetMark,
@@ -45,9 +40,6 @@ LAN_PROTOCOLS: dict[Family, tuple[tuple[Transport, int | None], ...]] = {
 Nothing else: a router in the subnet could unpack IPIP, 6in4 or GRE (protocols 4, 41 and 47) and
 forward the packet inside.
 """
-
-DNS = tuple(product((Transport.UDP, Transport.TCP), (Ports.one(53), Ports.one(853))))
-"""DNS over UDP and TCP, and over QUIC and TLS (RFC 9250, RFC 7858)."""
 
 
 def open_in(state: State, config: Config) -> tuple[Config, tuple[Upstream, ...]]:
@@ -96,11 +88,12 @@ def holes(
     known = [it for it in resolvers if family.has(it.address)] if groups else []
     asked = [it for it in known if any(it.address in subnet for subnet in listed)]
     for address, resolver in product(addresses, asked):
-        yield from _resolver(uplink, address, resolver)
+        yield from names.resolver(uplink, address, resolver)
     if config.name_server is not None and (groups or config.input_ports):
-        yield from _no_way_for_ours(uplink, ends=ends)
+        yield from names.ours(family, uplink, addresses, config)
+        yield from names.no_way_for_ours(uplink, ends=ends)
     for subnets in groups:
-        yield from _no_names(uplink, subnets)
+        yield from names.no_names(uplink, subnets)
     for subnets, address in product(groups, addresses):
         yield from _lan(uplink, address, subnets)
     open_ports = ports("input_ports", "P8 the listed input ports", config.input_ports)
@@ -114,77 +107,13 @@ def holes(
             yield from _errors(family, uplink, address)
 
 
-def _outward(uplink: Uplink, address: Interface, destination: Networks) -> Rule:
-    """Return the rule that accepts flows from `address` in their original direction."""
-    return Rule(
-        why="P7 a listed LAN subnet",
-        verdict=Accept(),
-        out_interface=uplink.name,
-        source=ip_network(address.ip),
-        destination=destination,
-        ct_states=NEW_OR_KNOWN,
-        ct_direction=CtDirection.ORIGINAL,
-    )
-
-
-def _resolver(uplink: Uplink, address: Interface, resolver: Upstream) -> Iterator[ChainRule]:
-    """Yield the rules for queries to a configured `resolver` in a listed subnet (P10)."""
-    outward = _outward(uplink, address, ip_network(resolver.address))
-    own = ((protocol, Ports.one(resolver.port)) for protocol in (Transport.UDP, Transport.TCP))
-    for protocol, port in dict.fromkeys((*DNS, *own)):
-        yield (
-            Chain.OUTPUT,
-            replace(
-                outward,
-                why="P10 the configured resolver",
-                protocol=protocol,
-                destination_ports=port,
-            ),
-        )
-
-
-def _no_way_for_ours(uplink: Uplink, *, ends: bool) -> Iterator[ChainRule]:
-    """Yield the rules that keep the gateway's own resolver out of every hole of `uplink` (P10).
-
-    Routes lead its questions into the tunnel. By its user it is refused here, whatever they say.
-    """
-    for protocol in (Transport.TCP, None):
-        yield (
-            Chain.OUTPUT,
-            Rule(
-                why="P10 our resolver asks in the tunnel",
-                verdict=Reject(tcp_reset=protocol is Transport.TCP),
-                out_interface=uplink.name,
-                protocol=protocol,
-                syn=protocol is Transport.TCP and not ends,
-                user=RESOLVER_USER,
-            ),
-        )
-
-
-def _no_names(uplink: Uplink, subnets: Networks) -> Iterator[ChainRule]:
-    """Yield the rules that reject DNS to the listed `subnets` (P10)."""
-    for protocol, port in DNS:
-        yield (
-            Chain.OUTPUT,
-            Rule(
-                why="P10 no names via the LAN",
-                verdict=Reject(tcp_reset=protocol is Transport.TCP),
-                out_interface=uplink.name,
-                destination=subnets,
-                protocol=protocol,
-                destination_ports=port,
-            ),
-        )
-
-
 def _lan(uplink: Uplink, address: Interface, subnets: Networks) -> Iterator[ChainRule]:
     """Yield the rules for flows that begin in the namespace and go to the listed `subnets` (P7).
 
     Packets leave only in their flow's original direction and from the uplink's own address. The
     answers to a flow that came in through the tunnel match neither condition.
     """
-    outward = _outward(uplink, address, subnets)
+    outward = names.outward_to(uplink, address, subnets)
     for protocol, kind in LAN_PROTOCOLS[Family(address.version)]:
         yield Chain.OUTPUT, replace(outward, protocol=protocol, icmp_type=kind)
     yield (

@@ -21,6 +21,8 @@ VARIABLES = {
     "endpoint_resolver": "WIREGUARD_ENDPOINT_RESOLVER",
     "up_command": "VPN_UP_COMMAND",
     "down_command": "VPN_DOWN_COMMAND",
+    "host_names": "/etc/hosts",
+    "block_files": "DNS_BLOCK_FILES",
 }
 """What an answer calls the fields of a `Config` that can change while the gateway runs."""
 

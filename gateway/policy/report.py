@@ -58,7 +58,7 @@ class ResolverReport:
     `asks` is a text about the resolvers that it asks, and how. `answers` is whether it does, and
     `problem` why not, or what else is wrong with it, with the `remedy`. With `others_answer`
     another program has its port. `starts` counts its processes, `questions` what they were asked,
-    by how it was answered.
+    by how it was answered, and `blocks` the names that it blocks.
     """
 
     asks: str
@@ -67,6 +67,7 @@ class ResolverReport:
     remedy: str = ""
     others_answer: bool = False
     starts: int = 0
+    blocks: int = 0
     questions: tuple[tuple[str, int], ...] = ()
 
 

@@ -198,8 +198,9 @@ class Rule:
     extension header (RFC 8200, section 4): they can say where a packet goes next. For IPv6 a
     backend may also match packets of protocols other than TCP, UDP and ICMPv6. Use it only in rules
     that refuse: a backend omits such a rule if the kernel cannot match it (`Firewall.limits`).
-    The same holds for `user`, the id of the user whose socket sends the packet: it matches only
-    what leaves from here, and no packet without a socket.
+    `user` is the id of the user whose socket sends the packet: it matches only what leaves from
+    here, and no packet without a socket. A rule with it is omitted likewise: one that refuses has a
+    limit of its own, and without one that accepts more is refused.
     """
 
     why: str

@@ -7,13 +7,17 @@ it asks is a parameter, and what may leave is the firewall's decision.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gateway.model.name_server import Upstream
+from gateway.model.name_server import BlockFile, HostName, LocalZone, Upstream
+from gateway.policy.blocked import ZONE
 from gateway.policy.upstreams import OURS
 
 PORT = 53
 
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 """The authorities of the system (package ca-certificates)."""
+
+ROOT_KEYS = "/usr/share/dns/root.key"
+"""The keys of the root (package dns-root-data)."""
 
 PRIVATE = (
     "0.0.0.0/8",
@@ -38,6 +42,8 @@ MOST_STREAMS = 64
 """Connections of workloads at once, and as many to upstreams."""
 CACHE = 4
 """MiB for messages, and twice as many for records."""
+HOST_TTL = 60
+"""Seconds for which workloads may keep what `hosts` says."""
 STALE_AFTER = 1800
 """Milliseconds until an expired answer is given while the upstream does not answer: a resolver
 library tries again after five seconds (RFC 8767, section 5)."""
@@ -50,7 +56,10 @@ class Unbound:
     """What unbound does: which resolvers it asks, and where it finds and makes its files.
 
     `control` is the path of the socket that takes commands. `certificates` has the authorities
-    that upstreams over TLS are checked against. `exempt` and `caching` as in `NameServer`.
+    that upstreams over TLS are checked against. `exempt`, `caching` and `local` as in `NameServer`.
+    It answers for `hosts` by itself. `zone` is the file of the rules that are made of `blocks`,
+    empty for none. `anchor` has the keys of the root, which answers are checked with; empty for no
+    check.
     """
 
     upstreams: tuple[Upstream, ...]
@@ -58,6 +67,11 @@ class Unbound:
     certificates: str = CERTIFICATES
     exempt: tuple[str, ...] = ()
     caching: bool = True
+    local: tuple[LocalZone, ...] = ()
+    hosts: tuple[HostName, ...] = ()
+    blocks: tuple[BlockFile, ...] = ()
+    zone: str = ""
+    anchor: str = ""
 
 
 def configuration(wanted: Unbound) -> str:
@@ -69,6 +83,11 @@ def configuration(wanted: Unbound) -> str:
     lines = ["server:", *_server(wanted)]
     lines += ["remote-control:", "control-enable: yes", "control-use-cert: no"]
     lines += [f"control-interface: {_word(wanted.control)}", *_forward(wanted.upstreams)]
+    if wanted.zone:
+        lines += ["rpz:", f"name: {_word(f'{ZONE}.')}", f"zonefile: {_word(wanted.zone)}"]
+    for zone in wanted.local:
+        lines += ["forward-zone:", f"name: {_word(zone.domain)}"]
+        lines += [f"forward-addr: {_word(f'{it}@{PORT}')}" for it in zone.resolvers]
     return "".join(f"{line}\n" if line.endswith(":") else f"    {line}\n" for line in lines)
 
 
@@ -79,8 +98,10 @@ def _server(wanted: Unbound) -> Iterator[str]:
     yield from ('username: ""', 'chroot: ""', 'directory: ""', 'pidfile: ""', 'logfile: ""')
     yield from ("do-daemonize: no", "use-syslog: no", "verbosity: 0", "num-threads: 1")
     yield from (f"interface: {OURS}@{PORT}", "access-control: 127.0.0.0/8 allow")
-    has_ipv6 = any(it.address.version == 6 for it in wanted.upstreams)  # noqa: PLR2004
-    yield from ("do-ip4: yes", f"do-ip6: {_switch(has_ipv6)}", "module-config: iterator")
+    asked = {it.address for it in wanted.upstreams}.union(*(it.resolvers for it in wanted.local))
+    has_ipv6 = any(it.version == 6 for it in asked)  # noqa: PLR2004
+    modules = f"{'respip ' if wanted.zone else ''}{'validator ' if wanted.anchor else ''}iterator"
+    yield from ("do-ip4: yes", f"do-ip6: {_switch(has_ipv6)}", f"module-config: {_word(modules)}")
     yield from (
         f"outgoing-range: {2 * MOST_QUESTIONS}",
         f"num-queries-per-thread: {MOST_QUESTIONS}",
@@ -88,6 +109,8 @@ def _server(wanted: Unbound) -> Iterator[str]:
     yield from (f"incoming-num-tcp: {MOST_STREAMS}", f"outgoing-num-tcp: {MOST_STREAMS}")
     yield from ("hide-identity: yes", "hide-version: yes", "minimal-responses: yes")
     yield from ("edns-buffer-size: 1232", f"tls-cert-bundle: {_word(wanted.certificates)}")
+    if wanted.anchor:
+        yield f"trust-anchor-file: {_word(wanted.anchor)}"
     if wanted.caching:
         yield from (f"msg-cache-size: {CACHE}m", f"rrset-cache-size: {2 * CACHE}m")
         yield from ("serve-expired: yes", f"serve-expired-client-timeout: {STALE_AFTER}")
@@ -98,8 +121,14 @@ def _server(wanted: Unbound) -> Iterator[str]:
         yield 'local-zone: "." refuse'
     for network in PRIVATE:
         yield f"private-address: {network}"
-    for domain in wanted.exempt:
+    for domain in (*wanted.exempt, *(zone.domain for zone in wanted.local)):
         yield f"private-domain: {_word(domain)}"
+    for name, address in ((name, it) for name, several in wanted.hosts for it in several):
+        kind = "A" if address.version == 4 else "AAAA"  # noqa: PLR2004
+        yield f"local-data: {_word(f'{name}. {HOST_TTL} IN {kind} {address}')}"
+    for zone in wanted.local:  # for some domains unbound has an empty zone of its own
+        yield f"local-zone: {_word(zone.domain)} transparent"
+        yield f"domain-insecure: {_word(zone.domain)}"
 
 
 def _forward(upstreams: tuple[Upstream, ...]) -> Iterator[str]:

@@ -124,6 +124,11 @@ class _Collector:
                 "Processes of the gateway's own resolver.",
                 status.resolver.starts,
             )
+            yield GaugeMetricFamily(
+                "portcullis_resolver_blocked_names",
+                "Names that the gateway's own resolver blocks.",
+                status.resolver.blocks,
+            )
             questions = CounterMetricFamily(
                 "portcullis_resolver_questions",
                 "Questions to the gateway's own resolver since its last start, by the answer.",

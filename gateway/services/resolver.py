@@ -1,9 +1,7 @@
 """The gateway's own resolver: unbound as a supervised child, which workloads ask at 127.0.0.1.
 
-It decides nothing: which resolvers it asks is decided elsewhere (`policy.upstreams`), and rules
-keep its user in the tunnel. It runs apart from the loop that decides. When it ends, hangs or cannot
-start, it is started again, after longer and longer pauses. Names fail at once meanwhile, because
-nothing listens.
+It decides nothing: whom it asks is for `policy.upstreams`, and rules keep its user in the tunnel.
+When it ends, hangs or cannot start, it is started again, after longer and longer pauses.
 """
 
 import asyncio
@@ -17,10 +15,10 @@ from pathlib import Path
 import structlog
 
 from gateway.errors import GatewayError, NetworkError, ProcessEnded
-from gateway.model.name_server import RESOLVER_USER, NameServer, Upstream
+from gateway.model.name_server import RESOLVER_USER, BlockFile, HostName, NameServer, Upstream
 from gateway.policy.limits import Limit, limit_of_confinement
 from gateway.policy.report import ResolverReport
-from gateway.policy.unbound import Unbound, configuration
+from gateway.policy.unbound import ROOT_KEYS, Unbound, configuration
 from gateway.policy.upstreams import described
 from gateway.services.resolver_files import Files
 from gateway.system.child import NEVER, Child, Program, Restart
@@ -31,6 +29,7 @@ from gateway.system.process import find_program
 from gateway.system.resolver_control import Control
 
 READY_WITHIN = 5.0
+READY_WITH_LISTS = 60.0
 LOOK_EVERY = 15.0
 """Seconds between two looks whether it still answers, and at its counts."""
 PATIENCE = 2
@@ -73,18 +72,25 @@ class Resolver:
         clock: Callable[[], float],
     ) -> None:
         """`server` says how it works, `netns` is the namespace of the workloads."""
-        self._server = server
         self._files = files
         self._netns = netns
         self._clock = clock
         self._log = structlog.get_logger()
         self._user = 0 if missing_capabilities(*ANOTHER_USER) else RESOLVER_USER
         self._control = Control(files.control)
-        self._upstreams: tuple[Upstream, ...] = ()
+        self._wanted = Unbound(
+            (),
+            str(files.control),
+            exempt=server.exempt,
+            caching=server.caching,
+            local=server.local,
+            anchor=ROOT_KEYS if server.dnssec else "",
+        )
         self._said: tuple[Upstream, ...] | None = None
         self._pending: tuple[str, ...] = ()
         self._refused_at = float("-inf")
         self._wake = asyncio.Event()
+        self._passed = server.unblocked
         self._report = ResolverReport(described(()))
 
     @property
@@ -107,8 +113,16 @@ class Resolver:
 
     def follow(self, upstreams: tuple[Upstream, ...]) -> None:
         """Have it ask `upstreams` from now on; to be called on the loop."""
-        self._upstreams = upstreams
+        self._wanted = replace(self._wanted, upstreams=upstreams)
         self._report = replace(self._report, asks=described(upstreams))
+        self._wake.set()
+
+    def know(self, hosts: tuple[HostName, ...], blocks: tuple[BlockFile, ...]) -> None:
+        """Have it answer by itself for `hosts`, and for the names in the lists `blocks`.
+
+        From now on; to be called on the loop.
+        """
+        self._wanted = replace(self._wanted, hosts=hosts, blocks=blocks)
         self._wake.set()
 
     def connected(self) -> None:
@@ -118,9 +132,9 @@ class Resolver:
         """
         self._pending = FORGET
         self._wake.set()
-        if self._said != self._upstreams:
-            self._said = self._upstreams
-            self._log.info("names are asked", of=described(self._upstreams))
+        if self._said != (upstreams := self._wanted.upstreams):
+            self._said = upstreams
+            self._log.info("names are asked", of=described(upstreams))
 
     def lost(self) -> None:
         """Say that the tunnel has gone: its connections to upstreams lead nowhere.
@@ -140,7 +154,7 @@ class Resolver:
         pause: float | None = None
         while True:
             self._wake.clear()
-            wanted, began = self._upstreams, self._clock()
+            wanted, began = self._wanted, self._clock()
             problem = await self._run_once(wanted)
             lasted = self._clock() - began if self._report.answers else 0.0
             self._report = replace(self._report, answers=False)
@@ -152,11 +166,12 @@ class Resolver:
                 async with asyncio.timeout(pause):
                     await self._other_wanted(wanted)
 
-    async def _run_once(self, wanted: tuple[Upstream, ...]) -> str:
+    async def _run_once(self, wanted: Unbound) -> str:
         """Run one process; return why it has ended, empty if only for another configuration."""
         child: Child | None = None
         try:
-            child = self._child(wanted)
+            self._files.make_directories(self._user)
+            child = self._child(await self._with_zone(wanted))
             await child.start()
             self._has_started()
             return await self._watched(child, wanted)
@@ -167,26 +182,27 @@ class Resolver:
                 with suppress(GatewayError):
                     await child.stop()
 
-    def _child(self, upstreams: tuple[Upstream, ...]) -> Child:
-        """Return the program for `upstreams`, its files made. Raises GatewayError and OSError."""
+    async def _with_zone(self, wanted: Unbound) -> Unbound:
+        """Return `wanted` with its lists as one zone, if that has names."""
+        names = 0
+        if wanted.blocks:
+            from gateway.services import blocking  # noqa: PLC0415 - many have no list
+
+            names = await blocking.zone_for(wanted.blocks, self._passed, self._files)
+        self._report = replace(self._report, blocks=names)
+        return replace(wanted, zone=str(self._files.zone)) if names else wanted
+
+    def _child(self, wanted: Unbound) -> Child:
+        """Return the program that does `wanted`. Raises GatewayError and OSError."""
         unbound = find_program("unbound")
         files = self._files
-        files.make_directories(self._user)
-        files.configure(
-            configuration(
-                Unbound(
-                    upstreams,
-                    str(files.control),
-                    files.readable_authorities(),
-                    self._server.exempt,
-                    caching=self._server.caching,
-                )
-            )
-        )
+        authorities = files.readable_authorities()
+        files.configure(configuration(replace(wanted, certificates=authorities)))
         stub = [sys.executable, "-I", "-S", str(Path(__file__).with_name("resolver_process.py"))]
         argv = (*stub, str(self._user), unbound, "-c", str(files.configuration))
+        patience = READY_WITH_LISTS if wanted.zone else READY_WITHIN
         return Child(
-            Program(argv, netns=self._netns, ready_within=READY_WITHIN),
+            Program(argv, netns=self._netns, ready_within=patience),
             restart=NEVER,
             ready=self._control.is_served,
             on_line=self._heard,
@@ -202,7 +218,7 @@ class Resolver:
         now, line = self._clock(), _STAMP.sub("", line)
         if REFUSED in line:
             if now >= self._refused_at + REFUSED_FOR:
-                asked = described(self._upstreams)
+                asked = described(self._wanted.upstreams)
                 self._log.warning("certificate refused", of=asked, line=line[:LONGEST])
                 self._refused_at = now
         else:
@@ -218,7 +234,7 @@ class Resolver:
             starts=self._report.starts + 1,
         )
 
-    async def _watched(self, child: Child, upstreams: tuple[Upstream, ...]) -> str:
+    async def _watched(self, child: Child, wanted: Unbound) -> str:
         """Return why it has to be started again; empty if only for another configuration."""
         silences = 0
         while True:
@@ -232,7 +248,7 @@ class Resolver:
                     return self._reason(child.process.end) if child.process else "it has ended"
                 if woken.done():
                     self._wake.clear()
-                    if upstreams != self._upstreams:
+                    if wanted != self._wanted:
                         return ""
                     await self._send()
                     continue
@@ -258,8 +274,8 @@ class Resolver:
             counted = await self._control.counts()
             self._report = replace(self._report, questions=counted)
 
-    async def _other_wanted(self, former: tuple[Upstream, ...]) -> None:
-        while self._upstreams == former:
+    async def _other_wanted(self, former: Unbound) -> None:
+        while self._wanted == former:
             await self._wake.wait()
             self._wake.clear()
 
@@ -280,6 +296,5 @@ class Resolver:
                 remedy=remedy,
                 again_in=round(pause, 2),
             )
-        self._report = replace(
-            self._report, answers=False, problem=problem[:LONGEST], remedy=remedy
-        )
+        problem = problem[:LONGEST]
+        self._report = replace(self._report, answers=False, problem=problem, remedy=remedy)

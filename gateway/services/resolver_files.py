@@ -36,6 +36,11 @@ class Files:
         """The file that unbound reads."""
         return self.directory / "unbound.conf"
 
+    @property
+    def zone(self) -> Path:
+        """The rules for blocked names."""
+        return self.directory / "blocked.rpz"
+
     def make_directories(self, user: int) -> None:
         """Make both directories, and remove the socket of a former process of `user`.
 
@@ -65,6 +70,10 @@ class Files:
         _write(copy, _read(Path(self.authorities)))
         return str(copy)
 
+    def new_zone(self) -> int:
+        """Return a descriptor to write the rules for blocked names to. Raises OSError."""
+        return _new(self.zone)
+
     def configure(self, text: str) -> None:
         """Write the configuration. Raises OSError."""
         _write(self.configuration, text.encode())
@@ -81,8 +90,13 @@ def _read(path: Path) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     """Make a new file at `path`, readable for every user. Raises OSError."""
+    with open(_new(path), "wb") as file:
+        file.write(data)
+
+
+def _new(path: Path) -> int:
+    """Make a new file at `path`, readable for every user. Raises OSError."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
-        os.fchmod(descriptor, 0o644)
-        file.write(data)
+    os.fchmod(descriptor, 0o644)
+    return descriptor

@@ -22,6 +22,7 @@ from gateway.settings import (
     checks,
     compat,
     filters,
+    hosts,
     listed,
     places,
     quickfiles,
@@ -72,6 +73,7 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     wanted = filters.wanted(root, found, variables.values, of_files)
     candidates = _candidates(variables, wanted, root, (findings, of_files))
     name_server, built = resolving.settle(variables.values, candidates.tunnels, findings)
+    blocked = resolving.block_files(variables.values, root, findings) if name_server else ()
     config = _config(variables, built, name_server, findings)
     findings.group([str(file.path) for file in wanted])
     if findings.problems or config is None:
@@ -80,6 +82,9 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     order = variables.values.server_order
     if order and order.value is Order.LATENCY:
         config = replace(config, latency=timed.latency(config.tunnels, root, findings))
+    if name_server:
+        known = hosts.host_names(root, findings)
+        config = replace(config, host_names=known, block_files=blocked)
     notices = tuple(findings.notices)
     return Loaded(config, notices, built, variables.values, log_settings(environ))
 
@@ -145,6 +150,7 @@ def _config(
     reserved.check_subnets(subnets, _where(given.firewall_outbound_subnets), findings)
     checks.last_port(input_ports, _where(given.firewall_input_ports), findings)
     vpn_input_ports = checks.ports(given.firewall_vpn_input_ports, findings)
+    resolving.check_local_zones(name_server, subnets, findings)
     health_server = _value(given.health_server_address, DEFAULT_HEALTH_SERVER)
     probe = _value(given.health_probe, None)
     checks.health_server(health_server, input_ports, findings)

@@ -6,20 +6,25 @@ A ValueError says what to write. It repeats what was written only through `safe_
 import re
 import tomllib
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from gateway.model import (
     Address,
 )
-from gateway.model.name_server import Upstream
-from gateway.settings import addresses, values
+from gateway.model.name_server import LocalZone, Upstream
+from gateway.settings import addresses, fields, values
 from gateway.settings.values import safe_quote
 
 TLS_PORT: Final = 853
 """RFC 7858, section 3.1."""
 
 DEFAULT: Final = "cloudflare"
+
+MOST_LOCAL: Final = 16
+"""Resolvers of local zones: each has rules of its own."""
+
+MOST_FILES: Final = 16
 
 _TYPES: Final = ("dot", "plain")
 _NAME: Final = re.compile(
@@ -63,6 +68,38 @@ def upstream_type(text: str) -> str:
 def domains(text: str) -> tuple[str, ...]:
     """Read a list of domains."""
     return values.comma_list(text, _domain)
+
+
+def local_zones(text: str) -> tuple[LocalZone, ...]:
+    """Read a list of domains, each with a resolver; several of one domain add up."""
+    found: dict[str, tuple[Address, ...]] = {}
+    for domain, resolver in values.comma_list(text, _local):
+        found[domain] = tuple(dict.fromkeys((*found.get(domain, ()), resolver)))
+    if len({it for several in found.values() for it in several}) > MOST_LOCAL:
+        raise ValueError(f"names more than {MOST_LOCAL} resolvers; list fewer")
+    return tuple(LocalZone(domain, several) for domain, several in found.items())
+
+
+def _local(text: str) -> tuple[str, Address]:
+    domain, equals, resolver = text.partition("=")
+    if not equals:
+        raise ValueError(
+            f"{safe_quote(text)} has no resolver; write one such as home.lan=192.168.1.1"
+        )
+    return _domain(domain.strip()), _usable(resolver.strip())
+
+
+def block_files(text: str) -> tuple[PurePosixPath, ...]:
+    """Read a list of paths."""
+    paths = tuple(dict.fromkeys(values.comma_list(text, fields.path)))
+    if len(paths) > MOST_FILES:
+        raise ValueError(f"has more than {MOST_FILES} files; join some of them")
+    return paths
+
+
+def is_name(text: str) -> bool:
+    """Return whether `text`, in small letters, is a name of the DNS without a final dot."""
+    return _NAME.fullmatch(text) is not None
 
 
 def _joined(found: tuple[tuple[Upstream, ...], ...]) -> tuple[Upstream, ...]:

@@ -7,14 +7,22 @@ default, over TLS.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from stat import S_ISREG
 from typing import Final
 
-from gateway.model.name_server import NameServer, Upstream
+from gateway.errors import is_shortage
+from gateway.model import (
+    Network,
+)
+from gateway.model.name_server import BlockFile, NameServer, Upstream
 from gateway.settings import names
+from gateway.settings.files import inside
 from gateway.settings.findings import Findings, joined
 from gateway.settings.schema import Settings
 from gateway.settings.sourced import Kind, Sourced
 from gateway.settings.tunnels import SourcedTunnel
+from gateway.settings.values import safe_quote
 
 ONLY_WITH_SERVER: Final = (
     "dns_upstream_plain_addresses",
@@ -22,6 +30,10 @@ ONLY_WITH_SERVER: Final = (
     "dns_upstream_resolver_type",
     "dns_caching",
     "dns_rebinding_protection_exempt_hostnames",
+    "dns_local_zones",
+    "dns_block_files",
+    "dns_unblock_hostnames",
+    "dns_dnssec",
 )
 """Variables that say how the gateway's own resolver works."""
 
@@ -53,9 +65,45 @@ def settle(
             if given.dns_rebinding_protection_exempt_hostnames
             else (),
             caching=given.dns_caching.value if given.dns_caching else True,
+            local=given.dns_local_zones.value if given.dns_local_zones else (),
+            dnssec=given.dns_dnssec.value if given.dns_dnssec else False,
+            unblocked=given.dns_unblock_hostnames.value if given.dns_unblock_hostnames else (),
         ),
         settled,
     )
+
+
+def block_files(given: Settings, root: Path, findings: Findings) -> tuple[BlockFile, ...]:
+    """Return the lists of blocked names as they are now; one that cannot be read is a problem."""
+    found = []
+    for path in given.dns_block_files.value if given.dns_block_files else ():
+        try:
+            status = inside(root, path).stat()
+        except OSError as err:
+            if is_shortage(err):
+                raise
+            reason = f"cannot be read ({err.strerror}); mount the file there"
+        else:
+            if S_ISREG(status.st_mode):
+                found.append(BlockFile(str(path), status.st_size, status.st_mtime_ns))
+                continue
+            reason = "is not a file; mount a file there"
+        findings.problem("DNS_BLOCK_FILES", f"{safe_quote(str(path))} {reason}")
+    return tuple(found)
+
+
+def check_local_zones(
+    server: NameServer | None, subnets: Sequence[Network], findings: Findings
+) -> None:
+    """Refuse the resolver of a local zone that no listed subnet has: rules would reject it."""
+    zones = server.local if server else ()
+    for it in dict.fromkeys(it for zone in zones for it in zone.resolvers):
+        if not any(it in subnet for subnet in subnets):
+            findings.problem(
+                "DNS_LOCAL_ZONES",
+                f"{it} is not in a subnet of FIREWALL_OUTBOUND_SUBNETS, and so cannot be asked; "
+                f"add {it} to that list",
+            )
 
 
 def _upstreams(given: Settings) -> tuple[Upstream, ...]:

@@ -1,11 +1,12 @@
 """The variables of names: the gateway's own resolver, and the ones it asks."""
 
+from pathlib import PurePosixPath
 from typing import Annotated
 
 from gateway.model import (
     Address,
 )
-from gateway.model.name_server import Upstream
+from gateway.model.name_server import LocalZone, Upstream
 from gateway.settings import addresses, fields, names
 from gateway.settings.schema_tunnel import TunnelSettings, variable
 from gateway.settings.sourced import Sourced, read_with
@@ -73,4 +74,39 @@ class NameSettings(TunnelSettings):
         "all other names the gateway's resolver takes them out.",
         unset="none",
         example="plex.direct",
+    )
+    dns_local_zones: Annotated[
+        Sourced[tuple[LocalZone, ...]] | None, read_with(names.local_zones)
+    ] = variable(
+        "Names",
+        "Domains, comma-separated, each with the resolver that the gateway's own one asks for its "
+        "names, and for no others. The resolver has to be in a subnet of "
+        "`FIREWALL_OUTBOUND_SUBNETS`; workloads cannot ask it themselves. Names in these domains "
+        "may have private addresses.",
+        unset="none",
+        example="home.lan=192.168.1.1",
+    )
+    dns_block_files: Annotated[
+        Sourced[tuple[PurePosixPath, ...]] | None, read_with(names.block_files)
+    ] = variable(
+        "Names",
+        "Files in the container, comma-separated, with names of which the gateway's resolver says "
+        "that they do not exist: hosts files, RPZ zones, or a name on each line.",
+        unset="none",
+        example="/config/ads.hosts,/config/malicious.rpz",
+    )
+    dns_unblock_hostnames: Annotated[Sourced[tuple[str, ...]] | None, read_with(names.domains)] = (
+        variable(
+            "Names",
+            "Domains, comma-separated, whose names are not blocked, whatever the lists say.",
+            older=("DNS_UNBLOCK_HOSTNAMES", "UNBLOCK"),
+            unset="none",
+            example="example.org",
+        )
+    )
+    dns_dnssec: Annotated[Sourced[bool] | None, read_with(fields.switch)] = variable(
+        "Names",
+        "`on`: the gateway's resolver checks the signatures of answers (DNSSEC), and does not give "
+        "those with a wrong one.",
+        unset="`off`",
     )

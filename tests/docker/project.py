@@ -36,7 +36,6 @@ def gateway_environment(site: Site, number: int) -> dict[str, str]:
         "WIREGUARD_PUBLIC_KEY": site.server_keys.public,
         "WIREGUARD_ADDRESSES": ",".join(tunnel_address(number)),
         "DNS_ADDRESS": INSIDE.ipv4,
-        "DNS_REBINDING_PROTECTION_EXEMPT_HOSTNAMES": "inside.test",  # HOST has private addresses
         "LOG_FORMAT": "json",
         "FIREWALL_OUTBOUND_SUBNETS": LAN,
         "FIREWALL_INPUT_PORTS": "80/tcp",

@@ -32,10 +32,10 @@ from tests.lab.workload import Workload
 
 UPLINK, UPLINK_NETWORKS = "uplink", ("172.31.10.0/24", "fd31:10::/64")
 UPLINK_ROUTER = "172.31.10.1"
-BEYOND, BEYOND_NETWORKS = "beyond", ("172.31.20.0/24", "fd31:20::/64")
+BEYOND, BEYOND_NETWORKS = "beyond", ("198.18.20.0/24", "2001:db8:20::/64")
 SERVER = Address("172.31.10.2", "fd31:10::2")
-EXIT = Address("172.31.20.2", "fd31:20::2")
-HOST = Address("172.31.20.80", "fd31:20::80")
+EXIT = Address("198.18.20.2", "2001:db8:20::2")
+HOST = Address("198.18.20.80", "2001:db8:20::80")
 INSIDE = Address("10.64.0.1", "fd64::1")
 LAN_HOST, LAN_MACHINE, LAN = "192.168.77.10", "192.168.77.1", "192.168.77.0/24"
 DOCKER_RESOLVER = "198.51.100.53"

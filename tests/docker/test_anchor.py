@@ -22,7 +22,7 @@ from tests.lab.workload import Traffic
 pytestmark = [pytest.mark.docker, pytest.mark.promise("P1", "P6", "P15")]
 
 MARKER = "must-not-leave"
-SOURCE, SOURCE_PORT = "172.31.20.81", "9100"
+SOURCE, SOURCE_PORT = "198.18.20.81", "9100"
 NEXT = f"{PROJECT}:next"
 """Another tag of the image, for an update."""
 

@@ -132,7 +132,7 @@ def test_a_published_port_answers_the_machine_and_other_networks(
     assert ordinary.probe("tcp", host=gateway_address(NUMBER).ipv4, port=80).seen
     other = site.run("other", "-v", LAB_VOLUME, "--network", BEYOND, command=["sleep", "infinity"])
     try:
-        machine_on_beyond = "172.31.20.1"
+        machine_on_beyond = "198.18.20.1"
         assert other.probe("tcp", host=machine_on_beyond, port=PUBLISHED).seen
     finally:
         other.remove()

@@ -12,9 +12,9 @@ from tests.lab.workload import DOCKER_CAPABILITIES, Workload, with_capabilities
 GATEWAY_CAPABILITIES = (*DOCKER_CAPABILITIES, "net_admin")
 """Docker's default set with `cap_add: NET_ADMIN`."""
 
-# The mounts of a container: a /run, a /var/lib/portcullis and a resolv.conf of its own, and a /sys
-# of its namespace. They outlive the process, because a container that restarts in place keeps them
-# too. The mount point in /var/lib is all that is left behind.
+# The mounts of a container: a /run, a /var/lib/portcullis, a resolv.conf and a hosts of its own,
+# and a /sys of its namespace. They outlive the process, because a container that restarts in place
+# keeps them too. The mount point in /var/lib is all that is left behind.
 _HOLD = """
 set -e
 mount -t sysfs -o ro sysfs /sys
@@ -26,6 +26,7 @@ resolv=$(readlink -m /etc/resolv.conf)
 mkdir -p "$(dirname "$resolv")"
 [ -e "$resolv" ] || : > "$resolv"
 mount --bind "$1" "$resolv"
+mount --bind "$4" /etc/hosts
 eval "$2"
 echo ready
 exec sleep infinity
@@ -68,6 +69,8 @@ class Container:
         self._read_only_proc_sys = read_only_proc_sys
         resolver = household.file("resolv.conf")
         resolver.write_text(resolv_conf, encoding="utf-8")
+        self.hosts = household.file("hosts")
+        self.hosts.write_text("127.0.0.1 localhost\n", encoding="utf-8")
         layer = household.file("layer")
         layer.mkdir(mode=0o700)
         taken_away = [
@@ -75,12 +78,11 @@ class Container:
             *([_WITHOUT_TUN] if without_tun else []),
         ]
         hold = ["unshare", "--mount", "--propagation", "slave", "--", "sh", "-c", _HOLD, "hold"]
-        self._holder = household.start(
-            namespace.command([*hold, str(resolver), " && ".join(taken_away), str(layer)]),
-            "holder",
-        )
+        arguments = [str(resolver), " && ".join(taken_away), str(layer), str(self.hosts)]
+        self._holder = household.start(namespace.command([*hold, *arguments]), "holder")
         self._holder.wait_for("ready")
-        self._mounts = Path(f"/proc/{self._holder.pid}/ns/mnt")
+        self.holder = self._holder.pid
+        self._mounts = Path(f"/proc/{self.holder}/ns/mnt")
         self.root = Path(f"/proc/{self._holder.pid}/root")
 
     def command(self, argv: Sequence[str]) -> list[str]:

@@ -24,7 +24,6 @@ server:
     tls-service-key: "{certificate}"
     tls-service-pem: "{certificate}"
     tls-port: {port}
-    local-zone: "." static
 {data}
 remote-control:
     control-enable: no
@@ -42,13 +41,20 @@ class EncryptedResolver:
         certificate: Path,
         *,
         port: int = PORT,
+        zone: Path | None = None,
         **names: str,
     ) -> None:
-        """`certificate` is a file with a key and a certificate. Names have `_` for dots."""
+        """`certificate` is a file with a key and a certificate. Names have `_` for dots.
+
+        With `zone`, a file with a signed root, it answers from that one alone.
+        """
         data = "\n".join(
             f'    local-data: "{name.replace("_", ".")}. 60 A {answer}"'
             for name, answer in names.items()
         )
+        data = f'    local-zone: "." static\n{data}'
+        if zone:
+            data = f'auth-zone:\n    name: "."\n    zonefile: "{zone}"\n    for-upstream: no'
         file = household.file("unbound.conf")
         file.write_text(
             _TEXT.format(address=address, port=port, certificate=certificate, data=data), "utf-8"

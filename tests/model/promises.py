@@ -176,6 +176,16 @@ def _transfer(state: State) -> Transfer | None:
     return state.transfer if isinstance(state, Fetching) else None
 
 
+def _is_for_local_zone(config: Config, packet: Packet) -> bool:
+    """Return whether `packet` goes to the resolver of a local zone."""
+    zones = config.name_server.local if config.name_server else ()
+    return (
+        (packet.has_ports(UDP) or packet.has_ports(TCP))
+        and packet.destination_port == 53
+        and any(packet.destination in zone.resolvers for zone in zones)
+    )
+
+
 def _hole_out(state: State, config: Config, uplink: Uplink, packet: Packet) -> Iterator[str]:
     """Yield the holes that a packet from one of the uplink's own addresses may take."""
     ours = packet.user == RESOLVER_USER and config.name_server is not None
@@ -191,9 +201,10 @@ def _hole_out(state: State, config: Config, uplink: Uplink, packet: Packet) -> I
         for it in upstreams_of(state.tunnel, config)
         if packet.has_ports(UDP) or packet.has_ports(TCP)
     )
-    if onward and listed and carried and (asked or not names):
+    local = ours and _is_for_local_zone(config, packet)
+    if onward and listed and carried and (asked or local or not names):
         # P10: no hole is for the gateway's own resolver but that to a configured one.
-        yield from () if ours and not asked else ("P7",)
+        yield from () if ours and not (asked or local) else ("P7",)
     if ours:
         return
     for ports in _ports(state, config):

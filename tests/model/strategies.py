@@ -26,7 +26,7 @@ from gateway.model import (
     Secret,
     Tunnel,
 )
-from gateway.model.name_server import RESOLVER_USER, NameServer, Upstream
+from gateway.model.name_server import RESOLVER_USER, LocalZone, NameServer, Upstream
 from gateway.policy.evidence import Pulse
 from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.firewall import ruleset_for
@@ -81,6 +81,9 @@ NAME_SERVERS = (
     NameServer((Upstream(ip_address("1.1.1.1"), 853, "dns.example", "example"),)),
     NameServer(
         (Upstream(ip_address("192.168.1.53"), 5353), Upstream(ip_address("fd77::53"), 853, "x"))
+    ),
+    NameServer(
+        local=(LocalZone("home.lan", (ip_address("192.168.1.1"), ip_address("fd77::1"))),),
     ),
 )
 

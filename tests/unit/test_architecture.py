@@ -76,6 +76,7 @@ ONLY_IMPORTER = {
         "gateway/daemon/enforced.py",
         "gateway/daemon/enforcement.py",
         "gateway/daemon/looks.py",
+        "gateway/services/blocking.py",
         "gateway/services/hooks.py",
         "gateway/services/resolver.py",
         "gateway/cli.py",
@@ -100,7 +101,7 @@ IN_ANY_NAMESPACE = {
 """Modules in which a socket may be made without a namespace."""
 PYROUTE2_PARTS = {"system", "tunnel"}
 PURE = {"__future__", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac"}
-PURE |= {"ipaddress", "itertools", "types", "typing"}
+PURE |= {"ipaddress", "itertools", "re", "types", "typing"}
 
 MODULES = sorted(GATEWAY.rglob("*.py"))
 TOP = {"__init__", "__main__", "cli", "errors", "log", "log_text"}

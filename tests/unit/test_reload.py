@@ -21,7 +21,7 @@ from gateway.model import (
     ServerList,
     Tunnel,
 )
-from gateway.model.name_server import NameServer
+from gateway.model.name_server import BlockFile, NameServer
 from gateway.policy.actions import Abandon, Build, LookAround, LookUp, Work, WriteNames
 from gateway.policy.events import Built, Looked, NotReloaded, Reloaded, Tick, Wrote
 from gateway.policy.firewall import ruleset_for
@@ -94,6 +94,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "VPN_SERVICE_PROVIDER": {"server_list": ServerList("mullvad", "api.example", "/")},
     "SERVER_ORDER": {"latency": Latency()},
     "UPDATER_PERIOD": {"list_period": 86400},
+    "DNS_BLOCK_FILES": {"block_files": (BlockFile("/config/hosts", 1, 2),)},
+    "/etc/hosts": {"host_names": (("a.lan", (ip_address("192.168.1.1"),)),)},
     NEED_RESTART["name_server"]: {"name_server": NameServer()},
 }
 """A change of each variable, by its name in the answer."""

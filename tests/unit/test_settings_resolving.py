@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model.name_server import NameServer, Upstream
+from gateway.errors import ConfigError
+from gateway.model.name_server import LocalZone, NameServer, Upstream
 from gateway.settings import assemble, names
 from gateway.settings.assemble import Loaded
 from tests.configurations import COMPLETE, QUICK, put, reported
@@ -131,3 +132,37 @@ def test_each_known_resolver_has_a_name_and_addresses(tmp_path: Path) -> None:
         assert any(it.address.version == 4 for it in found), provider
         assert all(it.name and it.provider == provider for it in found)
         assert server_of(loaded(tmp_path, DNS_UPSTREAM_RESOLVERS=provider)).upstreams == found
+
+
+def test_a_local_zone_has_resolvers_in_a_listed_subnet(tmp_path: Path) -> None:
+    """Those of one domain add up."""
+    found = loaded(
+        tmp_path,
+        FIREWALL_OUTBOUND_SUBNETS="192.168.1.0/24,fd77::/64",
+        DNS_LOCAL_ZONES="Home.lan=192.168.1.1, other.lan = fd77::1,home.lan=192.168.1.2",
+    )
+    assert server_of(found).local == (
+        LocalZone("home.lan", (ip_address("192.168.1.1"), ip_address("192.168.1.2"))),
+        LocalZone("other.lan", (ip_address("fd77::1"),)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("home.lan=192.168.2.1", "add 192.168.2.1 to that list"),
+        ("home.lan", "such as home.lan=192.168.1.1"),
+        ("=192.168.1.1", "is not a domain"),
+        ("home.lan=router", "is not an IP address"),
+        ("home.lan=127.0.0.1", "is loopback"),
+        (",".join(f"a.lan=192.168.1.{it}" for it in range(1, 18)), "more than 16 resolvers"),
+    ],
+)
+def test_a_wrong_local_zone_is_refused_with_the_remedy(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    """The hole for it is the user's to list."""
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, FIREWALL_OUTBOUND_SUBNETS="192.168.1.0/24", DNS_LOCAL_ZONES=text)
+    assert "DNS_LOCAL_ZONES" in str(caught.value)
+    assert said in str(caught.value)

@@ -11,8 +11,9 @@ import pytest
 from gateway.model import (
     Config,
 )
-from gateway.model.name_server import NameServer, Upstream
-from gateway.policy.unbound import Unbound, configuration
+from gateway.model.name_server import LocalZone, NameServer, Upstream
+from gateway.policy.blocked import Blocked
+from gateway.policy.unbound import ROOT_KEYS, Unbound, configuration
 from gateway.policy.upstreams import OURS, described, resolvers_for, upstreams_of
 from tests.conftest import skip_or_fail
 from tests.scenarios import DUAL, IPV4_ONLY
@@ -24,11 +25,27 @@ ENCRYPTED = (
 PLAIN = (Upstream(ip_address("10.64.0.1")), Upstream(ip_address("fd64::1"), 5353))
 WANTED = Unbound(ENCRYPTED, "/run/portcullis/names/control")
 
+LOCAL = (
+    LocalZone("home.lan", (ip_address("192.168.1.1"), ip_address("fd77::1"))),
+    LocalZone("168.192.in-addr.arpa", (ip_address("192.168.1.1"),)),
+)
+
+HOSTS = (
+    ("nas", (ip_address("192.168.1.9"),)),
+    ("nas.home.lan", (ip_address("192.168.1.9"), ip_address("fd77::9"))),
+    ("home.lan", (ip_address("192.168.1.9"),)),
+)
+
 CASES = {
     "over TLS": WANTED,
     "plain": replace(WANTED, upstreams=PLAIN),
     "nothing to ask": replace(WANTED, upstreams=()),
     "no cache": replace(WANTED, caching=False),
+    "local zones": replace(WANTED, upstreams=ENCRYPTED[:1], local=LOCAL),
+    "hosts": replace(WANTED, local=LOCAL, hosts=HOSTS),
+    "hosts and nothing to ask": replace(WANTED, upstreams=(), hosts=HOSTS),
+    "lists": replace(WANTED, zone="/run/portcullis/blocked.rpz"),
+    "signatures": replace(WANTED, anchor=ROOT_KEYS, local=LOCAL),
     "exempt": replace(WANTED, exempt=("plex.direct", "a.example")),
 }
 
@@ -45,7 +62,12 @@ def test_unbound_takes_each_configuration(tmp_path: Path, case: str) -> None:
     if program is None:
         skip_or_fail("unbound-checkconf is not installed")
     file = tmp_path / "unbound.conf"
-    file.write_text(configuration(CASES[case]), "utf-8")
+    wanted = CASES[case]
+    if wanted.zone:
+        zone = tmp_path / "zone"
+        zone.write_text("".join(Blocked(frozenset((b"a.example",))).zone()), "ascii")
+        wanted = replace(wanted, zone=str(zone))
+    file.write_text(configuration(wanted), "utf-8")
     done = subprocess.run([program, str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -109,6 +131,57 @@ def test_private_addresses_are_taken_out_but_for_listed_domains() -> None:
     assert {"private-address: 192.168.0.0/16", "private-address: fc00::/7"} <= {*found}
     assert 'private-domain: "plex.direct"' in found
     assert not any(it.startswith("private-domain") for it in lines(WANTED))
+
+
+def test_a_local_zone_has_resolvers_of_its_own_and_may_have_private_addresses() -> None:
+    """Over IPv6 too, if one of them has such an address."""
+    found = lines(CASES["local zones"])
+    assert found[found.index('name: "home.lan"') :][:3] == [
+        'name: "home.lan"',
+        'forward-addr: "192.168.1.1@53"',
+        'forward-addr: "fd77::1@53"',
+    ]
+    assert {
+        'private-domain: "home.lan"',
+        'domain-insecure: "home.lan"',
+        'local-zone: "home.lan" transparent',
+        'local-zone: "168.192.in-addr.arpa" transparent',
+        "do-ip6: yes",
+    } <= {*found}
+    assert not any("home.lan" in it for it in lines(WANTED)), "control"
+
+
+def test_known_names_are_answered_by_itself() -> None:
+    """With each of their addresses."""
+    found = lines(CASES["hosts"])
+    assert [it for it in found if it.startswith("local-data")] == [
+        'local-data: "nas. 60 IN A 192.168.1.9"',
+        'local-data: "nas.home.lan. 60 IN A 192.168.1.9"',
+        'local-data: "nas.home.lan. 60 IN AAAA fd77::9"',
+        'local-data: "home.lan. 60 IN A 192.168.1.9"',
+    ]
+
+
+def test_the_zone_of_blocked_names_is_read_from_its_file() -> None:
+    """It takes a module of unbound that is not there without one."""
+    found = lines(CASES["lists"])
+    assert found[found.index("rpz:") :][:3] == [
+        "rpz:",
+        'name: "blocked."',
+        'zonefile: "/run/portcullis/blocked.rpz"',
+    ]
+    assert 'module-config: "respip iterator"' in found
+    assert 'module-config: "iterator"' in lines(WANTED)
+
+
+def test_signatures_are_checked_with_the_keys_of_the_root() -> None:
+    """Only where that is wanted: an upstream may not pass them on."""
+    found = lines(CASES["signatures"])
+    assert f'trust-anchor-file: "{ROOT_KEYS}"' in found
+    assert 'module-config: "validator iterator"' in found
+    both = lines(replace(CASES["lists"], anchor=ROOT_KEYS))
+    assert 'module-config: "respip validator iterator"' in both
+    assert not any("anchor" in it for it in lines(WANTED)), "control"
 
 
 def test_without_caching_nothing_is_kept() -> None:

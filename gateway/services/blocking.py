@@ -1,0 +1,87 @@
+"""Has the lists of blocked names made into one zone for the gateway's own resolver.
+
+A process without rights reads them (`block_process`). This one only waits for it, and not for long.
+"""
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass
+
+import structlog
+
+from gateway.errors import GatewayError, NetworkError
+from gateway.model.name_server import BlockFile
+from gateway.services.resolver_files import Files
+from gateway.system import process
+
+RESULT, SUMMARY = 3, 4
+"""The descriptors of the process that reads the lists: files for the zone and for a summary."""
+TIME_LIMIT = 60.0
+"""Seconds for all lists: a file may be on a network drive."""
+LONGEST = 1000
+"""Characters of the summary."""
+_CODE = (
+    "import sys; n = int(sys.argv[1]); sys.path[:] = sys.argv[2:n]; sys.argv[1:] = sys.argv[n:]; "
+    "from gateway.services.block_process import main; main()"
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """How many names a zone blocks, and what was left out of the lists, empty for nothing."""
+
+    names: int
+    left_out: str
+
+
+async def zone_for(lists: tuple[BlockFile, ...], passed: tuple[str, ...], files: Files) -> int:
+    """Write the zone of `lists`; return how many names it blocks, none if that fails.
+
+    Names have to resolve even if a list is wrong, so that is only logged. Raises OSError where no
+    file can be made.
+    """
+    log = structlog.get_logger()
+    result = files.new_zone()
+    try:
+        made = await make_zone(lists, passed, result)
+    except (GatewayError, OSError) as err:
+        log.warning("could not read lists of blocked names", problem=str(err)[:LONGEST])
+        return 0
+    finally:
+        os.close(result)
+    log.info("lists of blocked names read", names=made.names, left_out=made.left_out)
+    return made.names
+
+
+async def make_zone(lists: tuple[BlockFile, ...], passed: tuple[str, ...], result: int) -> Made:
+    """Write the zone of `lists` to the descriptor `result`. Raises GatewayError and OSError."""
+    summary = os.memfd_create("summary", os.MFD_CLOEXEC)
+    try:
+        numbers = {RESULT: result, SUMMARY: summary}
+        child = process.start(_command(lists, passed), on_line=_ignored, descriptors=numbers)
+        try:
+            async with asyncio.timeout(TIME_LIMIT):
+                code = await child.exited
+        except TimeoutError as err:
+            raise NetworkError(f"not read after {TIME_LIMIT:g} s", "the lists") from err
+        finally:
+            await child.stop()
+        said = os.pread(summary, LONGEST, 0).decode("utf-8", "replace")
+    finally:
+        os.close(summary)
+    if code:
+        reason = "".join(filter(str.isprintable, said))
+        raise NetworkError(reason or str(child.end), "the lists")
+    number, _, left_out = said.partition("\n")
+    return Made(int(number), "".join(filter(str.isprintable, left_out)))
+
+
+def _command(lists: tuple[BlockFile, ...], passed: tuple[str, ...]) -> list[str]:
+    """Return the command of the process, which imports from where this one does."""
+    words = [",".join(passed), *(it.path for it in lists)]
+    return [sys.executable, "-I", "-S", "-c", _CODE, str(len(sys.path) + 2), *sys.path, *words]
+
+
+def _ignored(_line: str) -> None:
+    """Drop a line of the child: it writes none, unless Python itself fails."""
