@@ -61,16 +61,15 @@ async def make_zone(lists: tuple[BlockFile, ...], passed: tuple[str, ...], resul
         numbers = {RESULT: result, SUMMARY: summary}
         child = process.start(_command(lists, passed), on_line=_ignored, descriptors=numbers)
         try:
-            async with asyncio.timeout(TIME_LIMIT):
-                code = await child.exited
-        except TimeoutError as err:
-            raise NetworkError(f"not read after {TIME_LIMIT:g} s", "the lists") from err
+            done, _ = await asyncio.wait([child.exited], timeout=TIME_LIMIT)
         finally:
             await child.stop()
+        if not done:
+            raise NetworkError(f"not read after {TIME_LIMIT:g} s", "the lists")
         said = os.pread(summary, LONGEST, 0).decode("utf-8", "replace")
     finally:
         os.close(summary)
-    if code:
+    if child.exited.result():
         reason = "".join(filter(str.isprintable, said))
         raise NetworkError(reason or str(child.end), "the lists")
     number, _, left_out = said.partition("\n")

@@ -1,7 +1,7 @@
 """The gateway's own resolver: unbound as a supervised child, which workloads ask at 127.0.0.1.
 
-It decides nothing: whom it asks is for `policy.upstreams`, and rules keep its user in the tunnel.
-When it ends, hangs or cannot start, it is started again, after longer and longer pauses.
+It decides nothing: `policy.upstreams` says which resolvers it asks, and rules keep its user in the
+tunnel. When it ends, hangs or cannot start, it is started again, after longer and longer pauses.
 """
 
 import asyncio

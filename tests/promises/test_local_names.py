@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from gateway.model import RESOLVER_USER
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS
-from tests.lab.process import eventually
+from tests.lab.process import LabError, eventually
 from tests.lab.server import INSIDE, RESOLVED
 from tests.lab.topology import Lab
 
@@ -49,6 +50,30 @@ def test_the_names_of_a_domain_are_asked_on_the_lan_and_only_by_our_resolver(lab
             refused = lab.workload.probe("dns", server=address, port=port, name="mine.home.lan")
             assert refused.failed_fast
     assert not lab.arrivals("lan", kind="dns", name="mine.home.lan")
+
+
+def test_a_workload_with_the_resolvers_user_id_can_ask_it(lab: Lab) -> None:
+    """A known issue: rules know the resolver by its user id alone. At port 53, and nothing else."""
+    gateway = lab.gateway(resolv_conf="nameserver 198.51.100.10\n")
+    gateway.start(gateway.env(**LISTED))
+    gateway.wait_healthy(timeout=20)
+    for user, port, open_ in (
+        (RESOLVER_USER, 53, True),
+        (0, 53, False),
+        (RESOLVER_USER, 80, False),
+    ):
+        assert reaches(lab, LAN_HOST.ipv4, user, port) is open_, (user, port)
+
+
+def reaches(lab: Lab, address: str, user: int, port: int) -> bool:
+    """Return whether a process of `user` in the workloads' namespace can connect to `address`."""
+    code = f"import socket; socket.create_connection(({address!r}, {port}), 3).close()"
+    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"]
+    try:
+        lab.operator.run(*words, "python3", "-c", code)
+    except LabError:
+        return False
+    return True
 
 
 def test_with_a_vault_they_are_not_asked_for_on_the_lan_and_the_limit_says_so(lab: Lab) -> None:

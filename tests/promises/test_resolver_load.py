@@ -64,7 +64,7 @@ def test_ten_thousand_questions_a_second_leave_health_green(lab: Lab, tmp_path: 
     assert lab.leaks(gateway.started_at + 1) == []
 
 
-def test_a_flood_that_nobody_answers_ends_with_it(lab: Lab, tmp_path: Path) -> None:
+def test_a_flood_of_questions_without_an_answer_ends_with_it(lab: Lab, tmp_path: Path) -> None:
     """The upstream is silent meanwhile: health may say so, and the process stays."""
     trusted = authority(tmp_path)
     asked = upstream(lab, trusted.issue(NAME))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.errors import NetworkError
 from gateway.model.name_server import BlockFile
 from gateway.policy import blocked
 from gateway.policy.blocked import BLOCKED, EMPTY, PASSED, Blocked
@@ -151,5 +152,5 @@ def test_a_process_that_does_not_end_is_ended(
     """And the resolver starts without the lists."""
     monkeypatch.setattr(blocking, "TIME_LIMIT", 0.2)
     monkeypatch.setattr(blocking, "_CODE", "import time; time.sleep(60)")
-    with pytest.raises(Exception, match=r"not read after 0\.2 s"):
+    with pytest.raises(NetworkError, match=r"not read after 0\.2 s"):
         made(tmp_path, "/missing")
