@@ -96,14 +96,14 @@ def test_names_resolve_in_the_tunnel_and_dockers_resolver_is_refused(
     site = project.site
     assert ordinary.probe("dns", name="control.test").result == "answered"
     assert site.resolver.events(name="control.test")
-    resolved = project.workload.probe("resolve", name="inside.test")
+    resolved = project.workload.probe("resolve", name="inside.example")
     assert resolved.fields["addresses"] == sorted(HOST)
-    assert site.server.events(name="inside.test")
+    assert site.server.events(name="inside.example")
     for transport in ("udp", "tcp"):
         tried = project.workload.probe("dns", name="outside.test", transport=transport)
         assert tried.failed_fast, tried
     assert site.resolver.events(name="outside.test") == []
-    assert site.resolver.events(name="inside.test") == []
+    assert site.resolver.events(name="inside.example") == []
 
 
 @pytest.mark.promise("P7")

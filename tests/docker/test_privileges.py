@@ -191,6 +191,6 @@ def test_names_with_a_read_only_root_need_a_resolver_file_of_the_users_own(
         command=["sleep", "infinity"],
     )
     try:
-        assert workload.probe("resolve", name="read-only.test").result == "answered"
+        assert workload.probe("resolve", name="read-only.example").result == "answered"
     finally:
         workload.remove()
