@@ -26,7 +26,7 @@ pytestmark = pytest.mark.docker
 
 SHAPES = Path(__file__).parent / "shapes"
 PRESHARED = "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM="
-AT_ONCE: Final = 5
+AT_ONCE: Final = 3
 """How many set-ups begin at the same time; most of their time they wait."""
 
 KINDS: Final = {
