@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from gateway.model import RESOLVER_USER
+from gateway.model.name_server import RESOLVER_USER
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS
 from tests.lab.process import LabError, eventually
 from tests.lab.server import INSIDE, RESOLVED

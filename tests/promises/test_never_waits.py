@@ -188,7 +188,7 @@ def test_a_log_that_is_not_read_does_not_block(lab: Lab, piped: tuple[Gateway, P
     does_its_work(lab, gateway)
     reported = pipe.events("reverted external changes")
     first = next(event for event in reported if event["level"] != "debug")
-    assert first["event"] == "locked"
+    assert first["event"] == "starting"
     states = [str(event["new"]) for event in reported if event["event"] == "state changed"]
     assert [name for name, _ in groupby(states)][:4] == ["connecting", "connected"] * 2
     pipe.fill()

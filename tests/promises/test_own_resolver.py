@@ -317,7 +317,7 @@ def test_where_it_cannot_run_workloads_ask_the_tunnels_resolver_themselves(lab: 
 
 def test_in_a_vault_workloads_ask_the_tunnels_resolver_themselves(lab: Lab) -> None:
     """No resolver of ours runs there; where the tunnel has none, the limit says so."""
-    vault = lab.vault().start({})
+    vault = lab.vault().start({"LOG_FORMAT": "json"})
     eventually(lambda: vault.events(event="locked"), timeout=10, what="the closed vault")
     gateway = lab.gateway(joined=lambda: vault.pid)
     gateway.start(gateway.env(DNS_SERVER="on"))

@@ -68,7 +68,11 @@ def site() -> Iterator[Site]:
         yield Site(lab)
 
 
-@pytest.mark.parametrize(("name", "value", "expected"), FAULTS)
+READ_AS_JSON = [fault for fault in FAULTS if fault[0] != "LOG_FORMAT"]
+"""Without that variable the log is for people, and has no events to look for."""
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), READ_AS_JSON)
 def test_each_malformed_variable_is_named_and_the_namespace_closed(
     site: Site, name: str, value: str, expected: str
 ) -> None:
@@ -78,9 +82,20 @@ def test_each_malformed_variable_is_named_and_the_namespace_closed(
     assert [event for event in reported if expected in event["problem"]], gateway.logs()
 
 
+def test_a_malformed_form_of_the_log_is_named_in_text(site: Site) -> None:
+    """The default form is for people; the namespace is closed as for any other variable."""
+    open_everything(site.lab)
+    gateway = site.gateway.start(site.gateway.env(LOG_FORMAT="xml"))
+    assert gateway.wait() == 2
+    assert "error   LOG_FORMAT: must be text or json" in gateway.logs()
+    since = time.monotonic()
+    assert not_refused_at_once(ordinary(site.lab.workload, "no-form")) == {}
+    assert site.lab.leaks(since, endpoints=[]) == []
+
+
 def test_all_malformed_variables_are_reported_at_once(site: Site) -> None:
     """And workloads are refused at once afterwards, though no process is there any more."""
-    wrong = {name: value for name, value, _ in FAULTS}
+    wrong = {name: value for name, value, _ in READ_AS_JSON}
     gateway = site.refused(**wrong)
     reported = {event["variable"] for event in gateway.events(event="invalid configuration")}
     assert reported >= set(wrong)

@@ -59,7 +59,8 @@ def test_without_a_handshake_nothing_but_attempts_at_one_leaves(lab: Lab, direct
     for host in (HOST4, HOST6):
         assert lab.workload.probe("udp", host=host, device="wg0").failed_fast
     health = gateway.status()
-    assert (health.code, health.body["reason"]) == (503, "no handshake")
+    assert health.code == 503
+    assert health.body["reason_code"] in {"starting", "no_handshake"}
     assert "wg0" in links(lab), "the interface exists, and is closed"
     assert lab.leaks(since) == []
     assert kinds(encrypted(lab, gateway.started_at)) == {INITIATION}
