@@ -78,7 +78,7 @@ def reaches(lab: Lab, address: str, user: int, port: int) -> bool:
 
 def test_with_a_vault_they_are_not_asked_for_on_the_lan_and_the_limit_says_so(lab: Lab) -> None:
     """No resolver of ours runs there: the question goes to that of the tunnel."""
-    vault = lab.vault().start({})
+    vault = lab.vault().start({"LOG_FORMAT": "json"})
     eventually(lambda: vault.events(event="locked"), timeout=10, what="the closed vault")
     gateway = lab.gateway(joined=lambda: vault.pid)
     gateway.start(gateway.env(**LISTED))
