@@ -111,7 +111,7 @@ def _frame(facts: Facts) -> Iterator[ChainRule]:
         if facts.guard_mark is not None:
             passed = _rule(verdict=SetMark(facts.guard_mark), out_interface=uplink.name)
             yield Chain.POSTROUTING, passed
-    if facts.guard_mark is not None:
+    if facts.guard_mark is not None and facts.uplinks:
         yield Chain.PREROUTING, _rule(verdict=SetMark(0), mark=facts.guard_mark)
 
 
