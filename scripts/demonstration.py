@@ -69,6 +69,7 @@ def start_with_provider(lab: Lab) -> Gateway:
     trusted = authority(lab.household.directory)
     host = ListHost(lab, trusted.issue(MULLVAD), mullvad(lab.servers))
     gateway = lab.gateway()
+    gateway.write("/config/volume", "")  # else the list would be kept on this machine
     chosen = {"VPN_SERVICE_PROVIDER": "mullvad", "SERVER_COUNTRIES": "Netherlands"}
     machine = {"WIREGUARD_ENDPOINT_RESOLVER": RESOLVER, "SSL_CERT_FILE": str(trusted.certificate)}
     named = {"WIREGUARD_ENDPOINT_IP": None, "WIREGUARD_PUBLIC_KEY": None}
