@@ -48,7 +48,7 @@ EXPLAINED = frozenset(
         *(Reason.RETURNING, Reason.RECONFIGURED),
     }
 )
-"""Why there is no tunnel, until an attempt has failed: the handshake itself is not late yet."""
+"""Reasons that stay while the first handshake is awaited; after a failed one, NO_HANDSHAKE does."""
 
 
 @dataclass(frozen=True)

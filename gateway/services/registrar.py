@@ -2,9 +2,8 @@
 
 The name, the password and the token are handed to the process that talks to the host
 (`key_process`) in a file in memory without a name: they are in no argument and in no environment.
-What a server
-answers is appended, unread, to a file that only root can read, and that `settings` reads with the
-distrust that a list gets.
+What a server answers is appended, unread, to a file that only root can read. `settings` distrusts
+it as it does a list.
 """
 
 import json

@@ -35,7 +35,7 @@ class Choice:
     """The variables with the servers of the list at `listed`, unless that `is_missing` yet.
 
     There are several where each server has more of its own than an address and a key. With
-    `registration` the key has to be registered; there are no servers yet if it `is_missing`.
+    `registration` the key has to be registered. If the list `is_missing`, no server is known yet.
     """
 
     variables: tuple[Variables, ...]

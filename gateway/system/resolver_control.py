@@ -1,6 +1,6 @@
 """Commands to unbound through its control socket, as unbound-control(8) sends them.
 
-The socket is in a directory of the resolver's own, so what answers there is no more trusted than
+The socket is in a directory of the resolver's own, so its answers are trusted no further than
 the resolver: answers are limited in size and time.
 """
 

@@ -216,8 +216,8 @@ def packets(
         packet = replace(packet, **{field: draw(FIELDS[field](situation, family))})
     outward = Chain.OUTPUT in way
     if packet.family is Family.IPV6 and packet.protocol not in {TCP, UDP, ICMPV6} and not outward:
-        # nftables takes each other protocol for an extension header, and drops what is no answer:
-        # a flow with one cannot begin here.
+        # nftables drops other protocols as if they were extension headers; iptables would accept
+        # one in an answer, but a flow with such a protocol cannot begin here.
         packet = replace(packet, extra_headers=True)
     if draw(st.booleans()) and outward and not packet.out_interface:
         packet = replace(packet, out_interface=draw(FIELDS["out_interface"](situation, family)))
