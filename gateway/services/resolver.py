@@ -65,11 +65,7 @@ class Resolver:
     """Runs one resolver, whose upstreams are those that `follow` was given last."""
 
     def __init__(
-        self,
-        server: NameServer,
-        files: Files,
-        netns: Netns,
-        clock: Callable[[], float],
+        self, server: NameServer, files: Files, netns: Netns, clock: Callable[[], float]
     ) -> None:
         """`server` says how it works, `netns` is the namespace of the workloads."""
         self._files = files
@@ -87,6 +83,7 @@ class Resolver:
             anchor=ROOT_KEYS if server.dnssec else "",
         )
         self._said: tuple[Upstream, ...] | None = None
+        self._asks: tuple[Upstream, ...] | None = None
         self._pending: tuple[str, ...] = ()
         self._refused_at = float("-inf")
         self._wake = asyncio.Event()
@@ -95,8 +92,13 @@ class Resolver:
 
     @property
     def report(self) -> ResolverReport:
-        """What is known of it now; from any thread."""
+        """What is known of it now; from any thread.
+
+        One that still asks the resolvers of the tunnel before does not answer: it ends soon.
+        """
         report = self._report
+        if self._asks != self._wanted.upstreams:
+            report = replace(report, answers=False)
         if report.answers and self._clock() < self._refused_at + REFUSED_FOR:
             problem = f"the certificate of {report.asks} is not the right one, or has expired"
             return replace(report, problem=problem, remedy=f"set DNS_UPSTREAM_RESOLVERS, {OFF}")
@@ -173,7 +175,7 @@ class Resolver:
             self._files.make_directories(self._user)
             child = self._child(await self._with_zone(wanted))
             await child.start()
-            self._has_started()
+            self._has_started(wanted)
             return await self._watched(child, wanted)
         except (GatewayError, OSError, MemoryError, ValueError) as err:
             return self._reason(err)
@@ -224,15 +226,10 @@ class Resolver:
         else:
             self._log.debug("resolver", line=line[:LONGEST])
 
-    def _has_started(self) -> None:
-        self._report = replace(
-            self._report,
-            answers=True,
-            problem="",
-            remedy="",
-            others_answer=False,
-            starts=self._report.starts + 1,
-        )
+    def _has_started(self, wanted: Unbound) -> None:
+        self._asks = wanted.upstreams
+        report = replace(self._report, answers=True, problem="", remedy="", others_answer=False)
+        self._report = replace(report, starts=report.starts + 1)
 
     async def _watched(self, child: Child, wanted: Unbound) -> str:
         """Return why it has to be started again; empty if only for another configuration."""

@@ -109,6 +109,19 @@ def test_no_answer_in_time_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
         asked(tmp_path, b"error unknown command\n", lambda it: it.send("x"))
 
 
+def test_one_that_asks_the_tunnel_before_does_not_answer(tmp_path: Path) -> None:
+    """Health stays red from another server's tunnel until its own resolver is asked."""
+    other = Upstream(ip_address("192.0.2.54"), 853, "dns.example", "example")
+    resolver = made(tmp_path, Clock())
+    resolver.follow((UPSTREAM,))
+    resolver._has_started(resolver._wanted)  # noqa: SLF001 - a process of the real one is a lab test
+    answers = [resolver.report.answers]
+    for upstream in (other, UPSTREAM):
+        resolver.follow((upstream,))
+        answers.append(resolver.report.answers)
+    assert answers == [True, False, True]
+
+
 def test_its_directory_is_its_own_and_the_configuration_is_not(tmp_path: Path) -> None:
     """It may make its socket, and change nothing that it reads."""
     files = Files(tmp_path / "run")
@@ -161,7 +174,7 @@ def test_a_refused_certificate_is_reported_for_a_while(tmp_path: Path) -> None:
     async def run() -> None:
         resolver = made(tmp_path, clock)
         resolver.follow((UPSTREAM,))
-        resolver._has_started()  # noqa: SLF001 - without a process
+        resolver._has_started(resolver._wanted)  # noqa: SLF001 - without a process
         assert not resolver.report.problem
         for _ in range(3):
             resolver._heard(f"[1] unbound[2:0] error: ssl handshake failed {service.REFUSED}")  # noqa: SLF001
