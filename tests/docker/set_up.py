@@ -94,8 +94,8 @@ class SetUp:
                 ):
                     text = text.replace(former, own)
                 file.write_text(text, "utf-8")
-        with (self.directory / ".env").open("a", encoding="utf-8") as file:
-            file.writelines(f"{name}={value}\n" for name, value in kind.variables.items())
+        with (self.directory / ".env").open("a", encoding="utf-8") as variables:
+            variables.writelines(f"{name}={value}\n" for name, value in kind.variables.items())
         machine = self._machine()
         (self.directory / "machine.json").write_text(json.dumps(machine))
         self.gateway = Box(site.engine, self._container(kind.gateway))
