@@ -34,7 +34,8 @@ from gateway.model import INTERFACE, Backend, Config
 from gateway.policy.events import NotReloaded, Reloaded
 from gateway.policy.limits import Limit, limits_of_config, limits_of_resolvers
 from gateway.policy.marks import secret, with_secret_mark
-from gateway.services.health import Board, HealthServer
+from gateway.services.board import Board
+from gateway.services.health import HealthServer
 from gateway.services.hooks import Hooks
 from gateway.system import process
 from gateway.system.aside import Aside

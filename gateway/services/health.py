@@ -1,176 +1,28 @@
 """The health endpoint: serves the last published status over HTTP and decides nothing.
 
 It has a loop and a thread of its own, so it answers while the supervisor is busy and can report
-that it hangs: if the status is older than STALE_AFTER seconds, the answer is 503. A connection
+that it hangs: if the status is too old, the answer is 503. A connection
 lasts TIME_LIMIT seconds at most. Of more than MOST_CONNECTIONS the oldest is closed, so clients
 that never finish their requests cannot keep others out.
 """
 
 import asyncio
 import errno
-import json
 import socket
-import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, replace
 
 import h11
 
 from gateway.errors import NetworkError
 from gateway.model import HostPort
-from gateway.policy.reload import Answer as Reread
-from gateway.policy.report import REASONS, ResolverReport, Status, with_resolver
-from gateway.policy.states import Reason
-
-STALE_AFTER = 10.0
-"""Seconds without a new status after which the supervisor counts as hung."""
+from gateway.services.board import Answer, Board
 
 TIME_LIMIT = 5.0
 MOST_CONNECTIONS = 200
 LARGEST_REQUEST = 8192
 
-JSON_TYPE, TEXT_TYPE = "application/json", "text/plain; charset=utf-8"
-
-OK, UNAVAILABLE = 200, 503
-
-COUNT_EVERY = 1.0
-"""Seconds for which refused packets are not counted again, however often the metrics are read."""
-COUNT_TIME = 0.5
-"""Seconds that an answer waits for the count; a busy loop answers with the last one."""
-
-Answer = tuple[int, str, bytes]
-
-
-class Board:
-    """Holds the last status: the supervisor writes it, the server reads it.
-
-    `ask_to_count`, from any thread, asks the supervisor for a status with newly counted packets.
-    `resolver` returns what is known of the gateway's own resolver, None without one.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self.ask_to_count: Callable[[], None] = lambda: None
-        self.resolver: Callable[[], ResolverReport | None] = lambda: None
-        self._published = Status(
-            0.0, "starting", healthy=False, reason=Reason.STARTING, since=clock()
-        )
-        self._confirmed_at = 0.0
-
-    def publish(self, status: Status) -> None:
-        """Replace the status."""
-        self._published = status
-
-    def confirm(self) -> None:
-        """Note that the status has not changed, and that the kernel is as wanted."""
-        self._confirmed_at = self._clock()
-
-    @property
-    def _status(self) -> Status:
-        """The last status, as it was when it was confirmed last."""
-        status, resolver = confirmed(self._published, self._confirmed_at), self.resolver()
-        return status if resolver is None else with_resolver(status, resolver)
-
-    @property
-    def is_healthy(self) -> bool:
-        """Whether workloads could use the network when the status was last published."""
-        return self._published.healthy
-
-    def health(self) -> Answer:
-        """Answer whether workloads can use the network, and why not."""
-        body = self._body()
-        return (OK if body["healthy"] else UNAVAILABLE), JSON_TYPE, _json(body)
-
-    def liveness(self) -> Answer:
-        """Answer whether the supervisor works; the tunnel may be down."""
-        return (UNAVAILABLE if self._is_stale() else OK), JSON_TYPE, _json(self._body())
-
-    async def count(self) -> None:
-        """Wait until refused packets were counted, if they have not been just now."""
-        asked_at = self._clock()
-        if not self._was_counted(asked_at - COUNT_EVERY):
-            self.ask_to_count()
-            # The status comes from another thread, which has no event of this loop to set.
-            while not self._was_counted(asked_at) and self._clock() < asked_at + COUNT_TIME:  # noqa: ASYNC110
-                await asyncio.sleep(COUNT_TIME / 50)
-
-    def _was_counted(self, since: float) -> bool:
-        counted_at = self._status.counted_at
-        return counted_at is not None and counted_at >= since
-
-    def metrics(self) -> Answer:
-        """Answer with the status as metrics, for Prometheus."""
-        if sys.modules.get("ssl", sys) is None:  # left out at the start, and the library imports it
-            del sys.modules["ssl"]
-        from gateway.services import metrics  # noqa: PLC0415 - many are never scraped; it costs 7 MB
-
-        body = self._body()
-        status = replace(self._status, reason=Reason(str(body["reason_code"])))
-        text = metrics.exposition(status, self._clock(), healthy=bool(body["healthy"]))
-        return OK, metrics.CONTENT_TYPE, text
-
-    def _body(self) -> dict[str, object]:
-        body = describe(self._status, self._clock())
-        if self._is_stale():
-            age = self._clock() - self._status.at
-            reason = f"{REASONS[Reason.HUNG]} for {age:.0f} s"
-            return body | {"healthy": False, "reason": reason, "reason_code": str(Reason.HUNG)}
-        return body
-
-    def _is_stale(self) -> bool:
-        """Return whether the last status is too old; before the first one, never."""
-        return 0.0 < self._status.at < self._clock() - STALE_AFTER
-
-
-def confirmed(status: Status, at: float) -> Status:
-    """Return `status` as it would be published at `at`, if that is later and nothing has changed.
-
-    The kernel has been compared then, and found as wanted.
-    """
-    if at <= status.at:
-        return status
-    age = status.handshake_age
-    grown = None if age is None else age + at - status.at
-    return replace(status, at=at, handshake_age=grown, verified_age=0.0)
-
-
-def describe(status: Status, now: float) -> dict[str, object]:
-    """Return `status` at `now` as the JSON object that clients get; ages are in seconds.
-
-    docs/health.md lists the fields.
-    """
-    body = asdict(status)
-    since, later = body.pop("since"), now - body.pop("at")
-    del body["counted_at"]
-    for name in ("handshake_age", "verified_age"):
-        body[name] = None if body[name] is None else round(body[name] + later, 1)
-    body["state_age"] = round(now - since, 1)
-    body["reason"] = REASONS[status.reason]
-    body["reason_code"] = str(status.reason)
-    body["endpoints"] = [{"address": str(e.address), "port": e.port} for e in status.endpoints]
-    body["reconnects"] = dict(status.reconnects)
-    body["refused"] = {f"{family} {way}": packets for family, way, packets in status.refused}
-    body["reload"] = status.reload and _reread(status.reload, now)
-    body["reloads"] = dict(status.reloads)
-    if status.resolver:
-        body["resolver"]["questions"] = dict(status.resolver.questions)
-    body["limits"] = [asdict(limit) for limit in status.limits]
-    return body
-
-
-def _reread(answer: Reread, now: float) -> dict[str, object]:
-    """Return what came of the last reading of the configuration, as the client gets it at `now`."""
-    return {
-        "outcome": str(answer.outcome),
-        "begun_at": answer.begun_at,
-        "age": round(now - answer.begun_at, 1),
-        "changed": answer.changed,
-        "needs_restart": answer.needs_restart,
-        "problems": [asdict(fault) for fault in answer.faults],
-        "found": answer.found,
-    }
-
+TEXT_TYPE = "text/plain; charset=utf-8"
 
 METRICS = "/metrics"
 PATHS: dict[str, Callable[[Board], Answer]] = {
@@ -178,6 +30,7 @@ PATHS: dict[str, Callable[[Board], Answer]] = {
     "/healthz": Board.health,
     "/readyz": Board.health,
     "/livez": Board.liveness,
+    "/history": Board.history,
     METRICS: Board.metrics,
 }
 
@@ -294,7 +147,3 @@ def respond(method: bytes, target: bytes, board: Board) -> Answer:
 def path_of(target: bytes) -> str:
     """Return the path in the target of a request."""
     return target.partition(b"?")[0].decode("ascii", "replace")
-
-
-def _json(body: dict[str, object]) -> bytes:
-    return json.dumps(body).encode() + b"\n"

@@ -37,7 +37,7 @@ from gateway.policy.rules import Accept, Chain, Family, Ruleset
 from gateway.policy.states import Query, Transfer
 from gateway.policy.tables import Routing
 from gateway.policy.timing import Timing
-from gateway.services.health import confirmed
+from gateway.services.board import confirmed
 from gateway.system import probe as probing
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.tunnel import FakeTunnel

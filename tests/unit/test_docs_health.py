@@ -10,7 +10,7 @@ from gateway.policy.reload import LONGEST_FAULT, MOST_FAULTS, Outcome
 from gateway.policy.report import REASONS, ResolverReport, Status
 from gateway.policy.states import Reason
 from gateway.services import metrics
-from gateway.services.health import Board, describe
+from gateway.services.board import Board, describe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "health.md").read_text("utf-8")
 

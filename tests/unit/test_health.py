@@ -12,7 +12,8 @@ from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.reload import Fault, Outcome, not_reloaded
 from gateway.policy.report import ResolverReport, Status
 from gateway.policy.states import Reason
-from gateway.services.health import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board, respond
+from gateway.services.board import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board
+from gateway.services.health import respond
 from healthcheck.__main__ import LARGEST_REPLY
 
 HEALTHY = Status(

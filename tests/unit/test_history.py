@@ -1,0 +1,247 @@
+"""What the gateway remembers of its own past, and what `/history` answers."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from gateway.policy import history as module
+from gateway.policy.history import (
+    LONGEST_DETAIL,
+    MOST_SAMPLES,
+    MOST_TRANSITIONS,
+    SAMPLE_EVERY,
+    History,
+)
+from gateway.policy.report import ResolverReport, Status
+from gateway.policy.states import Reason
+from gateway.services.board import STALE_AFTER, Board
+from gateway.services.health import respond
+
+EPOCH = 1_796_000_000.0
+CONNECTED = Status(10.0, "connected", healthy=True, reason=Reason.ANSWERS, since=10.0)
+
+
+def connecting(at: float, reason: Reason = Reason.STARTING, **changes: Any) -> Status:
+    """Return the status of a gateway that has no connection at `at`."""
+    status = Status(at, "connecting", healthy=False, reason=reason, since=0.0)
+    return replace(status, **changes)
+
+
+def of(*statuses: Status) -> History:
+    """Return the history after `statuses`."""
+    history = History()
+    for status in statuses:
+        history = history.noted(status)
+    return history
+
+
+class Clock:
+    """A clock that moves only when a test moves it."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return a clock at zero."""
+    return Clock()
+
+
+@pytest.fixture
+def board(clock: Clock) -> Board:
+    """Return a board without a status, whose wall clock is that of `EPOCH`."""
+    return Board(clock, lambda: EPOCH + clock.now)
+
+
+def answered(board: Board) -> dict[str, list[dict[str, object]]]:
+    """Return what `/history` answers."""
+    code, kind, text = respond(b"GET", b"/history", board)
+    assert (code, kind) == (200, "application/json")
+    found = json.loads(text)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_transition_says_when_why_and_how_long_it_was_different() -> None:
+    """The same status again is none; a connection, its loss and the next one are."""
+    cut = connecting(100.0, Reason.SILENT, detail="gone")
+    again = replace(CONNECTED, at=130.0)
+    history = of(connecting(1.0), connecting(2.0), CONNECTED, replace(CONNECTED, at=50.0))
+    assert [(it.at, it.state, it.seconds) for it in history.transitions] == [
+        (1.0, "connecting", 0.0),
+        (10.0, "connected", 9.0),
+    ]
+    history = history.noted(cut).noted(replace(cut, at=120.0)).noted(again)
+    lost, back = history.transitions[2:]
+    assert (lost.at, lost.healthy, lost.reason, lost.detail, lost.seconds) == (
+        100.0, False, Reason.SILENT, "gone", 90.0,
+    )  # fmt: skip
+    assert (back.at, back.healthy, back.reason, back.detail, back.seconds) == (
+        130.0, True, Reason.ANSWERS, "", 30.0,
+    )  # fmt: skip
+    assert dict(history.counts) == {Reason.STARTING: 1, Reason.ANSWERS: 2, Reason.SILENT: 1}
+
+
+def test_how_long_it_was_red_is_summed_up_to_now() -> None:
+    """Also while it is red, and from one reason for it to the next; never while it is green."""
+    assert History().red_seconds(1.0) == 0.0
+    history = of(connecting(1.0))
+    assert history.red_seconds(4.0) == 3.0
+    history = history.noted(connecting(5.0, Reason.NO_HANDSHAKE)).noted(CONNECTED)
+    assert history.red_seconds(10.0) == history.red_seconds(99.0) == 9.0
+    history = history.noted(connecting(100.0, Reason.SILENT))
+    assert history.red_seconds(107.0) == 16.0
+
+
+def test_states_that_take_turns_are_not_all_that_is_remembered() -> None:
+    """The last of them is shown, with the last detail that was known; another reason counts."""
+    begun = connecting(0.0, Reason.NO_HANDSHAKE, state="resolving")
+    tried = connecting(1.0, Reason.NO_HANDSHAKE, detail="nothing returns")
+    history = of(begun, tried, replace(begun, at=2.0))
+    (only,) = history.transitions
+    assert (only.at, only.state, only.detail) == (0.0, "resolving", "nothing returns")
+    history = history.noted(connecting(3.0, Reason.NOT_RESOLVED, state="resolving"))
+    assert len(history.transitions) == 2
+    history = history.noted(connecting(4.0, Reason.NOT_RESOLVED, state="locked"))
+    assert len(history.transitions) == 3
+
+
+def test_what_is_remembered_is_bounded_and_what_is_counted_is_not() -> None:
+    """The oldest is forgotten; a detail is cut, also one that comes later."""
+    long = "x" * (LONGEST_DETAIL + 1)
+    history = History()
+    for second in range(2 * MOST_TRANSITIONS):
+        drifts = Reason.DRIFT if second % 2 else Reason.ANSWERS
+        at = float(second)
+        history = history.noted(replace(CONNECTED, at=at, reason=drifts, detail=long))
+    assert len(history.transitions) == MOST_TRANSITIONS
+    assert history.transitions[0].at == MOST_TRANSITIONS
+    assert {len(it.detail) for it in history.transitions} == {LONGEST_DETAIL}
+    assert dict(history.counts) == dict.fromkeys([Reason.DRIFT, Reason.ANSWERS], MOST_TRANSITIONS)
+    later = of(connecting(0.0), connecting(1.0, detail=long))
+    assert later.transitions[0].detail == "x" * LONGEST_DETAIL
+
+
+def test_a_status_that_is_the_same_makes_nothing_new() -> None:
+    """Each turn of the loop asks, so it costs no new value."""
+    history = of(CONNECTED)
+    assert history.noted(replace(CONNECTED, at=11.0)) is history
+
+
+def test_there_is_a_sample_for_each_minute_of_the_last_hour() -> None:
+    """With the age of the handshake and the bytes at that time; not one for each status."""
+    history = History()
+    for second in range(0, 2 * 3600, 4):
+        at = float(second)
+        status = replace(CONNECTED, at=at, handshake_age=at, received=second, sent=2 * second)
+        history = history.noted(status)
+    assert len(history.samples) == MOST_SAMPLES
+    assert {late.at - early.at for early, late in pairwise(history.samples)} == {SAMPLE_EVERY}
+    last = history.samples[-1]
+    assert (last.at, last.handshake_age, last.received, last.sent) == (7140.0, 7140.0, 7140, 14280)
+    assert of(connecting(0.0)).samples[0].handshake_age is None
+
+
+def test_the_answer_has_exactly_these_fields(board: Board, clock: Clock) -> None:
+    """With the time of day, as it is when the answer is given: the clock may be set later."""
+    clock.now = 2.0
+    board.publish(connecting(2.0, detail="x"))
+    clock.now = 4.5
+    board.publish(replace(CONNECTED, at=4.5, handshake_age=0.123))
+    while clock.now < 58.5:
+        clock.now += 9.0
+        board.confirm()
+    clock.now = 64.5
+    board.publish(replace(CONNECTED, at=64.5, handshake_age=60.12, received=5, sent=7))
+    assert answered(board) == {
+        "transitions": [
+            {
+                "at": EPOCH + 2.0, "state": "connecting", "healthy": False, "reason": "starting",
+                "detail": "x", "seconds": 0.0,
+            },
+            {
+                "at": EPOCH + 4.5, "state": "connected", "healthy": True,
+                "reason": "server_answers", "detail": None, "seconds": 2.5,
+            },
+        ],
+        "samples": [
+            {"at": EPOCH + 2.0, "handshake_age": None, "received": 0, "sent": 0},
+            {"at": EPOCH + 64.5, "handshake_age": 60.1, "received": 5, "sent": 7},
+        ],
+    }  # fmt: skip
+
+
+def test_before_the_first_status_there_is_no_past(board: Board) -> None:
+    """The lists are there, and empty."""
+    assert answered(board) == {"transitions": [], "samples": []}
+
+
+def test_a_clock_that_is_set_later_does_not_make_the_past_wrong(clock: Clock) -> None:
+    """Small boards begin in 1970."""
+    wall = [0.0]
+    board = Board(clock, lambda: wall[0])
+    clock.now = 2.0
+    board.publish(connecting(2.0))
+    clock.now, wall[0] = 12.0, EPOCH
+    board.publish(replace(CONNECTED, at=12.0))
+    first, last = answered(board)["transitions"]
+    assert (first["at"], last["at"]) == (EPOCH - 10.0, EPOCH)
+
+
+def test_a_loop_that_hangs_is_in_the_history(board: Board, clock: Clock) -> None:
+    """While it hangs, and afterwards the same: red from the time at which health was."""
+    clock.now = 1.0
+    board.publish(replace(CONNECTED, at=1.0))
+    clock.now = 1.0 + STALE_AFTER + 5.0
+    meanwhile = answered(board)["transitions"][-1]
+    assert (meanwhile["reason"], meanwhile["healthy"]) == ("hung", False)
+    assert meanwhile["at"] == EPOCH + 1.0 + STALE_AFTER
+    board.publish(replace(CONNECTED, at=clock.now))
+    *_, hung, back = answered(board)["transitions"]
+    assert hung == meanwhile
+    assert (back["reason"], back["seconds"]) == ("server_answers", 5.0)
+    clock.now += STALE_AFTER + 5.0
+    board.confirm()
+    assert [it["reason"] for it in answered(board)["transitions"]][-2:] == [
+        "hung",
+        "server_answers",
+    ]
+
+
+def test_a_resolver_that_goes_down_and_comes_back_is_in_the_history(
+    board: Board, clock: Clock
+) -> None:
+    """It is noticed when the kernel is compared, every few seconds."""
+    report = [ResolverReport("x", answers=True)]
+    board.resolver = lambda: report[0]
+    clock.now = 1.0
+    board.publish(replace(CONNECTED, at=1.0))
+    report[0] = ResolverReport("x", problem="killed")
+    clock.now = 5.0
+    board.confirm()
+    report[0] = ResolverReport("x", answers=True)
+    clock.now = 9.0
+    board.confirm()
+    found = [(it["reason"], it["detail"]) for it in answered(board)["transitions"]]
+    assert found == [
+        ("server_answers", None),
+        ("resolver_down", "killed"),
+        ("server_answers", None),
+    ]
+
+
+def test_the_largest_answer_is_bounded(board: Board, clock: Clock) -> None:
+    """However many details there are, and in whatever letters."""
+    for second in range(10_000):
+        clock.now = 60.0 * second
+        reason = Reason.DRIFT if second % 2 else Reason.ANSWERS
+        status = replace(CONNECTED, at=clock.now, reason=reason, detail="\U0001f512" * 500)
+        board.publish(replace(status, received=2**62, sent=2**62))
+    assert len(respond(b"GET", b"/history", board)[2]) < module.LARGEST_ANSWER
