@@ -109,7 +109,8 @@ class Board:
 
         body = self._body()
         status = replace(self._status, reason=Reason(str(body["reason_code"])))
-        text = metrics.exposition(status, self._clock(), healthy=bool(body["healthy"]))
+        healthy, past = bool(body["healthy"]), self._with_hang()
+        text = metrics.exposition(status, past, self._clock(), healthy=healthy)
         return OK, metrics.CONTENT_TYPE, text
 
     def _body(self) -> dict[str, object]:

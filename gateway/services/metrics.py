@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import (
 )
 
 from gateway import __version__
+from gateway.policy.history import History
 from gateway.policy.limits import LimitCode
 from gateway.policy.reload import Outcome
 from gateway.policy.report import Status
@@ -24,19 +25,20 @@ ALL_STATES: tuple[type[State], ...] = get_args(State)
 STATES = tuple(kind.__name__.lower() for kind in ALL_STATES)
 
 
-def exposition(status: Status, now: float, *, healthy: bool) -> bytes:
+def exposition(status: Status, history: History, now: float, *, healthy: bool) -> bytes:
     """Return the text for a scrape; `healthy` is the value that /healthz has."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(status, now, healthy=healthy))
+    registry.register(_Collector(status, history, now, healthy=healthy))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
 class _Collector:
-    """One status as metrics."""
+    """One status and what came before it as metrics."""
 
-    def __init__(self, status: Status, now: float, *, healthy: bool) -> None:
+    def __init__(self, status: Status, history: History, now: float, *, healthy: bool) -> None:
         self._status = status
+        self._history = history
         self._now = now
         self._healthy = healthy
 
@@ -45,6 +47,7 @@ class _Collector:
         yield from self._facts()
         yield from self._gauges()
         yield from self._counters()
+        yield from self._past()
 
     def _facts(self) -> Iterator[Metric]:
         status = self._status
@@ -164,3 +167,19 @@ class _Collector:
         for family, direction, packets in status.refused:
             refused.add_metric([family, direction], packets)
         yield refused
+
+    def _past(self) -> Iterator[Metric]:
+        counted = dict(self._history.counts)
+        transitions = CounterMetricFamily(
+            "portcullis_transitions",
+            "Changes of the state, of health or of its reason, by the new reason.",
+            labels=["reason"],
+        )
+        for reason in Reason:
+            transitions.add_metric([reason], counted.get(reason, 0))
+        yield transitions
+        yield CounterMetricFamily(
+            "portcullis_unhealthy_seconds",
+            "Time in which workloads could not use the network.",
+            self._history.red_seconds(self._now),
+        )

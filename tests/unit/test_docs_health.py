@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from gateway.policy.diagnosis import TEXTS, Cause
+from gateway.policy.history import History
 from gateway.policy.limits import LimitCode
 from gateway.policy.reload import LONGEST_FAULT, MOST_FAULTS, Outcome
 from gateway.policy.report import REASONS, ResolverReport, Status
@@ -89,6 +90,7 @@ def test_every_metric_is_named() -> None:
             verified_age=1,
             resolver=ResolverReport("x", questions=(("asked", 1),)),
         ),
+        History(),
         1.0,
         healthy=True,
     ).decode()

@@ -1,6 +1,7 @@
 """What the gateway remembers of its own past, and what `/history` answers."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -245,3 +246,41 @@ def test_the_largest_answer_is_bounded(board: Board, clock: Clock) -> None:
         status = replace(CONNECTED, at=clock.now, reason=reason, detail="\U0001f512" * 500)
         board.publish(replace(status, received=2**62, sent=2**62))
     assert len(respond(b"GET", b"/history", board)[2]) < module.LARGEST_ANSWER
+
+
+def metrics(board: Board) -> list[str]:
+    """Return the lines of `/metrics` about the past."""
+    lines = respond(b"GET", b"/metrics", board)[2].decode().splitlines()
+    return [it for it in lines if re.match("portcullis_(transitions|unhealthy_seconds)_total", it)]
+
+
+def test_the_metrics_count_transitions_and_seconds_without_health(
+    board: Board, clock: Clock
+) -> None:
+    """A line for each reason from the start, so that a graph has no gaps; red time until now."""
+    clock.now = 1.0
+    board.publish(connecting(1.0))
+    clock.now = 4.0
+    lines = metrics(board)
+    assert 'portcullis_transitions_total{reason="starting"} 1.0' in lines
+    assert 'portcullis_transitions_total{reason="server_silent"} 0.0' in lines
+    assert len(lines) == len(Reason) + 1
+    assert lines[-1] == "portcullis_unhealthy_seconds_total 3.0"
+    board.publish(replace(CONNECTED, at=5.0))
+    clock.now = 8.0
+    assert metrics(board)[-1] == "portcullis_unhealthy_seconds_total 4.0"
+
+
+def test_the_metrics_never_decrease_when_a_hang_ends(board: Board, clock: Clock) -> None:
+    """What was served while the loop hung is what is remembered of it."""
+    clock.now = 1.0
+    board.publish(replace(CONNECTED, at=1.0))
+    clock.now = 1.0 + STALE_AFTER + 5.0
+    while_hung = metrics(board)
+    assert while_hung[-1] == "portcullis_unhealthy_seconds_total 5.0"
+    assert 'portcullis_transitions_total{reason="hung"} 1.0' in while_hung
+    board.publish(replace(CONNECTED, at=clock.now))
+    after = metrics(board)
+    assert after[-1] == while_hung[-1]
+    assert 'portcullis_transitions_total{reason="hung"} 1.0' in after
+    assert 'portcullis_transitions_total{reason="server_answers"} 2.0' in after

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.policy.history import History
 from gateway.policy.limits import LimitCode
 from gateway.policy.report import Status
 from gateway.policy.states import Reason
@@ -58,7 +59,7 @@ def page() -> bytes:
         reconnects=(("server_silent", 1),),
         refused=(("ipv4", "out", 3),),
     )
-    return metrics.exposition(status, 1.0, healthy=True)
+    return metrics.exposition(status, History(), 1.0, healthy=True)
 
 
 def served() -> set[str]:
