@@ -174,3 +174,39 @@ class ProcessEnded(ProcessError):  # noqa: N818 - a state of the world more than
     def __init__(self, program: str, message: str, last_lines: str = "", *, code: int) -> None:
         super().__init__(program, message, last_lines)
         self.code = code
+
+
+_NOT_ALLOWED = (
+    "give the container `cap_add: [NET_ADMIN]`, and no seccomp or AppArmor profile that forbids it"
+)
+_NO_WAY = "attach the container to a network that leads there"
+_TOO_MANY = "raise `ulimits: {nofile: ...}` of the container"
+_NO_ROOM = "make room, or mount a volume there"
+REMEDIES = {
+    errno.EPERM: _NOT_ALLOWED,
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EADDRINUSE: "another program has it; the gateway tries another one",
+    errno.EEXIST: "another program has made one of that name: remove it",
+    errno.EOPNOTSUPP: "the kernel lacks this: `gateway doctor` lists what it has",
+    errno.EPROTONOSUPPORT: "the kernel lacks this: `gateway doctor` lists what it has",
+    errno.EAFNOSUPPORT: "the kernel has no IPv6 here: leave the IPv6 addresses out, or load it",
+    errno.ENETUNREACH: _NO_WAY,
+    errno.EHOSTUNREACH: _NO_WAY,
+    errno.EAGAIN: "raise `pids_limit` of the container, or what this machine allows",
+    errno.ENOMEM: "raise `mem_limit` of the container, or free memory",
+    errno.ENOBUFS: "raise `mem_limit` of the container, or free memory",
+    errno.EMFILE: _TOO_MANY,
+    errno.ENFILE: "too many files are open on this machine: raise fs.file-max",
+    errno.ENOSPC: _NO_ROOM,
+    errno.EROFS: _NO_ROOM,
+}
+"""What a person can do about an error of the kernel, by its number (errno(3))."""
+
+
+def explained(error: BaseException) -> str:
+    """Return what `error` says, and what to do about it where its number says that."""
+    text = str(error) or type(error).__name__
+    remedy = REMEDIES.get(getattr(error, "errno", None) or 0)
+    if remedy is _NOT_ALLOWED and not isinstance(error, FirewallError | TunnelError):
+        return text  # our own rules refuse packets in this way, too
+    return f"{text}; {remedy}" if remedy else text

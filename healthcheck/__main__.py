@@ -130,7 +130,8 @@ def judge(reply: bytes) -> str:
         raise Unhealthy("the reply is not the gateway's: does another program use this port?")
     summary = ": ".join(str(answer[key]) for key in ("state", "reason") if answer.get(key))
     if status != b"200":
-        raise Unhealthy(summary)
+        more = (answer.get(key) for key in ("detail", "remedy"))
+        raise Unhealthy("; ".join([summary, *(str(it) for it in more if it)]))
     return summary
 
 

@@ -2,7 +2,7 @@
 
 import structlog
 
-from gateway.errors import FirewallError, KernelError, is_shortage
+from gateway.errors import FirewallError, KernelError, explained, is_shortage
 from gateway.policy.actions import Work
 from gateway.policy.events import Event, Refused
 from gateway.policy.machine import stricter
@@ -20,7 +20,7 @@ class Setbacks:
 
     def add(self, error: Exception, moment: Moment, work: Work | None) -> None:
         """Count one more failure, of `work` if any, and log it unless it repeats the last."""
-        problem = str(error) or type(error).__name__
+        problem = explained(error)
         former = self.current
         self.current = setback_after(former, problem, moment, work)
         if former is None or former.problem != problem:
@@ -49,5 +49,5 @@ def answer_to(
         raise error
     is_refusal = isinstance(error, FirewallError)
     if falling is None or (is_refusal and not isinstance(falling, Refused)):
-        return Refused(str(error)) if is_refusal else stricter(state, str(error))
+        return Refused(explained(error)) if is_refusal else stricter(state, explained(error))
     return None

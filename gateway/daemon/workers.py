@@ -21,6 +21,7 @@ from gateway.errors import (
     LoginError,
     NetworkError,
     TunnelError,
+    explained,
     is_shortage,
 )
 from gateway.model import INTERFACE, Address, Candidate, Errand, Tunnel
@@ -83,7 +84,7 @@ class Workers:
                 return Asking(self._parts.resolver.open())
             return Opened(self._parts.provider.open(action.errand, action.server))
         except GatewayError as err:
-            return Failed(str(err)) if is_question else NotFetched(str(err))
+            return Failed(explained(err)) if is_question else NotFetched(explained(err))
 
     def job_of(
         self,
@@ -122,9 +123,9 @@ class Workers:
         except TimeoutError:
             return NotFetched(f"not done after {self._timing.fetch_limit:g} s")
         except LoginError as err:
-            return NotFetched(str(err), refused=True)
+            return NotFetched(explained(err), refused=True)
         except GatewayError as err:
-            return Troubled(Work.FETCH, err) if is_shortage(err) else NotFetched(str(err))
+            return Troubled(Work.FETCH, err) if is_shortage(err) else NotFetched(explained(err))
         except (OSError, MemoryError) as err:
             return Troubled(Work.FETCH, err)
         return Fetched()
@@ -142,7 +143,7 @@ class Workers:
             fault = self._parts.around_tunnel.fault_of(INTERFACE, tunnel.addresses)
         except KERNEL as err:
             gone = isinstance(err, TunnelError) and not is_shortage(err)
-            return Lost(str(err)) if gone else Troubled(Work.SAMPLE, err)
+            return Lost(explained(err)) if gone else Troubled(Work.SAMPLE, err)
         return Lost(fault) if fault else Sampled(status, heard)
 
     async def probe(self, probe: Probe) -> Event:
@@ -176,7 +177,7 @@ class Workers:
         except GatewayError as err:
             taken = isinstance(err, TunnelError) and err.errno == errno.EADDRINUSE
             # Which port it is matters only to the rules, and those follow.
-            return Failed(str(err), random.choice(DYNAMIC_PORTS) if taken else None)  # noqa: S311
+            return Failed(explained(err), random.choice(DYNAMIC_PORTS) if taken else None)  # noqa: S311
         except (OSError, MemoryError) as err:
             return Troubled(Work.CONNECT, err)
 

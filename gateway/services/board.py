@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 
 from gateway.policy.history import History, Sample, Transition
 from gateway.policy.reload import Answer as Reread
+from gateway.policy.remedies import REMEDIES, remedy_of
 from gateway.policy.report import REASONS, ResolverReport, Status, with_resolver
 from gateway.policy.states import Reason
 
@@ -118,7 +119,9 @@ class Board:
         if self._is_stale():
             age = self._clock() - self._status.at
             reason = f"{REASONS[Reason.HUNG]} for {age:.0f} s"
-            return body | {"healthy": False, "reason": reason, "reason_code": str(Reason.HUNG)}
+            remedy = REMEDIES[Reason.HUNG]
+            hung = {"reason": reason, "reason_code": str(Reason.HUNG), "remedy": remedy}
+            return body | hung | {"healthy": False}
         return body
 
     def _with_hang(self) -> History:
@@ -158,6 +161,7 @@ def describe(status: Status, now: float) -> dict[str, object]:
     body["state_age"] = round(now - since, 1)
     body["reason"] = REASONS[status.reason]
     body["reason_code"] = str(status.reason)
+    body["remedy"] = remedy_of(status)
     body["endpoints"] = [{"address": str(e.address), "port": e.port} for e in status.endpoints]
     body["reconnects"] = dict(status.reconnects)
     body["refused"] = {f"{family} {way}": packets for family, way, packets in status.refused}

@@ -8,6 +8,7 @@ from gateway.policy.diagnosis import TEXTS, Cause
 from gateway.policy.history import History
 from gateway.policy.limits import LimitCode
 from gateway.policy.reload import LONGEST_FAULT, MOST_FAULTS, Outcome
+from gateway.policy.remedies import REMEDIES
 from gateway.policy.report import REASONS, ResolverReport, Status
 from gateway.policy.states import Reason
 from gateway.services import metrics
@@ -38,6 +39,7 @@ def test_every_reason_is_explained_with_its_text() -> None:
         (code,) = CODE.findall(row[0])
         assert row[1].startswith(REASONS[Reason(code)]), code
         assert len(row[2]) > len("says why"), code
+        assert row[3:] == [REMEDIES[Reason(code)]] or (row[3:] == [] and not REMEDIES[Reason(code)])
 
 
 def test_every_cause_of_a_failed_handshake_is_explained() -> None:

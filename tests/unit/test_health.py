@@ -82,6 +82,7 @@ def test_health_says_200_and_everything_that_is_promised(board: Board, path: byt
         "reason": "the server answers",
         "reason_code": "server_answers",
         "detail": "",
+        "remedy": "",
         "attempts": 0,
         "diagnosis": "",
         "endpoint": "198.51.100.1:51820",

@@ -9,7 +9,7 @@ from structlog.typing import EventDict
 
 from gateway.daemon.ports import Parts
 from gateway.daemon.setback import Setbacks
-from gateway.errors import NetworkError
+from gateway.errors import NetworkError, explained
 from gateway.policy.actions import Work
 from gateway.policy.rules import Chain, Family
 from gateway.policy.states import Reason
@@ -110,7 +110,7 @@ def test_the_reason_of_a_shortage_is_in_the_status() -> None:
     world.run((10, lambda: world.fails.update(status=[error] * 5)), until=30)
     short = [it for it in world.published if it.reason is Reason.UNCHECKED]
     assert {(it.healthy, it.detail, it.state) for it in short} == {
-        (False, "not now: wg0", "connected")
+        (False, explained(error), "connected")
     }
 
 

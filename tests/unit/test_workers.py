@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from gateway.errors import KernelError, NetworkError, TunnelError
+from gateway.errors import KernelError, NetworkError, TunnelError, explained
 from gateway.policy.facts import Facts
 from gateway.policy.states import Reason
 from gateway.policy.timing import Timing
@@ -131,7 +131,7 @@ def test_a_stop_during_a_shortage_is_reported_with_its_problem() -> None:
     world.run((9.9, lambda: world.fails.update(rules=[NOT_NOW] * 10)), until=10)
     last = world.published[-1]
     assert (last.state, last.healthy, last.reason) == ("stopping", False, Reason.UNCHECKED)
-    assert last.detail == str(NOT_NOW)
+    assert last.detail == explained(NOT_NOW)
 
 
 def test_a_gateway_is_locked_since_its_start() -> None:
