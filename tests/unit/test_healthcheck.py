@@ -119,6 +119,14 @@ def test_a_gateway_that_is_not_healthy_gives_exit_code_1_and_its_reason(run: Run
     assert done.returncode == 1
 
 
+def test_the_line_of_an_unhealthy_gateway_has_the_cause_and_the_remedy(run: Run) -> None:
+    """A person finds them without a look into the log."""
+    more = b'"state": "locked", "reason": "x", "detail": "no table", "remedy": "load it"'
+    with server(saying(b"HTTP/1.1 503 x\r\n\r\n{" + more + b"}")) as (port, _):
+        done = run(f"127.0.0.1:{port}")
+    assert done.stdout == "unhealthy: locked: x; no table; load it\n"
+
+
 @pytest.mark.parametrize("address", [None, ""])
 def test_without_the_variable_the_default_address_is_asked(run: Run, address: str | None) -> None:
     """An unset and an empty variable both mean 127.0.0.1:9999."""

@@ -72,7 +72,7 @@ def test_an_error_without_a_number_keeps_its_text() -> None:
     assert explained(MemoryError()) == "MemoryError"
 
 
-def test_a_packet_that_our_rules_refuse_is_no_want_of_a_capability() -> None:
+def test_a_packet_that_our_rules_refuse_does_not_blame_a_capability() -> None:
     """The kernel says EPERM for both."""
     refused = NetworkError("send", "192.0.2.1", errno.EPERM)
     assert explained(refused) == "send: 192.0.2.1"
