@@ -91,6 +91,7 @@ FAULTS = [
     ("DNS_ADDRESS", "127.0.0.11", "Docker's resolver"),
     ("DNS_SERVER", "maybe", "must be on or true or yes or 1 or off or false or no or 0"),
     ("DNS_CACHING", "maybe", "must be on or true or yes or 1 or off or false or no or 0"),
+    ("DNS_HIJACK", "maybe", "must be on or true or yes or 1 or off or false or no or 0"),
     ("DNS_UPSTREAM_RESOLVER_TYPE", "doh", "doh is not supported; write dot"),
     ("DNS_UPSTREAM_RESOLVERS", "cloudfare", "'cloudfare' is not in the list"),
     ("DNS_UPSTREAM_RESOLVERS", "192.0.2.53@853", "does not say which name the certificate has"),

@@ -95,14 +95,24 @@ class Enforced(ABC):
         """Put `wanted` into force. Raises KernelError."""
 
 
-class EnforcedBarrier(Enforced):
-    """A part that refuses packets; `refused` has how many, whatever rules it had."""
+class Refusing(Enforced):
+    """A part that refuses packets; `refused` has how many, whatever rules it had.
 
-    is_barrier = True
+    `counts_first` says whether those that the former rules refused are counted before others come.
+    """
+
+    counts_first = True
 
     def __init__(self, reserve: Reserve, held: object) -> None:
         super().__init__(reserve, held)
         self.refused = Tally()
+
+    def apply(self, wanted: Wanted) -> None:
+        """Put `wanted` into force, unless it is. Raises KernelError."""
+        if self.counts_first and self._held is not None and not self.holds(wanted):
+            with suppress(FirewallError):  # the rules matter more than their counts
+                self.count_refused()
+        super().apply(wanted)
 
     def revert(self, wanted: Wanted) -> None:
         """Put `wanted` into force; what was refused since the last count is counted first."""
@@ -119,21 +129,15 @@ class EnforcedBarrier(Enforced):
         """Return what the kernel has counted since the last `_put`. Raises FirewallError."""
 
 
-class EnforcedRules(EnforcedBarrier):
+class EnforcedRules(Refusing):
     """The firewall's rules, which the lock has closed."""
 
+    is_barrier = True
     follows_links = False
 
     def __init__(self, firewall: Firewall, reserve: Reserve) -> None:
         super().__init__(reserve, closed())
         self._firewall = firewall
-
-    def apply(self, wanted: Wanted) -> None:
-        """Put `wanted` into force; the packets that the former rules refused are counted first."""
-        if self._held is not None and not self.holds(wanted):
-            with suppress(FirewallError):  # the rules matter more than their counts
-                self.count_refused()
-        super().apply(wanted)
 
     def may_miss_a_link(self, error: BaseException) -> bool:
         """Return False: rules name links that need not be there."""
@@ -155,11 +159,14 @@ class EnforcedRules(EnforcedBarrier):
         self.refused.restart_counts()
 
 
-class EnforcedGuard(EnforcedBarrier):
+class EnforcedGuard(Refusing):
     """The egress guard that goes with the rules.
 
     `guarded` are the indexes of the links that have one; None while it is still the lock's.
     """
+
+    is_barrier = True
+    counts_first = False  # one more run of nft would delay a lock
 
     def __init__(
         self, guard: EgressGuard, reserve: Reserve = nullcontext, closed_for: Facts = NOTHING_SEEN
@@ -195,7 +202,6 @@ class EnforcedGuard(EnforcedBarrier):
         return wanted.rules, wanted.facts
 
     def _put(self, wanted: Wanted) -> None:
-        # What the former guard dropped is not read first: one more run of nft would delay a lock.
         self._guard.apply(self._guard_for(wanted))
         self.guarded = _indexes(wanted.facts)
         self.refused.restart_counts()

@@ -23,6 +23,7 @@ from gateway.daemon.enforced import (
     Reserve,
     refused_by,
 )
+from gateway.daemon.enforced_hijack import parts_of_hijack
 from gateway.daemon.enforced_inside import parts_of_vault
 from gateway.daemon.last_barrier import shut_links
 from gateway.daemon.looks import LOOKS, Looks, Observer
@@ -66,8 +67,9 @@ class Enforcement:
         self._vault = closed.inside.vault if closed.inside else None
         barriers, others = parts_of_vault(closed.inside, reserve)
         self._barriers = [it for it in (self._rules, self._guard, *barriers) if it]
+        self._refusing = [*self._barriers, *parts_of_hijack(closed.redirector, reserve)]
         self._parts: list[Enforced] = [
-            *self._barriers,
+            *self._refusing,
             EnforcedSettings(network, reserve),
             EnforcedRouting(network, reserve),
             *others,
@@ -89,7 +91,7 @@ class Enforcement:
     @property
     def refused(self) -> tuple[tuple[str, str, int], ...]:
         """The packets refused so far, by family and direction, as they were last counted."""
-        return refused_by(part.refused for part in self._barriers)
+        return refused_by(part.refused for part in self._refusing)
 
     def enter(self, state: State) -> None:
         """Put what `state` needs into force: rules, then routes. Raises KernelError."""
@@ -189,7 +191,7 @@ class Enforcement:
 
     def count_refused(self) -> None:
         """Read the kernel's counters of refused packets; what cannot be read stays as it was."""
-        for part in self._barriers:
+        for part in self._refusing:
             with suppress(*KERNEL):
                 part.count_refused()
 

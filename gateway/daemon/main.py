@@ -149,6 +149,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             closed=Closed(
                 secured.closed_for,
                 vault.inside(secured.tools.links) if vault else None,
+                patiently(resolving.redirector),
             ),
         ),
         TIMING,

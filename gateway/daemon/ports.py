@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.firewall import Firewall
 from gateway.model import Address, Config, Endpoint, Errand, Interface, Times, Tunnel
@@ -20,6 +20,9 @@ from gateway.policy.tables import Routing
 from gateway.policy.translation import Translation
 from gateway.policy.wanted import Vault
 from gateway.tunnel import TunnelBackend
+
+if TYPE_CHECKING:
+    from gateway.policy.hijack import Redirection
 
 
 class Resolver(Protocol):
@@ -167,6 +170,22 @@ class Translator(Protocol):
         """Return what is different from `translation` in the kernel. Raises FirewallError."""
 
 
+class Redirector(Protocol):
+    """The kernel's redirection of questions to the gateway's own resolver."""
+
+    def apply(self, redirection: "Redirection | None") -> None:
+        """Put `redirection` into force and read it back. Raises FirewallError."""
+
+    def verify(self, redirection: "Redirection | None") -> tuple[str, ...]:
+        """Return what is different from `redirection` in the kernel. Raises FirewallError."""
+
+    def refused(self) -> Mapping[tuple[str, str], int]:
+        """Return the packets refused since the last `apply`, as `Firewall.refused` has them.
+
+        Raises FirewallError.
+        """
+
+
 @dataclass(frozen=True)
 class Inside:
     """The namespace of the tunnel and the workloads, where that is another one: a vault.
@@ -185,11 +204,13 @@ class Inside:
 class Closed:
     """What was closed before there was a loop.
 
-    `seen` is what the namespace looked like when its guard was closed.
+    `seen` is what the namespace looked like when its guard was closed. `redirector` is None where
+    nothing is ever redirected.
     """
 
     seen: Facts = NOTHING_SEEN
     inside: Inside | None = None
+    redirector: Redirector | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from gateway.daemon.ports import Redirector
 from gateway.errors import MissingError
+from gateway.firewall.nft.firewall import HIJACK, remove_leftover
+from gateway.firewall.nft.program import Nft
 from gateway.model import Config, Tunnel
 from gateway.policy.limits import (
     Limit,
@@ -67,6 +70,30 @@ class Resolving:
     def settled(self, config: Config) -> Config:
         """Return `config` as it can be had here: without a resolver, workloads ask themselves."""
         return config if self._missing is None else replace(config, name_server=None)
+
+    def redirector(self) -> Redirector | None:
+        """Return what redirects questions to the resolver, None where nothing is to be.
+
+        Raises MissingError where it is wanted and cannot be, and FirewallError.
+        """
+        server, netns = self._wanted.name_server, self._tools.netns
+        if server is None or not server.hijack:
+            if netns.can_be_entered:
+                remove_leftover(netns, HIJACK)
+            return None
+        what = "DNS_HIJACK=on: the gateway's own resolver"
+        if missing := self._missing:
+            raise MissingError(
+                f"{what}, and {missing.missing}", f"{missing.remedy}, or set DNS_HIJACK=off"
+            )
+        if self._resolver and (lacks := self._resolver.lacks):
+            raise MissingError(
+                f"{what} as a user of its own, by which its questions are known ({lacks})",
+                f"give the container `cap_add: [{lacks}]`, or set DNS_HIJACK=off",
+            )
+        from gateway.firewall.nft.hijack import HijackTable  # noqa: PLC0415 - few want it
+
+        return HijackTable.find(Nft(netns=netns))
 
     @property
     def limits(self) -> tuple[Limit, ...]:

@@ -49,7 +49,8 @@ class NameServer:
     It asks the `dns` of the tunnel in plain, and `upstreams` where the tunnel has none; for names
     in one of `local` only its resolvers. Private addresses are taken out of other answers, but for
     the domains `exempt`. Without `caching` each question is passed on. No list blocks the domains
-    `unblocked`. It checks signatures: `dnssec`.
+    `unblocked`. It checks signatures: `dnssec`. With `hijack` it answers what workloads ask others
+    at port 53.
     """
 
     upstreams: tuple[Upstream, ...] = ()
@@ -58,3 +59,4 @@ class NameServer:
     local: tuple[LocalZone, ...] = ()
     unblocked: tuple[str, ...] = ()
     dnssec: bool = False
+    hijack: bool = False

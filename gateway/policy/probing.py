@@ -65,10 +65,14 @@ def probe_for(tunnel: Tunnel, config: Config) -> Probe | None:
 
 
 def _question(inside: list[Address], tunnel: Tunnel, config: Config) -> Probe | None:
-    """Return the question to the tunnel's resolver, or else to ours, which asks others in it."""
-    if inside:
+    """Return the question to the tunnel's resolver, or else to ours, which asks others in it.
+
+    Where questions are redirected to ours, it alone can ask.
+    """
+    hijack = config.name_server is not None and config.name_server.hijack
+    if inside and not hijack:
         return Probe(ProbeProtocol.DNS, inside[0])
-    asked = [it.address for it in upstreams_of(tunnel, config) if not tunnel.dns]
+    asked = [it.address for it in upstreams_of(tunnel, config) if hijack or not tunnel.dns]
     if config.name_server and any(_is_inside(it, tunnel, config) for it in asked):
         return Probe(ProbeProtocol.NAME, OURS)
     return None

@@ -7,9 +7,10 @@ it asks is a parameter, and what may leave is the firewall's decision.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gateway.model import Address
 from gateway.model.name_server import BlockFile, HostName, LocalZone, Upstream
 from gateway.policy.blocked import ZONE
-from gateway.policy.upstreams import OURS
+from gateway.policy.upstreams import OURS, REDIRECTED
 
 PORT = 53
 
@@ -59,7 +60,8 @@ class Unbound:
     that upstreams over TLS are checked against. `exempt`, `caching` and `local` as in `NameServer`.
     It answers for `hosts` by itself. `zone` is the file of the rules that are made of `blocks`,
     empty for none. `anchor` has the keys of the root, which answers are checked with; empty for no
-    check.
+    check. `redirected` are the loopback addresses at which redirected questions arrive, from any
+    address of the namespace.
     """
 
     upstreams: tuple[Upstream, ...]
@@ -72,6 +74,7 @@ class Unbound:
     blocks: tuple[BlockFile, ...] = ()
     zone: str = ""
     anchor: str = ""
+    redirected: tuple[Address, ...] = ()
 
 
 def configuration(wanted: Unbound) -> str:
@@ -97,9 +100,13 @@ def _server(wanted: Unbound) -> Iterator[str]:
     # names out of the log.
     yield from ('username: ""', 'chroot: ""', 'directory: ""', 'pidfile: ""', 'logfile: ""')
     yield from ("do-daemonize: no", "use-syslog: no", "verbosity: 0", "num-threads: 1")
-    yield from (f"interface: {OURS}@{PORT}", "access-control: 127.0.0.0/8 allow")
+    yield f"interface: {OURS}@{PORT}"
+    yield from (f"interface: {address}@{REDIRECTED}" for address in wanted.redirected)
+    # Loopback is out of reach for others, so who reaches it is in this namespace.
+    allowed = ("0.0.0.0/0", "::/0") if wanted.redirected else ("127.0.0.0/8",)
+    yield from (f"access-control: {network} allow" for network in allowed)
     asked = {it.address for it in wanted.upstreams}.union(*(it.resolvers for it in wanted.local))
-    has_ipv6 = any(it.version == 6 for it in asked)  # noqa: PLR2004
+    has_ipv6 = any(it.version == 6 for it in asked.union(wanted.redirected))  # noqa: PLR2004
     modules = f"{'respip ' if wanted.zone else ''}{'validator ' if wanted.anchor else ''}iterator"
     yield from ("do-ip4: yes", f"do-ip6: {_switch(has_ipv6)}", f"module-config: {_word(modules)}")
     yield from (

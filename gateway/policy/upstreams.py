@@ -11,6 +11,11 @@ from gateway.model.name_server import Upstream
 
 OURS = ip_address("127.0.0.1")
 """Where the gateway's own resolver listens, in the namespace of the workloads."""
+OURS_BY_IPV6 = ip_address("::1")
+"""Where it listens as well if questions over IPv6 are redirected to it."""
+REDIRECTED = 53853
+"""The port at which it gets redirected questions. It is another one than 53, so that no program
+which has taken that one gets them: its own questions to others would come back to it for ever."""
 
 
 def upstreams_of(tunnel: Candidate, config: Config) -> tuple[Upstream, ...]:

@@ -1,6 +1,7 @@
 """What the kernel has to hold for a state: rules and routes as one value."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gateway.model import Config, Tunnel
 from gateway.policy.facts import Facts, Uplink
@@ -39,6 +40,9 @@ from gateway.policy.states import (
 from gateway.policy.tables import Routing
 from gateway.policy.translation import Translation, translation_for
 
+if TYPE_CHECKING:
+    from gateway.policy.hijack import Redirection
+
 
 @dataclass(frozen=True)
 class Inside:
@@ -66,12 +70,14 @@ class Wanted:
 
     The egress guard follows from the rules and the facts (`policy.guard`), the per-device settings
     from the facts. `inside` is for the namespace of the tunnel, if that is another one.
+    `redirection` is for that of the gateway's own resolver, None where nothing is redirected.
     """
 
     facts: Facts
     rules: Ruleset
     routing: Routing
     inside: Inside | None = None
+    redirection: "Redirection | None" = None
 
 
 def wanted_in(
@@ -91,7 +97,8 @@ def wanted_in(
     else:
         routing = without_interface(routing_for(way_to, config, facts))
     if vault is None:
-        return Wanted(facts, ruleset_for(state, config, facts), routing)
+        rules = ruleset_for(state, config, facts)
+        return Wanted(facts, rules, routing, redirection=_redirection(state, config))
     hole, forwarded = None, within_reach(divided(config)[0], facts)
     if vault.hole and has_holes(forwarded):
         hole = with_mtu(vault.hole, facts)
@@ -136,3 +143,12 @@ def _routing_to_ask(state: State) -> Routing:
 def basis_of(state: State) -> tuple[object, ...]:
     """Return what rules and routing of `state` depend on: equal results mean an equal `Wanted`."""
     return essence(state), isinstance(state, Connecting) and state.built
+
+
+def _redirection(state: State, config: Config) -> "Redirection | None":
+    """Return which questions are redirected in `state`."""
+    if config.name_server is None or not config.name_server.hijack:
+        return None
+    from gateway.policy.hijack import redirection_for  # noqa: PLC0415 - few want it
+
+    return redirection_for(state, config)

@@ -18,13 +18,13 @@ from gateway.errors import GatewayError, NetworkError, ProcessEnded
 from gateway.model.name_server import RESOLVER_USER, BlockFile, HostName, NameServer, Upstream
 from gateway.policy.limits import Limit, limit_of_confinement
 from gateway.policy.report import ResolverReport
-from gateway.policy.unbound import ROOT_KEYS, Unbound, configuration
-from gateway.policy.upstreams import described
+from gateway.policy.unbound import PORT, ROOT_KEYS, Unbound, configuration
+from gateway.policy.upstreams import REDIRECTED, described
 from gateway.services.resolver_files import Files
 from gateway.system.child import NEVER, Child, Program, Restart
 from gateway.system.features import missing_capabilities
 from gateway.system.netns import Netns
-from gateway.system.probe import answers_here
+from gateway.system.probe import answers_here, arrivals
 from gateway.system.process import find_program
 from gateway.system.resolver_control import Control
 
@@ -68,11 +68,14 @@ class Resolver:
         self, server: NameServer, files: Files, netns: Netns, clock: Callable[[], float]
     ) -> None:
         """`server` says how it works, `netns` is the namespace of the workloads."""
+        self._server = server
         self._files = files
         self._netns = netns
         self._clock = clock
         self._log = structlog.get_logger()
-        self._user = 0 if missing_capabilities(*ANOTHER_USER) else RESOLVER_USER
+        self.lacks = ", ".join(missing_capabilities(*ANOTHER_USER))
+        """The capabilities for want of which it runs as root; empty if none."""
+        self._user = 0 if self.lacks else RESOLVER_USER
         self._control = Control(files.control)
         self._wanted = Unbound(
             (),
@@ -87,7 +90,6 @@ class Resolver:
         self._pending: tuple[str, ...] = ()
         self._refused_at = float("-inf")
         self._wake = asyncio.Event()
-        self._passed = server.unblocked
         self._report = ResolverReport(described(()))
 
     @property
@@ -107,11 +109,10 @@ class Resolver:
     @property
     def limits(self) -> tuple[Limit, ...]:
         """What does not hold because it cannot have a user of its own, by which rules know it."""
-        if self._user == RESOLVER_USER:
+        if not self.lacks:
             return ()
-        missing = ", ".join(missing_capabilities(*ANOTHER_USER))
-        remedy = f"give the container `cap_add: [{missing}]`, {OFF}"
-        return (limit_of_confinement(f"it runs as root, for want of {missing}", remedy),)
+        remedy = f"give the container `cap_add: [{self.lacks}]`, {OFF}"
+        return (limit_of_confinement(f"it runs as root, for want of {self.lacks}", remedy),)
 
     def follow(self, upstreams: tuple[Upstream, ...]) -> None:
         """Have it ask `upstreams` from now on; to be called on the loop."""
@@ -190,7 +191,7 @@ class Resolver:
         if wanted.blocks:
             from gateway.services import blocking  # noqa: PLC0415 - many have no list
 
-            names = await blocking.zone_for(wanted.blocks, self._passed, self._files)
+            names = await blocking.zone_for(wanted.blocks, self._server.unblocked, self._files)
         self._report = replace(self._report, blocks=names)
         return replace(wanted, zone=str(self._files.zone)) if names else wanted
 
@@ -199,7 +200,9 @@ class Resolver:
         unbound = find_program("unbound")
         files = self._files
         authorities = files.readable_authorities()
-        files.configure(configuration(replace(wanted, certificates=authorities)))
+        arriving = arrivals(self._netns) if self._server.hijack else ()
+        text = configuration(replace(wanted, certificates=authorities, redirected=arriving))
+        files.configure(text)
         stub = [sys.executable, "-I", "-S", str(Path(__file__).with_name("resolver_process.py"))]
         argv = (*stub, str(self._user), unbound, "-c", str(files.configuration))
         patience = READY_WITH_LISTS if wanted.zone else READY_WITHIN
@@ -280,18 +283,15 @@ class Resolver:
         text = _STAMP.sub("", str(error) or type(error).__name__)
         if isinstance(error, ProcessEnded) and TAKEN in text.lower():
             self._report = replace(self._report, others_answer=True)
-            return "port 53 of 127.0.0.1 is taken by another program"
+            ports = f"port {PORT} or {REDIRECTED}" if self._server.hijack else f"port {PORT}"
+            return f"{ports} of 127.0.0.1 is taken by another program"
         self._report = replace(self._report, others_answer=False)
         return text
 
     def _failed(self, problem: str, pause: float) -> None:
         remedy = OWN_ONE if self._report.others_answer else f"see the log, {OFF}"
-        if problem != self._report.problem:
-            self._log.warning(
-                "resolver failed",
-                problem=problem[:LONGEST],
-                remedy=remedy,
-                again_in=round(pause, 2),
-            )
         problem = problem[:LONGEST]
+        if problem != self._report.problem:
+            again = round(pause, 2)
+            self._log.warning("resolver failed", problem=problem, remedy=remedy, again_in=again)
         self._report = replace(self._report, answers=False, problem=problem, remedy=remedy)

@@ -34,6 +34,7 @@ ONLY_WITH_SERVER: Final = (
     "dns_block_files",
     "dns_unblock_hostnames",
     "dns_dnssec",
+    "dns_hijack",
 )
 """Variables that say how the gateway's own resolver works."""
 
@@ -68,6 +69,7 @@ def settle(
             local=given.dns_local_zones.value if given.dns_local_zones else (),
             dnssec=given.dns_dnssec.value if given.dns_dnssec else False,
             unblocked=given.dns_unblock_hostnames.value if given.dns_unblock_hostnames else (),
+            hijack=given.dns_hijack.value if given.dns_hijack else False,
         ),
         settled,
     )

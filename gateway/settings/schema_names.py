@@ -110,3 +110,9 @@ class NameSettings(TunnelSettings):
         "those with a wrong one.",
         unset="`off`",
     )
+    dns_hijack: Annotated[Sourced[bool] | None, read_with(fields.switch)] = variable(
+        "Names",
+        "`on`: the gateway's resolver answers what workloads ask others at port 53, by UDP or TCP; "
+        "see [Resolvers](#resolvers).",
+        unset="`off`",
+    )

@@ -8,8 +8,9 @@ import struct
 from collections.abc import Callable
 
 from gateway.errors import is_shortage
-from gateway.model import INTERFACE
+from gateway.model import INTERFACE, Address
 from gateway.policy.probing import Probe, ProbeProtocol
+from gateway.policy.upstreams import OURS, OURS_BY_IPV6
 from gateway.system.netns import OWN, Netns
 
 TRIES = 3
@@ -66,6 +67,16 @@ async def _ask_resolver(netns: Netns, address: str, version: int) -> bool:
             identity + ROOT_QUESTION,
             lambda answer: answer[:2] == identity,
         )
+
+
+def arrivals(netns: Netns) -> tuple[Address, ...]:
+    """Return where questions arrive that are redirected in `netns`: IPv6 may be switched off."""
+    try:
+        with netns.socket(socket.AF_INET6, socket.SOCK_DGRAM) as channel:
+            channel.bind((str(OURS_BY_IPV6), 0))
+    except OSError:
+        return (OURS,)
+    return OURS, OURS_BY_IPV6
 
 
 async def answers_here(netns: Netns, address: str = "127.0.0.1") -> bool:

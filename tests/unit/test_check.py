@@ -59,6 +59,21 @@ def test_the_rules_with_a_vault_are_those_of_both_namespaces(
     assert "dnat ip to" in translated
 
 
+@pytest.mark.parametrize("syntax", ["iptables", "nftables"])
+def test_the_rules_show_which_questions_are_redirected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], syntax: str
+) -> None:
+    """On the way to the tunnel and in it. Control: without the variable nothing is."""
+    file = env_file(tmp_path, DNS_HIJACK="on", DNS_SERVER="on")
+    assert cli.main(["check", "--env-file", file, "--rules", syntax]) == 0
+    said = capsys.readouterr().out
+    assert said.count("table inet portcullis_names {") == said.count(": questions for other") == 2
+    assert "redirect to :53853 comment" in said
+    file = env_file(tmp_path, DNS_SERVER="on")
+    assert cli.main(["check", "--env-file", file, "--rules", syntax]) == 0
+    assert "portcullis_names" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("resolver", "asked"), [("", "127.0.0.11"), ("192.168.1.1", "192.168.1.1")]
 )

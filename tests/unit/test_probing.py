@@ -81,6 +81,20 @@ def test_our_own_resolver_is_asked_where_the_tunnel_has_none(kind: ProbeKind) ->
     assert probe_for(ALONE, replace(config, name_server=NameServer((other,)))) != asked
 
 
+def test_our_own_resolver_is_asked_where_questions_are_redirected() -> None:
+    """The tunnel's resolver would get no question of the gateway. Control: else it is asked."""
+    server = NameServer(hijack=True)
+    config = Config((IPV4_ONLY,), name_server=server)
+    ours = Probe(ProbeProtocol.NAME, ip_address("127.0.0.1"))
+    assert probe_for(IPV4_ONLY, config) == ours
+    off = replace(config, name_server=NameServer())
+    assert probe_for(IPV4_ONLY, off) == Probe(ProbeProtocol.DNS, RESOLVER)
+    lan = replace(
+        config, outbound_subnets=(ip_network("10.2.0.0/24"), ip_network("192.168.0.0/16"))
+    )
+    assert probe_for(IPV4_ONLY, lan) != ours
+
+
 @pytest.mark.parametrize("kind", [ProbeKind.DNS, ProbeKind.ICMP])
 def test_without_a_resolver_there_is_nothing_to_ask(kind: ProbeKind) -> None:
     """`auto` has another probe then; these two were chosen."""

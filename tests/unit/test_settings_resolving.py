@@ -166,3 +166,11 @@ def test_a_wrong_local_zone_is_refused_with_the_remedy(
         loaded(tmp_path, FIREWALL_OUTBOUND_SUBNETS="192.168.1.0/24", DNS_LOCAL_ZONES=text)
     assert "DNS_LOCAL_ZONES" in str(caught.value)
     assert said in str(caught.value)
+
+
+def test_questions_for_others_are_left_alone_unless_it_is_asked_for(tmp_path: Path) -> None:
+    """Without a resolver of the gateway's own it has no effect, which is said."""
+    assert not server_of(loaded(tmp_path)).hijack
+    assert server_of(loaded(tmp_path, DNS_HIJACK="on")).hijack
+    found = loaded(tmp_path, DNS_HIJACK="on", DNS_SERVER="off", DNS_ADDRESS="10.64.0.1")
+    assert "DNS_HIJACK: has no effect with DNS_SERVER=off" in reported(found)

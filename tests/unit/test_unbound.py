@@ -14,7 +14,7 @@ from gateway.model import (
 from gateway.model.name_server import LocalZone, NameServer, Upstream
 from gateway.policy.blocked import Blocked
 from gateway.policy.unbound import ROOT_KEYS, Unbound, configuration
-from gateway.policy.upstreams import OURS, described, resolvers_for, upstreams_of
+from gateway.policy.upstreams import OURS, OURS_BY_IPV6, described, resolvers_for, upstreams_of
 from tests.conftest import skip_or_fail
 from tests.scenarios import DUAL, IPV4_ONLY
 
@@ -46,6 +46,7 @@ CASES = {
     "hosts and nothing to ask": replace(WANTED, upstreams=(), hosts=HOSTS),
     "lists": replace(WANTED, zone="/run/portcullis/blocked.rpz"),
     "signatures": replace(WANTED, anchor=ROOT_KEYS, local=LOCAL),
+    "redirected": replace(WANTED, redirected=(OURS, OURS_BY_IPV6)),
     "exempt": replace(WANTED, exempt=("plex.direct", "a.example")),
 }
 
@@ -113,6 +114,20 @@ def test_it_listens_on_loopback_alone_and_logs_no_name() -> None:
         *found
     }
     assert 'control-interface: "/run/portcullis/names/control"' in found
+
+
+def test_redirected_questions_are_answered_wherever_they_come_from() -> None:
+    """They have the address of the link that they were to leave through."""
+    found = lines(CASES["redirected"])
+    listening = [it for it in found if it.startswith("interface:")]
+    both = ["interface: 127.0.0.1@53853", "interface: ::1@53853"]
+    assert listening == ["interface: 127.0.0.1@53", *both]
+    assert {"access-control: 0.0.0.0/0 allow", "access-control: ::/0 allow"} <= {*found}
+    assert "do-ip6: yes" in lines(replace(CASES["redirected"], upstreams=ENCRYPTED[:1]))
+    without = lines(replace(WANTED, redirected=(OURS,), upstreams=ENCRYPTED[:1]))
+    assert "do-ip6: no" in without, "control"
+    allowed = [it for it in lines(WANTED) if it.startswith("access-control:")]
+    assert allowed == ["access-control: 127.0.0.0/8 allow"]
 
 
 def test_what_workloads_can_make_large_is_limited() -> None:

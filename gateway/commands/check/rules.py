@@ -3,6 +3,8 @@
 from ipaddress import ip_address, ip_interface, ip_network
 
 from gateway.firewall.nft import render as render_nftables
+from gateway.firewall.nft.firewall import HIJACK
+from gateway.firewall.nft.hijack import render_redirection
 from gateway.firewall.nft.render import transaction
 from gateway.firewall.nft.translation import TABLE as TRANSLATION
 from gateway.firewall.nft.translation import render_translation
@@ -48,6 +50,9 @@ def rules_of(config: Config, syntax: str, *, with_vault: bool = False) -> str:
         wanted = wanted_in(state, config, EXAMPLE, vault=VAULT if with_vault else None)
         parts.append(f"\n# {title}")
         parts += _rendered(wanted.rules, syntax)
+        if wanted.redirection:
+            parts.append(f"\n# {title}: questions for other resolvers")
+            parts.append(transaction(HIJACK, render_redirection(wanted.redirection)))
         if wanted.inside:
             parts.append(f"\n# {title}: the vault")
             parts += _rendered(wanted.inside.rules, "nftables")

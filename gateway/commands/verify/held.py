@@ -27,7 +27,7 @@ from gateway.policy.facts import Facts
 from gateway.policy.guard import guard_for
 from gateway.policy.link import fitted
 from gateway.policy.states import Connected, Turn
-from gateway.policy.wanted import Inside, wanted_in
+from gateway.policy.wanted import Inside, Wanted, wanted_in
 from gateway.system.namespace import Namespace
 from gateway.system.passage import VethPassage
 
@@ -95,11 +95,19 @@ def compared(config: Config, answer: Answer, held: Held, places: Places) -> Iter
     yield _line(
         "routes and policy rules, read back", lambda: namespace.routing_drift(wanted.routing)
     )
+    if wanted.redirection:
+        yield _line("redirection of questions, read back", lambda: _redirected(wanted, places))
     if wanted.inside:
         yield from _compared_inside(wanted.inside, [it.name for it in facts.uplinks], places)
     for uplink in facts.uplinks:
         settings = partial(namespace.device_drift, uplink.name)
         yield _line(f"settings of {uplink.name}, read back", settings)
+
+
+def _redirected(wanted: Wanted, places: Places) -> tuple[str, ...]:
+    from gateway.firewall.nft.hijack import HijackTable  # noqa: PLC0415 - few have one
+
+    return HijackTable(Nft(twin=TWIN, netns=places.of_workloads)).verify(wanted.redirection)
 
 
 def _compared_inside(wanted: Inside, uplinks: list[str], places: Places) -> Iterator[Line]:

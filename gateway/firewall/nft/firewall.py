@@ -43,6 +43,9 @@ _MODULES = (
 )
 
 
+HIJACK = "inet portcullis_names"
+"""The table of `hijack`, in which many gateways have nothing."""
+
 DIRECTIONS = {"input": "in", "forward": "forward", "output": "out"}
 """The words for what each deciding chain refuses."""
 
@@ -141,8 +144,8 @@ class NftablesFirewall:
         }
 
 
-def remove_leftover(netns: Netns = OWN) -> None:
-    """Remove the table of an earlier run from `netns`, when there is one. Raises FirewallError.
+def remove_leftover(netns: Netns = OWN, table: str = TABLE) -> None:
+    """Remove the `table` of an earlier run from `netns`, when there is one. Raises FirewallError.
 
     Without the program there is nothing to be done; what is left over can only refuse.
     """
@@ -151,9 +154,9 @@ def remove_leftover(netns: Netns = OWN) -> None:
     except MissingError:
         return
     nft = Nft(netns=netns)
-    if nft.is_in_kernel() and not nft.surely_lacks(TABLE):
+    if nft.is_in_kernel() and not nft.surely_lacks(table):
         wait_for_packets_in_flight()
-        HeldTable(TABLE, nft).remove()
+        HeldTable(table, nft).remove()
 
 
 def _trial() -> Ruleset:

@@ -133,8 +133,8 @@ def render_chain(name: str, head: str, rules: tuple[str, ...]) -> str:
     return f"\tchain {name} {{\n{lines}\t}}\n"
 
 
-def render_rule(rule: Rule, family: Family) -> str:
-    """Return one line: what `rule` matches in `family`, its verdict and its reason."""
+def render_rule(rule: Rule, family: Family, action: str = "") -> str:
+    """Return one line: what `rule` matches in `family`, `action` or its verdict, and its reason."""
     words = (
         f"meta nfproto {_NFPROTO[family]}",
         *_interfaces(rule),
@@ -144,7 +144,7 @@ def render_rule(rule: Rule, family: Family) -> str:
         *_tracking(rule),
         *(() if rule.mark is None else (f"meta mark {rule.mark:#x}",)),
         *render_members(rule, family),
-        _verdict(rule.verdict, family),
+        action or _verdict(rule.verdict, family),
         f"comment {quoted(rule.why)}",
     )
     return " ".join(words)
