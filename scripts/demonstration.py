@@ -45,6 +45,13 @@ def show_workload(lab: Lab) -> None:
     line("workload over IPv6", outcome(ask(lab, HOST.ipv6)))
 
 
+def show_name(gateway: Gateway) -> None:
+    """Show that a name resolves, and who the gateway's own resolver asks for it."""
+    found = gateway.workload().probe("resolve", name="www.example")
+    asks = gateway.status().body["resolver"]["asks"]
+    line("a name in the workload", f"{found.result}; the gateway's resolver asks {asks}")
+
+
 def show_outside(lab: Lab, since: float) -> int:
     """Show what a capture outside the namespace has seen; return how much should not be there."""
     frames = lab.capture.frames(since)
@@ -73,7 +80,7 @@ def start_with_provider(lab: Lab) -> Gateway:
     chosen = {"VPN_SERVICE_PROVIDER": "mullvad", "SERVER_COUNTRIES": "Netherlands"}
     machine = {"WIREGUARD_ENDPOINT_RESOLVER": RESOLVER, "SSL_CERT_FILE": str(trusted.certificate)}
     named = {"WIREGUARD_ENDPOINT_IP": None, "WIREGUARD_PUBLIC_KEY": None}
-    gateway.start(gateway.env(**chosen, **machine, **named))
+    gateway.start(gateway.env(**chosen, **machine, **named, DNS_SERVER="on"))
     gateway.wait_for_state("connecting")
     line("variables", ", ".join(f"{name}={value}" for name, value in chosen.items()))
     line("list of servers", f"fetched over TLS from {MULLVAD}, {len(host.requests)} request")
@@ -97,6 +104,7 @@ def demonstrate(lab: Lab) -> int:
     lab.server.restore()
     gateway.wait_healthy(30)
     show_workload(lab)
+    show_name(gateway)
     show_health(gateway)
     leaks += show_outside(lab, since)
 

@@ -27,7 +27,8 @@ def main() -> int:
     lines: list[Holding] = []
     print("reconnects  memory KiB  descriptors  children  threads  seconds")
     with Lab() as lab:
-        gateway = lab.gateway().start()
+        gateway = lab.gateway()
+        gateway.start(gateway.env(DNS_SERVER="on"))  # as users have it
         gateway.wait_healthy()
         for held in reconnects(lab, gateway, times, max(1, times // STEPS)):
             lines.append(held)

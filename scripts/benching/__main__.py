@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import run as run_program
@@ -62,6 +63,11 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--peer", metavar="PROGRAM", help="compare with a gateway that takes the same variables"
     )
     parser.add_argument(
+        "--resolver",
+        action="store_true",
+        help="measure with the gateway's own resolver, which is on unless DNS_SERVER=off",
+    )
+    parser.add_argument(
         "--document", action="store_true", help="every section, into docs/performance.md"
     )
     parser.add_argument(
@@ -86,7 +92,7 @@ def sections(text: str) -> tuple[str, ...]:
 
 def measure(given: argparse.Namespace, directory: Path) -> Run:
     """Measure what was asked for; put the files of another commit into `directory`."""
-    programs = [OURS, WG_QUICK]
+    programs = [replace(OURS, resolver=given.resolver), WG_QUICK]
     baseline = ""
     if given.baseline:
         programs.append(at_commit(given.baseline, directory))
@@ -101,6 +107,7 @@ def measure(given: argparse.Namespace, directory: Path) -> Run:
         "firewall": os.environ.get("LAB_FIREWALL", "auto"),
         "commit": commit(),
         "runs": given.runs,
+        "resolver": given.resolver,
         "load": [round(os.getloadavg()[0], 1)],
         "failed": [],
     }

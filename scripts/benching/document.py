@@ -32,7 +32,8 @@ def page(run: Run) -> str:
     parts = {
         "{about}": "{when}, commit {commit}, Linux {kernel}, {processors} processors,"
         " Python {python}, firewall `{firewall}`, runs: {runs}, load".format(**about)
-        + f" {before} before and {after} after.",
+        + f" {before} before and {after} after."
+        + (" The gateway's own resolver runs." if about.get("resolver") else ""),
         "{figures}": markdown(run, holes=False),
         "{holes}": markdown(run, holes=True),
         "{limit}": f"{LIMIT:g}",

@@ -88,6 +88,8 @@ class Program:
     """Where the modules of a gateway of ours are; None for a program of others."""
     has_health: bool = True
     has_holes: bool = True
+    resolver: bool = False
+    """Whether its own resolver runs, as for users who set nothing."""
 
     def start(self, place: Place, holes: Holes = NO_HOLES) -> "Running":
         """Start it in the lab's namespace; the clock runs from its exec."""
@@ -102,7 +104,8 @@ class Program:
     def _environment(self, box: Gateway) -> dict[str, str]:
         if self.has_health:
             found = {} if self.tree is None else {"PYTHONPATH": str(self.tree)}
-            return box.env() | found | {"PATH": PATH, "LOG_LEVEL": "info"}
+            given = box.env(DNS_SERVER="on" if self.resolver else "off")
+            return given | found | {"PATH": PATH, "LOG_LEVEL": "info"}
         switch = " && ".join(KILL_SWITCH.format(name) for name in ("iptables", "ip6tables"))
         text = box.wg_quick(extra=f"PostUp = {switch}").splitlines()
         box.write("/run/wg0.conf", "\n".join(ln for ln in text if not ln.startswith("DNS")))
