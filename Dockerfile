@@ -77,6 +77,7 @@ ENV PORTCULLIS_COMMIT=$COMMIT \
 
 # Root, with the few capabilities that Docker leaves it: netfilter and netlink require NET_ADMIN, and
 # Docker gives added capabilities to no user except root.
+# hadolint ignore=DL3002,DL3066
 USER root
 
 # One failure is enough: the gateway is sure before it answers 503. Failures count only after

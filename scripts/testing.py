@@ -58,7 +58,7 @@ def steps(*, fast: bool, everything: bool = False) -> list[list[Step]]:
     """Return the steps in order; those of one list run at the same time."""
     linters = [
         *(["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["codespell"]),
-        ["shellcheck", *SHELL],
+        *(["shellcheck", *SHELL], ["hadolint", "Dockerfile"], ["yamllint", "--strict", "."]),
     ]
     hours = 6 * 3600
     first = [

