@@ -7,9 +7,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
-    "CONTRIBUTING.md",
     "Dockerfile",
-    "README.md",
     "compose.example.yml",
     "scripts/configuration.md.in",
     "scripts/document-configuration",
@@ -17,6 +15,7 @@ DOCUMENTS = [
 PACKAGES = ["gateway", "healthcheck", "scripts", "tests"]
 FILES = sorted(
     {
+        *PROJECT.glob("*.md"),
         *(PROJECT / "docs").rglob("*.md"),
         *(PROJECT / name for name in DOCUMENTS),
         *(
