@@ -51,7 +51,8 @@ FROM debian:trixie-slim
 
 LABEL org.opencontainers.image.title="Portcullis" \
       org.opencontainers.image.description="A fail-closed WireGuard gateway for containers" \
-      org.opencontainers.image.documentation="docs/image.md"
+      org.opencontainers.image.documentation="docs/image.md" \
+      org.opencontainers.image.licenses="MIT"
 
 # iptables has the legacy tools that close the namespace before anything else is loaded. nftables is
 # for kernels without the legacy tables, wireguard-go for kernels without WireGuard. ca-certificates is
@@ -68,7 +69,11 @@ RUN apt-get update \
 
 COPY --from=builder /opt/portcullis /opt/portcullis
 
+# The version of gateway/__init__.py (tests/unit/test_version.py); the commit only if it is given.
+ARG VERSION=0.1.0
 ARG COMMIT=""
+LABEL org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$COMMIT
 ENV PORTCULLIS_COMMIT=$COMMIT \
     PATH=/opt/portcullis/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     IPTABLES_LIBDIR=/opt/portcullis/iptables \

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gateway import __version__
 from tests.docker.engine import Engine
 from tests.docker.images import BASE, PROJECT
 from tests.docker.site import Site
@@ -122,9 +123,17 @@ def test_the_image_says_how_it_is_run(site: Site) -> None:
     assert config["StopSignal"] == "SIGTERM"
     assert config["Healthcheck"]["Test"][-1] == "/opt/portcullis/healthcheck.pyc"
     assert config["User"] == "root"
-    assert config["Labels"]["org.opencontainers.image.title"] == "Portcullis"
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.title"] == "Portcullis"
+    assert labels["org.opencontainers.image.version"] == __version__
     assert not config.get("ExposedPorts")
     assert not config.get("Volumes")
+
+
+def test_the_program_in_the_image_has_the_version_of_the_label(site: Site) -> None:
+    """It is built of the same files."""
+    said = site.engine.docker("run", "--rm", "--network", "none", PROJECT, "--version")
+    assert said == f"portcullis {__version__}\n"
 
 
 def test_commands_of_the_gateway_can_be_given_to_docker_run(site: Site) -> None:

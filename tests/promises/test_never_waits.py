@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import __version__
 from gateway.policy.limits import LimitCode
 from tests.lab.errors import LabError
 from tests.lab.gateway import Gateway
@@ -188,7 +189,7 @@ def test_a_log_that_is_not_read_does_not_block(lab: Lab, piped: tuple[Gateway, P
     does_its_work(lab, gateway)
     reported = pipe.events("reverted external changes")
     first = next(event for event in reported if event["level"] != "debug")
-    assert first["event"] == "starting"
+    assert (first["event"], first["version"]) == ("starting", __version__)
     states = [str(event["new"]) for event in reported if event["event"] == "state changed"]
     assert [name for name, _ in groupby(states)][:4] == ["connecting", "connected"] * 2
     pipe.fill()
