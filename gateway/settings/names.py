@@ -27,9 +27,9 @@ MOST_LOCAL: Final = 16
 MOST_FILES: Final = 16
 
 _TYPES: Final = ("dot", "plain")
-_NAME: Final = re.compile(
-    r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*"
-)
+_LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME: Final = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
+"""With the lengths of RFC 1035, section 2.3.4: unbound does not start with a longer label."""
 
 
 @cache

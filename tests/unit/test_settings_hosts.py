@@ -58,6 +58,7 @@ def test_without_a_resolver_of_our_own_the_file_is_not_read(tmp_path: Path) -> N
         b'192.168.1.9 a"b a\\b .. -a a- \x7f',
         b"192.168.1.300 a\nfe80::1%eth0 a\n::ffff:1.2.3.4 a\n0.0.0.0 a\n224.0.0.1 a\n",
         b"192.168.1.9 " + b"a" * 300,
+        b"192.168.1.9 " + b"a" * 64 + b".example",
     ],
 )
 def test_garbage_is_left_out(tmp_path: Path, raw: bytes) -> None:
