@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.model import Endpoint, KeyRequest, Login, Registration, Secret
+from gateway.model import PASSAGE, Endpoint, KeyRequest, Login, Registration, Secret
 from gateway.providers.kept import PLACES, registrations_name
 from gateway.providers.lists import BadListError
 from gateway.providers.registrations import LARGEST, Registrations
@@ -69,9 +69,18 @@ class Keys:
     def candidates(self, chosen: Sequence[Server], findings: Findings) -> tuple[Variables, ...]:
         """Return the variables with each registered server that is `chosen`, in that order.
 
-        Where none is, return them without a server.
+        Where none is, return them without a server. One whose answer contradicts the configuration
+        does not cost the others: it is left out, unless all are like that.
         """
-        found = self._registered(chosen)
+        registered = self._registered(chosen)
+        found = list(filter(self._fits, registered)) or registered
+        for server in registered:
+            if server not in found:
+                findings.warn(
+                    "VPN_SERVICE_PROVIDER",
+                    f"{server.name} is not used: it answers with an address of a listed subnet, or "
+                    "with a key that is not its own",
+                )
         if not found:
             findings.info(
                 "VPN_SERVICE_PROVIDER",
@@ -88,6 +97,14 @@ class Keys:
         known = {(it.name, it.address): it for it in self.kept.servers} if self.kept else {}
         found = (known.get((server.name, server.addresses[0])) for server in chosen)
         return [server for server in found if server]
+
+    def _fits(self, server: Registered) -> bool:
+        """Return whether the values of `server` can be used: it could answer anything."""
+        given = self.variables.values.firewall_outbound_subnets
+        taken = (*(given.value if given else ()), *PASSAGE)
+        named = (server.tunnel_address, *server.resolvers)
+        is_inside = any(address in network for address in named for network in taken)
+        return server.public_key != self.public and not is_inside
 
     def _as_written(self, server: Registered) -> Variables:
         origin = Origin(f"the answer of {server.name}", "VPN_SERVICE_PROVIDER", Kind.DEFAULT)

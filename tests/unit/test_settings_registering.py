@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from ipaddress import IPv4Interface, ip_address
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 
 from gateway import cli
-from gateway.model import KeyRequest, Secret
-from gateway.providers import catalog, lists
+from gateway.model import PASSAGE, KeyRequest, Secret
+from gateway.providers import catalog, lists, registrations
 from gateway.providers.lists import KeptList
 from gateway.providers.registrations import dumped
 from gateway.providers.server import Registered
@@ -130,6 +131,33 @@ def test_servers_that_have_the_key_are_candidates(root: Path) -> None:
     assert second.errands == ()
     assert "not registered" not in reported(loaded)
     assert load(root).config == loaded.config
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"tunnel_address": ip_address("192.168.1.5")},
+        {"resolvers": (ip_address("192.168.1.1"),)},
+        {"resolvers": (PASSAGE[1][1],)},
+        {"public_key": keys.public_of(Secret(PRIVATE))},
+    ],
+)
+def test_an_answer_that_contradicts_the_configuration_does_not_cost_the_others(
+    root: Path, answer: dict[str, Any]
+) -> None:
+    """It would keep the gateway from starting. The control is such a server alone."""
+    changes = {"FIREWALL_OUTBOUND_SUBNETS": "192.168.1.0/24", "WIREGUARD_PRIVATE_KEY": PRIVATE}
+    public = keys.public_of(Secret(PRIVATE))
+    registered(root, 1, 2, public=public)
+    path = root / FILE.lstrip("/")
+    head, first, second = path.read_text("utf-8").splitlines()
+    (whole,) = registrations.read(f"{head}\n{second}".encode()).servers
+    path.write_text("\n".join((head, first, dumped(replace(whole, **answer)))), "utf-8")
+    loaded = load(root, **changes)
+    assert [str(it.endpoints[0].address) for it in loaded.config.tunnels] == ["198.51.100.1"]
+    assert "netherlands402 is not used" in reported(loaded)
+    path.write_text("\n".join((head, dumped(replace(whole, **answer)))), "utf-8")
+    assert problems(LOGIN | changes, root), "control"
 
 
 def test_filters_apply_to_servers_that_have_the_key(root: Path) -> None:
