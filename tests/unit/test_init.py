@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,51 @@ def test_files_made_by_root_belong_to_the_user_of_the_folder(tmp_path: Path) -> 
     made = [*tmp_path.rglob("*")]
     assert len(made) == 4
     assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(4711, 4712)}
+
+
+def test_secrets_are_not_written_through_a_link(
+    init: Init, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whose folder it is could have root write a file into another one, and get it."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "secrets").symlink_to("elsewhere")
+    assert init("--file", "wg0.conf") == 1
+    assert "secrets: is a link or a file; remove it" in capsys.readouterr().err
+    assert not [*(tmp_path / "elsewhere").iterdir()]
+    assert not (tmp_path / "compose.yml").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_is_not_replaced_while_its_permissions_are_set(tmp_path: Path) -> None:
+    """The user of the folder could put a link to a file of root's in its place meanwhile.
+
+    A race, which is won every thirtieth time or so where a path is used. The control is that the
+    other process does replace files.
+    """
+    victim, folder = tmp_path / "victim", tmp_path / "folder"
+    victim.touch(0o600)
+    folder.mkdir()
+    os.chown(folder, 4711, 4712)
+    code = (
+        "import os, sys; os.setgid(4712); os.setuid(4711)\n"
+        "while True:\n"
+        "    try:\n"
+        "        os.path.islink('link') or os.symlink(sys.argv[1], 'link')\n"
+        "        os.stat('compose.yml'); os.rename('link', 'compose.yml')\n"
+        "    except OSError: pass\n"
+    )
+    replacing = subprocess.Popen([sys.executable, "-c", code, str(victim)], cwd=folder)
+    replaced = 0
+    try:
+        for _ in range(1000):
+            with suppress(FileExistsError):
+                writing.write(folder, "x", {}, force=True)
+            replaced += (folder / "compose.yml").is_symlink()
+    finally:
+        replacing.kill()
+        replacing.wait()
+    assert replaced, "control"
+    assert (mode(victim), victim.stat().st_uid) == (0o600, 0)
 
 
 def test_values_are_quoted_for_compose(tmp_path: Path) -> None:
