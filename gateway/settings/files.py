@@ -1,5 +1,6 @@
 """Reads secret files: small regular files. Reports those that every user can read."""
 
+import os
 from pathlib import Path, PurePosixPath
 from stat import S_IROTH, S_ISDIR, S_ISREG, S_IXOTH
 from typing import Final
@@ -62,7 +63,8 @@ def report_open_to_all(path: PurePosixPath, where: str, findings: Findings) -> N
 def contents(file: Path, largest: int) -> tuple[bytes, bool]:
     """Return the bytes of a file, and whether every user of the machine can read it.
 
-    Raises OSError, and ValueError with what is wrong: it is not a file, or has more bytes.
+    Raises OSError, and ValueError with what is wrong: it is not a file, or has more bytes. Does not
+    wait: a lease of another process is BlockingIOError.
     """
     status = file.stat()
     if S_ISDIR(status.st_mode):
@@ -74,7 +76,14 @@ def contents(file: Path, largest: int) -> tuple[bytes, bool]:
         raise ValueError("is not a regular file; mount a file there")
     if status.st_size > largest:
         raise ValueError(f"is larger than {largest // 1024} KiB; mount another file")
-    with file.open("rb") as stream:
+    with open(file, "rb", opener=at_once) as stream:
+        if not S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise ValueError("is not a regular file any more; mount a file there")
         raw = stream.read(largest)
     folder = file.resolve().parent.stat().st_mode
     return raw, bool(status.st_mode & S_IROTH and folder & S_IXOTH)
+
+
+def at_once(path: str, flags: int) -> int:
+    """Open a file without waiting, whatever takes its place: a pipe would never open."""
+    return os.open(path, flags | os.O_NONBLOCK)

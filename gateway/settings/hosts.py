@@ -29,6 +29,9 @@ def host_names(root: Path, findings: Findings) -> tuple[HostName, ...]:
     """Return the names of the file under `root`, without those of loopback."""
     try:
         raw, _ = contents(inside(root, FILE), LARGEST)
+    except BlockingIOError:  # a workload can take one, and again
+        findings.warn(str(FILE), "the names in it are not used: another process has a lease on it")
+        return ()
     except OSError as err:
         if is_shortage(err):
             raise

@@ -49,7 +49,7 @@ def read(path: Path) -> KeptList:
 
     Raises OSError and BadListError.
     """
-    with open(path, "rb", opener=_at_once) as file:
+    with open(path, "rb", opener=files.at_once) as file:
         if not S_ISREG(os.fstat(file.fileno()).st_mode):
             raise BadListError("it is not a regular file")
         content = kept(file.read(LARGEST_KEPT + 1))
@@ -61,8 +61,3 @@ def read(path: Path) -> KeptList:
 
 def _can_be_reached(server: Server) -> bool:
     return bool(server.addresses) or is_name(server.hostname)
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Open a file without waiting, whatever takes its place: a pipe would never open."""
-    return os.open(path, flags | os.O_NONBLOCK)

@@ -130,6 +130,21 @@ def test_a_lease_delays_no_stop(lab: Lab) -> None:
     stops(gateway)
 
 
+@pytest.mark.promise("P10")
+def test_a_lease_on_the_hosts_file_delays_no_start(lab: Lab) -> None:
+    """The gateway's resolver does without the names in it, and the log says so."""
+    gateway = lab.gateway()
+    workload = gateway.workload(capabilities=())
+    holder = workload.hold("/etc/hosts")
+    holder.wait_for("held")
+    assert keeps_waiting(*workload.command(["cat", "/etc/hosts"])), "control"
+    gateway.start(gateway.env(DNS_SERVER="on")).wait_healthy(timeout=20)
+    (said,) = gateway.events(event="configuration notice", variable="/etc/hosts")
+    assert "lease" in said["notice"]
+    assert holder.exit_code is None
+    holder.close()
+
+
 class Pipe:
     """The gateway's log as a pipe, which the test reads or does not."""
 

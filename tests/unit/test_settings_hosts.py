@@ -1,6 +1,10 @@
 """The names of /etc/hosts: what is taken of it. Nothing in it refuses the configuration."""
 
+import fcntl
 import os
+import signal
+import subprocess
+import time
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -86,3 +90,19 @@ def test_what_is_not_a_file_is_left_out(tmp_path: Path) -> None:
     assert "hosts" not in reported(assemble.load(COMPLETE, tmp_path))
     os.mkfifo(tmp_path / "etc/hosts")
     assert "is not a regular file" in reported(assemble.load(COMPLETE, tmp_path))
+
+
+def test_a_lease_on_the_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A workload's would delay every start by 45 s. Control: another program waits for it."""
+    loaded(tmp_path, b"192.168.1.9 a\n")
+    path = tmp_path / "etc/hosts"
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # the kernel's word to the holder of a lease
+    with path.open("r+b") as leased:
+        fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        with pytest.raises(subprocess.TimeoutExpired):
+            subprocess.run(["cat", path], timeout=0.3, check=False)
+        began = time.monotonic()
+        found = assemble.load(COMPLETE, tmp_path)
+        assert time.monotonic() - began < 2
+    assert names(found) == []
+    assert "/etc/hosts: the names in it are not used: another process has" in reported(found)
