@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
 
+from gateway.errors import is_shortage
 from gateway.model import PASSAGE, Endpoint, KeyRequest, Login, Registration, Secret
 from gateway.providers.kept import PLACES, registrations_name
 from gateway.providers.lists import BadListError
@@ -216,6 +217,8 @@ def _kept(provider: Provider, public: str, root: Path, findings: Findings) -> Re
         except FileNotFoundError:
             continue
         except (OSError, ValueError, BadListError) as err:
+            if is_shortage(err):
+                raise  # the key is there, and another one would cost a login
             reason = getattr(err, "strerror", None) or str(err)
             findings.warn(str(path), f"is not used: {reason}; the key is registered again")
             continue

@@ -1,6 +1,8 @@
 """Private Internet Access in the variables: a login instead of a key, servers once it is known."""
 
+import fcntl
 import json
+import signal
 import time
 from dataclasses import replace
 from ipaddress import IPv4Interface, ip_address
@@ -204,6 +206,18 @@ def test_a_file_that_cannot_be_read_is_named(root: Path) -> None:
     loaded = load(root)
     assert not loaded.config.tunnels[0].peers
     assert f"{FILE}: is not used" in reported(loaded)
+
+
+def test_a_file_that_cannot_be_read_now_is_not_given_up(root: Path) -> None:
+    """Another program has a lease on it. Control: it is used afterwards."""
+    made = keys.generated()
+    registered(root, 1, private=made.reveal())
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # the kernel's word to the holder of a lease
+    with (root / FILE.lstrip("/")).open("r+b") as leased:
+        fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        with pytest.raises(BlockingIOError):
+            load(root)
+    assert load(root).config.tunnels[0].private_key == made
 
 
 @pytest.mark.parametrize("missing", ["OPENVPN_USER", "OPENVPN_PASSWORD"])
