@@ -198,11 +198,12 @@ def forged(
 
 
 def fragments(
-    host: str, source: str, port: int = 7, device: str = "", mark: int = 0, marker: str = MARKER
-) -> Outcome:
+    host: str, source: str, source_port: int = 40001, port: int = 7, device: str = "",
+    mark: int = 0, marker: str = MARKER,
+) -> Outcome:  # fmt: skip
     """Send a UDP packet in two fragments that the kernel is asked not to put together."""
     filler = marker.encode().ljust(64, b".")
-    datagram = udp_packet(source, host, 40001, port, filler + filler)
+    datagram = udp_packet(source, host, source_port, port, filler + filler)
     identity = int.from_bytes(os.urandom(2), "big")
     if version(host) == 6:
         inner = datagram[40:]

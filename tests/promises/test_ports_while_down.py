@@ -188,6 +188,38 @@ def test_a_clients_connection_continues_while_the_tunnel_is_lost(lab: Lab) -> No
 
 
 @pytest.mark.both_firewalls
+@pytest.mark.parametrize("family", [4, 6])
+def test_packets_made_by_hand_leave_a_listed_port_as_answers_only(lab: Lab, family: int) -> None:
+    """While a client has a flow there: to another port or host, in fragments, as ICMP.
+
+    Control: with the addresses and ports of that flow, such a packet leaves.
+    """
+    own, client, first = OWN[family], tuple(lab.uplink.router)[family == 6], 40777
+    served = lab.workload.serve(echo(own, PORT))
+    with silent_server(lab):
+        caller = {"host": own, "port": PORT, "source": client, "source_port": first}
+        assert lab.internet.probe("udp", **caller).seen == client
+        marker = unique("handmade")
+        sent = {"source": own, "device": "eth0", "marker": marker}
+        for host, transport in product((client, tuple(INTERNET[0])[family == 6]), ("udp", "tcp")):
+            for port in {53, first + 1, *([first] if host != client or transport == "tcp" else [])}:
+                made = {"host": host, "source_port": PORT, "port": port, "transport": transport}
+                assert lab.workload.probe("forged", **made, **sent).result == "denied", made
+            lab.workload.probe("fragments", host=host, source_port=PORT, port=53, **sent)
+            lab.workload.probe(
+                "raw", host=host, protocol=58 if family == 6 else 1, device="eth0", marker=marker
+            )
+        lab.capture.quiet_for(0.2)
+        assert lab.capture.containing(marker) == []
+        assert (
+            lab.workload.probe("forged", host=client, source_port=PORT, port=first, **sent).result
+            == "sent"
+        ), "control"
+        eventually(lambda: lab.capture.containing(marker), timeout=5, what="the control")
+    served.close()
+
+
+@pytest.mark.both_firewalls
 def test_ports_can_be_closed_without_a_tunnel(lab: Lab) -> None:
     """With `off` nothing is heard from a listed port. Control: with a tunnel it answers."""
     gateway = lab.gateway()
