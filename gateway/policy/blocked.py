@@ -13,6 +13,8 @@ MOST_NAMES = 300_000
 """Names in all lists: some 205 MB of unbound's memory, and four seconds of its start."""
 LONGEST_LINE = 1024
 """Bytes of a line; a longer one is left out."""
+MOST_WORDS = 2_000_000
+"""Words of a list, and its lines: some four seconds on one processor, however short they are."""
 
 ZONE = "blocked"
 BLOCKED, EMPTY, PASSED = ".", "*.", "rpz-passthru."
@@ -65,13 +67,19 @@ class Blocked:
         labels = name.split(b".")
         return any(b".".join(labels[first:]) in self.passed for first in range(len(labels)))
 
-    def read(self, lines: Iterable[bytes]) -> None:
-        """Take the rules of a list, until there are too many. A line ends with a line feed."""
+    def read(self, lines: Iterable[bytes]) -> bool:
+        """Take the rules of a list, until there are too many. A line ends with a line feed.
+
+        Return False if the list has more than MOST_WORDS, after which the rest is left out.
+        """
         reader = _Reader(self)
         for line in lines:
+            if reader.seen > MOST_WORDS:
+                return False
             if self.is_full:
-                return
+                break
             self.ignored += not reader.take(line)
+        return True
 
     def zone(self) -> Iterator[str]:
         """Yield the lines of an RPZ zone with the rules."""
@@ -89,10 +97,12 @@ class _Reader:
     def __init__(self, found: Blocked) -> None:
         self._found = found
         self._origin = b""
+        self.seen = 0
 
     def take(self, line: bytes) -> bool:
         """Take one line; return whether it was of use or empty."""
         words = re.split(rb"[#;]", line, maxsplit=1)[0].lower().split()
+        self.seen += 1 + len(words)
         if not words or len(line) > LONGEST_LINE:
             return not words
         if _NOWHERE.fullmatch(words[0]):

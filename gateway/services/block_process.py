@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from gateway.errors import NetworkError
-from gateway.policy.blocked import LONGEST_LINE, MOST_NAMES, Blocked
+from gateway.policy.blocked import LONGEST_LINE, MOST_NAMES, MOST_WORDS, Blocked
 from gateway.providers.lists import LARGEST_KEPT as MOST_RESULT
 from gateway.services.blocking import RESULT, SUMMARY
 from gateway.services.list_process import give_up_rights
@@ -49,7 +49,8 @@ def made(passed: list[str], paths: list[str]) -> str:
     blocked = Blocked(frozenset(it.encode("ascii", "replace") for it in passed if it))
     for path, file in opened:
         try:
-            blocked.read(_lines(file))
+            if not blocked.read(_lines(file)):
+                left_out.append(f"{path} after {MOST_WORDS} words and lines")
         except OSError as err:
             left_out.append(f"{path}: {err.strerror}")
         if os.fstat(file.fileno()).st_size > LARGEST:

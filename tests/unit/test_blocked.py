@@ -125,6 +125,18 @@ def test_another_process_makes_one_zone_of_all_lists(tmp_path: Path) -> None:
     assert zone.splitlines()[-2:] == ["ads.example CNAME .", "bad.example CNAME ."]
 
 
+@pytest.mark.parametrize("line", [b"\n", b"a\n", b"# x\n", b"0.0.0.0" + b" a" * 400 + b"\n"])
+def test_a_list_of_countless_words_costs_only_itself(
+    monkeypatch: pytest.MonkeyPatch, line: bytes
+) -> None:
+    """Else there was no time left for the others, and none would block a name."""
+    monkeypatch.setattr(blocked, "MOST_WORDS", 1000)
+    found = blocked.Blocked()
+    assert not found.read([*[line] * 1001, b"0.0.0.0 late.example\n"])
+    assert found.read([b"0.0.0.0 good.example\n"])
+    assert set(found.rules) - {b"a"} == {b"good.example"}
+
+
 @pytest.mark.long
 def test_a_huge_file_is_read_as_far_as_the_limit(tmp_path: Path) -> None:
     """In names and in bytes."""
