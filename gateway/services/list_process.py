@@ -9,6 +9,7 @@ which is the kept list after exit code 0, and the reason in words after FAILED.
 import ctypes
 import os
 import resource
+import signal
 import socket
 import sys
 import time
@@ -27,7 +28,7 @@ MOST_PROCESSOR_TIME = 30
 
 USER = 65534
 CAPABILITY_VERSION = 0x20080522
-PR_SET_NO_NEW_PRIVS = 38
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 """linux/capability.h, linux/prctl.h."""
 
 
@@ -66,7 +67,12 @@ def _fetched(listed: ServerList) -> bytes:
 
 
 def give_up_rights() -> None:
-    """Take another user id if that is allowed, give up every capability, and set the limits."""
+    """Take another user id if that is allowed, give up every capability, and set the limits.
+
+    The change of the user takes back that the kernel kills this process when the gateway goes
+    (kernel/cred.c, commit_creds), so that is asked for again. Raises NetworkError.
+    """
+    parent = os.getppid()
     for kind, most in (
         (resource.RLIMIT_AS, MOST_MEMORY),
         (resource.RLIMIT_FSIZE, lists.LARGEST_KEPT),
@@ -84,3 +90,5 @@ def give_up_rights() -> None:
     head, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
     if libc.capset(head, none) or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise NetworkError("cannot give up its rights", "the process for lists")
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
+        raise NetworkError("the gateway has ended meanwhile", "the process for lists")

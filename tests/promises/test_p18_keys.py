@@ -217,6 +217,8 @@ def test_nothing_rides_along_while_a_key_is_registered(lab: Lab, trust: Trust) -
     lab.capture.quiet_for(0.1)
     assert not lab.capture.containing("riding-along", since)
     assert lab.leaks(since, allowed=key_requests(lab)) == []
+    gateway.kill()
+    eventually(lambda: not process.exists(), timeout=2, what="the end of the process")
 
 
 def _processes(gateway: Gateway) -> list[Path]:
