@@ -100,6 +100,7 @@ def _server(wanted: Unbound) -> Iterator[str]:
     # names out of the log.
     yield from ('username: ""', 'chroot: ""', 'directory: ""', 'pidfile: ""', 'logfile: ""')
     yield from ("do-daemonize: no", "use-syslog: no", "verbosity: 0", "num-threads: 1")
+    yield "so-reuseport: no"  # else another process of its user could listen there, too
     yield f"interface: {OURS}@{PORT}"
     yield from (f"interface: {address}@{REDIRECTED}" for address in wanted.redirected)
     # Loopback is out of reach for others, so who reaches it is in this namespace.

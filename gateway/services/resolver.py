@@ -19,10 +19,11 @@ from gateway.model.name_server import RESOLVER_USER, BlockFile, HostName, NameSe
 from gateway.policy.limits import Limit, limit_of_confinement
 from gateway.policy.report import ResolverReport
 from gateway.policy.unbound import PORT, ROOT_KEYS, Unbound, configuration
-from gateway.policy.upstreams import REDIRECTED, described
+from gateway.policy.upstreams import OURS, REDIRECTED, described
 from gateway.services.resolver_files import Files
 from gateway.system.child import NEVER, Child, Program, Restart
 from gateway.system.features import missing_capabilities
+from gateway.system.kept_ports import KeptPorts
 from gateway.system.netns import Netns
 from gateway.system.probe import answers_here, arrivals
 from gateway.system.process import find_program
@@ -77,6 +78,7 @@ class Resolver:
         """The capabilities for want of which it runs as root; empty if none."""
         self._user = 0 if self.lacks else RESOLVER_USER
         self._control = Control(files.control)
+        self._ports = KeptPorts(netns)
         self._wanted = Unbound(
             (),
             str(files.control),
@@ -181,6 +183,7 @@ class Resolver:
         except (GatewayError, OSError, MemoryError, ValueError) as err:
             return self._reason(err)
         finally:
+            self._ports.keep()
             if child is not None:
                 with suppress(GatewayError):
                     await child.stop()
@@ -197,19 +200,19 @@ class Resolver:
 
     def _child(self, wanted: Unbound) -> Child:
         """Return the program that does `wanted`. Raises GatewayError and OSError."""
-        unbound = find_program("unbound")
         files = self._files
         authorities = files.readable_authorities()
         arriving = arrivals(self._netns) if self._server.hijack else ()
         text = configuration(replace(wanted, certificates=authorities, redirected=arriving))
         files.configure(text)
+        places = ((OURS, PORT), *((it, REDIRECTED) for it in arriving))
         stub = [sys.executable, "-I", "-S", str(Path(__file__).with_name("resolver_process.py"))]
-        argv = (*stub, str(self._user), unbound, "-c", str(files.configuration))
+        argv = (*stub, str(self._user), find_program("unbound"), "-c", str(files.configuration))
         patience = READY_WITH_LISTS if wanted.zone else READY_WITHIN
         return Child(
             Program(argv, netns=self._netns, ready_within=patience),
             restart=NEVER,
-            ready=self._control.is_served,
+            ready=self._ports.shared_until(places, self._control.path, self._control.is_served),
             on_line=self._heard,
         )
 

@@ -361,6 +361,42 @@ def test_a_taken_port_is_reported_with_the_remedy(lab: Lab, trusted: Authority) 
     assert resolved(gateway, "one.example") == [ANSWER]
 
 
+def test_no_workload_can_answer_in_its_place(lab: Lab, trusted: Authority) -> None:
+    """Not even one with the resolver's user id, also while it is away, and after a new start.
+
+    Control: before, it shares the port with a socket such as the resolver's.
+    """
+    upstream(lab, trusted.issue(NAME))
+    lab.gateway_namespace.sysctl("ipv4/ip_unprivileged_port_start", 0)  # as Docker does
+    with lab.gateway_namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as such:
+        such.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        such.bind(("127.0.0.1", 53))
+        assert "udp" in listening(lab, 1000), "control"
+    gateway = started(lab, trusted)
+    gateway.wait_healthy()
+    for _ in range(2):
+        assert listening(lab, 1000) == listening(lab, RESOLVER_USER) == []
+        assert resolved(gateway, "one.example") == [ANSWER]
+        os.kill(before := child_of(gateway), signal.SIGKILL)
+        eventually(lambda old=before: child_of(gateway) != old, timeout=10, what="another one")
+        eventually(lambda: resolved(gateway, "one.example"), timeout=10, what="an answer")
+
+
+def listening(lab: Lab, user: int) -> list[str]:
+    """Return at which transports a process of `user` could listen where the resolver does."""
+    code = (
+        "import os, socket, sys; os.setresuid(*[int(sys.argv[1])] * 3)\n"
+        "for name, kind in ('udp', 2), ('tcp', 1):\n"
+        "    one = socket.socket(2, kind)\n"
+        "    for option in 2, 15:\n"  # SO_REUSEADDR, SO_REUSEPORT
+        "        one.setsockopt(1, option, 1)\n"
+        "    try:\n"
+        "        one.bind(('127.0.0.1', 53)), kind == 1 and one.listen(), print(name)\n"
+        "    except OSError: pass\n"
+    )
+    return lab.operator.run(sys.executable, "-c", code, str(user)).split()
+
+
 class taken:  # noqa: N801 - reads as a statement
     """Has port 53 of the gateway's namespace."""
 
