@@ -103,6 +103,10 @@ def test_equal_keys_have_equal_labels_in_every_form() -> None:
     ("text", "shown"),
     [
         ("http://user:pass@proxy:80/x", "http://[hidden]@proxy:80/x"),
+        (
+            "'http://user:p@ss/word@proxy:80/x' of 10.0.0.1",
+            "'http://[hidden]@proxy:80/x' of 10.0.0.1",
+        ),
         ("a\x1b[2Jb\u202ec", "a\\x1b[2Jb\\u202ec"),
         ("meta mark 0x9a3b7c11 accept", "meta mark & 0x80000000 == 0x80000000 accept"),
         ("10.64.0.2/32 via fe80::1 dev eth0", "10.64.0.2/32 via fe80::1 dev eth0"),

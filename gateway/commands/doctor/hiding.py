@@ -27,8 +27,8 @@ KEY: Final = re.compile(
     r"(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{43}=|[0-9a-fA-F]{64})(?![A-Za-z0-9+/=])"
 )
 """A WireGuard key in base64 or in hexadecimal."""
-IN_ADDRESS: Final = re.compile(r"(?<=://)[^/\s@]+@")
-"""User name and password in a URL (RFC 3986)."""
+IN_ADDRESS: Final = re.compile(r"(?<=://)\S+@")
+"""User name and password in a URL (RFC 3986), also one that should have been escaped."""
 
 SHORTEST: Final = 4
 LONG: Final = 8
