@@ -17,6 +17,7 @@ import pytest
 from gateway.model.name_server import RESOLVER_USER
 from gateway.policy.limits import LimitCode
 from gateway.policy.states import Reason
+from gateway.policy.upstreams import REDIRECTED
 from tests.lab.encrypted import NAME, EncryptedResolver
 from tests.lab.gateway import Gateway
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS
@@ -372,7 +373,7 @@ def test_no_workload_can_answer_in_its_place(lab: Lab, trusted: Authority) -> No
         such.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         such.bind(("127.0.0.1", 53))
         assert "udp" in listening(lab, 1000), "control"
-    gateway = started(lab, trusted)
+    gateway = started(lab, trusted, DNS_HIJACK="on")
     gateway.wait_healthy()
     for _ in range(2):
         assert listening(lab, 1000) == listening(lab, RESOLVER_USER) == []
@@ -386,12 +387,13 @@ def listening(lab: Lab, user: int) -> list[str]:
     """Return at which transports a process of `user` could listen where the resolver does."""
     code = (
         "import os, socket, sys; os.setresuid(*[int(sys.argv[1])] * 3)\n"
-        "for name, kind in ('udp', 2), ('tcp', 1):\n"
-        "    one = socket.socket(2, kind)\n"
+        f"for at in ('127.0.0.1', 53), ('127.0.0.1', {REDIRECTED}), ('::1', {REDIRECTED}):\n"
+        "  for name, kind in ('udp', 2), ('tcp', 1):\n"
+        "    one = socket.socket(10 if ':' in at[0] else 2, kind)\n"
         "    for option in 2, 15:\n"  # SO_REUSEADDR, SO_REUSEPORT
         "        one.setsockopt(1, option, 1)\n"
         "    try:\n"
-        "        one.bind(('127.0.0.1', 53)), kind == 1 and one.listen(), print(name)\n"
+        "        one.bind(at), kind == 1 and one.listen(), print(name)\n"
         "    except OSError: pass\n"
     )
     return lab.operator.run(sys.executable, "-c", code, str(user)).split()
