@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any
 
 from gateway.model import INTERFACE, Config, Interface, Network, PortRange
+from gateway.policy import names
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.routing import reply_mark
@@ -90,6 +91,9 @@ def _entries(family: Family, state: State, config: Config, facts: Facts) -> Iter
         listed = config.outbound_subnets if is_connected else ()
         near = tuple(attached(config.public_subnets, uplink)) if is_connected else ()
         subnets = [it for it in (*listed, *near) if family.has(it)]
+        if config.name_server and (subnets or config.input_ports):
+            yield from names.ours(family, uplink, own, config)
+            yield from names.no_way_for_ours(uplink, ends=is_connected)
         for subnet in subnets:
             yield from _subnet(family, uplink, own, subnet, state)
         for address, ports in product(own, config.input_ports):
