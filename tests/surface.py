@@ -33,6 +33,7 @@ from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.reload import Answer, Fault, Outcome
 from gateway.policy.report import ResolverReport, Status
 from gateway.policy.states import Reason, State
+from gateway.policy.tried import Tried
 from gateway.providers.catalog import _BY_NAME, CUSTOM
 from gateway.providers.server import Server
 from gateway.services.board import describe, describe_history
@@ -65,6 +66,7 @@ FULL = Status(
     reason=Reason.ANSWERS,
     since=0.0,
     endpoints=(Endpoint(ip_address("203.0.113.7"), 51820),),
+    candidates=(Tried("203.0.113.7:51820", "se-1", 0.0, Reason.ANSWERS, 0.1, 0.1),),
     handshake_age=1.0,
     mtu=1420,
     path_mtu=1420,

@@ -19,6 +19,7 @@ from gateway.policy.resolvers import Finding, limits_of_resolvers_asked
 from gateway.policy.retry import Setback
 from gateway.policy.situation import Situation
 from gateway.policy.states import Connected, Connecting, Reason, State, Stopping
+from gateway.policy.tried import Tried, tried_after, with_latency
 from gateway.policy.upstreams import described, upstreams_of
 
 FEW = 2
@@ -48,6 +49,7 @@ class Reporter:
         self._explained: dict[Diagnosis, float] = {}
         self._sizes: tuple[int | None, int | None] = None, None
         self._times: Times = ()
+        self._tried: tuple[Tried, ...] = ()
         self._not_answering: tuple[Finding, ...] = ()
         self.limits = parts.adopt(kernel.config)
         self.verified_at: float | None = None
@@ -55,6 +57,7 @@ class Reporter:
 
     def changed(self, before: State, after: State, now: float) -> None:
         """Log a change of state that is worth a line, count it, and start the user's command."""
+        self._tried = tried_after(self._tried, before, after, now)
         if _logged(before) == _logged(after):
             return
         self._log.info(
@@ -125,6 +128,8 @@ class Reporter:
             verified_age=None if self.verified_at is None else now - self.verified_at,
             reconnects=tuple(self._reconnects.items()),
             switches=self._switches,
+            candidates=with_latency(self._tried, situation.known_times),
+            candidate_count=len(situation.config.tunnels),
             refused=kernel.refused,
             counted_at=self.counted_at,
             guard=parts.guard is not None,

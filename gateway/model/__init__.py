@@ -192,7 +192,7 @@ class Candidate:
 
     `addresses` are the interface's; `mtu` is None when it follows from the uplink. `listen_port`
     and `fwmark` identify the encrypted flow; without a chosen `fwmark`, `policy.marks` fills in a
-    secret one. `dns` are the workloads' resolvers, in order.
+    secret one. `dns` are the workloads' resolvers, in order. `name` is the server's, or a file's.
     """
 
     private_key: Secret
@@ -204,6 +204,7 @@ class Candidate:
     dns: tuple[Address, ...] = ()
     listed: ServerList | None = None
     registration: Registration | None = None
+    name: str = field(default="", compare=False)
 
     @property
     def errands(self) -> tuple[Errand, ...]:

@@ -23,6 +23,7 @@ from gateway.policy.states import (
     State,
     Stopping,
 )
+from gateway.policy.tried import Tried
 
 REASONS: dict[Reason, str] = {
     Reason.STARTING: "starting",
@@ -77,7 +78,9 @@ class Status:
 
     `at` is when it was reported. `attempts` counts the attempts that failed one after the other,
     and `diagnosis` is the code of why the last handshake did. `endpoint` is a text for people,
-    `endpoints` are the servers that the state is about, empty while they are names. `guard`: the
+    `endpoints` are the servers that the state is about, empty while they are names. `addresses` are
+    those of the tunnel's interface, `candidates` those of `candidate_count` that were tried last,
+    the newest first. `guard`: the
     egress guard stops packet sockets. `mtu` is the largest packet of the tunnel's interface,
     `path_mtu` the largest that is known to arrive, in bytes, None if unknown. `verified_age` is how
     long ago the kernel was last read back and found as wanted. `reconnects` counts lost tunnels by
@@ -105,6 +108,9 @@ class Status:
     firewall: str = ""
     guard: bool = False
     tunnel: str = ""
+    addresses: tuple[str, ...] = ()
+    candidates: tuple[Tried, ...] = ()
+    candidate_count: int = 0
     drift: int = 0
     verified_age: float | None = None
     reconnects: tuple[tuple[str, int], ...] = ()
@@ -205,6 +211,9 @@ def status_of(state: State, now: float) -> Status:
         handshake_age=None if pulse.handshake_at is None else now - pulse.handshake_at,
         received=pulse.received,
         sent=pulse.sent,
+        addresses=tuple(map(str, state.tunnel.addresses))
+        if isinstance(state, Connecting | Connected)
+        else (),
     )
 
 

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
+from gateway import __version__
 from gateway.policy.history import History, Sample, Transition
 from gateway.policy.reload import Answer as Reread
 from gateway.policy.remedies import REMEDIES, remedy_of
 from gateway.policy.report import REASONS, ResolverReport, Status, with_resolver
 from gateway.policy.states import Reason
+from gateway.policy.tried import Tried
 
 STALE_AFTER = 10.0
 """Seconds without a new status after which the supervisor counts as hung."""
@@ -153,7 +155,7 @@ def describe(status: Status, now: float) -> dict[str, object]:
 
     docs/health.md lists the fields.
     """
-    body = asdict(status)
+    body = asdict(replace(status, candidates=()))
     since, later = body.pop("since"), now - body.pop("at")
     del body["counted_at"]
     for name in ("handshake_age", "verified_age"):
@@ -169,8 +171,27 @@ def describe(status: Status, now: float) -> dict[str, object]:
     body["reloads"] = dict(status.reloads)
     if status.resolver:
         body["resolver"]["questions"] = dict(status.resolver.questions)
+    body["version"] = __version__
+    body["candidates"] = [_tried(it, now) for it in status.candidates]
     body["limits"] = [asdict(limit) for limit in status.limits]
     return body
+
+
+def _tried(it: Tried, now: float) -> dict[str, object]:
+    """Return the last attempt with a candidate, as the client gets it at `now`."""
+    return {
+        "endpoint": it.endpoint,
+        "name": it.name,
+        "age": round(now - it.at, 1),
+        "result": str(it.result),
+        "handshake_seconds": _rounded(it.handshake_seconds),
+        "latency_seconds": _rounded(it.latency),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    """Return a time as milliseconds are reported, in seconds."""
+    return None if seconds is None else round(seconds, 4)
 
 
 def _reread(answer: Reread, now: float) -> dict[str, object]:

@@ -245,7 +245,11 @@ def _as_written(
 ) -> Variables:
     given = variables.values.wireguard_public_key
     choices = tuple(
-        EndpointChoice(_endpoint(server, port), given.value if given else server.public_key)
+        EndpointChoice(
+            _endpoint(server, port),
+            given.value if given else server.public_key,
+            server.name or server.hostname,
+        )
         for server in chosen
     )
     origin = Origin(f"the list of {_day(content)}", "VPN_SERVICE_PROVIDER", Kind.DEFAULT)

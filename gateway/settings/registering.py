@@ -113,7 +113,12 @@ class Keys:
         update: dict[str, object] = {
             "wireguard_addresses": Sourced((IPv4Interface(server.tunnel_address),), origin),
             "wireguard_endpoints": Sourced(
-                (EndpointChoice(Endpoint(server.address, server.port), server.public_key),), origin
+                (
+                    EndpointChoice(
+                        Endpoint(server.address, server.port), server.public_key, server.name
+                    ),
+                ),
+                origin,
             ),
         }
         if server.resolvers and (not values.dns_address or _is_built_in(values.dns_address)):

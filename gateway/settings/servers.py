@@ -16,10 +16,14 @@ _LONGEST_NAME: Final = 253
 
 @dataclass(frozen=True)
 class EndpointChoice:
-    """One server to try; `public_key` is None if the common key applies."""
+    """One server to try; `public_key` is None if the common key applies.
+
+    `name` is what a provider calls it.
+    """
 
     endpoint: Endpoint | NamedEndpoint
     public_key: str | None = None
+    name: str = ""
 
 
 def host(text: str) -> Address | str:

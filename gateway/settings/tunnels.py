@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Final
 
 from gateway.model import (
@@ -72,6 +73,7 @@ class SourcedTunnel:
     fwmark: Sourced[int | None]
     listed: ServerList | None = None
     registration: Registration | None = None
+    name: str = ""
 
     @property
     def allowed_ips(self) -> tuple[Network, ...]:
@@ -92,6 +94,7 @@ class SourcedTunnel:
             dns=self.dns.value,
             listed=self.listed,
             registration=self.registration,
+            name=self.name,
         )
 
 
@@ -166,6 +169,7 @@ def _tunnel(pick: Picker, listed: ServerList | None) -> SourcedTunnel | None:
         else default(DEFAULT_PORT, "ListenPort"),
         fwmark=mark if mark and mark.value else default(None, "FwMark"),
         listed=listed,
+        name=PurePosixPath(pick.file.path).stem if pick.file else "",
     )
 
 
@@ -273,7 +277,7 @@ def _with_endpoints(tunnel: SourcedTunnel, pick: Picker) -> tuple[SourcedTunnel,
     choices = pick.values.wireguard_endpoints
     if not choices or len(tunnel.peers) != 1:
         return (tunnel,)
-    found: dict[CandidatePeer, SourcedPeer] = {}
+    found: dict[CandidatePeer, tuple[SourcedPeer, str]] = {}
     for choice in choices.value:
         one = replace(
             tunnel.peers[0],
@@ -286,5 +290,5 @@ def _with_endpoints(tunnel: SourcedTunnel, pick: Picker) -> tuple[SourcedTunnel,
             pick.findings.info(
                 choices.origin.where, f"{choice.endpoint} is listed twice; once is enough"
             )
-        found.setdefault(one.peer, one)
-    return tuple(replace(tunnel, peers=(one,)) for one in found.values())
+        found.setdefault(one.peer, (one, choice.name or tunnel.name))
+    return tuple(replace(tunnel, peers=(one,), name=name) for one, name in found.values())

@@ -7,11 +7,13 @@ from ipaddress import ip_address
 
 import pytest
 
+from gateway import __version__
 from gateway.model import Endpoint
 from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.reload import Fault, Outcome, not_reloaded
 from gateway.policy.report import ResolverReport, Status
 from gateway.policy.states import Reason
+from gateway.policy.tried import LONGEST, LONGEST_NAME, MOST_TRIED, Tried
 from gateway.services.board import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board
 from gateway.services.health import respond
 from healthcheck.__main__ import LARGEST_REPLY
@@ -32,6 +34,12 @@ HEALTHY = Status(
     firewall="iptables",
     guard=False,
     tunnel="kernelspace",
+    addresses=("10.64.1.2/32",),
+    candidates=(
+        Tried("198.51.100.1:51820", "se-1", 40.0, Reason.ANSWERS, 0.06123),
+        Tried("198.51.100.2:51820", "", 30.0, Reason.NO_HANDSHAKE, None, 0.031),
+    ),
+    candidate_count=312,
     verified_age=1.0,
     reconnects=((Reason.NO_HANDSHAKE, 2),),
     refused=(("ipv4", "out", 7),),
@@ -107,6 +115,27 @@ def test_health_says_200_and_everything_that_is_promised(board: Board, path: byt
         ],
         "resolver": None,
         "state_age": 60.0,
+        "version": __version__,
+        "addresses": ["10.64.1.2/32"],
+        "candidates": [
+            {
+                "endpoint": "198.51.100.1:51820",
+                "name": "se-1",
+                "age": 60.0,
+                "result": "server_answers",
+                "handshake_seconds": 0.0612,
+                "latency_seconds": None,
+            },
+            {
+                "endpoint": "198.51.100.2:51820",
+                "name": "",
+                "age": 70.0,
+                "result": "no_handshake",
+                "handshake_seconds": None,
+                "latency_seconds": 0.031,
+            },
+        ],
+        "candidate_count": 312,
     }
 
 
@@ -166,11 +195,12 @@ def test_the_last_reading_of_the_configuration_is_in_the_answer(board: Board, cl
 
 
 def test_the_largest_answer_is_one_that_the_health_check_reads() -> None:
-    """However many faults there are, and in whatever letters."""
+    """However many faults and candidates there are, and in whatever letters."""
+    tried = Tried("9" * LONGEST, "x" * LONGEST_NAME, 1.0, Reason.NO_HANDSHAKE, 1.25, 1.25)
     faults = tuple(Fault("\U0001f512" * 500, "\U0001f512" * 500) for _ in range(100))
     answer = not_reloaded(90.0, Outcome.REFUSED, faults)
     board = Board(lambda: 100.0)
-    board.publish(replace(HEALTHY, reload=answer))
+    board.publish(replace(HEALTHY, reload=answer, candidates=(tried,) * MOST_TRIED))
     assert len(respond(b"GET", b"/healthz", board)[2]) < LARGEST_REPLY * 0.9
 
 

@@ -56,6 +56,18 @@ def test_the_servers_of_the_file_are_the_candidates(tmp_path: Path) -> None:
     assert {str(it) for it in servers(tmp_path)} == {"198.51.100.1:51820", "b.example:51820"}
 
 
+def test_a_candidate_has_the_name_that_the_provider_gives_it(tmp_path: Path) -> None:
+    """The host's name where it has no other; a changed name alone is not another configuration."""
+    named = {"hostname": "b.example", "public_key": key(2), "name": "se-sto-wg-1"}
+    keep(tmp_path, servers=[SERVER, named])
+    config = loaded(tmp_path).config
+    assert {it.name for it in config.tunnels} == {"a.example", "se-sto-wg-1"}
+    keep(tmp_path, servers=[SERVER, named | {"name": "se-sto-wg-2"}])
+    again = loaded(tmp_path).config
+    assert "se-sto-wg-2" in {it.name for it in again.tunnels}
+    assert again == config
+
+
 @pytest.mark.parametrize("fetched", [-1, -(10**13), LATEST + 1, 10**20, 1.5, True, None])
 def test_a_time_that_is_not_one_makes_the_file_unusable(tmp_path: Path, fetched: object) -> None:
     """The list is fetched again; what Python has no date for ended the gateway."""

@@ -83,6 +83,7 @@ def test_a_zip_file_is_a_folder(tmp_path: Path, folder: str) -> None:
     put(tmp_path, f"{folder}/All of them.ZIP", zipped({**files, **extra}))
     loaded = assemble.load({}, tmp_path)
     assert servers(loaded) == [0, 1, 2]
+    assert [tunnel.name for tunnel in loaded.config.tunnels] == ["0", "1", "2"]
     keys = [tunnel.private_key for tunnel in loaded.config.tunnels]
     assert keys == [Secret(made_up_key(50 + n)) for n in range(3)]
     assert f"{folder}/All of them.ZIP/any/0/0.conf line 2" in explain(loaded)
