@@ -73,11 +73,11 @@ def parse_address(text: str) -> tuple[str, int]:
     return host, number
 
 
-def ask(host: str, port: int) -> bytes:
-    """Send GET /healthz and return the whole reply, head and body.
+def ask(host: str, port: int, path: str = "/healthz", largest: int = LARGEST_REPLY) -> bytes:
+    """Send GET for `path` and return the whole reply, head and body.
 
     Raises TimeoutError after TIME_LIMIT seconds in total, any OSError of the socket, and Unhealthy
-    for a reply that is too long.
+    for a reply of more than `largest` bytes.
     """
     deadline = monotonic() + TIME_LIMIT
     family = AF_INET6 if ":" in host else AF_INET
@@ -85,9 +85,10 @@ def ask(host: str, port: int) -> bytes:
     try:
         connection.settimeout(TIME_LIMIT)
         connection.connect((host, port))
-        connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: gateway\r\nConnection: close\r\n\r\n")
+        request = f"GET {path} HTTP/1.0\r\nHost: gateway\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode())
         reply = b""
-        while len(reply) <= LARGEST_REPLY:
+        while len(reply) <= largest:
             remaining = deadline - monotonic()
             if remaining <= 0:
                 raise TimeoutError
@@ -98,7 +99,7 @@ def ask(host: str, port: int) -> bytes:
             reply += part
     finally:
         connection.close()
-    raise Unhealthy(f"the reply is longer than {LARGEST_REPLY} bytes")
+    raise Unhealthy(f"the reply is longer than {largest} bytes")
 
 
 def parse(body: bytes) -> object:
@@ -161,11 +162,16 @@ def unquoted(text: str) -> str:
     return text[1:-1].strip() if quoted else text
 
 
+def given_address() -> str:
+    """Return where the server listens according to the environment."""
+    given = environ.get(VARIABLE.encode(), b"")
+    return unquoted(given.decode("utf-8", "backslashreplace")) or DEFAULT
+
+
 def main() -> int:
     """Print the verdict and return the exit code for Docker: 0 healthy, 1 not."""
-    given = environ.get(VARIABLE.encode(), b"")
     try:
-        summary = check(unquoted(given.decode("utf-8", "backslashreplace")) or DEFAULT)
+        summary = check(given_address())
     except Unhealthy as err:
         print(one_line(f"unhealthy: {err}"), flush=True)
         return 1

@@ -1,9 +1,7 @@
 """The exit codes of every command."""
 
-from typing import Final
-
-OK: Final = 0
-FAILED: Final = 1
+OK = 0
+FAILED = 1
 """Failed, or not healthy."""
-USAGE: Final = 2
+USAGE = 2
 """The configuration or the command line is wrong."""

@@ -10,8 +10,9 @@ import signal
 import sys
 import time
 
+from gateway.commands.asking import status_at, visible
 from gateway.commands.exit_codes import FAILED, OK, USAGE
-from gateway.commands.status import ask, of_reload, visible
+from gateway.commands.showing import of_reload
 from gateway.errors import NetworkError
 from gateway.model import HostPort
 from gateway.policy.states import Reason
@@ -62,7 +63,7 @@ def _answer(
     problem = ""
     while _now() < asked_at + PATIENCE:
         try:
-            body = ask(address)
+            body = status_at(address.host, address.port)
         except NetworkError as err:
             problem = f" ({err})"
         else:

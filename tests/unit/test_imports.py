@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.test_healthcheck import saying, server
+
 PROJECT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import json, sys
@@ -51,6 +53,68 @@ def test_the_running_gateway_does_without(running: set[str], name: str) -> None:
     """What reads the configuration, other commands, and interfaces that nothing here uses."""
     assert "gateway.daemon.loop" in running, "control: this is the gateway"
     assert name not in running
+
+
+STATUS = """
+import os, sys
+sys.path.insert(0, {project!r})
+sys.stdout = open(os.devnull, "w")
+sys.argv = ["gateway", *{arguments!r}]
+from gateway.__main__ import main
+code = main()
+sys.stdout = sys.__stdout__
+print(code, *sys.modules)
+"""
+
+LIGHT = {
+    "gateway", "gateway.__main__", "gateway.cli", "gateway.lock", "gateway.lock.host",
+    "gateway.lock.lockdown", "gateway.lock.rules", "gateway.commands",
+    "gateway.commands.exit_codes", "gateway.commands.asking", "gateway.commands.showing",
+    "gateway.commands.status", "healthcheck", "healthcheck.__main__",
+}  # fmt: skip
+"""What `gateway status` needs of the project."""
+
+SLOW = {
+    "argparse", "asyncio", "dataclasses", "inspect", "ipaddress", "json", "logging", "pathlib",
+    "socket", "subprocess", "tempfile", "typing", "urllib.parse",
+}  # fmt: skip
+"""Modules of the standard library that take longer than all that it needs."""
+
+
+def status_imports(*arguments: str) -> set[str]:
+    """Return what `gateway status` imports, beyond what an interpreter has in any case."""
+    with server(saying(b'HTTP/1.0 200 OK\r\n\r\n{"healthy": true}')) as (port, _):
+        done = subprocess.run(
+            [sys.executable, "-c", STATUS.format(project=str(PROJECT), arguments=arguments)],
+            capture_output=True, text=True, check=True,
+            env={"HEALTH_SERVER_ADDRESS": f"127.0.0.1:{port}"},
+        )  # fmt: skip
+    code, *found = done.stdout.split()
+    assert code == "0", "control: the gateway was asked"
+    bare = subprocess.run(
+        [sys.executable, "-c", "import sys; print(*sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(found) - set(bare.stdout.split())
+
+
+def test_the_status_is_shown_without_what_takes_long_to_import() -> None:
+    """`docker exec gateway gateway status` has 0.3 s, and most of that is the engine's."""
+    found = status_imports("status")
+    ours = {it for it in found if it.split(".")[0] in {"gateway", "healthcheck"}}
+    assert ours == LIGHT
+    assert found & SLOW == set()
+    foreign = {it.split(".")[0].lstrip("_") for it in found - ours} - sys.stdlib_module_names
+    assert foreign <= {it.lstrip("_") for it in sys.builtin_module_names}
+    assert not {"pydantic", "pyroute2", "structlog", "h11"} & found
+
+
+def test_what_takes_long_is_found() -> None:
+    """Control: JSON is printed with the module for it, and a history has one for times."""
+    assert "json" in status_imports("status", "--json")
+    past = status_imports("status", "--history")
+    assert "gateway.commands.past" in past
+    assert past & SLOW == set()
 
 
 def test_reading_the_configuration_imports_it_all() -> None:

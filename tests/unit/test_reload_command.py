@@ -30,7 +30,7 @@ def now() -> float:
 
 def says(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], object]) -> int:
     """Run the command while the health server answers what `answer` returns."""
-    monkeypatch.setattr(command, "ask", lambda _address: answer())
+    monkeypatch.setattr(command, "status_at", lambda _host, _port: answer())
     return cli.main(["reload"])
 
 

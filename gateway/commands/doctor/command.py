@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
+from gateway.commands.asking import status_at
 from gateway.commands.check.explain import explain
 from gateway.commands.check.trial import try_variables
 from gateway.commands.doctor import machine, network
 from gateway.commands.doctor.hiding import Hiding, known_secrets
 from gateway.commands.doctor.parts import Part, text_of
 from gateway.commands.exit_codes import OK
-from gateway.commands.status import ask, for_people
+from gateway.commands.showing import lines
 from gateway.errors import GatewayError, NetworkError
 from gateway.settings import early
 from gateway.system import vault as vaults
@@ -90,8 +91,8 @@ def _vault() -> Netns | None:
 
 def status(environ: Mapping[str, str]) -> Iterator[str]:
     """Yield what the gateway's health server answers."""
-    for name, value in ask(early.health_address(environ)).items():
-        yield f"{name.replace('_', ' ')}: {for_people(value)}"
+    address = early.health_address(environ)
+    yield from lines(status_at(address.host, address.port))
 
 
 def configuration(environ: Mapping[str, str]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from gateway.commands.status import visible
+from gateway.commands.asking import visible
 from gateway.settings.sources import SECRETFILE, SECRETS_FOLDER
 from gateway.settings.values import without_keys
 from gateway.system.applied import without_secret_marks

@@ -6,8 +6,8 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict
 
+from gateway.commands.asking import status_at, visible
 from gateway.commands.exit_codes import FAILED, OK, USAGE
-from gateway.commands.status import ask, visible
 from gateway.commands.verify import places
 from gateway.commands.verify.report import Verification
 from gateway.errors import ConfigError, GatewayError, NetworkError
@@ -29,7 +29,9 @@ def verify(asked: argparse.Namespace) -> int:
             print("--echo: no workload is here; ask it in one of them", file=sys.stderr)
             return USAGE
         config = assemble.load(environ).config
-        trial = Verification(lambda: ask(address), config, resolvers_in(named), found)
+        trial = Verification(
+            lambda: status_at(address.host, address.port), config, resolvers_in(named), found
+        )
         lines = trial.run(echo=asked.echo, cut=asked.cut)
     except ConfigError as err:
         print("\n".join(map(str, err.problems)), file=sys.stderr)
