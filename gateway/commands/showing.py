@@ -44,7 +44,7 @@ def _tunnel(left: dict[str, object]) -> Iterator[Row]:
     yield "state", [f"{shown(left.pop('state', None))} for {seconds(left.pop('state_age', None))}"]
     yield "healthy", [shown(left.pop("healthy", None))]
     yield "reason", [shown(left.pop("reason", None))]
-    for name in ("detail", "diagnosis"):
+    for name in ("detail", "remedy", "diagnosis"):
         if text := left.pop(name, None):
             yield name, [shown(text)]
     if failed := left.pop("attempts", None):

@@ -215,3 +215,33 @@ def test_thousands_of_silent_clients_of_the_health_server_cost_little(lab: Lab, 
     assert descriptors < 300
     assert stopped_soon_with_peak(gateway) < SOON
     held.close()
+
+
+DEAF = """
+import socket, sys, time
+held = []
+for _ in range(int(sys.argv[3])):
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.settimeout(5)
+    client.connect((sys.argv[1], int(sys.argv[2])))
+    client.sendall(b"GET /history HTTP/1.1\\r\\nHost: gateway\\r\\n\\r\\n")
+    held.append(client)
+print("ready", flush=True)
+time.sleep(60)
+"""
+"""Clients that ask for the history and never read the answer."""
+
+
+def test_readers_of_the_history_that_never_read_cost_little(lab: Lab) -> None:
+    """A thousand, each with an answer of its own to be kept, and others are answered meanwhile."""
+    gateway = lab.gateway().start()
+    gateway.wait_healthy()
+    assert gateway.status("/history").body["transitions"], "control: there is something to read"
+    argv = [sys.executable, "-I", "-S", "-c", DEAF, "127.0.0.1", "9999", "1000"]
+    held = lab.household.start(lab.workload.command(argv), "deaf")
+    held.wait_for("ready", 60)
+    assert gateway.status(timeout=3).code == 200
+    assert len(list(Path(f"/proc/{gateway.pid}/fd").iterdir())) < 300
+    assert stopped_soon_with_peak(gateway) < SOON
+    held.close()

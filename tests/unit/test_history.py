@@ -2,14 +2,20 @@
 
 import json
 import re
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.policy import history as module
 from gateway.policy.history import (
+    LARGEST_ANSWER,
     LONGEST_DETAIL,
     MOST_SAMPLES,
     MOST_TRANSITIONS,
@@ -19,7 +25,10 @@ from gateway.policy.history import (
 from gateway.policy.report import ResolverReport, Status
 from gateway.policy.states import Reason
 from gateway.services.board import STALE_AFTER, Board
-from gateway.services.health import respond
+from gateway.services.health import MOST_CONNECTIONS, TIME_LIMIT, respond
+from healthcheck.__main__ import ask
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 EPOCH = 1_796_000_000.0
 CONNECTED = Status(10.0, "connected", healthy=True, reason=Reason.ANSWERS, since=10.0)
@@ -245,7 +254,7 @@ def test_the_largest_answer_is_bounded(board: Board, clock: Clock) -> None:
         reason = Reason.DRIFT if second % 2 else Reason.ANSWERS
         status = replace(CONNECTED, at=clock.now, reason=reason, detail="\U0001f512" * 500)
         board.publish(replace(status, received=2**62, sent=2**62))
-    assert len(respond(b"GET", b"/history", board)[2]) < module.LARGEST_ANSWER
+    assert len(respond(b"GET", b"/history", board)[2]) < LARGEST_ANSWER
 
 
 def metrics(board: Board) -> list[str]:
@@ -284,3 +293,80 @@ def test_the_metrics_never_decrease_when_a_hang_ends(board: Board, clock: Clock)
     assert after[-1] == while_hung[-1]
     assert 'portcullis_transitions_total{reason="hung"} 1.0' in after
     assert 'portcullis_transitions_total{reason="server_answers"} 2.0' in after
+
+
+SERVER = """
+import sys, time
+from dataclasses import replace
+from gateway.model import HostPort
+from gateway.policy.report import Status
+from gateway.policy.states import Reason
+from gateway.services.board import Board
+from gateway.services.health import HealthServer
+clock = [0.0]
+board = Board(lambda: clock[0])
+one = Status(0.0, "connected", healthy=False, reason=Reason.DRIFT, since=0.0, detail="x" * 500)
+for number in range(200):
+    clock[0] = 60.0 * number
+    board.publish(replace(one, at=clock[0], state=str(number % 2), received=2**62, sent=2**62))
+HealthServer(board).start(HostPort("127.0.0.1", int(sys.argv[1])))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+DEAF_READERS = 1000
+MOST_GROWTH = 30_000
+"""KiB."""
+
+
+def test_readers_that_never_read_hold_little_and_keep_others_served() -> None:
+    """Each asks for the longest history and reads nothing; the oldest have to go, all others soon.
+
+    Control: a client that reads gets all of it.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(port)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT,
+    ) as served:  # fmt: skip
+        assert served.stdout is not None
+        assert served.stdin is not None
+        assert served.stdout.readline() == "ready\n"
+        body = json.loads(ask("127.0.0.1", port, "/history", LARGEST_ANSWER).split(b"\r\n\r\n")[1])
+        assert (len(body["transitions"]), len(body["samples"])) == (MOST_TRANSITIONS, MOST_SAMPLES)
+        before = resident(served.pid)
+        deaf = [deaf_reader(port) for _ in range(DEAF_READERS)]
+        since = time.monotonic()
+        assert b'"healthy": false' in ask("127.0.0.1", port)
+        assert time.monotonic() - since < 3
+        assert resident(served.pid) - before < MOST_GROWTH
+        assert connections(served.pid) < MOST_CONNECTIONS + 50
+        until = time.monotonic() + 4 * TIME_LIMIT
+        while connections(served.pid) > 20:
+            assert time.monotonic() < until, "they are still connected"
+            time.sleep(0.1)
+        for client in deaf:
+            client.close()
+        served.stdin.close()
+
+
+def deaf_reader(port: int) -> socket.socket:
+    """Return a client that has asked, and whose kernel takes as little as it can."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.settimeout(10)
+    client.connect(("127.0.0.1", port))
+    with suppress(OSError):  # it may have been the oldest one already
+        client.sendall(b"GET /history HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    return client
+
+
+def resident(pid: int) -> int:
+    """Return the memory of a process in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text("ascii")
+    return int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
+
+
+def connections(pid: int) -> int:
+    """Return how many descriptors a process has."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))

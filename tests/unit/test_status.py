@@ -18,6 +18,9 @@ from gateway.commands.asking import visible
 from gateway.commands.past import NOTHING, lines_of
 from gateway.commands.showing import lines, of_reload, seconds, size
 from gateway.policy.history import LARGEST_ANSWER
+from gateway.policy.report import Status
+from gateway.policy.states import Reason
+from gateway.services.board import describe
 from healthcheck import __main__ as program
 from healthcheck.__main__ import LARGEST_REPLY
 from tests.unit.test_healthcheck import saying, server
@@ -73,7 +76,7 @@ def test_what_is_reported_is_shown_without_what_a_terminal_obeys() -> None:
 
 ANSWER: dict[str, Any] = {
     "state": "connected", "healthy": True, "state_age": 3605.2,
-    "reason": "the server answers", "reason_code": "server_answers", "detail": "",
+    "reason": "the server answers", "reason_code": "server_answers", "detail": "", "remedy": "",
     "attempts": 0, "diagnosis": "",
     "endpoint": "198.51.100.7:51820", "endpoints": [{"address": "198.51.100.7", "port": 51820}],
     "addresses": ["10.64.1.2/32", "fd00::2/128"],
@@ -151,16 +154,24 @@ def test_the_status_is_shown_in_plain_lines_with_units() -> None:
     assert "\n".join(lines(ANSWER)) == SHOWN
 
 
+def test_no_field_of_the_answer_is_forgotten() -> None:
+    """Each has its place above."""
+    status = Status(0.0, "starting", healthy=False, reason=Reason.STARTING, since=0.0)
+    assert describe(status, 1.0).keys() <= ANSWER.keys()
+
+
 def test_what_is_empty_is_said_or_left_out() -> None:
     """A gateway that is starting: no tunnel, nothing tried, and why it is so."""
     starting = dict.fromkeys(ANSWER) | {
         "state": "connecting", "healthy": False, "state_age": 0.25, "reason": "no handshake",
         "detail": "UDP is blocked", "diagnosis": "no_answer", "attempts": 3, "reconnects": {},
+        "remedy": "ask for it",
         "candidates": [], "candidate_count": 1, "limits": [], "addresses": [],
     }  # fmt: skip
     found = {line[:16].strip(): line[17:] for line in lines(starting)}
     assert found["state"] == "connecting for 0.25 s"
-    assert (found["detail"], found["diagnosis"]) == ("UDP is blocked", "no_answer")
+    assert (found["detail"], found["remedy"]) == ("UDP is blocked", "ask for it")
+    assert found["diagnosis"] == "no_answer"
     assert found["attempts"] == "3 failed, one after the other"
     assert found["last handshake"] == "none yet"
     assert found["kernel compared"] == "not yet"
