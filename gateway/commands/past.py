@@ -8,6 +8,9 @@ from gateway.commands.asking import listed, mapping
 from gateway.commands.showing import seconds, shown, size
 
 NOTHING = "nothing yet: the gateway has just been started"
+KEYS = ("received", "sent")
+LARGEST = 1e18
+"""A number above it is not one of the gateway's."""
 
 
 def lines_of(answered: Mapping[str, object], now: float | None = None) -> list[str]:
@@ -19,7 +22,7 @@ def lines_of(answered: Mapping[str, object], now: float | None = None) -> list[s
         return [NOTHING]
     width = max(len(state) for _, state, _ in rows)
     found = [f"{when}  {state:{width}}  {text}" for when, state, text in rows]
-    return [*found, *(["", _traffic(samples)] if samples else [])]
+    return [*found, *(["", _traffic(samples)] if len(samples) > 1 else [])]
 
 
 def _changes(transitions: list[Mapping[str, object]], now: float) -> Iterator[tuple[str, str, str]]:
@@ -53,9 +56,6 @@ def _traffic(samples: list[Mapping[str, object]]) -> str:
     )
 
 
-KEYS = ("received", "sent")
-
-
 def _grown(counter: list[int]) -> int:
     """Return by how much a counter has grown that begins at zero with each interface."""
     return sum(late - early if late >= early else late for early, late in pairwise(counter))
@@ -65,9 +65,6 @@ def _number(value: object) -> float:
     """Return a number of the answer, 0 for anything else."""
     usable = isinstance(value, int | float) and -LARGEST < value < LARGEST
     return float(value) if usable else 0.0  # type: ignore[arg-type]  # it is a number
-
-
-LARGEST = 1e18
 
 
 def _time_of_day(at: float) -> str:

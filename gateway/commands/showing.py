@@ -17,7 +17,7 @@ UNITS = ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "min"), (MINUTE, "min", 1, "
 LONGEST = 1e10
 """Seconds; and a figure above that is not one of ours, and is shown as it came."""
 FINE, COARSE = 1.0, 10.0
-"""Seconds below which a time is shown with two decimals, and with one."""
+"""Seconds below which a time is shown in milliseconds, and with one decimal."""
 KILO = 1000
 SIZES = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
@@ -43,7 +43,9 @@ def _tunnel(left: dict[str, object]) -> Iterator[Row]:
     """Yield what is said of the tunnel, and take it out of `left`."""
     yield "state", [f"{shown(left.pop('state', None))} for {seconds(left.pop('state_age', None))}"]
     yield "healthy", [shown(left.pop("healthy", None))]
-    yield "reason", [shown(left.pop("reason", None))]
+    code = left.pop("reason_code", None)
+    named = f" [{shown(code)}]" if code else ""
+    yield "reason", [f"{shown(left.pop('reason', None))}{named}"]
     for name in ("detail", "remedy", "diagnosis"):
         if text := left.pop(name, None):
             yield name, [shown(text)]
@@ -57,8 +59,7 @@ def _tunnel(left: dict[str, object]) -> Iterator[Row]:
     mtu, path = left.pop("mtu", None), left.pop("path_mtu", None)
     arrives = "" if path is None else f"; packets of {size(path)} arrive"
     yield "MTU", [NONE if mtu is None else f"{size(mtu)}{arrives}"]
-    for name in ("reason_code", "endpoints"):  # the same again, for programs
-        left.pop(name, None)
+    left.pop("endpoints", None)  # the same again, for programs
 
 
 def _counted(left: dict[str, object]) -> Iterator[Row]:
@@ -86,12 +87,13 @@ def _configured(left: dict[str, object]) -> Iterator[Row]:
         yield "last reload", [when, *of_reload(found)]
     if counted := left.pop("reloads", None):
         yield "reloads", [counts(counted, NONE)]
-    candidates = [_candidate(mapping(it)) for it in listed(left.pop("candidates", None))]
-    number = shown(left.pop("candidate_count", None))
-    yield "servers", [f"{number} in the configuration; tried last:", *candidates]
     limits = [_limit(it) for it in listed(left.pop("limits", None))]
     yield "limits", limits or ["none"]
     yield "version", [shown(left.pop("version", None))]
+    candidates = [_candidate(mapping(it)) for it in listed(left.pop("candidates", None))]
+    number = shown(left.pop("candidate_count", None))
+    last = "tried last:" if candidates else "none was tried yet"
+    yield "servers", [f"{number} in the configuration; {last}", *candidates]
 
 
 def _candidate(it: Mapping[str, object]) -> str:
@@ -192,8 +194,9 @@ def seconds(value: object) -> str:
     for large, name, small, rest in UNITS:
         if value >= large:
             return f"{value // large:.0f} {name} {value % large // small:.0f} {rest}"
-    digits = 2 if value < FINE else 1 if value < COARSE else 0
-    return f"{value:.{digits}f} s"
+    if value < FINE:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.{1 if value < COARSE else 0}f} s"
 
 
 def ago(value: object, none: str) -> str:

@@ -46,7 +46,7 @@ def test_everything_is_reported_and_no_secret_is(lab: Lab) -> None:
     text = doctor(gateway)
     assert not leaks_key(lab, text)
     assert UNREAD not in text
-    assert "state: connected" in part(text, "Status")
+    assert "connected for " in part(text, "Status")
     assert "WIREGUARD_ADDRESSES" in part(text, "Configuration, as `gateway check` reports it")
     assert "NET_ADMIN" in part(text, "Processes")
     assert f"endpoint {lab.server.endpoint.ipv4}:{lab.server.port}" in part(text, "WireGuard")

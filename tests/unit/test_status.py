@@ -117,7 +117,7 @@ ANSWER: dict[str, Any] = {
 SHOWN = """\
 state            connected for 1 h 0 min
 healthy          yes
-reason           the server answers
+reason           the server answers [server_answers]
 server           198.51.100.7:51820
 last handshake   42 s ago
 received         51.2 MB
@@ -142,11 +142,11 @@ last reload      refused 12 s ago
                  X: no
                  and 1 more, which the log has
 reloads          refused: 1
-servers          312 in the configuration; tried last:
-                 198.51.100.7:51820 (se-1): handshake after 0.06 s, 1 h 0 min ago, latency 0.03 s
-                 198.51.100.9:51820: no handshake, 1 min 1 s ago
 limits           not stopped; do this [no_guard]
-version          0.1.0"""
+version          0.1.0
+servers          312 in the configuration; tried last:
+                 198.51.100.7:51820 (se-1): handshake after 61 ms, 1 h 0 min ago, latency 31 ms
+                 198.51.100.9:51820: no handshake, 1 min 1 s ago"""
 
 
 def test_the_status_is_shown_in_plain_lines_with_units() -> None:
@@ -169,9 +169,10 @@ def test_what_is_empty_is_said_or_left_out() -> None:
         "candidates": [], "candidate_count": 1, "limits": [], "addresses": [],
     }  # fmt: skip
     found = {line[:16].strip(): line[17:] for line in lines(starting)}
-    assert found["state"] == "connecting for 0.25 s"
+    assert found["state"] == "connecting for 250 ms"
     assert (found["detail"], found["remedy"]) == ("UDP is blocked", "ask for it")
     assert found["diagnosis"] == "no_answer"
+    assert found["servers"] == "1 in the configuration; none was tried yet"
     assert found["attempts"] == "3 failed, one after the other"
     assert found["last handshake"] == "none yet"
     assert found["kernel compared"] == "not yet"
@@ -194,7 +195,7 @@ def test_times_and_sizes_have_the_units_that_people_use() -> None:
     """What is not a figure of ours is shown as it came."""
     times = (0.0612, 9.44, 59.4, 60, 3599, 3600, 86399, 90000, -1, 1e300, True, "x", None)
     assert list(map(seconds, times)) == [
-        "0.06 s", "9.4 s", "59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "23 h 59 min",
+        "61 ms", "9.4 s", "59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "23 h 59 min",
         "1 d 1 h", "-1", "1e+300", "yes", "x", "-",
     ]  # fmt: skip
     sizes = (0, 9999, 10000, 1_234_567, 10**12, 10**30, -1, 1.5, True)
@@ -240,7 +241,7 @@ def test_the_history_is_shown_with_how_long_it_was_red() -> None:
     shown = lines_of(HISTORY, now)
     assert shown == [
         "2026-11-30 10:41:00  connecting  starting",
-        "2026-11-30 10:41:00  connected   server answers; it was red for 0.30 s",
+        "2026-11-30 10:41:00  connected   server answers; it was red for 300 ms",
         "2026-11-30 11:41:00  connecting  server silent",
         "2026-11-30 11:41:08  connecting  no handshake: UDP is blocked; red for 40 s so far",
         "",
@@ -249,6 +250,8 @@ def test_the_history_is_shown_with_how_long_it_was_red() -> None:
     *_, last = lines_of({"transitions": [*transitions, back]}, now + 9)
     assert last == "2026-11-30 11:41:40  connected   server answers; it was red for 40 s"
     assert lines_of({"transitions": [], "samples": []}, now) == [NOTHING]
+    first = {**HISTORY, "samples": HISTORY["samples"][:1]}
+    assert lines_of(first, now) == shown[:4], "with one sample nothing is known of the traffic"
 
 
 @pytest.mark.parametrize("value", [CLEAR, [CLEAR], {CLEAR: CLEAR}, 1e300, -1, [[]], [{}], True])
