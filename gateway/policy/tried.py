@@ -96,6 +96,4 @@ def _timed(before: Turn, after: Turn) -> float | None:
 
 def _failed(before: Turn, after: Turn) -> bool:
     """Return whether the candidate of `before` has failed; a trial may reset the count."""
-    return after.attempt > before.attempt or (
-        before.trial is not None and after.trial != before.trial
-    )
+    return after.attempt > before.attempt or after.trial != before.trial

@@ -108,6 +108,7 @@ def test_how_long_it_was_red_is_summed_up_to_now() -> None:
     assert history.red_seconds(10.0) == history.red_seconds(99.0) == 9.0
     history = history.noted(connecting(100.0, Reason.SILENT))
     assert history.red_seconds(107.0) == 16.0
+    assert history.red_seconds(99.0) == 9.0, "a reader on another thread may have an older time"
 
 
 def test_states_that_take_turns_are_not_all_that_is_remembered() -> None:
@@ -119,6 +120,8 @@ def test_states_that_take_turns_are_not_all_that_is_remembered() -> None:
     assert (only.at, only.state, only.detail) == (0.0, "resolving", "nothing returns")
     history = history.noted(connecting(3.0, Reason.NOT_RESOLVED, state="resolving"))
     assert len(history.transitions) == 2
+    history = history.noted(connecting(3.5, Reason.NOT_RESOLVED, state="resolving", detail="x"))
+    assert [it.detail for it in history.transitions] == ["nothing returns", "x"]
     history = history.noted(connecting(4.0, Reason.NOT_RESOLVED, state="locked"))
     assert len(history.transitions) == 3
 
@@ -137,6 +140,16 @@ def test_what_is_remembered_is_bounded_and_what_is_counted_is_not() -> None:
     assert dict(history.counts) == dict.fromkeys([Reason.DRIFT, Reason.ANSWERS], MOST_TRANSITIONS)
     later = of(connecting(0.0), connecting(1.0, detail=long))
     assert later.transitions[0].detail == "x" * LONGEST_DETAIL
+
+
+def test_the_documents_have_the_figures() -> None:
+    """How much is remembered, and how large the answer is about."""
+    text = (PROJECT / "docs" / "limits.md").read_text("utf-8")
+    kept = f"{MOST_TRANSITIONS} transitions with details of {LONGEST_DETAIL} characters"
+    assert f"{kept}, {MOST_SAMPLES} samples" in text
+    health = (PROJECT / "docs" / "health.md").read_text("utf-8")
+    assert f"the last {MOST_TRANSITIONS} `transitions`" in health
+    assert f"at most {LONGEST_DETAIL} characters" in health
 
 
 def test_a_status_that_is_the_same_makes_nothing_new() -> None:

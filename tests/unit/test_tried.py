@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
 from gateway.model import Endpoint, Latency, NamedEndpoint, Tunnel
+from gateway.policy.latency import after_failure
 from gateway.policy.states import (
     Connected,
     Connecting,
@@ -14,6 +16,7 @@ from gateway.policy.states import (
     Reason,
     State,
     Stopping,
+    Trial,
     Turn,
 )
 from gateway.policy.tried import (
@@ -119,6 +122,26 @@ def test_a_failed_attempt_has_its_reason(reason: Reason, result: str) -> None:
     assert found == Tried("198.51.0.2:51820", "se-1", 9.0, Reason(result))
 
 
+def test_the_last_candidate_of_a_trial_may_fail_too() -> None:
+    """Then the count of failures begins again, because another one has answered."""
+    times = (("198.51.0.2:51820", 0.1),)
+    turn = Turn((server(1), server(2)), 1, by_latency=True, trial=Trial(times, 1))
+    following = after_failure(turn, was_sent=True)
+    assert (following.attempt, following.trial) == (0, None)
+    (found,) = tried_after((), trying(turn, Reason.MEASURING), trying(following), 9.0)
+    assert (found.name, found.result) == ("se-2", Reason.NO_HANDSHAKE)
+
+
+def test_the_documents_have_the_figures() -> None:
+    """How many are reported, and how long their texts are."""
+    text = (Path(__file__).parents[2] / "docs" / "limits.md").read_text("utf-8")
+    figures = f"the {MOST_TRIED} that were tried last, with {LONGEST} characters of the endpoint"
+    assert f"{figures} and {LONGEST_NAME} of the name" in text
+    health = (Path(__file__).parents[2] / "docs" / "health.md").read_text("utf-8")
+    assert f"tried last, at most {MOST_TRIED}," in health
+
+
+MEASURED = replace(Turn((server(1), server(2))), trial=Trial())
 TURN = Turn((server(1), server(2)), attempt=3)
 UP = Connected(TURN, server(1), since=5.0, pulse=trying(TURN).pulse)
 
@@ -128,6 +151,7 @@ UP = Connected(TURN, server(1), since=5.0, pulse=trying(TURN).pulse)
     [
         (trying(TURN), replace(trying(TURN), built=False, reason=Reason.INTERFACE_LOST)),
         (trying(TURN), trying(replace(TURN, tried_at=7.0))),
+        (trying(MEASURED), trying(replace(MEASURED, tried_at=7.0), Reason.MEASURING)),
         (trying(TURN), trying(Turn((server(3),)), Reason.RECONFIGURED)),
         (UP, trying(replace(TURN, position=0), Reason.RETURNING)),
         (UP, trying(TURN, Reason.INTERFACE_LOST)),
