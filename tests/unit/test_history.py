@@ -316,8 +316,8 @@ from gateway.policy.report import Status
 from gateway.policy.states import Reason
 from gateway.services.board import Board
 from gateway.services.health import HealthServer
-clock = [0.0]
-board = Board(lambda: clock[0])
+clock, began = [0.0], time.monotonic()
+board = Board(lambda: clock[0] + time.monotonic() - began)
 one = Status(0.0, "connected", healthy=False, reason=Reason.DRIFT, since=0.0, detail="x" * 500)
 for number in range(200):
     clock[0] = 60.0 * number
