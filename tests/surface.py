@@ -31,7 +31,7 @@ from gateway.policy.diagnosis import Cause
 from gateway.policy.history import History, Sample, Transition
 from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.reload import Answer, Fault, Outcome
-from gateway.policy.report import ResolverReport, Status
+from gateway.policy.report import Hole, HoleKind, ResolverReport, Status
 from gateway.policy.states import Reason, State
 from gateway.policy.tried import Tried
 from gateway.providers.catalog import _BY_NAME, CUSTOM
@@ -73,6 +73,7 @@ FULL = Status(
     verified_age=1.0,
     reload=Answer(0.0, Outcome.REFUSED, ("X",), ("Y",), (Fault("X", "wrong"),), 1),
     limits=(Limit(LimitCode.NO_NAMES, "text", "remedy"),),
+    holes=(Hole(HoleKind.LAN, ("192.168.1.0/24",), is_open=True),),
     resolver=ResolverReport("1.1.1.1"),
 )
 """A status with every field."""
@@ -217,6 +218,7 @@ def codes() -> Iterator[str]:
         (Reason, "reason_code"),
         (Cause, "diagnosis"),
         (LimitCode, "limit"),
+        (HoleKind, "hole"),
         (Outcome, "outcome of a reload"),
     ):
         yield from (f"code {one}: {name}" for one in kind)

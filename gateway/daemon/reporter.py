@@ -2,9 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import replace
-from itertools import islice
 
 import structlog
 
@@ -13,6 +11,7 @@ from gateway.daemon.ports import Parts
 from gateway.model import Times
 from gateway.policy.diagnosis import Diagnosis
 from gateway.policy.limits import Limit, limits_of_names, limits_of_path, limits_of_subnets
+from gateway.policy.listed import few, listed_holes
 from gateway.policy.reload import Answer, Outcome
 from gateway.policy.report import attempts, detail, diagnosis, endpoint, name, reason, status_of
 from gateway.policy.resolvers import Finding, limits_of_resolvers_asked
@@ -24,8 +23,6 @@ from gateway.policy.upstreams import described, upstreams_of
 
 FEW = 2
 """How many attempts fail before the log explains it: a server may just be starting."""
-MOST_LISTED = 8
-"""How many entries of a list are in the line of what is open."""
 REMIND_AFTER = 600.0
 """Seconds until it does so again."""
 
@@ -85,13 +82,13 @@ class Reporter:
         config = self._kernel.config
         self._log.info(
             "open",
-            addresses=_few(state.tunnel.addresses),
+            addresses=few(state.tunnel.addresses),
             implementation=self._parts.tunnel.name,
             mtu=self._sizes[0],
-            resolvers=_few([described((it,)) for it in upstreams_of(state.tunnel, config)]),
-            lan=_few((*config.outbound_subnets, *config.public_subnets)),
-            input_ports=_few(config.input_ports),
-            tunnel_ports=_few(config.vpn_input_ports),
+            resolvers=few([described((it,)) for it in upstreams_of(state.tunnel, config)]),
+            lan=few((*config.outbound_subnets, *config.public_subnets)),
+            input_ports=few(config.input_ports),
+            tunnel_ports=few(config.vpn_input_ports),
         )
 
     def confirm(self, now: float) -> None:
@@ -120,6 +117,7 @@ class Reporter:
         if isinstance(state, Connected):
             asked = tuple(limits_of_resolvers_asked(situation.not_answering, state.tunnel))
         near = limits_of_subnets(situation.config, kernel.facts)
+        limits = (*parts.limits, *self.limits, *named, *asked, *near, *sized)
         status = replace(
             status_of(state, now),
             firewall=parts.firewall.name,
@@ -135,7 +133,8 @@ class Reporter:
             guard=parts.guard is not None,
             mtu=mtu,
             path_mtu=path,
-            limits=(*parts.limits, *self.limits, *named, *asked, *near, *sized),
+            limits=limits,
+            holes=listed_holes(state, situation.config, limits),
             reload=self._reload,
             reloads=tuple(self._reloads.items()),
         )
@@ -220,13 +219,6 @@ class Reporter:
             needs_restart=answer.needs_restart,
             problem="; ".join(f"{it.variable}: {it.problem}" for it in answer.faults),
         )
-
-
-def _few(listed: Collection[object]) -> list[str]:
-    """Return the first MOST_LISTED as texts, and how many more there are."""
-    shown = [str(it) for it in islice(listed, MOST_LISTED)]
-    more = len(listed) - len(shown)
-    return [*shown, *([f"and {more} more"] if more > 0 else [])]
 
 
 def _logged(state: State) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ Programs read codes, which do not change; people read the texts. docs/health.md 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from gateway.model import Endpoint
 from gateway.policy.diagnosis import Diagnosis
@@ -72,6 +73,24 @@ class ResolverReport:
     questions: tuple[tuple[str, int], ...] = ()
 
 
+class HoleKind(StrEnum):
+    """What a hole leads to."""
+
+    RESOLVERS = "resolvers"
+    LAN = "lan"
+    INPUT_PORTS = "input_ports"
+    TUNNEL_PORTS = "tunnel_ports"
+
+
+@dataclass(frozen=True)
+class Hole:
+    """What the configuration lists of one kind, as texts, and whether it is open now."""
+
+    kind: HoleKind
+    listed: tuple[str, ...] = ()
+    is_open: bool = False
+
+
 @dataclass(frozen=True)
 class Status:
     """What the gateway reports of itself; nothing in it is secret.
@@ -87,7 +106,8 @@ class Status:
     reason code, `switches` changes to another server, `refused` packets by family (`ipv4`, `ipv6`)
     and direction (`in`, `out`, `forward`), and the egress guard's frames as family `any` and
     direction `guard`, as of `counted_at` or later. `drift` counts changes by others that were
-    reverted, `reloads` the answers by outcome; `reload` is the last one.
+    reverted, `reloads` the answers by outcome; `reload` is the last one. `holes` are the exceptions
+    that the configuration lists.
     """
 
     at: float
@@ -120,6 +140,7 @@ class Status:
     reload: Answer | None = None
     reloads: tuple[tuple[str, int], ...] = ()
     limits: tuple[Limit, ...] = ()
+    holes: tuple[Hole, ...] = ()
     resolver: ResolverReport | None = None
 
 

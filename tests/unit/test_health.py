@@ -11,7 +11,7 @@ from gateway import __version__
 from gateway.model import Endpoint
 from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.reload import Fault, Outcome, not_reloaded
-from gateway.policy.report import ResolverReport, Status
+from gateway.policy.report import Hole, HoleKind, ResolverReport, Status
 from gateway.policy.states import Reason
 from gateway.policy.tried import LONGEST, LONGEST_NAME, MOST_TRIED, Tried
 from gateway.services.board import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board
@@ -44,6 +44,7 @@ HEALTHY = Status(
     reconnects=((Reason.NO_HANDSHAKE, 2),),
     refused=(("ipv4", "out", 7),),
     limits=(Limit(LimitCode.NO_GUARD, "packet sockets are not stopped", "remedy"),),
+    holes=(Hole(HoleKind.LAN, ("192.168.1.0/24",), is_open=True),),
 )
 
 
@@ -113,6 +114,7 @@ def test_health_says_200_and_everything_that_is_promised(board: Board, path: byt
         "limits": [
             {"code": "no_guard", "text": "packet sockets are not stopped", "remedy": "remedy"}
         ],
+        "holes": [{"kind": "lan", "listed": ["192.168.1.0/24"], "is_open": True}],
         "resolver": None,
         "state_age": 60.0,
         "version": __version__,
