@@ -25,8 +25,9 @@ LIMIT = 75 * 60
 """Seconds after which no other step begins: CI gives up after 90 minutes and then reports nothing.
 """
 SHELL = (
-    *("scripts/bench", "scripts/demo", "scripts/install-packages", "scripts/install-promtool"),
-    *("scripts/mutate", "scripts/python-environment", "scripts/soak", "scripts/test", ".ci/run"),
+    *("scripts/bench", "scripts/demo", "scripts/install-axe", "scripts/install-packages"),
+    *("scripts/install-promtool", "scripts/mutate", "scripts/python-environment"),
+    *("scripts/soak", "scripts/test", ".ci/run"),
 )
 LABS = ("-n", "3", "--dist", "loadfile")
 """Three labs at a time on two processors, because each also waits. A file stays in one process."""
@@ -90,14 +91,16 @@ def steps(*, fast: bool, everything: bool = False) -> list[list[Step]]:
             )
         ],
     ]
+    page = Step("The status page in a browser", [["pytest", "tests/page"]], 75)
     if fast:
-        return first
+        return [*first, [page]]
     return [
         *first,
         # The guest works on one processor, the engine mostly waits.
         [
             Step("The image on a Docker Engine", [["pytest", "tests/docker"]], 410, whole=900),
             Step("The kernel's own WireGuard", [["pytest", "tests/kernel"]], 375, whole=1500),
+            page,
         ],
         *([[Step("A pod on Podman", [["pytest", "tests/podman"]], 400)]] if everything else []),
         [Step("The demonstration", [["scripts/demo"]], 45)],

@@ -10,7 +10,8 @@ import asyncio
 import errno
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import h11
 
@@ -21,16 +22,19 @@ from gateway.services.board import Answer, Board
 TIME_LIMIT = 5.0
 MOST_CONNECTIONS = 200
 LARGEST_REQUEST = 8192
+NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
 
 TEXT_TYPE = "text/plain; charset=utf-8"
 
-METRICS = "/metrics"
+METRICS, HISTORY, ROOT = "/metrics", "/history", "/"
+COUNTED = {METRICS, HISTORY}
+"""Paths whose clients want to know what was refused: a page asks for the history each minute."""
 PATHS: dict[str, Callable[[Board], Answer]] = {
-    "/": Board.health,
+    ROOT: Board.health,
     "/healthz": Board.health,
     "/readyz": Board.health,
     "/livez": Board.liveness,
-    "/history": Board.history,
+    HISTORY: Board.history,
     METRICS: Board.metrics,
 }
 
@@ -115,19 +119,26 @@ class _Connection(asyncio.Protocol):
 
     async def _answer(self, request: h11.Request) -> None:
         try:
-            if path_of(request.target) == METRICS:
+            if path_of(request.target) in COUNTED:
                 await self._board.count()
-            self._send(request.method, respond(request.method, request.target, self._board))
+            if wants_page(request):
+                from gateway.services import page  # noqa: PLC0415 - most gateways are never looked at
+
+                self._send(request.method, page.answer(), page.HEADERS)
+            else:
+                self._send(request.method, respond(request.method, request.target, self._board))
         except BaseException:
             self._transport.abort()
             raise
 
-    def _send(self, method: bytes, answer: Answer) -> None:
+    def _send(self, method: bytes, answer: Answer, more: Mapping[str, str] = NOTHING_MORE) -> None:
         code, kind, body = answer
         headers = [
             ("Content-Type", kind),
             ("Content-Length", str(len(body))),
             ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            *more.items(),
             ("Connection", "close"),
         ]
         head = self._http.send(h11.Response(status_code=code, headers=headers))
@@ -142,6 +153,28 @@ def respond(method: bytes, target: bytes, board: Board) -> Answer:
         return 405, TEXT_TYPE, b"only GET and HEAD\n"
     answer = PATHS.get(path_of(target))
     return answer(board) if answer else (404, TEXT_TYPE, b"not found\n")
+
+
+def wants_page(request: h11.Request) -> bool:
+    """Return whether a browser asks: it names HTML, and likes JSON less (RFC 9110, 12.5.1)."""
+    if request.method not in {b"GET", b"HEAD"} or path_of(request.target) != ROOT:
+        return False
+    given = b",".join(value for name, value in request.headers if name == b"accept")
+    html, in_json = (_quality(given, kind) for kind in (b"text/html", b"application/json"))
+    return html > in_json
+
+
+def _quality(accept: bytes, kind: bytes) -> float:
+    """Return how much a client likes `kind`, which it has to name: 0 to 1."""
+    for part in accept.lower().split(b","):
+        name, *parameters = (it.strip() for it in part.split(b";"))
+        if name == kind:
+            weights = (it[2:] for it in parameters if it.startswith(b"q="))
+            try:
+                return float(next(weights, b"1"))
+            except ValueError:
+                return 0.0
+    return 0.0
 
 
 def path_of(target: bytes) -> str:

@@ -21,7 +21,7 @@ FILES = sorted(
         *(
             path
             for package in PACKAGES
-            for suffix in ("py", "toml", "md")
+            for suffix in ("py", "toml", "md", "html")
             for path in (PROJECT / package).rglob(f"*.{suffix}")
             if path != Path(__file__)
         ),
