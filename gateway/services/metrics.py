@@ -143,8 +143,10 @@ class _Collector:
         reconnects = CounterMetricFamily(
             "portcullis_reconnects", "Tunnels lost, by reason code.", labels=["reason"]
         )
-        for reason, times in status.reconnects:
-            reconnects.add_metric([reason], times)
+        # From the start on, one line each: Prometheus sees no increase in one that begins with 1.
+        lost = dict(status.reconnects)
+        for reason in Reason:
+            reconnects.add_metric([reason], lost.get(reason, 0))
         yield reconnects
         yield CounterMetricFamily(
             "portcullis_endpoint_switches", "Changes to another server.", status.switches

@@ -279,6 +279,7 @@ def test_metrics_say_the_same_for_prometheus(board: Board, clock: Clock) -> None
         "portcullis_received_bytes_total 1000.0",
         "portcullis_sent_bytes_total 2000.0",
         'portcullis_reconnects_total{reason="no_handshake"} 2.0',
+        'portcullis_reconnects_total{reason="server_silent"} 0.0',
         "portcullis_endpoint_switches_total 0.0",
         "portcullis_drift_total 0.0",
         'portcullis_refused_packets_total{direction="out",family="ipv4"} 7.0',
