@@ -26,7 +26,8 @@ LIMIT = 75 * 60
 """
 SHELL = (
     *("scripts/bench", "scripts/demo", "scripts/install-axe", "scripts/install-packages"),
-    *("scripts/install-promtool", "scripts/mutate", "scripts/python-environment"),
+    *("scripts/install-promtool", "scripts/mutate", "scripts/picture-dashboard"),
+    "scripts/python-environment",
     *("scripts/soak", "scripts/test", ".ci/run"),
 )
 LABS = ("-n", "3", "--dist", "loadfile")
@@ -91,7 +92,7 @@ def steps(*, fast: bool, everything: bool = False) -> list[list[Step]]:
             )
         ],
     ]
-    page = Step("The status page in a browser", [["pytest", "tests/page"]], 75)
+    page = Step("The status page in a browser", [["pytest", "tests/page"]], 110)
     if fast:
         return [*first, [page]]
     return [
