@@ -52,10 +52,11 @@ from gateway.policy.events import (
     Troubled,
     Verified,
 )
-from gateway.policy.machine import interrupted, obstacle, step
+from gateway.policy.machine import interrupted, step
 from gateway.policy.situation import Situation
 from gateway.policy.states import Locked, State, Stopping
 from gateway.policy.timing import Moment, Timing
+from gateway.policy.ways import obstacle
 
 
 class Supervisor:
@@ -170,8 +171,7 @@ class Supervisor:
         self._falling = None
         if Sample in map(type, actions) or (isinstance(event, Probed) and event.answered):
             self._rest.begin()  # for its own packets, no other sample is needed
-        reports = [self._start(action) for action in actions]
-        found = [report for report in reports if report is not None]
+        found = [report for action in actions if (report := self._start(action)) is not None]
         if self._kernel.facts != self._situation.facts and Looked not in map(type, found):
             found.append(Looked(self._kernel.facts))
         return found

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.firewall import Firewall
 from gateway.model import Address, Config, Endpoint, Errand, Interface, Times, Tunnel
+from gateway.policy.actions import SendProbe
 from gateway.policy.diagnosis import Heard
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.guard import GuardRules
 from gateway.policy.limits import Limit
-from gateway.policy.probing import Probe
+from gateway.policy.probing import Outcome, Probe
 from gateway.policy.report import Status
 from gateway.policy.resolvers import Finding
 from gateway.policy.situation import NOTHING_SEEN
@@ -243,7 +244,7 @@ class Parts:
     resolver: Resolver
     provider: ProviderHosts
     hooks: Hooks
-    probe: Callable[[Probe], Coroutine[Any, Any, bool | None]]
+    probe: Callable[[SendProbe], Coroutine[Any, Any, Outcome]]
     not_answering: Callable[[tuple[Address, ...]], Coroutine[Any, Any, tuple[Finding, ...]]]
     echo: Callable[[Probe, tuple[int, ...]], Coroutine[Any, Any, int | None]]
     write_resolver: Callable[[Tunnel], Coroutine[Any, Any, None]]

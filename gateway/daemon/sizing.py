@@ -22,8 +22,10 @@ class Sizing:
         self._way: Way | None = None
         self._mtu: int
 
-    def begin(self, tunnel: Tunnel, facts: Facts) -> int:
-        """Return the MTU in bytes for a new interface."""
+    def begin(self, tunnel: Tunnel, facts: Facts, *, again: bool = False) -> int:
+        """Return the MTU in bytes for a new interface; `again` for one to the same servers."""
+        if again and self._way == way_of(tunnel, facts):
+            return self._mtu
         self._way = way_of(tunnel, facts)
         self._mtu = self._way[1]
         return self._mtu

@@ -57,13 +57,10 @@ from gateway.policy.events import (
     Wrote,
 )
 from gateway.policy.facts import Facts
-from gateway.policy.probing import Probe
+from gateway.policy.source_port import DYNAMIC_PORTS
 from gateway.policy.timing import Timing
 
 NO_WAY = "no address that an uplink has a route to"
-
-DYNAMIC_PORTS = range(49152, 65536)
-"""Where another listen port is taken from (RFC 6335, section 6)."""
 
 
 class Workers:
@@ -99,8 +96,8 @@ class Workers:
                 return Work.FETCH, lambda: self.fetch(errand)
             case Sample():
                 return Work.SAMPLE, lambda: self.sample(action)
-            case SendProbe(probe):
-                return Work.PROBE, lambda: self.probe(probe)
+            case SendProbe():
+                return Work.PROBE, lambda: self.probe(action)
             case Measure():
                 return Work.MEASURE, lambda: self._sizing.measure(action)
             case AskResolvers() | WriteNames():
@@ -146,13 +143,15 @@ class Workers:
             return Lost(explained(err)) if gone else Troubled(Work.SAMPLE, err)
         return Lost(fault) if fault else Sampled(status, heard)
 
-    async def probe(self, probe: Probe) -> Event:
-        """Send `probe`; only a question to the tunnel's resolver says something by itself."""
+    async def probe(self, action: SendProbe) -> Event:
+        """Send a probe; only a question says something about the tunnel's resolver."""
+        begun_at, probe = self._parts.clock(), action.probe
         try:
-            answered = await self._parts.probe(probe)
+            outcome = await self._parts.probe(action)
         except KERNEL as err:
             return Troubled(Work.PROBE, err)
-        return Probed(answered if probe.is_question else None)
+        answered = outcome.answered if probe.is_question else None
+        return Probed(answered, outcome, begun_at, action.thorough)
 
     async def ask(self, resolvers: tuple[Address, ...]) -> Event:
         """Ask the workloads' resolvers whether they answer."""
@@ -197,8 +196,9 @@ class Workers:
         """
         changed: tuple[int, float | None] | None = await self._with_other_peers(tunnel, facts)
         if changed is None:
-            self._built = None
-            mtu = self._sizing.begin(tunnel, facts)
+            former, self._built = self._built, None
+            again = former is not None and former == replace(tunnel, listen_port=former.listen_port)
+            mtu = self._sizing.begin(tunnel, facts, again=again and former != tunnel)
             await self._parts.tunnel.up(replace(tunnel, peers=()) if timed else tunnel, mtu)
             changed = mtu, await self._parts.tunnel.configure(tunnel) if timed else None
         self._built = tunnel

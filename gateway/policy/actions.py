@@ -107,9 +107,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class SendProbe:
-    """Send a packet into the tunnel that should be answered: Work.PROBE."""
+    """Send a packet into the tunnel that should be answered: Work.PROBE.
+
+    `echo` is sent with it. A `thorough` one is repeated, because the last one was not answered.
+    """
 
     probe: Probe
+    echo: Probe | None = None
+    thorough: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from gateway.policy.actions import (
     Work,
     WriteNames,
 )
-from gateway.policy.probing import echoes_for, probe_for
+from gateway.policy.evidence import LITTLE
+from gateway.policy.probing import ProbeProtocol, echoes_for, probe_for, to_the_server
 from gateway.policy.resolvers import to_ask
 from gateway.policy.situation import LONG_AGO, Situation
 from gateway.policy.states import Connected, Connecting, Fetching, Locked, Resolving, Stopping
@@ -109,12 +110,8 @@ def _watching(
     if not isinstance(state, Connected):
         return situation, tuple(actions)
     if Work.PROBE not in situation.under_way and until >= _probe_at(situation, state, moment):
-        situation = replace(situation, probed_at=now)
-        if probe := probe_for(state.tunnel, situation.config):
-            situation = _begun(situation, Work.PROBE)
-            actions.append(SendProbe(probe))
-        situation, asks = _asking(situation, state)
-        actions += asks
+        situation, probes = _probing(situation, state, moment)
+        actions += probes
     if Work.MEASURE not in situation.under_way and now >= _measure_at(situation, state, moment):
         situation, measures = _measuring(replace(situation, measured_at=now), state)
         actions += measures
@@ -123,6 +120,27 @@ def _watching(
         situation = replace(_begun(situation, Work.NAMES), names_tried_at=now)
         actions.append(WriteNames(state.tunnel))
     return situation, tuple(actions)
+
+
+def _probing(
+    situation: Situation, state: Connected, moment: Moment
+) -> tuple[Situation, tuple[Action, ...]]:
+    """Return what finds out whether the server and the resolvers answer."""
+    now, timing = moment.now, moment.timing
+    sent: list[Action] = []
+    situation = replace(situation, probed_at=now, carried=state.pulse.carried)
+    if probe := probe_for(state.tunnel, situation.config):
+        thorough = state.proof.missed_at is not None
+        says_little = probe.protocol is ProbeProtocol.NAME and not state.pulse.is_calm
+        with_echo = thorough or says_little
+        echo = to_the_server(state.tunnel, situation.config) if with_echo else None
+        situation = _begun(situation, Work.PROBE)
+        sent.append(SendProbe(probe, echo, thorough))
+    is_extra = now < situation.asked_at + timing.probe_every - timing.verify_every
+    if is_extra and not _in_doubt(state, moment):
+        return situation, tuple(sent)
+    situation, asks = _asking(replace(situation, asked_at=now), state)
+    return situation, (*sent, *asks)
 
 
 def _asking(situation: Situation, state: Connected) -> tuple[Situation, tuple[Action, ...]]:
@@ -162,13 +180,24 @@ def rests(situation: Situation, moment: Moment) -> bool:
 def is_calm(situation: Situation) -> bool:
     """Return whether hardly anything moves in the tunnel, and no answer is waited for."""
     state = situation.state
-    return isinstance(state, Connected) and state.pulse.is_calm and not state.resolver_failures
+    return isinstance(state, Connected) and state.pulse.is_calm and not _is_missed(state)
 
 
 def _probe_at(situation: Situation, state: Connected, moment: Moment) -> float:
-    in_doubt = state.resolver_failures or state.pulse.is_in_doubt(moment)
-    timing = moment.timing
-    return situation.probed_at + (timing.probe_in_doubt if in_doubt else timing.probe_every)
+    timing, pulse, probed_at = moment.timing, state.pulse, situation.probed_at
+    if _in_doubt(state, moment):
+        return probed_at + timing.probe_in_doubt
+    has_moved = pulse.carried - situation.carried > 2 * LITTLE
+    return probed_at + (timing.probe_moving if has_moved else timing.probe_every)
+
+
+def _in_doubt(state: Connected, moment: Moment) -> bool:
+    return _is_missed(state) or state.pulse.is_in_doubt(moment)
+
+
+def _is_missed(state: Connected) -> bool:
+    """Return whether the last probe was not answered, although it should have been."""
+    return bool(state.resolver_failures) or state.proof.missed_at is not None
 
 
 def _measure_at(situation: Situation, state: Connected, moment: Moment) -> float:

@@ -11,6 +11,7 @@ from gateway.model import Address, Candidate, Config, Tunnel
 from gateway.policy.actions import Work
 from gateway.policy.diagnosis import NOTHING, Heard
 from gateway.policy.facts import Facts, TunnelStatus
+from gateway.policy.probing import UNSENT, Outcome
 from gateway.policy.reload import Answer
 from gateway.policy.resolvers import Finding
 from gateway.policy.states import Query, Transfer, Trial
@@ -127,9 +128,16 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Probed:
-    """A probe was sent; `answered` is None where that says nothing about the resolver."""
+    """A probe was sent at `begun_at`, and `outcome` is what came of it.
+
+    `answered` is None where that says nothing about the resolver. `is_thorough`: it was repeated
+    for several seconds, and an echo to the server with it.
+    """
 
     answered: bool | None
+    outcome: Outcome = UNSENT
+    begun_at: float = 0.0
+    is_thorough: bool = False
 
 
 @dataclass(frozen=True)

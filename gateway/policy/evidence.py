@@ -28,6 +28,9 @@ KEEPALIVE_SIZE = 32
 INITIATION_SIZE, RESPONSE_SIZE = 148, 92
 """Bytes of the two messages of a handshake (WireGuard paper, 5.4.2 and 5.4.3)."""
 
+KEEPALIVE_TIMEOUT = 10.0
+"""Seconds after which data that was received is acknowledged (WireGuard paper, 6.5)."""
+
 LITTLE = 512
 """Bytes that an idle tunnel may have sent and received: a probe and its answer, a handshake."""
 
@@ -40,7 +43,8 @@ class Pulse:
     """The evidence so far; every `_at` is the time in seconds at which it was seen.
 
     `excused` is True if the server has responded to a handshake since data is unanswered. `moves`
-    is True if more than LITTLE was sent or received between the last two samples.
+    is True if more than LITTLE was sent or received between the last two samples. `heard_at` is
+    when more than handshakes was received, `data_at` when that cannot have been keepalives.
     """
 
     handshake: float | None = None
@@ -51,7 +55,13 @@ class Pulse:
     unanswered_at: float | None = None
     excused: bool = False
     heard_at: float | None = None
+    data_at: float | None = None
     moves: bool = True
+
+    @property
+    def carried(self) -> int:
+        """Bytes sent and received."""
+        return self.sent + self.received
 
     @property
     def is_calm(self) -> bool:
@@ -75,6 +85,8 @@ class Pulse:
         excuse = not answered and not self.excused and grown % INITIATION_SIZE != 0
         unanswered_at = self.unanswered_at or (now if asked else None)
         waits = unanswered_at is not None and not answered
+        most = 1 + int(elapsed // KEEPALIVE_TIMEOUT)
+        is_data = answered and not _is_upkeep(grown, peers, most)
         return Pulse(
             handshake=latest,
             handshake_at=now if is_new else self.handshake_at,
@@ -84,6 +96,7 @@ class Pulse:
             unanswered_at=(now if excuse else unanswered_at) if waits else None,
             excused=waits and (self.excused or excuse),
             heard_at=now if answered else self.heard_at,
+            data_at=now if is_data else self.data_at,
             moves=status.sent - self.sent + grown > LITTLE,
         )
 
@@ -133,7 +146,7 @@ def _is_handshakes(size: int, most: int) -> bool:
 
 
 def _is_upkeep(size: int, peers: int, keepalives: int) -> bool:
-    """Return whether `size` bytes can consist of what WireGuard itself sends to `peers` peers.
+    """Return whether `size` bytes can consist of what WireGuard itself sends to, or by, `peers`.
 
     For each peer that is up to `keepalives`, and a handshake with one more keepalive.
     """

@@ -13,7 +13,7 @@ between two states. What the kernel reports meanwhile is looked at afterwards.
 
 from dataclasses import replace
 
-from gateway.model import Address, Candidate, Config, Tunnel
+from gateway.model import Address, Candidate, Config
 from gateway.policy.actions import Abandon, Action, Count, ReadAgain, Work
 from gateway.policy.agenda import due, is_calm
 from gateway.policy.events import (
@@ -37,7 +37,6 @@ from gateway.policy.events import (
     Verified,
     Wrote,
 )
-from gateway.policy.facts import Facts
 from gateway.policy.fetching import begun_again, reads_again
 from gateway.policy.latency import in_order, results, trial_for
 from gateway.policy.link import fitted
@@ -45,6 +44,7 @@ from gateway.policy.moves import move, with_candidates
 from gateway.policy.reload import position_of, taken_over
 from gateway.policy.routing import IPV4
 from gateway.policy.situation import LONG_AGO, Situation
+from gateway.policy.source_port import from_another_port
 from gateway.policy.states import (
     Connected,
     Connecting,
@@ -55,13 +55,7 @@ from gateway.policy.states import (
     Stopping,
 )
 from gateway.policy.timing import Moment
-from gateway.policy.ways import has_moved, shared_addresses, uplink_to, ways
-
-TWO_ADDRESSES = (
-    "give the container's network another subnet, or take the address that your provider gave you"
-)
-"""What helps where an uplink has the tunnel's address: no rule could distinguish the two (P11)."""
-
+from gateway.policy.ways import has_moved, shared_addresses, ways
 
 NEW_NAMES = "the configuration has other resolvers, which are about to be written"
 """Why names do not resolve until the resolver file has been written again."""
@@ -73,6 +67,7 @@ def step(
     """Return the situation that `event` leads to, and what is to be done in it, in order."""
     noted = _noted(situation, event, moment)
     state = _next_state(noted, situation.config, event, moment)
+    state = from_another_port(situation.state, state, noted.config, moment)
     if isinstance(event, Looked) and state is not noted.state:
         noted = replace(noted, tried=noted.facts)
     after = noted if state is noted.state else replace(noted, state=state)
@@ -246,7 +241,7 @@ def _entered(situation: Situation, former: State, moment: Moment) -> Situation:
     """Return `situation` with what begins with its state, if that is not `former`."""
     state, now, timing = situation.state, moment.now, moment.timing
     if isinstance(state, Connected) and not isinstance(former, Connected):
-        situation = replace(situation, probed_at=LONG_AGO, measured_at=LONG_AGO)
+        situation = replace(situation, probed_at=LONG_AGO, measured_at=LONG_AGO, asked_at=LONG_AGO)
         return replace(situation, sample_at=now + timing.heartbeat)
     is_new = isinstance(former, Connecting) and not former.built
     if isinstance(state, Connecting) and state.built and is_new:
@@ -287,13 +282,3 @@ def _is_same_work(former: State, state: State) -> bool:
             return former.tunnel == state.tunnel
         case _:
             return False
-
-
-def obstacle(tunnel: Tunnel, facts: Facts) -> str:
-    """Return why no interface for `tunnel` is built in a namespace like `facts`; empty if it is."""
-    for endpoint in tunnel.endpoints:
-        if uplink_to(endpoint.address, facts) is None:
-            return f"no uplink has a route to the endpoint: {endpoint}"
-    if shared := shared_addresses(tunnel, facts):
-        return f"the tunnel's address is an uplink's too; {TWO_ADDRESSES}: {shared}"
-    return ""

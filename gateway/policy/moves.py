@@ -44,16 +44,15 @@ from gateway.policy.events import (
     Failed,
     Lost,
     Moved,
-    Probed,
     Refused,
     Resolved,
     Sampled,
     Stop,
 )
 from gateway.policy.evidence import Pulse, foreign_change, keepalive_of
-from gateway.policy.facts import TunnelStatus
 from gateway.policy.fetching import backoff, from_fetching, is_to_register, with_logins_of
 from gateway.policy.latency import after_failure, after_handshake, seconds_of
+from gateway.policy.liveness import from_connected
 from gateway.policy.states import (
     EXPLAINED,
     Connected,
@@ -262,30 +261,10 @@ def _from_connected(state: Connected, event: Event, moment: Moment) -> State:
             return Connecting(
                 state.turn, state.tunnel, Reason.MOVED, now, retry_at, detail=event.detail
             )
-        case Sampled():
-            return _sampled_while_connected(state, event.status, moment)
-        case Probed() if event.answered is not None:
-            failures = 0 if event.answered else state.resolver_failures + 1
-            since = state.resolver_failing_at if failures > 1 else now * failures
-            return replace(state, resolver_failures=failures, resolver_failing_at=since)
+        case Sampled() if change := foreign_change(state.tunnel, event.status):
+            return _rebuilding(state, Lost(change), moment)
         case _:
-            return state
-
-
-def _sampled_while_connected(state: Connected, status: TunnelStatus, moment: Moment) -> State:
-    now = moment.now
-    if change := foreign_change(state.tunnel, status):
-        return _rebuilding(state, Lost(change), moment)
-    keepalive = keepalive_of(state.tunnel)
-    pulse = state.pulse.after(status, now, keepalive)
-    turn = state.turn
-    if now - state.since >= moment.timing.stable_after:
-        turn = replace(turn, attempt=0, registered=0)
-    if pulse.is_silent(moment, keepalive=keepalive > 0):
-        return _take(after_failure(turn, was_sent=True), Reason.SILENT, now, now)
-    if turn.position and now - state.since >= moment.timing.return_after:
-        return _take(replace(turn, position=0), Reason.RETURNING, now, now)
-    return replace(state, turn=turn, pulse=pulse)
+            return from_connected(state, event, moment, _take)
 
 
 def _rebuilding(state: Connecting | Connected, lost: Lost, moment: Moment) -> Connecting:

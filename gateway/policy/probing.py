@@ -37,6 +37,23 @@ class Probe:
         return self.protocol is not ProbeProtocol.ICMP
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a probe, or of one with an echo to the server besides: a thorough one.
+
+    `answered` is whether the probe itself was, `reached` whether it or the echo was. None: nothing
+    could be sent, which says nothing. `tries` and `lost` count packets, those without an answer in
+    time among them; a thorough probe sends too fast for that, and counts none.
+    """
+
+    answered: bool | None
+    reached: bool | None
+    tries: int = 0
+    lost: int = 0
+
+
+UNSENT = Outcome(None, None)
+
 MOST_HOSTS = 2
 """Hosts that are asked which packets fit, before the server itself is."""
 
@@ -61,7 +78,7 @@ def probe_for(tunnel: Tunnel, config: Config) -> Probe | None:
         case ProbeKind.DNS:
             return _question(inside, tunnel, config)
         case ProbeKind.AUTO:
-            return _question(inside, tunnel, config) or _to_the_server(tunnel, config)
+            return _question(inside, tunnel, config) or to_the_server(tunnel, config)
 
 
 def _question(inside: list[Address], tunnel: Tunnel, config: Config) -> Probe | None:
@@ -89,12 +106,12 @@ def echoes_for(tunnel: Tunnel, config: Config) -> tuple[Probe, ...]:
         return ()
     inside = [a for a in tunnel.dns if _is_inside(a, tunnel, config)]
     hosts = dict.fromkeys([*([wanted.address] if wanted.address else []), *inside])
-    last = _to_the_server(tunnel, config)
+    last = to_the_server(tunnel, config)
     echoes = [Probe(ProbeProtocol.ICMP, address) for address in hosts][:MOST_HOSTS]
     return (*echoes, *([last] if last else []))
 
 
-def _to_the_server(tunnel: Tunnel, config: Config) -> Probe | None:
+def to_the_server(tunnel: Tunnel, config: Config) -> Probe | None:
     """Return an echo that ends at the server, to an address that is routed into the tunnel."""
     networks = [network for peer in tunnel.peers for network in peer.allowed_ips]
     own = {address.ip for address in tunnel.addresses}

@@ -15,6 +15,10 @@ REMEDIES: dict[Reason, str] = {
         "if it stays, compare WIREGUARD_ADDRESSES with your provider's file, because a server "
         "drops what comes from another address; or choose another server"
     ),
+    Reason.ONE_WAY: (
+        "if it happens again, look at the router that translates addresses: restart it, or raise "
+        "its limit of UDP connections"
+    ),
     Reason.INTERFACE_LOST: (
         "if it happens again, find the program that changes the interface, and take NET_ADMIN "
         "from its container"

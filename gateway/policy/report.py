@@ -30,6 +30,7 @@ REASONS: dict[Reason, str] = {
     Reason.STARTING: "starting",
     Reason.NO_HANDSHAKE: "no handshake",
     Reason.SILENT: "handshake but nothing received",
+    Reason.ONE_WAY: "packets of the server arrive, and ours do not reach it",
     Reason.INTERFACE_LOST: "the tunnel's interface was lost",
     Reason.MOVED: "the way to the server changed",
     Reason.NOT_BUILT: "the tunnel could not be set up",

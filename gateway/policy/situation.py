@@ -24,7 +24,8 @@ class Situation:
     packet that arrives, None while that is not known; both are in bytes. `reload` is the answer to
     the last request to read the configuration again, `times` those of the last handshakes that
     were timed. `not_answering` are resolvers of the workloads that were asked in vain. Times are
-    those of `Moment.now`; each of the `_at` is when something was, or is, due.
+    those of `Moment.now`; each of the `_at` is when something was, or is, due. `carried` is what
+    the tunnel had sent and received at the last probe, in bytes.
     """
 
     config: Config
@@ -43,6 +44,8 @@ class Situation:
     verify_at: float = LONG_AGO
     sample_at: float = LONG_AGO
     probed_at: float = LONG_AGO
+    carried: int = 0
+    asked_at: float = LONG_AGO
     measured_at: float = LONG_AGO
     names_tried_at: float = LONG_AGO
 

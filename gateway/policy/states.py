@@ -6,6 +6,7 @@ from enum import StrEnum
 from gateway.model import Address, Candidate, Errand, Times, Tunnel
 from gateway.policy.diagnosis import Diagnosis, Heard
 from gateway.policy.evidence import Pulse
+from gateway.policy.proof import Proof
 
 RESOLVER_FAILURES = 5
 """Probes in a row that the tunnel's resolver leaves unanswered before it counts as silent.
@@ -21,6 +22,7 @@ class Reason(StrEnum):
     STARTING = "starting"
     NO_HANDSHAKE = "no_handshake"
     SILENT = "server_silent"
+    ONE_WAY = "one_way"
     INTERFACE_LOST = "interface_lost"
     MOVED = "path_changed"
     NOT_BUILT = "not_built"
@@ -44,8 +46,8 @@ class Reason(StrEnum):
 
 EXPLAINED = frozenset(
     {
-        *(Reason.STARTING, Reason.SILENT, Reason.INTERFACE_LOST, Reason.MOVED),
-        *(Reason.RETURNING, Reason.RECONFIGURED),
+        *(Reason.STARTING, Reason.SILENT, Reason.ONE_WAY, Reason.INTERFACE_LOST),
+        *(Reason.MOVED, Reason.RETURNING, Reason.RECONFIGURED),
     }
 )
 """Reasons that stay while the first handshake is awaited; after a failed one, NO_HANDSHAKE does."""
@@ -216,7 +218,7 @@ class Connected:
     """The tunnel has had a handshake: it and the listed holes are open.
 
     `resolver_failures` counts the probes in a row that the tunnel's resolver did not answer, the
-    first of them at `resolver_failing_at`.
+    first of them at `resolver_failing_at`. `proof` is what all probes have shown.
     """
 
     turn: Turn
@@ -225,6 +227,7 @@ class Connected:
     pulse: Pulse
     resolver_failures: int = 0
     resolver_failing_at: float = 0.0
+    proof: Proof = field(default_factory=Proof)
 
     @property
     def resolver_is_silent(self) -> bool:

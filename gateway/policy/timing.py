@@ -107,6 +107,13 @@ class Timing:
     probe_every: float = 20.0
     """The time between two probes: with `silent_after`, an idle tunnel turns red within 45 s."""
 
+    probe_moving: float = 5.0
+    """The same if data has moved since the last one.
+
+    With the three seconds of a probe, one of pause and the seven of a thorough one, a lost way to
+    the server shows within 20 s.
+    """
+
     probe_in_doubt: float = 1.0
     """The same while something stays unanswered."""
 

@@ -12,6 +12,11 @@ from gateway.policy.facts import Facts, Route, Uplink
 WIDEST = 8
 """The shortest prefix of an uplink's network that counts as one: no engine gives a larger one."""
 
+TWO_ADDRESSES = (
+    "give the container's network another subnet, or take the address that your provider gave you"
+)
+"""What helps where an uplink has the tunnel's address: no rule could distinguish the two (P11)."""
+
 
 def route_to(address: Address, facts: Facts) -> Route | None:
     """Return the route of the main table for `address`: longest prefix, then lowest metric."""
@@ -173,3 +178,13 @@ def shared_addresses(tunnel: Tunnel, facts: Facts) -> str:
         for address in uplink.addresses
         if address.ip in own
     )
+
+
+def obstacle(tunnel: Tunnel, facts: Facts) -> str:
+    """Return why no interface for `tunnel` is built in a namespace like `facts`; empty if it is."""
+    for endpoint in tunnel.endpoints:
+        if uplink_to(endpoint.address, facts) is None:
+            return f"no uplink has a route to the endpoint: {endpoint}"
+    if shared := shared_addresses(tunnel, facts):
+        return f"the tunnel's address is an uplink's too; {TWO_ADDRESSES}: {shared}"
+    return ""

@@ -8,8 +8,9 @@ import socket
 from gateway.errors import is_shortage
 from gateway.model import Address
 from gateway.policy.resolvers import Fault, Finding
+from gateway.system.inside import LARGEST_ANSWER
 from gateway.system.netns import OWN, Netns
-from gateway.system.probe import DNS_PORT, LARGEST_ANSWER, ROOT_QUESTION
+from gateway.system.probe import DNS_PORT, ROOT_QUESTION
 
 TRIES = 2
 INTERVAL = 1.0

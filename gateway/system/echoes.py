@@ -1,4 +1,4 @@
-"""Echoes of several sizes into the tunnel, and the largest that is answered."""
+"""ICMP echoes into the tunnel: whether one is answered, and the largest that is."""
 
 import asyncio
 import contextlib
@@ -9,22 +9,21 @@ from collections.abc import Collection
 
 from gateway.policy.probing import Probe
 from gateway.policy.routing import IPV4
+from gateway.system.inside import LARGEST_ANSWER, USUAL, Pace, tunnel_socket
 from gateway.system.netns import OWN, Netns
-from gateway.system.probe import (
-    ECHO_REPLY,
-    ECHO_REQUEST,
-    HOP_LIMIT,
-    INTERVAL,
-    LARGEST_ANSWER,
-    TRIES,
-    checksum,
-    echo_socket,
-)
 
 ECHO_HEADER = 8
 IP_HEADER = {4: 20, 6: 40}
+ECHO_REQUEST = {4: 8, 6: 128}
+ECHO_REPLY = {4: 0, 6: 129}
 TIME_EXCEEDED = {4: 11, 6: 3}
 """ICMP types by IP version (RFC 792, RFC 4443); such an error quotes what it is about."""
+
+HOP_LIMIT = {
+    4: (socket.IPPROTO_IP, socket.IP_TTL),
+    6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
+}
+"""The options of ip(7) and ipv6(7)."""
 
 DO_NOT_FRAGMENT = {
     4: [(socket.IPPROTO_IP, 10, 3)],
@@ -36,52 +35,92 @@ The value *_PMTUDISC_PROBE ignores the path MTU that the kernel has been informe
 measured here.
 """
 
+SMALL = 64
+"""The size in bytes of an echo whose size does not matter."""
+
 
 async def largest_answered(wanted: Probe, sizes: Collection[int], netns: Netns = OWN) -> int | None:
     """Return the largest of `sizes` that the host of `wanted` answers; None if it answers none.
 
     A size is that of the whole IP packet in bytes, which is never fragmented. Each is sent up
-    to TRIES times, and those below one that was answered are not sent again. An answer to an echo
+    to three times, and those below one that was answered are not sent again. An answer to an echo
     with a hop limit is that it was exceeded. None also means that something could not be sent.
     Never raises OSError. Nothing but the tunnel's interface of `netns` can carry it.
     """
-    version = wanted.address.version
     try:
-        with echo_socket(netns, version) as channel:
-            for option in DO_NOT_FRAGMENT[version]:
-                channel.setsockopt(*option)
-            if wanted.hops is not None:
-                channel.setsockopt(*HOP_LIMIT[version], wanted.hops)
+        with _socket_for(wanted, netns) as channel:
             return await _Echoes(channel, wanted, sizes).largest()
     except OSError:
         return None
 
 
+async def echoed(wanted: Probe, pace: Pace, netns: Netns = OWN) -> tuple[bool, int]:
+    """Return whether an echo to the host of `wanted` is answered, and how many were sent.
+
+    An answer to an echo with a hop limit is that it was exceeded. Raises OSError.
+    """
+    with _socket_for(wanted, netns) as channel:
+        echoes = _Echoes(channel, wanted, (SMALL,), pace)
+        return await echoes.largest() is not None, echoes.rounds
+
+
+def echo_socket(version: int, netns: Netns = OWN) -> socket.socket:
+    """Return a raw socket, or a ping socket where a vault may not open that. Raises OSError.
+
+    A ping socket may be closed to root (ping_group_range), and hears no errors (icmp(7)).
+    """
+    protocol = socket.IPPROTO_ICMP if version == IPV4 else socket.IPPROTO_ICMPV6
+    try:
+        return tunnel_socket(version, socket.SOCK_RAW, protocol, netns)
+    except PermissionError:
+        return tunnel_socket(version, socket.SOCK_DGRAM, protocol, netns)
+
+
+def _socket_for(wanted: Probe, netns: Netns) -> socket.socket:
+    version = wanted.address.version
+    channel = echo_socket(version, netns)
+    try:
+        for option in DO_NOT_FRAGMENT[version]:
+            channel.setsockopt(*option)
+        if wanted.hops is not None:
+            channel.setsockopt(*HOP_LIMIT[version], wanted.hops)
+    except OSError:
+        channel.close()
+        raise
+    return channel
+
+
 class _Echoes:
     """One run: the sequence number of an echo is the position of its size.
 
-    A ping socket has an identity of its own, and gets no other answers.
+    A ping socket has an identity of its own, and gets no other answers. `rounds` counts how often
+    the sizes were sent.
     """
 
-    def __init__(self, channel: socket.socket, wanted: Probe, sizes: Collection[int]) -> None:
+    def __init__(
+        self, channel: socket.socket, wanted: Probe, sizes: Collection[int], pace: Pace = USUAL
+    ) -> None:
         self._channel = channel
         self._address = str(wanted.address), 0
         self._version = wanted.address.version
         self._sizes = sorted(sizes)
+        self._pace = pace
         self._is_raw = channel.type == socket.SOCK_RAW
         self._identity = os.urandom(2)
         self._best = -1
+        self.rounds = 0
 
     async def largest(self) -> int | None:
         """Return the largest size that was answered. Raises OSError."""
         loop = asyncio.get_running_loop()
         last = len(self._sizes) - 1
-        for _ in range(TRIES):
+        for _ in range(self._pace.tries):
+            self.rounds += 1
             # The largest first: a host that answers few of them answers the first to reach it.
             for position in range(last, self._best, -1):
                 await loop.sock_sendto(self._channel, self._echo(position), self._address)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL):
+                async with asyncio.timeout(self._pace.interval):
                     while self._best < last:
                         answer = await loop.sock_recv(self._channel, LARGEST_ANSWER)
                         self._best = max(self._best, self._answered(answer))
@@ -112,6 +151,13 @@ class _Echoes:
             return -1
         position: int = struct.unpack("!H", body[6:8])[0]
         return position if position < len(self._sizes) else -1
+
+
+def checksum(data: bytes) -> int:
+    """Return the Internet checksum of an even number of bytes (RFC 1071)."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF
 
 
 def _behind_ip(packet: bytes) -> bytes:

@@ -25,11 +25,12 @@ from gateway.model import (
     Times,
     Tunnel,
 )
+from gateway.policy.actions import SendProbe
 from gateway.policy.events import NotReloaded, Reloaded
 from gateway.policy.facts import Facts, PeerStatus, TunnelStatus
 from gateway.policy.firewall import closed
 from gateway.policy.limits import Limit
-from gateway.policy.probing import Probe
+from gateway.policy.probing import Outcome, Probe
 from gateway.policy.reload import Answer
 from gateway.policy.report import Status
 from gateway.policy.resolvers import Fault, Finding
@@ -38,7 +39,8 @@ from gateway.policy.states import Query, Transfer
 from gateway.policy.tables import Routing
 from gateway.policy.timing import Timing
 from gateway.services.board import confirmed
-from gateway.system import probe as probing
+from gateway.system.inside import USUAL
+from gateway.system.probe import THOROUGH
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.tunnel import FakeTunnel
 from tests.scenarios import ONE_UPLINK
@@ -92,6 +94,8 @@ class World:
     `fails` says what the next calls of a part raise; `building` is how many seconds the interface
     takes, `looking_up` how many the answer to a name, `fetching` a list, after which `listed` is
     what reading the configuration again comes to; `loss` is the share of packets lost each way;
+    from `lost_port`, or every port if it is 0, nothing arrives at the server; `pushed` is one
+    packet a second from it that nothing asked for; it `server_echoes` if it answers an echo;
     `path` is the largest packet that arrives, None if echoes of no size are answered;
     `kept_down` are links that stay down; `breaks_at` makes the call of that number fail, with
     `breaks_with` as its errno. `transcript` has every call.
@@ -112,6 +116,10 @@ class World:
         self.fetching = 0.5
         self.listed: Config | Answer | None = None
         self.loss = 0.0
+        self.pushed = False
+        self.probed: set[Probe] = set()
+        self.lost_port: int | None = None
+        self.server_echoes = True
         self.path: int | None = 65535
         self._chance = random.Random(20)  # noqa: S311 - the same losses in each run
         self.fails: dict[str, list[BaseException | None]] = {}
@@ -214,19 +222,33 @@ class World:
         resolvers = tunnel.dns
         self.call("resolv.conf", f"nameserver {resolvers[-1]}" if resolvers else "search .")
 
-    async def _probe(self, probe: Probe) -> bool:
-        self.note("probe", str(probe.address))
+    async def _probe(self, action: SendProbe) -> Outcome:
+        self.note("thorough probe" if action.thorough else "probe", str(action.probe.address))
+        self.probed |= {it for it in (action.probe, action.echo) if it}
         if planned := self.fails.get("probe"):
             raise planned.pop() or RuntimeError
         await asyncio.sleep(0.001)  # a sample that begins with a probe does not count it
-        for _ in range(probing.TRIES):
-            self.tunnel.asked += 1
-            if self.resolver_answers and self.tunnel.is_alive and self.arrives() and self.arrives():
-                self.tunnel.answered += 1
+        pace = THOROUGH if action.thorough else USUAL
+        reached = False
+        for number in range(1, pace.tries + 1):
+            if self._is_answered(answers=self.resolver_answers):
                 await asyncio.sleep(0.05)
-                return True
-            await asyncio.sleep(probing.INTERVAL)
-        return False
+                counted = (0, 0) if action.thorough else (number, number - 1)
+                return Outcome(True, True, *counted)
+            if action.echo and not reached:
+                reached = self._is_answered(answers=self.server_echoes)
+            await asyncio.sleep(pace.interval)
+            if reached and number * pace.interval >= USUAL.tries * USUAL.interval:
+                break
+        return Outcome(False, reached, *((0, 0) if action.thorough else (pace.tries,) * 2))
+
+    def _is_answered(self, *, answers: bool) -> bool:
+        """Send one packet into the tunnel, and return whether it comes back."""
+        self.tunnel.asked += 1
+        if not (self.tunnel.is_reached and self.arrives() and answers and self.arrives()):
+            return False
+        self.tunnel.answered += 1
+        return True
 
     async def _not_answering(self, resolvers: tuple[Address, ...]) -> tuple[Finding, ...]:
         self.call("ask resolvers", " ".join(map(str, resolvers)))
@@ -235,12 +257,12 @@ class World:
 
     async def _echo(self, probe: Probe, sizes: tuple[int, ...]) -> int | None:
         self.call("echo", f"{probe.address} {max(sizes)}")
-        path = self.path if self.tunnel.is_alive and self.path is not None else 0
+        path = self.path if self.tunnel.is_reached and self.path is not None else 0
         arrived = [size for size in sizes if size <= path]
         self.tunnel.asked += len(sizes)
         self.tunnel.answered += len(arrived)
         slow = max(sizes) not in arrived
-        await asyncio.sleep(probing.TRIES * probing.INTERVAL if slow else 0.05)
+        await asyncio.sleep(USUAL.tries * USUAL.interval if slow else 0.05)
         return max(arrived, default=None)
 
     def _confirm(self) -> None:
@@ -359,6 +381,12 @@ class _Tunnel(FakeTunnel):
         )
 
     @property
+    def is_reached(self) -> bool:
+        """Whether what is sent arrives."""
+        lost = self._world.lost_port
+        return self.is_alive and lost != 0 and lost != self._require().listen_port
+
+    @property
     def carried(self) -> bytes:
         """What the interface has sent and received, as far as a status would show it now."""
         sent = self._sent + (self._packets + self.asked) * PACKET
@@ -385,10 +413,13 @@ class _Tunnel(FakeTunnel):
     async def status(self) -> TunnelStatus:
         self._world.call("status")
         tunnel, now, packets = self._require(), self._world.clock.now, self._packets
+        seconds = int(now) - int(self._at)
         self._at = now
         self._sent += (packets + self.asked) * PACKET
         ends_at = self._begun + self.delays.get(str(tunnel.endpoints[0]), 0.0)
-        if self.is_alive and now >= ends_at:
+        if self.is_alive and self._world.pushed and self._handshake:
+            self._received += seconds * PACKET
+        if self.is_reached and now >= ends_at:
             if self._handshake is None or now - self._handshake >= REHANDSHAKE:
                 self._handshake = now if self._handshake else ends_at
             back = sum(self._world.arrives() and self._world.arrives() for _ in range(packets))

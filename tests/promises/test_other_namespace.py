@@ -30,6 +30,7 @@ from gateway.firewall.nft.program import Nft
 from gateway.firewall.xtables import legacy
 from gateway.firewall.xtables.firewall import IptablesFirewall
 from gateway.model import INTERFACE, Backend
+from gateway.policy.actions import SendProbe
 from gateway.policy.firewall import closed
 from gateway.policy.probing import Probe, ProbeProtocol
 from gateway.policy.routing import LOCKED
@@ -440,8 +441,9 @@ def test_the_probe_goes_into_the_tunnel_of_the_namespace(pair: Pair) -> None:
         answering = threading.Thread(target=answer, daemon=True)
         answering.start()
         wanted = Probe(ProbeProtocol.DNS, ip_address("10.64.0.1"))
-        assert pair.call(lambda: asyncio.run(probe(wanted, pair.netns))) is True
-        assert pair.call(lambda: asyncio.run(probe(wanted))) is False
+        sent = SendProbe(wanted)
+        assert pair.call(lambda: asyncio.run(probe(sent, pair.netns))).answered is True
+        assert pair.call(lambda: asyncio.run(probe(sent))).answered is False
         answering.join()
 
 

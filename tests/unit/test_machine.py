@@ -41,7 +41,7 @@ from gateway.policy.events import (
 )
 from gateway.policy.evidence import LITTLE, Pulse
 from gateway.policy.facts import Facts, PeerStatus, TunnelStatus
-from gateway.policy.machine import TWO_ADDRESSES, interrupted, obstacle, step, stricter
+from gateway.policy.machine import interrupted, step, stricter
 from gateway.policy.retry import Setback, setback_after
 from gateway.policy.situation import Situation
 from gateway.policy.states import (
@@ -56,6 +56,7 @@ from gateway.policy.states import (
     Turn,
 )
 from gateway.policy.timing import Moment, Timing
+from gateway.policy.ways import TWO_ADDRESSES, obstacle
 from tests.fakes.world import other_uplink
 from tests.scenarios import IPV4_ONLY, ONE_UPLINK, SERVER6
 

@@ -407,7 +407,7 @@ def test_a_new_interface_waits_for_a_handshake(reason: Reason) -> None:
     built = step(unbuilt, Built(), NOW)
     assert isinstance(built, Connecting)
     lost = {
-        *(Reason.STARTING, Reason.SILENT, Reason.INTERFACE_LOST, Reason.MOVED),
+        *(Reason.STARTING, Reason.SILENT, Reason.ONE_WAY, Reason.INTERFACE_LOST, Reason.MOVED),
         *(Reason.RETURNING, Reason.RECONFIGURED),
     }
     expected = reason if reason in lost else Reason.NO_HANDSHAKE

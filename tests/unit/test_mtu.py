@@ -21,7 +21,7 @@ from gateway.policy.mtu import LEAST, STEP, WIDEST, fitting, steps
 from gateway.policy.probing import MOST_HOSTS, Probe, ProbeProtocol, echoes_for
 from gateway.policy.states import Connected, Reason
 from gateway.policy.timing import Timing
-from gateway.system.probe import INTERVAL, TRIES
+from gateway.system.inside import USUAL
 from tests.fakes.world import World, other_uplink
 from tests.scenarios import DUAL, IPV4_ONLY, PEER
 from tests.unit.test_machine import (
@@ -80,8 +80,8 @@ def test_the_sizes_are_multiples_of_what_wireguard_pads_to_and_end_with_the_larg
 def test_the_documents_say_what_a_search_costs_at_most(page: str) -> None:
     """Two hosts that do not answer and the server, two sizes each, and then all sizes."""
     hosts = MOST_HOSTS + 1
-    packets = TRIES * (2 * hosts + len(steps(65535)))
-    seconds = TRIES * INTERVAL * (hosts + 1)
+    packets = USUAL.tries * (2 * hosts + len(steps(65535)))
+    seconds = USUAL.tries * USUAL.interval * (hosts + 1)
     text = " ".join((Path(__file__).parents[2] / "docs" / page).read_text("utf-8").split())
     assert f"{packets} packets and {seconds:g} s" in text
     assert page != "health.md" or f"one of {LEAST} bytes" in text

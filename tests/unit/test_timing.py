@@ -41,6 +41,7 @@ FIGURES = {
     "register_last": 900.0,
     "names_again": 1.0,
     "probe_every": 20.0,
+    "probe_moving": 5.0,
     "probe_in_doubt": 1.0,
     "measure_again": 600.0,
     "read_limit": 15.0,

@@ -4,7 +4,7 @@ import struct
 from ipaddress import IPv6Address
 
 from gateway.model import Address
-from gateway.system.probe import checksum
+from gateway.system.echoes import checksum
 
 UDP = 17
 HOPS = 64
