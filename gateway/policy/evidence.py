@@ -8,7 +8,9 @@ data stays unanswered for `Timing.silent_after` seconds.
 Only data counts as an answer to data. Our handshakes and keepalives require no such answer, and
 arriving handshakes are not one. If only the path to the server is cut, the server begins a
 handshake every five seconds. If a device on the path passes handshakes but no data, the server
-responds to each of ours. The code recognizes all of them by their sizes. A response still shows
+responds to each of ours. The code recognizes all of them by their sizes. Once the keys have
+expired, all data waits for a handshake; without a persistent keepalive, whose tunnel is judged by
+the age of its handshake, one that we begin then asks for an answer as well. A response still shows
 that the server lives and may have forgotten our session, so the first one in a silence restarts
 the count.
 
@@ -30,6 +32,9 @@ INITIATION_SIZE, RESPONSE_SIZE = 148, 92
 
 KEEPALIVE_TIMEOUT = 10.0
 """Seconds after which data that was received is acknowledged (WireGuard paper, 6.5)."""
+
+KEYS_EXPIRE = 180.0
+"""Seconds after a handshake from which on only the next one can be sent (REJECT_AFTER_TIME)."""
 
 LITTLE = 512
 """Bytes that an idle tunnel may have sent and received: a probe and its answer, a handshake."""
@@ -79,8 +84,10 @@ class Pulse:
         peers = len(status.peers)
         elapsed = now - self.sampled_at if self.sampled_at else 0.0
         due = 1 + int(elapsed // keepalive) if keepalive else 1
-        asked = not _is_upkeep(status.sent - self.sent, peers, due)
-        grown = status.received - self.received
+        handshake_at = now if is_new else self.handshake_at
+        has_keys = handshake_at is None or now - handshake_at < KEYS_EXPIRE
+        more, grown = status.sent - self.sent, status.received - self.received
+        asked = not _is_upkeep(more, peers, due) or (more > 0 and not has_keys and not keepalive)
         answered = not _is_handshakes(grown, 2 * peers)
         excuse = not answered and not self.excused and grown % INITIATION_SIZE != 0
         unanswered_at = self.unanswered_at or (now if asked else None)
@@ -89,7 +96,7 @@ class Pulse:
         is_data = answered and not _is_upkeep(grown, peers, most)
         return Pulse(
             handshake=latest,
-            handshake_at=now if is_new else self.handshake_at,
+            handshake_at=handshake_at,
             received=status.received,
             sent=status.sent,
             sampled_at=now,
@@ -97,7 +104,7 @@ class Pulse:
             excused=waits and (self.excused or excuse),
             heard_at=now if answered else self.heard_at,
             data_at=now if is_data else self.data_at,
-            moves=status.sent - self.sent + grown > LITTLE,
+            moves=more + grown > LITTLE,
         )
 
     def is_in_doubt(self, moment: Moment) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from gateway.policy.evidence import (
     INITIATION_SIZE,
     KEEPALIVE_SIZE,
+    KEYS_EXPIRE,
     RESPONSE_SIZE,
     Pulse,
     foreign_change,
@@ -269,3 +270,15 @@ def test_what_another_program_has_changed_is_named_and_the_mark_is_not() -> None
     assert mark == "another program changed the mark"
     peers = foreign_change(TUNNEL, reported(peers=reported().peers[:1]))
     assert peers == "another program changed the peers"
+
+
+@pytest.mark.parametrize("keepalive", [0, 25])
+def test_without_keys_a_handshake_asks_for_an_answer(keepalive: int) -> None:
+    """All data waits for it; a tunnel with a keepalive is judged by the handshake's age instead."""
+    pulse = Pulse().after(status(0, 0), 1000, keepalive)
+    early = pulse.after(status(INITIATION_SIZE, 0), 1000 + KEYS_EXPIRE - 1, keepalive)
+    assert early.unanswered_at is None
+    late = early.after(status(2 * INITIATION_SIZE, 0), 1000 + KEYS_EXPIRE, keepalive)
+    assert late.unanswered_at == (None if keepalive else 1000 + KEYS_EXPIRE)
+    quiet = early.after(status(INITIATION_SIZE, 0), 1000 + KEYS_EXPIRE, keepalive)
+    assert quiet.unanswered_at is None, "nothing was sent"
