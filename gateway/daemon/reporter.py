@@ -10,7 +10,13 @@ from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
 from gateway.model import Times
 from gateway.policy.diagnosis import Diagnosis
-from gateway.policy.limits import Limit, limits_of_names, limits_of_path, limits_of_subnets
+from gateway.policy.limits import (
+    Limit,
+    limits_of_loss,
+    limits_of_names,
+    limits_of_path,
+    limits_of_subnets,
+)
 from gateway.policy.listed import few, listed_holes
 from gateway.policy.reload import Answer, Outcome
 from gateway.policy.report import attempts, detail, diagnosis, endpoint, name, reason, status_of
@@ -48,6 +54,7 @@ class Reporter:
         self._times: Times = ()
         self._tried: tuple[Tried, ...] = ()
         self._not_answering: tuple[Finding, ...] = ()
+        self._lossy_at = float("-inf")
         self.limits = parts.adopt(kernel.config)
         self.verified_at: float | None = None
         self.counted_at: float | None = None
@@ -114,10 +121,13 @@ class Reporter:
         named = limits_of_names(situation.names_problem)
         self._asked(situation)
         asked: tuple[Limit, ...] = ()
+        lossy: tuple[Limit, ...] = ()
         if isinstance(state, Connected):
             asked = tuple(limits_of_resolvers_asked(situation.not_answering, state.tunnel))
+            lossy = tuple(limits_of_loss(state.proof.loss))
+            self._lost(lossy, now)
         near = limits_of_subnets(situation.config, kernel.facts)
-        limits = (*parts.limits, *self.limits, *named, *asked, *near, *sized)
+        limits = (*parts.limits, *self.limits, *named, *asked, *near, *sized, *lossy)
         status = replace(
             status_of(state, now),
             firewall=parts.firewall.name,
@@ -177,6 +187,13 @@ class Reporter:
             self._log.info("tunnel MTU lowered", old=before, new=mtu)
         if path < mtu:
             self._log.warning("packets vanish in the tunnel", mtu=mtu, arrives=path)
+
+    def _lost(self, lossy: tuple[Limit, ...], now: float) -> None:
+        """Log that packets are lost, and again REMIND_AFTER later if they still are."""
+        for limit in lossy:
+            if now - self._lossy_at >= REMIND_AFTER:
+                self._lossy_at = now
+                self._log.warning("packets are lost", problem=limit.text, remedy=limit.remedy)
 
     def _timed(self, situation: Situation) -> None:
         """Log how long the servers' handshakes took, and have that kept, once for each trial."""

@@ -201,11 +201,14 @@ def _is_missed(state: Connected) -> bool:
 
 
 def _measure_at(situation: Situation, state: Connected, moment: Moment) -> float:
-    """Return when to find out which packets fit: once, and again when some seem to vanish."""
+    """Return when to find out which packets fit: once, and again while data moves.
+
+    A path that becomes narrow hides that from everything small.
+    """
     if situation.measured_at == LONG_AGO:
         return LONG_AGO
     again = situation.measured_at + moment.timing.measure_again
-    return again if state.pulse.is_in_doubt(moment) else float("inf")
+    return again if state.pulse.moves or state.pulse.is_in_doubt(moment) else float("inf")
 
 
 def _begun(situation: Situation, work: Work) -> Situation:

@@ -32,6 +32,7 @@ class LimitCode(StrEnum):
     NO_IPV6_HOLES = "no_ipv6_holes"
     NO_HOLES = "no_holes"
     MTU_TOO_LARGE = "mtu_too_large"
+    PACKET_LOSS = "packet_loss"
     NOT_ATTACHED = "subnet_not_attached"
 
 
@@ -185,6 +186,18 @@ def limits_of_path(tunnel: Tunnel, mtu: int | None, path: int | None) -> Iterato
         f"packets of {mtu} bytes vanish on the way through the tunnel, those of {path} arrive",
         f"set WIREGUARD_MTU={path}, or {other}" if fits else other,
     )
+
+
+def limits_of_loss(share: float | None) -> Iterator[Limit]:
+    """Yield the limit of a tunnel where this share of the probes has no answer, None for few."""
+    if share is not None:
+        yield Limit(
+            LimitCode.PACKET_LOSS,
+            f"about {round(share * 10) * 10} % of what is asked in the tunnel has no answer within "
+            "a second: packets are lost on the way to the server or back",
+            "compare another server and another network; if it happens under load, limit the rate "
+            "at which workloads send",
+        )
 
 
 def limits_of_subnets(config: Config, facts: Facts) -> Iterator[Limit]:

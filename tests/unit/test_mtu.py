@@ -285,6 +285,16 @@ def test_another_way_begins_with_the_largest_packet_again() -> None:
     assert (world.at(39).mtu, world.at(39).path_mtu) == (1420, 1420)
 
 
+def test_a_path_that_becomes_narrow_under_traffic_is_found_within_ten_minutes() -> None:
+    """Nothing small is lost, so nothing else shows it; an idle tunnel is not searched again."""
+    for traffic in (True, False):
+        world = World(ONE)
+        world.traffic = world.pushed = traffic
+        world.run((20, lambda world=world: setattr(world, "path", 1312)), until=640)
+        assert world.at(639).mtu == (1312 if traffic else 1420)
+        assert world.at(639).reconnects == ()
+
+
 def test_the_same_way_keeps_the_mtu_and_another_server_does_not() -> None:
     """A server that was silent for a while does not cost large packets again."""
     world = narrow()

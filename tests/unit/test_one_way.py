@@ -1,5 +1,6 @@
 """A way to the server that is lost while its packets still arrive, and what looks like it."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 from gateway.model import Config, PortRange, Protocol
 from gateway.policy.evidence import KEEPALIVE_SIZE, Pulse
 from gateway.policy.facts import PeerStatus, TunnelStatus
+from gateway.policy.limits import LimitCode
 from gateway.policy.probing import UNSENT, Outcome, Probe, ProbeProtocol
 from gateway.policy.proof import FEW, MEMORY, MUCH, Proof
 from gateway.policy.source_port import DYNAMIC_PORTS, another_port
@@ -162,6 +164,18 @@ def test_a_link_that_loses_every_second_packet_each_way_stays_connected_under_tr
     world.loss = 0.5
     world.run(until=4 * 3600)
     assert world.at(4 * 3600 - 1).reconnects == ()
+
+
+def test_a_lossy_link_is_reported_while_it_is_one() -> None:
+    """With a rounded share and a remedy; health is green."""
+    world = torrent()
+    world.loss = 0.3
+    world.run((120, lambda: setattr(world, "loss", 0.0)), until=500)
+    (limit,) = world.at(119).limits
+    assert (limit.code, world.at(119).healthy) == (LimitCode.PACKET_LOSS, True)
+    assert re.match(r"about [4-6]0 % of what is asked", limit.text)
+    assert "another server" in limit.remedy
+    assert world.at(499).limits == ()
 
 
 def test_probes_are_more_frequent_only_while_data_moves() -> None:

@@ -33,6 +33,7 @@ from gateway.policy.limits import (
     limits_of_config,
     limits_of_guard,
     limits_of_holes,
+    limits_of_loss,
     limits_of_names,
     limits_of_path,
     limits_of_resolvers,
@@ -108,6 +109,7 @@ LIMITS = {
         limits_of_subnets(PUBLIC_SUBNETS, ON_PUBLIC_RANGE),
         "FIREWALL_OUTBOUND_SUBNETS",
     ),
+    LimitCode.PACKET_LOSS: (limits_of_loss(0.52), "another server"),
     LimitCode.MTU_TOO_LARGE: (limits_of_path(IPV4_ONLY, 1420, 1312), "WIREGUARD_MTU=1312"),
 }
 """The limit of each code, and what its remedy mentions."""

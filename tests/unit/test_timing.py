@@ -87,7 +87,7 @@ SENTENCES = [
     ("health.md", r"it is tried again after at least (\d+) s", "register_first"),
     ("health.md", r"only looks every (\d+) s whether a packet has passed", "verify_every"),
     ("health.md", r"reads WireGuard's counters then, and every (\d+) s", "sample_calm"),
-    ("health.md", r"at most every (ten minutes), when data stays unanswered", "measure_again"),
+    ("health.md", r"at most every (ten minutes), while data moves", "measure_again"),
     ("health.md", r"kernel and found as wanted: (four) at most", "verify_every"),
     (
         "known-issues.md",
