@@ -25,8 +25,9 @@ class Cause(StrEnum):
 TEXTS: dict[Cause, str] = {
     Cause.NO_ANSWER: (
         "packets leave, and nothing returns: UDP may be blocked on the way, or the address, the "
-        "port, a key or the account may be wrong or expired; compare them with a new WireGuard "
-        "file of your provider, and try another port if it has one"
+        "port, a key or the account may be wrong or expired, or this machine's clock be behind; "
+        "compare them with a new WireGuard file of your provider, and try another port if it has "
+        "one"
     ),
     Cause.UNREACHABLE: (
         "{heard}: nothing listens there, or a firewall rejects it; compare the endpoint's address "
