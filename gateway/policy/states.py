@@ -12,7 +12,8 @@ RESOLVER_FAILURES = 5
 """Probes in a row that the tunnel's resolver leaves unanswered before it counts as silent.
 
 Three questions go into a probe. Where every fifth packet is lost each way, one of 21 probes fails,
-and five in a row fail once in four million.
+and five in a row fail once in four million. A thorough one asks 20 times, and counts as two where
+the server is silent too.
 """
 
 

@@ -35,6 +35,13 @@ The value *_PMTUDISC_PROBE ignores the path MTU that the kernel has been informe
 measured here.
 """
 
+EXTENDED_ERRORS = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}
+"""IP_RECVERR and IPV6_RECVERR of linux/in.h and linux/in6.h."""
+MSG_ERRQUEUE = 0x2000
+EXTENDED_ERROR = struct.Struct("=IBBBB")
+ORIGINS = {4: 2, 6: 3}
+"""struct sock_extended_err of linux/errqueue.h, and its origins ICMP and ICMPv6 by IP version."""
+
 SMALL = 64
 """The size in bytes of an echo whose size does not matter."""
 
@@ -59,7 +66,10 @@ async def echoed(wanted: Probe, pace: Pace, netns: Netns = OWN) -> tuple[bool, i
 
     An answer to an echo with a hop limit is that it was exceeded. Raises OSError.
     """
+    version = wanted.address.version
     with _socket_for(wanted, netns) as channel:
+        if channel.type != socket.SOCK_RAW:
+            channel.setsockopt(*EXTENDED_ERRORS[version], 1)
         echoes = _Echoes(channel, wanted, (SMALL,), pace)
         return await echoes.largest() is not None, echoes.rounds
 
@@ -67,7 +77,8 @@ async def echoed(wanted: Probe, pace: Pace, netns: Netns = OWN) -> tuple[bool, i
 def echo_socket(version: int, netns: Netns = OWN) -> socket.socket:
     """Return a raw socket, or a ping socket where a vault may not open that. Raises OSError.
 
-    A ping socket may be closed to root (ping_group_range), and hears no errors (icmp(7)).
+    A ping socket may be closed to root (ping_group_range). It hears no errors (icmp(7)), unless
+    EXTENDED_ERRORS is set, and then one of them instead of an answer.
     """
     protocol = socket.IPPROTO_ICMP if version == IPV4 else socket.IPPROTO_ICMPV6
     try:
@@ -122,13 +133,32 @@ class _Echoes:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pace.interval):
                     while self._best < last:
-                        answer = await loop.sock_recv(self._channel, LARGEST_ANSWER)
-                        self._best = max(self._best, self._answered(answer))
+                        self._best = max(self._best, await self._next_answered())
                         # It returns at once while more is queued: a flood would outlast the time.
                         await asyncio.sleep(0)
             if self._best == last:
                 break
         return self._sizes[self._best] if self._best >= 0 else None
+
+    async def _next_answered(self) -> int:
+        """Wait for what comes, and return the position that it is about. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        try:
+            return self._answered(await loop.sock_recv(self._channel, LARGEST_ANSWER))
+        except OSError:
+            if self._is_raw or not self._has_exceeded():
+                raise
+            return 0  # a ping socket with errors sends only one size
+
+    def _has_exceeded(self) -> bool:
+        """Return whether the last error is that the hop limit was exceeded. Raises OSError."""
+        expected = ORIGINS[self._version], TIME_EXCEEDED[self._version]
+        _, messages, _, _ = self._channel.recvmsg(LARGEST_ANSWER, 512, MSG_ERRQUEUE)
+        return any(
+            EXTENDED_ERROR.unpack_from(data)[1:3] == expected
+            for level, kind, data in messages
+            if (level, kind) == EXTENDED_ERRORS[self._version]
+        )
 
     def _echo(self, position: int) -> bytes:
         kind = struct.pack("!BB", ECHO_REQUEST[self._version], 0)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -14,15 +15,25 @@ from gateway.policy.facts import PeerStatus, TunnelStatus
 from gateway.policy.limits import LimitCode
 from gateway.policy.probing import UNSENT, Outcome, Probe, ProbeProtocol
 from gateway.policy.proof import FEW, MEMORY, MUCH, Proof
-from gateway.policy.source_port import DYNAMIC_PORTS, another_port
-from gateway.policy.states import Reason
-from gateway.policy.timing import Timing
+from gateway.policy.source_port import DYNAMIC_PORTS, another_port, from_another_port
+from gateway.policy.states import (
+    Connected,
+    Connecting,
+    Locked,
+    Reason,
+    Resolving,
+    State,
+    Trial,
+    Turn,
+)
+from gateway.policy.timing import Moment, Timing
 from gateway.system.inside import USUAL
 from gateway.system.probe import THOROUGH
 from tests.fakes.world import World
 from tests.unit.test_supervisor import DNS, FIRST, ONE, SECOND, TWO, kills, server
 
 TIMING = Timing()
+TUNNEL = server(FIRST)
 PORT = 51820
 EVERY_PORT = 0
 
@@ -189,6 +200,57 @@ def test_probes_are_more_frequent_only_while_data_moves() -> None:
         counts[name] = sum(line.startswith("probe") for line in world.transcript)
     assert counts["idle"] <= 600 / (TIMING.probe_every - TIMING.verify_every) + 2
     assert 600 / (TIMING.probe_moving + 1) <= counts["busy"] <= 600 / TIMING.verify_every + 2
+
+
+def attempted(**changes: Any) -> Connecting:
+    """Return the state of an attempt whose handshake has not come yet."""
+    state = Connecting(Turn(ONE.tunnels), TUNNEL, Reason.NO_HANDSHAKE, 0.0, 0.0, built=True)
+    return replace(state, **changes)
+
+
+AGAIN = replace(attempted(), built=False, turn=Turn(ONE.tunnels).next())
+CONNECTED = Connected(Turn(ONE.tunnels), TUNNEL, 0.0, Pulse())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "moves"),
+    [
+        (attempted(), AGAIN, True),
+        (CONNECTED, replace(AGAIN, reason=Reason.SILENT), True),
+        (CONNECTED, replace(AGAIN, reason=Reason.ONE_WAY), True),
+        (CONNECTED, replace(AGAIN, reason=Reason.MOVED), False),
+        (CONNECTED, replace(AGAIN, reason=Reason.INTERFACE_LOST), False),
+        (CONNECTED, CONNECTED, False),
+        (attempted(built=False), AGAIN, False),
+        (attempted(), replace(AGAIN, turn=Turn(ONE.tunnels)), False),
+        (attempted(), replace(AGAIN, turn=replace(AGAIN.turn, trial=Trial())), False),
+        (attempted(), attempted(), False),
+        (attempted(turn=Turn(TWO.tunnels)), replace(AGAIN, turn=Turn(TWO.tunnels).next()), False),
+        (attempted(turn=Turn(TWO.tunnels, 1)), replace(AGAIN, turn=Turn(TWO.tunnels, 0, 2)), True),
+        (Locked(), AGAIN, False),
+        (attempted(), Locked(), False),
+    ],
+)
+def test_another_port_follows_on_a_round_without_an_answer(
+    before: State, after: State, *, moves: bool
+) -> None:
+    """And on nothing else: not on what happened here, and not while handshakes are timed."""
+    found = from_another_port(before, after, ONE, Moment(0.0, TIMING, 0.0))
+    if not moves:
+        assert found is after
+        return
+    assert isinstance(found, Connecting)
+    assert found.tunnel.listen_port == DYNAMIC_PORTS[0]
+    assert {it.listen_port for it in found.turn.candidates} == {DYNAMIC_PORTS[0]}
+    assert replace(found, turn=after.turn, tunnel=TUNNEL) == after
+
+
+def test_a_name_that_is_looked_up_again_gets_the_port_too() -> None:
+    """The candidates have it, and what is resolved follows from them."""
+    after = Resolving(AGAIN.turn, Reason.NO_HANDSHAKE, 0.0, 0.0)
+    found = from_another_port(attempted(), after, ONE, Moment(0.0, TIMING, 0.0))
+    assert isinstance(found, Resolving)
+    assert found.turn.candidate.listen_port == DYNAMIC_PORTS[0]
 
 
 # -- the parts ------------------------------------------------------------------------------------
