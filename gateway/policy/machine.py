@@ -102,6 +102,8 @@ def interrupted(situation: Situation) -> Situation:
         state = begun_again(state)
     if Work.MEASURE in situation.under_way:
         situation = replace(situation, measured_at=LONG_AGO)
+    if Work.PROBE in situation.under_way:
+        situation = replace(situation, probed_at=LONG_AGO)
     return replace(
         situation, state=state, under_way=frozenset(), verify_at=LONG_AGO, sample_at=LONG_AGO
     )

@@ -46,7 +46,7 @@ def busy(lab: Lab, **variables: str) -> Iterator[Gateway]:
     served = lab.workload.serve(echo(CLIENT.ipv4, FORWARDED))
     outside = lab.internet.flood("udp4", host4=lab.server.exit.ipv4, port=FORWARDED, rate=10)
     own = lab.workload.stream(HOST4, protocol="udp", interval=0.2, timeout=0.5)
-    time.sleep(3)
+    time.sleep(6)  # two probes at least
     yield gateway
     own.close()
     outside.stop()

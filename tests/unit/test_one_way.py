@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from gateway.model import Config, PortRange, Protocol
+from gateway.policy.actions import Work
 from gateway.policy.evidence import KEEPALIVE_SIZE, Pulse
 from gateway.policy.facts import PeerStatus, TunnelStatus
 from gateway.policy.limits import LimitCode
+from gateway.policy.machine import interrupted
 from gateway.policy.probing import UNSENT, Outcome, Probe, ProbeProtocol
 from gateway.policy.proof import FEW, MEMORY, MUCH, Proof
+from gateway.policy.situation import LONG_AGO, Situation
 from gateway.policy.source_port import DYNAMIC_PORTS, another_port, from_another_port
 from gateway.policy.states import (
     Connected,
@@ -363,3 +366,11 @@ def test_the_gateways_own_resolver_comes_with_an_echo_while_data_moves() -> None
     world.run(until=10)
     assert Probe(ProbeProtocol.ICMP, ip_address("192.0.2.1"), hops=1) in world.probed
     assert DNS not in {probe.address for probe in world.probed}
+
+
+def test_a_probe_that_a_shortage_cut_off_is_sent_again_at_once() -> None:
+    """Nothing that was not answered since the handshake can be missed later."""
+    situation = Situation(ONE, CONNECTED, probed_at=5.0)
+    assert interrupted(situation).probed_at == 5.0
+    cut = replace(situation, under_way=frozenset({Work.PROBE}))
+    assert interrupted(cut).probed_at == LONG_AGO
