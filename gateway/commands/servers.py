@@ -59,7 +59,7 @@ def servers(asked: argparse.Namespace) -> int:
 def _update(provider: Provider, listed: ServerList, places: Sequence[Path]) -> int:
     with _within(TIME_LIMIT, listed):
         found = fetched(provider, listed)
-    content = KeptList(provider.name, https.url_of(listed), int(time.time()), found)
+    content = KeptList(provider.name, listed.url, int(time.time()), found)
     place = _keep(content, places)
     print(f"{len(content.servers)} servers of {provider.title} are now in {place}")
     return OK
@@ -70,7 +70,7 @@ def _within(seconds: float, listed: ServerList) -> Iterator[None]:
     """Raise NetworkError in what takes longer than that."""
 
     def late(_number: int, _frame: object) -> None:
-        raise NetworkError(f"not done after {seconds:g} s", https.url_of(listed))
+        raise NetworkError(f"not done after {seconds:g} s", listed.url)
 
     former = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -7,6 +7,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gateway.model.errands import Errand as Errand
 from gateway.model.name_server import BlockFile, HostName, NameServer
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -140,16 +141,6 @@ class Peer(CandidatePeer):
     """One WireGuard peer whose server has an address."""
 
     endpoint: Endpoint
-
-
-@dataclass(frozen=True)
-class Errand:
-    """What is requested of a VPN provider: `https://host:port` and `target` (RFC 9112)."""
-
-    provider: str
-    host: str
-    target: str
-    port: int = 443
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import NoReturn
 
 from gateway import __version__
 from gateway.errors import NetworkError
@@ -34,10 +36,15 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
 def main() -> None:
     """Be the process, and end it."""
+    name, host, target, port = sys.argv[1:5]
+    hand_over(lambda: _fetched(ServerList(name, host, target, int(port))))
+
+
+def hand_over(fetched: Callable[[], bytes]) -> NoReturn:
+    """End the process with what `fetched` returns as its result, or with the reason why not."""
     code = FAILED
     try:
-        name, host, target, port = sys.argv[1:5]
-        result, reason = _fetched(ServerList(name, host, target, int(port))), ""
+        result, reason = fetched(), ""
     except MemoryError:
         result, reason = b"", f"it takes more than {MOST_MEMORY >> 20} MiB of memory"
     except (NetworkError, lists.BadListError) as err:
@@ -62,7 +69,7 @@ def _fetched(listed: ServerList) -> bytes:
     request = https.Request(listed, f"portcullis/{__version__}", lists.LARGEST)
     raw = https.get(socket.socket(fileno=SOCKET), request, context)
     servers = lists.servers_in(provider, raw)
-    kept = lists.KeptList(listed.provider, https.url_of(listed), int(time.time()), servers)
+    kept = lists.KeptList(listed.provider, listed.url, int(time.time()), servers)
     return lists.dumped(kept)
 
 

@@ -40,6 +40,10 @@ _CODE = (
 )
 
 
+class AnswerError(NetworkError):
+    """What a host has answered is not to be used."""
+
+
 class ListFetcher:
     """Fetches one list at a time out of `netns`; see `gateway.daemon.ports.ProviderHosts`.
 
@@ -126,19 +130,24 @@ class ListFetcher:
             what = f"no connection after {CONNECT_TIME:g} s"
             raise NetworkError(what, self._server[0]) from err
         except OSError as err:
-            raise NetworkError(f"connect: {err.strerror}", self._server[0]) from err
+            reason = os.strerror(err.errno) if err.errno else str(err)
+            raise NetworkError(f"connect: {reason}", self._server[0]) from err
         channel.setblocking(True)
 
     async def _run(self, argv: Sequence[str], numbers: Mapping[int, int], host: str) -> None:
-        """Have the child `argv` read the answer, with these descriptors. Raises GatewayError."""
+        """Have the child `argv` read the answer, with these descriptors.
+
+        Raises GatewayError; AnswerError or LoginError with the reason that the child gives.
+        """
         child = process.start(argv, on_line=_ignored, env=self._env, descriptors=numbers)
         try:
-            code = await child.exited
+            await asyncio.wait([child.exited])  # itself, it would be cancelled with us
         finally:
             await child.stop()
+        code = child.exited.result()
         if code in {FAILED, REFUSED}:
             reason = os.pread(numbers[RESULT], LONGEST_REASON, 0).decode(errors="replace")
-            error = LoginError if code == REFUSED else NetworkError
+            error = LoginError if code == REFUSED else AnswerError
             raise error("".join(filter(str.isprintable, reason)), host)
         if code:
             raise child.end

@@ -35,6 +35,7 @@ class Request:
     largest: int
     query: str = ""
     form: str = ""
+    accept: str = "application/json"
 
 
 class StatusError(NetworkError):
@@ -43,12 +44,6 @@ class StatusError(NetworkError):
     def __init__(self, status: int, reason: str, subject: str) -> None:
         super().__init__(f"HTTP {status} {reason}".rstrip(), subject)
         self.status = status
-
-
-def url_of(errand: Errand) -> str:
-    """Return where an errand leads as one text."""
-    port = "" if errand.port == Errand.port else f":{errand.port}"
-    return f"https://{errand.host}{port}{errand.target}"
 
 
 def trusted_alone(authority: Path) -> ssl.SSLContext:
@@ -88,26 +83,29 @@ def get(channel: socket.socket, request: Request, context: ssl.SSLContext) -> by
     """Return the body of the answer; closes `channel`. Raises NetworkError, StatusError."""
     errand, form, is_private = request.errand, request.form, bool(request.form or request.query)
     target = errand.target + (f"?{request.query}" if request.query else "")
-    subject = url_of(errand)
+    subject = errand.url
     connection = http.client.HTTPConnection(errand.host, errand.port)
     try:
         channel.settimeout(SILENCE)
-        connection.sock = context.wrap_socket(channel, server_hostname=errand.host)
-        headers = {"User-Agent": request.agent, "Accept": "application/json", "Connection": "close"}
+        # An end that TLS has not announced is an error: the answer may have been cut off.
+        connection.sock = context.wrap_socket(
+            channel, server_hostname=errand.host, suppress_ragged_eofs=False
+        )
+        headers = {"User-Agent": request.agent, "Accept": request.accept, "Connection": "close"}
         if form:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         connection.request("POST" if form else "GET", target, form.encode() or None, headers)
         answer = connection.getresponse()
         if answer.status != OK:
-            reason = "" if is_private else _quoted(answer.reason)
+            reason = "" if is_private else _reason(answer)
             raise StatusError(answer.status, reason, subject)
-        body = answer.read(request.largest + 1)
-        if answer.length:  # `read` with a limit raises nothing
-            raise NetworkError("the answer ends early, or is too large", subject)
+        return _body(answer, request.largest, subject)
     except ssl.SSLCertVerificationError as err:
         raise NetworkError(f"certificate: {_quoted(err.verify_message)}", subject) from err
     except TimeoutError as err:
         raise NetworkError(f"silent for {SILENCE:g} s", subject) from err
+    except ssl.SSLEOFError as err:
+        raise NetworkError("the answer ends early", subject) from err
     except (OSError, http.client.HTTPException) as err:
         said = "" if is_private else str(err)
         what = getattr(err, "strerror", None) or said or type(err).__name__
@@ -115,9 +113,26 @@ def get(channel: socket.socket, request: Request, context: ssl.SSLContext) -> by
     finally:
         connection.close()
         channel.close()
-    if len(body) > request.largest:
-        raise NetworkError(f"larger than {request.largest >> 20} MiB", subject)
+
+
+def _body(answer: http.client.HTTPResponse, largest: int, subject: str) -> bytes:
+    """Return the whole body. Raises NetworkError, and what reading it raises."""
+    if encoding := answer.headers.get("Content-Encoding", ""):
+        raise NetworkError(f"the answer is encoded ({_quoted(encoding)})", subject)
+    body = b"" if (answer.length or 0) > largest else answer.read(largest + 1)
+    if len(body) > largest or (answer.length or 0) > largest:
+        size = f"{largest >> 20} MiB" if largest >> 20 else f"{largest >> 10} KiB"
+        raise NetworkError(f"larger than {size}", subject)
+    if answer.length:  # `read` with a limit raises nothing
+        raise NetworkError("the answer ends early", subject)
     return body
+
+
+def _reason(answer: http.client.HTTPResponse) -> str:
+    """Return what the host says about a status that is not 200."""
+    where = answer.headers.get("Location", "")
+    leads = f", which leads to {_quoted(where)}" if where else ""
+    return f"{_quoted(answer.reason)}{leads}"
 
 
 def _quoted(text: str) -> str:

@@ -159,7 +159,7 @@ def _processes(gateway: Gateway) -> list[Path]:
     [
         ("refused", "HTTP 503"),
         ("redirected", "HTTP 302"),
-        ("huge", "ends early, or is too large"),
+        ("huge", "larger than 24 MiB"),
         ("truncated", "ends early"),
         ("garbage", "it is not JSON"),
         ("deep", "nested too deeply"),

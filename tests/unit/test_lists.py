@@ -5,10 +5,12 @@ A real one, over TLS on loopback; what a kept list was before stays.
 
 import asyncio
 import json
+import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,7 +21,7 @@ from gateway.errors import GatewayError
 from gateway.model import ServerList
 from gateway.providers.lists import MOST_CATEGORIES, kept, servers_in
 from gateway.services.lists import ListFetcher
-from tests.lab.tls import Authority, authority
+from tests.lab.tls import Authority, authority, serve
 from tests.provider_lists import key, raw
 from tests.unit.test_providers import provider
 
@@ -52,6 +54,7 @@ def answers(trusted: Authority) -> Callable[[bytes], int]:
             ):
                 channel.recv(1 << 16)
                 channel.sendall(answer)
+                channel.unwrap()
 
         threading.Thread(target=run, daemon=True).start()
         return int(listening.getsockname()[1])
@@ -139,3 +142,39 @@ def test_a_server_has_no_more_categories_than_are_kept() -> None:
     """A small list could become a large one: each category is named by its number."""
     [server] = servers_in(provider("nordvpn"), nordvpn(1, 5000))
     assert len(server.categories) == MOST_CATEGORIES
+
+
+def test_a_process_that_is_not_done_in_time_is_ended(trusted: Authority, tmp_path: Path) -> None:
+    """A host that sends one octet after the other would keep it for as long as it likes."""
+
+    def drops() -> Iterator[bytes]:
+        while True:
+            yield b" "
+            time.sleep(0.1)
+
+    async def live(port: int) -> list[int]:
+        environ = {"SSL_CERT_FILE": str(trusted.certificate)}
+        fetcher = ListFetcher(environ, device="lo", places=[tmp_path])
+        listed = ServerList("mullvad", HOST, "/list", port)
+        fetcher.open(listed, ip_address("127.0.0.1"))
+        task = asyncio.create_task(fetcher.fetch(listed))
+        while not (found := readers()):  # noqa: ASYNC110 - a test looks
+            await asyncio.sleep(0.05)
+        assert found, "control"
+        task.cancel()
+        await asyncio.wait([task])
+        return readers()
+
+    with serve(trusted.issue(HOST), drops()) as port:
+        assert asyncio.run(live(port)) == []
+
+
+def readers() -> list[int]:
+    """Return the processes of ours that read lists."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text("ascii").split()
+    found = []
+    for pid in children:
+        with suppress(OSError):
+            if b"list_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(int(pid))
+    return found

@@ -296,7 +296,7 @@ def test_a_refused_login_is_an_error_of_its_own(
         ((500, TOKEN), "HTTP 500: https://localhost"),
         ((200, "<html>"), "it is not JSON"),
         ((200, "[" * 60_000), "nested too deeply"),
-        ((200, " " * (1 << 17)), "too large"),
+        ((200, " " * (1 << 17)), "larger than 64 KiB"),
         ((200, json.dumps({"status": "ERROR", "message": TOKEN})), "did not take the key"),
         ((200, json.dumps(WELL | {"peer_ip": "8.8.8.8"})), "not in the known form"),
     ],
