@@ -123,6 +123,11 @@ def _resolver(it: Mapping[str, object]) -> Iterator[str]:
     yield f"questions: {counts(it.get('questions'), 'none')}"
     if blocks := it.get("blocks"):
         yield f"blocks {shown(blocks)} names"
+    for one in map(mapping, listed(it.get("lists"))):
+        copy = f"{shown(one.get('names'))} names, fetched {ago(one.get('age'), NONE)}"
+        failed = f"; not fetched: {problem}" if (problem := one.get("problem")) else ""
+        said = "no copy" if one.get("age") is None else copy
+        yield visible(f"blocks {one.get('url')}: {said}{failed}")
 
 
 def of_reload(found: Mapping[str, object]) -> list[str]:

@@ -44,7 +44,6 @@ from gateway.system.echoes import largest_answered
 from gateway.system.link_settings import ipv6_usable
 from gateway.system.links import Links
 from gateway.system.lookup import EndpointLookup
-from gateway.system.probe import probe
 from gateway.system.resolv import FILE
 from gateway.system.watch import watch
 from gateway.tunnel.choose import choose as choose_tunnel
@@ -80,7 +79,12 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     files = Aside(str(FILE))
     given = secured.tools.given
     resolving = Resolving(
-        config, Tools(files, given, inside, environ, _clock, in_vault=vault is not None)
+        config,
+        Tools(
+            *(files, given, inside, environ, _clock),
+            in_vault=vault is not None,
+            is_up=lambda: board.is_healthy,
+        ),
     )
     config = resolving.config
     await take_resolvers(given, config, files, first=secured.tools.first)
@@ -132,7 +136,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             resolver=lookup,
             provider=ProviderOnDemand(environ, UPLINKS),
             hooks=hooks,
-            probe=partial(probe, netns=inside),
+            probe=resolving.probe,
             not_answering=partial(not_answering, netns=inside),
             overheard=OverheardOnDemand(UPLINKS),
             echo=partial(largest_answered, netns=inside),

@@ -6,20 +6,22 @@ changes follows as after `gateway reload`, so the tunnel stays if its server is 
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
 from gateway.daemon.ports import ProviderHosts, Resolver
 from gateway.errors import GatewayError, MissingError, NetworkError
-from gateway.model import Address, Config, ServerList
+from gateway.model import Address, Config, Errand, ServerList
 from gateway.policy.upstreams import resolvers_for
 from gateway.providers.kept import PLACES, file_name
 from gateway.system.aside import Aside
+
+T = TypeVar("T")
 
 LOOK_EVERY = 30.0
 """Seconds between two looks whether the tunnel is up, once the list is due."""
@@ -85,17 +87,34 @@ async def _fetch(listed: ServerList, tools: Tools) -> None:
     """Try each address of the host. Raises GatewayError and OSError."""
     if tools.resolver.resolver is None:
         raise MissingError("the tunnel has no resolver", "set DNS_ADDRESS")
-    tools.resolver.open()
-    addresses = (await tools.resolver.ask((listed.host,)))[listed.host]
-    for number, address in enumerate(addresses, 1):
+
+    async def at(address: Address) -> None:
+        tools.provider.open(listed, address)
+        await tools.provider.fetch(listed)
+
+    await at_any_address(listed, tools.resolver, at)
+
+
+async def at_any_address(
+    errand: Errand,
+    resolver: Resolver,
+    work: Callable[[Address], Awaitable[T]],
+    *,
+    final: type[Exception] | tuple[()] = (),
+) -> T:
+    """Return what `work` returns at the first address of the host where it does not fail.
+
+    After an error of the kind `final` no other address is tried. Raises GatewayError and OSError.
+    """
+    resolver.open()
+    addresses = (await resolver.ask((errand.host,)))[errand.host]
+    for address in addresses[:-1]:
         try:
-            tools.provider.open(listed, address)
-            await tools.provider.fetch(listed)
-        except NetworkError:
-            if number == len(addresses):
+            return await work(address)
+        except NetworkError as err:
+            if isinstance(err, final):
                 raise
-        else:
-            return
+    return await work(addresses[-1])
 
 
 async def _age(listed: ServerList | None, places: Sequence[str]) -> float:

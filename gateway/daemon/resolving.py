@@ -9,20 +9,25 @@ from gateway.errors import MissingError
 from gateway.firewall.nft.firewall import HIJACK, remove_leftover
 from gateway.firewall.nft.program import Nft
 from gateway.model import Config, Tunnel
+from gateway.model.name_server import NameServer
 from gateway.policy.limits import (
     Limit,
     LimitCode,
+    limit_of_list,
     limit_without_resolver,
     limits_of_names,
 )
+from gateway.policy.probing import Probe, ProbeProtocol
 from gateway.policy.report import ResolverReport
 from gateway.policy.unbound import CERTIFICATES
 from gateway.policy.upstreams import resolvers_for, upstreams_of
 from gateway.system.aside import Aside
 from gateway.system.given import Given
 from gateway.system.netns import Netns
+from gateway.system.probe import probe
 
 if TYPE_CHECKING:
+    from gateway.daemon.block_lists import BlockLists
     from gateway.services.resolver import Resolver
 
 
@@ -30,7 +35,8 @@ if TYPE_CHECKING:
 class Tools:
     """What it takes: the resolver file, the namespace of the workloads, the environment, a clock.
 
-    `in_vault` says that the namespace is that of a vault, in which no resolver of ours runs.
+    `in_vault` says that the namespace is that of a vault, in which no resolver of ours runs;
+    `is_up` whether the tunnel carries traffic.
     """
 
     files: Aside
@@ -39,6 +45,7 @@ class Tools:
     environ: Mapping[str, str]
     clock: Callable[[], float]
     in_vault: bool
+    is_up: Callable[[], bool]
 
 
 class Resolving:
@@ -48,6 +55,7 @@ class Resolving:
         self._tools = tools
         self._wanted = config
         self._resolver: Resolver | None = None
+        self._lists: BlockLists | None = None
         self._missing: MissingError | None = None
         if config.name_server and tools.in_vault:
             self._missing = MissingError(
@@ -65,7 +73,29 @@ class Resolving:
                 self._resolver.prepare()
             except MissingError as err:
                 self._resolver, self._missing = None, err
+            else:
+                self._lists = self._fetched(self._resolver, server) if server.lists else None
         self.config = self.settled(config)
+
+    def _fetched(self, resolver: "Resolver", server: NameServer) -> "BlockLists":
+        """Return the lists of blocked names that are fetched; `resolver` blocks their copies."""
+        from gateway.daemon import block_lists  # noqa: PLC0415 - many have none
+
+        tools = self._tools
+        lists = block_lists.through_tunnel(
+            server,
+            tools.environ,
+            tools.netns,
+            lambda lookup, hosts: block_lists.Tools(
+                lookup,
+                hosts,
+                lambda: tools.is_up() and resolver.report.answers,
+                resolver.block,
+                tools.clock,
+            ),
+        )
+        resolver.zone.fetched = lists.files
+        return lists
 
     def settled(self, config: Config) -> Config:
         """Return `config` as it can be had here: without a resolver, workloads ask themselves."""
@@ -109,7 +139,9 @@ class Resolving:
         if server and server.local:
             without = f"the gateway's own resolver: {problem}, so DNS_LOCAL_ZONES has no effect"
             return tuple(limits_of_names(without, remedy))
-        return () if self._tools.in_vault else (limit_without_resolver(problem, remedy),)
+        without = f"the gateway's own resolver: {problem}"
+        lists = [limit_of_list(it.url, without, None) for it in server.lists] if server else []
+        return tuple(lists) if self._tools.in_vault else (limit_without_resolver(problem, remedy),)
 
     def of_machine(self, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
         """Return those of `limits` that matter: some concern only a gateway with a resolver."""
@@ -118,11 +150,15 @@ class Resolving:
 
     def report(self) -> ResolverReport | None:
         """Return what is known of the resolver, from any thread; None without one."""
-        return self._resolver.report if self._resolver else None
+        if self._resolver is None:
+            return None
+        lists = self._lists.report(self._resolver.zone.names) if self._lists else ()
+        return replace(self._resolver.report, lists=lists)
 
     def producers(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Return what runs as long as the gateway."""
-        return {"resolver": self._resolver.run()} if self._resolver else {}
+        found = {"resolver": self._resolver.run()} if self._resolver else {}
+        return {**found, "lists of blocked names": self._lists.run()} if self._lists else found
 
     async def write(self, tunnel: Tunnel) -> None:
         """Have those asked that belong to `tunnel`, and write the file. Raises NetworkError."""
@@ -131,6 +167,16 @@ class Resolving:
         await self._tools.files.run(
             lambda: self._tools.given.write(resolvers_for(tunnel, self.config))
         )
+
+    async def probe(self, wanted: Probe) -> bool | None:
+        """Send `wanted` and return whether it is answered (`gateway.system.probe`).
+
+        A question to the resolver does not fall into the time in which it reads other rules.
+        """
+        if self._resolver is None or wanted.protocol is not ProbeProtocol.NAME:
+            return await probe(wanted, self._tools.netns)
+        async with self._resolver.busy:
+            return await probe(wanted, self._tools.netns)
 
     def adopt(self, config: Config) -> None:
         """Follow a configuration that was read again."""

@@ -1,10 +1,15 @@
 """Frozen values for the gateway's own resolver, part of the configuration (`gateway.model`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+
+from gateway.model.errands import Errand
 
 RESOLVER_USER = 53853
 """The user id of the gateway's resolver, which no other program of the namespace should have."""
+
+DAY = 86400
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,25 @@ class BlockFile:
 
 
 @dataclass(frozen=True)
+class BlockList(Errand):
+    """A list of blocked names that is fetched; `kept` is the file that has its last copy, if any.
+
+    That changes while the list stays the same, so it makes no difference between two of them.
+    """
+
+    kept: BlockFile | None = field(default=None, compare=False, kw_only=True)
+
+
+@dataclass(frozen=True)
 class NameServer:
     """The gateway's own resolver, which workloads ask at 127.0.0.1.
 
     It asks the `dns` of the tunnel in plain, and `upstreams` where the tunnel has none; for names
     in one of `local` only its resolvers. Private addresses are taken out of other answers, but for
-    the domains `exempt`. Without `caching` each question is passed on. No list blocks the domains
-    `unblocked`. It checks signatures: `dnssec`. With `hijack` it answers what workloads ask others
-    at port 53.
+    the domains `exempt`. Without `caching` each question is passed on. It checks signatures:
+    `dnssec`. No list blocks the domains `unblocked`. `lists` are fetched every `update_period`
+    seconds, with 0 only those without a copy. With `hijack` it answers what workloads ask
+    others at port 53.
     """
 
     upstreams: tuple[Upstream, ...] = ()
@@ -60,3 +76,5 @@ class NameServer:
     unblocked: tuple[str, ...] = ()
     dnssec: bool = False
     hijack: bool = False
+    lists: tuple[BlockList, ...] = ()
+    update_period: int = DAY

@@ -43,11 +43,13 @@ _TRIGGERS = (b".rpz-ip", b".rpz-client-ip", b".rpz-nsip", b".rpz-nsdname")
 class Blocked:
     """The rules of some lists: an answer for each name, none for those in the domains `passed`.
 
-    `ignored` counts lines without a use.
+    `taken` counts the rules of the lists, each time that one is there, and `ignored` lines without
+    a use.
     """
 
     passed: frozenset[bytes] = frozenset()
     rules: dict[bytes, str] = field(default_factory=dict)
+    taken: int = 0
     ignored: int = 0
     is_full: bool = False
 
@@ -61,6 +63,7 @@ class Blocked:
             self.is_full = True
         else:
             self.rules.setdefault(name, answer)
+            self.taken += 1
         return True
 
     def _is_passed(self, name: bytes) -> bool:
@@ -87,8 +90,26 @@ class Blocked:
         yield "@ NS localhost.\n"
         for name in sorted(self.passed):  # a rule may be for all names of a domain above
             yield from (f"{it}{name.decode('ascii')} CNAME {PASSED}\n" for it in ("", "*."))
+        yield from self.lines()
+
+    def lines(self) -> Iterator[str]:
+        """Yield the rules, each as the line of a zone."""
         for name, answer in self.rules.items():
             yield f"{name.decode('ascii')} CNAME {answer}\n"
+
+    @property
+    def fault(self) -> str:
+        """Why this, read from one list alone, is not a list to be used; empty if it is.
+
+        A page that asks for a login has lines with a name, too.
+        """
+        if self.is_full:
+            return f"it has more than {MOST_NAMES} names"
+        if not self.rules:
+            return "no line of it blocks a name"
+        if self.ignored > len(self.rules):
+            return "most of its lines block no name"
+        return ""
 
 
 class _Reader:

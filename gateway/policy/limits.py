@@ -34,6 +34,7 @@ class LimitCode(StrEnum):
     MTU_TOO_LARGE = "mtu_too_large"
     PACKET_LOSS = "packet_loss"
     NOT_ATTACHED = "subnet_not_attached"
+    NOT_FETCHED = "block_list_not_fetched"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Limit:
 
 DROP_NET_RAW = "give workloads `cap_drop: [NET_RAW]`"
 """The remedy for everything that takes a packet socket, a raw socket or a mark."""
+
+HOUR = 3600
 
 OWN_RESOLVER = "mount a file of your own at /etc/resolv.conf, here and in the workloads"
 """The remedy where the resolver file cannot be written, such as Docker's with a read-only root."""
@@ -169,6 +172,24 @@ def limits_of_names(problem: str, remedy: str = OWN_RESOLVER) -> Iterator[Limit]
     """Yield the limit of workloads whose names do not resolve, because of `problem` if any."""
     if problem:
         yield Limit(LimitCode.NO_NAMES, f"names do not resolve: {problem}", remedy)
+
+
+def limit_of_list(url: str, problem: str, age: int | None) -> Limit:
+    """Return the limit of a list of blocked names that was not fetched, because of `problem`.
+
+    `age` is that of its copy in seconds, None without one.
+    """
+    used = "so nothing of it is blocked" if age is None else f"so its copy of {_ago(age)} is used"
+    return Limit(
+        LimitCode.NOT_FETCHED,
+        f"the list of blocked names {url} cannot be fetched ({problem}), {used}",
+        "it is tried again within ten minutes; if that does not help, correct or remove it in "
+        "DNS_BLOCK_URLS",
+    )
+
+
+def _ago(seconds: int) -> str:
+    return f"{seconds} s ago" if seconds < HOUR else f"{seconds // HOUR} h ago"
 
 
 def limits_of_path(tunnel: Tunnel, mtu: int | None, path: int | None) -> Iterator[Limit]:

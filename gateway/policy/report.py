@@ -12,7 +12,7 @@ from enum import StrEnum
 from gateway.model import Endpoint
 from gateway.policy.diagnosis import Diagnosis
 from gateway.policy.evidence import Pulse
-from gateway.policy.limits import Limit, limits_of_names
+from gateway.policy.limits import Limit, limit_of_list, limits_of_names
 from gateway.policy.reload import Answer
 from gateway.policy.states import (
     Connected,
@@ -55,13 +55,27 @@ REASONS: dict[Reason, str] = {
 
 
 @dataclass(frozen=True)
+class ListReport:
+    """What is known of a list of blocked names that is fetched.
+
+    `names` is how many it has, `age` how old its copy is in seconds, None without one, and
+    `problem` why it could not be fetched the last time, empty if it could.
+    """
+
+    url: str
+    names: int
+    age: int | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class ResolverReport:
     """What is known of the gateway's own resolver.
 
     `asks` is a text about the resolvers that it asks, and how. `answers` is whether it does, and
     `problem` why not, or what else is wrong with it, with the `remedy`. With `others_answer`
     another program has its port. `starts` counts its processes, `questions` what they were asked,
-    by how it was answered, and `blocks` the names that it blocks.
+    by how it was answered, and `blocks` the names that it blocks, `lists` among them.
     """
 
     asks: str
@@ -72,6 +86,7 @@ class ResolverReport:
     starts: int = 0
     blocks: int = 0
     questions: tuple[tuple[str, int], ...] = ()
+    lists: tuple[ListReport, ...] = ()
 
 
 class HoleKind(StrEnum):
@@ -151,7 +166,9 @@ def with_resolver(status: Status, resolver: ResolverReport) -> Status:
     It makes the gateway unhealthy while it does not answer, but not where another program answers
     in its place: that may be intended.
     """
-    limits = (*status.limits, *limits_of_names(resolver.problem, resolver.remedy))
+    failed = (limit_of_list(it.url, it.problem, it.age) for it in resolver.lists if it.problem)
+    of_names = limits_of_names(resolver.problem, resolver.remedy)
+    limits = (*status.limits, *of_names, *failed)
     status = replace(status, resolver=resolver, limits=limits)
     if status.healthy and not resolver.answers and not resolver.others_answer:
         problem = resolver.problem or "it is being started"

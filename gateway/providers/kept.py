@@ -1,7 +1,15 @@
-"""Where the lists of providers are kept; apart from what reads them, which the loop never needs."""
+"""Where lists are kept that the gateway fetches; apart from what reads them."""
+
+import hashlib
+
+from gateway.model import Errand
 
 PLACES = ("/config/servers", "/var/lib/portcullis/servers")
-"""The directories: a list is written to the first one that takes it, and the newest one is read."""
+"""The directories of lists of servers: a list is written to the first one that takes it, and the
+newest one is read."""
+
+BLOCK_PLACES = ("/config/blocked", "/var/lib/portcullis/blocked", "/run/portcullis/blocked")
+"""The same for lists of blocked names. The resolver's own directory is one that can be written."""
 
 
 def file_name(provider: str) -> str:
@@ -12,3 +20,9 @@ def file_name(provider: str) -> str:
 def registrations_name(provider: str) -> str:
     """Return the name of the file that keeps what servers of `provider` have answered to a key."""
     return f"{provider.replace(' ', '-')}.registrations"
+
+
+def blocked_name(listed: Errand) -> str:
+    """Return the name of the file that keeps a list of blocked names: people see whose it is."""
+    number = hashlib.sha256(listed.url.encode()).hexdigest()[:12]
+    return f"{listed.host}-{number}.names"

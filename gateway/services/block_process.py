@@ -2,7 +2,7 @@
 
 A list comes from anywhere. So the files are opened first, and what reads them has no right any
 more, and limits on memory and time. The zone goes to the descriptor RESULT, and a summary to the
-descriptor SUMMARY, in words: the number of names, and what was left out.
+descriptor SUMMARY, in words: the number of names, that of each list, and what was left out.
 """
 
 import os
@@ -44,17 +44,15 @@ def made(passed: list[str], paths: list[str]) -> str:
     A list that cannot be read is left out: the others are of use without it.
     """
     left_out: list[str] = []
-    opened = [(path, file) for path in paths if (file := _opened(path, left_out))]
+    opened = [(path, _opened(path, left_out)) for path in paths]
     give_up_rights()
     blocked = Blocked(frozenset(it.encode("ascii", "replace") for it in passed if it))
+    numbers: list[int] = []
     for path, file in opened:
-        try:
-            if not blocked.read(_lines(file)):
-                left_out.append(f"{path} after {MOST_WORDS} words and lines")
-        except OSError as err:
-            left_out.append(f"{path}: {err.strerror}")
-        if os.fstat(file.fileno()).st_size > LARGEST:
-            left_out.append(f"{path} after {LARGEST >> 20} MiB")
+        before = blocked.taken
+        if file is not None:
+            _read(blocked, path, file, left_out)
+        numbers.append(blocked.taken - before)
     if blocked.is_full:
         left_out.append(f"all after {MOST_NAMES} names")
     if blocked.ignored:
@@ -62,7 +60,18 @@ def made(passed: list[str], paths: list[str]) -> str:
     names = _write(blocked)
     if names < len(blocked.rules):
         left_out.append(f"all after {MOST_RESULT >> 20} MiB")
-    return f"{names}\n{', '.join(left_out)}"
+    return f"{names}\n{' '.join(map(str, numbers))}\n{', '.join(left_out)}"
+
+
+def _read(blocked: Blocked, path: str, file: BinaryIO, left_out: list[str]) -> None:
+    """Take the rules of a file, or say in `left_out` why not all of them."""
+    try:
+        if not blocked.read(lines_of(file)):
+            left_out.append(f"{path} after {MOST_WORDS} words and lines")
+    except OSError as err:
+        left_out.append(f"{path}: {err.strerror}")
+    if os.fstat(file.fileno()).st_size > LARGEST:
+        left_out.append(f"{path} after {LARGEST >> 20} MiB")
 
 
 def _opened(path: str, left_out: list[str]) -> BinaryIO | None:
@@ -79,7 +88,7 @@ def _opened(path: str, left_out: list[str]) -> BinaryIO | None:
     return None
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
+def lines_of(file: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of the first LARGEST bytes; of a long one only what shows that it is."""
     begins, left = True, LARGEST
     while left > 0 and (line := file.readline(LONGEST_LINE + 1)):

@@ -29,29 +29,35 @@ _CODE = (
 
 @dataclass(frozen=True)
 class Made:
-    """How many names a zone blocks, and what was left out of the lists, empty for nothing."""
+    """How many names a zone blocks, how many each list has, in order, and what was left out.
+
+    That is empty for nothing.
+    """
 
     names: int
+    each: tuple[int, ...]
     left_out: str
 
 
-async def zone_for(lists: tuple[BlockFile, ...], passed: tuple[str, ...], files: Files) -> int:
-    """Write the zone of `lists`; return how many names it blocks, none if that fails.
+async def zone_for(
+    lists: tuple[BlockFile, ...], passed: tuple[str, ...], files: Files
+) -> Made | None:
+    """Write the zone of `lists`; return what it has, None if that fails.
 
-    Names have to resolve even if a list is wrong, so that is only logged. Raises OSError where no
-    file can be made.
+    Names have to resolve even if a list is wrong, so that is only logged.
     """
     log = structlog.get_logger()
-    result = files.new_zone()
     try:
-        made = await make_zone(lists, passed, result)
-    except (GatewayError, OSError) as err:
+        result = files.new_zone()
+        try:
+            made = await make_zone(lists, passed, result)
+        finally:
+            os.close(result)
+    except (GatewayError, OSError, MemoryError, ValueError) as err:
         log.warning("could not read lists of blocked names", problem=str(err)[:LONGEST])
-        return 0
-    finally:
-        os.close(result)
+        return None
     log.info("lists of blocked names read", names=made.names, left_out=made.left_out)
-    return made.names
+    return made
 
 
 async def make_zone(lists: tuple[BlockFile, ...], passed: tuple[str, ...], result: int) -> Made:
@@ -72,8 +78,10 @@ async def make_zone(lists: tuple[BlockFile, ...], passed: tuple[str, ...], resul
     if child.exited.result():
         reason = "".join(filter(str.isprintable, said))
         raise NetworkError(reason or str(child.end), "the lists")
-    number, _, left_out = said.partition("\n")
-    return Made(int(number), "".join(filter(str.isprintable, left_out)))
+    number, each, left_out = said.split("\n", 2)
+    return Made(
+        int(number), tuple(map(int, each.split())), "".join(filter(str.isprintable, left_out))
+    )
 
 
 def _command(lists: tuple[BlockFile, ...], passed: tuple[str, ...]) -> list[str]:

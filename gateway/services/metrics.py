@@ -15,7 +15,7 @@ from gateway import __version__
 from gateway.policy.history import History
 from gateway.policy.limits import LimitCode
 from gateway.policy.reload import Outcome
-from gateway.policy.report import Status
+from gateway.policy.report import ListReport, Status
 from gateway.policy.states import Reason, State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -102,6 +102,7 @@ class _Collector:
                 "Whether the gateway's own resolver answers (1 or 0).",
                 status.resolver.answers,
             )
+            yield from _of_lists(status.resolver.lists)
         yield GaugeMetricFamily(
             "portcullis_limits", "How many limits this host has.", len(status.limits)
         )
@@ -185,3 +186,20 @@ class _Collector:
             "Time in which workloads could not use the network.",
             self._history.red_seconds(self._now),
         )
+
+
+def _of_lists(lists: tuple[ListReport, ...]) -> Iterator[Metric]:
+    """Yield what there is of lists of blocked names that are fetched."""
+    if not lists:
+        return
+    names = GaugeMetricFamily(
+        "portcullis_resolver_list_names", "Names of a list that is fetched.", labels=["url"]
+    )
+    ages = GaugeMetricFamily(
+        "portcullis_resolver_list_age_seconds", "Time since it was fetched.", labels=["url"]
+    )
+    for it in lists:
+        names.add_metric([it.url], it.names)
+        if it.age is not None:
+            ages.add_metric([it.url], it.age)
+    yield from (names, ages)

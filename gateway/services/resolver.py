@@ -5,7 +5,6 @@ tunnel. When it ends, hangs or cannot start, it is started again, after longer a
 """
 
 import asyncio
-import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,11 +15,14 @@ import structlog
 
 from gateway.errors import GatewayError, NetworkError, ProcessEnded
 from gateway.model.name_server import RESOLVER_USER, BlockFile, HostName, NameServer, Upstream
+from gateway.policy.blocked import ZONE
 from gateway.policy.limits import Limit, limit_of_confinement
 from gateway.policy.report import ResolverReport
 from gateway.policy.unbound import PORT, ROOT_KEYS, Unbound, configuration
 from gateway.policy.upstreams import OURS, REDIRECTED, described
+from gateway.services.blocked_zone import BlockedZone
 from gateway.services.resolver_files import Files
+from gateway.services.resolver_lines import LONGEST, Lines, plain
 from gateway.system.child import NEVER, Child, Program, Restart
 from gateway.system.features import missing_capabilities
 from gateway.system.kept_ports import KeptPorts
@@ -41,19 +43,13 @@ ANOTHER_USER = ("CHOWN", "DAC_OVERRIDE", "KILL", "SETGID", "SETUID")
 """The capabilities that it takes to have it run as another user and to reach it then."""
 
 TAKEN = "address already in use"
-REFUSED = "certificate verify failed"
-"""What it writes when its port is taken, and when a certificate is not the right one."""
+"""What it writes when its port is taken."""
 FORGET = ("flush_infra all",)
 HANG_UP = ("reload_keep_cache", "reload")
 """What it gets when the tunnel has come up or gone (unbound-control(8)); before 1.18 it cannot end
 its connections without losing what it has cached."""
-REFUSED_FOR = 60.0
-"""Seconds for which a refused certificate is reported, and between two lines about it."""
-LONGEST = 300
-"""Characters of what it writes that are passed on."""
-
-_STAMP = re.compile(r"\[\d+\] unbound\[\d+:\d+\] ")
-"""What its lines begin with: the time and the process."""
+OTHER_RULES = f"auth_zone_reload {ZONE}"
+"""What it gets when the zone of blocked names has changed."""
 
 OFF = "or set DNS_SERVER=off, with which workloads ask the resolvers of the tunnel themselves"
 OWN_ONE = (
@@ -90,8 +86,12 @@ class Resolver:
         self._said: tuple[Upstream, ...] | None = None
         self._asks: tuple[Upstream, ...] | None = None
         self._pending: tuple[str, ...] = ()
-        self._refused_at = float("-inf")
+        self._lines = Lines(clock, lambda: described(self._wanted.upstreams))
         self._wake = asyncio.Event()
+        self.zone = BlockedZone(server, files)
+        self.busy = asyncio.Lock()
+        """Held while it reads rules, and so answers late, and while a probe asks it."""
+        self._reading, self._is_stale = asyncio.Lock(), False
         self._report = ResolverReport(described(()))
 
     @property
@@ -100,10 +100,10 @@ class Resolver:
 
         One that still asks the resolvers of the tunnel before does not answer: it ends soon.
         """
-        report = self._report
+        report = replace(self._report, blocks=self.zone.total)
         if self._asks != self._wanted.upstreams:
             report = replace(report, answers=False)
-        if report.answers and self._clock() < self._refused_at + REFUSED_FOR:
+        if report.answers and self._lines.is_refused:
             problem = f"the certificate of {report.asks} is not the right one, or has expired"
             return replace(report, problem=problem, remedy=f"set DNS_UPSTREAM_RESOLVERS, {OFF}")
         return report
@@ -129,6 +129,22 @@ class Resolver:
         """
         self._wanted = replace(self._wanted, hosts=hosts, blocks=blocks)
         self._wake.set()
+
+    async def block(self, fetched: tuple[BlockFile, ...]) -> bool:
+        """Have the names in `fetched` blocked as well, from now on; return whether they are.
+
+        It is not started again if it can take them: then all answers wait while it reads them.
+        """
+        self.zone.fetched = fetched
+        if not await self.zone.make(self._wanted.blocks):
+            return False
+        try:
+            async with self.busy, self._reading:
+                await self._control.send(OTHER_RULES, READY_WITH_LISTS)
+        except NetworkError:
+            self._is_stale = True
+            self._wake.set()
+        return True
 
     def connected(self) -> None:
         """Say that the tunnel has just come up: what it knows of upstreams is out of date.
@@ -189,14 +205,12 @@ class Resolver:
                     await child.stop()
 
     async def _with_zone(self, wanted: Unbound) -> Unbound:
-        """Return `wanted` with its lists as one zone, if that has names."""
-        names = 0
-        if wanted.blocks:
-            from gateway.services import blocking  # noqa: PLC0415 - many have no list
-
-            names = await blocking.zone_for(wanted.blocks, self._server.unblocked, self._files)
-        self._report = replace(self._report, blocks=names)
-        return replace(wanted, zone=str(self._files.zone)) if names else wanted
+        """Return `wanted` with its lists as one zone, if that has names or may get some."""
+        self._is_stale = False
+        if await self.zone.make(wanted.blocks):
+            return replace(wanted, zone=str(self._files.zone))
+        self.zone.total = 0
+        return wanted
 
     def _child(self, wanted: Unbound) -> Child:
         """Return the program that does `wanted`. Raises GatewayError and OSError."""
@@ -213,24 +227,13 @@ class Resolver:
             Program(argv, netns=self._netns, ready_within=patience),
             restart=NEVER,
             ready=self._ports.shared_until(places, self._control.path, self._control.is_served),
-            on_line=self._heard,
+            on_line=self._lines.heard,
         )
 
     async def _answers(self) -> bool:
         with suppress(OSError):
             return await answers_here(self._netns)
         return False
-
-    def _heard(self, line: str) -> None:
-        """Take a line that it wrote."""
-        now, line = self._clock(), _STAMP.sub("", line)
-        if REFUSED in line:
-            if now >= self._refused_at + REFUSED_FOR:
-                asked = described(self._wanted.upstreams)
-                self._log.warning("certificate refused", of=asked, line=line[:LONGEST])
-                self._refused_at = now
-        else:
-            self._log.debug("resolver", line=line[:LONGEST])
 
     def _has_started(self, wanted: Unbound) -> None:
         self._asks = wanted.upstreams
@@ -251,31 +254,20 @@ class Resolver:
                     return self._reason(child.process.end) if child.process else "it has ended"
                 if woken.done():
                     self._wake.clear()
-                    if wanted != self._wanted:
+                    if wanted != self._wanted or self._is_stale:
                         return ""
-                    await self._send()
+                    pending, self._pending = self._pending, ()
+                    await self._control.send_known(pending)
                     continue
             finally:
                 for task in (woken, ended):
                     task.cancel()
-            silences = 0 if await self._answers() else silences + 1
+            silences = 0 if self._reading.locked() or await self._answers() else silences + 1
             if silences >= PATIENCE:
                 return "it does not answer"
-            await self._count()
-
-    async def _send(self) -> None:
-        """Send what is pending: the first of some commands that it knows."""
-        commands, self._pending = self._pending, ()
-        for command in commands:
             with suppress(NetworkError):
-                await self._control.send(command)
-                return
-
-    async def _count(self) -> None:
-        """Read what it has counted."""
-        with suppress(NetworkError):
-            counted = await self._control.counts()
-            self._report = replace(self._report, questions=counted)
+                counted = await self._control.counts()
+                self._report = replace(self._report, questions=counted)
 
     async def _other_wanted(self, former: Unbound) -> None:
         while self._wanted == former:
@@ -283,7 +275,7 @@ class Resolver:
             self._wake.clear()
 
     def _reason(self, error: Exception) -> str:
-        text = _STAMP.sub("", str(error) or type(error).__name__)
+        text = plain(str(error) or type(error).__name__)
         if isinstance(error, ProcessEnded) and TAKEN in text.lower():
             self._report = replace(self._report, others_answer=True)
             ports = f"port {PORT} or {REDIRECTED}" if self._server.hijack else f"port {PORT}"

@@ -19,6 +19,7 @@ from gateway.model import (
 )
 from gateway.model.name_server import NameServer
 from gateway.settings import (
+    block_urls,
     checks,
     compat,
     filters,
@@ -84,6 +85,8 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
         config = replace(config, latency=timed.latency(config.tunnels, root, findings))
     if name_server:
         known = hosts.host_names(root, findings)
+        name_server = block_urls.with_copies(name_server, root)
+        config = replace(config, name_server=name_server)
         config = replace(config, host_names=known, block_files=blocked)
     notices = tuple(findings.notices)
     return Loaded(config, notices, built, variables.values, log_settings(environ))

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from gateway.settings import block_urls
 from gateway.settings.findings import Findings
 from gateway.settings.schema import FIELDS, OLDER_NAMES, names_of
 from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
@@ -37,6 +38,11 @@ ELSEWHERE: Final[Mapping[str, str]] = {
 
 MEANT: Final[Mapping[str, str]] = _DATA["meant"]
 """Names that people write, when the nearest in spelling is not what they mean."""
+
+BLOCK_SWITCHES: Final = {
+    name: line for name, line in ELSEWHERE.items() if name.startswith("BLOCK_")
+}
+"""Those of another image that fetch lists of blocked names, each with the URL of its list."""
 
 _OURS: Final = ("WIREGUARD_", "FIREWALL_", "VPN_", "DNS_", "HEALTH_", "LOG_", "GATEWAY_")
 _USE: Final = "not supported: use "
@@ -69,6 +75,8 @@ def check_names(environ: Mapping[str, str], findings: Findings) -> None:
         if name in KILL_SWITCH:
             _check_kill_switch(name, text, findings)
         elif line := elsewhere(name):
+            if name in BLOCK_SWITCHES:
+                line = block_urls.answer(line, name, environ, BLOCK_SWITCHES)
             report = findings.info if line.startswith("not needed") or text.lower() in OFF else None
             (report or findings.warn)(said, line)
         elif meant := misspelt(name):

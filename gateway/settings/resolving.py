@@ -15,7 +15,7 @@ from gateway.errors import is_shortage
 from gateway.model import (
     Network,
 )
-from gateway.model.name_server import BlockFile, NameServer, Upstream
+from gateway.model.name_server import DAY, BlockFile, NameServer, Upstream
 from gateway.settings import names
 from gateway.settings.files import inside
 from gateway.settings.findings import Findings, joined
@@ -32,6 +32,7 @@ ONLY_WITH_SERVER: Final = (
     "dns_rebinding_protection_exempt_hostnames",
     "dns_local_zones",
     "dns_block_files",
+    "dns_block_urls",
     "dns_unblock_hostnames",
     "dns_dnssec",
     "dns_hijack",
@@ -67,6 +68,8 @@ def settle(
             else (),
             caching=given.dns_caching.value if given.dns_caching else True,
             local=given.dns_local_zones.value if given.dns_local_zones else (),
+            lists=given.dns_block_urls.value if given.dns_block_urls else (),
+            update_period=given.dns_update_period.value if given.dns_update_period else DAY,
             dnssec=given.dns_dnssec.value if given.dns_dnssec else False,
             unblocked=given.dns_unblock_hostnames.value if given.dns_unblock_hostnames else (),
             hijack=given.dns_hijack.value if given.dns_hijack else False,

@@ -6,8 +6,8 @@ from typing import Annotated
 from gateway.model import (
     Address,
 )
-from gateway.model.name_server import LocalZone, Upstream
-from gateway.settings import addresses, fields, names
+from gateway.model.name_server import BlockList, LocalZone, Upstream
+from gateway.settings import addresses, block_urls, fields, names
 from gateway.settings.schema_tunnel import TunnelSettings, variable
 from gateway.settings.sourced import Sourced, read_with
 
@@ -94,6 +94,21 @@ class NameSettings(TunnelSettings):
         "that they do not exist: hosts files, RPZ zones, or a name on each line.",
         unset="none",
         example="/config/ads.hosts,/config/malicious.rpz",
+    )
+    dns_block_urls: Annotated[
+        Sourced[tuple[BlockList, ...]] | None, read_with(block_urls.block_urls)
+    ] = variable(
+        "Names",
+        "The same for lists that are fetched, through the tunnel only: URLs, comma-separated, that "
+        "begin with `https://`. See [Resolvers](#resolvers).",
+        unset="none",
+        example="https://lists.example/hosts",
+    )
+    dns_update_period: Annotated[Sourced[int] | None, read_with(block_urls.period)] = variable(
+        "Names",
+        "How often the lists of `DNS_BLOCK_URLS` are fetched again; `off` or 0 for once.",
+        older=("DNS_UPDATE_PERIOD", "DOT_UPDATE_PERIOD"),
+        unset="`24h`",
     )
     dns_unblock_hostnames: Annotated[Sourced[tuple[str, ...]] | None, read_with(names.domains)] = (
         variable(

@@ -6,6 +6,7 @@ the resolver: answers are limited in size and time.
 
 import asyncio
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.errors import NetworkError
@@ -27,15 +28,18 @@ class Control:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    async def send(self, command: str) -> str:
-        """Send `command` and return the answer. Raises NetworkError."""
+    async def send(self, command: str, time_limit: float | None = None) -> str:
+        """Send `command` and return the answer, which has ANSWER_TIME or `time_limit` seconds.
+
+        Raises NetworkError.
+        """
         loop = asyncio.get_running_loop()
         answer = b""
         try:
             with socket.socket(
                 socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
             ) as channel:
-                async with asyncio.timeout(ANSWER_TIME):
+                async with asyncio.timeout(time_limit or ANSWER_TIME):
                     await loop.sock_connect(channel, str(self.path))
                     await loop.sock_sendall(channel, f"UBCT1 {command}\n".encode())
                     while len(answer) < LARGEST:
@@ -51,6 +55,13 @@ class Control:
         if text.startswith("error"):
             raise NetworkError(f"the resolver refuses: {text[:100].strip()}", command)
         return text
+
+    async def send_known(self, commands: tuple[str, ...]) -> None:
+        """Send the first of `commands` that it knows."""
+        for command in commands:
+            with suppress(NetworkError):
+                await self.send(command)
+                return
 
     async def is_served(self) -> bool:
         """Return whether the resolver runs, with all that it listens at."""

@@ -13,12 +13,14 @@ import socket
 import ssl
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 HUGE = 64 << 20
+GIGABYTE = 1 << 30
 DRIP = 0.2
 STALL = 600.0
 
@@ -78,6 +80,36 @@ def _redirected(one: Provider, _body: bytes) -> None:
     one.begin(302, 0, Location="https://elsewhere.example/")
 
 
+def _downgraded(one: Provider, _body: bytes) -> None:
+    one.begin(301, 0, Location="http://lists.example/plain")
+
+
+def _absent(one: Provider, _body: bytes) -> None:
+    one.begin(404, 0)
+
+
+def _bomb(one: Provider, _body: bytes) -> None:
+    packed = zlib.compressobj(wbits=31)
+    text = b"".join(packed.compress(bytes(1 << 20)) for _ in range(GIGABYTE >> 20)) + packed.flush()
+    one.begin(200, len(text), **{"Content-Encoding": "gzip"})
+    one.wfile.write(text)
+
+
+def _gigabyte(one: Provider, _body: bytes) -> None:
+    one.begin(200, GIGABYTE)
+    while True:
+        one.wfile.write(b"ads.example\n" * 4096)
+
+
+def _endless(one: Provider, _body: bytes) -> None:
+    one.send_response(200)
+    one.send_header("Transfer-Encoding", "chunked")
+    one.end_headers()
+    part = b"0.0.0.0 ads.example\n" * 2048
+    while True:
+        one.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+
+
 def _huge(one: Provider, _body: bytes) -> None:
     one.begin(200, HUGE)
     while True:
@@ -119,6 +151,11 @@ MANNERS: dict[str, Callable[[Provider, bytes], None]] = {
     "well": _well,
     "refused": _refused,
     "redirected": _redirected,
+    "downgraded": _downgraded,
+    "absent": _absent,
+    "bomb": _bomb,
+    "gigabyte": _gigabyte,
+    "endless": _endless,
     "huge": _huge,
     "truncated": _truncated,
     "garbage": _garbage,

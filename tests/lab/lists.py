@@ -53,12 +53,12 @@ class ListHost:
             self._names.close()
         self._names = self._lab.internet.serve(dns(self._resolver, **{self._kind: address}))
 
-    def serve(self, manner: str) -> None:
-        """Begin to serve in this manner."""
+    def serve(self, manner: str, certificate: Path | None = None) -> None:
+        """Begin to serve in this manner, with another certificate if given."""
         wanted = {
             "address": self._address,
             "port": 443,
-            "certificate": str(self._certificate),
+            "certificate": str(certificate or self._certificate),
             "body": str(self._body),
             "manner": manner,
             **self._login,
@@ -66,6 +66,10 @@ class ListHost:
         argv = [sys.executable, list_server.__file__, json.dumps(wanted)]
         self._child = self._lab.household.start(self._lab.internet_namespace.command(argv), "lists")
         self._child.wait_for("ready")
+
+    def offer(self, body: bytes) -> None:
+        """Serve something else from now on."""
+        self._body.write_bytes(body)
 
     @property
     def requests(self) -> list[dict[str, Any]]:

@@ -62,6 +62,7 @@ ONLY_IMPORTER = {
     "subprocess": {"gateway/system/process.py"},
     "structlog": {
         "gateway/daemon/remembering.py",
+        "gateway/daemon/block_lists.py",
         "gateway/daemon/main.py",
         "gateway/daemon/securing.py",
         "gateway/daemon/last_barrier.py",
@@ -78,6 +79,7 @@ ONLY_IMPORTER = {
         "gateway/daemon/looks.py",
         "gateway/services/blocking.py",
         "gateway/services/hooks.py",
+        "gateway/services/resolver_lines.py",
         "gateway/services/resolver.py",
         "gateway/cli.py",
         "gateway/lock/last_resort.py",

@@ -9,7 +9,7 @@ from gateway.policy.history import History
 from gateway.policy.limits import LimitCode
 from gateway.policy.reload import LONGEST_FAULT, MOST_FAULTS, Outcome
 from gateway.policy.remedies import REMEDIES
-from gateway.policy.report import REASONS, ResolverReport, Status
+from gateway.policy.report import REASONS, ListReport, ResolverReport, Status
 from gateway.policy.states import Reason
 from gateway.services import metrics
 from gateway.services.board import Board, describe
@@ -90,7 +90,9 @@ def test_every_metric_is_named() -> None:
             mtu=1,
             path_mtu=1,
             verified_age=1,
-            resolver=ResolverReport("x", questions=(("asked", 1),)),
+            resolver=ResolverReport(
+                "x", questions=(("asked", 1),), lists=(ListReport("https://x", 1, 1),)
+            ),
         ),
         History(),
         1.0,

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import MissingError, NetworkError
-from gateway.model.name_server import NameServer, Upstream
+from gateway.model.name_server import BlockFile, BlockList, NameServer, Upstream
 from gateway.policy.unbound import CERTIFICATES
-from gateway.services import resolver as service
 from gateway.services.resolver import Resolver
 from gateway.services.resolver_files import Files
-from gateway.system import resolver_control
+from gateway.services.resolver_lines import REFUSED, REFUSED_FOR
+from gateway.system import process, resolver_control
 from gateway.system.netns import OWN
 from gateway.system.resolver_control import LARGEST, Control
 
@@ -177,10 +177,10 @@ def test_a_refused_certificate_is_reported_for_a_while(tmp_path: Path) -> None:
         resolver._has_started(resolver._wanted)  # noqa: SLF001 - without a process
         assert not resolver.report.problem
         for _ in range(3):
-            resolver._heard(f"[1] unbound[2:0] error: ssl handshake failed {service.REFUSED}")  # noqa: SLF001
+            resolver._lines.heard(f"[1] unbound[2:0] error: ssl handshake failed {REFUSED}")  # noqa: SLF001
         assert "192.0.2.53 (example) over TLS" in resolver.report.problem
         assert "DNS_UPSTREAM_RESOLVERS" in resolver.report.remedy
-        clock.now += service.REFUSED_FOR
+        clock.now += REFUSED_FOR
         assert not resolver.report.problem
 
     asyncio.run(run())
@@ -197,3 +197,40 @@ def test_the_report_says_which_resolvers_are_asked(tmp_path: Path) -> None:
         assert not resolver.report.answers
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("answer", [b"ok\n", b"error no auth-zone\n"])
+def test_other_lists_are_read_by_the_process_that_runs_or_by_another_one(
+    tmp_path: Path, answer: bytes
+) -> None:
+    """A probe waits while it reads them; if it cannot, it is started again."""
+    listed = BlockList("", "lists.example", "/ads")
+    kept = tmp_path / "kept"
+    kept.write_text("ads.example CNAME .\nlists.example CNAME .\n")
+
+    async def run() -> None:
+        process.reap_orphans()
+        server = NameServer((UPSTREAM,), lists=(listed,))
+        resolver = Resolver(server, Files(tmp_path), OWN, Clock())
+        Files(tmp_path).control.parent.mkdir()
+        asked, over = asyncio.Event(), asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            assert await reader.readline() == b"UBCT1 auth_zone_reload blocked\n"
+            asked.set()
+            await over.wait()
+            writer.write(answer)
+            writer.close()
+
+        async with await asyncio.start_unix_server(serve, str(Files(tmp_path).control)):
+            task = asyncio.create_task(resolver.block((BlockFile(str(kept), 0, 0),)))
+            await asyncio.wait_for(asked.wait(), 20)
+            assert resolver.busy.locked()
+            over.set()
+            assert await task
+        assert not resolver.busy.locked()
+        assert resolver._is_stale is answer.startswith(b"error")  # noqa: SLF001 - it does not run
+        assert (resolver.report.blocks, resolver.zone.names) == (1, {str(kept): 1})
+
+    asyncio.run(run())
+    assert "lists.example CNAME rpz-passthru." in Files(tmp_path).zone.read_text("ascii")

@@ -25,6 +25,7 @@ from gateway.policy.limits import (
     LimitCode,
     limit_of_confinement,
     limit_of_extra_headers,
+    limit_of_list,
     limit_of_old_flows,
     limit_without_flush,
     limit_without_guard,
@@ -104,6 +105,10 @@ LIMITS = {
     LimitCode.NO_IPV6_HOLES: (
         limits_of_holes(Config((UNMARKED,), input_ports=PORTS), lacks_forwarding=True),
         'net.ipv6.conf.all.forwarding: "1"',
+    ),
+    LimitCode.NOT_FETCHED: (
+        [limit_of_list("https://lists.example/", "HTTP 404", None)],
+        "DNS_BLOCK_URLS",
     ),
     LimitCode.NOT_ATTACHED: (
         limits_of_subnets(PUBLIC_SUBNETS, ON_PUBLIC_RANGE),

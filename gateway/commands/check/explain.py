@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from gateway.model import HealthProbe, HostPort
+from gateway.model.name_server import BlockList
 from gateway.settings.assemble import Loaded
 from gateway.settings.schema import SERVER_FILTERS, Settings
 from gateway.settings.sourced import Sourced, origin_text
@@ -115,6 +116,7 @@ def _common(loaded: Loaded) -> Iterator[Line]:
             str(config.endpoint_resolver or "the container's"),
             given.wireguard_endpoint_resolver,
         ),
+        *_block_lists(given),
         *_choice(given),
         ("VPN_UP_COMMAND", _set(config.up_command), given.vpn_up_command),
         ("VPN_DOWN_COMMAND", _set(config.down_command), given.vpn_down_command),
@@ -124,6 +126,12 @@ def _common(loaded: Loaded) -> Iterator[Line]:
         ("LOG_FORMAT", loaded.log.format, given.log_format),
     ):
         yield name, value, origin_text(sourced)
+
+
+def _block_lists(given: Settings) -> Iterator[tuple[str, str, Sourced[tuple[BlockList, ...]]]]:
+    """Yield what lists of blocked names are fetched, if any is."""
+    if chosen := given.dns_block_urls:
+        yield "DNS_BLOCK_URLS", _list(it.url for it in chosen.value), chosen
 
 
 def _choice(given: Settings) -> Iterator[tuple[str, str, Sourced[tuple[str, ...]]]]:
