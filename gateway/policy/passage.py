@@ -41,6 +41,7 @@ from gateway.policy.routing import (
     with_answers,
 )
 from gateway.policy.rules import (
+    Accept,
     Chain,
     ChainRule,
     Family,
@@ -143,8 +144,10 @@ def _between(
     translated = replace(uplink, addresses=hole.addresses)
     near = tuple(attached(config.public_subnets, uplink))
     for chain, rule in holes(family, translated, config, resolvers, near):
-        if rule.user is not None:
-            continue  # the resolver is in the vault, and what is forwarded has no socket here
+        if rule.user is not None:  # the vault knows it; what is forwarded has no socket here
+            if not isinstance(rule.verdict, Accept):
+                continue
+            rule = replace(rule, user=None)  # noqa: PLW2901 - the same rule
         if chain is not Chain.PREROUTING and rule.icmp_type not in DISCOVERY:
             yield Chain.FORWARD, _forwarded(chain, rule)
     if config.input_ports:

@@ -48,6 +48,7 @@ SHOWN = (
     "connected-many-holes",
     "connected-guarded",
     "connected-resolver",
+    "connected-local-zones",
 )
 
 
