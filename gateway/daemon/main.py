@@ -78,13 +78,12 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     )
     files = Aside(str(FILE))
     given = secured.tools.given
-    resolving = Resolving(
-        config,
-        Tools(
-            *(files, given, inside, environ, _clock),
-            in_vault=vault is not None,
-            is_up=lambda: board.is_healthy,
-        ),
+    resolving = patiently(
+        partial(
+            Resolving,
+            config,
+            Tools(files, given, inside, environ, _clock, is_up=lambda: board.is_healthy),
+        )
     )
     config = resolving.config
     await take_resolvers(given, config, files, first=secured.tools.first)

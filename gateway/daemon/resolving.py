@@ -13,7 +13,6 @@ from gateway.model.name_server import NameServer
 from gateway.policy.limits import (
     Limit,
     LimitCode,
-    limit_of_list,
     limit_without_resolver,
     limits_of_names,
 )
@@ -25,18 +24,19 @@ from gateway.system.aside import Aside
 from gateway.system.given import Given
 from gateway.system.netns import Netns
 from gateway.system.probe import probe
+from gateway.system.vault import VaultNetns
 
 if TYPE_CHECKING:
     from gateway.daemon.block_lists import BlockLists
     from gateway.services.resolver import Resolver
+    from gateway.services.resolver_files import Home
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What it takes: the resolver file, the namespace of the workloads, the environment, a clock.
+    """What it takes: the resolver file, the workloads' namespace, the environment, a clock.
 
-    `in_vault` says that the namespace is that of a vault, in which no resolver of ours runs;
-    `is_up` whether the tunnel carries traffic.
+    `is_up` says whether the tunnel carries traffic.
     """
 
     files: Aside
@@ -44,7 +44,6 @@ class Tools:
     netns: Netns
     environ: Mapping[str, str]
     clock: Callable[[], float]
-    in_vault: bool
     is_up: Callable[[], bool]
 
 
@@ -52,21 +51,16 @@ class Resolving:
     """The file and the resolver of one run: whether there is a resolver cannot change in it."""
 
     def __init__(self, config: Config, tools: Tools) -> None:
+        """Find out whether there is one. Raises OSError where that is not known, for a shortage."""
         self._tools = tools
         self._wanted = config
         self._resolver: Resolver | None = None
         self._lists: BlockLists | None = None
         self._missing: MissingError | None = None
-        if config.name_server and tools.in_vault:
-            self._missing = MissingError(
-                "it does not run in a vault", "set DNS_ADDRESS to your provider's resolver"
-            )
-        elif server := config.name_server:
+        if server := config.name_server:
             from gateway.services import resolver  # noqa: PLC0415 - many have none
-            from gateway.services.resolver_files import PLACE, Files  # noqa: PLC0415
 
-            files = Files(PLACE, tools.environ.get("SSL_CERT_FILE") or CERTIFICATES)
-            self._resolver = resolver.Resolver(server, files, tools.netns, tools.clock)
+            self._resolver = resolver.Resolver(server, _files(tools), tools.netns, tools.clock)
             self._resolver.follow(upstreams_of(config.tunnels[0], config))
             self._resolver.know(config.host_names, config.block_files)
             try:
@@ -108,18 +102,19 @@ class Resolving:
         """
         server, netns = self._wanted.name_server, self._tools.netns
         if server is None or not server.hijack:
-            if netns.can_be_entered:
-                remove_leftover(netns, HIJACK)
+            remove_leftover(netns, HIJACK)
             return None
         what = "DNS_HIJACK=on: the gateway's own resolver"
         if missing := self._missing:
             raise MissingError(
                 f"{what}, and {missing.missing}", f"{missing.remedy}, or set DNS_HIJACK=off"
             )
-        if self._resolver and (lacks := self._resolver.lacks):
+        why, remedy = self._resolver.unconfined if self._resolver else ("", "")
+        if why:
             raise MissingError(
-                f"{what} as a user of its own, by which its questions are known ({lacks})",
-                f"give the container `cap_add: [{lacks}]`, or set DNS_HIJACK=off",
+                f"{what} as a user of its own, by which its questions are known: it runs as root, "
+                f"{why}",
+                f"{remedy}, or set DNS_HIJACK=off",
             )
         from gateway.firewall.nft.hijack import HijackTable  # noqa: PLC0415 - few want it
 
@@ -139,9 +134,7 @@ class Resolving:
         if server and server.local:
             without = f"the gateway's own resolver: {problem}, so DNS_LOCAL_ZONES has no effect"
             return tuple(limits_of_names(without, remedy))
-        without = f"the gateway's own resolver: {problem}"
-        lists = [limit_of_list(it.url, without, None) for it in server.lists] if server else []
-        return tuple(lists) if self._tools.in_vault else (limit_without_resolver(problem, remedy),)
+        return (limit_without_resolver(problem, remedy),)
 
     def of_machine(self, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
         """Return those of `limits` that matter: some concern only a gateway with a resolver."""
@@ -189,3 +182,15 @@ class Resolving:
             self._resolver.connected()
         elif self._resolver:
             self._resolver.lost()
+
+
+def _files(tools: Tools) -> "Home":
+    """Return the files of the resolver, which runs where the workloads are."""
+    authorities = tools.environ.get("SSL_CERT_FILE") or CERTIFICATES
+    if isinstance(tools.netns, VaultNetns):
+        from gateway.services.resolver_in_vault import FilesInVault  # noqa: PLC0415 - seldom needed
+
+        return FilesInVault(tools.netns, authorities)
+    from gateway.services.resolver_files import PLACE, Files  # noqa: PLC0415 - many have none
+
+    return Files(PLACE, authorities)

@@ -25,19 +25,27 @@ from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.render import TABLE, render_chains, transaction
 from gateway.model import INTERFACE
+from gateway.model.name_server import RESOLVER_USER
 from gateway.policy.passage import INSIDE as HOLE
 from gateway.policy.topology import VAULT, LinkKind
-from gateway.system.features import missing_capabilities
+from gateway.services.resolver_files import command
+from gateway.services.resolver_in_vault import CONFIGURED
+from gateway.system.features import gains_no_privileges, missing_capabilities
 from gateway.system.link_down import IFF_UP, links_down
 from gateway.system.links import Links
 from gateway.system.namespace import Namespace
 from gateway.system.process import find_program
-from gateway.system.vault import PLACE
+from gateway.system.vault import NAMES, PLACE
+from gateway.system.vault_process import CHANNEL
 
 INSIDE = VAULT.holder_of(LinkKind.TUNNEL)
-PROGRAM = Path(__file__).parents[1] / "system" / "vault_process.py"
+SYSTEM = Path(__file__).parents[1] / "system"
+PROGRAM, KEEPER = SYSTEM / "vault_process.py", SYSTEM / "vault_keeper.py"
 CAPABILITY = "net_admin"
 """The one that is kept: a netlink socket can do what who opened it may do."""
+OF_RESOLVER = ("kill", "net_bind_service", "setgid", "setpcap", "setuid")
+"""Those that a resolver with a user of its own takes. Its keeper gets them, and gives up none: it
+reads no more than the number of a signal."""
 
 
 def close() -> None:
@@ -55,16 +63,37 @@ def close() -> None:
 
 def wait() -> NoReturn:
     """Become the process that opens things for a gateway, and ends with 0 on SIGTERM or SIGINT."""
-    patiently(_make_place)
+    user = RESOLVER_USER if _may_have_users() else 0
+    patiently(lambda: _make_place(user))
     closed = _closed_rules()
-    program = [sys.executable, "-I", "-S", str(PROGRAM)]
-    argv = [*program, str(PLACE), str(closed), INTERFACE, HOLE]
+    links = f"{INTERFACE},{HOLE}"
+    argv = [*_python(PROGRAM), str(PLACE), str(closed), links, str(user), *_resolver(user)]
     if not missing_capabilities("SETPCAP"):
-        bounds = f"--bounding-set=-all,+{CAPABILITY}"
-        limited = [find_program("setpriv"), bounds, "--inh-caps=-all", "--no-new-privs", "--"]
-        argv = [*limited, *argv]
+        kept = (CAPABILITY, *(OF_RESOLVER if user else ()))
+        bounds = ",".join(["-all", *(f"+{it}" for it in kept)])
+        limited = [find_program("setpriv"), f"--bounding-set={bounds}", "--inh-caps=-all"]
+        argv = [*limited, *(() if user else ("--no-new-privs",)), "--", *argv]
     patiently(lambda: os.execve(argv[0], argv, {}))  # noqa: S606 - that is the purpose
     raise AssertionError("execve(2) returned")
+
+
+def _may_have_users() -> bool:
+    """Return whether a resolver can have a user of its own here, by which rules know it."""
+    lacks = missing_capabilities("CHOWN", "KILL", "SETGID", "SETUID")
+    return not lacks and not gains_no_privileges()
+
+
+def _resolver(user: int) -> list[str]:
+    """Return the command of the resolver with its keeper, nothing if it is not installed."""
+    try:
+        unbound = find_program("unbound")
+    except MissingError:
+        return []
+    return [*_python(KEEPER), str(CHANNEL), *command(user, unbound, CONFIGURED)]
+
+
+def _python(program: Path) -> list[str]:
+    return [sys.executable, "-I", "-S", str(program)]
 
 
 def _closed(firewall: NftablesFirewall, links: Links) -> None:
@@ -103,12 +132,20 @@ def _refuse_second() -> None:
         raise MissingError("a vault runs here already", "run `gateway vault` once in a container")
 
 
-def _make_place() -> None:
-    """Make the directory that the vault listens in, and remove the socket of an earlier one."""
+def _make_place(user: int) -> None:
+    """Make the directory that the vault listens in, and remove the socket of an earlier one.
+
+    In it, a resolver that runs as `user` has a directory for its own socket. That gets the group of
+    the directory, so a gateway reaches it as root without a capability.
+    """
     try:
-        PLACE.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        PLACE.parent.chmod(0o700)
+        PLACE.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        PLACE.parent.chmod(0o711)
         PLACE.unlink(missing_ok=True)
+        NAMES.mkdir(mode=0o700, exist_ok=True)
+        os.chown(NAMES, 0, 0, follow_symlinks=False)  # else the next call takes a capability
+        NAMES.chmod(0o2770)
+        os.chown(NAMES, user, 0, follow_symlinks=False)
     except PermissionError as err:
         raise _not_writable(err) from err
     except OSError as err:

@@ -119,6 +119,7 @@ def wanted_in(
             hole,
             translation_for(forwarded, facts, vault.hole),
         ),
+        _redirection(state, config),
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from gateway.model.name_server import BlockFile, NameServer
-from gateway.services.resolver_files import Files
+from gateway.services.resolver_files import Home
 
 
 class BlockedZone:
@@ -14,7 +14,7 @@ class BlockedZone:
     list has, by the path of its file.
     """
 
-    def __init__(self, server: NameServer, files: Files) -> None:
+    def __init__(self, server: NameServer, files: Home) -> None:
         self._files = files
         # A list must not keep itself from being fetched again.
         self._passed = (*server.unblocked, *(it.host for it in server.lists))

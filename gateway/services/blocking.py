@@ -12,7 +12,7 @@ import structlog
 
 from gateway.errors import GatewayError, NetworkError
 from gateway.model.name_server import BlockFile
-from gateway.services.resolver_files import Files
+from gateway.services.resolver_files import Home
 from gateway.system import process
 
 RESULT, SUMMARY = 3, 4
@@ -40,7 +40,7 @@ class Made:
 
 
 async def zone_for(
-    lists: tuple[BlockFile, ...], passed: tuple[str, ...], files: Files
+    lists: tuple[BlockFile, ...], passed: tuple[str, ...], files: Home
 ) -> Made | None:
     """Write the zone of `lists`; return what it has, None if that fails.
 

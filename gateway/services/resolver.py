@@ -5,30 +5,26 @@ tunnel. When it ends, hangs or cannot start, it is started again, after longer a
 """
 
 import asyncio
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import structlog
 
-from gateway.errors import GatewayError, NetworkError, ProcessEnded
-from gateway.model.name_server import RESOLVER_USER, BlockFile, HostName, NameServer, Upstream
+from gateway.errors import GatewayError, NetworkError, ProcessEnded, is_shortage
+from gateway.model.name_server import BlockFile, HostName, NameServer, Upstream
 from gateway.policy.blocked import ZONE
 from gateway.policy.limits import Limit, limit_of_confinement
 from gateway.policy.report import ResolverReport
 from gateway.policy.unbound import PORT, ROOT_KEYS, Unbound, configuration
 from gateway.policy.upstreams import OURS, REDIRECTED, described
 from gateway.services.blocked_zone import BlockedZone
-from gateway.services.resolver_files import Files
+from gateway.services.resolver_files import Home
 from gateway.services.resolver_lines import LONGEST, Lines, plain
-from gateway.system.child import NEVER, Child, Program, Restart
-from gateway.system.features import missing_capabilities
+from gateway.system.child import NEVER, Child, Restart
 from gateway.system.kept_ports import KeptPorts
 from gateway.system.netns import Netns
 from gateway.system.probe import answers_here, arrivals
-from gateway.system.process import find_program
 from gateway.system.resolver_control import Control
 
 READY_WITHIN = 5.0
@@ -38,9 +34,6 @@ LOOK_EVERY = 15.0
 PATIENCE = 2
 """Looks without an answer after which it hangs, and is started again."""
 RESTART = Restart(first=0.25, longest=30.0)
-
-ANOTHER_USER = ("CHOWN", "DAC_OVERRIDE", "KILL", "SETGID", "SETUID")
-"""The capabilities that it takes to have it run as another user and to reach it then."""
 
 TAKEN = "address already in use"
 """What it writes when its port is taken."""
@@ -62,7 +55,7 @@ class Resolver:
     """Runs one resolver, whose upstreams are those that `follow` was given last."""
 
     def __init__(
-        self, server: NameServer, files: Files, netns: Netns, clock: Callable[[], float]
+        self, server: NameServer, files: Home, netns: Netns, clock: Callable[[], float]
     ) -> None:
         """`server` says how it works, `netns` is the namespace of the workloads."""
         self._server = server
@@ -70,14 +63,11 @@ class Resolver:
         self._netns = netns
         self._clock = clock
         self._log = structlog.get_logger()
-        self.lacks = ", ".join(missing_capabilities(*ANOTHER_USER))
-        """The capabilities for want of which it runs as root; empty if none."""
-        self._user = 0 if self.lacks else RESOLVER_USER
         self._control = Control(files.control)
         self._ports = KeptPorts(netns)
         self._wanted = Unbound(
             (),
-            str(files.control),
+            files.socket,
             exempt=server.exempt,
             caching=server.caching,
             local=server.local,
@@ -109,12 +99,17 @@ class Resolver:
         return report
 
     @property
+    def unconfined(self) -> tuple[str, str]:
+        """Why it runs as root, and the remedy; both empty if it has a user of its own."""
+        return self._files.unconfined
+
+    @property
     def limits(self) -> tuple[Limit, ...]:
         """What does not hold because it cannot have a user of its own, by which rules know it."""
-        if not self.lacks:
+        why, remedy = self.unconfined
+        if not why:
             return ()
-        remedy = f"give the container `cap_add: [{self.lacks}]`, {OFF}"
-        return (limit_of_confinement(f"it runs as root, for want of {self.lacks}", remedy),)
+        return (limit_of_confinement(f"it runs as root, {why}", f"{remedy}, {OFF}"),)
 
     def follow(self, upstreams: tuple[Upstream, ...]) -> None:
         """Have it ask `upstreams` from now on; to be called on the loop."""
@@ -166,9 +161,8 @@ class Resolver:
         self._wake.set()
 
     def prepare(self) -> None:
-        """Check that there is what it takes. Raises MissingError."""
-        find_program("unbound")
-        self._files.make_directories(self._user)
+        """Make what it takes. Raises MissingError, and OSError where that is not known."""
+        self._files.prepare()
 
     async def run(self) -> None:
         """Keep it running, until cancelled."""
@@ -191,7 +185,7 @@ class Resolver:
         """Run one process; return why it has ended, empty if only for another configuration."""
         child: Child | None = None
         try:
-            self._files.make_directories(self._user)
+            self._files.prepare()
             child = self._child(await self._with_zone(wanted))
             await child.start()
             self._has_started(wanted)
@@ -217,23 +211,23 @@ class Resolver:
         files = self._files
         authorities = files.readable_authorities()
         arriving = arrivals(self._netns) if self._server.hijack else ()
-        text = configuration(replace(wanted, certificates=authorities, redirected=arriving))
-        files.configure(text)
+        given = replace(wanted, certificates=authorities, redirected=arriving)
+        program = files.program(configuration(given))
         places = ((OURS, PORT), *((it, REDIRECTED) for it in arriving))
-        stub = [sys.executable, "-I", "-S", str(Path(__file__).with_name("resolver_process.py"))]
-        argv = (*stub, str(self._user), find_program("unbound"), "-c", str(files.configuration))
         patience = READY_WITH_LISTS if wanted.zone else READY_WITHIN
         return Child(
-            Program(argv, netns=self._netns, ready_within=patience),
+            replace(program, netns=self._netns, ready_within=patience),
             restart=NEVER,
             ready=self._ports.shared_until(places, self._control.path, self._control.is_served),
             on_line=self._lines.heard,
         )
 
     async def _answers(self) -> bool:
-        with suppress(OSError):
+        """Return whether it answers, or cannot be asked for now, which says nothing about it."""
+        try:
             return await answers_here(self._netns)
-        return False
+        except OSError as err:
+            return is_shortage(err)
 
     def _has_started(self, wanted: Unbound) -> None:
         self._asks = wanted.upstreams

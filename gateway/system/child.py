@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from gateway.errors import GatewayError, ProcessEnded, ProcessError
 from gateway.system.netns import OWN, Netns
-from gateway.system.process import Process, start
+from gateway.system.process import Process, Start, start
 
 POLL = 0.02
 """Seconds between two questions whether a program is ready."""
@@ -51,14 +51,15 @@ class Program:
 
     `env` comes in addition to the minimal environment; `descriptors` maps its descriptor numbers
     to ours, which have to stay open as long as it may be started. It runs in the network namespace
-    `netns`. `ready_within` is how many seconds it may take to be ready, and `grace` how many to end
-    after SIGTERM, before SIGKILL.
+    `netns`. `start` starts it as `gateway.system.process.start` does. `ready_within` is how many
+    seconds it may take to be ready, and `grace` how many to end after SIGTERM, before SIGKILL.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     descriptors: Mapping[int, int] = field(default_factory=dict)
     netns: Netns = OWN
+    start: Start = start
     ready_within: float = 5.0
     grace: float = 0.5
 
@@ -170,7 +171,7 @@ class Child:
 
     async def _start(self) -> None:
         program = self.program
-        self._process = process = start(
+        self._process = process = program.start(
             program.argv,
             on_line=self._on_line,
             env=program.env,

@@ -104,3 +104,14 @@ def missing_capabilities(*wanted: str, status: Path = Path("/proc/self/status"))
         return () if is_shortage(err) else wanted
     effective = next((int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")), 0)
     return tuple(name for name in wanted if not effective >> CAPABILITIES[name] & 1)
+
+
+def gains_no_privileges(status: Path = Path("/proc/self/status")) -> bool:
+    """Return whether no program that this process becomes gets a capability (PR_SET_NO_NEW_PRIVS).
+
+    So it is where that cannot be read, too.
+    """
+    try:
+        return "NoNewPrivs:\t0" not in status.read_text("ascii").splitlines()
+    except OSError:
+        return True

@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gateway.errors import SHORTAGES, MissingError, ProcessEnded, ProcessError
 from gateway.system import applied
@@ -192,6 +192,22 @@ class Process:
         except OSError as err:
             raise ProcessError(self.program, f"could not be ended: {err.strerror}") from err
         return True
+
+
+class Start(Protocol):
+    """What starts a process as `start` does."""
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        on_line: Callable[[str], None],
+        env: Mapping[str, str] | None = None,
+        descriptors: Mapping[int, int] | None = None,
+        leaves_nothing: bool = False,
+        netns: Netns = OWN,
+    ) -> Process:
+        """Start `argv`. Raises MissingError or ProcessError."""
 
 
 _exits: dict[int, asyncio.Future[int]] = {}

@@ -12,17 +12,27 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from gateway.errors import MissingError, NetworkError, is_shortage
 from gateway.system.netns import Netns
-from gateway.system.vault_process import CLAIM, INT, NAMESPACE, OPEN_FILE, OPEN_SOCKET
+from gateway.system.vault_process import (
+    CLAIM,
+    INT,
+    NAMESPACE,
+    OPEN_FILE,
+    OPEN_SOCKET,
+    RESOLVER,
+)
 
 ROOT = Path("/proc/1/root")
 """The file system of the vault, whose process 1 is also ours (`pid: service:vault`)."""
 PLACE = Path("/run/portcullis/vault.sock")
 """Where the vault listens, in its own file system."""
+NAMES = PLACE.parent / "names"
+"""Where the vault's resolver makes its socket, in the same file system."""
 RESOLVER_FILE = ROOT / "etc/resolv.conf"
 """The resolver file of the vault, which workloads share."""
 PROCESS = Path("/proc/1/cmdline")
@@ -46,6 +56,8 @@ class VaultNetns(Netns):
     def __init__(self, place: Path) -> None:
         """Connect. Raises OSError."""
         super().__init__(None, "vault")
+        self.directory = place.parent
+        """The directory of the vault's sockets, as we reach it."""
         self._lock = threading.Lock()
         self._place = place
         self._ask_again_at = 0.0
@@ -98,6 +110,22 @@ class VaultNetns(Netns):
         """Return a descriptor of the namespace; see `Netns.descriptor`."""
         return self._opened(NAMESPACE)
 
+    def can_resolve(self, user: int) -> None:
+        """Raise OSError unless the vault can run a resolver as `user`.
+
+        ENOENT: it has no such program; EPERM: it cannot run as this user; EINVAL: it is older than
+        this request.
+        """
+        self._answer(RESOLVER, user)
+
+    def resolver(self, user: int, descriptors: Mapping[int, int]) -> Socket:
+        """Start the vault's resolver as `user`, and return the socket of its keeper.
+
+        `descriptors` maps its descriptor numbers to ours. See `vault_keeper`. Raises OSError.
+        """
+        numbers, given = bytes(descriptors), tuple(descriptors.values())
+        return socket.socket(fileno=self._opened(RESOLVER, user, words=numbers, given=given))
+
     def claim(self) -> Socket:
         """Take the vault for this process, as long as the returned socket is open.
 
@@ -132,36 +160,46 @@ class VaultNetns(Netns):
         return channel
 
     def _file(self, path: Path | str, flags: int) -> int:
-        return self._opened(OPEN_FILE, flags, path=os.fsencode(path))
+        return self._opened(OPEN_FILE, flags, words=os.fsencode(path))
 
-    def _opened(self, operation: int, *numbers: int, path: bytes = b"") -> int:
-        """Return the descriptor that the vault opens for a request. Raises OSError.
+    def _opened(
+        self, operation: int, *numbers: int, words: bytes = b"", given: tuple[int, ...] = ()
+    ) -> int:
+        """Return the descriptor that the vault opens for a request. Raises OSError."""
+        return self._answer(operation, *numbers, words=words, given=given)[0]
+
+    def _answer(
+        self, operation: int, *numbers: int, words: bytes = b"", given: tuple[int, ...] = ()
+    ) -> list[int]:
+        """Return the descriptors in the answer to a request with those `given`. Raises OSError.
 
         An answer that is late would be taken for that to the next request, so the next one is made
         on another connection. A vault that does not answer, or hangs up, is a shortage.
         """
-        request = REQUEST.pack(operation, *numbers, *[0] * (3 - len(numbers))) + path
+        request = REQUEST.pack(operation, *numbers, *[0] * (3 - len(numbers))) + words
         with self._lock:
             if time.monotonic() < self._ask_again_at:
                 raise _no_answer()
             try:
                 self._channel = self._channel or self._connected()
-                answer = _exchange(self._channel, request)
+                answer = _exchange(self._channel, request, given)
             except OSError as err:
                 self.close()
                 if isinstance(err, TimeoutError):
                     self._ask_again_at = time.monotonic() + SILENT_FOR
                 raise
-        return _answered(answer)[0]
+        return _answered(answer)
 
 
-def _exchange(channel: socket.socket, request: bytes) -> tuple[int, list[int]]:
-    """Return the error number and the descriptors in the answer to `request`.
+def _exchange(
+    channel: socket.socket, request: bytes, given: tuple[int, ...] = ()
+) -> tuple[int, list[int]]:
+    """Return the error number and the descriptors in the answer to `request` with those `given`.
 
     Raises OSError: ETIMEDOUT or EAGAIN where there is no answer.
     """
     try:
-        channel.send(request)
+        socket.send_fds(channel, [request], given)
         answer, descriptors, _, _ = socket.recv_fds(channel, INT, 1, socket.MSG_CMSG_CLOEXEC)
     except TimeoutError as err:
         raise _no_answer() from err

@@ -298,14 +298,6 @@ def test_where_it_cannot_be_the_gateway_does_not_start(site: Site, lacks: str) -
     assert "CHOWN" in gateway.logs() or lacks == "a place"
 
 
-@pytest.mark.promise("P2")
-def test_in_a_vault_the_gateway_does_not_start(site: Site) -> None:
-    """No resolver of ours runs there."""
-    vault = site.lab.vault().start({"LOG_FORMAT": "json"})
-    eventually(lambda: vault.events(event="locked"), timeout=10, what="the closed vault")
-    refused(site.lab.gateway(joined=lambda: vault.pid))
-
-
 def refused(gateway: Gateway) -> None:
     """Start a gateway that ends with the remedy. Control: without the variable it connects."""
     gateway.start(gateway.env(DNS_SERVER="on", DNS_HIJACK="on"))

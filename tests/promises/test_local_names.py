@@ -10,7 +10,7 @@ import pytest
 from gateway.model.name_server import RESOLVER_USER
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS
 from tests.lab.process import LabError, eventually
-from tests.lab.server import INSIDE, RESOLVED
+from tests.lab.server import RESOLVED
 from tests.lab.topology import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P10")]
@@ -74,21 +74,6 @@ def reaches(lab: Lab, address: str, user: int, port: int) -> bool:
     except LabError:
         return False
     return True
-
-
-def test_with_a_vault_they_are_not_asked_for_on_the_lan_and_the_limit_says_so(lab: Lab) -> None:
-    """No resolver of ours runs there: the question goes to that of the tunnel."""
-    vault = lab.vault().start({"LOG_FORMAT": "json"})
-    eventually(lambda: vault.events(event="locked"), timeout=10, what="the closed vault")
-    gateway = lab.gateway(joined=lambda: vault.pid)
-    gateway.start(gateway.env(**LISTED))
-    limits = gateway.wait_healthy(timeout=20).body["limits"]
-    assert any("DNS_LOCAL_ZONES" in it["text"] for it in limits)
-    lab.vault_workload.probe("dns", server=INSIDE.ipv4, name="nas.home.lan")
-    assert lab.server.queries(name="nas.home.lan")
-    refused = lab.vault_workload.probe("dns", server=LAN_HOST.ipv4, name="nas.home.lan")
-    assert refused.failed_fast
-    assert not lab.arrivals("lan", kind="dns", name="nas.home.lan")
 
 
 def test_names_of_extra_hosts_are_answered_without_a_question_and_read_again(lab: Lab) -> None:

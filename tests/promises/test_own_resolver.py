@@ -316,22 +316,6 @@ def test_where_it_cannot_run_workloads_ask_the_tunnels_resolver_themselves(lab: 
     assert any("/run/portcullis cannot be written" in it for it in reported(gateway))
 
 
-def test_in_a_vault_workloads_ask_the_tunnels_resolver_themselves(lab: Lab) -> None:
-    """No resolver of ours runs there; where the tunnel has none, the limit says so."""
-    vault = lab.vault().start({"LOG_FORMAT": "json"})
-    eventually(lambda: vault.events(event="locked"), timeout=10, what="the closed vault")
-    gateway = lab.gateway(joined=lambda: vault.pid)
-    gateway.start(gateway.env(DNS_SERVER="on"))
-    health = gateway.wait_healthy(timeout=20)
-    assert health.body["resolver"] is None
-    assert not reported(gateway)
-    assert f"nameserver {INSIDE.ipv4}\n" in vault.resolv_conf()
-    gateway.stop()
-    gateway.start(gateway.env(DNS_SERVER="on", DNS_ADDRESS=None))
-    gateway.wait_healthy(timeout=20)
-    assert any("does not run in a vault" in it for it in reported(gateway))
-
-
 def test_private_addresses_are_taken_out_of_answers_but_for_listed_domains(
     lab: Lab, trusted: Authority
 ) -> None:

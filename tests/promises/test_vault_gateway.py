@@ -40,9 +40,10 @@ RECONNECT = 10.0
 class Site:
     """A vault, and the container of its gateway, which is not started."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, vault: Gateway | None = None) -> None:
+        """Start `vault`, by default one with Docker's capabilities and NET_ADMIN."""
         self.lab = lab
-        self.vault = lab.vault().start({})
+        self.vault = (vault or lab.vault()).start({})
         ready(self.vault).close()
         self.gateway = self.another()
 

@@ -70,7 +70,7 @@ def test_it_is_there_only_on_the_way_to_a_tunnel_and_in_it(name: str) -> None:
     for off in (None, NameServer()):
         wanted = wanted_in(state, replace(config, name_server=off), facts)
         assert wanted.redirection is None
-    assert wanted_in(state, on, facts, vault=Vault()).redirection is None
+    assert wanted_in(state, on, facts, vault=Vault()).redirection == found
 
 
 def test_what_is_redirected_is_what_workloads_ask_others() -> None:
