@@ -10,13 +10,14 @@ from gateway.firewall.nft.firewall import HIJACK, remove_leftover
 from gateway.firewall.nft.program import Nft
 from gateway.model import Config, Tunnel
 from gateway.model.name_server import NameServer
+from gateway.policy.actions import SendProbe
 from gateway.policy.limits import (
     Limit,
     LimitCode,
     limit_without_resolver,
     limits_of_names,
 )
-from gateway.policy.probing import Probe, ProbeProtocol
+from gateway.policy.probing import Outcome, ProbeProtocol
 from gateway.policy.report import ResolverReport
 from gateway.policy.unbound import CERTIFICATES
 from gateway.policy.upstreams import resolvers_for, upstreams_of
@@ -161,15 +162,15 @@ class Resolving:
             lambda: self._tools.given.write(resolvers_for(tunnel, self.config))
         )
 
-    async def probe(self, wanted: Probe) -> bool | None:
-        """Send `wanted` and return whether it is answered (`gateway.system.probe`).
+    async def probe(self, action: SendProbe) -> Outcome:
+        """Send a probe and return what came of it (`gateway.system.probe`).
 
         A question to the resolver does not fall into the time in which it reads other rules.
         """
-        if self._resolver is None or wanted.protocol is not ProbeProtocol.NAME:
-            return await probe(wanted, self._tools.netns)
+        if self._resolver is None or action.probe.protocol is not ProbeProtocol.NAME:
+            return await probe(action, self._tools.netns)
         async with self._resolver.busy:
-            return await probe(wanted, self._tools.netns)
+            return await probe(action, self._tools.netns)
 
     def adopt(self, config: Config) -> None:
         """Follow a configuration that was read again."""
