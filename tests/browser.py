@@ -8,6 +8,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.conftest import skip_or_fail
-from tests.lab.process import PATIENCE
+from tests.lab.process import PATIENCE, eventually
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
@@ -46,7 +47,7 @@ class Browser:
         program = next(filter(None, map(shutil.which, NAMES)), None)
         if program is None:
             skip_or_fail("no Chromium: scripts/test installs chromium-headless-shell")
-        self._profile = tempfile.TemporaryDirectory(prefix="page-", ignore_cleanup_errors=True)
+        self._profile = tempfile.TemporaryDirectory(prefix="page-")
         reads, self._write = os.pipe()
         self._read, writes = os.pipe()
         # The pipes have to be descriptors 3 and 4 of the browser.
@@ -59,6 +60,7 @@ class Browser:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         os.close(reads)
         os.close(writes)
@@ -88,8 +90,10 @@ class Browser:
 
     def close(self) -> None:
         """End the browser and remove its profile."""
-        self._child.kill()
+        group = self._child.pid
+        os.killpg(group, signal.SIGKILL)
         self._child.wait()
+        eventually(lambda: is_over(group), timeout=5, what="the end of the browser's processes")
         os.close(self._write)
         os.close(self._read)
         self._profile.cleanup()
@@ -217,3 +221,15 @@ class Browser:
     def requests(self) -> list[str]:
         """Return the address of each request since the page was opened."""
         return [it["request"]["url"] for it in self.seen("Network.requestWillBeSent")]
+
+
+def is_over(group: int) -> bool:
+    """Return whether all processes of a group have ended; a zombie has."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, in_group = status.read_text("utf-8").rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(in_group) == group and state not in {"Z", "X"}:
+            return False
+    return True
