@@ -15,10 +15,8 @@ import pytest
 from gateway.commands.showing import lines
 from gateway.daemon import block_lists
 from gateway.daemon.block_lists import FIRST_PAUSE, LONGEST_PAUSE, BlockLists, Tools
-from gateway.daemon.resolving import Resolving
-from gateway.daemon.resolving import Tools as ResolvingTools
 from gateway.errors import MissingError, NetworkError
-from gateway.model import Address, Config, Errand
+from gateway.model import Address, Errand
 from gateway.model.name_server import BlockFile, BlockList, NameServer
 from gateway.policy import blocked
 from gateway.policy.history import History
@@ -33,14 +31,7 @@ from gateway.services.board import describe
 from gateway.services.lists import AnswerError
 from gateway.services.metrics import exposition
 from gateway.system import process
-from gateway.system.aside import Aside
-from gateway.system.given import Given
-from gateway.system.kept import KeptFile
-from gateway.system.netns import OWN
-from gateway.system.resolv import ResolverFile
-from tests.fakes.note import NoteInMemory
 from tests.lab.tls import Authority, authority, serve
-from tests.scenarios import IPV4_ONLY
 from tests.unit.test_lists import readers
 
 HOST = "localhost"
@@ -371,25 +362,3 @@ def test_a_failed_list_is_a_limit_and_never_red() -> None:
     assert f'list_age_seconds{{url="{OTHER.url}"}}' not in page
     without = with_resolver(green, ResolverReport("x", answers=True))
     assert "resolver_list" not in exposition(without, History(), 2.0, healthy=True).decode()
-
-
-def test_a_gateway_that_cannot_have_a_resolver_says_that_nothing_is_blocked() -> None:
-    """With a vault no resolver of ours runs; without lists there is nothing to say."""
-    tunnel = replace(IPV4_ONLY, dns=(FIRST,))
-    server = NameServer(lists=(LISTED,), update_period=60)
-    with_lists = _resolving(Config((tunnel,), name_server=server))
-    (limit,) = with_lists.limits
-    assert limit.code is LimitCode.NOT_FETCHED
-    assert LISTED.url in limit.text
-    assert "nothing of it is blocked" in limit.text
-    assert with_lists.producers() == {}
-    assert _resolving(Config((tunnel,), name_server=NameServer())).limits == ()
-
-
-def _resolving(config: Config) -> Resolving:
-    files = Aside("the resolver file")
-    given = Given(ResolverFile(), KeptFile(), NoteInMemory())
-    return Resolving(
-        config,
-        ResolvingTools(files, given, OWN, {}, lambda: 0.0, in_vault=True, is_up=lambda: True),
-    )
