@@ -332,6 +332,22 @@ def test_a_file_without_the_service_is_an_error(
     assert "has no service 'vpn'" in left
 
 
+def test_what_is_added_at_one_place_goes_into_the_block_that_it_belongs_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The list of capabilities ends where a new key of the service begins."""
+    text = (
+        "services:\n  vpn:\n    image: x\n    ports:\n    - 80:80\n    cap_add:\n    - SYS_TIME\n"
+    )
+    put(tmp_path, "compose.yml", text)
+    command = ["check", "--compose", str(tmp_path / "compose.yml"), "--service", "vpn", "--migrate"]
+    cli.main(command)
+    new = capsys.readouterr().out
+    service = yaml.safe_load(new)["services"]["vpn"]
+    assert "NET_ADMIN" in service["cap_add"]
+    assert service["environment"] == {"FIREWALL_INPUT_PORTS": "80/tcp"}
+
+
 KEYS = st.sampled_from(
     ["image", "environment", "ports", "cap_add", "healthcheck", "user", "expose", "labels", "x-a"]
 )

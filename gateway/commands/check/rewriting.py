@@ -26,14 +26,18 @@ class Rewriter:
         self.edits: list[tuple[int, int, str]] = []
 
     def result(self) -> str:
-        """Return the text with all edits; of two that overlap, the one that begins first."""
-        done: list[str] = []
-        at = 0
-        for begin, end, new in sorted(self.edits, key=lambda edit: edit[:2]):
+        """Return the text with all edits; of two that overlap, the one that begins first.
+
+        Of lines that are added at one place, those of the deepest block that ends there come first.
+        """
+        done, at = "", 0
+        for begin, end, new in sorted(self.edits, key=_order):
             if begin >= at:
-                done += [self.text[at:begin], new]
-                at = end
-        return "".join((*done, self.text[at:]))
+                done += self.text[at:begin]
+                is_line = begin == end and new.endswith(self.newline)
+                done += self.newline if is_line and done and done[-1] not in "\r\n" else ""
+                done, at = done + new, end
+        return done + self.text[at:]
 
     def replace(self, node: yaml.Node, new: str) -> None:
         """Replace the text of a node; a text in a block ends after its last line."""
@@ -60,9 +64,7 @@ class Rewriter:
     def insert_after(self, node: yaml.Node, lines: Sequence[str]) -> None:
         """Add lines below a node, with the indent that they have."""
         at = self.starts[min(self._last_line(node) + 1, len(self.starts) - 1)]
-        is_first = not any(edit[:2] == (at, at) for edit in self.edits)
-        end = self.newline if is_first and at and self.text[at - 1] not in "\r\n" else ""
-        self.edits.append((at, at, end + "".join(f"{line}{self.newline}" for line in lines)))
+        self.edits.append((at, at, "".join(f"{line}{self.newline}" for line in lines)))
 
     def rebuild(self, node: yaml.Node, entries: Sequence[str]) -> None:
         """Write a collection in brackets again, with `entries` as they are."""
@@ -95,6 +97,13 @@ class Rewriter:
         before = self.text[node.start_mark.index : node.end_mark.index].rstrip()
         end = node.start_mark.index + max(len(before) - 1, 0)
         return bisect_right(self.starts, end) - 1
+
+
+def _order(edit: tuple[int, int, str]) -> tuple[int, int, int, bool]:
+    """Return where an edit belongs; an entry of a list may have the indent of the list's key."""
+    begin, end, new = edit
+    line = new.lstrip(" ")
+    return begin, end, len(line) - len(new), not line.startswith("- ")
 
 
 def _commented(line: str, indent: str) -> str:
