@@ -29,7 +29,7 @@ PRIVATE: Final = "IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiI="
 ADDRESS: Final = "10.64.0.99"
 FOUR: Final = re.compile(r"## Start\n.*?```sh\n(.*?)```", re.DOTALL)
 ECHO: Final = re.compile(r"https://\S+")
-ECHO_HERE: Final = "198.18.20.81"
+ECHO_HERE: Final = "198.18.20.82"
 BOXES: Final = ("anchor", "gateway", "workload")
 
 DOCKER: Final = """\
