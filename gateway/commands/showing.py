@@ -52,6 +52,8 @@ def _tunnel(left: dict[str, object]) -> Iterator[Row]:
     if failed := left.pop("attempts", None):
         yield "attempts", [f"{shown(failed)} failed, one after the other"]
     yield "server", [shown(left.pop("endpoint", None))]
+    if port := left.pop("listen_port", None):
+        yield "listen port", [f"{shown(port)}/udp"]
     yield "last handshake", [ago(left.pop("handshake_age", None), "none yet")]
     yield "received", [size(left.pop("received", None))]
     yield "sent", [size(left.pop("sent", None))]

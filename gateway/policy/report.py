@@ -113,17 +113,17 @@ class Status:
 
     `at` is when it was reported. `attempts` counts the attempts that failed one after the other,
     and `diagnosis` is the code of why the last handshake did. `endpoint` is a text for people,
-    `endpoints` are the servers that the state is about, empty while they are names. `addresses` are
-    those of the tunnel's interface, `candidates` those of `candidate_count` that were tried last,
-    the newest first. `guard`: the
-    egress guard stops packet sockets. `mtu` is the largest packet of the tunnel's interface,
-    `path_mtu` the largest that is known to arrive, in bytes, None if unknown. `verified_age` is how
-    long ago the kernel was last read back and found as wanted. `reconnects` counts lost tunnels by
-    reason code, `switches` changes to another server, `refused` packets by family (`ipv4`, `ipv6`)
-    and direction (`in`, `out`, `forward`), and the egress guard's frames as family `any` and
-    direction `guard`, as of `counted_at` or later. `drift` counts changes by others that were
-    reverted, `reloads` the answers by outcome; `reload` is the last one. `holes` are the exceptions
-    that the configuration lists.
+    `endpoints` are the servers that the state is about, empty while they are names, `listen_port`
+    the UDP port of WireGuard here. `addresses` are those of the tunnel's interface, `candidates`
+    those of `candidate_count` that were tried last, the newest first. `guard`: the egress guard
+    stops packet sockets. `mtu` is the largest packet of the tunnel's interface, `path_mtu` the
+    largest that is known to arrive, in bytes, None if unknown. `verified_age` is how long ago the
+    kernel was last read back and found as wanted. `reconnects` counts lost tunnels by reason code,
+    `switches` changes to another server, `refused` packets by family (`ipv4`, `ipv6`) and direction
+    (`in`, `out`, `forward`), and the egress guard's frames as family `any` and direction `guard`,
+    as of `counted_at` or later. `drift` counts changes by others that were reverted, `reloads` the
+    answers by outcome; `reload` is the last one. `holes` are the exceptions that the configuration
+    lists.
     """
 
     at: float
@@ -136,6 +136,7 @@ class Status:
     diagnosis: str = ""
     endpoint: str = ""
     endpoints: tuple[Endpoint, ...] = ()
+    listen_port: int | None = None
     handshake_age: float | None = None
     received: int = 0
     sent: int = 0
@@ -235,7 +236,9 @@ def endpoint(state: State) -> str:
 
 def status_of(state: State, now: float) -> Status:
     """Return what `state` says by itself at `now`."""
-    pulse = state.pulse if isinstance(state, Connecting | Connected) else Pulse()
+    pulse, tunnel = Pulse(), None
+    if isinstance(state, Connecting | Connected):
+        pulse, tunnel = state.pulse, state.tunnel
     return Status(
         at=now,
         state=name(state),
@@ -246,13 +249,12 @@ def status_of(state: State, now: float) -> Status:
         attempts=attempts(state),
         diagnosis=str(found.cause) if (found := diagnosis(state)) else "",
         endpoint=endpoint(state),
-        endpoints=state.tunnel.endpoints if isinstance(state, Connecting | Connected) else (),
+        endpoints=tunnel.endpoints if tunnel else (),
+        listen_port=tunnel.listen_port if tunnel else None,
         handshake_age=None if pulse.handshake_at is None else now - pulse.handshake_at,
         received=pulse.received,
         sent=pulse.sent,
-        addresses=tuple(map(str, state.tunnel.addresses))
-        if isinstance(state, Connecting | Connected)
-        else (),
+        addresses=tuple(map(str, tunnel.addresses)) if tunnel else (),
     )
 
 

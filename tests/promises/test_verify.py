@@ -116,6 +116,22 @@ def test_a_cut_tunnel_lets_nothing_out_and_comes_back(shared: tuple[Lab, Gateway
     assert lab.capture.containing("portcullis-") == []
 
 
+@pytest.mark.promise("P15")
+def test_everything_is_as_promised_from_another_source_port_too(
+    shared: tuple[Lab, Gateway],
+) -> None:
+    """After an outage the flow has another port. Control: it is not the configuration's."""
+    lab, gateway = shared
+    lab.server.cut()
+    gateway.wait_unhealthy(timeout=60)
+    lab.server.restore()
+    gateway.wait_healthy(timeout=60)
+    configured = 51820
+    assert gateway.status().body["listen_port"] != configured
+    code, tried = trials(gateway)
+    assert code == 0, tried
+
+
 @contextmanager
 def stopped(lab: Lab, gateway: Gateway) -> Iterator[None]:
     """Keep the gateway from putting anything back meanwhile; wait until it has, afterwards."""

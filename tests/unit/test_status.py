@@ -79,6 +79,7 @@ ANSWER: dict[str, Any] = {
     "reason": "the server answers", "reason_code": "server_answers", "detail": "", "remedy": "",
     "attempts": 0, "diagnosis": "",
     "endpoint": "198.51.100.7:51820", "endpoints": [{"address": "198.51.100.7", "port": 51820}],
+    "listen_port": 51820,
     "addresses": ["10.64.1.2/32", "fd00::2/128"],
     "candidates": [
         {
@@ -119,6 +120,7 @@ state            connected for 1 h 0 min
 healthy          yes
 reason           the server answers [server_answers]
 server           198.51.100.7:51820
+listen port      51820/udp
 last handshake   42 s ago
 received         51.2 MB
 sent             999 bytes

@@ -206,7 +206,7 @@ def test_what_health_serves_is_what_verify_reads() -> None:
     limit = Limit(LimitCode.NO_QUEUES, "text", "remedy")
     status = replace(status_of(connected(tunnel), 5.0), guard=True, limits=(limit,), drift=3)
     answer = answer_from(json.loads(json.dumps(describe(status, 5.0))))
-    assert answer.endpoints == tunnel.endpoints
+    assert (answer.endpoints, answer.listen_port) == (tunnel.endpoints, tunnel.listen_port)
     assert (answer.state, answer.reason_code, answer.drift) == ("connected", Reason.ANSWERS, 3)
     assert (answer.guard, answer.limits) == (True, ("text; remedy [no_queues]",))
     assert str(SECRET) not in json.dumps(describe(status, 5.0))

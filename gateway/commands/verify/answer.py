@@ -11,6 +11,8 @@ from ipaddress import ip_address
 
 from gateway.model import Endpoint
 
+HIGHEST_PORT = 65535
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -30,6 +32,7 @@ class Answer:
     guard: bool = True
     has_resolver: bool = True
     endpoints: tuple[Endpoint, ...] = ()
+    listen_port: int | None = None
     limits: tuple[str, ...] = ()
 
 
@@ -39,7 +42,7 @@ def answer_from(body: Mapping[str, object]) -> Answer:
     An answer without `guard` counts as one of a gateway with a guard, and so does one without
     `resolver`: that is the stricter check.
     """
-    age, drift = body.get("verified_age"), body.get("drift")
+    age, drift, port = (body.get(name) for name in ("verified_age", "drift", "listen_port"))
     return Answer(
         state=_text(body.get("state")),
         healthy=body.get("healthy") is True,
@@ -51,6 +54,7 @@ def answer_from(body: Mapping[str, object]) -> Answer:
         guard=body.get("guard") is not False,
         has_resolver=body.get("resolver", True) is not None,
         endpoints=tuple(_endpoints(body.get("endpoints"))),
+        listen_port=port if isinstance(port, int) and 0 < port <= HIGHEST_PORT else None,
         limits=tuple(_limits(body.get("limits"))),
     )
 

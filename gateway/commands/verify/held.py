@@ -67,7 +67,10 @@ def look(config: Config, answer: Answer, places: Places) -> Held:
     facts = network.facts()
     marked = marks.with_secret_mark(config, flow or 0)
     candidates = [fitted(candidate, facts) for candidate in marked.tunnels]
-    return Held(inside, facts, connected_with(candidates, answer.endpoints, inside))
+    tunnel = connected_with(candidates, answer.endpoints, inside)
+    if tunnel and answer.listen_port:  # another one than the configuration's after an outage
+        tunnel = replace(tunnel, listen_port=answer.listen_port)
+    return Held(inside, facts, tunnel)
 
 
 def compared(config: Config, answer: Answer, held: Held, places: Places) -> Iterator[Line]:
