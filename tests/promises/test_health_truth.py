@@ -214,7 +214,7 @@ def never_connects() -> None:
         gateway = lab.gateway().start()
         gateway.wait_for_state("connecting")
         eventually(
-            lambda: gateway.status().body["reason"] == "no handshake", timeout=5, what="the reason"
+            lambda: gateway.status().body["reason"] == "no handshake", timeout=15, what="the reason"
         )
         lab.server.restore()
         gateway.wait_healthy(timeout=15)
