@@ -20,7 +20,7 @@ from gateway.policy.limits import LimitCode
 from gateway.policy.states import Reason
 from gateway.policy.unbound import ROOT_KEYS
 from gateway.services.resolver import LOOK_EVERY
-from tests.lab import questions
+from tests.lab import lists, questions
 from tests.lab.encrypted import NAME, EncryptedResolver
 from tests.lab.gateway import Gateway, Health
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS
@@ -29,6 +29,7 @@ from tests.lab.server import INSIDE, RESOLVED
 from tests.lab.signed import signed_root
 from tests.lab.tls import Authority, authority
 from tests.lab.topology import Lab
+from tests.promises import test_block_lists as block_lists
 from tests.promises.hijacking import TRUE_ANSWER, WAYS, ask
 from tests.promises.hijacking import Site as HijackedSite
 from tests.promises.test_own_resolver import ANSWER, AT_ONCE, upstream
@@ -38,6 +39,9 @@ from tests.promises.test_vault import ready, rules
 from tests.promises.test_vault_gateway import Site
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P10")]
+
+FOR_LISTS = (lists.RESOLVER, lists.PROVIDER)
+"""Where the gateway asks for a list, and from where it fetches it."""
 
 
 @pytest.fixture(scope="module")
@@ -362,6 +366,37 @@ def test_local_zones_blocked_names_and_extra_hosts(lab: Lab) -> None:
     assert site.gateway.status().body["drift"] == 0
     code, said = site.gateway.execute(sys.executable, "-m", "gateway", "verify")
     assert code == 0, said
+
+
+def test_a_list_of_blocked_names_is_fetched_through_the_tunnel_and_used(
+    lab: Lab, trusted: Authority
+) -> None:
+    """The gateway fetches it, and the resolver in the vault reads it without another start.
+
+    Controls: a name that is not in the list resolves, and this one did before; a question to the
+    list's resolver is seen outside without a gateway.
+    """
+    before = lab.gateway(resolv_conf=f"nameserver {lists.RESOLVER}\n")
+    before.workload().probe("resolve", name="before.example")
+    assert block_lists.outside(lab, lists.RESOLVER), "control"
+    before.close()
+    since = time.monotonic()
+    host = lists.ListHost(lab, trusted.issue(block_lists.HOST), block_lists.LIST)
+    site = Resolving(lab)
+    site.resolving(
+        DNS_ADDRESS=lists.RESOLVER,
+        DNS_BLOCK_URLS=block_lists.URL,
+        SSL_CERT_FILE=str(trusted.certificate),
+    )
+    assert site.resolved("free.example") == [lists.PROVIDER]
+    eventually(lambda: not site.resolved("ads.example"), timeout=20, what="the list")
+    assert site.resolved("free.example") == [lists.PROVIDER]
+    assert {it["client"] for it in host.requests} == {lab.server.exit.ipv4}
+    resolver = site.gateway.status().body["resolver"]
+    assert (resolver["starts"], resolver["blocks"]) == (1, 2)
+    for uplink in lab.uplinks:
+        sent = [it for it in uplink.capture.frames(since) if it.destination in FOR_LISTS]
+        assert sent == []
 
 
 def test_signatures_are_checked_there_too(lab: Lab, tmp_path: Path) -> None:
