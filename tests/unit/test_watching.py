@@ -25,6 +25,14 @@ HEALTHY = {"state": "connected", "healthy": True, "reason": "the server answers"
 PATIENCE = 20.0
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the command also where the tests run in the background, which ignores it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 class Served:
     """A gateway's port, behind which something answers while it is open."""
 
