@@ -143,7 +143,7 @@ def test_a_pipe_in_place_of_a_file_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_answer_costs_its_time_and_nothing_else(tmp_path: Path) -> None:
-    """A lease on it keeps the next one to open it waiting for 45 s; the loop runs meanwhile."""
+    """A lease would keep the next one to open it waiting for 45 s: it is asked again instead."""
     file = tmp_path / "key"
     file.write_text(PRIVATE, "ascii")
     former = signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -158,8 +158,10 @@ def test_a_file_that_does_not_answer_costs_its_time_and_nothing_else(tmp_path: P
     signal.signal(signal.SIGIO, former)
     assert isinstance(event, NotReloaded)
     assert event.answer.outcome is Outcome.FAILED
-    assert "not done after 1 s: a file does not answer" in event.answer.faults[0].problem
-    assert 1.0 <= seconds < 10
+    problem = event.answer.faults[0].problem
+    assert "Resource temporarily unavailable" in problem
+    assert str(file) in problem
+    assert seconds < 10
 
 
 def child_that(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
