@@ -51,7 +51,7 @@ class Redirection:
 def redirection_for(state: State, config: Config) -> Redirection | None:
     """Return what is redirected in `state`, where `config` has DNS_HIJACK=on.
 
-    None while there is no tunnel in sight: nothing passes then but a question of the gateway's own
+    None in a state without a tunnel: nothing passes then but a question of the gateway's own
     (P10).
     """
     if not isinstance(state, Connecting | Connected):

@@ -18,7 +18,7 @@ number that it gets there. Its answer has a socket, with which `vault_keeper` de
 descriptors nothing is started: it only says whether it could be.
 
 One connection at a time has the claim: a gateway's, as long as it lives. When it ends, all LINKS
-are deleted and the closed rules go in; until both have worked, there is no claim for another one.
+are deleted and the closed rules go in; until both have worked, no other gateway can claim it.
 The kernel's WireGuard would keep its link, without a carrier, and new connections would hang. The
 same is done at SIGTERM and SIGINT.
 """

@@ -151,7 +151,7 @@ def test_where_nothing_has_ever_answered_nothing_is_concluded() -> None:
 
 
 def test_a_server_that_is_gone_is_still_silent_and_not_one_way() -> None:
-    """Nothing arrives, so there is no other direction."""
+    """Nothing arrives either, so the other direction is lost too."""
     for second in (30.0, 33.3, 36.6):
         world = torrent()
         world.run((second, kills(world, FIRST)), until=second + 30)

@@ -66,7 +66,7 @@ def test_the_labels_of_the_image_have_it_and_the_commit() -> None:
 
 
 def test_the_package_takes_it_from_the_code() -> None:
-    """There is no second number to forget."""
+    """Only one place has the number."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
     assert project["project"]["dynamic"] == ["version"]
     attribute = project["tool"]["setuptools"]["dynamic"]["version"]["attr"]
