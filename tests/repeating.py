@@ -48,6 +48,6 @@ def listed(failures: list[pytest.TestReport]) -> list[str]:
     return [f"{PROPERTY}: {name}" for name in sorted({r.nodeid for r in failures} - final)]
 
 
-def _pairs(report: pytest.TestReport) -> list[tuple[str, object]]:
-    """Return the properties; from another process they come as lists."""
-    return [(name, value) for name, value in report.user_properties]
+def _pairs(report: pytest.TestReport | pytest.CollectReport) -> list[tuple[str, object]]:
+    """Return the properties; from another process they come as lists, a file's report has none."""
+    return [(name, value) for name, value in getattr(report, "user_properties", ())]
