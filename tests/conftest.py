@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests import firewalls, repeating
+from tests.lab.tls import Authority, authority
 from tests.lab.topology import Lab, sweep
 
 _FIREWALL = pytest.StashKey[pytest.FixtureDef[Any]]()
@@ -174,3 +175,9 @@ def make_lab() -> Iterator[Callable[..., Lab]]:
 def lab(make_lab: Callable[..., Lab]) -> Lab:
     """Return a lab with one uplink and one server, up and running."""
     return make_lab()
+
+
+@pytest.fixture(scope="module")
+def trusted(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Return an authority for the gateways of a file to trust."""
+    return authority(tmp_path_factory.mktemp("tls"))

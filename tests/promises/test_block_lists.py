@@ -42,12 +42,6 @@ OTHER = b"0.0.0.0 tracker.example\n0.0.0.0 late.example\n0.0.0.0 more.example\n"
 
 
 @pytest.fixture(scope="module")
-def trusted(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Return the authority that the gateways of this file trust."""
-    return authority(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
 def certificate(trusted: Authority) -> Path:
     """Return the host's certificate from it."""
     return trusted.issue(HOST)

@@ -19,19 +19,13 @@ from tests.lab.gateway import Gateway
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS, OUTSIDER
 from tests.lab.process import eventually
 from tests.lab.server import INSIDE
-from tests.lab.tls import Authority, authority
+from tests.lab.tls import Authority
 from tests.lab.topology import Lab
 from tests.promises.hijacking import ASKED, OTHERS, TRUE_ANSWER, WAYS, Site, ask
 from tests.promises.test_own_resolver import ANSWER, child_of
 from tests.promises.test_verify import VERIFY
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P10")]
-
-
-@pytest.fixture(scope="module")
-def trusted(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Return the authority that the gateway trusts."""
-    return authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
@@ -202,7 +196,7 @@ def test_a_server_at_port_53_is_reached(site: Site, family: int) -> None:
 
 
 def test_without_ipv6_questions_over_ipv4_are_answered(site: Site) -> None:
-    """Where it is switched off, as Docker does, there is no ::1 to listen at."""
+    """Docker switches it off, and then the resolver cannot listen on ::1."""
     for place in ("all", "default", "lo"):
         site.lab.gateway_namespace.sysctl(f"ipv6/conf/{place}/disable_ipv6", 1)
     gateway = site.started(WIREGUARD_ADDRESSES="10.64.0.2/32")

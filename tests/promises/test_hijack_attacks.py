@@ -19,7 +19,7 @@ from tests.lab.gateway import Gateway
 from tests.lab.namespace import Namespace
 from tests.lab.process import eventually, run
 from tests.lab.server import CLIENT, INSIDE
-from tests.lab.tls import Authority, authority
+from tests.lab.tls import Authority
 from tests.lab.topology import Lab
 from tests.promises.hijacking import ASKED, OTHERS, TRUE_ANSWER, WAYS, Site, ask
 from tests.promises.test_hold import anchor, held
@@ -29,12 +29,6 @@ from tests.promises.test_own_resolver import ANSWER, reported
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P10")]
 
 QUESTION = b"\0\1\1\0\0\1\0\0\0\0\0\0\3one\7example\0\0\1\0\1"
-
-
-@pytest.fixture(scope="module")
-def trusted(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Return the authority that the gateway trusts."""
-    return authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

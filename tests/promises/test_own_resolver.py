@@ -33,12 +33,6 @@ PRIVATE_ANSWER = "192.168.99.9"
 AT_ONCE = 1.0
 
 
-@pytest.fixture(scope="module")
-def trusted(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Return the authority that the gateway trusts."""
-    return authority(tmp_path_factory.mktemp("tls"))
-
-
 def upstream(lab: Lab, certificate: Path, **names: str) -> EncryptedResolver:
     """Return the lab's encrypted resolver, inside the tunnel."""
     household, namespace = lab.household, lab.server.namespace

@@ -23,12 +23,6 @@ USER = 65534
 
 
 @pytest.fixture(scope="module")
-def trusted(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Return an authority that the gateways of this file trust."""
-    return authority(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
 def certificate(trusted: Authority) -> Path:
     """Return Mullvad's certificate from it."""
     return trusted.issue(MULLVAD)

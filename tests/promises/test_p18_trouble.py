@@ -18,11 +18,11 @@ from tests.lab.lists import PROVIDER, RESOLVER, ListHost, mullvad
 from tests.lab.process import PATIENCE, eventually
 from tests.lab.tls import Authority
 from tests.lab.topology import Lab
-from tests.promises.test_p18_list import certificate, to_provider, trusted, variables
+from tests.promises.test_p18_list import certificate, to_provider, variables
 from tests.promises.test_vault_gateway import Site
 from tests.promises.witness import HOST4, locked
 
-__all__ = ["certificate", "trusted"]
+__all__ = ["certificate"]
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P18")]
 

@@ -44,12 +44,6 @@ FOR_LISTS = (lists.RESOLVER, lists.PROVIDER)
 """Where the gateway asks for a list, and from where it fetches it."""
 
 
-@pytest.fixture(scope="module")
-def trusted(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Return the authority that the gateway trusts."""
-    return authority(tmp_path_factory.mktemp("tls"))
-
-
 class Resolving(Site):
     """A vault whose workloads ask the gateway's own resolver."""
 

@@ -31,7 +31,7 @@ from gateway.services.board import describe
 from gateway.services.lists import AnswerError
 from gateway.services.metrics import exposition
 from gateway.system import process
-from tests.lab.tls import Authority, authority, serve
+from tests.lab.tls import Authority, serve
 from tests.unit.test_lists import readers
 
 HOST = "localhost"
@@ -40,12 +40,6 @@ KEPT = b"ads.example CNAME .\n*.bad.example CNAME .\n"
 FIRST, SECOND = ip_address("203.0.113.5"), ip_address("203.0.113.6")
 LISTED = BlockList("", "lists.example", "/ads")
 OTHER = BlockList("", "other.example", "/bad?form=hosts", 8443)
-
-
-@pytest.fixture(scope="module")
-def trusted(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Return a certificate authority."""
-    return authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from gateway.policy.tried import LONGEST, LONGEST_NAME, MOST_TRIED, Tried
 from gateway.services.board import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board
 from gateway.services.health import respond
 from healthcheck.__main__ import LARGEST_REPLY
+from tests.fakes.clock import Clock
 
 HEALTHY = Status(
     at=100.0,
@@ -47,17 +48,6 @@ HEALTHY = Status(
     limits=(Limit(LimitCode.NO_GUARD, "packet sockets are not stopped", "remedy"),),
     holes=(Hole(HoleKind.LAN, ("192.168.1.0/24",), is_open=True),),
 )
-
-
-class Clock:
-    """A clock that moves only when a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from gateway.policy.states import Reason
 from gateway.services.board import STALE_AFTER, Board
 from gateway.services.health import MOST_CONNECTIONS, TIME_LIMIT, respond
 from healthcheck.__main__ import ask
+from tests.fakes.clock import Clock
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -48,20 +49,10 @@ def of(*statuses: Status) -> History:
     return history
 
 
-class Clock:
-    """A clock that moves only when a test moves it."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
     """Return a clock at zero."""
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture

@@ -21,19 +21,13 @@ from gateway.errors import GatewayError
 from gateway.model import ServerList
 from gateway.providers.lists import MOST_CATEGORIES, kept, servers_in
 from gateway.services.lists import ListFetcher
-from tests.lab.tls import Authority, authority, serve
+from tests.lab.tls import Authority, serve
 from tests.provider_lists import key, raw
 from tests.unit.test_providers import provider
 
 HOST = "localhost"
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-
-
-@pytest.fixture(scope="module")
-def trusted(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Return a certificate authority."""
-    return authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

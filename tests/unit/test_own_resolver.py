@@ -20,19 +20,9 @@ from gateway.services.resolver_lines import REFUSED, REFUSED_FOR
 from gateway.system import process, resolver_control
 from gateway.system.netns import OWN
 from gateway.system.resolver_control import LARGEST, Control
+from tests.fakes.clock import Clock
 
 UPSTREAM = Upstream(ip_address("192.0.2.53"), 853, "dns.example", "example")
-
-
-class Clock:
-    """A clock that moves only when a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 def made(tmp_path: Path, clock: Callable[[], float]) -> Resolver:

@@ -15,16 +15,10 @@ from gateway import cli
 from gateway.commands import servers
 from gateway.providers import catalog, lists, selection
 from gateway.providers.lists import KeptList
-from tests.lab.tls import Authority, authority, serve
+from tests.lab.tls import Authority, serve
 from tests.provider_lists import raw
 
 HOST = "localhost"
-
-
-@pytest.fixture(scope="module")
-def trusted(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Return a certificate authority."""
-    return authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
