@@ -15,6 +15,7 @@ from gateway.model import (
     ServerList,
     Tunnel,
 )
+from gateway.model.lease import Lease
 from gateway.model.name_server import LocalZone, NameServer, Upstream
 from gateway.policy.evidence import Pulse
 from gateway.policy.facts import Facts, Route, Uplink
@@ -144,6 +145,10 @@ def connected(tunnel: Tunnel) -> Connected:
     return Connected(Turn((tunnel,)), tunnel, since=0.0, pulse=Pulse())
 
 
+LEASES = (Lease(40123, 51413, until=60.0), Lease(40124, 40124, until=60.0, version=6))
+"""Ports that the server forwards, the first one to another port here."""
+
+
 def resolving(resolver: str | None) -> Resolving:
     """Return the state in which `resolver` is asked for the endpoint's name, or none yet."""
     named = replace(IPV4_ONLY, peers=(replace(PEER, endpoint=NamedEndpoint("vpn.example", 51820)),))
@@ -178,6 +183,11 @@ SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "connecting-ports-closed": (connecting(IPV4_ONLY), CLOSED_WHILE_DOWN, ONE_UPLINK),
     "connecting-ipv6-endpoint": (connecting(DUAL), Config((DUAL,)), ONE_UPLINK),
     "connecting-no-uplink": (connecting(IPV4_ONLY), HOLES, Facts()),
+    "connected-forwarded-ports": (
+        replace(connected(DUAL), leases=LEASES),
+        Config((DUAL,)),
+        ONE_UPLINK,
+    ),
     "connected": (connected(IPV4_ONLY), Config((IPV4_ONLY,)), ONE_UPLINK),
     "connected-ipv6-endpoint": (connected(DUAL), Config((DUAL,)), ONE_UPLINK),
     "connected-ipv6-routers": (connected(DUAL), Config((DUAL,)), ADVERTISED),

@@ -31,7 +31,8 @@ from gateway.policy.diagnosis import Cause
 from gateway.policy.history import History, Sample, Transition
 from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.reload import Answer, Fault, Outcome
-from gateway.policy.report import Hole, HoleKind, ResolverReport, Status
+from gateway.policy.report import Hole, HoleKind, Status
+from gateway.policy.reports import ResolverReport
 from gateway.policy.states import Reason, State
 from gateway.policy.tried import Tried
 from gateway.providers.catalog import _BY_NAME, CUSTOM

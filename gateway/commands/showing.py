@@ -84,6 +84,10 @@ def _configured(left: dict[str, object]) -> Iterator[Row]:
     resolver = mapping(left.pop("resolver", None))
     if resolver:
         yield "resolver", list(_resolver(resolver))
+    if ports := [_forwarded(mapping(it)) for it in listed(left.pop("forwarded_ports", None))]:
+        yield "forwarded ports", ports
+    for it in map(mapping, listed(left.pop("services", None))):
+        yield shown(it.get("name")), _service(it)
     if found := mapping(left.pop("reload", None)):
         when = f"{shown(found.get('outcome'))} {ago(found.get('age'), '')}"
         yield "last reload", [when, *of_reload(found)]
@@ -115,6 +119,22 @@ def _hole(it: Mapping[str, object]) -> str:
         return f"{visible(HOLES.get(kind, _words(kind)))}: none listed"
     now = "open" if it.get("is_open") is True else "closed now"
     return f"{visible(HOLES.get(kind, _words(kind)))}: {joined(entries)} ({now})"
+
+
+def _forwarded(it: Mapping[str, object]) -> str:
+    """Return a port that the server forwards as a line."""
+    here = f", arrives at {shown(it.get('listening'))}"
+    moved = here if it.get("listening") != it.get("port") else ""
+    ways = "/".join(map(shown, listed(it.get("protocols"))))
+    return f"{shown(it.get('port'))} {ways}{moved}, for {seconds(it.get('seconds'))}"
+
+
+def _service(it: Mapping[str, object]) -> list[str]:
+    """Return what is said of an optional service, a line for each."""
+    now = "works" if it.get("is_running") is True else "does not work"
+    said = f": {shown(it['text'])}" if it.get("text") else ""
+    problem = [visible(f"{it['problem']}; {it.get('remedy')}")] if it.get("problem") else []
+    return [f"{now}{said}", *problem]
 
 
 def _resolver(it: Mapping[str, object]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from gateway.daemon.refreshing import AnyResolver, at_any_address
 from gateway.errors import GatewayError
 from gateway.model import INTERFACE, Address, Errand
 from gateway.model.name_server import BlockFile, BlockList, NameServer
-from gateway.policy.report import ListReport
+from gateway.policy.reports import ListReport
 from gateway.policy.states import Transfer
 from gateway.policy.upstreams import OURS
 from gateway.services.block_lists import BlockListFetcher, Fetched

@@ -1,19 +1,28 @@
 """The one queue between the producers and the loop: bounded, and nothing in it can get lost.
 
 Each event has a place: one for each kind of work, one for the clock, one for the kernel's reports,
-one for questions, one for the signal to stop, one for the configuration. So the queue is never
-longer than there are places, whatever a neighbour does to links and routes. An event whose place is
-taken merges with the one that is waiting there: that is right for Tick, Changed, Asked and Stop,
-which have no content. A result of work is never merged, because the same work does not start again
-before its result has been taken or withdrawn. Of two readings of the configuration the later one
-counts.
+one for questions, one for the signal to stop, one for the configuration, one for leases. So the
+queue is never longer than there are places, whatever a neighbour does to links and routes. An event
+whose place is taken merges with the one that is waiting there: that is right for Tick, Changed,
+Asked and Stop, which have no content. A result of work is never merged, because the same work does
+not start again before its result has been taken or withdrawn. Of two readings of the configuration
+the later one counts, and of two reports of leases, each of which has all of them.
 """
 
 import asyncio
 from enum import Enum, auto
 
 from gateway.policy.actions import Work
-from gateway.policy.events import Asked, Changed, Event, NotReloaded, Reloaded, Stop, Tick
+from gateway.policy.events import (
+    Asked,
+    Changed,
+    Event,
+    Leased,
+    NotReloaded,
+    Reloaded,
+    Stop,
+    Tick,
+)
 
 
 class Place(Enum):
@@ -24,6 +33,7 @@ class Place(Enum):
     CLOCK = auto()
     COUNT = auto()
     CONFIGURATION = auto()
+    LEASES = auto()
 
 
 WITHOUT_CONTENT: dict[type[Event], Place] = {
@@ -49,6 +59,11 @@ class Inbox:
     def read_again(self, event: Reloaded | NotReloaded) -> None:
         """Put what came of reading the configuration again, in place of what was read before."""
         self._waiting[Place.CONFIGURATION] = event
+        self._arrived.set()
+
+    def lease(self, event: Leased) -> None:
+        """Put which ports are forwarded now, in place of those before."""
+        self._waiting[Place.LEASES] = event
         self._arrived.set()
 
     def report(self, work: Work, event: Event) -> None:

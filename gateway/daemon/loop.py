@@ -62,7 +62,7 @@ from gateway.policy.ways import obstacle
 class Supervisor:
     """Keeps the namespace in the state that the machine says, until it is stopped."""
 
-    def __init__(self, config: Config, parts: Parts, timing: Timing) -> None:
+    def __init__(self, config: Config, parts: Parts, timing: Timing, inbox: Inbox) -> None:
         self._parts = parts
         self._timing = timing
         self._log = structlog.get_logger()
@@ -73,8 +73,8 @@ class Supervisor:
         self._reporter = Reporter(parts, self._kernel)
         self._setbacks = Setbacks()
         self._situation = Situation(config, Locked(since=parts.clock()))
-        self._inbox = Inbox()
-        self.read_again = self._inbox.read_again
+        self._inbox = inbox
+        self.read_again = inbox.read_again
         self._rest = Rest(self._kernel, parts.network)
         self._timer = Timer(self._inbox, parts.clock, self._rests)
         self._reports = KernelReports(self._inbox, timing.settle)

@@ -8,8 +8,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
+from gateway.daemon.adopting import Adopters, Adopting, carrier
+from gateway.daemon.inbox import Inbox
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.names import take_resolvers
 from gateway.daemon.on_demand import OverheardOnDemand, ProviderOnDemand
@@ -27,13 +27,12 @@ from gateway.daemon.securing import (
     log_limits,
     patiently,
 )
-from gateway.errors import NetworkError
+from gateway.daemon.services import Tools as ServiceTools
+from gateway.daemon.services import services_of
 from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.model import INTERFACE, Backend, Config
-from gateway.policy.events import NotReloaded, Reloaded
-from gateway.policy.limits import Limit, limits_of_config, limits_of_resolvers
-from gateway.policy.marks import secret, with_secret_mark
+from gateway.policy.marks import with_secret_mark
 from gateway.services.board import Board
 from gateway.services.health import HealthServer
 from gateway.services.hooks import Hooks
@@ -41,7 +40,6 @@ from gateway.system import process
 from gateway.system.aside import Aside
 from gateway.system.asking import not_answering
 from gateway.system.echoes import largest_answered
-from gateway.system.link_settings import ipv6_usable
 from gateway.system.links import Links
 from gateway.system.lookup import EndpointLookup
 from gateway.system.resolv import FILE
@@ -52,9 +50,6 @@ if TYPE_CHECKING:
     from gateway.daemon.remembering import Memory
     from gateway.daemon.vaulted import TakenVault
 
-IPV6_IS_OFF = "the tunnel has an IPv6 address, but IPv6 is switched off for new links here"
-SWITCH_IPV6_ON = 'set the sysctl net.ipv6.conf.all.disable_ipv6 to "0" (compose: sysctls)'
-
 
 async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) -> None:
     """Run the gateway with `config` until SIGTERM or SIGINT; the namespace ends closed.
@@ -63,7 +58,6 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     MissingError when this machine lacks something, KernelError when the kernel cannot be brought to
     refuse.
     """
-    log = structlog.get_logger()
     firewall = secured.firewall
     if config.firewall not in {Backend.AUTO, firewall.name}:
         firewall = patiently(lambda: _chosen(config.firewall))
@@ -92,38 +86,23 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         limits := resolving.of_machine((*secured.limits, *firewall.limits, *resolving.limits))
     )
     hooks, lookup = Hooks((), ()), EndpointLookup(None, UPLINKS)
-    number = secrets.randbits(31)
-    memory = _memory(config)
-
-    running = config
-
-    def adopt(config: Config) -> tuple[Limit, ...]:
-        nonlocal running
-        running = config
-        hooks.set_commands(config.up_command, config.down_command)
-        lookup.resolver = config.endpoint_resolver or next(iter(given.found), None)
-        given.seal_with(config.tunnels[0].private_key)
-        resolving.adopt(config)
-        found = (
-            *limits_of_config(config, secret(number)),
-            *limits_of_resolvers(config, given.problem),
-            *(vault.limits_of(config) if vault else ()),
-        )
-        log_limits(found)
-        with suppress(NetworkError):  # only a remark depends on it
-            if any(it.has_family(6) for it in config.tunnels) and not ipv6_usable(inside):
-                log.warning("IPv6 stays rejected", problem=IPV6_IS_OFF, remedy=SWITCH_IPV6_ON)
-        return found
-
-    def read(event: Reloaded | NotReloaded) -> None:
-        supervisor.read_again(event)
-
+    number, inbox, memory = secrets.randbits(31), Inbox(), _memory(config)
     reloader = Reloader(
         environ,
         lambda config: with_secret_mark(resolving.settled(config), number),
-        read,
+        inbox.read_again,
         _clock,
         TIMING,
+    )
+    services = services_of(
+        config,
+        ServiceTools(
+            environ, inside, UPLINKS, _clock, inbox.lease, reloader.ask, lambda: board.status
+        ),
+    )
+    board.services = services.reports
+    adopting = Adopting(
+        config, number, Adopters(hooks, lookup, given, resolving, services, vault, inside)
     )
     supervisor = Supervisor(
         with_secret_mark(config, number),
@@ -140,7 +119,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             overheard=OverheardOnDemand(UPLINKS),
             echo=partial(largest_answered, netns=inside),
             write_resolver=resolving.write,
-            carries=resolving.carries,
+            carries=carrier(resolving.follow, services.follow),
             publish=board.publish,
             confirm=board.confirm,
             clock=_clock,
@@ -148,7 +127,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             remember=memory.take if memory else lambda _times, _servers: None,
             reserve=secured.tools.reserve.lent,
             limits=limits,
-            adopt=adopt,
+            adopt=adopting.adopt,
             closed=Closed(
                 secured.closed_for,
                 vault.inside(secured.tools.links) if vault else None,
@@ -156,6 +135,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             ),
         ),
         TIMING,
+        inbox,
     )
     board.ask_to_count = partial(_soon, asyncio.get_running_loop(), supervisor.count)
     at_signals(STOP_SIGNALS, supervisor.stop)
@@ -166,12 +146,16 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         secured.namespace.hold_links()
         supervisor.kernel_changed()
 
-    others = {**resolving.producers(), **_in_vault(vault, supervisor.kernel_changed)}
+    others = {
+        **resolving.producers(),
+        **services.producers(),
+        **_in_vault(vault, supervisor.kernel_changed),
+    }
     if memory:
         others["times of handshakes"] = memory.run()
     if config.list_period:
         tools = (ProviderOnDemand(environ, inside, INTERFACE), board, reloader.ask)
-        others["list"] = _fresh(lambda: running, EndpointLookup(None, inside), *tools)
+        others["list"] = _fresh(lambda: adopting.running, EndpointLookup(None, inside), *tools)
     await supervisor.run(
         watch=watch(changed, UPLINKS),
         health=keep_listening(HealthServer(board), config.health_server, TIMING.bind_again),

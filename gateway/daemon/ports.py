@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.firewall import Firewall
 from gateway.model import Address, Config, Endpoint, Errand, Interface, Times, Tunnel
+from gateway.model.lease import Connection
 from gateway.policy.actions import SendProbe
 from gateway.policy.diagnosis import Heard
 from gateway.policy.facts import Facts, Uplink
@@ -232,9 +233,10 @@ class Parts:
 
     `reserve` lends descriptors to what has to be put into force when there are none left.
     `write_resolver` gives workloads the resolvers for a tunnel; it raises NetworkError, and takes
-    half a second at most. `carries` is called when the tunnel has come up, or gone down. `limits`
-    are the machine's. `adopt` gives a configuration, with its marks, to the parts that use it by
-    themselves, at the start and whenever it changes, and returns its limits.
+    half a second at most. `carries` is called when the tunnel has come up, or its leases have
+    changed, and with None when it is lost; the rules are in force then. `limits` are the machine's.
+    `adopt` gives a configuration, with its marks, to the parts that use it by themselves, at the
+    start and whenever it changes, and returns its limits.
     """
 
     firewall: Firewall
@@ -254,7 +256,7 @@ class Parts:
     read_again: Callable[[], None]
     remember: Callable[[Times, tuple[str, ...]], None]
     reserve: Callable[[], AbstractContextManager[None]] = nullcontext
-    carries: Callable[[bool], None] = lambda _now: None
+    carries: Callable[[Connection | None], None] = lambda _now: None
     limits: tuple[Limit, ...] = ()
     adopt: Callable[[Config], tuple[Limit, ...]] = _no_limits
     overheard: Callable[[tuple[Endpoint, ...]], Heard] = _nothing_heard

@@ -10,6 +10,7 @@ from gateway.daemon.enforcement import Enforcement
 from gateway.daemon.ports import Parts
 from gateway.model import Times
 from gateway.policy.diagnosis import Diagnosis
+from gateway.policy.leases import connection_of
 from gateway.policy.limits import (
     Limit,
     limits_of_loss,
@@ -62,6 +63,7 @@ class Reporter:
     def changed(self, before: State, after: State, now: float) -> None:
         """Log a change of state that is worth a line, count it, and start the user's command."""
         self._tried = tried_after(self._tried, before, after, now)
+        self._carry(before, after)
         if _logged(before) == _logged(after):
             return
         self._log.info(
@@ -77,12 +79,19 @@ class Reporter:
             self._switches += self._served not in {"", endpoint(after)}
             self._served = endpoint(after)
             self._log_open(after)
-            self._parts.carries(True)
             self._parts.hooks.up()
         if isinstance(before, Connected) and not isinstance(after, Connected):
             self._reconnects.update([reason(after)] if not isinstance(after, Stopping) else [])
-            self._parts.carries(False)
             self._parts.hooks.down()
+
+    def _carry(self, before: State, after: State) -> None:
+        """Log which ports the server forwards now, and inform who depends on the connection."""
+        was, now = connection_of(before), connection_of(after)
+        if was == now:
+            return
+        if now is not None and now.leases != (was.leases if was else ()):
+            self._log.info("forwarded ports", ports=[it.port for it in now.leases])
+        self._parts.carries(now)
 
     def _log_open(self, state: Connected) -> None:
         """Log what is open from now on: the tunnel, and the listed holes."""

@@ -9,6 +9,7 @@ from gateway.errors import MissingError
 from gateway.firewall.nft.firewall import HIJACK, remove_leftover
 from gateway.firewall.nft.program import Nft
 from gateway.model import Config, Tunnel
+from gateway.model.lease import Connection
 from gateway.model.name_server import NameServer
 from gateway.policy.actions import SendProbe
 from gateway.policy.limits import (
@@ -18,7 +19,7 @@ from gateway.policy.limits import (
     limits_of_names,
 )
 from gateway.policy.probing import Outcome, ProbeProtocol
-from gateway.policy.report import ResolverReport
+from gateway.policy.reports import ResolverReport
 from gateway.policy.unbound import CERTIFICATES
 from gateway.policy.upstreams import resolvers_for, upstreams_of
 from gateway.system.aside import Aside
@@ -55,6 +56,7 @@ class Resolving:
         """Find out whether there is one. Raises OSError where that is not known, for a shortage."""
         self._tools = tools
         self._wanted = config
+        self._is_up = False
         self._resolver: Resolver | None = None
         self._lists: BlockLists | None = None
         self._missing: MissingError | None = None
@@ -177,11 +179,15 @@ class Resolving:
         if self._resolver:
             self._resolver.know(config.host_names, config.block_files)
 
-    def carries(self, now: bool) -> None:  # noqa: FBT001 - the only argument
-        """Say that the tunnel carries traffic now, or does not any more."""
-        if self._resolver and now:
+    def follow(self, connection: Connection | None) -> None:
+        """Say that the tunnel carries traffic now, or with None that it does not any more."""
+        is_up, was_up = connection is not None, self._is_up
+        self._is_up = is_up
+        if self._resolver is None or is_up == was_up:
+            return
+        if is_up:
             self._resolver.connected()
-        elif self._resolver:
+        else:
             self._resolver.lost()
 
 

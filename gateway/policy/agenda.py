@@ -20,6 +20,7 @@ from gateway.policy.actions import (
     WriteNames,
 )
 from gateway.policy.evidence import LITTLE
+from gateway.policy.leases import next_end
 from gateway.policy.probing import ProbeProtocol, echoes_for, probe_for, to_the_server
 from gateway.policy.resolvers import to_ask
 from gateway.policy.situation import LONG_AGO, Situation
@@ -173,7 +174,8 @@ def rests(situation: Situation, moment: Moment) -> bool:
     if situation.under_way or situation.changed or situation.names_problem:
         return False
     probe_at = _probe_at(situation, state, moment)
-    at = min(situation.sample_at, probe_at, _measure_at(situation, state, moment))
+    measure_at = _measure_at(situation, state, moment)
+    at = min(situation.sample_at, probe_at, measure_at, next_end(state))
     return at > moment.now + moment.timing.verify_every
 
 
@@ -240,6 +242,7 @@ def _other_times(situation: Situation, moment: Moment) -> Iterator[float]:
         case Connecting(built=True) if Work.SAMPLE not in under_way:
             yield situation.sample_at
         case Connected():
+            yield next_end(state)
             if situation.names_problem and Work.NAMES not in under_way:
                 yield situation.names_tried_at + moment.timing.names_again
             if is_calm(situation):

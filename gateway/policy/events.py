@@ -8,6 +8,7 @@ producer, or from the loop itself, which reports what an action of its own retur
 from dataclasses import dataclass
 
 from gateway.model import Address, Candidate, Config, Tunnel
+from gateway.model.lease import Lease
 from gateway.policy.actions import Work
 from gateway.policy.diagnosis import NOTHING, Heard
 from gateway.policy.facts import Facts, TunnelStatus
@@ -179,6 +180,14 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Leased:
+    """The server of `tunnel` forwards the ports of `leases` now, and no others."""
+
+    tunnel: Tunnel
+    leases: tuple[Lease, ...]
+
+
+@dataclass(frozen=True)
 class Looked:
     """The namespace was looked at, and `facts` were found."""
 
@@ -243,6 +252,7 @@ Event = (
     | Tick
     | Changed
     | Asked
+    | Leased
     | Looked
     | Verified
     | Wrote

@@ -66,8 +66,8 @@ def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
         return _on_uplinks(family, state, facts, served)
 
     if isinstance(state, Connected):
-        tunnel = state.tunnel
-        return _both(entries, early=lambda family: _early(family, tunnel, config), refused=_refused)
+        up = state
+        return _both(entries, early=lambda family: _early(family, up, config), refused=_refused)
     return _both(entries, lambda family: _first(family, state, facts))
 
 
@@ -87,10 +87,8 @@ def ruleset_in_vault(state: State, config: Config, hole: Uplink | None) -> Rules
         )
 
     if isinstance(state, Connected):
-        tunnel = state.tunnel
-        return _both(
-            entries, early=lambda family: _in_tunnel(family, tunnel, config), refused=_refused
-        )
+        up = state
+        return _both(entries, early=lambda family: _in_tunnel(family, up, config), refused=_refused)
     return _both(entries)
 
 
@@ -129,7 +127,7 @@ def essence(state: State) -> tuple[object, ...]:
         case Connecting():
             return ("connecting", state.tunnel)
         case Connected():
-            return ("connected", state.tunnel)
+            return ("connected", state.tunnel, state.leases)
 
 
 def closed() -> Ruleset:
@@ -263,16 +261,17 @@ def _encrypted(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[ChainRu
             yield from neighbours(family, uplink)
 
 
-def _early(family: Family, tunnel: Tunnel, config: Config) -> Iterator[ChainRule]:
+def _early(family: Family, state: Connected, config: Config) -> Iterator[ChainRule]:
     """Yield the rules for the tunnel, then that which keeps its mark off loopback.
 
     The tunnel's come before those of other interfaces, because most packets are the tunnel's.
     """
-    yield from _in_tunnel(family, tunnel, config)
-    yield from no_mark_on_loopback(LOOPBACK, tunnel)
+    yield from _in_tunnel(family, state, config)
+    yield from no_mark_on_loopback(LOOPBACK, state.tunnel)
 
 
-def _in_tunnel(family: Family, tunnel: Tunnel, config: Config) -> Iterator[ChainRule]:
-    for address in tunnel.addresses:
+def _in_tunnel(family: Family, state: Connected, config: Config) -> Iterator[ChainRule]:
+    leases = tuple(it for it in state.leases if it.version == family.value)
+    for address in state.tunnel.addresses:
         if family.has(address):
-            yield from in_tunnel(family, address, config.vpn_input_ports)
+            yield from in_tunnel(family, address, config.vpn_input_ports, leases)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from gateway.model import INTERFACE, Endpoint, Interface, PortRange, Tunnel
+from gateway.model.lease import Lease
 from gateway.policy import marks
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.rules import (
@@ -148,11 +149,15 @@ def plain_only(uplinks: Iterable[Uplink]) -> Iterator[ChainRule]:
 
 
 def in_tunnel(
-    family: Family, address: Interface, listed: tuple[PortRange, ...]
+    family: Family,
+    address: Interface,
+    listed: tuple[PortRange, ...],
+    leases: tuple[Lease, ...] = (),
 ) -> Iterator[ChainRule]:
     """Yield the rules for traffic in the tunnel, from and to its `address` (P4, P9).
 
-    Only answers count as such: a flow that began outside ends with its port on the list.
+    Only answers count as such: a flow that began outside ends with its port on the list, and with
+    the lease of its port.
     """
     inward = Rule(
         why="P4 answers in the tunnel",
@@ -166,19 +171,21 @@ def in_tunnel(
     # Only errors: conntrack helpers may make a new flow RELATED to another one.
     errors = ICMP_OF[family]
     yield Chain.INPUT, replace(inward, protocol=errors, ct_states=ERRORS, ct_direction=None)
-    for protocol, listening in ports(
+    opened = replace(inward, ct_states=NEW_OR_KNOWN, ct_direction=None)
+    why = "P9 a listed port in the tunnel"
+    for transport, listening in ports(
         "vpn_input_ports", "P9 the listed ports in the tunnel", listed
     ):
         yield (
             Chain.INPUT,
-            replace(
-                inward,
-                why="P9 a listed port in the tunnel",
-                protocol=protocol,
-                destination_ports=listening,
-                ct_states=NEW_OR_KNOWN,
-                ct_direction=None,
-            ),
+            replace(opened, why=why, protocol=transport, destination_ports=listening),
+        )
+    why = "P9 a port that the server forwards"
+    for lease, protocol in ((it, protocol) for it in leases for protocol in it.protocols):
+        here = Ports.one(lease.listening)
+        yield (
+            Chain.INPUT,
+            replace(opened, why=why, protocol=Transport(protocol), destination_ports=here),
         )
     yield (
         Chain.OUTPUT,

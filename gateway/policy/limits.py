@@ -35,6 +35,7 @@ class LimitCode(StrEnum):
     PACKET_LOSS = "packet_loss"
     NOT_ATTACHED = "subnet_not_attached"
     NOT_FETCHED = "block_list_not_fetched"
+    SERVICE = "service_not_working"
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,11 @@ def limit_of_list(url: str, problem: str, age: int | None) -> Limit:
         "it is tried again within ten minutes; if that does not help, correct or remove it in "
         "DNS_BLOCK_URLS",
     )
+
+
+def limit_of_service(name: str, problem: str, remedy: str) -> Limit:
+    """Return the limit of an optional service `name` that does not work as it should."""
+    return Limit(LimitCode.SERVICE, f"{name}: {problem}", remedy)
 
 
 def _ago(seconds: int) -> str:

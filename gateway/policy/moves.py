@@ -42,6 +42,7 @@ from gateway.policy.events import (
     Built,
     Event,
     Failed,
+    Leased,
     Lost,
     Moved,
     Refused,
@@ -52,6 +53,7 @@ from gateway.policy.events import (
 from gateway.policy.evidence import Pulse, foreign_change, keepalive_of
 from gateway.policy.fetching import backoff, from_fetching, is_to_register, with_logins_of
 from gateway.policy.latency import after_failure, after_handshake, seconds_of
+from gateway.policy.leases import lasting, leased
 from gateway.policy.liveness import from_connected
 from gateway.policy.states import (
     EXPLAINED,
@@ -76,7 +78,8 @@ def move(state: State, event: Event, moment: Moment) -> State:
         return state if isinstance(state, Stopping) else Stopping(since=now)
     if isinstance(event, Refused):
         return _refused(state, event, moment)
-    return _moved(state, event, moment)
+    moved = _moved(state, event, moment)
+    return lasting(moved, moment) if isinstance(moved, Connected) else moved
 
 
 def _moved(
@@ -263,6 +266,8 @@ def _from_connected(state: Connected, event: Event, moment: Moment) -> State:
             )
         case Sampled() if change := foreign_change(state.tunnel, event.status):
             return _rebuilding(state, Lost(change), moment)
+        case Leased():
+            return leased(state, event, moment)
         case _:
             return from_connected(state, event, moment, _take)
 

@@ -10,10 +10,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gateway.model import Endpoint
+from gateway.model.lease import Lease
 from gateway.policy.diagnosis import Diagnosis
 from gateway.policy.evidence import Pulse
-from gateway.policy.limits import Limit, limit_of_list, limits_of_names
+from gateway.policy.leases import leases_of
+from gateway.policy.limits import Limit, limit_of_list, limit_of_service, limits_of_names
 from gateway.policy.reload import Answer
+from gateway.policy.reports import ResolverReport, ServiceReport
 from gateway.policy.states import (
     Connected,
     Connecting,
@@ -54,41 +57,6 @@ REASONS: dict[Reason, str] = {
 """The text of each reason, for people."""
 
 
-@dataclass(frozen=True)
-class ListReport:
-    """What is known of a list of blocked names that is fetched.
-
-    `names` is how many it has, `age` how old its copy is in seconds, None without one, and
-    `problem` why it could not be fetched the last time, empty if it could.
-    """
-
-    url: str
-    names: int
-    age: int | None
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class ResolverReport:
-    """What is known of the gateway's own resolver.
-
-    `asks` is a text about the resolvers that it asks, and how. `answers` is whether it does, and
-    `problem` why not, or what else is wrong with it, with the `remedy`. With `others_answer`
-    another program has its port. `starts` counts its processes, `questions` what they were asked,
-    by how it was answered, and `blocks` the names that it blocks, `lists` among them.
-    """
-
-    asks: str
-    answers: bool = False
-    problem: str = ""
-    remedy: str = ""
-    others_answer: bool = False
-    starts: int = 0
-    blocks: int = 0
-    questions: tuple[tuple[str, int], ...] = ()
-    lists: tuple[ListReport, ...] = ()
-
-
 class HoleKind(StrEnum):
     """What a hole leads to."""
 
@@ -123,7 +91,7 @@ class Status:
     (`in`, `out`, `forward`), and the egress guard's frames as family `any` and direction `guard`,
     as of `counted_at` or later. `drift` counts changes by others that were reverted, `reloads` the
     answers by outcome; `reload` is the last one. `holes` are the exceptions that the configuration
-    lists.
+    lists, `leases` the ports that the server forwards.
     """
 
     at: float
@@ -159,6 +127,8 @@ class Status:
     limits: tuple[Limit, ...] = ()
     holes: tuple[Hole, ...] = ()
     resolver: ResolverReport | None = None
+    leases: tuple[Lease, ...] = ()
+    services: tuple[ServiceReport, ...] = ()
 
 
 def with_resolver(status: Status, resolver: ResolverReport) -> Status:
@@ -175,6 +145,12 @@ def with_resolver(status: Status, resolver: ResolverReport) -> Status:
         problem = resolver.problem or "it is being started"
         status = replace(status, healthy=False, reason=Reason.RESOLVER_DOWN, detail=problem)
     return status
+
+
+def with_services(status: Status, services: tuple[ServiceReport, ...]) -> Status:
+    """Return `status` with the optional services; a problem of one is a limit, and not more."""
+    failed = (limit_of_service(it.name, it.problem, it.remedy) for it in services if it.problem)
+    return replace(status, services=services, limits=(*status.limits, *failed))
 
 
 def name(state: State) -> str:
@@ -255,6 +231,7 @@ def status_of(state: State, now: float) -> Status:
         received=pulse.received,
         sent=pulse.sent,
         addresses=tuple(map(str, tunnel.addresses)) if tunnel else (),
+        leases=leases_of(state),
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from gateway.model import Address, Candidate, Errand, Times, Tunnel
+from gateway.model.lease import Lease
 from gateway.policy.diagnosis import Diagnosis, Heard
 from gateway.policy.evidence import Pulse
 from gateway.policy.proof import Proof
@@ -219,7 +220,8 @@ class Connected:
     """The tunnel has had a handshake: it and the listed holes are open.
 
     `resolver_failures` counts the probes in a row that the tunnel's resolver did not answer, the
-    first of them at `resolver_failing_at`. `proof` is what all probes have shown.
+    first of them at `resolver_failing_at`. `proof` is what all probes have shown. The ports of
+    `leases` are open in the tunnel (`gateway.policy.leases`).
     """
 
     turn: Turn
@@ -229,6 +231,7 @@ class Connected:
     resolver_failures: int = 0
     resolver_failing_at: float = 0.0
     proof: Proof = field(default_factory=Proof)
+    leases: tuple[Lease, ...] = ()
 
     @property
     def resolver_is_silent(self) -> bool:

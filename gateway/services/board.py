@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from gateway import __version__
+from gateway.model.lease import Lease
 from gateway.policy.history import History, Sample, Transition
 from gateway.policy.reload import Answer as Reread
 from gateway.policy.remedies import REMEDIES, remedy_of
-from gateway.policy.report import REASONS, ResolverReport, Status, with_resolver
+from gateway.policy.report import REASONS, Status, with_resolver, with_services
+from gateway.policy.reports import ResolverReport, ServiceReport
 from gateway.policy.states import Reason
 from gateway.policy.tried import Tried
 
@@ -38,8 +40,9 @@ class Board:
     """Holds the last status: the supervisor writes it, the server reads it.
 
     `ask_to_count`, from any thread, asks the supervisor for a status with newly counted packets.
-    `resolver` returns what is known of the gateway's own resolver, None without one. `clock` is
-    that of the statuses, and `wall` returns seconds since the epoch.
+    `resolver` returns what is known of the gateway's own resolver, None without one, and `services`
+    what is known of optional ones. `clock` is that of the statuses. `wall` returns seconds since
+    the epoch.
     """
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
@@ -47,6 +50,7 @@ class Board:
         self._wall = wall
         self.ask_to_count: Callable[[], None] = lambda: None
         self.resolver: Callable[[], ResolverReport | None] = lambda: None
+        self.services: Callable[[], tuple[ServiceReport, ...]] = lambda: ()
         self._published = Status(
             0.0, "starting", healthy=False, reason=Reason.STARTING, since=clock()
         )
@@ -69,7 +73,13 @@ class Board:
     def _status(self) -> Status:
         """The last status, as it was when it was confirmed last."""
         status, resolver = confirmed(self._published, self._confirmed_at), self.resolver()
-        return status if resolver is None else with_resolver(status, resolver)
+        status = status if resolver is None else with_resolver(status, resolver)
+        return with_services(status, services) if (services := self.services()) else status
+
+    @property
+    def status(self) -> Status:
+        """What was published last."""
+        return self._status
 
     @property
     def is_healthy(self) -> bool:
@@ -157,7 +167,7 @@ def describe(status: Status, now: float) -> dict[str, object]:
     """
     body = asdict(replace(status, candidates=()))
     since, later = body.pop("since"), now - body.pop("at")
-    del body["counted_at"]
+    del body["counted_at"], body["leases"]
     for name in ("handshake_age", "verified_age"):
         body[name] = None if body[name] is None else round(body[name] + later, 1)
     body["state_age"] = round(now - since, 1)
@@ -173,8 +183,19 @@ def describe(status: Status, now: float) -> dict[str, object]:
         body["resolver"]["questions"] = dict(status.resolver.questions)
     body["version"] = __version__
     body["candidates"] = [_tried(it, now) for it in status.candidates]
+    body["forwarded_ports"] = [_forwarded(it, now) for it in status.leases]
     body["limits"] = [asdict(limit) for limit in status.limits]
     return body
+
+
+def _forwarded(it: Lease, now: float) -> dict[str, object]:
+    """Return a forwarded port as the client gets it at `now`."""
+    return {
+        "port": it.port,
+        "listening": it.listening,
+        "protocols": list(map(str, it.protocols)),
+        "seconds": round(max(0.0, it.until - now), 1),
+    }
 
 
 def _tried(it: Tried, now: float) -> dict[str, object]:

@@ -15,7 +15,8 @@ from gateway import __version__
 from gateway.policy.history import History
 from gateway.policy.limits import LimitCode
 from gateway.policy.reload import Outcome
-from gateway.policy.report import ListReport, Status
+from gateway.policy.report import Status
+from gateway.policy.reports import ListReport
 from gateway.policy.states import Reason, State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -103,6 +104,7 @@ class _Collector:
                 status.resolver.answers,
             )
             yield from _of_lists(status.resolver.lists)
+        yield from _of_services(status)
         yield GaugeMetricFamily(
             "portcullis_limits", "How many limits this host has.", len(status.limits)
         )
@@ -186,6 +188,29 @@ class _Collector:
             "Time in which workloads could not use the network.",
             self._history.red_seconds(self._now),
         )
+
+
+def _of_services(status: Status) -> Iterator[Metric]:
+    """Yield what there is of forwarded ports and of optional services."""
+    if status.leases:
+        ports = GaugeMetricFamily(
+            "portcullis_forwarded_port_info", "A port that the server forwards.", labels=["port"]
+        )
+        for lease in status.leases:
+            ports.add_metric([str(lease.port)], 1)
+        yield ports
+    if not status.services:
+        return
+    up = GaugeMetricFamily(
+        "portcullis_service_up", "Whether an optional service works (1 or 0).", labels=["service"]
+    )
+    starts = CounterMetricFamily(
+        "portcullis_service_starts", "Processes of an optional service.", labels=["service"]
+    )
+    for it in status.services:
+        up.add_metric([it.name], it.is_running)
+        starts.add_metric([it.name], it.starts)
+    yield from (up, starts)
 
 
 def _of_lists(lists: tuple[ListReport, ...]) -> Iterator[Metric]:

@@ -15,7 +15,7 @@ from gateway.errors import GatewayError, NetworkError, ProcessEnded, is_shortage
 from gateway.model.name_server import BlockFile, HostName, NameServer, Upstream
 from gateway.policy.blocked import ZONE
 from gateway.policy.limits import Limit, limit_of_confinement
-from gateway.policy.report import ResolverReport
+from gateway.policy.reports import ResolverReport
 from gateway.policy.unbound import PORT, ROOT_KEYS, Unbound, configuration
 from gateway.policy.upstreams import OURS, REDIRECTED, described
 from gateway.services.blocked_zone import BlockedZone

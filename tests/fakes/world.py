@@ -11,6 +11,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
+from gateway.daemon.inbox import Inbox
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.ports import Parts
 from gateway.errors import NetworkError
@@ -25,6 +26,7 @@ from gateway.model import (
     Times,
     Tunnel,
 )
+from gateway.model.lease import Connection
 from gateway.policy.actions import SendProbe
 from gateway.policy.events import NotReloaded, Reloaded
 from gateway.policy.facts import Facts, PeerStatus, TunnelStatus
@@ -138,6 +140,8 @@ class World:
         self.tunnel = _Tunnel(self)
         self.network = _Network(self)
         self.supervisor: Supervisor
+        self.inbox: Inbox
+        self.carried: list[Connection | None] = []
         self.others: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
 
     def note(self, what: str, detail: str = "") -> None:
@@ -158,7 +162,8 @@ class World:
         """Run the supervisor, do each of `steps` at its second, and stop it at `until`."""
 
         async def live() -> None:
-            self.supervisor = Supervisor(self.config, self._parts(), self.timing)
+            self.inbox = Inbox()
+            self.supervisor = Supervisor(self.config, self._parts(), self.timing, self.inbox)
             loop = asyncio.get_running_loop()
             for second, action in steps:
                 loop.call_later(second, action)
@@ -167,6 +172,13 @@ class World:
 
         with asyncio.Runner(loop_factory=lambda: _Loop(self.clock)) as runner:
             runner.run(live())
+
+    @property
+    def tunnel_now(self) -> Tunnel:
+        """The tunnel that carries traffic."""
+        connection = self.carried[-1]
+        assert connection is not None
+        return connection.tunnel
 
     def tunnel_lost(self) -> None:
         """Do what `ip link del wg0` does."""
@@ -200,6 +212,7 @@ class World:
             read_again=self._read_again,
             remember=lambda times, servers: self.remembered.append((times, servers)),
             adopt=self._adopt,
+            carries=self.carried.append,
         )
 
     def _read_again(self) -> None:

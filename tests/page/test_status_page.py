@@ -12,7 +12,8 @@ import pytest
 
 from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.remedies import REMEDIES
-from gateway.policy.report import Hole, HoleKind, ResolverReport, Status
+from gateway.policy.report import Hole, HoleKind, Status
+from gateway.policy.reports import ResolverReport
 from gateway.policy.states import Reason
 from tests.browser import Browser
 from tests.page.looks import contrasts, is_too_wide, too_faint, violations

@@ -21,7 +21,8 @@ from gateway.model.name_server import BlockFile, BlockList, NameServer
 from gateway.policy import blocked
 from gateway.policy.history import History
 from gateway.policy.limits import LimitCode
-from gateway.policy.report import ListReport, ResolverReport, Status, with_resolver
+from gateway.policy.report import Status, with_resolver
+from gateway.policy.reports import ListReport, ResolverReport
 from gateway.policy.states import Query, Reason, Transfer
 from gateway.policy.upstreams import OURS
 from gateway.providers.kept import blocked_name

@@ -4,12 +4,14 @@ import json
 import re
 from pathlib import Path
 
+from gateway.model.lease import Lease
 from gateway.policy.diagnosis import TEXTS, Cause
 from gateway.policy.history import History
 from gateway.policy.limits import LimitCode
 from gateway.policy.reload import LONGEST_FAULT, MOST_FAULTS, Outcome
 from gateway.policy.remedies import REMEDIES
-from gateway.policy.report import REASONS, ListReport, ResolverReport, Status
+from gateway.policy.report import REASONS, Status
+from gateway.policy.reports import ListReport, ResolverReport, ServiceReport
 from gateway.policy.states import Reason
 from gateway.services import metrics
 from gateway.services.board import Board, describe
@@ -90,6 +92,8 @@ def test_every_metric_is_named() -> None:
             mtu=1,
             path_mtu=1,
             verified_age=1,
+            leases=(Lease(40123, 40123, 60.0),),
+            services=(ServiceReport("proxy"),),
             resolver=ResolverReport(
                 "x", questions=(("asked", 1),), lists=(ListReport("https://x", 1, 1),)
             ),

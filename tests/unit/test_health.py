@@ -11,7 +11,8 @@ from gateway import __version__
 from gateway.model import Endpoint
 from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.reload import Fault, Outcome, not_reloaded
-from gateway.policy.report import Hole, HoleKind, ResolverReport, Status
+from gateway.policy.report import Hole, HoleKind, Status
+from gateway.policy.reports import ResolverReport
 from gateway.policy.states import Reason
 from gateway.policy.tried import LONGEST, LONGEST_NAME, MOST_TRIED, Tried
 from gateway.services.board import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board
@@ -108,6 +109,8 @@ def test_health_says_200_and_everything_that_is_promised(board: Board, path: byt
         ],
         "holes": [{"kind": "lan", "listed": ["192.168.1.0/24"], "is_open": True}],
         "resolver": None,
+        "forwarded_ports": [],
+        "services": [],
         "state_age": 60.0,
         "version": __version__,
         "addresses": ["10.64.1.2/32"],

@@ -22,7 +22,8 @@ from gateway.policy.history import (
     SAMPLE_EVERY,
     History,
 )
-from gateway.policy.report import ResolverReport, Status
+from gateway.policy.report import Status
+from gateway.policy.reports import ResolverReport
 from gateway.policy.states import Reason
 from gateway.services.board import STALE_AFTER, Board
 from gateway.services.health import MOST_CONNECTIONS, TIME_LIMIT, respond

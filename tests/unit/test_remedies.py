@@ -15,7 +15,8 @@ from gateway.errors import (
     explained,
 )
 from gateway.policy.remedies import REMEDIES, remedy_of
-from gateway.policy.report import ResolverReport, Status
+from gateway.policy.report import Status
+from gateway.policy.reports import ResolverReport
 from gateway.policy.states import Reason
 
 ENDS_WITHOUT_HELP: Final = {

@@ -27,6 +27,7 @@ from gateway.policy.limits import (
     limit_of_extra_headers,
     limit_of_list,
     limit_of_old_flows,
+    limit_of_service,
     limit_without_flush,
     limit_without_guard,
     limit_without_queues,
@@ -109,6 +110,10 @@ LIMITS = {
     LimitCode.NOT_FETCHED: (
         [limit_of_list("https://lists.example/", "HTTP 404", None)],
         "DNS_BLOCK_URLS",
+    ),
+    LimitCode.SERVICE: (
+        [limit_of_service("proxy", "the port is taken", "use another one")],
+        "use another one",
     ),
     LimitCode.NOT_ATTACHED: (
         limits_of_subnets(PUBLIC_SUBNETS, ON_PUBLIC_RANGE),

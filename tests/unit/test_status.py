@@ -106,6 +106,20 @@ ANSWER: dict[str, Any] = {
         "asks": "1.1.1.1 over TLS", "answers": True, "problem": "", "remedy": "",
         "others_answer": False, "starts": 1, "blocks": 7, "questions": {"cached": 8, "asked": 3},
     },
+    "forwarded_ports": [
+        {"port": 40123, "listening": 51413, "protocols": ["tcp", "udp"], "seconds": 48.2},
+        {"port": 40124, "listening": 40124, "protocols": ["tcp"], "seconds": 48.2},
+    ],
+    "services": [
+        {
+            "name": "client", "is_running": True, "problem": "", "remedy": "", "starts": 1,
+            "text": "listens on 40123",
+        },
+        {
+            "name": "proxy", "is_running": False, "problem": "killed", "remedy": "see the log",
+            "starts": 3, "text": "",
+        },
+    ],
     "holes": [
         {"kind": "lan", "listed": ["192.168.1.0/24"], "is_open": True},
         {"kind": "input_ports", "listed": ["8080/tcp", "and 3 more"], "is_open": False},
@@ -139,6 +153,11 @@ open             LAN subnets: 192.168.1.0/24 (open)
 resolver         asks 1.1.1.1 over TLS
                  questions: cached: 8, asked: 3
                  blocks 7 names
+forwarded ports  40123 tcp/udp, arrives at 51413, for 48 s
+                 40124 tcp, for 48 s
+client           works: listens on 40123
+proxy            does not work
+                 killed; see the log
 last reload      refused 12 s ago
                  needs a restart: FIREWALL_BACKEND
                  X: no

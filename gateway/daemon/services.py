@@ -1,0 +1,85 @@
+"""The optional services of one run, such as proxies: made of the configuration at the start.
+
+Each runs apart from the loop that decides. It learns of the connection, reports what people want to
+know, and asks for something by an event at most. One that is not wanted is not imported.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.model import Config
+from gateway.model.lease import Connection
+from gateway.policy.events import Leased
+from gateway.policy.report import Status
+from gateway.policy.reports import ServiceReport
+from gateway.system.netns import Netns
+
+
+class Service(Protocol):
+    """A service that runs as long as the gateway."""
+
+    @property
+    def name(self) -> str:
+        """Its name in reports and metrics."""
+
+    def report(self) -> ServiceReport:
+        """Return what is known of it, from any thread."""
+
+    async def run(self) -> None:
+        """Run until cancelled. What it raises ends the gateway, so it expects what may happen."""
+
+    def follow(self, connection: Connection | None) -> None:
+        """Take the connection that carries traffic now, None without one; does not wait."""
+
+    def adopt(self, config: Config) -> None:
+        """Follow a configuration that was read again; does not wait."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What services get: the environment, namespaces, a clock, and what they may ask for.
+
+    `netns` is the namespace of the tunnel and the workloads, `uplinks` that of the uplinks. `lease`
+    opens the ports of leases, `reload` has the configuration read again, and `status` returns what
+    was published last. They are called on the loop.
+    """
+
+    environ: Mapping[str, str]
+    netns: Netns
+    uplinks: Netns
+    clock: Callable[[], float]
+    lease: Callable[[Leased], None]
+    reload: Callable[[], None]
+    status: Callable[[], Status]
+
+
+class Services:
+    """Those that are wanted."""
+
+    def __init__(self, wanted: tuple[Service, ...] = ()) -> None:
+        self._wanted = wanted
+
+    def reports(self) -> tuple[ServiceReport, ...]:
+        """Return what is known of each, from any thread."""
+        return tuple(it.report() for it in self._wanted)
+
+    def producers(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """Return what runs as long as the gateway, by name."""
+        return {it.name: it.run() for it in self._wanted}
+
+    def follow(self, connection: Connection | None) -> None:
+        """Give each the connection that carries traffic now, None without one."""
+        for it in self._wanted:
+            it.follow(connection)
+
+    def adopt(self, config: Config) -> None:
+        """Give each a configuration that was read again."""
+        for it in self._wanted:
+            it.adopt(config)
+
+
+def services_of(config: Config, tools: Tools) -> Services:
+    """Return the services that `config` wants."""
+    del config, tools
+    return Services()

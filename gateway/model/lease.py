@@ -1,0 +1,33 @@
+"""Frozen values of ports that the VPN server forwards, and of a connection that has them."""
+
+from dataclasses import dataclass
+
+from gateway.model import Protocol, Tunnel
+
+BOTH = (Protocol.TCP, Protocol.UDP)
+
+MOST_LEASES = 16
+"""How many ports may be forwarded at a time: each has rules of its own."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A port that the server forwards until `until`, in seconds of the gateway's clock.
+
+    `port` is the one that the internet sees, `listening` the one here at which its packets arrive
+    in the tunnel, by IP `version`.
+    """
+
+    port: int
+    listening: int
+    until: float
+    protocols: tuple[Protocol, ...] = BOTH
+    version: int = 4
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A tunnel that carries traffic, and the ports that its server forwards, which are open."""
+
+    tunnel: Tunnel
+    leases: tuple[Lease, ...] = ()
