@@ -11,7 +11,7 @@ from gateway.services.board import OK, Answer
 FAILED = 500
 FILE = Path(__file__).with_name("status.html")
 
-SCRIPT = "sha256-L9pGMD5SruAjpiibRwNyp94JpTUsZpdlTfQlP7dCCFs="
+SCRIPT = "sha256-GiQ8l/ced9NULbtZICwrLCpICQtpFsuDo5XJsVcNZos="
 STYLE = "sha256-FD2PgNFY+PJG0i3UDtvX55xMNGcWqexGvDXKodz2FoA="
 """The hashes of the page's script and style; tests/unit/test_page.py compares them."""
 

@@ -10,10 +10,12 @@ from itertools import pairwise
 
 import pytest
 
+from gateway import __version__
+from gateway.model.lease import Lease
 from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.remedies import REMEDIES
 from gateway.policy.report import Hole, HoleKind, Status
-from gateway.policy.reports import ResolverReport
+from gateway.policy.reports import ResolverReport, ServiceReport
 from gateway.policy.states import Reason
 from tests.browser import Browser
 from tests.page.looks import contrasts, is_too_wide, too_faint, violations
@@ -131,6 +133,31 @@ def test_what_is_open_is_drawn_with_a_word_for_each_way(browser: Browser, gatewa
     assert ways(browser)["LAN subnets"] == "closed"
     assert "none listed" in browser.text("#ways")
     assert "no packet refused so far" in browser.text("#ways")
+
+
+def test_a_forwarded_port_and_optional_services_are_shown(
+    browser: Browser, gateway: Gateway
+) -> None:
+    """With how long the lease lasts, and what does not work."""
+    browser.show()
+    until = gateway.clock() + 90
+    gateway.publish(replace(CONNECTED, leases=(Lease(40123, 51413, until), Lease(2, 2, until))))
+    works = ServiceReport("client", is_running=True, text="listens on 40123")
+    failed = ServiceReport("proxy", problem=MARKUP, remedy="see the log")
+    gateway.board.services = lambda: (works, failed)
+    try:
+        browser.open(gateway.url)
+        tone_is(browser, "ok")
+        assert ways(browser)["Forwarded port"] == "open"
+        shown = browser.text("#ways")
+        assert "40123, arrives at 51413" in shown
+        assert "unless it is renewed" in shown
+        details = browser.run("document.querySelector('#details').textContent")
+    finally:
+        gateway.board.services = lambda: ()
+    assert "clientworkslistens on 40123" in details
+    assert f"proxydoes not work{MARKUP}" in details
+    assert __version__ in details
 
 
 def ways(browser: Browser) -> dict[str, str]:
