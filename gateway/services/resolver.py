@@ -109,7 +109,9 @@ class Resolver:
         why, remedy = self.unconfined
         if not why:
             return ()
-        return (limit_of_confinement(f"it runs as root, {why}", f"{remedy}, {OFF}"),)
+        # What leaves for a local zone's resolver is known by its user.
+        zones = "; so DNS_LOCAL_ZONES has no effect" if self._server.local else ""
+        return (limit_of_confinement(f"it runs as root, {why}{zones}", f"{remedy}, {OFF}"),)
 
     def follow(self, upstreams: tuple[Upstream, ...]) -> None:
         """Have it ask `upstreams` from now on; to be called on the loop."""

@@ -12,14 +12,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.errors import MissingError, ProcessEnded, ProcessError, is_shortage
-from gateway.model.name_server import RESOLVER_USER
+from gateway.model.name_server import RESOLVER_USER, LocalZone, NameServer
 from gateway.policy.unbound import CERTIFICATES
+from gateway.services.resolver import Resolver
 from gateway.services.resolver_in_vault import AUTHORITIES, CONFIGURATION, ZONE, FilesInVault
 from gateway.system import vault_child, vault_keeper
 from gateway.system.child import Child, Program
@@ -212,6 +214,14 @@ def test_it_has_a_user_of_its_own_where_the_vault_can(
     files = FilesInVault(vault)
     files.prepare()
     assert bool(files.unconfined[0]) == (expected == 0)
+    zones = NameServer(local=(LocalZone("home.lan", (ip_address("192.168.1.1"),)),))
+    texts = [
+        [it.text for it in Resolver(server, files, vault, lambda: 0.0).limits]
+        for server in (NameServer(), zones)
+    ]
+    assert [["DNS_LOCAL_ZONES has no effect" in it for it in each] for each in texts] == (
+        [[], []] if expected else [[False], [True]]
+    )
 
 
 @pytest.mark.parametrize(
