@@ -9,6 +9,7 @@ USAGE = 2
 
 HARMLESS = frozenset(
     {"check", "doctor", "init", "reload", "servers", "status", "verify", "help"}
+    | {"pause", "resume", "reconnect", "next"}
     | {"-h", "--help", "--version"}
 )
 """The commands that do not lock. All others do, also misspelt ones: a wrong command line is a wrong
@@ -57,14 +58,16 @@ def _prevent_core_dumps() -> None:
 
 
 def _block_stop_signals() -> None:
-    """Block the signals that stop or reload the gateway until its loop handles them.
+    """Block the signals that stop or reload the gateway, or ask something of it, until its loop is.
 
     See `daemon.main.serve`. Process 1 would lose them: without a handler they have no effect on it,
     unless they are blocked (signal(7)). Any other process would end in the middle of its work.
     """
     import signal  # noqa: PLC0415 - slow, so after the lock
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+    orders = {signal.SIGRTMIN + number for number in range(1, 5)}  # system.order_signals
+    stops = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops | orders)
 
 
 if __name__ == "__main__":

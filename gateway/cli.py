@@ -59,6 +59,10 @@ def _other(asked: "argparse.Namespace") -> int:
             from gateway.commands.reload import reload
 
             return reload()
+        case "pause" | "resume" | "reconnect" | "next":
+            from gateway.commands.order import order
+
+            return order(asked.command)
         case "servers":
             from gateway.commands.servers import servers
 
@@ -227,6 +231,7 @@ def _parser() -> "argparse.ArgumentParser":
     from pathlib import Path
 
     from gateway.commands.init.arguments import add_init
+    from gateway.commands.order import add_orders
     from gateway.commands.status import add_options
 
     parser = argparse.ArgumentParser(
@@ -241,9 +246,7 @@ def _parser() -> "argparse.ArgumentParser":
     commands.add_parser(
         "hold", help="close the namespace and hold it for a gateway in another container"
     )
-    commands.add_parser(
-        "reload", help="have the running gateway read its files again, and show what came of it"
-    )
+    add_orders(commands)
     add_init(commands)
     commands.add_parser(
         "doctor", help="print one text for a bug report, without secrets; changes nothing"

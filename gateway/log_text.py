@@ -75,6 +75,7 @@ def _state_changed(fields: Fields) -> str:
         "resolving": f"looking up {where}",
         "fetching": f"fetching the list of servers from {where}",
         "locked": "closed",
+        "paused": "paused",
         "stopping": "stopping",
     }.get(str(new), str(new))
     if new == "connected":

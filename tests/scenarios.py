@@ -25,6 +25,7 @@ from gateway.policy.states import (
     Connecting,
     Fetching,
     Locked,
+    Paused,
     Query,
     Reason,
     Resolving,
@@ -170,6 +171,8 @@ def fetching(server: str | None) -> Fetching:
 SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "locked": (Locked(), HOLES, ONE_UPLINK),
     "stopping": (Stopping(), HOLES, GUARDED),
+    "paused": (Paused(0.0), HOLES, GUARDED),
+    "paused-ports-closed": (Paused(0.0), CLOSED_WHILE_DOWN, ONE_UPLINK),
     "resolving": (resolving("192.168.1.53"), HOLES, GUARDED),
     "resolving-by-docker": (resolving("127.0.0.11"), HOLES, ONE_UPLINK),
     "resolving-ipv6": (resolving("fd18::53"), HOLES, ONE_UPLINK),

@@ -1,11 +1,9 @@
 """`gateway reload`: has the running gateway read its configuration again, and prints the answer.
 
-The request is a signal to the gateway's process: a workload that shares only the network has no way
-to send it. The answer is in the status that `gateway status` reads. It is the right one when the
-reading began after the request.
+The request is a signal to the gateway's process (`commands.signalling`). The answer is in the
+status that `gateway status` reads. It is the right one when the reading began after the request.
 """
 
-import os
 import signal
 import sys
 import time
@@ -13,11 +11,11 @@ import time
 from gateway.commands.asking import status_at, visible
 from gateway.commands.exit_codes import FAILED, OK, USAGE
 from gateway.commands.showing import of_reload
+from gateway.commands.signalling import gateway, send
 from gateway.errors import NetworkError
 from gateway.model import HostPort
 from gateway.policy.states import Reason
 from gateway.settings import early
-from gateway.system import claim
 
 PATIENCE = 40.0
 """Seconds: more than the gateway takes, with a file that does not answer."""
@@ -37,8 +35,8 @@ def reload() -> int:
     """
     asked_at = _now()
     try:
-        pid = _gateway()
-        _signal(pid, signal.SIGHUP)
+        pid = gateway(ASK_THE_ENGINE)
+        send(pid, signal.SIGHUP, ASK_THE_ENGINE)
         body, found = _answer(pid, asked_at, early.health_address(early.environment()))
     except NetworkError as err:
         print(visible(str(err)), file=sys.stderr)
@@ -71,27 +69,9 @@ def _answer(
             begun_at = found.get("begun_at") if isinstance(found, dict) else None
             if isinstance(found, dict) and isinstance(begun_at, float) and begun_at >= asked_at:
                 return body, found
-        _signal(pid, 0)
+        send(pid, 0, ASK_THE_ENGINE)
         time.sleep(POLL)
     raise NetworkError(f"no answer within {PATIENCE:g} s{problem}; read the log")
-
-
-def _gateway() -> int:
-    """Return the process id of the gateway of this namespace. Raises NetworkError."""
-    if pid := claim.holder():
-        return pid
-    raise NetworkError(f"no gateway is seen from here; {ASK_THE_ENGINE}")
-
-
-def _signal(pid: int, number: int) -> None:
-    """Send signal `number` to the gateway, 0 to see whether it is there. Raises NetworkError."""
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError as err:
-        raise NetworkError("the gateway has ended") from err
-    except OSError as err:
-        what = f"the gateway cannot be signalled ({err.strerror}); {ASK_THE_ENGINE}"
-        raise NetworkError(what) from err
 
 
 def _now() -> float:

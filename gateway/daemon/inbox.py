@@ -6,7 +6,8 @@ queue is never longer than there are places, whatever a neighbour does to links 
 whose place is taken merges with the one that is waiting there: that is right for Tick, Changed,
 Asked and Stop, which have no content. A result of work is never merged, because the same work does
 not start again before its result has been taken or withdrawn. Of two readings of the configuration
-the later one counts, and of two reports of leases, each of which has all of them.
+the later one counts, and of two reports of leases, each of which has all of them; so it does of the
+orders to pause and to resume, and of those about the connection.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from gateway.policy.events import (
     Stop,
     Tick,
 )
+from gateway.policy.orders import Order, Ordered
 
 
 class Place(Enum):
@@ -34,6 +36,8 @@ class Place(Enum):
     COUNT = auto()
     CONFIGURATION = auto()
     LEASES = auto()
+    PAUSE = auto()
+    CONNECTION = auto()
 
 
 WITHOUT_CONTENT: dict[type[Event], Place] = {
@@ -54,6 +58,12 @@ class Inbox:
     def note(self, event: Stop | Changed | Tick | Asked) -> None:
         """Put `event`, unless one like it is waiting already."""
         self._waiting.setdefault(WITHOUT_CONTENT[type(event)], event)
+        self._arrived.set()
+
+    def order(self, event: Ordered) -> None:
+        """Put an order, in place of an earlier one of its kind."""
+        is_pause = event.order in {Order.PAUSE, Order.RESUME}
+        self._waiting[Place.PAUSE if is_pause else Place.CONNECTION] = event
         self._arrived.set()
 
     def read_again(self, event: Reloaded | NotReloaded) -> None:

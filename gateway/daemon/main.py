@@ -33,6 +33,7 @@ from gateway.firewall import Firewall
 from gateway.firewall.choose import choose, take_over
 from gateway.model import INTERFACE, Backend, Config
 from gateway.policy.marks import with_secret_mark
+from gateway.policy.orders import Ordered
 from gateway.services.board import Board
 from gateway.services.health import HealthServer
 from gateway.services.hooks import Hooks
@@ -42,6 +43,7 @@ from gateway.system.asking import not_answering
 from gateway.system.echoes import largest_answered
 from gateway.system.links import Links
 from gateway.system.lookup import EndpointLookup
+from gateway.system.order_signals import SIGNALS
 from gateway.system.resolv import FILE
 from gateway.system.watch import watch
 from gateway.tunnel.choose import choose as choose_tunnel
@@ -97,7 +99,14 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     services = services_of(
         config,
         ServiceTools(
-            environ, inside, UPLINKS, _clock, inbox.lease, reloader.ask, lambda: board.status
+            environ,
+            inside,
+            UPLINKS,
+            _clock,
+            inbox.lease,
+            inbox.order,
+            reloader.ask,
+            lambda: board.status,
         ),
     )
     board.services = services.reports
@@ -140,6 +149,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
     board.ask_to_count = partial(_soon, asyncio.get_running_loop(), supervisor.count)
     at_signals(STOP_SIGNALS, supervisor.stop)
     at_signals([RELOAD_SIGNAL], reloader.ask)
+    _at_orders(inbox)
 
     def changed() -> None:
         # Before the supervisor lets several changes come together: others may be as quick.
@@ -162,6 +172,12 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         reload=reloader.run(),
         **others,
     )
+
+
+def _at_orders(inbox: Inbox) -> None:
+    """Have the loop follow what the commands ask of it."""
+    for order, number in SIGNALS.items():
+        at_signals([number], partial(inbox.order, Ordered(order)))
 
 
 def _in_vault(

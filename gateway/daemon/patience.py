@@ -47,7 +47,7 @@ def is_asked_to_stop() -> bool:
     return not signal.sigpending().isdisjoint(STOP_SIGNALS)
 
 
-def at_signals(numbers: Collection[signal.Signals], work: Callable[[], None]) -> None:
+def at_signals(numbers: Collection[int], work: Callable[[], None]) -> None:
     """Call `work` on the running loop at each of the signals `numbers`, and unblock them.
 
     By Python's own handler too, and not only by the byte through which asyncio learns of a signal:

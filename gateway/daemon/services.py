@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from gateway.model import Config
 from gateway.model.lease import Connection
 from gateway.policy.events import Leased
+from gateway.policy.orders import Ordered
 from gateway.policy.report import Status
 from gateway.policy.reports import ServiceReport
 from gateway.system.netns import Netns
@@ -41,8 +42,9 @@ class Tools:
     """What services get: the environment, namespaces, a clock, and what they may ask for.
 
     `netns` is the namespace of the tunnel and the workloads, `uplinks` that of the uplinks. `lease`
-    opens the ports of leases, `reload` has the configuration read again, and `status` returns what
-    was published last. They are called on the loop.
+    opens the ports of leases, `order` asks the loop for something (`gateway.policy.orders`), and
+    `reload` has the configuration read again. `status` returns what was published last. They are
+    called on the loop.
     """
 
     environ: Mapping[str, str]
@@ -50,6 +52,7 @@ class Tools:
     uplinks: Netns
     clock: Callable[[], float]
     lease: Callable[[Leased], None]
+    order: Callable[[Ordered], None]
     reload: Callable[[], None]
     status: Callable[[], Status]
 

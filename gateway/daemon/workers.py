@@ -33,6 +33,7 @@ from gateway.policy.actions import (
     LookUp,
     Measure,
     Open,
+    Remove,
     Sample,
     SendProbe,
     Work,
@@ -57,6 +58,7 @@ from gateway.policy.events import (
     Wrote,
 )
 from gateway.policy.facts import Facts
+from gateway.policy.orders import Removed
 from gateway.policy.source_port import DYNAMIC_PORTS
 from gateway.policy.timing import Timing
 
@@ -85,7 +87,7 @@ class Workers:
 
     def job_of(
         self,
-        action: Ask | Fetch | Sample | SendProbe | AskResolvers | Measure | WriteNames,
+        action: Ask | Fetch | Remove | Sample | SendProbe | AskResolvers | Measure | WriteNames,
         facts: Facts,
     ) -> tuple[Work, Job]:
         """Return the kind of work that `action` is, and how it is done."""
@@ -94,16 +96,21 @@ class Workers:
                 return Work.CONNECT, lambda: self.look_up(candidate, facts)
             case Fetch(errand, _transfer):
                 return Work.FETCH, lambda: self.fetch(errand)
-            case Sample():
-                return Work.SAMPLE, lambda: self.sample(action)
-            case SendProbe():
-                return Work.PROBE, lambda: self.probe(action)
+            case Remove():
+                return Work.CONNECT, self.remove
             case Measure():
                 return Work.MEASURE, lambda: self._sizing.measure(action)
-            case AskResolvers() | WriteNames():
-                return self._about_names(action)
+            case Sample() | SendProbe() | AskResolvers() | WriteNames():
+                return self._while_there_is_one(action)
 
-    def _about_names(self, action: AskResolvers | WriteNames) -> tuple[Work, Job]:
+    def _while_there_is_one(
+        self, action: Sample | SendProbe | AskResolvers | WriteNames
+    ) -> tuple[Work, Job]:
+        """Return the same for what needs the interface."""
+        if isinstance(action, Sample):
+            return Work.SAMPLE, lambda: self.sample(action)
+        if isinstance(action, SendProbe):
+            return Work.PROBE, lambda: self.probe(action)
         if isinstance(action, WriteNames):
             return Work.NAMES, lambda: self.write_names(action.tunnel)
         return Work.ASK, lambda: self.ask(action.resolvers)
@@ -130,6 +137,15 @@ class Workers:
     async def build(self, wanted: Build, facts: Facts) -> Event:
         """Make the interface for a tunnel, to whose server there is a way."""
         return await self._within_limit(self._build(wanted.tunnel, facts, timed=wanted.timed))
+
+    async def remove(self) -> Event:
+        """Remove the interface, and with it the encrypted flow."""
+        self._built = None
+        try:
+            await self._parts.tunnel.down()
+        except KERNEL as err:
+            return Troubled(Work.CONNECT, err) if is_shortage(err) else Removed(explained(err))
+        return Removed()
 
     async def sample(self, action: Sample) -> Event:
         """Read WireGuard's counters, and whether the interface can carry traffic."""

@@ -16,8 +16,8 @@ class Work(Enum):
     """A kind of work; its result is an event."""
 
     CONNECT = auto()
-    """Looking up a name, or building the interface: Asking and Resolved or Located, Built, or
-    Failed."""
+    """Looking up a name, building the interface or removing it: Asking and Resolved or Located,
+    Built, or Failed; Removed."""
 
     FETCH = auto()
     """A request to a provider: Opened and Fetched, or NotFetched."""
@@ -95,6 +95,11 @@ class Build:
 
 
 @dataclass(frozen=True)
+class Remove:
+    """Remove the interface, because the gateway is paused: Work.CONNECT. Removed follows."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """Read the counters of the interface for `tunnel`: Work.SAMPLE.
 
@@ -163,6 +168,7 @@ Action = (
     | Fetch
     | ReadAgain
     | Build
+    | Remove
     | Sample
     | SendProbe
     | AskResolvers

@@ -13,6 +13,7 @@ from gateway.policy.actions import (
     LookUp,
     Measure,
     Open,
+    Remove,
     Sample,
     SendProbe,
     Verify,
@@ -24,7 +25,15 @@ from gateway.policy.leases import next_end
 from gateway.policy.probing import ProbeProtocol, echoes_for, probe_for, to_the_server
 from gateway.policy.resolvers import to_ask
 from gateway.policy.situation import LONG_AGO, Situation
-from gateway.policy.states import Connected, Connecting, Fetching, Locked, Resolving, Stopping
+from gateway.policy.states import (
+    Connected,
+    Connecting,
+    Fetching,
+    Locked,
+    Paused,
+    Resolving,
+    Stopping,
+)
 from gateway.policy.timing import Moment
 
 
@@ -60,6 +69,8 @@ def due(
         case Connecting() | Connected():
             early = has_verified and is_calm(situation)
             situation, work = _watching(situation, state, moment, early=early)
+        case Paused(removed=False) if not situation.is_connecting and now >= state.retry_at:
+            situation, work = _begun(situation, Work.CONNECT), (Remove(),)
         case _:
             work = ()
     return situation, (*checks, *work)
@@ -220,11 +231,12 @@ def _begun(situation: Situation, work: Work) -> Situation:
 def wake_at(situation: Situation, moment: Moment) -> float:
     """Return when the next Tick is needed, if nothing else happens.
 
-    A heartbeat from now at most; while connected, when the kernel is compared again. Never sooner
-    than `eager` from now, whatever is due: the loop does not spin.
+    A heartbeat from now at most; while connected or paused, when the kernel is compared again.
+    Never sooner than `eager` from now, whatever is due: the loop does not spin.
     """
     now, timing = moment.now, moment.timing
-    latest = timing.verify_every if isinstance(situation.state, Connected) else timing.heartbeat
+    is_calm_state = isinstance(situation.state, Connected | Paused)
+    latest = timing.verify_every if is_calm_state else timing.heartbeat
     at = min(now + latest, situation.verify_at, *_other_times(situation, moment))
     return max(at, now + timing.eager)
 
@@ -235,7 +247,9 @@ def _other_times(situation: Situation, moment: Moment) -> Iterator[float]:
     match state:
         case Locked():
             yield state.retry_at
-        case Resolving() | Connecting(built=False) if not situation.is_connecting:
+        case Resolving() | Connecting(built=False) | Paused(removed=False) if (
+            not situation.is_connecting
+        ):
             yield state.retry_at
         case Fetching() if not situation.is_connecting and Work.FETCH not in under_way:
             yield state.retry_at

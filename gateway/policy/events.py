@@ -12,6 +12,7 @@ from gateway.model.lease import Lease
 from gateway.policy.actions import Work
 from gateway.policy.diagnosis import NOTHING, Heard
 from gateway.policy.facts import Facts, TunnelStatus
+from gateway.policy.orders import Ordered, Removed
 from gateway.policy.probing import UNSENT, Outcome
 from gateway.policy.reload import Answer
 from gateway.policy.resolvers import Finding
@@ -258,6 +259,8 @@ Event = (
     | Wrote
     | Reloaded
     | NotReloaded
+    | Ordered
+    | Removed
     | Troubled
 )
 
@@ -270,6 +273,7 @@ REPORTS: dict[type[Event], Work] = {
     NotFetched: Work.FETCH,
     Built: Work.CONNECT,
     Failed: Work.CONNECT,
+    Removed: Work.CONNECT,
     Sampled: Work.SAMPLE,
     Lost: Work.SAMPLE,
     Probed: Work.PROBE,

@@ -40,6 +40,7 @@ from gateway.policy.states import (
     Connecting,
     Fetching,
     Locked,
+    Paused,
     Query,
     Resolving,
     State,
@@ -120,6 +121,8 @@ def essence(state: State) -> tuple[object, ...]:
     match state:
         case Locked() | Stopping():
             return ("closed",)
+        case Paused():
+            return ("closed" if state.refused else "paused",)
         case Resolving():
             return ("resolving", state.query)
         case Fetching():

@@ -27,7 +27,7 @@ from gateway.policy.rules import (
     Transport,
 )
 from gateway.policy.sets import networks, ports
-from gateway.policy.states import Connected, Connecting, Fetching, Resolving, State
+from gateway.policy.states import Connected, Connecting, Fetching, Paused, Resolving, State
 from gateway.policy.upstreams import upstreams_of
 from gateway.policy.ways import attached
 
@@ -51,7 +51,9 @@ def open_in(state: State, config: Config) -> tuple[Config, tuple[Upstream, ...]]
     match state:
         case Connected():
             return config, upstreams_of(state.tunnel, config)
-        case Resolving() | Fetching() | Connecting() if config.input_ports_while_down:
+        case Resolving() | Fetching() | Connecting() | Paused(refused=False) if (
+            config.input_ports_while_down
+        ):
             return replace(config, outbound_subnets=(), public_subnets=()), ()
         case _:
             return replace(config, outbound_subnets=(), public_subnets=(), input_ports=()), ()

@@ -41,6 +41,7 @@ from gateway.policy.fetching import begun_again, reads_again
 from gateway.policy.latency import in_order, results, trial_for
 from gateway.policy.link import fitted
 from gateway.policy.moves import move, with_candidates
+from gateway.policy.orders import with_other_configuration
 from gateway.policy.reload import position_of, taken_over
 from gateway.policy.routing import IPV4
 from gateway.policy.situation import LONG_AGO, Situation
@@ -50,6 +51,7 @@ from gateway.policy.states import (
     Connecting,
     Fetching,
     Locked,
+    Paused,
     Resolving,
     State,
     Stopping,
@@ -112,7 +114,7 @@ def interrupted(situation: Situation) -> Situation:
 def stricter(state: State, problem: str) -> Event:
     """Return the event for `problem`: something that `state` needs could not be done."""
     match state:
-        case Locked() | Stopping():
+        case Locked() | Paused() | Stopping():
             return Refused(problem)
         case Resolving() | Connecting():
             return Failed(problem)
@@ -183,13 +185,16 @@ def _next_state(situation: Situation, former: Config, event: Event, moment: Mome
 def _reloaded(situation: Situation, former: Config, moment: Moment) -> State:
     """Return the state that a configuration other than `former` leads to.
 
-    A locked gateway tries it at once. A listen port that was given up stays given up.
+    A locked gateway tries it at once, and a paused one later. A listen port that was given up stays
+    given up.
     """
     state, config = situation.state, situation.config
     if isinstance(state, Stopping):
         return state
     if isinstance(state, Locked):
         return replace(state, retry_at=min(state.retry_at, moment.now))
+    if isinstance(state, Paused):
+        return with_other_configuration(state)
     asks = (
         isinstance(state, Resolving | Fetching)
         and config.endpoint_resolver != former.endpoint_resolver
@@ -282,5 +287,7 @@ def _is_same_work(former: State, state: State) -> bool:
             return former.turn == state.turn and former.built == state.built
         case (Connected(), Connected()):
             return former.tunnel == state.tunnel
+        case (Paused(), Paused()):
+            return True
         case _:
             return False

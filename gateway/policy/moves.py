@@ -10,8 +10,9 @@ a random number.
       │            lost, silent, or out of patience
       └── from everywhere, when the kernel refuses the rules of a state
 
-`Stopping` is reached from everywhere by `Stop` and never left. A state says what the firewall
-allows (`gateway.policy.firewall`): Locked and Stopping nothing, Resolving one query for the
+`Stopping` is reached from everywhere by `Stop` and never left, `Paused` by an order, and left by
+another one (`gateway.policy.orders`). A state says what the firewall
+allows (`gateway.policy.firewall`): Locked, Paused and Stopping nothing, Resolving one query for the
 endpoint's name, Connecting the encrypted flow, and Connected the tunnel and the listed holes too.
 So each arrow to the right opens only what the state before has earned, and each arrow to the left
 closes before anything is repaired.
@@ -55,12 +56,14 @@ from gateway.policy.fetching import backoff, from_fetching, is_to_register, with
 from gateway.policy.latency import after_failure, after_handshake, seconds_of
 from gateway.policy.leases import lasting, leased
 from gateway.policy.liveness import from_connected
+from gateway.policy.orders import Ordered, from_paused, ordered
 from gateway.policy.states import (
     EXPLAINED,
     Connected,
     Connecting,
     Fetching,
     Locked,
+    Paused,
     Reason,
     Resolving,
     State,
@@ -70,6 +73,8 @@ from gateway.policy.states import (
 )
 from gateway.policy.timing import Moment
 
+Running = Locked | Resolving | Fetching | Connecting | Connected | Paused
+
 
 def move(state: State, event: Event, moment: Moment) -> State:
     """Return the state that `event` leads to; the same state where it means nothing."""
@@ -78,16 +83,18 @@ def move(state: State, event: Event, moment: Moment) -> State:
         return state if isinstance(state, Stopping) else Stopping(since=now)
     if isinstance(event, Refused):
         return _refused(state, event, moment)
+    if isinstance(event, Ordered):
+        return ordered(state, event.order, moment, _take)
     moved = _moved(state, event, moment)
     return lasting(moved, moment) if isinstance(moved, Connected) else moved
 
 
-def _moved(
-    state: Locked | Resolving | Fetching | Connecting | Connected, event: Event, moment: Moment
-) -> State:
+def _moved(state: Running, event: Event, moment: Moment) -> State:
     match state:
         case Locked():
-            return _from_locked(state, event, moment.now)
+            return _from_locked(state, event, moment)
+        case Paused():
+            return from_paused(state, event, moment)
         case Resolving():
             return _from_resolving(state, event, moment)
         case Fetching():
@@ -109,10 +116,10 @@ def _take(turn: Turn, reason: Reason, since: float, retry_at: float, detail: str
     )
 
 
-def _refused(
-    state: Locked | Resolving | Fetching | Connecting | Connected, event: Refused, moment: Moment
-) -> State:
+def _refused(state: Running, event: Refused, moment: Moment) -> State:
     now = moment.now
+    if isinstance(state, Paused):
+        return replace(state, refused=True, detail=event.detail)
     attempt = 1 + (state.attempt if isinstance(state, Locked) else state.turn.attempt)
     return Locked(Reason.FIREWALL, now, now + backoff(attempt, moment), attempt, event.detail)
 
@@ -141,12 +148,14 @@ def with_candidates(
     return _take(with_logins_of(before, turn), Reason.RECONFIGURED, since, _soonest(turn, moment))
 
 
-def _from_locked(state: Locked, event: Event, now: float) -> State:
-    if isinstance(event, Begin):
-        turn = Turn(event.candidates, 0, state.attempt)
-        turn = replace(turn, by_latency=event.by_latency, trial=event.trial)
-        return _take(turn, state.reason, now, now)
-    return state
+def _from_locked(state: Locked, event: Event, moment: Moment) -> State:
+    if not isinstance(event, Begin):
+        return state
+    turn = Turn(event.candidates, 0, state.attempt, by_latency=event.by_latency, trial=event.trial)
+    if state.before is not None:
+        former = state.before.turn
+        turn = with_logins_of(former, replace(turn, tried_at=former.tried_at))
+    return _take(turn, state.reason, moment.now, _soonest(turn, moment))
 
 
 def _from_resolving(state: Resolving, event: Event, moment: Moment) -> State:

@@ -41,6 +41,11 @@ REMEDIES: dict[Reason, str] = {
     Reason.MEASURING: WAIT,
     Reason.RETURNING: WAIT,
     Reason.RECONFIGURED: WAIT,
+    Reason.REQUESTED: WAIT,
+    Reason.PAUSED: (
+        "resume it where it was paused, for example with PUT /v1/vpn/status of the control API, "
+        "or restart the gateway"
+    ),
     Reason.FIREWALL: "do what the detail says; `gateway doctor` collects what a report needs",
     Reason.DRIFT: (
         "stop the program that changes rules, routes or settings in this namespace, or take "

@@ -22,6 +22,7 @@ from gateway.policy.states import (
     Connecting,
     Fetching,
     Locked,
+    Paused,
     Reason,
     Resolving,
     State,
@@ -44,6 +45,8 @@ REASONS: dict[Reason, str] = {
     Reason.MEASURING: "measuring which server answers first",
     Reason.RETURNING: "trying the first server again",
     Reason.RECONFIGURED: "the configuration was changed",
+    Reason.REQUESTED: "someone asked for another connection",
+    Reason.PAUSED: "someone asked to pause",
     Reason.FIREWALL: "the firewall rules could not be put into force",
     Reason.DRIFT: "firewall drift",
     Reason.UNCHECKED: "the kernel could not be asked or changed for now",
@@ -165,13 +168,15 @@ def reason(state: State) -> Reason:
             return Reason.RESOLVER_SILENT if state.resolver_is_silent else Reason.ANSWERS
         case Stopping():
             return Reason.STOPPING
+        case Paused():
+            return Reason.PAUSED
         case Locked() | Resolving() | Fetching() | Connecting():
             return state.reason
 
 
 def detail(state: State) -> str:
     """Return what a person may want to know beyond the reason."""
-    return state.detail if isinstance(state, Locked | Resolving | Fetching | Connecting) else ""
+    return "" if isinstance(state, Connected | Stopping) else state.detail
 
 
 def attempts(state: State) -> int:
@@ -181,7 +186,7 @@ def attempts(state: State) -> int:
             return state.turn.attempt
         case Locked():
             return state.attempt
-        case Connected() | Stopping():
+        case Connected() | Paused() | Stopping():
             return 0
 
 
@@ -206,7 +211,7 @@ def endpoint(state: State) -> str:
             return state.turn.candidate.endpoint_text
         case Fetching():
             return state.errand.host
-        case Locked() | Stopping():
+        case Locked() | Paused() | Stopping():
             return ""
 
 

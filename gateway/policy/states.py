@@ -35,6 +35,8 @@ class Reason(StrEnum):
     MEASURING = "measuring_servers"
     RETURNING = "trying_first_server"
     RECONFIGURED = "reconfigured"
+    REQUESTED = "requested"
+    PAUSED = "paused"
     FIREWALL = "firewall_failed"
     DRIFT = "drift"
     UNCHECKED = "kernel_unavailable"
@@ -49,7 +51,7 @@ class Reason(StrEnum):
 EXPLAINED = frozenset(
     {
         *(Reason.STARTING, Reason.SILENT, Reason.ONE_WAY, Reason.INTERFACE_LOST),
-        *(Reason.MOVED, Reason.RETURNING, Reason.RECONFIGURED),
+        *(Reason.MOVED, Reason.RETURNING, Reason.RECONFIGURED, Reason.REQUESTED),
     }
 )
 """Reasons that stay while the first handshake is awaited; after a failed one, NO_HANDSHAKE does."""
@@ -57,13 +59,17 @@ EXPLAINED = frozenset(
 
 @dataclass(frozen=True)
 class Locked:
-    """Nothing passes but loopback, until the rules can be put into force at `retry_at`."""
+    """Nothing passes but loopback, until the rules can be put into force at `retry_at`.
+
+    `before` is what the gateway did before it was paused, if it was.
+    """
 
     reason: Reason = Reason.STARTING
     since: float = 0.0
     retry_at: float = 0.0
     attempt: int = 0
     detail: str = ""
+    before: "Resolving | Fetching | Connecting | Connected | None" = None
 
 
 @dataclass(frozen=True)
@@ -246,10 +252,26 @@ class Connected:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """Someone has asked for it: there is no tunnel until someone asks for one again.
+
+    `before` is what the gateway did. Its interface is removed at `retry_at`, unless `removed` says
+    that it is. `refused`: the kernel did not take the rules for input ports, so these are closed.
+    """
+
+    since: float
+    before: Resolving | Fetching | Connecting | Connected | None = None
+    retry_at: float = 0.0
+    removed: bool = False
+    refused: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class Stopping:
     """The process is about to end: nothing passes any more, ever."""
 
     since: float = 0.0
 
 
-State = Locked | Resolving | Fetching | Connecting | Connected | Stopping
+State = Locked | Resolving | Fetching | Connecting | Connected | Paused | Stopping

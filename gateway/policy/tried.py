@@ -22,7 +22,7 @@ LONGEST_NAME = 40
 
 Trying = Resolving | Fetching | Connecting | Connected
 """States in which it is the turn of a candidate."""
-NOT_ITS_FAULT = frozenset({Reason.RECONFIGURED, Reason.RETURNING})
+NOT_ITS_FAULT = frozenset({Reason.RECONFIGURED, Reason.RETURNING, Reason.REQUESTED})
 """Reasons for which another candidate is tried although this one has not failed."""
 
 

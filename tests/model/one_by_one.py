@@ -32,7 +32,7 @@ from gateway.policy.rules import (
     SetMark,
     Transport,
 )
-from gateway.policy.states import Connected, Locked, State, Stopping
+from gateway.policy.states import Connected, Locked, Paused, State, Stopping
 from gateway.policy.ways import attached
 
 LAST = {Chain.INPUT: 1, Chain.FORWARD: 1, Chain.OUTPUT: 2}
@@ -50,7 +50,10 @@ def ruleset_one_by_one(state: State, config: Config, facts: Facts) -> Ruleset:
         config, outbound_subnets=(), public_subnets=(), input_ports=(), vpn_input_ports=()
     )
     ruleset = ruleset_for(state, bare, facts)
-    ports = config.input_ports_while_down and not isinstance(state, Locked | Stopping)
+    is_closed = isinstance(state, Locked | Stopping) or (
+        isinstance(state, Paused) and state.refused
+    )
+    ports = config.input_ports_while_down and not is_closed
     if not isinstance(state, Connected) and not (ports and config.input_ports):
         return ruleset
     ipv4, ipv6 = (

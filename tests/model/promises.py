@@ -24,6 +24,7 @@ from gateway.policy.states import (
     Connected,
     Connecting,
     Fetching,
+    Paused,
     Query,
     Resolving,
     State,
@@ -162,7 +163,9 @@ def _speaks(state: State, config: Config) -> bool:
 
 def _ports(state: State, config: Config) -> tuple[PortRange, ...]:
     """Return the input ports that are open: without a tunnel, unless the user closes them then."""
-    waits = isinstance(state, Resolving | Fetching | Connecting) and config.input_ports_while_down
+    is_down = isinstance(state, Resolving | Fetching | Connecting | Paused)
+    is_refused = isinstance(state, Paused) and state.refused
+    waits = is_down and not is_refused and config.input_ports_while_down
     return config.input_ports if waits or isinstance(state, Connected) else ()
 
 

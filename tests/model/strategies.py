@@ -37,6 +37,7 @@ from gateway.policy.states import (
     Connecting,
     Fetching,
     Locked,
+    Paused,
     Query,
     Reason,
     Resolving,
@@ -170,6 +171,8 @@ def situations(draw: st.DrawFn) -> Situation:
             Fetching(turn, Reason.STARTING, 0.0, 0.0, query=query),
             Fetching(turn, Reason.STARTING, 0.0, 0.0, transfer=transfer),
             Locked(),
+            Paused(0.0),
+            Paused(0.0, refused=True),
             Stopping(),
         ])
     )  # fmt: skip

@@ -111,7 +111,15 @@ def test_every_metric_is_named() -> None:
 def test_metrics_list_every_state() -> None:
     """A state without a series would be missing from a graph."""
     states = {name.__name__.lower() for name in metrics.ALL_STATES}
-    assert states == {"locked", "resolving", "fetching", "connecting", "connected", "stopping"}
+    assert states == {
+        "locked",
+        "resolving",
+        "fetching",
+        "connecting",
+        "connected",
+        "paused",
+        "stopping",
+    }
     board = Board(lambda: 1.0)
     text = board.metrics()[2].decode()
     assert set(re.findall(r'portcullis_state\{state="(\w+)"\}', text)) == states

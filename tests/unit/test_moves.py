@@ -29,6 +29,7 @@ from gateway.policy.events import (
 from gateway.policy.evidence import KEEPALIVE_SIZE, Pulse
 from gateway.policy.facts import PeerStatus, TunnelStatus
 from gateway.policy.moves import backoff, move
+from gateway.policy.orders import Order, Ordered, Removed
 from gateway.policy.report import is_healthy
 from gateway.policy.states import (
     RESOLVER_FAILURES,
@@ -36,6 +37,7 @@ from gateway.policy.states import (
     Connecting,
     Fetching,
     Locked,
+    Paused,
     Query,
     Reason,
     Resolving,
@@ -79,6 +81,7 @@ STATES: dict[str, State] = {
         give_up_at=NOW + TIMING.patience,
     ),
     "connected": Connected(ONE, TUNNEL, since=NOW, pulse=ALIVE),
+    "paused": Paused(since=1.0),
     "stopping": Stopping(since=1.0),
 }
 EVENTS: dict[str, Event] = {
@@ -94,11 +97,17 @@ EVENTS: dict[str, Event] = {
     "lost": Lost("gone"),
     "moved": Moved("by eth1"),
     "refused": Refused("no rules"),
+    "pause": Ordered(Order.PAUSE),
+    "resume": Ordered(Order.RESUME),
+    "reconnect": Ordered(Order.RECONNECT),
+    "next": Ordered(Order.NEXT),
+    "removed": Removed(),
     "handshake": Sampled(status(handshake=9.0, received=92, sent=148)),
     "probed": Probed(answered=True),
     "stop": Stop(),
 }
 SAME = "same"
+ORDERS = ("reconnect", "next")
 LEADS_ON = {
     ("locked", "begin"): "unbuilt",
     ("resolving", "asking"): "resolving",
@@ -119,7 +128,11 @@ LEADS_ON = {
     ("built", "handshake"): "connected",
     ("connected", "lost"): "unbuilt",
     ("connected", "handshake"): "connected",
-    **{(state, "refused"): "locked" for state in STATES if state != "stopping"},
+    **{(state, "refused"): "locked" for state in STATES if state not in {"paused", "stopping"}},
+    **{(state, "pause"): "paused" for state in STATES if state not in {"paused", "stopping"}},
+    **{("paused", event): "paused" for event in ("refused", "removed")},
+    ("paused", "resume"): "locked",
+    **{(state, order): "unbuilt" for state in ("built", "connected") for order in ORDERS},
     **{(state, "stop"): "stopping" for state in STATES},
 }
 """Where an event means something; every other pair leaves the state as it is."""
@@ -408,7 +421,7 @@ def test_a_new_interface_waits_for_a_handshake(reason: Reason) -> None:
     assert isinstance(built, Connecting)
     lost = {
         *(Reason.STARTING, Reason.SILENT, Reason.ONE_WAY, Reason.INTERFACE_LOST, Reason.MOVED),
-        *(Reason.RETURNING, Reason.RECONFIGURED),
+        *(Reason.RETURNING, Reason.RECONFIGURED, Reason.REQUESTED),
     }
     expected = reason if reason in lost else Reason.NO_HANDSHAKE
     assert (built.reason, built.detail, built.since) == (expected, "", NOW - 9)

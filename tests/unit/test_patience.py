@@ -13,6 +13,7 @@ from gateway import __main__
 from gateway.daemon.patience import RELOAD_SIGNAL, STOP_SIGNALS, at_signals, until_it_works
 from gateway.errors import FirewallError, NetworkError, ProcessError, StoppedError
 from gateway.policy.timing import Timing
+from gateway.system.order_signals import SIGNALS
 
 SHORT = Timing(retry_first=0.01, retry_last=0.02)
 NOT_NOW = [
@@ -138,7 +139,7 @@ def test_the_lock_blocks_every_signal_that_the_loop_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Before that, the request to reload would end any process but process 1."""
-    blocked: set[signal.Signals] = set()
+    blocked: set[int] = set()
     monkeypatch.setattr(signal, "pthread_sigmask", lambda _how, numbers: blocked.update(numbers))
     __main__._block_stop_signals()  # noqa: SLF001 - the lock calls it with everything else
-    assert blocked == {*STOP_SIGNALS, RELOAD_SIGNAL}
+    assert blocked == {*STOP_SIGNALS, RELOAD_SIGNAL, *SIGNALS.values()}

@@ -10,6 +10,7 @@ import pytest
 
 from gateway import cli
 from gateway.commands import reload as command
+from gateway.commands import signalling
 from gateway.commands.exit_codes import FAILED, OK, USAGE
 
 
@@ -18,7 +19,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """Be the gateway: return when it was asked to reload."""
     found: list[float] = []
     former = signal.signal(signal.SIGHUP, lambda *_: found.append(now()))
-    monkeypatch.setattr(command.claim, "holder", os.getpid)
+    monkeypatch.setattr(signalling.claim, "holder", os.getpid)
     yield found
     signal.signal(signal.SIGHUP, former)
 
@@ -88,7 +89,7 @@ def test_a_gateway_that_ends_is_not_waited_for(
 ) -> None:
     """Its process is gone."""
     with subprocess.Popen(["sleep", "60"]) as ended:
-        monkeypatch.setattr(command.claim, "holder", lambda: ended.pid)
+        monkeypatch.setattr(signalling.claim, "holder", lambda: ended.pid)
         ended.kill()
         ended.wait()
         assert cli.main(["reload"]) == FAILED
@@ -99,6 +100,6 @@ def test_without_a_gateway_the_remedy_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The engine can send the signal too."""
-    monkeypatch.setattr(command.claim, "holder", lambda: 0)
+    monkeypatch.setattr(signalling.claim, "holder", lambda: 0)
     assert cli.main(["reload"]) == FAILED
     assert "docker kill --signal HUP" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from gateway.policy.states import Reason
 
 ENDS_WITHOUT_HELP: Final = {
     *(Reason.ANSWERS, Reason.STARTING, Reason.STOPPING, Reason.MEASURING),
-    *(Reason.MOVED, Reason.RETURNING, Reason.RECONFIGURED),
+    *(Reason.MOVED, Reason.RETURNING, Reason.RECONFIGURED, Reason.REQUESTED),
 }
 """Reasons about which a person has nothing to do."""
 OF_THE_RESOLVER: Final = {Reason.RESOLVER_DOWN}
