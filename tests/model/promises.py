@@ -113,7 +113,14 @@ def _in_tunnel(state: State, config: Config, packet: Packet) -> str | None:
         and ports.first <= packet.destination_port <= ports.last
         for ports in config.vpn_input_ports
     )
-    return "P9" if listed and packet.state in {"NEW", "ESTABLISHED"} else None
+    forwarded = any(
+        packet.has_ports(NUMBERS[protocol]) and packet.destination_port == lease.listening
+        for lease in state.leases
+        if lease.version == packet.family.value
+        for protocol in lease.protocols
+    )
+    is_of_a_flow = packet.state in {"NEW", "ESTABLISHED"}
+    return "P9" if (listed or forwarded) and is_of_a_flow else None
 
 
 def _leaving_on_uplink(

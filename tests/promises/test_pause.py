@@ -107,7 +107,7 @@ def test_a_vault_is_closed_while_its_gateway_is_paused(lab: Lab) -> None:
 
 @pytest.mark.promise("P15")
 def test_the_next_server_takes_over_and_a_reconnect_keeps_connections() -> None:
-    """A stream goes on after a reconnect to its server; the next server has another exit."""
+    """A stream continues after a reconnect to its server; the next server has another exit."""
     with Lab(servers=2) as lab:
         first, second = lab.servers
         with_one_preshared_key(lab)
