@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from gateway.model.errands import Errand as Errand
 from gateway.model.name_server import BlockFile, HostName, NameServer
+from gateway.model.secret import Secret as Secret
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -18,30 +19,6 @@ INTERFACE = "wg0"
 """The name of the tunnel's interface."""
 PASSAGE = tuple(map(ipaddress.ip_network, ("169.254.207.0/30", "fd70:6f72:7463:756c::/126")))
 """The networks of the link between the gateway's namespace and a vault."""
-
-
-class Secret:
-    """A text that must not be logged, reported or represented; only `reveal` returns it."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the text itself."""
-        return self._text
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __repr__(self) -> str:
-        return "Secret(set)"
-
-    __str__ = __repr__
 
 
 class Implementation(StrEnum):
