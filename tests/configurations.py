@@ -48,6 +48,10 @@ Endpoint = 198.51.100.9:51820
 
 
 FAULTS = [
+    ("PUBLICIP_ENABLED", "perhaps", "must be on or true"),
+    ("PUBLICIP_API", "whatismyip", "'whatismyip' is not a service"),
+    ("PUBLICIP_API_TOKEN", "t" * 201, "at most 200 ASCII characters"),
+    ("PUBLICIP_FILE", "ip", "must be an absolute path"),
     ("WIREGUARD_PRIVATE_KEY", "short", "44"),
     ("WIREGUARD_ADDRESSES", "10.0.0.300/32", "'10.0.0.300/32' is not an address"),
     ("WIREGUARD_PUBLIC_KEY", "short", "44"),

@@ -84,6 +84,8 @@ def _configured(left: dict[str, object]) -> Iterator[Row]:
     resolver = mapping(left.pop("resolver", None))
     if resolver:
         yield "resolver", list(_resolver(resolver))
+    if address := mapping(left.pop("public_ip", None)):
+        yield "public address", list(_public(address))
     if ports := [_forwarded(mapping(it)) for it in listed(left.pop("forwarded_ports", None))]:
         yield "forwarded ports", ports
     for it in map(mapping, listed(left.pop("services", None))):
@@ -127,6 +129,14 @@ def _forwarded(it: Mapping[str, object]) -> str:
     moved = here if it.get("listening") != it.get("port") else ""
     ways = "/".join(map(shown, listed(it.get("protocols"))))
     return f"{shown(it.get('port'))} {ways}{moved}, for {seconds(it.get('seconds'))}"
+
+
+def _public(it: Mapping[str, object]) -> Iterator[str]:
+    """Yield what is said of the address that hosts on the internet see."""
+    yield shown(it.get("address"))
+    named = ("city", "region", "country", "hostname", "organization", "timezone")
+    if said := dict.fromkeys(str(it[name]) for name in named if it.get(name)):
+        yield visible(", ".join(said))
 
 
 def _service(it: Mapping[str, object]) -> list[str]:

@@ -109,7 +109,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             lambda: board.status,
         ),
     )
-    board.services = services.reports
+    board.services, board.public_ip = services.reports, services.public_ip
     adopting = Adopting(
         config, number, Adopters(hooks, lookup, given, resolving, services, vault, inside)
     )

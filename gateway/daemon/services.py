@@ -12,6 +12,7 @@ from gateway.model import Config
 from gateway.model.lease import Connection
 from gateway.policy.events import Leased
 from gateway.policy.orders import Ordered
+from gateway.policy.public_address import PublicAddress
 from gateway.policy.report import Status
 from gateway.policy.reports import ServiceReport
 from gateway.system.netns import Netns
@@ -58,10 +59,15 @@ class Tools:
 
 
 class Services:
-    """Those that are wanted."""
+    """Those that are wanted; `public_ip` returns what one of them knows of the public address."""
 
-    def __init__(self, wanted: tuple[Service, ...] = ()) -> None:
+    def __init__(
+        self,
+        wanted: tuple[Service, ...] = (),
+        public_ip: Callable[[], PublicAddress | None] = lambda: None,
+    ) -> None:
         self._wanted = wanted
+        self.public_ip = public_ip
 
     def reports(self) -> tuple[ServiceReport, ...]:
         """Return what is known of each, from any thread."""
@@ -84,5 +90,12 @@ class Services:
 
 def services_of(config: Config, tools: Tools) -> Services:
     """Return the services that `config` wants."""
-    del config, tools
-    return Services()
+    wanted: list[Service] = []
+    known: list[Callable[[], PublicAddress | None]] = []
+    if config.public_ip:
+        from gateway.daemon.public_addresses import through_tunnel  # noqa: PLC0415 - few want it
+
+        addresses = through_tunnel(config.public_ip, tools.environ, tools.netns, tools.clock)
+        wanted.append(addresses)
+        known.append(addresses.latest)
+    return Services(tuple(wanted), *known)

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from gateway.model.errands import Errand as Errand
 from gateway.model.name_server import BlockFile, HostName, NameServer
+from gateway.model.public_ip import PublicIp
 from gateway.model.secret import Secret as Secret
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -240,7 +241,8 @@ class Config:
     come from, if any; it is fetched again every `list_period` seconds. Without `latency` the
     candidates are tried as they are listed. `public_subnets` are disjoint IPv4 networks on public
     ranges; they are outside the tunnel where an uplink is in them. `name_server` is None where
-    workloads ask the resolvers of the tunnel themselves.
+    workloads ask the resolvers of the tunnel themselves, `public_ip` where no service is asked for
+    the public address.
     """
 
     tunnels: tuple[Candidate, ...]
@@ -262,6 +264,7 @@ class Config:
     name_server: NameServer | None = None
     host_names: tuple[HostName, ...] = ()
     block_files: tuple[BlockFile, ...] = ()
+    public_ip: PublicIp | None = None
 
 
 EVERYTHING: tuple[Network, ...] = tuple(map(ipaddress.ip_network, ("0.0.0.0/0", "::/0")))

@@ -32,6 +32,7 @@ NEED_RESTART = {
     "health_server": "HEALTH_SERVER_ADDRESS",
     "list_period": "UPDATER_PERIOD",
     "latency": "SERVER_ORDER",
+    "public_ip": "PUBLICIP_ENABLED, or another variable of the public address",
     "name_server": "DNS_SERVER, or another variable of the gateway's resolver",
 }
 """The same for those that cannot: they choose parts of the gateway when it starts."""

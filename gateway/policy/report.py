@@ -15,6 +15,7 @@ from gateway.policy.diagnosis import Diagnosis
 from gateway.policy.evidence import Pulse
 from gateway.policy.leases import leases_of
 from gateway.policy.limits import Limit, limit_of_list, limit_of_service, limits_of_names
+from gateway.policy.public_address import PublicAddress
 from gateway.policy.reload import Answer
 from gateway.policy.reports import ResolverReport, ServiceReport
 from gateway.policy.states import (
@@ -94,7 +95,8 @@ class Status:
     (`in`, `out`, `forward`), and the egress guard's frames as family `any` and direction `guard`,
     as of `counted_at` or later. `drift` counts changes by others that were reverted, `reloads` the
     answers by outcome; `reload` is the last one. `holes` are the exceptions that the configuration
-    lists, `leases` the ports that the server forwards.
+    lists, `leases` the ports that the server forwards, `public_ip` the address that hosts on the
+    internet see, None while it is not known.
     """
 
     at: float
@@ -132,6 +134,7 @@ class Status:
     resolver: ResolverReport | None = None
     leases: tuple[Lease, ...] = ()
     services: tuple[ServiceReport, ...] = ()
+    public_ip: PublicAddress | None = None
 
 
 def with_resolver(status: Status, resolver: ResolverReport) -> Status:

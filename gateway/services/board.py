@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from gateway import __version__
 from gateway.model.lease import Lease
 from gateway.policy.history import History, Sample, Transition
+from gateway.policy.public_address import PublicAddress
 from gateway.policy.reload import Answer as Reread
 from gateway.policy.remedies import REMEDIES, remedy_of
 from gateway.policy.report import REASONS, Status, with_resolver, with_services
@@ -40,9 +41,9 @@ class Board:
     """Holds the last status: the supervisor writes it, the server reads it.
 
     `ask_to_count`, from any thread, asks the supervisor for a status with newly counted packets.
-    `resolver` returns what is known of the gateway's own resolver, None without one, and `services`
-    what is known of optional ones. `clock` is that of the statuses. `wall` returns seconds since
-    the epoch.
+    `resolver` returns what is known of the gateway's own resolver, None without one, `services`
+    what is known of optional ones, and `public_ip` what one of them has found out. `clock` is that
+    of the statuses. `wall` returns seconds since the epoch.
     """
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
@@ -51,6 +52,7 @@ class Board:
         self.ask_to_count: Callable[[], None] = lambda: None
         self.resolver: Callable[[], ResolverReport | None] = lambda: None
         self.services: Callable[[], tuple[ServiceReport, ...]] = lambda: ()
+        self.public_ip: Callable[[], PublicAddress | None] = lambda: None
         self._published = Status(
             0.0, "starting", healthy=False, reason=Reason.STARTING, since=clock()
         )
@@ -74,7 +76,8 @@ class Board:
         """The last status, as it was when it was confirmed last."""
         status, resolver = confirmed(self._published, self._confirmed_at), self.resolver()
         status = status if resolver is None else with_resolver(status, resolver)
-        return with_services(status, services) if (services := self.services()) else status
+        status = with_services(status, services) if (services := self.services()) else status
+        return replace(status, public_ip=found) if (found := self.public_ip()) else status
 
     @property
     def status(self) -> Status:

@@ -11,7 +11,7 @@ from gateway.services.board import OK, Answer
 FAILED = 500
 FILE = Path(__file__).with_name("status.html")
 
-SCRIPT = "sha256-A38nlvbzaeXJLy0HgE+zi5WWRmyXxosTREHaxo4pXCY="
+SCRIPT = "sha256-OxgS9sQqt7k6qDbz3FPNKdzTCdrCcSlRV48pCXm6gq4="
 STYLE = "sha256-FD2PgNFY+PJG0i3UDtvX55xMNGcWqexGvDXKodz2FoA="
 """The hashes of the page's script and style; tests/unit/test_page.py compares them."""
 

@@ -72,7 +72,7 @@ class Registrar(ListFetcher):
 
     async def _said(self, errand: Login | KeyRequest, given: dict[str, str]) -> str:
         """Return what the process makes of the answer: one line. Raises GatewayError, OSError."""
-        with _file_of(json.dumps(given)) as secrets:
+        with file_of(json.dumps(given)) as secrets:
             async with self._answer(_command(errand), errand.host, {SECRETS: secrets}) as result:
                 line = os.pread(result, LARGEST_ANSWER, 0).decode(errors="replace")
         if not line.isprintable():
@@ -90,7 +90,7 @@ class Registrar(ListFetcher):
             "token": self._token,
         }
         name = registrations_name(errand.provider)
-        with _file_of("\n".join((json.dumps(head), *self._answers, ""))) as file:
+        with file_of("\n".join((json.dumps(head), *self._answers, ""))) as file:
             try:
                 keep_copy(self._places, name, file, is_secret=True)
             except OSError as err:
@@ -101,7 +101,7 @@ class Registrar(ListFetcher):
 
 
 @contextmanager
-def _file_of(text: str) -> Iterator[int]:
+def file_of(text: str) -> Iterator[int]:
     """Yield the descriptor of a file in memory with `text`, at its beginning."""
     descriptor = os.memfd_create("secrets", os.MFD_CLOEXEC)
     try:

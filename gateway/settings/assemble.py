@@ -25,6 +25,7 @@ from gateway.settings import (
     filters,
     hosts,
     listed,
+    looked_up,
     places,
     quickfiles,
     registering,
@@ -76,10 +77,11 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     name_server, built = resolving.settle(variables.values, candidates.tunnels, findings)
     blocked = resolving.block_files(variables.values, root, findings) if name_server else ()
     config = _config(variables, built, name_server, findings)
+    address = looked_up.settle(variables.values, findings)
     findings.group([str(file.path) for file in wanted])
     if findings.problems or config is None:
         raise findings.to_error()
-    config = replace(config, server_list=candidates.listed)
+    config = replace(config, server_list=candidates.listed, public_ip=address)
     order = variables.values.server_order
     if order and order.value is Order.LATENCY:
         config = replace(config, latency=timed.latency(config.tunnels, root, findings))

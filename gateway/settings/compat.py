@@ -44,7 +44,10 @@ BLOCK_SWITCHES: Final = {
 }
 """Those of another image that fetch lists of blocked names, each with the URL of its list."""
 
-_OURS: Final = ("WIREGUARD_", "FIREWALL_", "VPN_", "DNS_", "HEALTH_", "LOG_", "GATEWAY_")
+_OURS: Final = (
+    *("WIREGUARD_", "FIREWALL_", "VPN_", "DNS_", "HEALTH_", "LOG_", "GATEWAY_"),
+    "PUBLICIP_",
+)
 _USE: Final = "not supported: use "
 _NEAR: Final = 0.86
 _NEAR_OURS: Final = 0.75

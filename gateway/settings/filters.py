@@ -165,7 +165,7 @@ def _of_filter(field: str, values: Sequence[str], described: Sequence[_Described
 
 def country(value: str) -> tuple[Sequence[str], Sequence[str]]:
     """Return the names and codes of the country that a value names, the value alone if none."""
-    from gateway.settings.countries import NAMES, OTHER_CODES  # noqa: PLC0415 - rarely needed
+    from gateway.providers.countries import NAMES, OTHER_CODES  # noqa: PLC0415 - rarely needed
 
     code = _codes().get("".join(words(value)))
     if not code:
@@ -177,7 +177,7 @@ def country(value: str) -> tuple[Sequence[str], Sequence[str]]:
 @cache
 def _codes() -> Mapping[str, str]:
     """Return the code of each country by its codes and names, each written as one word."""
-    from gateway.settings.countries import NAMES, OTHER_CODES  # noqa: PLC0415 - rarely needed
+    from gateway.providers.countries import NAMES, OTHER_CODES  # noqa: PLC0415 - rarely needed
 
     return {
         **{"".join(words(name)): code for code, names in NAMES.items() for name in names},

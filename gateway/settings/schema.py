@@ -2,7 +2,7 @@
 
 docs/configuration.md is generated from this model. `values`, `addresses`, `servers` and `fields`
 parse the fields one by one; `checks` compares them afterwards. `schema_tunnel` has those of the
-tunnel, `schema_names` those of names.
+tunnel, `schema_names` those of names, `schema_public_ip` those of the public address.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from pydantic import AliasChoices
 from gateway.model import Backend, HealthProbe, HostPort, Network, PortRange
 from gateway.settings import addresses, fields, values
 from gateway.settings.addresses import lan_subnets
-from gateway.settings.schema_names import NameSettings
+from gateway.settings.schema_public_ip import PublicIpSettings
 from gateway.settings.schema_tunnel import variable
 from gateway.settings.sourced import Sourced, read_with
 
 _ANY: Final = "all"
 
 
-class Settings(NameSettings):
+class Settings(PublicIpSettings):
     """The variables, each with its origin, or None when it is not set.
 
     `sources` builds it and removes fields that are `Refused`. The second half of each type parses
@@ -199,6 +199,7 @@ class Settings(NameSettings):
 
 SECRETS: Final = frozenset(
     {"wireguard_private_key", "wireguard_preshared_key", "openvpn_user", "openvpn_password"}
+    | {"publicip_api_token"}
 )
 """Fields whose values must never be shown."""
 

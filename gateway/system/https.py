@@ -26,8 +26,9 @@ ENCODINGS = ("ascii", "idna", "iso-8859-1", "utf-8")
 class Request:
     """What is asked for: `agent` is the User-Agent, `largest` the most octets of an answer.
 
-    With `form` it is a POST of that (application/x-www-form-urlencoded). `form` and `query` are
-    secrets: nothing of them, or of what the host says about them, is in an error.
+    With `form` it is a POST of that (application/x-www-form-urlencoded), with `bearer` it has that
+    token (RFC 6750, section 2.1). These two and `query` are secrets: nothing of them, or of what
+    the host says about them, is in an error.
     """
 
     errand: Errand
@@ -36,6 +37,7 @@ class Request:
     query: str = ""
     form: str = ""
     accept: str = "application/json"
+    bearer: str = ""
 
 
 class StatusError(NetworkError):
@@ -81,7 +83,8 @@ def trusted() -> ssl.SSLContext:
 
 def get(channel: socket.socket, request: Request, context: ssl.SSLContext) -> bytes:
     """Return the body of the answer; closes `channel`. Raises NetworkError, StatusError."""
-    errand, form, is_private = request.errand, request.form, bool(request.form or request.query)
+    errand, form = request.errand, request.form
+    is_private = bool(form or request.query or request.bearer)
     target = errand.target + (f"?{request.query}" if request.query else "")
     subject = errand.url
     connection = http.client.HTTPConnection(errand.host, errand.port)
@@ -92,6 +95,8 @@ def get(channel: socket.socket, request: Request, context: ssl.SSLContext) -> by
             channel, server_hostname=errand.host, suppress_ragged_eofs=False
         )
         headers = {"User-Agent": request.agent, "Accept": request.accept, "Connection": "close"}
+        if request.bearer:
+            headers["Authorization"] = f"Bearer {request.bearer}"
         if form:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         connection.request("POST" if form else "GET", target, form.encode() or None, headers)

@@ -34,6 +34,7 @@ STATES: dict[str, tuple[Status, str, str]] = {
     "locked": (replace(STARTING, state="locked", reason=Reason.FIREWALL), "bad", "Closed"),
     "resolver silent": (SILENT, "bad", "Connected, with a fault"),
     "hung": (replace(CONNECTED, healthy=False, reason=Reason.HUNG), "bad", "Not responding"),
+    "paused": (replace(STARTING, state="paused", reason=Reason.PAUSED), "bad", "Paused"),
     "stopping": (replace(STARTING, state="stopping", reason=Reason.STOPPING), "wait", "Stopping"),
 }
 """A status of each kind, the tone of the page, and its headline."""

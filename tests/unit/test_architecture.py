@@ -63,6 +63,7 @@ ONLY_IMPORTER = {
     "structlog": {
         "gateway/daemon/remembering.py",
         "gateway/daemon/block_lists.py",
+        "gateway/daemon/public_addresses.py",
         "gateway/daemon/adopting.py",
         "gateway/daemon/securing.py",
         "gateway/daemon/last_barrier.py",

@@ -111,6 +111,7 @@ def test_health_says_200_and_everything_that_is_promised(board: Board, path: byt
         "resolver": None,
         "forwarded_ports": [],
         "services": [],
+        "public_ip": None,
         "state_age": 60.0,
         "version": __version__,
         "addresses": ["10.64.1.2/32"],

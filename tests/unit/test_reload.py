@@ -22,6 +22,7 @@ from gateway.model import (
     Tunnel,
 )
 from gateway.model.name_server import BlockFile, NameServer
+from gateway.model.public_ip import PublicIp
 from gateway.policy.actions import Abandon, Build, LookAround, LookUp, Work, WriteNames
 from gateway.policy.events import Built, Looked, NotReloaded, Reloaded, Tick, Wrote
 from gateway.policy.firewall import ruleset_for
@@ -96,6 +97,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "UPDATER_PERIOD": {"list_period": 86400},
     "DNS_BLOCK_FILES": {"block_files": (BlockFile("/config/hosts", 1, 2),)},
     "/etc/hosts": {"host_names": (("a.lan", (ip_address("192.168.1.1"),)),)},
+    NEED_RESTART["public_ip"]: {"public_ip": PublicIp(())},
     NEED_RESTART["name_server"]: {"name_server": NameServer()},
 }
 """A change of each variable, by its name in the answer."""

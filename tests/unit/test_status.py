@@ -110,6 +110,10 @@ ANSWER: dict[str, Any] = {
         {"port": 40123, "listening": 51413, "protocols": ["tcp", "udp"], "seconds": 48.2},
         {"port": 40124, "listening": 40124, "protocols": ["tcp"], "seconds": 48.2},
     ],
+    "public_ip": {
+        "address": "203.0.113.7", "country": "Netherlands", "region": "", "city": "Amsterdam",
+        "hostname": "", "organization": "Example Hosting", "timezone": "Europe/Amsterdam",
+    },
     "services": [
         {
             "name": "client", "is_running": True, "problem": "", "remedy": "", "starts": 1,
@@ -153,6 +157,8 @@ open             LAN subnets: 192.168.1.0/24 (open)
 resolver         asks 1.1.1.1 over TLS
                  questions: cached: 8, asked: 3
                  blocks 7 names
+public address   203.0.113.7
+                 Amsterdam, Netherlands, Example Hosting, Europe/Amsterdam
 forwarded ports  40123 tcp/udp, arrives at 51413, for 48 s
                  40124 tcp, for 48 s
 client           works: listens on 40123

@@ -1,7 +1,7 @@
 """The text of `gateway check`: every effective value and its origin."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from gateway.model import HealthProbe, HostPort
 from gateway.model.name_server import BlockList
@@ -118,6 +118,7 @@ def _common(loaded: Loaded) -> Iterator[Line]:
         ),
         *_block_lists(given),
         *_choice(given),
+        *_public_ip(loaded),
         ("VPN_UP_COMMAND", _set(config.up_command), given.vpn_up_command),
         ("VPN_DOWN_COMMAND", _set(config.down_command), given.vpn_down_command),
         ("HEALTH_SERVER_ADDRESS", _listens(config.health_server), given.health_server_address),
@@ -132,6 +133,18 @@ def _block_lists(given: Settings) -> Iterator[tuple[str, str, Sourced[tuple[Bloc
     """Yield what lists of blocked names are fetched, if any is."""
     if chosen := given.dns_block_urls:
         yield "DNS_BLOCK_URLS", _list(it.url for it in chosen.value), chosen
+
+
+def _public_ip(loaded: Loaded) -> Iterator[tuple[str, str, Sourced[Any] | None]]:
+    """Yield who is asked for the public address, if anyone is."""
+    wanted, given = loaded.config.public_ip, loaded.values
+    if wanted is None:
+        return
+    switch = given.publicip_api or given.publicip_enabled
+    yield "PUBLICIP_API", _list(it.host for it in wanted.apis), switch
+    if given.publicip_api_token:
+        yield "PUBLICIP_API_TOKEN", "set", given.publicip_api_token
+    yield "PUBLICIP_FILE", safe_text(wanted.file), given.publicip_file
 
 
 def _choice(given: Settings) -> Iterator[tuple[str, str, Sourced[tuple[str, ...]]]]:

@@ -1,7 +1,7 @@
 """Countries by name and by code, because providers call their files by either.
 
 Source: ISO 3166-1, with the short English names and other names in use. Imported only where a
-filter names a country.
+filter, or the public address, names a country.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,78 @@
+"""The services that say which public address a request has come from, and tokens for them."""
+
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+from gateway.model import Secret
+from gateway.model.public_ip import AddressApi, ApiKind
+from gateway.settings import names, values
+from gateway.settings.values import safe_quote
+
+MOST_APIS: Final = 8
+LONGEST_URL: Final = 300
+LONGEST_TOKEN: Final = 200
+
+_PREFIX: Final = f"{ApiKind.ECHOIP}#"
+_PLACES: Final = {
+    ApiKind.IPINFO: ("ipinfo.io", "/json"),
+    ApiKind.IFCONFIG_CO: ("ifconfig.co", "/json"),
+    ApiKind.IP2LOCATION: ("api.ip2location.io", "/"),
+    ApiKind.CLOUDFLARE: ("speed.cloudflare.com", "/meta"),
+}
+"""Host and target of each service; they answer about the address that asks."""
+
+DEFAULT: Final = tuple(AddressApi("", *place, kind=kind) for kind, place in _PLACES.items())
+TAKE_TOKENS: Final = (ApiKind.IPINFO, ApiKind.IP2LOCATION)
+
+
+def apis(text: str) -> tuple[AddressApi, ...]:
+    """Read a list of services."""
+    found = tuple(dict.fromkeys(values.comma_list(text, _api)))
+    if len(found) > MOST_APIS:
+        raise ValueError(f"has more than {MOST_APIS} services; write fewer")
+    return found
+
+
+def tokens(text: str) -> tuple[Secret, ...]:
+    """Read a list of tokens."""
+    found = [*filter(None, (part.strip() for part in text.split(",")))]
+    if any(len(it) > LONGEST_TOKEN or not it.isascii() or not it.isprintable() for it in found):
+        raise ValueError(f"must be tokens of at most {LONGEST_TOKEN} ASCII characters")
+    return tuple(map(Secret, found))
+
+
+def _api(text: str) -> AddressApi:
+    known = {str(api.kind): api for api in DEFAULT}
+    if api := known.get(text.lower()):
+        return api
+    if text.lower().startswith(_PREFIX):
+        return _echoip(text[len(_PREFIX) :])
+    raise ValueError(
+        f"{safe_quote(text)} is not a service; write {', '.join(known)}, or {_PREFIX}https://host"
+    )
+
+
+def _echoip(text: str) -> AddressApi:
+    """Return an echoip server, whose answer as JSON is at `/json` of its URL."""
+    said, write = safe_quote(text), f"write {_PREFIX}https://host"
+    if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"{said} is not a URL of at most {LONGEST_URL} ASCII characters")
+    try:
+        url = urlsplit(text)
+        host, port = (url.hostname or "").rstrip("."), url.port or AddressApi.port
+    except ValueError:
+        raise ValueError(f"{said} is not a URL; {write}") from None
+    if url.scheme != "https" or not names.is_name(host) or _is_address(host):
+        raise ValueError(f"{said} does not begin with https:// and the name of a host; {write}")
+    if "@" in url.netloc or url.query or url.fragment:
+        raise ValueError(f"{said} has a user, a query or a part after #; {write}")
+    return AddressApi("", host, f"{url.path.rstrip('/')}/json", port, kind=ApiKind.ECHOIP)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
