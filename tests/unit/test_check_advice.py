@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from gateway import cli
+from gateway.commands.check import ports
 from gateway.commands.check.advice import Advice
 from gateway.commands.check.trial import Trial, try_compose
 from tests.configurations import COMPLETE, QUICK, put
@@ -85,9 +86,9 @@ REMOVED = [
     ("51413:51413", {}, "a torrent's peers come through the tunnel"),
     ("51820:51820/udp", {}, "only a WireGuard server needs that"),
     ("4711:4711", {"FIREWALL_VPN_INPUT_PORTS": "4711"}, "clients come through the tunnel"),
-    ("8888:8888/tcp", {}, "nothing listens there: this image does not have an HTTP proxy"),
-    ("8388:8388/udp", {}, "nothing listens there: this image does not have a Shadowsocks proxy"),
-    ("1:8000", {}, "nothing listens there: this image does not have a control server"),
+    ("8888:8888/tcp", {}, "nothing listens there"),
+    ("8388:8388/udp", {}, "nothing listens there"),
+    ("1:8000", {}, "nothing listens there"),
 ]
 
 
@@ -117,6 +118,29 @@ def test_a_port_that_a_workload_names_is_its_own(tmp_path: Path, mode: str) -> N
     control = tried(tmp_path, service, {"app": {**workload, "network_mode": "bridge"}})
     assert advice_of(control).variables == {LISTED: "4711/tcp"}
     assert advice_of(control).ports == ["8000:8000"]
+
+
+@pytest.mark.parametrize(
+    ("port", "variable", "value"),
+    [(8888, "HTTPPROXY", "on"), (8000, "HTTP_CONTROL_SERVER_ADDRESS", ":8000")],
+)
+def test_the_port_of_a_server_of_ours_is_listed_where_it_runs(
+    tmp_path: Path, port: int, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And to be removed where it does not, with the line that has it run, or that there is none."""
+    service = {"ports": [f"{port}:{port}"]}
+    for known in (False, True):
+        for given, is_on in ((None, False), ("off", False), ("", False), (value, True)):
+            names = {*ports.KNOWN, variable} if known else {*ports.KNOWN} - {variable}
+            monkeypatch.setattr(ports, "KNOWN", names)
+            environment = COMPLETE if given is None else {**COMPLETE, variable: given}
+            trial = tried(tmp_path, {**service, "environment": environment})
+            listed = advice_of(trial).variables.get(LISTED)
+            assert listed == (f"{port}/tcp" if known and is_on else None)
+            assert advice_of(trial).ports == ([] if listed else service["ports"])
+            if not listed:
+                text = f"without {variable}={value}" if known else "this image does not have a"
+                assert f"nothing listens there{' ' if known else ': '}{text}" in said(trial)
 
 
 def test_a_port_that_is_listed_on_purpose_stays(tmp_path: Path) -> None:

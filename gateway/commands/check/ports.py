@@ -2,7 +2,7 @@
 
 Listing a port opens it, so only ports at which a workload may listen are advised. A torrent's own
 port is to be removed: its peers come through the tunnel, and a listed one would answer at home. So
-are the ports of servers that other images have and this one has not.
+are the ports of servers that other images run and this one does not, unless a variable is set.
 """
 
 import re
@@ -15,16 +15,20 @@ from gateway.commands.check.reached import reached
 from gateway.commands.check.service import Service
 from gateway.model import PortRange, Protocol
 from gateway.settings import values
+from gateway.settings.compat import KNOWN, OFF
 from gateway.settings.findings import Findings, joined
 
 INPUT_PORTS: Final = "FIREWALL_INPUT_PORTS"
 
 _SERVERS: Final = {
-    8888: "an HTTP proxy",
-    8388: "a Shadowsocks proxy",
-    8000: "a control server",
+    8888: ("an HTTP proxy", "HTTPPROXY", "on"),
+    8388: ("a Shadowsocks proxy", "SHADOWSOCKS", "on"),
+    8000: ("a control server", "HTTP_CONTROL_SERVER_ADDRESS", ":8000"),
 }
-"""Ports at which gluetun listens, and this image does not."""
+"""Ports at which gluetun listens, what does so, and the variable and its value that have it here.
+
+A variable that this image does not know has nothing.
+"""
 
 _TORRENT: Final = (*range(6881, 6892), 51413)
 """The ports at which torrent clients listen when nothing else is set."""
@@ -117,8 +121,16 @@ def _why_not(ports: PortRange, service: Service, known: Known) -> str | None:
     if first == last and first in _SERVERS:
         mention = re.compile(rf"(?<!\d){first}(?!\d)")
         if not any(mention.search(text) for text in texts):
-            return f"nothing listens there: this image does not have {_SERVERS[first]}"
+            return _why_silent(service, *_SERVERS[first])
     return None
+
+
+def _why_silent(service: Service, what: str, variable: str, value: str) -> str | None:
+    """Return why `what` does not listen, None if the `variable` has it do so."""
+    if variable not in KNOWN:
+        return f"nothing listens there: this image does not have {what}"
+    is_on = service.variables.get(variable, "").strip().lower() not in OFF
+    return None if is_on else f"nothing listens there without {variable}={value}"
 
 
 def _is_among(ports: PortRange, known: Sequence[PortRange]) -> bool:
