@@ -27,7 +27,7 @@ LIMIT = 75 * 60
 SHELL = (
     *("scripts/bench", "scripts/demo", "scripts/install-axe", "scripts/install-packages"),
     *("scripts/install-promtool", "scripts/mutate", "scripts/picture-dashboard"),
-    "scripts/python-environment",
+    *("scripts/python-environment", "docs/host/portcullis-netns"),
     *("scripts/soak", "scripts/test", ".ci/run"),
 )
 LABS = ("-n", "3", "--dist", "loadfile")
@@ -103,7 +103,14 @@ def steps(*, fast: bool, everything: bool = False) -> list[list[Step]]:
             Step("The kernel's own WireGuard", [["pytest", "tests/kernel"]], 375, whole=1500),
             page,
         ],
-        *([[Step("A pod on Podman", [["pytest", "tests/podman"]], 400)]] if everything else []),
+        *(
+            [
+                [Step("A pod on Podman", [["pytest", "tests/podman"]], 400)],
+                [Step("Units of systemd, with Podman 5", [["pytest", "tests/systemd"]], 500)],
+            ]
+            if everything
+            else []
+        ),
         [Step("The demonstration", [["scripts/demo"]], 45)],
         [Step("The benchmark, one run", [["scripts/bench", "--runs", "1"]], 60)],
     ]

@@ -42,7 +42,7 @@ def build_all(engine: Engine) -> dict[str, float]:
     clock = timed("base file system", clock)
     import_base(engine, archive)
     clock = timed("base image", clock)
-    engine.docker("build", "--network=host", *_proxies(), "-t", PROJECT, str(ROOT), timeout=600)
+    engine.docker("build", "--network=host", *proxies(), "-t", PROJECT, str(ROOT), timeout=600)
     clock = timed("project image", clock)
     lab = f"""
         FROM {PROJECT}
@@ -51,7 +51,7 @@ def build_all(engine: Engine) -> dict[str, float]:
         HEALTHCHECK NONE
         ENTRYPOINT []
     """
-    engine.docker("build", "--network=host", *_proxies(), "-t", LAB, "-", stdin=lab, timeout=300)
+    engine.docker("build", "--network=host", *proxies(), "-t", LAB, "-", stdin=lab, timeout=300)
     timed("lab image", clock)
     return seconds
 
@@ -134,5 +134,6 @@ def _pip_settings() -> dict[str, str]:
     return settings
 
 
-def _proxies() -> list[str]:
+def proxies() -> list[str]:
+    """Return the options of a build that pass on this machine's proxies."""
     return [f"--build-arg={name}={os.environ[name]}" for name in _PROXIES if os.environ.get(name)]

@@ -110,9 +110,9 @@ def test_every_dockerfile_and_every_script_of_the_shell_is_checked() -> None:
     assert linters()["hadolint"] == [str(path) for path in in_tree("*Dockerfile*")]
     scripts = [
         str(path)
-        for path in [*in_tree("scripts/*"), *in_tree(".ci/*")]
+        for path in [*in_tree("scripts/*"), *in_tree(".ci/*"), *in_tree("docs/host/*")]
         if (testing.ROOT / path).is_file()
-        and (testing.ROOT / path).read_bytes().startswith(b"#!/usr/bin/env bash")
+        and (testing.ROOT / path).read_bytes().startswith((b"#!/usr/bin/env bash", b"#!/bin/sh"))
     ]
     assert sorted(linters()["shellcheck"]) == sorted(scripts)
 

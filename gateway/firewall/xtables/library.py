@@ -48,6 +48,15 @@ try:
     with _quick_imports():
         import iptc
         from iptc.xtables import XTablesError, xt_option_entry, xtables
+except ModuleNotFoundError as err:
+    if err.name != "iptc":
+        raise
+    raise MissingError(
+        "python-iptables is not installed, which iptables needs",
+        "leave FIREWALL_BACKEND out, so that nftables is used, or install gcc, libc6-dev and "
+        "python3-dev and run `pip install 'portcullis[iptables]'` from the clone: "
+        "`pip install '.[iptables]'`",
+    ) from err
 except (ImportError, AttributeError, OSError, TypeError) as err:  # a library is not there
     raise MissingError(
         f"python-iptables does not load ({err})", "install libip4tc2, libip6tc2 and libxtables12"
