@@ -11,6 +11,7 @@ from gateway.commands.verify.attempts import ANSWERED, SENT, SILENT
 from gateway.commands.verify.held import connected_with
 from gateway.commands.verify.lines import judged
 from gateway.commands.verify.packets import frame, udp_packet
+from gateway.commands.verify.report import without
 from gateway.commands.verify.trials import TARGETS, on_a_link, quick, trials
 from gateway.commands.verify.witness import goes_nowhere
 from gateway.firewall.marks import FLOW, PASSED_FIREWALL
@@ -173,6 +174,14 @@ def test_a_mark_is_found_in_the_bytes_of_the_legacy_tables(parts: tuple[Part, ..
     assert xt_marks.mark_of([Entry(b"", ()), Entry(b"", parts)], "why") == 7
     assert xt_marks.mark_of([Entry(b"", parts)], "wh") is None
     assert xt_marks.mark_of([Entry(b"", (COMMENT, Part("mark", "", 1, b"\1")))], "why") is None
+
+
+def test_a_missing_capability_is_named_as_it_is_given() -> None:
+    """Podman's default set is without NET_RAW."""
+    said = str(without(["NET_RAW"]))
+    assert "lacks NET_RAW" in said
+    assert "`--cap-add NET_RAW`" in said
+    assert "`cap_add: [NET_RAW]`" in said
 
 
 def test_an_answer_of_another_kind_counts_as_missing() -> None:

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -68,7 +68,7 @@ class Verification:
         witness cannot listen.
         """
         if missing := missing_capabilities("NET_ADMIN", "NET_RAW"):
-            raise MissingError(f"{' and '.join(missing)} is missing", "run it as the gateway runs")
+            raise without(missing)
         uplinks = tuple(uplink.name for uplink in self._facts.uplinks)
         with Witness(uplinks, self._marker) as witness:
             answer, lines = self._answer()
@@ -168,6 +168,16 @@ class Verification:
             except NetworkError:
                 continue
         return False
+
+
+def without(missing: Sequence[str]) -> MissingError:
+    """Return the error of a run that lacks these capabilities (names without CAP_)."""
+    options = " ".join(f"--cap-add {name}" for name in missing)
+    return MissingError(
+        f"this process lacks {' and '.join(missing)}, which the attempts take",
+        f"give the gateway's container `{options}` (Compose: `cap_add: [{', '.join(missing)}]`), "
+        "and run this in it as root; Podman, and `cap_drop: [ALL]`, leave NET_RAW out",
+    )
 
 
 def _health(answer: Answer) -> Iterator[Line]:
