@@ -75,13 +75,13 @@ def _state_changed(fields: Fields) -> str:
         "resolving": f"looking up {where}",
         "fetching": f"fetching the list of servers from {where}",
         "locked": "closed",
-        "paused": "paused",
+        "paused": "paused: the tunnel is closed until it is resumed",
         "stopping": "stopping",
     }.get(str(new), str(new))
     if new == "connected":
         text = f"connected to {where} after {_seconds(fields.get('seconds'))}"
         return text if old != "connected" else f"connected to {where}: {why}"
-    if new == "stopping" or why in {"starting", "no handshake"}:
+    if new in {"stopping", "paused"} or why in {"starting", "no handshake"}:
         return doing
     lost = "the tunnel is down" if old == "connected" else doing
     text = f"{lost} ({why})"

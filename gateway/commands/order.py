@@ -92,7 +92,7 @@ def _shows(effect: Effect, before: dict[str, object], now: dict[str, object]) ->
     """Return whether the status shows the effect."""
     is_paused = now.get("state") == "paused"
     if effect in {Effect.PAUSED, Effect.ALREADY_PAUSED}:
-        return is_paused
+        return is_paused and now.get("reason_code") != Reason.UNCHECKED  # then it is not in force
     if effect in {Effect.RESUMED, Effect.ALREADY_RUNNING} or before.get("state") != "connected":
         return not is_paused
     return mapping(now.get("reconnects")) != mapping(before.get("reconnects"))

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +43,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
 WRITES, WRITE_PAUSE = 10, 0.5
 """How often the file is tried while an earlier write has not ended, and the seconds in between."""
 
+LAST_WRITE = 1.0
+"""Seconds that the end of the gateway waits until the file is empty."""
+
 REMEDY = "name another service in PUBLICIP_API, or set PUBLICIP_ENABLED=off"
 FILE_REMEDY = "set PUBLICIP_FILE to a file that the gateway can write"
 
@@ -59,7 +63,7 @@ class Hosts(Protocol):
 class PublicAddresses:
     """The address of the present connection, once a service has said it."""
 
-    name = "public address"
+    name = "address look-up"
 
     def __init__(
         self, wanted: PublicIp, resolver: AnyResolver, hosts: Hosts, clock: Callable[[], float]
@@ -87,9 +91,8 @@ class PublicAddresses:
         if not problem and self._unwritten and self._is_file_chosen:
             problem = f"the address cannot be written to {self._wanted.file} ({self._unwritten})"
             remedy = FILE_REMEDY
-        return ServiceReport(
-            self.name, not problem, problem, remedy, self._requests, found.address if found else ""
-        )
+        said = "it is known" if found else ""
+        return ServiceReport(self.name, not problem, problem, remedy, self._requests, said)
 
     def latest(self) -> PublicAddress | None:
         """Return the address of the present connection, from any thread; None if not known."""
@@ -112,7 +115,15 @@ class PublicAddresses:
 
     async def run(self) -> None:
         """Look the address of each connection up, until cancelled."""
-        await self._write("")
+        try:
+            await self._write("")
+            await self._follow_all()
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WRITE):
+                    await self._write("")
+
+    async def _follow_all(self) -> None:
         while True:
             self._changed.clear()
             followed = asyncio.create_task(self._follow(self._tunnel))

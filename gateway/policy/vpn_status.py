@@ -23,17 +23,17 @@ ORDERS: dict[str, Order] = {VpnStatus.RUNNING: Order.RESUME, VpnStatus.STOPPED: 
 def vpn_status(state: str, reason: Reason) -> VpnStatus:
     """Return the word for a state and its reason as they are reported, see `report.Status`.
 
-    Paused is stopped, because its rules are in force before it is reported. What is crashed
-    connects again by itself all the same.
+    Paused is stopped, because its rules are in force before it is reported; while a shortage keeps
+    them from it, it is stopping. What is crashed connects again by itself all the same.
     """
     if reason in {Reason.FIREWALL, Reason.HUNG}:
         return VpnStatus.CRASHED
     match state:
         case "connected":
             return VpnStatus.RUNNING
-        case "paused":
+        case "paused" if reason is not Reason.UNCHECKED:
             return VpnStatus.STOPPED
-        case "stopping":
+        case "paused" | "stopping":
             return VpnStatus.STOPPING
         case _:
             return VpnStatus.STARTING

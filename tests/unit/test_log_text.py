@@ -44,6 +44,10 @@ def changed(old: str, new: str, reason: str = "starting", detail: str = "") -> s
             f"connected to {SERVER}: resolver silent",
         ),
         (changed("connected", "stopping", "stopping"), "stopping"),
+        (
+            changed("connected", "paused", "paused"),
+            "paused: the tunnel is closed until it is resumed",
+        ),
     ],
 )
 def test_a_change_of_state_is_a_sentence(said: str, expected: str) -> None:

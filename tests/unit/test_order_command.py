@@ -90,7 +90,10 @@ def test_what_comes_of_it_is_printed(
     assert gateway.asked == ([] if effect.is_refused else [Order(order)])
 
 
-@pytest.mark.parametrize("then", [CONNECTED, {}, {"state": 7}], ids=str)
+NOT_YET = PAUSED | {"reason_code": "kernel_unavailable"}
+
+
+@pytest.mark.parametrize("then", [CONNECTED, {}, {"state": 7}, NOT_YET], ids=str)
 def test_a_gateway_that_does_not_follow_is_not_waited_for(
     then: dict[str, object], gateway: Gateway, capsys: pytest.CaptureFixture[str]
 ) -> None:

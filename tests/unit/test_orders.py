@@ -225,6 +225,8 @@ def test_the_words_of_gluetun() -> None:
         "paused": VpnStatus.STOPPED,
         "stopping": VpnStatus.STOPPING,
     }
+    assert vpn_status("paused", Reason.UNCHECKED) is VpnStatus.STOPPING, "not in force yet"
+    assert vpn_status("paused", Reason.KEPT_DOWN) is VpnStatus.STOPPED
     assert vpn_status("locked", Reason.FIREWALL) is VpnStatus.CRASHED
     assert vpn_status("connected", Reason.HUNG) is VpnStatus.CRASHED
     assert {"running": Order.RESUME, "stopped": Order.PAUSE} == ORDERS
