@@ -56,13 +56,13 @@ LABEL org.opencontainers.image.title="Portcullis" \
 
 # iptables has the legacy tools that close the namespace before anything else is loaded. nftables is
 # for kernels without the legacy tables, wireguard-go for kernels without WireGuard. ca-certificates is
-# for lists of providers and resolvers over TLS, unbound is the resolver, dns-root-data has the keys
+# for lists of providers and resolvers over TLS, unbound is the resolver, tinyproxy is the HTTP proxy, dns-root-data has the keys
 # that it checks signatures with, ping is for the health checks that people bring along. wireguard-go keeps its
 # socket, through which the keys can be read, in /run/wireguard. That must not be a link to /dev/shm,
 # which the containers of a pod share; a read-only container needs a tmpfs there.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-        ca-certificates dns-root-data iptables iputils-ping nftables python3 unbound wireguard-go \
+        ca-certificates dns-root-data iptables iputils-ping nftables python3 tinyproxy-bin unbound wireguard-go \
     && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
     && mkdir /config \
     && mkdir -m 0700 /run/wireguard

@@ -7,6 +7,7 @@ from gateway.model import (
     EVERYTHING,
     Config,
     Endpoint,
+    HostPort,
     NamedEndpoint,
     Peer,
     PortRange,
@@ -17,6 +18,7 @@ from gateway.model import (
 )
 from gateway.model.lease import Lease
 from gateway.model.name_server import LocalZone, NameServer, Upstream
+from gateway.model.proxies import HttpProxy, SocksProxy
 from gateway.policy.evidence import Pulse
 from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.marks import SHOWN
@@ -111,6 +113,14 @@ LOCAL_ZONES = replace(
 )
 """With a resolver of our own, which asks two of the LAN for the names of one domain."""
 
+PROXIES = replace(
+    HOLES,
+    input_ports=(PortRange(Protocol.TCP, 8888, 8888),),
+    http_proxy=HttpProxy(HostPort("", 8888)),
+    socks_proxy=SocksProxy(HostPort("", 1080)),
+)
+"""With both proxies, of which the one for SOCKS has clients in the namespace only."""
+
 MANY_HOLES = Config(
     (IPV4_ONLY,),
     outbound_subnets=(
@@ -201,5 +211,7 @@ SCENARIOS: dict[str, tuple[State, Config, Facts]] = {
     "connected-chosen-mark": (connected(CHOSEN), Config((CHOSEN,)), ONE_UPLINK),
     "connected-resolver": (connected(UNNAMED), RESOLVING_HOLES, ONE_UPLINK),
     "connected-local-zones": (connected(IPV4_ONLY), LOCAL_ZONES, ONE_UPLINK),
+    "connecting-proxies": (connecting(IPV4_ONLY), PROXIES, ONE_UPLINK),
+    "connected-proxies": (connected(IPV4_ONLY), PROXIES, GUARDED),
     "connected-guarded": (connected(IPV4_ONLY), HOLES, GUARDED),
 }

@@ -107,6 +107,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             inbox.order,
             reloader.ask,
             lambda: board.status,
+            firewall.limits,
         ),
     )
     board.services, board.public_ip = services.reports, services.public_ip

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from gateway.model import Config
 from gateway.model.lease import Connection
 from gateway.policy.events import Leased
+from gateway.policy.limits import Limit
 from gateway.policy.orders import Ordered
 from gateway.policy.public_address import PublicAddress
 from gateway.policy.report import Status
@@ -45,7 +46,7 @@ class Tools:
     `netns` is the namespace of the tunnel and the workloads, `uplinks` that of the uplinks. `lease`
     opens the ports of leases, `order` asks the loop for something (`gateway.policy.orders`), and
     `reload` has the configuration read again. `status` returns what was published last. They are
-    called on the loop.
+    called on the loop. `limits` are those of this machine.
     """
 
     environ: Mapping[str, str]
@@ -56,6 +57,7 @@ class Tools:
     order: Callable[[Ordered], None]
     reload: Callable[[], None]
     status: Callable[[], Status]
+    limits: tuple[Limit, ...] = ()
 
 
 class Services:
@@ -98,4 +100,8 @@ def services_of(config: Config, tools: Tools) -> Services:
         addresses = through_tunnel(config.public_ip, tools.environ, tools.netns, tools.clock)
         wanted.append(addresses)
         known.append(addresses.latest)
+    if config.http_proxy is not None or config.socks_proxy is not None:
+        from gateway.daemon.proxying import proxies  # noqa: PLC0415 - many have none
+
+        wanted += proxies(config, tools.netns, tools.limits, tools.clock)
     return Services(tuple(wanted), *known)

@@ -89,7 +89,7 @@ def _resolver(user: int) -> list[str]:
         unbound = find_program("unbound")
     except MissingError:
         return []
-    return [*_python(KEEPER), str(CHANNEL), *command(user, unbound, CONFIGURED)]
+    return [*_python(KEEPER), str(CHANNEL), *command(user, unbound, "-c", CONFIGURED)]
 
 
 def _python(program: Path) -> list[str]:

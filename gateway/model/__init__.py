@@ -9,6 +9,8 @@ from enum import StrEnum
 
 from gateway.model.errands import Errand as Errand
 from gateway.model.name_server import BlockFile, HostName, NameServer
+from gateway.model.place import HostPort as HostPort
+from gateway.model.proxies import HttpProxy, SocksProxy
 from gateway.model.public_ip import PublicIp
 from gateway.model.secret import Secret as Secret
 
@@ -212,14 +214,6 @@ class Tunnel(Candidate):
     fwmark: int = field(kw_only=True)
 
 
-@dataclass(frozen=True)
-class HostPort:
-    """A TCP address that a server of ours listens on; an empty host means every address."""
-
-    host: str
-    port: int
-
-
 Times = tuple[tuple[str, float], ...]
 """How long handshakes took, in seconds, each with the `endpoint_text` of its candidate."""
 
@@ -265,6 +259,8 @@ class Config:
     host_names: tuple[HostName, ...] = ()
     block_files: tuple[BlockFile, ...] = ()
     public_ip: PublicIp | None = None
+    http_proxy: HttpProxy | None = None
+    socks_proxy: SocksProxy | None = None
 
 
 EVERYTHING: tuple[Network, ...] = tuple(map(ipaddress.ip_network, ("0.0.0.0/0", "::/0")))

@@ -69,7 +69,12 @@ def ruleset_for(state: State, config: Config, facts: Facts) -> Ruleset:
     if isinstance(state, Connected):
         up = state
         return _both(entries, early=lambda family: _early(family, up, config), refused=_refused)
-    return _both(entries, lambda family: _first(family, state, facts))
+    closes = isinstance(state, Locked | Stopping)
+    return _both(
+        entries,
+        lambda family: _first(family, state, facts),
+        _nothing if closes else lambda family: _of_proxies(family, config, ends=False),
+    )
 
 
 def ruleset_in_vault(state: State, config: Config, hole: Uplink | None) -> Ruleset:
@@ -265,12 +270,22 @@ def _encrypted(family: Family, tunnel: Tunnel, facts: Facts) -> Iterator[ChainRu
 
 
 def _early(family: Family, state: Connected, config: Config) -> Iterator[ChainRule]:
-    """Yield the rules for the tunnel, then that which keeps its mark off loopback.
+    """Yield the rules for the tunnel, that which keeps its mark off loopback, those of proxies.
 
     The tunnel's come before those of other interfaces, because most packets are the tunnel's.
     """
     yield from _in_tunnel(family, state, config)
     yield from no_mark_on_loopback(LOOPBACK, state.tunnel)
+    yield from _of_proxies(family, config, ends=True)
+
+
+def _of_proxies(family: Family, config: Config, *, ends: bool) -> Iterable[ChainRule]:
+    """Return the rules for proxies; many have none, and do not load what makes them."""
+    if config.http_proxy is None and config.socks_proxy is None:
+        return ()
+    from gateway.policy.proxies import confined  # noqa: PLC0415 - seldom needed
+
+    return confined(family, config, LOOPBACK, ends=ends)
 
 
 def _in_tunnel(family: Family, state: Connected, config: Config) -> Iterator[ChainRule]:

@@ -34,6 +34,8 @@ NEED_RESTART = {
     "latency": "SERVER_ORDER",
     "public_ip": "PUBLICIP_ENABLED, or another variable of the public address",
     "name_server": "DNS_SERVER, or another variable of the gateway's resolver",
+    "http_proxy": "HTTPPROXY, or another variable of the HTTP proxy",
+    "socks_proxy": "SOCKS5_ENABLED, or another variable of the SOCKS5 proxy",
 }
 """The same for those that cannot: they choose parts of the gateway when it starts."""
 

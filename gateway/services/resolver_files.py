@@ -25,7 +25,7 @@ LARGEST = 4 << 20
 """Bytes of a file with authorities that are read."""
 
 
-STUB = Path(__file__).with_name("resolver_process.py")
+STUB = Path(__file__).with_name("confined.py")
 ANOTHER_USER = ("CHOWN", "DAC_OVERRIDE", "KILL", "SETGID", "SETUID")
 """The capabilities that it takes to have it run as another user and to reach it then."""
 
@@ -145,13 +145,12 @@ class Files:
         """Return the program with `text` as its configuration. Raises MissingError and OSError."""
         self.configure(text)
         user = 0 if self.unconfined[0] else RESOLVER_USER
-        return Program(tuple(command(user, find_program("unbound"), str(self.configuration))))
+        return Program(tuple(command(user, find_program("unbound"), "-c", str(self.configuration))))
 
 
-def command(user: int, unbound: str, configuration: str) -> list[str]:
-    """Return the command that becomes `unbound` as `user`."""
-    stub = [sys.executable, "-I", "-S", str(STUB)]
-    return [*stub, str(user), unbound, "-c", configuration]
+def command(user: int, program: str, *words: str) -> list[str]:
+    """Return the command that becomes `program` as `user`, without other rights."""
+    return [sys.executable, "-I", "-S", str(STUB), str(user), program, *words]
 
 
 def contents(path: Path) -> bytes:

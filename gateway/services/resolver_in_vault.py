@@ -4,7 +4,6 @@ It shares no file with the gateway. What it reads comes as descriptors of files 
 no other process has. Its socket is in a directory of the vault.
 """
 
-import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from gateway.model.name_server import RESOLVER_USER
 from gateway.policy.unbound import CERTIFICATES
 from gateway.services.resolver_files import contents
 from gateway.system.child import Program
+from gateway.system.in_memory import sealed
 from gateway.system.vault import NAMES, VaultNetns
 from gateway.system.vault_child import start_as, user_for
 
@@ -20,7 +20,6 @@ CONTROL = "control"
 NEEDS = ("CHOWN", "KILL", "NET_ADMIN", "SETGID", "SETUID")
 CONFIGURATION, AUTHORITIES, ZONE = 41, 42, 43
 """Its descriptors (see `vault_process.CHANNEL`)."""
-SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 CONFIGURED = f"/dev/fd/{CONFIGURATION}"
 """Where it finds its configuration, which it reads again at a reload."""
 
@@ -105,18 +104,8 @@ class FilesInVault:
         )
 
     def _write(self, number: int, data: bytes) -> None:
-        made = self._new(number)
-        with open(os.dup(made), "wb") as file:  # noqa: PTH123 - a descriptor
-            file.write(data)
-        fcntl.fcntl(made, fcntl.F_ADD_SEALS, SEALS)  # so that its reader cannot change it
-
-    def _new(self, number: int) -> int:
-        """Return a new file in memory, which will be the resolver's descriptor `number`. OSError.
-
-        Its user can open it again, by its path, because everyone may: who has the descriptor.
-        """
-        made = os.memfd_create("resolver", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        """Make the file that will be the resolver's descriptor `number`. Raises OSError."""
+        made = sealed("resolver", data)
         if former := self._descriptors.pop(number, 0):
             os.close(former)
         self._descriptors[number] = made
-        return made

@@ -27,6 +27,7 @@ from gateway.settings import (
     listed,
     looked_up,
     places,
+    proxying,
     quickfiles,
     registering,
     reserved,
@@ -160,6 +161,7 @@ def _config(
     probe = _value(given.health_probe, None)
     checks.health_server(health_server, input_ports, findings)
     checks.probe_outside(probe, subnets, findings)
+    http_proxy, socks_proxy = proxying.settle(variables, input_ports, health_server, findings)
     for tunnel in candidates:
         checks.check_tunnel(tunnel, findings)
         reserved.check_tunnel(tunnel, findings)
@@ -197,6 +199,8 @@ def _config(
         down_command=_value(given.vpn_down_command, ()),
         list_period=_value(given.updater_period, None),
         name_server=name_server,
+        http_proxy=http_proxy,
+        socks_proxy=socks_proxy,
     )
 
 

@@ -47,6 +47,7 @@ BLOCK_SWITCHES: Final = {
 _OURS: Final = (
     *("WIREGUARD_", "FIREWALL_", "VPN_", "DNS_", "HEALTH_", "LOG_", "GATEWAY_"),
     "PUBLICIP_",
+    *("HTTPPROXY_", "SOCKS5_"),
 )
 _USE: Final = "not supported: use "
 _NEAR: Final = 0.86

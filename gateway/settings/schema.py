@@ -2,7 +2,8 @@
 
 docs/configuration.md is generated from this model. `values`, `addresses`, `servers` and `fields`
 parse the fields one by one; `checks` compares them afterwards. `schema_tunnel` has those of the
-tunnel, `schema_names` those of names, `schema_public_ip` those of the public address.
+tunnel, `schema_names` those of names, `schema_public_ip` those of the public address,
+`schema_proxies` those of proxies.
 """
 
 from collections.abc import Mapping
@@ -13,14 +14,14 @@ from pydantic import AliasChoices
 from gateway.model import Backend, HealthProbe, HostPort, Network, PortRange
 from gateway.settings import addresses, fields, values
 from gateway.settings.addresses import lan_subnets
-from gateway.settings.schema_public_ip import PublicIpSettings
+from gateway.settings.schema_proxies import ProxySettings
 from gateway.settings.schema_tunnel import variable
 from gateway.settings.sourced import Sourced, read_with
 
 _ANY: Final = "all"
 
 
-class Settings(PublicIpSettings):
+class Settings(ProxySettings):
     """The variables, each with its origin, or None when it is not set.
 
     `sources` builds it and removes fields that are `Refused`. The second half of each type parses
@@ -199,7 +200,7 @@ class Settings(PublicIpSettings):
 
 SECRETS: Final = frozenset(
     {"wireguard_private_key", "wireguard_preshared_key", "openvpn_user", "openvpn_password"}
-    | {"publicip_api_token"}
+    | {"publicip_api_token", "httpproxy_password", "socks5_password"}
 )
 """Fields whose values must never be shown."""
 

@@ -12,7 +12,7 @@ from gateway.settings.sourced import Sourced, read_with
 
 
 class PublicIpSettings(NameSettings):
-    """The variables of the public address; `schema.Settings` adds all others."""
+    """The variables of the public address; `schema_proxies.ProxySettings` adds those of proxies."""
 
     publicip_enabled: Annotated[Sourced[bool] | None, read_with(fields.switch)] = variable(
         "Public address",

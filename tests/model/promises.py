@@ -16,6 +16,7 @@ from gateway.model import (
     Tunnel,
 )
 from gateway.model.name_server import RESOLVER_USER
+from gateway.model.proxies import PROXY_USER
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.question import QUESTION
 from gateway.policy.routing import reply_mark
@@ -24,10 +25,12 @@ from gateway.policy.states import (
     Connected,
     Connecting,
     Fetching,
+    Locked,
     Paused,
     Query,
     Resolving,
     State,
+    Stopping,
     Transfer,
 )
 from gateway.policy.upstreams import upstreams_of
@@ -43,6 +46,31 @@ NUMBERS = {"tcp": TCP, "udp": UDP}
 
 def excuse_out(state: State, config: Config, facts: Facts, packet: Packet) -> str | None:
     """Return the promise by which `packet` may leave by its `out_interface`, or None."""
+    found = _excuse_out(state, config, facts, packet)
+    if (
+        found is None
+        or not _is_of_proxy(state, config, packet)
+        or packet.out_interface == INTERFACE
+    ):
+        return found
+    if packet.out_interface != LOOPBACK:
+        return None if packet.direction == "ORIGINAL" else found
+    # P19: on loopback a proxy answers its clients, and asks the gateway's resolver by UDP.
+    asks = packet.has_ports(UDP) and packet.destination_port == 53
+    asks = asks and packet.destination == ip_address("127.0.0.1")
+    known = (packet.state, packet.direction) == ("ESTABLISHED", "REPLY")
+    return found if found == "P10" or asks or (known and packet.protocol == TCP) else None
+
+
+def _is_of_proxy(state: State, config: Config, packet: Packet) -> bool:
+    """Return whether a proxy of the gateway sends `packet`; a closed gateway has none."""
+    wanted = config.http_proxy is not None or config.socks_proxy is not None
+    closed = isinstance(state, Locked | Stopping)
+    return wanted and not closed and packet.user == PROXY_USER
+
+
+def _excuse_out(state: State, config: Config, facts: Facts, packet: Packet) -> str | None:
+    """Return the same for a packet whose sender does not matter."""
     if packet.out_interface == LOOPBACK:
         query = _query(state)
         ours = query is not None and packet.mark == query.mark

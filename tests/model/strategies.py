@@ -20,6 +20,7 @@ from gateway.model import (
     INTERFACE,
     Config,
     Endpoint,
+    HostPort,
     Peer,
     PortRange,
     Protocol,
@@ -27,6 +28,7 @@ from gateway.model import (
     Tunnel,
 )
 from gateway.model.name_server import RESOLVER_USER, LocalZone, NameServer, Upstream
+from gateway.model.proxies import PROXY_USER, HttpProxy, SocksProxy
 from gateway.policy.evidence import Pulse
 from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.firewall import ruleset_for
@@ -156,6 +158,8 @@ def situations(draw: st.DrawFn) -> Situation:
         input_ports_while_down=draw(st.booleans()),
         vpn_input_ports=tuple(draw(st.lists(port_ranges(), max_size=3))),
         name_server=draw(st.sampled_from([None, *NAME_SERVERS])),
+        http_proxy=draw(st.sampled_from([None, HttpProxy(HostPort("", 8080))])),
+        socks_proxy=draw(st.sampled_from([None, SocksProxy(HostPort("", 1080))])),
     )
     turn = Turn((tunnel,))
     marks = st.integers(1, 2**32 - 1)
@@ -309,7 +313,7 @@ FIELDS: dict[str, Any] = {
     "syn": lambda *_: st.booleans(),
     "later_fragment": lambda *_: st.booleans(),
     "extra_headers": lambda *_: st.booleans(),
-    "user": lambda *_: st.sampled_from([None, 0, RESOLVER_USER]),
+    "user": lambda *_: st.sampled_from([None, 0, RESOLVER_USER, PROXY_USER]),
     "mark": _marks,
     "connmark": _marks,
     "state": lambda *_: st.sampled_from(["NEW", "ESTABLISHED", "RELATED", INVALID]),

@@ -82,6 +82,7 @@ ONLY_IMPORTER = {
         "gateway/services/hooks.py",
         "gateway/services/resolver_lines.py",
         "gateway/services/resolver.py",
+        "gateway/services/proxy.py",
         "gateway/cli.py",
         "gateway/lock/last_resort.py",
         "gateway/log.py",

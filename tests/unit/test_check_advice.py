@@ -285,15 +285,15 @@ def test_a_key_that_does_not_mean_what_it_did_is_reported(
 
 def test_the_services_own_name_is_in_the_advice(tmp_path: Path) -> None:
     """So that it can be pasted; with an anchor, the anchor's."""
-    environment = {**COMPLETE, "HTTPPROXY": "on"}
+    environment = {**COMPLETE, "SHADOWSOCKS": "on"}
     trial = tried(tmp_path, {"environment": environment})
-    assert "use a proxy container with network_mode: service:vpn" in said(trial)
+    assert "a Shadowsocks server with network_mode: service:vpn" in said(trial)
     trial = tried(
         tmp_path,
         {"environment": environment, "network_mode": "service:net"},
         {"net": {"command": "hold", "cap_add": ["NET_ADMIN"]}},
     )
-    assert "use a proxy container with network_mode: service:net" in said(trial)
+    assert "a Shadowsocks server with network_mode: service:net" in said(trial)
 
 
 def test_the_ports_of_an_anchor_are_removed_there(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_what_a_container_was_started_with_is_compared(tmp_path: Path) -> None:
         "entrypoint '/bin/sh' replaces",
         "user '1000'",
         "cap_add lacks NET_ADMIN",
-        "HTTPPROXY: not supported",
+        "HTTPPROXY: port 8888 of the proxy",
     ):
         assert line in said(trial)
     assert "/config/x.conf" in said(trial)

@@ -55,8 +55,8 @@ services:
     environment:
       # The provider
       - VPN_SERVICE_PROVIDER=mullvad
-      # not supported: use a proxy container with network_mode: service:vpn
-      # - HTTPPROXY=on # for the phone
+      - HTTPPROXY=on # for the phone
+      # not supported: use SOCKS5_ENABLED=on, or a Shadowsocks server with network_mode: service:vpn
       # - SHADOWSOCKS=on
       - TZ=Europe/Berlin
       - FIREWALL_INPUT_PORTS=8080/tcp
@@ -204,7 +204,7 @@ CHANGES = {
         "    privileged: true\n",
     ),
     "a list in brackets": (
-        "    cap_add: [NET_ADMIN]\n    environment: [TZ=UTC, 'HTTPPROXY=on']\n    expose: [80]\n",
+        "    cap_add: [NET_ADMIN]\n    environment: [TZ=UTC, 'S6_X=1']\n    expose: [80]\n",
         (
             '    cap_add: [NET_ADMIN]\n    environment: [TZ=UTC, "FIREWALL_INPUT_PORTS=80/tcp"]\n'
             "    expose: [80]\n"

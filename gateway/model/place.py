@@ -1,0 +1,11 @@
+"""Where a server listens, for the values of `gateway.model`."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HostPort:
+    """A TCP address that a server of ours listens on; an empty host means every address."""
+
+    host: str
+    port: int
