@@ -104,4 +104,8 @@ def services_of(config: Config, tools: Tools) -> Services:
         from gateway.daemon.proxying import proxies  # noqa: PLC0415 - many have none
 
         wanted += proxies(config, tools.netns, tools.limits, tools.clock)
+    if config.port_client:
+        from gateway.services.port_client import PortPassing  # noqa: PLC0415 - few want it
+
+        wanted.append(PortPassing(config.port_client, tools.netns, tools.clock))
     return Services(tuple(wanted), *known)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from gateway.model.errands import Errand as Errand
 from gateway.model.name_server import BlockFile, HostName, NameServer
 from gateway.model.place import HostPort as HostPort
+from gateway.model.port_client import PortClient
 from gateway.model.proxies import HttpProxy, SocksProxy
 from gateway.model.public_ip import PublicIp
 from gateway.model.secret import Secret as Secret
@@ -261,6 +262,7 @@ class Config:
     public_ip: PublicIp | None = None
     http_proxy: HttpProxy | None = None
     socks_proxy: SocksProxy | None = None
+    port_client: PortClient | None = None
 
 
 EVERYTHING: tuple[Network, ...] = tuple(map(ipaddress.ip_network, ("0.0.0.0/0", "::/0")))

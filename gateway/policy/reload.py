@@ -23,6 +23,7 @@ VARIABLES = {
     "down_command": "VPN_DOWN_COMMAND",
     "host_names": "/etc/hosts",
     "block_files": "DNS_BLOCK_FILES",
+    "port_client": "FORWARDED_PORT_CLIENT, or another variable of it",
 }
 """What an answer calls the fields of a `Config` that can change while the gateway runs."""
 

@@ -26,6 +26,7 @@ from gateway.settings import (
     hosts,
     listed,
     looked_up,
+    passing,
     places,
     proxying,
     quickfiles,
@@ -156,6 +157,7 @@ def _config(
     reserved.check_subnets(subnets, _where(given.firewall_outbound_subnets), findings)
     checks.last_port(input_ports, _where(given.firewall_input_ports), findings)
     vpn_input_ports = checks.ports(given.firewall_vpn_input_ports, findings)
+    port_client = passing.settle(given, vpn_input_ports, subnets, findings, is_leased=False)
     resolving.check_local_zones(name_server, subnets, findings)
     health_server = _value(given.health_server_address, DEFAULT_HEALTH_SERVER)
     probe = _value(given.health_probe, None)
@@ -201,6 +203,7 @@ def _config(
         name_server=name_server,
         http_proxy=http_proxy,
         socks_proxy=socks_proxy,
+        port_client=port_client,
     )
 
 

@@ -48,6 +48,7 @@ _OURS: Final = (
     *("WIREGUARD_", "FIREWALL_", "VPN_", "DNS_", "HEALTH_", "LOG_", "GATEWAY_"),
     "PUBLICIP_",
     *("HTTPPROXY_", "SOCKS5_"),
+    "FORWARDED_PORT_",
 )
 _USE: Final = "not supported: use "
 _NEAR: Final = 0.86

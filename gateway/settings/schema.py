@@ -14,14 +14,14 @@ from pydantic import AliasChoices
 from gateway.model import Backend, HealthProbe, HostPort, Network, PortRange
 from gateway.settings import addresses, fields, values
 from gateway.settings.addresses import lan_subnets
-from gateway.settings.schema_proxies import ProxySettings
+from gateway.settings.schema_port_client import PortClientSettings
 from gateway.settings.schema_tunnel import variable
 from gateway.settings.sourced import Sourced, read_with
 
 _ANY: Final = "all"
 
 
-class Settings(ProxySettings):
+class Settings(PortClientSettings):
     """The variables, each with its origin, or None when it is not set.
 
     `sources` builds it and removes fields that are `Refused`. The second half of each type parses
@@ -201,6 +201,7 @@ class Settings(ProxySettings):
 SECRETS: Final = frozenset(
     {"wireguard_private_key", "wireguard_preshared_key", "openvpn_user", "openvpn_password"}
     | {"publicip_api_token", "httpproxy_password", "socks5_password"}
+    | {"forwarded_port_client_user", "forwarded_port_client_password"}
 )
 """Fields whose values must never be shown."""
 
@@ -216,7 +217,14 @@ FIELDS: Final = tuple(Settings.model_fields)
 """All fields in the order of the documentation; a variable is its field in capitals."""
 
 PLAIN_ONLY: Final = frozenset(
-    {"wireguard_conf_secretfile", "health_server_address", "log_level", "log_format", "tz"}
+    {
+        "wireguard_conf_secretfile",
+        "forwarded_port_client",
+        "health_server_address",
+        "log_level",
+        "log_format",
+        "tz",
+    }
 )
 """Fields that cannot come from a file: others read them too, or they are read before any file."""
 

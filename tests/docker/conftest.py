@@ -1,5 +1,6 @@
 """The engine, the images and the site, built once for all tests marked `docker`."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from tests.docker.project import Project
 from tests.docker.providers import playing
 from tests.docker.site import Site
 
+collect_ignore = [] if os.environ.get("LAB_EVERYTHING") == "1" else ["test_torrent_clients.py"]
 REPORT = pytest.StashKey[list[str]]()
 TIME_LIMIT = 900  # seconds: the first test waits for debootstrap and the build
 

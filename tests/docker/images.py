@@ -22,6 +22,9 @@ PROJECT = "portcullis"
 LAB = "portcullis-lab"
 """The project's image plus a server's tools and a reverse proxy: all but the gateway runs it."""
 
+TORRENTS = "portcullis-torrents"
+"""Debian's torrent clients; with LAB_EVERYTHING=1 only."""
+
 _KEEP = 7 * 24 * 3600  # seconds; then Debian has updates
 _EXCLUDED = ("doc", "groff", "info", "linda", "lintian", "locale", "man")
 _PIP_SETTINGS = ("cert", "index-url", "extra-index-url", "trusted-host")
@@ -52,7 +55,17 @@ def build_all(engine: Engine) -> dict[str, float]:
         ENTRYPOINT []
     """
     engine.docker("build", "--network=host", *proxies(), "-t", LAB, "-", stdin=lab, timeout=300)
-    timed("lab image", clock)
+    clock = timed("lab image", clock)
+    if os.environ.get("LAB_EVERYTHING") == "1":
+        torrents = f"""
+            FROM {BASE}
+            RUN apt-get update && apt-get install -y --no-install-recommends \
+                qbittorrent-nox transmission-daemon deluged deluge-web
+            ENTRYPOINT []
+        """
+        words = ("build", "--network=host", *proxies(), "-t", TORRENTS, "-")
+        engine.docker(*words, stdin=torrents, timeout=600)
+        timed("image of torrent clients", clock)
     return seconds
 
 

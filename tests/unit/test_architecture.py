@@ -80,6 +80,7 @@ ONLY_IMPORTER = {
         "gateway/daemon/looks.py",
         "gateway/services/blocking.py",
         "gateway/services/hooks.py",
+        "gateway/services/port_client.py",
         "gateway/services/resolver_lines.py",
         "gateway/services/resolver.py",
         "gateway/services/proxy.py",

@@ -25,6 +25,7 @@ CONTENTS = {
     "wireguard_preshared_key": PRESHARED + "\n",
     "openvpn_user": "p1234567\n",
     "openvpn_password": "two words\n",
+    "forwarded_port_client_password": "two other words\n",
 }
 """What the secrets of the recipes have in them."""
 
@@ -82,7 +83,7 @@ def test_a_recipe_with_a_fault_is_noticed(tmp_path: Path) -> None:
         text.replace("FIREWALL_INPUT_PORTS: 8080", "FIREWALL_INPUT_PORTS: 80"), tmp_path
     )
     assert any("8080/tcp" in str(notice) for notice in closed.notices)
-    assert checked(text.replace("secrets: [wg0.conf]", "secrets: []"), tmp_path).problems
+    assert checked(text.replace("secrets: [wg0.conf, ", "secrets: ["), tmp_path).problems
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(RECIPES)))

@@ -22,6 +22,7 @@ from gateway.model import (
     Tunnel,
 )
 from gateway.model.name_server import BlockFile, NameServer
+from gateway.model.port_client import ClientKind, ClientUrl, PortClient
 from gateway.model.proxies import HttpProxy, SocksProxy
 from gateway.model.public_ip import PublicIp
 from gateway.policy.actions import Abandon, Build, LookAround, LookUp, Work, WriteNames
@@ -99,6 +100,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "DNS_BLOCK_FILES": {"block_files": (BlockFile("/config/hosts", 1, 2),)},
     "/etc/hosts": {"host_names": (("a.lan", (ip_address("192.168.1.1"),)),)},
     NEED_RESTART["public_ip"]: {"public_ip": PublicIp(())},
+    VARIABLES["port_client"]: {
+        "port_client": PortClient(
+            ClientKind.DELUGE, ClientUrl(ip_address("127.0.0.1"), 8112), "", Secret("")
+        )
+    },
     NEED_RESTART["name_server"]: {"name_server": NameServer()},
     NEED_RESTART["http_proxy"]: {"http_proxy": HttpProxy(HostPort("", 8888))},
     NEED_RESTART["socks_proxy"]: {"socks_proxy": SocksProxy(HostPort("", 1080))},

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
-from gateway.model import HealthProbe, HostPort
+from gateway.model import Config, HealthProbe, HostPort, Secret
 from gateway.model.name_server import BlockList
+from gateway.model.port_client import ClientKind, ClientUrl
 from gateway.settings.assemble import Loaded
 from gateway.settings.schema import SERVER_FILTERS, Settings
 from gateway.settings.sourced import Sourced, origin_text
@@ -116,6 +117,7 @@ def _common(loaded: Loaded) -> Iterator[Line]:
             str(config.endpoint_resolver or "the container's"),
             given.wireguard_endpoint_resolver,
         ),
+        *_port_client(config, given),
         *_block_lists(given),
         *_choice(given),
         *_public_ip(loaded),
@@ -145,6 +147,18 @@ def _public_ip(loaded: Loaded) -> Iterator[tuple[str, str, Sourced[Any] | None]]
     if given.publicip_api_token:
         yield "PUBLICIP_API_TOKEN", "set", given.publicip_api_token
     yield "PUBLICIP_FILE", safe_text(wanted.file), given.publicip_file
+
+
+def _port_client(
+    config: Config, given: Settings
+) -> Iterator[tuple[str, str, Sourced[ClientKind] | Sourced[ClientUrl] | Sourced[Secret] | None]]:
+    """Yield which torrent client gets the forwarded port, if any does."""
+    if client := config.port_client:
+        yield "FORWARDED_PORT_CLIENT", client.kind.value, given.forwarded_port_client
+        yield "FORWARDED_PORT_CLIENT_URL", str(client.url), given.forwarded_port_client_url
+        user, password = given.forwarded_port_client_user, given.forwarded_port_client_password
+        yield "FORWARDED_PORT_CLIENT_USER", _set(client.user), user
+        yield "FORWARDED_PORT_CLIENT_PASSWORD", _set(client.password.reveal()), password
 
 
 def _choice(given: Settings) -> Iterator[tuple[str, str, Sourced[tuple[str, ...]]]]:

@@ -1,0 +1,99 @@
+"""How a process gives up what it does not need: its user, capabilities, and calls that connect.
+
+Standard library only, for programs that are to stay small. What is given up here cannot be had back
+(prctl(2), PR_SET_NO_NEW_PRIVS).
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+
+USER = 65534
+"""The user id of the user without rights."""
+CAPABILITY_VERSION = 0x20080522
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+SECCOMP_MODE_FILTER = 2
+"""linux/capability.h, linux/prctl.h, linux/seccomp.h."""
+
+LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+"""BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_JMP|BPF_JGE|BPF_K, BPF_RET|BPF_K."""
+NUMBER, MACHINE = 0, 4
+"""Where struct seccomp_data has the call and the machine that it is for."""
+ALLOW, REFUSE = 0x7FFF0000, 0x00050001
+"""SECCOMP_RET_ALLOW, and SECCOMP_RET_ERRNO with EPERM."""
+OTHER_CALLS = 0x40000000
+"""The calls of x32 on x86_64 begin here (arch/x86/entry/syscalls)."""
+INSTRUCTION = struct.Struct("=HBBI")
+
+CALLS = {
+    "x86_64": (
+        0xC000003E,
+        # socket, connect, bind, listen, execve, ptrace, process_vm_readv, process_vm_writev,
+        # execveat, io_uring_setup, pidfd_getfd
+        (41, 42, 49, 50, 59, 101, 310, 311, 322, 425, 438),
+    ),
+    "aarch64": (0xC00000B7, (198, 203, 200, 201, 221, 117, 270, 271, 281, 425, 438)),
+}
+"""By machine: its AUDIT_ARCH (linux/audit.h), and the numbers of the calls that are refused."""
+
+
+def without_rights(limits: Mapping[int, int]) -> None:
+    """Take another user id if that is allowed, give up every capability, and set `limits`.
+
+    `limits` are by their RLIMIT_* number. The change of the user takes back that the kernel kills
+    this process when the gateway goes (kernel/cred.c, commit_creds), so that is asked for again.
+    Raises OSError.
+    """
+    parent = os.getppid()
+    for kind, most in limits.items():
+        _, hard = resource.getrlimit(kind)
+        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (limit, limit))
+    with suppress(PermissionError):  # without CAP_SETUID
+        os.setgroups([])
+        os.setresgid(USER, USER, USER)
+        os.setresuid(USER, USER, USER)
+    libc = ctypes.CDLL(None, use_errno=True)
+    head, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    if libc.capset(head, none) or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "it cannot give up its rights")
+    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):  # others with this user could read its memory
+        raise OSError(ctypes.get_errno(), "it cannot hide its memory")
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
+        raise OSError(ctypes.get_errno(), "the gateway has ended meanwhile")
+
+
+def without_connecting() -> None:
+    """Have the kernel refuse to open and connect sockets, to start programs and to look into any.
+
+    Sockets that others hand over can be used. To be called after `without_rights`, because it takes
+    PR_SET_NO_NEW_PRIVS. Raises NotImplementedError for a machine of another kind, and OSError where
+    the kernel has no filters (seccomp(2)).
+    """
+    program = filter_for(os.uname().machine)
+    code = ctypes.create_string_buffer(program, len(program))
+    count = len(program) // INSTRUCTION.size
+    # struct sock_fprog: the number of instructions, and where they are.
+    given = struct.pack("=H6xQ", count, ctypes.addressof(code))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, given, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, f"the kernel takes no filter of calls: {os.strerror(number)}")
+
+
+def filter_for(machine: str) -> bytes:
+    """Return the filter for a machine as uname(2) calls it. Raises NotImplementedError."""
+    if machine not in CALLS:
+        raise NotImplementedError(f"no filter of calls is known for {machine}")
+    kind, refused = CALLS[machine]
+    tests = [(EQUAL, number) for number in refused] + [(AT_LEAST, OTHER_CALLS)]
+    code = [(LOAD, 0, 0, MACHINE), (EQUAL, 1, 0, kind), (RETURN, 0, 0, REFUSE)]
+    code += [(LOAD, 0, 0, NUMBER)]
+    # Each test that is true jumps behind those that are left, and behind ALLOW.
+    code += [(test, len(tests) - i, 0, value) for i, (test, value) in enumerate(tests)]
+    code += [(RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE)]
+    return b"".join(INSTRUCTION.pack(*one) for one in code)

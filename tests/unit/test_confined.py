@@ -1,0 +1,89 @@
+"""A process that has given up its rights and its calls, as the kernel sees it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.system.confined import CALLS, filter_for
+
+PROJECT = Path(__file__).resolve().parents[2]
+SCRIPT = f"""
+import ctypes, json, os, socket, sys
+sys.path.insert(0, {str(PROJECT)!r})
+from gateway.system.confined import without_connecting, without_rights
+given, other = socket.socketpair()
+without_rights({{}})
+def tried(call):
+    try:
+        call()
+    except OSError as err:
+        return err.errno
+    return 0
+calls = {{
+    "socket": lambda: socket.socket().close(),
+    "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).close(),
+    "execve": lambda: os.execv("/nothing", ["nothing"]),
+    "connect": lambda: given.connect("/nothing"),
+    "bind": lambda: given.bind("/nothing"),
+    "io_uring": lambda: exec("raise OSError(ctypes.get_errno(), '')") if
+        ctypes.CDLL(None, use_errno=True).syscall(425, 1, 0) < 0 else None,
+}}
+before = {{name: tried(call) for name, call in calls.items()}}
+without_connecting()
+after = {{name: tried(call) for name, call in calls.items()}}
+given.send(b"x")
+lines = open("/proc/self/status").read().splitlines()
+status = dict(it.split(":\\t") for it in lines if ":\\t" in it)
+print(json.dumps([before, after, other.recv(1).decode(), status["CapEff"], status["Seccomp"]]))
+"""
+REFUSED = 1
+
+
+def test_it_can_use_what_it_was_given_and_open_nothing() -> None:
+    """The control is the same calls before."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=20
+    )
+    before, after, received, capabilities, mode = json.loads(done.stdout)
+    assert before["socket"] == before["netlink"] == 0
+    assert REFUSED not in {before["execve"], before["connect"]}
+    assert set(after.values()) == {REFUSED}
+    assert received == "x"
+    assert int(capabilities, 16) == 0
+    assert mode == "2"
+
+
+@pytest.mark.parametrize("machine", CALLS)
+def test_every_listed_call_leads_to_the_refusal(machine: str) -> None:
+    """The program, run as the kernel runs it; each other call is allowed, each machine is not."""
+    kind, refused = CALLS[machine]
+    code = [filter_for(machine)[i : i + 8] for i in range(0, len(filter_for(machine)), 8)]
+
+    def verdict(number: int, architecture: int) -> str:
+        at, value = 0, 0
+        while True:
+            operation = int.from_bytes(code[at][:2], sys.byteorder)
+            yes, no = code[at][2], code[at][3]
+            argument = int.from_bytes(code[at][4:], sys.byteorder)
+            at += 1
+            if operation == 0x20:
+                value = {0: number, 4: architecture}[argument]
+            elif operation == 0x06:
+                return "allowed" if argument == 0x7FFF0000 else "refused"
+            else:
+                is_true = value == argument if operation == 0x15 else value >= argument
+                at += yes if is_true else no
+
+    found = {it for it in range(500) if verdict(it, kind) == "refused"}
+    assert found == set(refused)
+    assert verdict(0x40000000, kind) == "refused"
+    assert verdict(0, 0x40000003) == "refused", "a program of 32 bits"
+
+
+def test_a_machine_of_another_kind_is_an_error() -> None:
+    """So that nothing runs there without the filter."""
+    with pytest.raises(NotImplementedError, match="riscv64"):
+        filter_for("riscv64")
