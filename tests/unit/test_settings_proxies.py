@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.commands.check.explain import explain
 from gateway.errors import ConfigError
 from gateway.model import HostPort, Secret
 from gateway.model.proxies import HERE, Account, HttpProxy, SocksProxy
@@ -76,6 +77,20 @@ def test_an_account_lets_everyone_in_unless_subnets_are_listed(tmp_path: Path) -
     http = loaded(tmp_path, HTTPPROXY="on", HTTPPROXY_USER="me").config.http_proxy
     assert http
     assert http.account == Account("me", Secret("from-a-file"))
+
+
+def test_check_shows_who_may_use_them_and_no_password(tmp_path: Path) -> None:
+    """Only of those that are on, each value with its origin."""
+    account = {"SOCKS5_USER": "me", "SOCKS5_PASSWORD": "staple"}
+    found = loaded(tmp_path, HTTPPROXY="on", SOCKS5_ENABLED="on", **account)
+    lines = [" ".join(it.split()) for it in explain(found).splitlines()]
+    assert "HTTPPROXY_ALLOWED_SUBNETS 127.0.0.0/8, ::1/128 default" in lines
+    assert "HTTPPROXY_PASSWORD none default" in lines
+    assert "SOCKS5_PASSWORD set environment" in lines
+    assert "SOCKS5_ALLOWED_SUBNETS everyone default" in lines
+    assert "SOCKS5_LISTENING_ADDRESS :1080 default" in lines
+    assert "staple" not in explain(found)
+    assert "SOCKS5" not in explain(loaded(tmp_path, HTTPPROXY="on"))
 
 
 def test_older_names_and_words_of_other_images_work(tmp_path: Path) -> None:

@@ -123,12 +123,32 @@ def _common(loaded: Loaded) -> Iterator[Line]:
         *_public_ip(loaded),
         ("VPN_UP_COMMAND", _set(config.up_command), given.vpn_up_command),
         ("VPN_DOWN_COMMAND", _set(config.down_command), given.vpn_down_command),
+        *_proxies(loaded),
         ("HEALTH_SERVER_ADDRESS", _listens(config.health_server), given.health_server_address),
         ("HEALTH_PROBE", _probe(config.health_probe), given.health_probe),
         ("LOG_LEVEL", loaded.log.level, given.log_level),
         ("LOG_FORMAT", loaded.log.format, given.log_format),
     ):
         yield name, value, origin_text(sourced)
+
+
+def _proxies(loaded: Loaded) -> Iterator[tuple[str, str, Sourced[object] | None]]:
+    """Yield where each proxy that is on listens, and who may use it."""
+    given = loaded.values
+    for prefix, proxy in (
+        ("HTTPPROXY", loaded.config.http_proxy),
+        ("SOCKS5", loaded.config.socks_proxy),
+    ):
+        if proxy is None:
+            continue
+        users = "everyone" if proxy.subnets is None else _list(proxy.subnets)
+        for name, value in (
+            ("LISTENING_ADDRESS", _listens(proxy.listening)),
+            ("PASSWORD", _set(proxy.account)),
+            ("ALLOWED_SUBNETS", users),
+        ):
+            variable = f"{prefix}_{name}"
+            yield variable, value, getattr(given, variable.lower())
 
 
 def _block_lists(given: Settings) -> Iterator[tuple[str, str, Sourced[tuple[BlockList, ...]]]]:
