@@ -27,6 +27,7 @@ from gateway.commands.verify.lines import Line
 from gateway.daemon import patience
 from gateway.errors import Notice, Problem, Weight
 from gateway.model import Endpoint, Secret
+from gateway.model.control import every_route
 from gateway.policy.diagnosis import Cause
 from gateway.policy.history import History, Sample, Transition
 from gateway.policy.limits import Limit, LimitCode
@@ -95,6 +96,7 @@ def surface(words: Collection[str] = ()) -> list[str]:
         *(f"signal {signal.Signals(one).name}" for one in patience.STOP_SIGNALS),
         f"signal {signal.Signals(patience.RELOAD_SIGNAL).name}",
         *sorted(f"address {path}" for path in PATHS),
+        *sorted(f"control {route}" for route in every_route()),
         *sorted(answers()),
         *sorted(codes()),
         *sorted(metrics()),

@@ -108,6 +108,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             reloader.ask,
             lambda: board.status,
             firewall.limits,
+            lambda: board.past,
         ),
     )
     board.services, board.public_ip = services.reports, services.public_ip

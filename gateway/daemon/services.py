@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from gateway.model import Config
 from gateway.model.lease import Connection
 from gateway.policy.events import Leased
+from gateway.policy.history import History
 from gateway.policy.limits import Limit
 from gateway.policy.orders import Ordered
 from gateway.policy.public_address import PublicAddress
@@ -45,8 +46,8 @@ class Tools:
 
     `netns` is the namespace of the tunnel and the workloads, `uplinks` that of the uplinks. `lease`
     opens the ports of leases, `order` asks the loop for something (`gateway.policy.orders`), and
-    `reload` has the configuration read again. `status` returns what was published last. They are
-    called on the loop. `limits` are those of this machine.
+    `reload` has the configuration read again. `status` returns what was published last, and
+    `history` what was before. They are called on the loop. `limits` are those of this machine.
     """
 
     environ: Mapping[str, str]
@@ -58,6 +59,7 @@ class Tools:
     reload: Callable[[], None]
     status: Callable[[], Status]
     limits: tuple[Limit, ...] = ()
+    history: Callable[[], History] = History
 
 
 class Services:
@@ -108,4 +110,11 @@ def services_of(config: Config, tools: Tools) -> Services:
         from gateway.services.port_client import PortPassing  # noqa: PLC0415 - few want it
 
         wanted.append(PortPassing(config.port_client, tools.netns, tools.clock))
+    if config.control_server and config.control:
+        from gateway.daemon import controlling  # noqa: PLC0415 - many have none
+
+        given = controlling.Tools(
+            tools.status, tools.history, tools.clock, tools.order, tools.reload
+        )
+        wanted.append(controlling.control_server(config.control_server, config.control, given))
     return Services(tuple(wanted), *known)

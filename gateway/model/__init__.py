@@ -6,6 +6,7 @@ Nothing here decides anything or touches the kernel. Times are seconds of CLOCK_
 import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from gateway.model.errands import Errand as Errand
 from gateway.model.name_server import BlockFile, HostName, NameServer
@@ -14,6 +15,9 @@ from gateway.model.port_client import PortClient
 from gateway.model.proxies import HttpProxy, SocksProxy
 from gateway.model.public_ip import PublicIp
 from gateway.model.secret import Secret as Secret
+
+if TYPE_CHECKING:
+    from gateway.model.control import Control
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -237,7 +241,8 @@ class Config:
     candidates are tried as they are listed. `public_subnets` are disjoint IPv4 networks on public
     ranges; they are outside the tunnel where an uplink is in them. `name_server` is None where
     workloads ask the resolvers of the tunnel themselves, `public_ip` where no service is asked for
-    the public address.
+    the public address. The control API listens at `control_server`, None for none, and
+    `control` says who may use it.
     """
 
     tunnels: tuple[Candidate, ...]
@@ -263,6 +268,8 @@ class Config:
     http_proxy: HttpProxy | None = None
     socks_proxy: SocksProxy | None = None
     port_client: PortClient | None = None
+    control_server: HostPort | None = None
+    control: "Control | None" = None
 
 
 EVERYTHING: tuple[Network, ...] = tuple(map(ipaddress.ip_network, ("0.0.0.0/0", "::/0")))

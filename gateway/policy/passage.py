@@ -229,25 +229,32 @@ def _listed(config: Config, hole: Uplink | None) -> tuple[Network, ...]:
 def divided(config: Config) -> tuple[Config, Config]:
     """Return `config` with the holes that lead to a vault, and with those that end before it.
 
-    Those are a listed port of the health server, if others may reach it: the server is the
-    gateway's, and a workload must not answer in its place.
+    Those are listed ports of the health server and of the control API, if others may reach them:
+    the servers are the gateway's, and a workload must not answer in their place.
     """
-    server, ports = config.health_server, config.input_ports
-    own = PortRange(Protocol.TCP, server.port, server.port)
-    if server.host == "::1" or server.host.startswith("127."):
-        return config, replace(config, input_ports=(), outbound_subnets=(), public_subnets=())
-    holding = [
-        it for it in ports if it.protocol is own.protocol and it.first <= own.first <= it.last
-    ]
-    others: list[PortRange] = []
-    for it in ports:
-        if it not in holding:
-            others.append(it)
+    others, own = config.input_ports, list[PortRange]()
+    for server in (config.health_server, config.control_server):
+        if server is None or server.host == "::1" or server.host.startswith("127."):
             continue
-        below, above = replace(it, last=own.first - 1), replace(it, first=own.last + 1)
-        others += [part for part in (below, above) if part.first <= part.last]
-    served = replace(config, input_ports=(own,) if holding else (), outbound_subnets=())
-    return replace(config, input_ports=tuple(others)), replace(served, public_subnets=())
+        port = PortRange(Protocol.TCP, server.port, server.port)
+        left = _without(port, others)
+        if left != others:
+            others = left
+            own.append(port)
+    here = replace(config, input_ports=tuple(own), outbound_subnets=(), public_subnets=())
+    return replace(config, input_ports=others), here
+
+
+def _without(port: PortRange, ports: tuple[PortRange, ...]) -> tuple[PortRange, ...]:
+    """Return `ports` without the one that `port` is."""
+    left: list[PortRange] = []
+    for it in ports:
+        if it.protocol is not port.protocol or not it.first <= port.first <= it.last:
+            left.append(it)
+            continue
+        below, above = replace(it, last=port.first - 1), replace(it, first=port.last + 1)
+        left += [part for part in (below, above) if part.first <= part.last]
+    return tuple(left)
 
 
 def within_reach(config: Config, facts: Facts) -> Config:

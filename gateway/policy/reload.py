@@ -24,6 +24,7 @@ VARIABLES = {
     "host_names": "/etc/hosts",
     "block_files": "DNS_BLOCK_FILES",
     "port_client": "FORWARDED_PORT_CLIENT, or another variable of it",
+    "control": "HTTP_CONTROL_SERVER_API_KEY, or another role of the control API",
 }
 """What an answer calls the fields of a `Config` that can change while the gateway runs."""
 
@@ -32,6 +33,7 @@ NEED_RESTART = {
     "implementation": "WIREGUARD_IMPLEMENTATION",
     "health_server": "HEALTH_SERVER_ADDRESS",
     "list_period": "UPDATER_PERIOD",
+    "control_server": "HTTP_CONTROL_SERVER_ADDRESS",
     "latency": "SERVER_ORDER",
     "public_ip": "PUBLICIP_ENABLED, or another variable of the public address",
     "name_server": "DNS_SERVER, or another variable of the gateway's resolver",

@@ -85,6 +85,11 @@ class Board:
         return self._status
 
     @property
+    def past(self) -> History:
+        """What was published before."""
+        return self._history
+
+    @property
     def is_healthy(self) -> bool:
         """Whether workloads could use the network when the status was last published."""
         return self._published.healthy

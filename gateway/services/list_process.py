@@ -6,15 +6,12 @@ output are limited. It has two descriptors: a connected socket, and a file in me
 which is the kept list after exit code 0, and the reason in words after FAILED.
 """
 
-import ctypes
 import os
 import resource
-import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NoReturn
 
 from gateway import __version__
@@ -22,16 +19,11 @@ from gateway.errors import NetworkError
 from gateway.model import ServerList
 from gateway.providers import catalog, lists
 from gateway.services.lists import FAILED, RESULT, SOCKET
-from gateway.system import https
+from gateway.system import https, rights
 
 MOST_MEMORY = 640 << 20
 MOST_PROCESSOR_TIME = 30
 """Bytes of address space, and seconds."""
-
-USER = 65534
-CAPABILITY_VERSION = 0x20080522
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
-"""linux/capability.h, linux/prctl.h."""
 
 
 def main() -> None:
@@ -74,28 +66,13 @@ def _fetched(listed: ServerList) -> bytes:
 
 
 def give_up_rights() -> None:
-    """Take another user id if that is allowed, give up every capability, and set the limits.
-
-    The change of the user takes back that the kernel kills this process when the gateway goes
-    (kernel/cred.c, commit_creds), so that is asked for again. Raises NetworkError.
-    """
-    parent = os.getppid()
-    for kind, most in (
-        (resource.RLIMIT_AS, MOST_MEMORY),
-        (resource.RLIMIT_FSIZE, lists.LARGEST_KEPT),
-        (resource.RLIMIT_CPU, MOST_PROCESSOR_TIME),
-        (resource.RLIMIT_NPROC, 0),
-    ):
-        _, hard = resource.getrlimit(kind)
-        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (limit, limit))
-    with suppress(PermissionError):  # without CAP_SETUID
-        os.setgroups([])
-        os.setresgid(USER, USER, USER)
-        os.setresuid(USER, USER, USER)
-    libc = ctypes.CDLL(None, use_errno=True)
-    head, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
-    if libc.capset(head, none) or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise NetworkError("cannot give up its rights", "the process for lists")
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
-        raise NetworkError("the gateway has ended meanwhile", "the process for lists")
+    """Give up all rights, and set the limits. Raises NetworkError."""
+    rights.give_up_rights(
+        "the process for lists",
+        (
+            (resource.RLIMIT_AS, MOST_MEMORY),
+            (resource.RLIMIT_FSIZE, lists.LARGEST_KEPT),
+            (resource.RLIMIT_CPU, MOST_PROCESSOR_TIME),
+            (resource.RLIMIT_NPROC, 0),
+        ),
+    )

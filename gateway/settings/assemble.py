@@ -22,6 +22,7 @@ from gateway.settings import (
     block_urls,
     checks,
     compat,
+    control_roles,
     filters,
     hosts,
     listed,
@@ -80,10 +81,11 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     blocked = resolving.block_files(variables.values, root, findings) if name_server else ()
     config = _config(variables, built, name_server, findings)
     address = looked_up.settle(variables.values, findings)
+    control = control_roles.control(variables.values, root, findings)
     findings.group([str(file.path) for file in wanted])
     if findings.problems or config is None:
         raise findings.to_error()
-    config = replace(config, server_list=candidates.listed, public_ip=address)
+    config = replace(config, server_list=candidates.listed, public_ip=address, control=control)
     order = variables.values.server_order
     if order and order.value is Order.LATENCY:
         config = replace(config, latency=timed.latency(config.tunnels, root, findings))
@@ -162,6 +164,11 @@ def _config(
     health_server = _value(given.health_server_address, DEFAULT_HEALTH_SERVER)
     probe = _value(given.health_probe, None)
     checks.health_server(health_server, input_ports, findings)
+    control_server = _value(given.http_control_server_address, None)
+    while_down = _value(given.firewall_input_ports_while_down, default=True)
+    control_roles.check_reachable(
+        control_server, health_server, input_ports, findings, while_down=while_down
+    )
     checks.probe_outside(probe, subnets, findings)
     http_proxy, socks_proxy = proxying.settle(variables, input_ports, health_server, findings)
     for tunnel in candidates:
@@ -190,7 +197,7 @@ def _config(
         outbound_subnets=tuple(it for it in subnets if it not in public),
         public_subnets=public,
         input_ports=input_ports,
-        input_ports_while_down=_value(given.firewall_input_ports_while_down, default=True),
+        input_ports_while_down=while_down,
         vpn_input_ports=vpn_input_ports,
         health_server=health_server,
         implementation=_value(given.wireguard_implementation, Implementation.AUTO),
@@ -204,6 +211,7 @@ def _config(
         http_proxy=http_proxy,
         socks_proxy=socks_proxy,
         port_client=port_client,
+        control_server=control_server,
     )
 
 

@@ -49,6 +49,7 @@ _OURS: Final = (
     "PUBLICIP_",
     *("HTTPPROXY_", "SOCKS5_"),
     "FORWARDED_PORT_",
+    "HTTP_CONTROL_",
 )
 _USE: Final = "not supported: use "
 _NEAR: Final = 0.86

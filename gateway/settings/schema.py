@@ -3,7 +3,7 @@
 docs/configuration.md is generated from this model. `values`, `addresses`, `servers` and `fields`
 parse the fields one by one; `checks` compares them afterwards. `schema_tunnel` has those of the
 tunnel, `schema_names` those of names, `schema_public_ip` those of the public address,
-`schema_proxies` those of proxies.
+`schema_proxies` those of proxies, `schema_control` those of the control API.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from pydantic import AliasChoices
 from gateway.model import Backend, HealthProbe, HostPort, Network, PortRange
 from gateway.settings import addresses, fields, values
 from gateway.settings.addresses import lan_subnets
-from gateway.settings.schema_port_client import PortClientSettings
+from gateway.settings.schema_control import ControlSettings
 from gateway.settings.schema_tunnel import variable
 from gateway.settings.sourced import Sourced, read_with
 
 _ANY: Final = "all"
 
 
-class Settings(PortClientSettings):
+class Settings(ControlSettings):
     """The variables, each with its origin, or None when it is not set.
 
     `sources` builds it and removes fields that are `Refused`. The second half of each type parses
@@ -202,6 +202,7 @@ SECRETS: Final = frozenset(
     {"wireguard_private_key", "wireguard_preshared_key", "openvpn_user", "openvpn_password"}
     | {"publicip_api_token", "httpproxy_password", "socks5_password"}
     | {"forwarded_port_client_user", "forwarded_port_client_password"}
+    | {"http_control_server_api_key", "http_control_server_auth_default_role"}
 )
 """Fields whose values must never be shown."""
 
@@ -212,6 +213,9 @@ SERVER_FILTERS: Final = (
 
 COMMANDS: Final = frozenset({"vpn_up_command", "vpn_down_command"})
 """Fields whose text is split into words, as a shell does."""
+
+WHOLE: Final = COMMANDS | {"http_control_server_auth_default_role"}
+"""Fields with one text: in a file, its lines and the quotes around it stay as they are."""
 
 FIELDS: Final = tuple(Settings.model_fields)
 """All fields in the order of the documentation; a variable is its field in capitals."""

@@ -17,11 +17,11 @@ from gateway.model import Secret
 from gateway.settings import addresses, files, values
 from gateway.settings.findings import Findings
 from gateway.settings.schema import (
-    COMMANDS,
     FIELDS,
     OLDER_NAMES,
     PLAIN_ONLY,
     SECRETS,
+    WHOLE,
     Settings,
     names_of,
 )
@@ -141,7 +141,7 @@ def _from_file(
         return
     # A file may hold a list with one entry per line.
     lines = filter(None, map(str.strip, text.splitlines()))
-    clean = text.strip() if field in COMMANDS else ",".join(lines)
+    clean = text.strip() if field in WHOLE else ",".join(lines)
     clean = _unquoted(clean, where, field, findings)
     if clean:
         yield name, Sourced(Secret(clean), Origin(str(path), where, Kind.SECRET_FILE))
@@ -163,7 +163,7 @@ def _plain(environ: Mapping[str, str], findings: Findings) -> Iterator[tuple[str
 
 def _unquoted(text: str, where: str, field: str, findings: Findings) -> str:
     """Strip and report quotes around a whole value; a command keeps its quotes."""
-    bare = text if field in COMMANDS else values.unquoted(text)
+    bare = text if field in WHOLE else values.unquoted(text)
     if bare != text:
         findings.info(where, "the quotes around the value are ignored")
     return bare

@@ -234,6 +234,16 @@ def test_the_port_of_the_health_server_does_not_lead_to_the_vault(
     assert there.health_server == here.health_server == server
 
 
+def test_the_port_of_the_control_api_does_not_lead_to_the_vault_either() -> None:
+    """Both servers keep theirs, and what is between them is a workload's."""
+    listed = (_port("7999-8001/tcp"), _port("8000/udp"), _port("9999/tcp"))
+    config = Config((DUAL,), input_ports=listed, health_server=HostPort("", 9999))
+    config = replace(config, control_server=HostPort("", 8000))
+    there, here = divided(config)
+    assert [str(it) for it in there.input_ports] == ["7999/tcp", "8001/tcp", "8000/udp"]
+    assert [str(it) for it in here.input_ports] == ["9999/tcp", "8000/tcp"]
+
+
 def _port(text: str) -> PortRange:
     ports, _, protocol = text.partition("/")
     first, _, last = ports.partition("-")

@@ -21,6 +21,7 @@ from gateway.model import (
     ServerList,
     Tunnel,
 )
+from gateway.model.control import Control
 from gateway.model.name_server import BlockFile, NameServer
 from gateway.model.port_client import ClientKind, ClientUrl, PortClient
 from gateway.model.proxies import HttpProxy, SocksProxy
@@ -105,6 +106,8 @@ CHANGES: dict[str, dict[str, Any]] = {
             ClientKind.DELUGE, ClientUrl(ip_address("127.0.0.1"), 8112), "", Secret("")
         )
     },
+    VARIABLES["control"]: {"control": Control(provider="mullvad")},
+    "HTTP_CONTROL_SERVER_ADDRESS": {"control_server": HostPort("", 8000)},
     NEED_RESTART["name_server"]: {"name_server": NameServer()},
     NEED_RESTART["http_proxy"]: {"http_proxy": HttpProxy(HostPort("", 8888))},
     NEED_RESTART["socks_proxy"]: {"socks_proxy": SocksProxy(HostPort("", 1080))},

@@ -126,6 +126,7 @@ def _common(loaded: Loaded) -> Iterator[Line]:
         *_proxies(loaded),
         ("HEALTH_SERVER_ADDRESS", _listens(config.health_server), given.health_server_address),
         ("HEALTH_PROBE", _probe(config.health_probe), given.health_probe),
+        *_control(loaded),
         ("LOG_LEVEL", loaded.log.level, given.log_level),
         ("LOG_FORMAT", loaded.log.format, given.log_format),
     ):
@@ -149,6 +150,15 @@ def _proxies(loaded: Loaded) -> Iterator[tuple[str, str, Sourced[object] | None]
         ):
             variable = f"{prefix}_{name}"
             yield variable, value, getattr(given, variable.lower())
+
+
+def _control(loaded: Loaded) -> Iterator[tuple[str, str, Sourced[Any] | None]]:
+    """Yield where the control API listens, and who may use it, if it is on."""
+    server, control, given = loaded.config.control_server, loaded.config.control, loaded.values
+    if server and control:
+        roles = _list(safe_text(it.name) for it in control.roles)
+        yield "HTTP_CONTROL_SERVER_ADDRESS", _listens(server), given.http_control_server_address
+        yield "(roles of the control API)", roles, given.http_control_server_auth_config_filepath
 
 
 def _block_lists(given: Settings) -> Iterator[tuple[str, str, Sourced[tuple[BlockList, ...]]]]:

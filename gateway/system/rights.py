@@ -1,0 +1,41 @@
+"""How a process that reads what others send gives up its rights, before it reads anything."""
+
+import ctypes
+import os
+import resource
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+
+from gateway.errors import NetworkError
+
+USER = 65534
+CAPABILITY_VERSION = 0x20080522
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+"""linux/capability.h, linux/prctl.h."""
+
+
+def give_up_rights(what: str, limits: Iterable[tuple[int, int]]) -> None:
+    """Take another user id if that is allowed, give up every capability, and set the limits.
+
+    `what` is the process, for errors, and `limits` are resources with the most of each. The change
+    of the user takes back that the kernel kills this process when the gateway goes (kernel/cred.c,
+    commit_creds), so that is asked for again. Raises NetworkError.
+    """
+    parent = os.getppid()
+    for kind, most in limits:
+        _, hard = resource.getrlimit(kind)
+        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (limit, limit))
+    with suppress(PermissionError):  # without CAP_SETUID
+        os.setgroups([])
+        os.setresgid(USER, USER, USER)
+        os.setresuid(USER, USER, USER)
+    libc = ctypes.CDLL(None, use_errno=True)
+    head, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    if libc.capset(head, none) or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise NetworkError("cannot give up its rights", what)
+    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):  # others with its user id cannot read its memory
+        raise NetworkError("cannot hide its memory", what)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
+        raise NetworkError("the gateway has ended meanwhile", what)
