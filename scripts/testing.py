@@ -26,8 +26,9 @@ LIMIT = 75 * 60
 """
 SHELL = (
     *("scripts/bench", "scripts/demo", "scripts/install-axe", "scripts/install-packages"),
-    *("scripts/install-promtool", "scripts/install-schemathesis", "scripts/mutate"),
-    *("scripts/picture-dashboard", "scripts/python-environment", "docs/host/portcullis-netns"),
+    *("scripts/install-kubernetes-schemas", "scripts/install-promtool"),
+    *("scripts/install-schemathesis", "scripts/mutate", "scripts/picture-dashboard"),
+    *("scripts/python-environment", "docs/host/portcullis-netns"),
     *("scripts/soak", "scripts/test", ".ci/run"),
 )
 LABS = ("-n", "3", "--dist", "loadfile")

@@ -25,7 +25,8 @@ SOMEONE = "someone"
 DOCKERFILE = f"""
     FROM {LAB}
     RUN apt-get update && apt-get install -y --no-install-recommends \\
-            aardvark-dns catatonit crun dbus netavark passt podman slirp4netns systemd uidmap \\
+            aardvark-dns catatonit crun dbus kubernetes-client netavark passt podman slirp4netns \\
+            systemd uidmap \\
         && useradd --create-home --uid 1000 {SOMEONE} \\
         && printf '[containers]\\npids_limit = 0\\n' >/etc/containers/containers.conf
     ENTRYPOINT []
