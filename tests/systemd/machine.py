@@ -27,6 +27,7 @@ DOCKERFILE = f"""
     RUN apt-get update && apt-get install -y --no-install-recommends \\
             aardvark-dns catatonit crun dbus kubernetes-client netavark passt podman slirp4netns \\
             systemd uidmap \\
+        && rm -f /etc/systemd/system/multi-user.target.wants/unbound.service \\
         && useradd --create-home --uid 1000 {SOMEONE} \\
         && printf '[containers]\\npids_limit = 0\\n' >/etc/containers/containers.conf
     ENTRYPOINT []

@@ -182,7 +182,7 @@ def test_an_outage_fails_the_health_and_not_the_liveness(
     assert running.frames()
 
 
-def test_the_namespace_stays_closed_whatever_becomes_of_the_gateway(
+def test_the_namespace_stays_closed_while_gateways_come_and_go(
     machine: Machine, running: Capture
 ) -> None:
     """A crash loop, a container that cannot start, and another image; the workload runs on."""

@@ -19,7 +19,7 @@ ENTRY = re.compile(r"^\*\*[^*]+\*\*", re.MULTILINE)
 SHOWN = re.compile(r"^\*(?!\*)[^*]+\*$", re.MULTILINE)
 """The beginning and the last line of an entry of docs/known-issues.md."""
 
-TEST_FILE = re.compile(r"(?:unit|promises|docker)/test_\w+\.py")
+TEST_FILE = re.compile(r"(?:unit|promises|docker|systemd)/test_\w+\.py")
 
 
 def listed() -> dict[str, set[str]]:
