@@ -23,7 +23,7 @@ from tests.lab.gateway import Gateway
 from tests.lab.hosts import echo
 from tests.lab.installed import install
 from tests.lab.internet import INTERNET, LAN_HOST, LAN_SUBNETS
-from tests.lab.namespace import Namespace
+from tests.lab.namespace import NETNS_DIRECTORY, Namespace
 from tests.lab.process import Child, eventually, run
 from tests.lab.topology import Lab
 from tests.lab.workload import Workload
@@ -102,9 +102,17 @@ class Host:
             shutil.rmtree(Path(directory, NAME), ignore_errors=True)
 
 
+def sweep() -> None:
+    """Remove the namespaces of runs that were killed, each with the number of its process."""
+    for path in NETNS_DIRECTORY.glob("portcullis-t*"):
+        if not Path("/proc", path.name.removeprefix("portcullis-t")).exists():
+            Namespace(path.name).delete()
+
+
 @pytest.fixture
 def host(lab: Lab, programs: Path) -> Iterator[Host]:
     """Yield a host whose namespace for a gateway is made."""
+    sweep()
     made = Host(lab, programs)
     try:
         made.netns("ExecStart")

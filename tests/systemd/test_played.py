@@ -52,7 +52,7 @@ def played(site: Site) -> str:
     """Return the manifest for Podman, with a flood as its workload."""
     spec = pod()
     (gateway,) = spec["initContainers"]
-    for name in (*PROBES, "restartPolicy", "envFrom"):
+    for name in (*PROBES, "restartPolicy", "envFrom", "resources"):
         gateway.pop(name, None)
     variables = gateway_environment(site, NUMBER)
     gateway["env"] = [{"name": name, "value": value} for name, value in variables.items()]

@@ -18,8 +18,9 @@ WANTED = {
     "requirements-build.lock": PROJECT["build-system"]["requires"],
     "requirements-dev.lock": PROJECT["dependency-groups"]["dev"],
     "requirements-fuzz.lock": PROJECT["dependency-groups"]["fuzz"],
+    "requirements-kubernetes.lock": PROJECT["dependency-groups"]["kubernetes"],
 }
-APART = {"requirements-fuzz.lock"}
+APART = {"requirements-fuzz.lock", "requirements-kubernetes.lock"}
 """Those that have an environment of their own."""
 
 
