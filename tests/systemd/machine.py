@@ -13,8 +13,9 @@ from tests.docker.box import Box
 from tests.docker.engine import Engine
 from tests.docker.images import LAB, PROJECT, ROOT, proxies
 from tests.docker.project import NUMBER
-from tests.docker.site import UPLINK, Site, gateway_address
+from tests.docker.site import SERVER, UPLINK, Site, gateway_address
 from tests.lab.errors import LabError
+from tests.lab.frames import Frame
 from tests.lab.process import eventually
 
 MACHINE = "portcullis-machine"
@@ -120,6 +121,14 @@ class Machine(Box):
     def _runs(self) -> bool:
         said = self.exec("systemctl", "is-system-running", check=False)
         return said.strip() in {"running", "degraded"}
+
+
+def refused_by_the_machine(frame: Frame) -> bool:
+    """Return whether the machine's kernel answers the server, whose client has gone for now.
+
+    The server's packets come to a port that no translation leads on from: ICMP type 3.
+    """
+    return frame.icmp_type == 3 and frame.destination == SERVER.ipv4
 
 
 def block(page: str, name: str) -> str:

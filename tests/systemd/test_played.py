@@ -19,7 +19,7 @@ from tests.kustomize import MANIFESTS, OVERLAYS, composed
 from tests.lab.capture import Capture
 from tests.lab.errors import LabError
 from tests.lab.process import eventually
-from tests.systemd.machine import Machine, block
+from tests.systemd.machine import Machine, block, refused_by_the_machine
 
 pytestmark = pytest.mark.systemd
 
@@ -103,6 +103,11 @@ def succeeds(machine: Machine, probe: str) -> bool:
     return True
 
 
+def kill(machine: Machine) -> None:
+    """Kill the gateway's process, as the kernel does without memory; Podman starts it again."""
+    machine.shell(f"kill -9 $(podman inspect --format '{{{{.State.Pid}}}}' {GATEWAY}) || true")
+
+
 def seen_from(machine: Machine) -> str:
     """Return the address that the host beyond the server sees of the workload."""
     code = f"import socket; print(socket.create_connection(({HOST.ipv4!r}, 7), 5).recv(99))"
@@ -157,12 +162,11 @@ def test_the_pod_works_with_the_rights_of_the_manifest(machine: Machine, running
     assert EXIT.ipv4 in seen_from(machine)
     said = podman(machine, "exec", GATEWAY, "gateway", "status")
     assert "healthy          yes" in said
-    resolved = podman(machine, "exec", WORKLOAD, *PYTHON, "-c", RESOLVE)
-    assert HOST.ipv4 in resolved, said
+    # Podman does not write the resolver of the manifest into the file, as a kubelet does.
+    (resolver,) = pod()["dnsConfig"]["nameservers"]
+    asked = ("dns", f"server={resolver}", "name=any.example")
+    assert "answered" in podman(machine, "exec", WORKLOAD, *PYTHON, "/lab/probes.py", *asked)
     assert running.frames()
-
-
-RESOLVE = "import socket; print(socket.gethostbyname('any.example'))"
 
 
 def test_an_outage_fails_the_health_and_not_the_liveness(
@@ -171,7 +175,7 @@ def test_an_outage_fails_the_health_and_not_the_liveness(
     """So a kubelet does not restart the gateway for a server that is down."""
     site.cut()
     try:
-        podman(machine, "kill", GATEWAY)  # with the server silent, it stays red from the start
+        kill(machine)  # with the server silent, it stays red from the start
         eventually(lambda: succeeds(machine, "livenessProbe"), timeout=60, what="the process")
         time.sleep(5)
         assert not succeeds(machine, "startupProbe")
@@ -188,7 +192,7 @@ def test_the_namespace_stays_closed_while_gateways_come_and_go(
     """A crash loop, a container that cannot start, and another image; the workload runs on."""
     started = podman(machine, "inspect", "--format", "{{.State.StartedAt}}", WORKLOAD)
     for _ in range(4):
-        podman(machine, "kill", GATEWAY, check=False)
+        kill(machine)
         time.sleep(1.5)
     podman(machine, "rm", "-f", "-t", "0", GATEWAY)
     time.sleep(3)
@@ -204,4 +208,4 @@ def test_the_namespace_stays_closed_while_gateways_come_and_go(
     assert EXIT.ipv4 in seen_from(machine)
     assert podman(machine, "inspect", "--format", "{{.State.StartedAt}}", WORKLOAD) == started
     assert running.containing(MARKER) == []
-    assert leaks_of(running, NUMBER) == []
+    assert leaks_of(running, NUMBER, allowed=[refused_by_the_machine]) == []
