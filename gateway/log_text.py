@@ -81,7 +81,7 @@ def _state_changed(fields: Fields) -> str:
     if new == "connected":
         text = f"connected to {where} after {_seconds(fields.get('seconds'))}"
         return text if old != "connected" else f"connected to {where}: {why}"
-    if new in {"stopping", "paused"} or why in {"starting", "no handshake"}:
+    if str(new) in {"stopping", "paused"} or why in {"starting", "no handshake"}:
         return doing
     lost = "the tunnel is down" if old == "connected" else doing
     text = f"{lost} ({why})"
