@@ -23,8 +23,8 @@ from gateway.daemon.enforced import (
     Reserve,
     refused_by,
 )
-from gateway.daemon.enforced_hijack import parts_of_hijack
 from gateway.daemon.enforced_inside import parts_of_vault
+from gateway.daemon.enforced_ports import parts_of_redirection
 from gateway.daemon.last_barrier import shut_links
 from gateway.daemon.looks import LOOKS, Looks, Observer
 from gateway.daemon.ports import Closed, EgressGuard, LinksAndRoutes
@@ -67,7 +67,7 @@ class Enforcement:
         self._vault = closed.inside.vault if closed.inside else None
         barriers, others = parts_of_vault(closed.inside, reserve)
         self._barriers = [it for it in (self._rules, self._guard, *barriers) if it]
-        self._refusing = [*self._barriers, *parts_of_hijack(closed.redirector, reserve)]
+        self._refusing = [*self._barriers, *parts_of_redirection(closed, reserve)]
         self._parts: list[Enforced] = [
             *self._refusing,
             EnforcedSettings(network, reserve),

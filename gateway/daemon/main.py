@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.daemon.adopting import Adopters, Adopting, carrier
+from gateway.daemon.forwarding import redirector_for
 from gateway.daemon.inbox import Inbox
 from gateway.daemon.loop import Supervisor
 from gateway.daemon.names import take_resolvers
@@ -96,6 +97,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         _clock,
         TIMING,
     )
+    port_redirector = patiently(partial(redirector_for, config, inside))
     services = services_of(
         config,
         ServiceTools(
@@ -109,6 +111,7 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
             lambda: board.status,
             firewall.limits,
             lambda: board.past,
+            redirects=port_redirector is not None,
         ),
     )
     board.services, board.public_ip = services.reports, services.public_ip
@@ -143,13 +146,14 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
                 secured.closed_for,
                 vault.inside(secured.tools.links) if vault else None,
                 patiently(resolving.redirector),
+                port_redirector,
             ),
         ),
         TIMING,
         inbox,
     )
     board.ask_to_count = partial(_soon, asyncio.get_running_loop(), supervisor.count)
-    at_signals(STOP_SIGNALS, supervisor.stop)
+    at_signals(STOP_SIGNALS, partial(services.leave, supervisor.stop))
     at_signals([RELOAD_SIGNAL], reloader.ask)
     _at_orders(inbox)
 

@@ -25,6 +25,7 @@ from gateway.tunnel import TunnelBackend
 
 if TYPE_CHECKING:
     from gateway.policy.hijack import Redirection
+    from gateway.policy.redirected import PortRedirection
 
 
 class Resolver(Protocol):
@@ -188,6 +189,19 @@ class Redirector(Protocol):
         """
 
 
+class PortRedirector(Protocol):
+    """The kernel's redirection of forwarded ports; as `Redirector`."""
+
+    def apply(self, redirection: "PortRedirection | None") -> None:
+        """Put `redirection` into force and read it back. Raises FirewallError."""
+
+    def verify(self, redirection: "PortRedirection | None") -> tuple[str, ...]:
+        """Return what is different from `redirection` in the kernel. Raises FirewallError."""
+
+    def refused(self) -> Mapping[tuple[str, str], int]:
+        """Return the packets refused since the last `apply`. Raises FirewallError."""
+
+
 @dataclass(frozen=True)
 class Inside:
     """The namespace of the tunnel and the workloads, where that is another one: a vault.
@@ -207,12 +221,13 @@ class Closed:
     """What was closed before there was a loop.
 
     `seen` is what the namespace looked like when its guard was closed. `redirector` is None where
-    nothing is ever redirected.
+    nothing is ever redirected, and so is `port_redirector`.
     """
 
     seen: Facts = NOTHING_SEEN
     inside: Inside | None = None
     redirector: Redirector | None = None
+    port_redirector: PortRedirector | None = None
 
 
 @dataclass(frozen=True)

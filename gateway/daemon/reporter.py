@@ -89,8 +89,9 @@ class Reporter:
         was, now = connection_of(before), connection_of(after)
         if was == now:
             return
-        if now is not None and now.leases != (was.leases if was else ()):
-            self._log.info("forwarded ports", ports=[it.port for it in now.leases])
+        ports = [it.port for it in now.leases] if now else []
+        if now is not None and ports != ([it.port for it in was.leases] if was else []):
+            self._log.info("forwarded ports", ports=ports)
         self._parts.carries(now)
 
     def _log_open(self, state: Connected) -> None:

@@ -4,9 +4,12 @@ Each runs apart from the loop that decides. It learns of the connection, reports
 know, and asks for something by an event at most. One that is not wanted is not imported.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import structlog
 
 from gateway.model import Config
 from gateway.model.lease import Connection
@@ -48,6 +51,7 @@ class Tools:
     opens the ports of leases, `order` asks the loop for something (`gateway.policy.orders`), and
     `reload` has the configuration read again. `status` returns what was published last, and
     `history` what was before. They are called on the loop. `limits` are those of this machine.
+    `redirects` says whether forwarded ports can be redirected.
     """
 
     environ: Mapping[str, str]
@@ -60,6 +64,19 @@ class Tools:
     status: Callable[[], Status]
     limits: tuple[Limit, ...] = ()
     history: Callable[[], History] = History
+    redirects: bool = False
+
+
+LEAVE_TIME = 0.6
+"""Seconds for which a stop waits until services have taken leave of their servers."""
+
+
+@runtime_checkable
+class Leaving(Protocol):
+    """A service that has something to say to its server before the tunnel is closed."""
+
+    async def take_leave(self) -> None:
+        """Say it. What it raises is only logged."""
 
 
 class Services:
@@ -72,6 +89,7 @@ class Services:
     ) -> None:
         self._wanted = wanted
         self.public_ip = public_ip
+        self._leaving: asyncio.Future[None] | None = None
 
     def reports(self) -> tuple[ServiceReport, ...]:
         """Return what is known of each, from any thread."""
@@ -86,15 +104,44 @@ class Services:
         for it in self._wanted:
             it.follow(connection)
 
+    def leave(self, then: Callable[[], None]) -> None:
+        """Have those that want to take leave do so, and call `then` after that, or soon anyway.
+
+        To be called on the loop. A second call does not wait.
+        """
+        leaving = [it.take_leave() for it in self._wanted if isinstance(it, Leaving)]
+        if not leaving or self._leaving:
+            for it in leaving:
+                it.close()
+            then()
+            return
+        self._leaving = asyncio.ensure_future(_left(leaving, then))
+
     def adopt(self, config: Config) -> None:
         """Give each a configuration that was read again."""
         for it in self._wanted:
             it.adopt(config)
 
 
+async def _left(leaving: list[Coroutine[Any, Any, None]], then: Callable[[], None]) -> None:
+    try:
+        async with asyncio.timeout(LEAVE_TIME):
+            done = await asyncio.gather(*leaving, return_exceptions=True)
+        for error in filter(None, done):
+            structlog.get_logger().warning("service could not take leave", problem=str(error))
+    except TimeoutError:
+        pass
+    finally:
+        then()
+
+
 def services_of(config: Config, tools: Tools) -> Services:
     """Return the services that `config` wants."""
     wanted: list[Service] = []
+    if config.forwarding:
+        from gateway.daemon import forwarding  # noqa: PLC0415 - few want it
+
+        wanted.append(forwarding.service_of(config, tools))
     known: list[Callable[[], PublicAddress | None]] = []
     if config.public_ip:
         from gateway.daemon.public_addresses import through_tunnel  # noqa: PLC0415 - few want it

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from gateway.model.errands import Errand as Errand
+from gateway.model.forwarding import Forwarding
 from gateway.model.name_server import BlockFile, HostName, NameServer
 from gateway.model.place import HostPort as HostPort
 from gateway.model.port_client import PortClient
@@ -238,7 +239,8 @@ class Config:
     the endpoint's name, None for the container's resolver. The commands are argument lists, empty
     for none; an argument may be a secret. `server_list` is the provider's list that the candidates
     come from, if any; it is fetched again every `list_period` seconds. Without `latency` the
-    candidates are tried as they are listed. `public_subnets` are disjoint IPv4 networks on public
+    candidates are tried as they are listed. No port is asked for without `forwarding`.
+    `public_subnets` are disjoint IPv4 networks on public
     ranges; they are outside the tunnel where an uplink is in them. `name_server` is None where
     workloads ask the resolvers of the tunnel themselves, `public_ip` where no service is asked for
     the public address. The control API listens at `control_server`, None for none, and
@@ -270,6 +272,7 @@ class Config:
     port_client: PortClient | None = None
     control_server: HostPort | None = None
     control: "Control | None" = None
+    forwarding: Forwarding | None = None
 
 
 EVERYTHING: tuple[Network, ...] = tuple(map(ipaddress.ip_network, ("0.0.0.0/0", "::/0")))

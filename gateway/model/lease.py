@@ -14,8 +14,9 @@ MOST_LEASES = 16
 class Lease:
     """A port that the server forwards until `until`, in seconds of the gateway's clock.
 
-    `port` is the one that the internet sees, `listening` the one here at which its packets arrive
-    in the tunnel, by IP `version`.
+    `port` is the one that the internet sees, `listening` the one here at which workloads listen, by
+    IP `version`. The server sends its packets to `arriving`; None where that is `listening` itself,
+    else the kernel redirects them.
     """
 
     port: int
@@ -23,6 +24,7 @@ class Lease:
     until: float
     protocols: tuple[Protocol, ...] = BOTH
     version: int = 4
+    arriving: int | None = None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ NEED_RESTART = {
     "control_server": "HTTP_CONTROL_SERVER_ADDRESS",
     "latency": "SERVER_ORDER",
     "public_ip": "PUBLICIP_ENABLED, or another variable of the public address",
+    "forwarding": "VPN_PORT_FORWARDING, or a variable that begins so",
     "name_server": "DNS_SERVER, or another variable of the gateway's resolver",
     "http_proxy": "HTTPPROXY, or another variable of the HTTP proxy",
     "socks_proxy": "SOCKS5_ENABLED, or another variable of the SOCKS5 proxy",

@@ -42,6 +42,7 @@ from gateway.policy.translation import Translation, translation_for
 
 if TYPE_CHECKING:
     from gateway.policy.hijack import Redirection
+    from gateway.policy.redirected import PortRedirection
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Wanted:
 
     The egress guard follows from the rules and the facts (`policy.guard`), the per-device settings
     from the facts. `inside` is for the namespace of the tunnel, if that is another one.
-    `redirection` is for that of the gateway's own resolver, None where nothing is redirected.
+    `redirection` is for that of the gateway's own resolver, None where nothing is redirected, and
+    `ports` for the workloads', None where no forwarded port is.
     """
 
     facts: Facts
@@ -78,6 +80,7 @@ class Wanted:
     routing: Routing
     inside: Inside | None = None
     redirection: "Redirection | None" = None
+    ports: "PortRedirection | None" = None
 
 
 def wanted_in(
@@ -96,9 +99,10 @@ def wanted_in(
         routing = routing_in(state, config, facts)
     else:
         routing = without_interface(routing_for(way_to, config, facts))
+    redirection, ports = _redirection(state, config), _ports(state, config)
     if vault is None:
         rules = ruleset_for(state, config, facts)
-        return Wanted(facts, rules, routing, redirection=_redirection(state, config))
+        return Wanted(facts, rules, routing, redirection=redirection, ports=ports)
     hole, forwarded = None, within_reach(divided(config)[0], facts)
     if vault.hole and has_holes(forwarded):
         hole = with_mtu(vault.hole, facts)
@@ -119,7 +123,8 @@ def wanted_in(
             hole,
             translation_for(forwarded, facts, vault.hole),
         ),
-        _redirection(state, config),
+        redirection,
+        ports,
     )
 
 
@@ -153,3 +158,12 @@ def _redirection(state: State, config: Config) -> "Redirection | None":
     from gateway.policy.hijack import redirection_for  # noqa: PLC0415 - few want it
 
     return redirection_for(state, config)
+
+
+def _ports(state: State, config: Config) -> "PortRedirection | None":
+    """Return which forwarded ports are redirected in `state`."""
+    if not isinstance(state, Connected) or not state.leases:
+        return None
+    from gateway.policy.redirected import port_redirection_for  # noqa: PLC0415 - few want it
+
+    return port_redirection_for(state, config)

@@ -201,6 +201,8 @@ def _forwarded(it: Lease, now: float) -> dict[str, object]:
     return {
         "port": it.port,
         "listening": it.listening,
+        "arriving": it.arriving or it.listening,
+        "version": it.version,
         "protocols": list(map(str, it.protocols)),
         "seconds": round(max(0.0, it.until - now), 1),
     }

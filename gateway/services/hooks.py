@@ -45,7 +45,6 @@ class Hooks:
         self._running: str | None = None
         self._enough = asyncio.Event()
         self._work: asyncio.Future[None] | None = None
-        self._log = structlog.get_logger()
 
     def set_commands(self, up: tuple[str, ...], down: tuple[str, ...]) -> None:
         """Have these argument lists run from now on; to be called on the loop."""
@@ -90,19 +89,27 @@ class Hooks:
             self._running, self._wanted = self._wanted, None
 
     async def _run(self, variable: str, argv: tuple[str, ...]) -> None:
-        log = self._log.bind(variable=variable)
-        started_at = asyncio.get_running_loop().time()
-        try:
-            command = process.start(
-                argv, on_line=lambda line: log.info("command output", line=line)
-            )
-            with suppress(TimeoutError):
-                await command.during(self._enough.wait(), self._time_limit)
-            seconds = round(asyncio.get_running_loop().time() - started_at, 1)
-            log.warning("command timed out", seconds=seconds)
-            await command.stop(GRACE)
-        except ProcessEnded as end:
-            if end.code != 0:
-                log.warning("command failed", ending=process.ending(end.code))
-        except GatewayError as err:
-            log.warning("command failed", problem=str(err))
+        await run_command(variable, argv, self._enough, self._time_limit)
+
+
+async def run_command(
+    variable: str, argv: tuple[str, ...], enough: asyncio.Event, time_limit: float
+) -> None:
+    """Run the command of `variable` to its end, or until it is `enough`, or for `time_limit`.
+
+    A failure is only logged, and so is what it writes. It leaves nothing when it is cut off.
+    """
+    log = structlog.get_logger().bind(variable=variable)
+    started_at = asyncio.get_running_loop().time()
+    try:
+        command = process.start(argv, on_line=lambda line: log.info("command output", line=line))
+        with suppress(TimeoutError):
+            await command.during(enough.wait(), time_limit)
+        seconds = round(asyncio.get_running_loop().time() - started_at, 1)
+        log.warning("command timed out", seconds=seconds)
+        await command.stop(GRACE)
+    except ProcessEnded as end:
+        if end.code != 0:
+            log.warning("command failed", ending=process.ending(end.code))
+    except GatewayError as err:
+        log.warning("command failed", problem=str(err))

@@ -24,6 +24,7 @@ from gateway.settings import (
     compat,
     control_roles,
     filters,
+    forwarding,
     hosts,
     listed,
     looked_up,
@@ -212,6 +213,7 @@ def _config(
         socks_proxy=socks_proxy,
         port_client=port_client,
         control_server=control_server,
+        forwarding=forwarding.settle(given, candidates, findings),
     )
 
 

@@ -3,7 +3,8 @@
 docs/configuration.md is generated from this model. `values`, `addresses`, `servers` and `fields`
 parse the fields one by one; `checks` compares them afterwards. `schema_tunnel` has those of the
 tunnel, `schema_names` those of names, `schema_public_ip` those of the public address,
-`schema_proxies` those of proxies, `schema_control` those of the control API.
+`schema_proxies` those of proxies, `schema_control` those of the control API,
+`schema_forwarding` those of forwarded ports.
 """
 
 from collections.abc import Mapping
@@ -14,14 +15,14 @@ from pydantic import AliasChoices
 from gateway.model import Backend, HealthProbe, HostPort, Network, PortRange
 from gateway.settings import addresses, fields, values
 from gateway.settings.addresses import lan_subnets
-from gateway.settings.schema_control import ControlSettings
+from gateway.settings.schema_forwarding import ForwardingSettings
 from gateway.settings.schema_tunnel import variable
 from gateway.settings.sourced import Sourced, read_with
 
 _ANY: Final = "all"
 
 
-class Settings(ControlSettings):
+class Settings(ForwardingSettings):
     """The variables, each with its origin, or None when it is not set.
 
     `sources` builds it and removes fields that are `Refused`. The second half of each type parses
@@ -211,7 +212,12 @@ SERVER_FILTERS: Final = (
 )
 """Fields that choose a server."""
 
-COMMANDS: Final = frozenset({"vpn_up_command", "vpn_down_command"})
+COMMANDS: Final = frozenset(
+    {
+        *("vpn_up_command", "vpn_down_command"),
+        *("vpn_port_forwarding_up_command", "vpn_port_forwarding_down_command"),
+    }
+)
 """Fields whose text is split into words, as a shell does."""
 
 WHOLE: Final = COMMANDS | {"http_control_server_auth_default_role"}

@@ -68,6 +68,7 @@ ONLY_IMPORTER = {
         "gateway/daemon/public_addresses.py",
         "gateway/daemon/adopting.py",
         "gateway/daemon/securing.py",
+        "gateway/daemon/services.py",
         "gateway/daemon/last_barrier.py",
         "gateway/daemon/ending.py",
         "gateway/daemon/holding.py",
@@ -85,6 +86,8 @@ ONLY_IMPORTER = {
         "gateway/services/control_talk.py",
         "gateway/services/hooks.py",
         "gateway/services/port_client.py",
+        "gateway/services/forwarding.py",
+        "gateway/services/port_news.py",
         "gateway/services/resolver_lines.py",
         "gateway/services/resolver.py",
         "gateway/services/proxy.py",
@@ -110,7 +113,7 @@ IN_ANY_NAMESPACE = {
 """Modules in which a socket may be made without a namespace."""
 PYROUTE2_PARTS = {"system", "tunnel"}
 PURE = {"__future__", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac"}
-PURE |= {"ipaddress", "itertools", "re", "types", "typing"}
+PURE |= {"ipaddress", "itertools", "re", "struct", "types", "typing"}
 
 MODULES = sorted(GATEWAY.rglob("*.py"))
 TOP = {"__init__", "__main__", "cli", "errors", "log", "log_text"}

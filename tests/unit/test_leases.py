@@ -113,7 +113,16 @@ def test_what_is_forwarded_is_reported() -> None:
     body = json.loads(text)
     assert (code, body["forwarded_ports"]) == (
         200,
-        [{"port": 40123, "listening": 51413, "protocols": ["tcp", "udp"], "seconds": 50.0}],
+        [
+            {
+                "port": 40123,
+                "listening": 51413,
+                "arriving": 51413,
+                "version": 4,
+                "protocols": ["tcp", "udp"],
+                "seconds": 50.0,
+            }
+        ],
     )
     assert [it["name"] for it in body["services"]] == ["client", "proxy"]
     assert body["limits"][-1] == {

@@ -22,6 +22,7 @@ from gateway.model import (
     Tunnel,
 )
 from gateway.model.control import Control
+from gateway.model.forwarding import ForwarderKind, Forwarding
 from gateway.model.name_server import BlockFile, NameServer
 from gateway.model.port_client import ClientKind, ClientUrl, PortClient
 from gateway.model.proxies import HttpProxy, SocksProxy
@@ -111,6 +112,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     NEED_RESTART["name_server"]: {"name_server": NameServer()},
     NEED_RESTART["http_proxy"]: {"http_proxy": HttpProxy(HostPort("", 8888))},
     NEED_RESTART["socks_proxy"]: {"socks_proxy": SocksProxy(HostPort("", 1080))},
+    NEED_RESTART["forwarding"]: {"forwarding": Forwarding(ForwarderKind.NATPMP)},
 }
 """A change of each variable, by its name in the answer."""
 

@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 from gateway.model import Config, HealthProbe, HostPort, Secret
 from gateway.model.name_server import BlockList
 from gateway.model.port_client import ClientKind, ClientUrl
+from gateway.providers.asked import gateway_for
 from gateway.settings.assemble import Loaded
 from gateway.settings.schema import SERVER_FILTERS, Settings
 from gateway.settings.sourced import Sourced, origin_text
@@ -118,6 +119,7 @@ def _common(loaded: Loaded) -> Iterator[Line]:
             given.wireguard_endpoint_resolver,
         ),
         *_port_client(config, given),
+        *_forwarding(loaded),
         *_block_lists(given),
         *_choice(given),
         *_public_ip(loaded),
@@ -159,6 +161,24 @@ def _control(loaded: Loaded) -> Iterator[tuple[str, str, Sourced[Any] | None]]:
         roles = _list(safe_text(it.name) for it in control.roles)
         yield "HTTP_CONTROL_SERVER_ADDRESS", _listens(server), given.http_control_server_address
         yield "(roles of the control API)", roles, given.http_control_server_auth_config_filepath
+
+
+def _forwarding(loaded: Loaded) -> Iterator[tuple[str, str, Sourced[Any] | None]]:
+    """Yield how a server is asked for ports, if one is."""
+    wanted, given = loaded.config.forwarding, loaded.values
+    if wanted is None:
+        return
+    asked = {str(gateway_for(wanted, it.tunnel) or "not known yet") for it in loaded.tunnels}
+    for field, value in (
+        ("vpn_port_forwarding_provider", wanted.kind.value),
+        ("vpn_port_forwarding_gateway", ", ".join(sorted(asked))),
+        ("vpn_port_forwarding_listening_ports", _list(wanted.listening)),
+        ("vpn_port_forwarding_ports_count", str(wanted.count)),
+        ("vpn_port_forwarding_status_file", wanted.status_file or "none"),
+        ("vpn_port_forwarding_up_command", _set(wanted.up_command)),
+        ("vpn_port_forwarding_down_command", _set(wanted.down_command)),
+    ):
+        yield field.upper(), value, getattr(given, field)
 
 
 def _block_lists(given: Settings) -> Iterator[tuple[str, str, Sourced[tuple[BlockList, ...]]]]:

@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from gateway.model import Endpoint
+from gateway.model import Endpoint, Protocol
+from gateway.model.lease import MOST_LEASES, Lease
 
 HIGHEST_PORT = 65535
 
@@ -33,6 +34,7 @@ class Answer:
     has_resolver: bool = True
     endpoints: tuple[Endpoint, ...] = ()
     listen_port: int | None = None
+    leases: tuple[Lease, ...] = ()
     limits: tuple[str, ...] = ()
 
 
@@ -55,6 +57,7 @@ def answer_from(body: Mapping[str, object]) -> Answer:
         has_resolver=body.get("resolver", True) is not None,
         endpoints=tuple(_endpoints(body.get("endpoints"))),
         listen_port=port if isinstance(port, int) and 0 < port <= HIGHEST_PORT else None,
+        leases=tuple(_leases(body.get("forwarded_ports")))[:MOST_LEASES],
         limits=tuple(_limits(body.get("limits"))),
     )
 
@@ -69,6 +72,24 @@ def _endpoints(value: object) -> Iterator[Endpoint]:
             case {"address": str(address), "port": int(port)}:
                 with suppress(ValueError):
                     yield Endpoint(ip_address(address), port)
+            case _:
+                pass
+
+
+def _leases(value: object) -> Iterator[Lease]:
+    """Yield the forwarded ports, whose end is not known here, nor needed."""
+    for each in value if isinstance(value, list) else ():
+        match each:
+            case {
+                "port": int(port),
+                "listening": int(listening),
+                "arriving": int(arriving),
+                "version": 4 | 6 as version,
+                "protocols": list(protocols),
+            } if all(0 < it <= HIGHEST_PORT for it in (port, listening, arriving)):
+                known = tuple(Protocol(it) for it in protocols if it in set(Protocol))
+                moved = None if arriving == listening else arriving
+                yield Lease(port, listening, float("inf"), known, version, moved)
             case _:
                 pass
 

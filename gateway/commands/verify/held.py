@@ -84,7 +84,7 @@ def compared(config: Config, answer: Answer, held: Held, places: Places) -> Iter
         yield Line("rules and routes, read back", "not known what they should be", ok=False)
         return
     yield Line("address inside the tunnel", inside, ok=True)
-    state = Connected(Turn((tunnel,)), tunnel, 0.0, Pulse())
+    state = Connected(Turn((tunnel,)), tunnel, 0.0, Pulse(), leases=answer.leases)
     wanted = wanted_in(state, config, facts, vault=places.wanted())
     name = answer.firewall
     yield _line(f"rules of {name}, read back", lambda: _firewall(name).verify(wanted.rules))
@@ -100,6 +100,8 @@ def compared(config: Config, answer: Answer, held: Held, places: Places) -> Iter
     )
     if wanted.redirection:
         yield _line("redirection of questions, read back", lambda: _redirected(wanted, places))
+    if wanted.ports:
+        yield _line("redirection of forwarded ports, read back", lambda: _ports(wanted, places))
     if wanted.inside:
         yield from _compared_inside(wanted.inside, [it.name for it in facts.uplinks], places)
     for uplink in facts.uplinks:
@@ -111,6 +113,12 @@ def _redirected(wanted: Wanted, places: Places) -> tuple[str, ...]:
     from gateway.firewall.nft.hijack import HijackTable  # noqa: PLC0415 - few have one
 
     return HijackTable(Nft(twin=TWIN, netns=places.of_workloads)).verify(wanted.redirection)
+
+
+def _ports(wanted: Wanted, places: Places) -> tuple[str, ...]:
+    from gateway.firewall.nft.port_table import PortTable  # noqa: PLC0415 - few have one
+
+    return PortTable(Nft(twin=TWIN, netns=places.of_workloads)).verify(wanted.ports)
 
 
 def _compared_inside(wanted: Inside, uplinks: list[str], places: Places) -> Iterator[Line]:

@@ -44,6 +44,7 @@ _MODULES = (
 
 
 HIJACK = "inet portcullis_names"
+FORWARDED = "inet portcullis_ports"
 """The table of `hijack`, in which many gateways have nothing."""
 
 DIRECTIONS = {"input": "in", "forward": "forward", "output": "out"}

@@ -1,0 +1,118 @@
+"""Obtains ports by NAT-PMP or PCP: opens the socket, and has a process without rights use it.
+
+The socket is bound to the tunnel's interface and to its address, and connected to the server, so
+nothing that is sent with it leaves in another way.
+"""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from gateway.errors import MissingError, NetworkError
+from gateway.model import INTERFACE
+from gateway.policy.forwarding import plan_for
+from gateway.policy.port_problems import Found, explained
+from gateway.policy.portmap import PORT
+from gateway.providers.asked import address_of, gateway_for
+from gateway.services.forwarder import Surroundings
+from gateway.services.mapping_lines import HEARTBEAT, read, words_of
+from gateway.system import process
+
+SOCKET = 3
+GRACE = 0.3
+"""Seconds that the process has to give the ports back."""
+SILENT_FOR = 3 * HEARTBEAT
+"""Seconds after which a process that writes nothing is ended: it hangs, or is halted."""
+LONGEST_SAID = 200
+_CODE = (
+    "import sys; sys.path[:] = sys.argv[4:]; "
+    "from gateway.services.mapping_process import main; main()"
+)
+
+
+class PortMapper:
+    """A forwarder; see `gateway.services.forwarder`."""
+
+    def __init__(self, around: Surroundings, port: int = PORT, device: str = INTERFACE) -> None:
+        self._around = around
+        self._port = port
+        self._device = device
+        self.starts = 0
+
+    async def run(self, take: Callable[[Found], None]) -> None:
+        """Report ports until cancelled; see `Forwarder.run`."""
+        around = self._around
+        wanted = around.config.forwarding
+        own = address_of(around.tunnel)
+        server = gateway_for(wanted, around.tunnel) if wanted else None
+        if wanted is None or own is None or server is None:
+            raise MissingError(
+                "it is not known which host in the tunnel forwards ports",
+                "set VPN_PORT_FORWARDING_GATEWAY to its address in the tunnel",
+            )
+        plan = plan_for(wanted, around.former)
+        spoken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        heard = asyncio.Event()
+
+        def on_line(line: str) -> None:
+            heard.set()
+            said = read(line, plan, around.clock())
+            if said is not None:
+                take(explained(said.ports, said.problem, wanted, str(server)))
+            elif not spoken.done():
+                instead = "".join(filter(str.isprintable, line))[:LONGEST_SAID]
+                spoken.set_exception(NetworkError("the process for ports", instead))
+
+        with self._connected(str(own.ip), str(server)) as channel:
+            argv = [sys.executable, "-I", "-S", "-c", _CODE, str(own.ip), *words_of(plan)]
+            child = process.start(
+                [*argv, *sys.path],
+                on_line=on_line,
+                descriptors={SOCKET: channel.fileno()},
+                leaves_nothing=True,
+            )
+            self.starts += 1
+            watching = asyncio.ensure_future(_until_silent(heard))
+            ends: list[asyncio.Future[Any]] = [child.exited, spoken, watching]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                watching.cancel()
+                await child.stop(GRACE)
+                if spoken.done() and not spoken.cancelled():
+                    spoken.exception()
+        if spoken.done():
+            spoken.result()
+        if watching.done() and not watching.cancelled():
+            raise NetworkError("the process for ports", "it hangs")
+        raise child.end
+
+    def _connected(self, own: str, server: str) -> socket.socket:
+        """Return the socket. Raises NetworkError."""
+        channel: socket.socket | None = None
+        try:
+            channel = self._around.netns.socket(
+                socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+            )
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._device.encode())
+            channel.bind((own, 0))
+            channel.connect((server, self._port))
+        except OSError as err:
+            if channel is not None:
+                channel.close()
+            what = f"make a socket to ask for ports: {err.strerror}"
+            raise NetworkError(what, server, err.errno) from err
+        return channel
+
+
+async def _until_silent(heard: asyncio.Event) -> None:
+    """Return when nothing has been heard for too long."""
+    with suppress(TimeoutError):
+        while True:
+            heard.clear()
+            async with asyncio.timeout(SILENT_FOR):
+                await heard.wait()
