@@ -13,6 +13,7 @@ from gateway.policy.events import Leased
 from gateway.system.netns import Netns
 
 if TYPE_CHECKING:
+    from gateway.services.forwarder import Forwarder, Surroundings
     from gateway.services.forwarding import PortForwarding
 
 
@@ -56,7 +57,7 @@ def redirector_for(config: Config, netns: Netns) -> PortRedirector | None:
         return PortTable.find(Nft(netns=netns))
     except MissingError as err:
         # Other servers are asked for a mapping to the very port that workloads listen at.
-        if wanted.listening and wanted.kind is ForwarderKind.PROTONVPN:
+        if wanted.listening and wanted.kind in {ForwarderKind.PROTONVPN, ForwarderKind.SIGNED}:
             remedy = f"{err.remedy}, or remove VPN_PORT_FORWARDING_LISTENING_PORTS"
             raise MissingError(err.missing, remedy) from err
         return None
@@ -65,8 +66,19 @@ def redirector_for(config: Config, netns: Netns) -> PortRedirector | None:
 def service_of(config: Config, tools: ForwardingTools) -> "PortForwarding":
     """Return the service that asks for ports."""
     from gateway.services.forwarding import Means, PortForwarding  # noqa: PLC0415 - few want it
-    from gateway.services.port_mapper import PortMapper  # noqa: PLC0415
 
     without = "" if tools.redirects else "the kernel has no redirection for nftables"
-    means = Means(tools.netns, tools.environ, tools.clock, tools.lease, PortMapper, without)
+    means = Means(tools.netns, tools.environ, tools.clock, tools.lease, _maker(config), without)
     return PortForwarding(config, means)
+
+
+def _maker(config: Config) -> Callable[["Surroundings"], "Forwarder"]:
+    """Return what makes the forwarder of a connection, of the kind that is wanted."""
+    if config.forwarding and config.forwarding.kind is ForwarderKind.SIGNED:
+        from gateway.services.signed_ports import Account, SignedPorts  # noqa: PLC0415 - see above
+
+        account = Account()
+        return lambda around: SignedPorts(around, account)
+    from gateway.services.port_mapper import PortMapper  # noqa: PLC0415 - see above
+
+    return PortMapper

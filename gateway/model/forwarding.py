@@ -16,6 +16,7 @@ class ForwarderKind(StrEnum):
     PROTONVPN = "protonvpn"
     NATPMP = "natpmp"
     PCP = "pcp"
+    SIGNED = "private internet access"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,11 @@ def registrations_name(provider: str) -> str:
     return f"{provider.replace(' ', '-')}.registrations"
 
 
+def ports_name(provider: str) -> str:
+    """Return the name of the file that keeps the ports that servers of `provider` have signed."""
+    return f"{provider.replace(' ', '-')}.ports"
+
+
 def blocked_name(listed: Errand) -> str:
     """Return the name of the file that keeps a list of blocked names: people see whose it is."""
     number = hashlib.sha256(listed.url.encode()).hexdigest()[:12]

@@ -2,7 +2,8 @@
 
 A signature follows the list. Its servers answer only a key that was registered with them, with a
 token for the user's name and password. How, the provider's scripts show:
-https://github.com/pia-foss/manual-connections.
+https://github.com/pia-foss/manual-connections. How they forward ports is in
+`private_internet_access_ports`.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from urllib.parse import urlencode
 
 from gateway.model import Address
 from gateway.providers.entries import LAST_PORT, Entry, is_host
+from gateway.providers.private_internet_access_ports import AUTHORITY, PORTS
 from gateway.providers.server import BadAnswerError, KeyService, Provider, Registered, Server
 
 LONGEST_TOKEN = 512
@@ -98,10 +100,11 @@ PRIVATE_INTERNET_ACCESS = Provider(
         login="https://www.privateinternetaccess.com/api/client/v2/token",
         port=1337,
         target="/addKey",
-        authority="private_internet_access.pem",
+        authority=AUTHORITY,
         form=_form,
         query=_query,
         read_token=_token,
         read_answer=_answer,
     ),
+    forwards=PORTS,
 )

@@ -1,7 +1,7 @@
 """What every provider's list is turned into, and what is known of a provider."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
@@ -71,8 +71,47 @@ class KeyService:
     read_answer: Callable[[Entry, str, Address], Registered]
 
 
+@dataclass(frozen=True)
+class SignedPort:
+    """A port that a provider has given to a user until `expires`, in seconds since 1970.
+
+    `payload` says so and `signature` proves it; with both, anyone can have it forwarded to them.
+    """
+
+    port: int
+    expires: int
+    payload: str = field(repr=False)
+    signature: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class PortService:
+    """How servers of a provider forward ports to their users; the functions are pure.
+
+    Each server answers in the tunnel, at TCP `port`, with a certificate of the file `authority`. At
+    `sign_target` it signs a port for what `sign_query` makes of a token, and `read_signed` reads
+    the answer. At `bind_target` it forwards that port for what `bind_query` makes of it, and
+    `read_bound` reads whether it does. `read_payload` takes a payload and its signature, as they
+    were kept. The readers raise BadAnswerError, and RefusedError for what the server refuses.
+    """
+
+    port: int
+    authority: str
+    sign_target: str
+    bind_target: str
+    sign_query: Callable[[str], str]
+    bind_query: Callable[[SignedPort], str]
+    read_signed: Callable[[Entry], SignedPort]
+    read_bound: Callable[[Entry], None]
+    read_payload: Callable[[str, str], SignedPort]
+
+
 class BadAnswerError(Exception):
     """A provider's answer cannot be used; the text says why and holds nothing of the answer."""
+
+
+class RefusedError(BadAnswerError):
+    """A provider refuses what it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +123,7 @@ class Provider:
     `read` yields the servers of that list. `filters` are the fields of `Server` that it fills.
     `addresses` and `resolvers` are the same for every user, empty where each user has others.
     `remark` is for the documentation. With `keys` a server answers only a key that it was given,
-    and says its own then: the list has none.
+    and says its own then: the list has none. With `forwards` its servers forward ports.
     """
 
     name: str
@@ -100,6 +139,7 @@ class Provider:
     other_names: tuple[str, ...] = ()
     remark: str = ""
     keys: KeyService | None = None
+    forwards: PortService | None = None
 
     @property
     def listed(self) -> ServerList | None:

@@ -57,8 +57,7 @@ class Registrar(ListFetcher):
         """
         if isinstance(errand, Login):
             self._token, self._answers = "", ()
-            given = {"user": errand.user.reveal(), "password": errand.password.reveal()}
-            self._token = await self._said(errand, given)
+            self._token = await self.token_of(errand)
             return
         given = {
             "token": self._token,
@@ -69,6 +68,11 @@ class Registrar(ListFetcher):
         answer = await self._said(errand, given)
         self._answers = (*self._answers, answer)
         await self._aside.run(lambda: self._keep_answers(errand), STORE_TIME)
+
+    async def token_of(self, errand: Login) -> str:
+        """Return the token for a user. Raises GatewayError and OSError, LoginError if refused."""
+        given = {"user": errand.user.reveal(), "password": errand.password.reveal()}
+        return await self._said(errand, given)
 
     async def _said(self, errand: Login | KeyRequest, given: dict[str, str]) -> str:
         """Return what the process makes of the answer: one line. Raises GatewayError, OSError."""

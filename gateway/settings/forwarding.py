@@ -7,7 +7,7 @@ from gateway.model.forwarding import STATUS_FILE, ForwarderKind, Forwarding
 from gateway.providers import catalog
 from gateway.providers.asked import gateway_for, looks_like_proton
 from gateway.settings.findings import Findings
-from gateway.settings.port_fields import CUSTOM, KINDS, NOT_YET
+from gateway.settings.port_fields import CUSTOM, KINDS
 from gateway.settings.schema import Settings
 from gateway.settings.tunnels import SourcedTunnel
 
@@ -35,11 +35,12 @@ def settle(
                     findings.info(value.origin.where, f"has no effect without {_SWITCH}=on")
         return None
     kind = _kind(given, tunnels, findings)
-    if kind is None:
+    if kind is None or (kind is ForwarderKind.SIGNED and not _can_sign(given, findings)):
         return None
     wanted = given.vpn_port_forwarding_ports_count
     listening = given.vpn_port_forwarding_listening_ports
     number = wanted.value if wanted else max(1, len(listening.value) if listening else 0)
+    number = 1 if kind is ForwarderKind.SIGNED else number
     if listening and len(listening.value) > number:
         findings.warn(
             listening.origin.where,
@@ -76,15 +77,34 @@ def _kind(
         return ForwarderKind.PROTONVPN
     if name in KINDS:
         return KINDS[name]
-    if name in NOT_YET:
-        findings.warn(where, f"has no effect: ports of {name} cannot be asked for yet")
-        return None
     findings.warn(
         where,
         f"has no effect: {name} has no protocol to ask for ports; list a port that your account "
         f"shows in FIREWALL_VPN_INPUT_PORTS, or set {_WHO}=natpmp if its server speaks NAT-PMP",
     )
     return None
+
+
+def _can_sign(given: Settings, findings: Findings) -> bool:
+    """Return whether the servers can be asked to sign a port: they take the account's token."""
+    service = given.vpn_service_provider
+    known = catalog.find(service.value) if service else None
+    if known is None or known.forwards is None:
+        findings.warn(
+            _SWITCH,
+            "has no effect: ports of Private Internet Access take a key that the gateway has "
+            "registered; set VPN_SERVICE_PROVIDER=private internet access, OPENVPN_USER and "
+            "OPENVPN_PASSWORD",
+        )
+        return False
+    count, gateway = given.vpn_port_forwarding_ports_count, given.vpn_port_forwarding_gateway
+    if count and count.value > 1:
+        findings.warn(count.origin.where, "has no effect: Private Internet Access gives one port")
+    if gateway:
+        findings.warn(gateway.origin.where, "has no effect: the server of the tunnel is asked")
+    if given.port_forward_only is None or not given.port_forward_only.value:
+        findings.info(_SWITCH, "not every server forwards ports: set PORT_FORWARD_ONLY=on")
+    return True
 
 
 def _named(text: str) -> str:
@@ -97,7 +117,7 @@ def _check(forwarding: Forwarding, tunnels: Sequence[SourcedTunnel], findings: F
     """Refuse a tunnel in which the host that forwards ports is not known."""
     for each in tunnels:
         tunnel = each.tunnel
-        if not tunnel.addresses:  # not known yet
+        if not tunnel.addresses or forwarding.kind is ForwarderKind.SIGNED:  # not known yet
             continue
         if not tunnel.has_family(4):
             findings.problem(

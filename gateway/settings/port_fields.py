@@ -15,8 +15,6 @@ KINDS: Final[Mapping[str, ForwarderKind]] = {
     CUSTOM: ForwarderKind.NATPMP,
     **{kind.value: kind for kind in ForwarderKind},
 }
-NOT_YET: Final = ("private internet access",)
-"""Providers whose ports take a protocol of their own, which this gateway does not speak yet."""
 ELSEWHERE: Final = ("perfect privacy", "privatevpn")
 """Providers of gluetun whose ports are a number that the account shows or that is calculated."""
 
@@ -26,7 +24,7 @@ def provider(text: str) -> str:
     name = text.lower()
     known = catalog.find(name)
     name = known.name if known else name
-    if name not in (*KINDS, *NOT_YET, *ELSEWHERE) and known is None:
+    if name not in (*KINDS, *ELSEWHERE) and known is None:
         words = ", ".join(KINDS)
         raise ValueError(f"must be one of {words}, got {safe_quote(text)}")
     return name

@@ -26,8 +26,9 @@ class ForwardingSettings(ControlSettings):
         Sourced[str] | None, read_with(port_fields.provider)
     ] = variable(
         GROUP,
-        "How the server is asked: `protonvpn`, or for any other server `natpmp` or `pcp`; each "
-        "of the two is tried where the server does not have the other. `custom` is `natpmp`.",
+        "How the server is asked: `protonvpn`, `private internet access`, or for any other server "
+        "`natpmp` or `pcp`; each of these two is tried where the server does not have the other. "
+        "`custom` is `natpmp`.",
         unset="that of `VPN_SERVICE_PROVIDER`",
     )
     vpn_port_forwarding_gateway: Annotated[

@@ -2,12 +2,13 @@
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.lab import key_server
+from tests.lab import key_server, port_signer
 from tests.lab.process import Child
 from tests.lab.server import INSIDE, Server
 from tests.lab.topology import Lab
@@ -15,6 +16,9 @@ from tests.lab.topology import Lab
 LIST = "serverlist.piaservers.net"
 LOGIN = "www.privateinternetaccess.com"
 PORT = 1337
+SIGNING_PORT = 19999
+SIGNED = 47047
+DAY = 86_400
 USER, PASSWORD, TOKEN = "p7654321", "pass word&=%ü", "abcdef0123456789" * 8
 FORM = urlencode({"username": USER, "password": PASSWORD})
 REGIONS = ("Netherlands", "Germany", "Sweden")
@@ -117,3 +121,45 @@ class KeyHost:
         """Take no more keys."""
         if self._child:
             self._child.close()
+
+
+class PortHost:
+    """What signs ports in the tunnel of a WireGuard server, and forwards them to its exit."""
+
+    def __init__(self, lab: Lab, server: Server, certificate: Path, **settings: Any) -> None:
+        """Serve at the server's address in the tunnel; `settings` are those of `port_signer`."""
+        self._settings: dict[str, Any] = {
+            "token": TOKEN,
+            "port": SIGNED,
+            "expires": time.time() + 60 * DAY,
+        }
+        self._file = lab.household.file("signer.json")
+        self.set(**settings)
+        wanted = {
+            "address": INSIDE.ipv4,
+            "port": SIGNING_PORT,
+            "certificate": str(certificate),
+            "exit": server.exit.ipv4,
+            "settings": str(self._file),
+        }
+        argv = [sys.executable, port_signer.__file__, json.dumps(wanted)]
+        self._child = lab.household.start(server.namespace.command(argv), "signer")
+        self._child.wait_for("ready")
+
+    def set(self, **settings: Any) -> None:
+        """Answer otherwise from now on."""
+        self._settings |= settings
+        new = self._file.with_suffix(".new")
+        new.write_text(json.dumps(self._settings), "ascii")
+        new.rename(self._file)
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """The requests so far."""
+        lines = self._child.output().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    @property
+    def paths(self) -> list[str]:
+        """What was asked for so far."""
+        return [str(it["path"]) for it in self.requests]

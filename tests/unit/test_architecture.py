@@ -88,6 +88,7 @@ ONLY_IMPORTER = {
         "gateway/services/port_client.py",
         "gateway/services/forwarding.py",
         "gateway/services/port_news.py",
+        "gateway/services/signed_ports.py",
         "gateway/services/resolver_lines.py",
         "gateway/services/resolver.py",
         "gateway/services/proxy.py",

@@ -123,12 +123,37 @@ def test_proton_vpn_is_known_by_its_name_or_its_addresses(tmp_path: Path) -> Non
     assert wanted(tmp_path, other).kind is ForwarderKind.NATPMP
 
 
-@pytest.mark.parametrize("name", ["private internet access", "perfect privacy", "privatevpn"])
+@pytest.mark.parametrize("name", ["perfect privacy", "privatevpn"])
 def test_a_provider_that_cannot_be_asked_is_said_so(tmp_path: Path, name: str) -> None:
     """The tunnel works all the same, as it did before."""
     loaded = load(tmp_path, ON | {"VPN_PORT_FORWARDING_PROVIDER": name})
     assert loaded.config.forwarding is None
     assert "has no effect" in reported(loaded)
+
+
+def test_private_internet_access_signs_ports(tmp_path: Path) -> None:
+    """Also before its list is there; it gives one port, and not every server does."""
+    login = {"OPENVPN_USER": "p1234567", "OPENVPN_PASSWORD": "correct"}
+    environ = {"VPN_SERVICE_PROVIDER": "pia", **login, "VPN_PORT_FORWARDING": "on"}
+    many = {"VPN_PORT_FORWARDING_PORTS_COUNT": "3", "VPN_PORT_FORWARDING_GATEWAY": "10.9.9.9"}
+    loaded = load(tmp_path, environ | many)
+    assert loaded.config.forwarding
+    found = loaded.config.forwarding
+    assert (found.kind, found.count) == (ForwarderKind.SIGNED, 1)
+    said = reported(loaded)
+    assert "VPN_PORT_FORWARDING_PORTS_COUNT: has no effect" in said
+    assert "VPN_PORT_FORWARDING_GATEWAY: has no effect" in said
+    assert "set PORT_FORWARD_ONLY=on" in said
+    assert "set PORT_FORWARD_ONLY=on" not in reported(
+        load(tmp_path, environ | {"PORT_FORWARD_ONLY": "on"})
+    )
+
+
+def test_signed_ports_take_a_key_that_the_gateway_has_registered(tmp_path: Path) -> None:
+    """A tunnel of the user's own file has no token."""
+    loaded = load(tmp_path, ON | {"VPN_PORT_FORWARDING_PROVIDER": "private internet access"})
+    assert loaded.config.forwarding is None
+    assert "set VPN_SERVICE_PROVIDER=private internet access" in reported(loaded)
 
 
 def test_a_tunnel_that_does_not_say_which_host_is_asked_is_refused(tmp_path: Path) -> None:
