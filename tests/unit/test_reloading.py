@@ -152,7 +152,7 @@ def test_a_file_that_does_not_answer_costs_its_time_and_nothing_else(tmp_path: P
         began = time.monotonic()
         [event] = read(
             {**COMPLETE, "WIREGUARD_PRIVATE_KEY_SECRETFILE": str(file)},
-            replace(QUICK, read_limit=1.0),
+            replace(QUICK, read_limit=20.0),
         )
         seconds = time.monotonic() - began
     signal.signal(signal.SIGIO, former)
@@ -161,7 +161,7 @@ def test_a_file_that_does_not_answer_costs_its_time_and_nothing_else(tmp_path: P
     problem = event.answer.faults[0].problem
     assert "Resource temporarily unavailable" in problem
     assert str(file) in problem
-    assert seconds < 10
+    assert seconds < 30
 
 
 def child_that(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
