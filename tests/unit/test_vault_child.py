@@ -60,8 +60,11 @@ class FakeVault(VaultNetns):
         keeper = str(vault_keeper.__file__)
         with theirs:
             numbers = {CHANNEL: theirs.fileno(), **descriptors}
+            # Out of the way first: one of ours may have a number that another is to get.
             code = (
-                "import os, sys; n = eval(sys.argv[1]); [os.dup2(a, b) for b, a in n.items()]; "
+                "import fcntl, os, sys; n = eval(sys.argv[1]); "
+                "n = {b: fcntl.fcntl(a, fcntl.F_DUPFD_CLOEXEC, 200) for b, a in n.items()}; "
+                "[os.dup2(a, b) for b, a in n.items()]; "
                 "os.execv(sys.argv[2], sys.argv[2:])"
             )
             argv = [*python, keeper, str(CHANNEL), *python, "-u", "-c", self._script]
