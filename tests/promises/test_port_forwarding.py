@@ -215,7 +215,7 @@ def test_a_real_server_gives_a_port_and_gets_it_back(shared: Site, protocol: str
     assert mapped_by(lab) == {("tcp", port), ("udp", port)}
     site.gateway.stop()
     assert site.written() == ""
-    assert mapped_by(lab) == set()
+    eventually(lambda: not mapped_by(lab), timeout=SOON, what="the end of the mapping")
 
 
 def process_for_ports(gateway: Gateway) -> int:
