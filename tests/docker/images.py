@@ -19,8 +19,9 @@ from tests.docker.engine import Engine, call
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "debian:trixie-slim"
 PROJECT = "portcullis"
+DEBUG = f"{PROJECT}:debug"
 LAB = "portcullis-lab"
-"""The project's image plus a server's tools and a reverse proxy: all but the gateway runs it."""
+"""Debian with the gateway, a server's tools and a reverse proxy: all but the gateway runs it."""
 
 TORRENTS = "portcullis-torrents"
 """Debian's torrent clients; with LAB_EVERYTHING=1 only."""
@@ -45,14 +46,16 @@ def build_all(engine: Engine) -> dict[str, float]:
     clock = timed("base file system", clock)
     import_base(engine, archive)
     clock = timed("base image", clock)
-    engine.docker("build", "--network=host", *proxies(), "-t", PROJECT, str(ROOT), timeout=600)
+    build(engine, PROJECT)
+    build(engine, DEBUG, "--target", "debug")
     clock = timed("project image", clock)
     lab = f"""
-        FROM {PROJECT}
-        RUN apt-get update && apt-get install -y --no-install-recommends \
-            iproute2 nginx wireguard-tools
-        HEALTHCHECK NONE
-        ENTRYPOINT []
+        FROM {BASE}
+        RUN apt-get update && apt-get install -y --no-install-recommends \\
+            ca-certificates dns-root-data iproute2 iptables iputils-ping nftables nginx python3 \\
+            tinyproxy-bin unbound wireguard-go wireguard-tools && mkdir /config
+        COPY --from={PROJECT} /opt/portcullis /opt/portcullis
+        ENV PATH=/opt/portcullis/bin:/usr/sbin:/usr/bin:/sbin:/bin
     """
     engine.docker("build", "--network=host", *proxies(), "-t", LAB, "-", stdin=lab, timeout=300)
     clock = timed("lab image", clock)
@@ -67,6 +70,13 @@ def build_all(engine: Engine) -> dict[str, float]:
         engine.docker(*words, stdin=torrents, timeout=600)
         timed("image of torrent clients", clock)
     return seconds
+
+
+def build(engine: Engine, name: str, *options: str, context: Path = ROOT) -> None:
+    """Build an image of the project's Dockerfile."""
+    engine.docker(
+        *("build", "--network=host", *proxies(), *options, "-t", name, str(context)), timeout=600
+    )
 
 
 def base_archive() -> Path:

@@ -50,8 +50,7 @@ def playing(site: Site, folder: Path) -> Iterator[None]:
     trusted = authority(folder)
     shutil.copy(trusted.certificate, folder / "authority.crt")
     (folder / "Dockerfile").write_text(
-        f"FROM {PROJECT}\nCOPY authority.crt /usr/local/share/ca-certificates/\n"
-        "RUN update-ca-certificates\n"
+        f"FROM {PROJECT}\nCOPY authority.crt /etc/ssl/certs/ca-certificates.crt\n"
     )
     site.engine.docker("build", "-t", IMAGE, str(folder), timeout=120)
     commands = []

@@ -197,7 +197,7 @@ def test_the_anchor_is_small_and_needs_nothing(project: Project, report: list[st
     anchor = project.anchor
     variables = json.loads(anchor.inspect("{{json .Config.Env}}"))
     assert not [it for it in variables if it.startswith(("WIREGUARD", "VPN", "FIREWALL"))]
-    rollup = anchor.exec("cat", "/proc/1/smaps_rollup")
+    rollup = anchor.read("/proc/1/smaps_rollup")
     pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
     report.append(f"anchor: {pss} KiB proportional memory")
     assert pss <= 8 << 10

@@ -55,8 +55,9 @@ def test_the_metrics_have_it() -> None:
 
 
 def test_the_labels_of_the_image_have_it_and_the_commit() -> None:
-    """Of the last stage; tests/docker/test_image.py reads them of a built image."""
-    last = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
+    """Of the stage that is the image; tests/docker/test_image.py reads them of a built one."""
+    assert DOCKERFILE.rstrip().endswith("\nFROM gateway")
+    last = DOCKERFILE[DOCKERFILE.index("\nFROM scratch AS gateway\n") :]
     assert re.findall(r"^ARG VERSION=(.*)$", last, re.MULTILINE) == [__version__]
     assert re.findall(r"^ARG COMMIT=(.*)$", last, re.MULTILINE) == ['""']
     assert f"{LABEL}.version=$VERSION" in last
