@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import structlog
 
-from gateway.errors import GatewayError, ProcessEnded
+from gateway.errors import GatewayError, MissingError, ProcessEnded
 from gateway.system import process
 
 TIME_LIMIT = 30.0
@@ -13,6 +13,15 @@ TIME_LIMIT = 30.0
 
 LAST_TIME_LIMIT = 2.0
 """Seconds for the commands when the gateway stops: `docker stop` waits ten seconds in all."""
+
+NOT_FOUND = 127
+"""The exit code of setpriv(1) and of shells for a program that is not there, or for a script whose
+first line names one that is not."""
+
+REMEDY = (
+    "a program that it names is not there; in a container, take the debug image, which has the "
+    "tools of busybox (docs/image.md), or mount the program into the container"
+)
 
 GRACE = 0.3
 """Seconds between SIGTERM and SIGKILL for a command that has to end."""
@@ -110,6 +119,9 @@ async def run_command(
         await command.stop(GRACE)
     except ProcessEnded as end:
         if end.code != 0:
-            log.warning("command failed", ending=process.ending(end.code))
+            why = {"problem": REMEDY} if end.code == NOT_FOUND else {}
+            log.warning("command failed", ending=process.ending(end.code), **why)
+    except MissingError as err:
+        log.warning("command failed", problem=f"{err.missing}: {REMEDY}")
     except GatewayError as err:
         log.warning("command failed", problem=str(err))

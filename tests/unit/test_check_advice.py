@@ -261,11 +261,15 @@ WARNINGS: list[tuple[dict[str, object], str]] = [
     ({"healthcheck": {"test": ["NONE"]}}, "healthcheck is switched off"),
     (
         {"healthcheck": {"test": "ping -c 1 1.1.1.1 || exit 1"}},
-        "healthcheck replaces the image's own, which follows the tunnel, and ping is not in this",
+        "healthcheck replaces the image's own, which follows the tunnel; remove it",
+    ),
+    (
+        {"healthcheck": {"test": "curl -f http://1.1.1.1 | grep -q x || exit 1"}},
+        "which follows the tunnel, and this image lacks curl, grep; remove it",
     ),
     (
         {"healthcheck": {"test": ["CMD", "/gluetun-entrypoint", "healthcheck"]}},
-        "and gluetun-entrypoint is not in this image; remove it",
+        "and this image lacks gluetun-entrypoint; remove it",
     ),
     ({"healthcheck": {"test": ["CMD", "true"]}}, "which follows the tunnel; remove it"),
     ({"volumes": ["./a:/custom-cont-init.d:ro"]}, "mounts /custom-cont-init.d: scripts there"),

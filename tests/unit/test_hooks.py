@@ -69,6 +69,29 @@ def running(word: str) -> bool:
     return False
 
 
+@pytest.mark.parametrize("case", ["program", "interpreter", "in the shell"])
+def test_a_program_that_is_missing_is_reported_with_the_image_that_has_it(
+    tmp_path: Path, case: str
+) -> None:
+    """The image has `sh` and no tools; in two of the three cases only an exit code says so."""
+    path = tmp_path / "up"
+    path.write_text(
+        "#!/nowhere/bash\n" if case == "interpreter" else "#!/bin/sh\nno-such-program\n"
+    )
+    path.chmod(0o700)
+    argv = ("no-such-program",) if case == "program" else (str(path),)
+
+    async def work() -> None:
+        commands = Hooks(argv, ())
+        commands.up()
+        await commands.finish()
+
+    with capture_logs() as logs:
+        asyncio.run(asyncio.wait_for(work(), 15))
+    (failed,) = [entry for entry in logs if entry["event"] == "command failed"]
+    assert "take the debug image" in failed["problem"]
+
+
 def test_commands_run_one_after_the_other(tmp_path: Path) -> None:
     """Down does not overtake up."""
     up, down = script(tmp_path, "up", "sleep 0.05"), script(tmp_path, "down", "true")

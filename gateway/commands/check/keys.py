@@ -26,8 +26,8 @@ _OWN_CHECK: Final = re.compile(r"portcullis/healthcheck|/healthz|gateway status"
 
 _MISSING: Final = frozenset(
     (
-        *("ping", "ping6", "curl", "wget", "nc", "ncat", "nslookup", "dig", "host", "drill"),
-        *("wg", "ip", "ss", "netstat", "traceroute", "jq"),
+        *("curl", "wget", "nc", "ncat", "nslookup", "dig", "host", "drill", "bash", "ip", "wg"),
+        *("ss", "netstat", "traceroute", "jq", "cat", "grep", "sed", "awk", "timeout", "ls"),
     )
 )
 """Programs of health checks that this image does not have."""
@@ -148,7 +148,7 @@ def _health(service: Service, where: str, findings: Findings, advice: Advice) ->
         findings.warn(
             where,
             "healthcheck replaces the image's own, which follows the tunnel"
-            + (f", and {joined(missing)} is not in this image" if missing else "")
+            + (f", and this image lacks {joined(missing)}" if missing else "")
             + "; remove it",
         )
         advice.keys.append("healthcheck")
