@@ -160,7 +160,8 @@ def _config(
     reserved.check_subnets(subnets, _where(given.firewall_outbound_subnets), findings)
     checks.last_port(input_ports, _where(given.firewall_input_ports), findings)
     vpn_input_ports = checks.ports(given.firewall_vpn_input_ports, findings)
-    port_client = passing.settle(given, vpn_input_ports, subnets, findings, is_leased=False)
+    leased = forwarding.settle(given, candidates, findings)
+    port_client = passing.settle(given, vpn_input_ports, subnets, leased, findings)
     resolving.check_local_zones(name_server, subnets, findings)
     health_server = _value(given.health_server_address, DEFAULT_HEALTH_SERVER)
     probe = _value(given.health_probe, None)
@@ -213,7 +214,7 @@ def _config(
         socks_proxy=socks_proxy,
         port_client=port_client,
         control_server=control_server,
-        forwarding=forwarding.settle(given, candidates, findings),
+        forwarding=leased,
     )
 
 

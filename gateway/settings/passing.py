@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.model import Network, PortRange, Secret
+from gateway.model.forwarding import Forwarding
 from gateway.model.port_client import ClientKind, ClientUrl, PortClient
 from gateway.settings.findings import Findings
 from gateway.settings.port_client import HERE
@@ -28,14 +29,13 @@ def settle(
     given: Settings,
     ports: Sequence[PortRange],
     subnets: Sequence[Network],
+    forwarding: Forwarding | None,
     findings: Findings,
-    *,
-    is_leased: bool,
 ) -> PortClient | None:
     """Return the client, None if none is wanted; report what is missing or too much.
 
     `ports` are those that the user lists, `subnets` what can be reached outside the tunnel.
-    `is_leased` says that ports are asked for.
+    With `forwarding` the server is asked for ports.
     """
     if given.forwarded_port_client is None:
         _report_unused(given, findings)
@@ -56,12 +56,18 @@ def settle(
             password.origin.where, "has no user; set FORWARDED_PORT_CLIENT_USER to rpc-username"
         )
     numbers = {number for it in ports for number in range(it.first, min(it.last, it.first + 1) + 1)}
-    if not is_leased and len(numbers) != 1:
+    if forwarding and forwarding.listening:
+        findings.problem(
+            "VPN_PORT_FORWARDING_LISTENING_PORTS",
+            f"does not go together with {where}: {wanted} would announce a port that the internet "
+            "cannot reach; remove it, so that the client gets the forwarded port itself",
+        )
+    if not forwarding and len(numbers) != 1:
         findings.problem(
             where,
             f"has no port to pass to {wanted}: FIREWALL_VPN_INPUT_PORTS lists "
             f"{'more than one' if numbers else 'none'}; list the one that your provider forwards, "
-            "alone",
+            "alone, or set VPN_PORT_FORWARDING=on",
         )
     by_default = "admin" if wanted is ClientKind.QBITTORRENT and password else ""
     first = "deluge" if wanted is ClientKind.DELUGE else ""
@@ -70,7 +76,7 @@ def settle(
         place,
         user.value.reveal() if user else by_default,
         password.value if password else Secret(first),
-        None if is_leased or len(numbers) != 1 else numbers.pop(),
+        None if forwarding or len(numbers) != 1 else numbers.pop(),
     )
 
 

@@ -288,6 +288,19 @@ def test_a_contradiction_is_refused(tmp_path: Path, variables: dict[str, str], t
     assert text in found
 
 
+LEASED = {"VPN_PORT_FORWARDING": "on", "VPN_PORT_FORWARDING_PROVIDER": "natpmp"}
+
+
+def test_a_port_that_the_server_leases_comes_before_listed_ones(tmp_path: Path) -> None:
+    """Any number may be listed then; but not another port where packets arrive."""
+    leased = {**LEASED, "FORWARDED_PORT_CLIENT": "deluge", "FIREWALL_VPN_INPUT_PORTS": "1-9"}
+    client = load(tmp_path, **leased).port_client
+    assert client is not None
+    assert client.listed is None
+    (found,) = faults(tmp_path, **leased, VPN_PORT_FORWARDING_LISTENING_PORTS="6881")
+    assert "announce a port that the internet cannot reach" in found
+
+
 def test_one_port_for_both_protocols_is_one_port(tmp_path: Path) -> None:
     """As people write it; and a client in a listed subnet can be reached."""
     client = load(
