@@ -73,5 +73,5 @@ def test_a_missing_gateway_leaves_the_workloads_shut_in(pod: Pod, uses: Uses) ->
 def test_workloads_have_the_resolver_of_the_tunnel(pod: Pod) -> None:
     """The containers of a pod share the file that the gateway writes."""
     for box in (pod.gateway, pod.workload):
-        assert box.exec("cat", "/etc/resolv.conf").split("nameserver ")[1:] == [f"{INSIDE.ipv4}\n"]
+        assert box.read("/etc/resolv.conf").split("nameserver ")[1:] == [f"{INSIDE.ipv4}\n"]
     assert pod.workload.probe("resolve", name="any.example").result == "answered"
