@@ -172,7 +172,10 @@ def _config(
         control_server, health_server, input_ports, findings, while_down=while_down
     )
     checks.probe_outside(probe, subnets, findings)
-    http_proxy, socks_proxy = proxying.settle(variables, input_ports, health_server, findings)
+    servers = {"the health server (HEALTH_SERVER_ADDRESS)": health_server}
+    if control_server:
+        servers["the control server (HTTP_CONTROL_SERVER_ADDRESS)"] = control_server
+    http_proxy, socks_proxy = proxying.settle(variables, input_ports, servers, findings)
     for tunnel in candidates:
         checks.check_tunnel(tunnel, findings)
         reserved.check_tunnel(tunnel, findings)

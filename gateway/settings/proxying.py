@@ -1,6 +1,6 @@
 """The proxies that the variables describe: who may use them, and what is missing for that."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
@@ -28,11 +28,14 @@ class _Given(NamedTuple):
 
 
 def settle(
-    variables: Variables, input_ports: Sequence[PortRange], health: HostPort, findings: Findings
+    variables: Variables,
+    input_ports: Sequence[PortRange],
+    others: Mapping[str, HostPort],
+    findings: Findings,
 ) -> tuple[HttpProxy | None, SocksProxy | None]:
     """Return the proxies that are wanted; report what is wrong or missing.
 
-    `health` is where the health server listens.
+    `others` are where servers of the gateway listen, each with what it is.
     """
     given = variables.values
     http = _Given(
@@ -59,7 +62,7 @@ def settle(
         given,
         _settled(http, input_ports, findings),
         _settled(socks, input_ports, findings),
-        health,
+        others,
         findings,
     )
 
@@ -68,10 +71,10 @@ def _proxies(
     given: ProxySettings,
     http: Proxy | None,
     socks: Proxy | None,
-    health: HostPort,
+    others: Mapping[str, HostPort],
     findings: Findings,
 ) -> tuple[HttpProxy | None, SocksProxy | None]:
-    _check_places(http, socks, health, findings)
+    _check_places(http, socks, others, findings)
     logs = bool(given.httpproxy_log and given.httpproxy_log.value)
     stealth = bool(given.httpproxy_stealth and given.httpproxy_stealth.value)
     return (
@@ -123,10 +126,13 @@ def _check_way(it: _Given, input_ports: Sequence[PortRange], findings: Findings)
 
 
 def _check_places(
-    http: Proxy | None, socks: Proxy | None, health: HostPort, findings: Findings
+    http: Proxy | None,
+    socks: Proxy | None,
+    others: Mapping[str, HostPort],
+    findings: Findings,
 ) -> None:
     """Refuse two servers at one port, whose addresses may overlap."""
-    taken = {health.port: "the health server (HEALTH_SERVER_ADDRESS)", 53: "the resolver"}
+    taken = {53: "the resolver"} | {place.port: what for what, place in others.items()}
     for proxy, variable in (
         (http, "HTTPPROXY_LISTENING_ADDRESS"),
         (socks, "SOCKS5_LISTENING_ADDRESS"),

@@ -134,6 +134,10 @@ def test_older_names_and_words_of_other_images_work(tmp_path: Path) -> None:
             {"HTTPPROXY": "on", "HTTPPROXY_LISTENING_ADDRESS": ":9999"},
             "port 9999 is that of the health server",
         ),
+        (
+            {"HTTP_CONTROL_SERVER_ADDRESS": ":1080", "SOCKS5_ENABLED": "on"},
+            "port 1080 is that of the control server",
+        ),
         ({"SOCKS5_ENABLED": "on", "SOCKS5_LISTENING_ADDRESS": "53"}, "that of the resolver"),
         ({"HTTPPROXY_PASWORD": "x"}, "did you mean HTTPPROXY_PASSWORD?"),
     ],
