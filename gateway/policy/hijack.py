@@ -13,6 +13,7 @@ from ipaddress import ip_network
 
 from gateway.model import Address, Config, Tunnel
 from gateway.model.name_server import RESOLVER_USER
+from gateway.model.proxies import PROXY_USER
 from gateway.policy.flows import ENCRYPTED
 from gateway.policy.rules import (
     Accept,
@@ -23,6 +24,7 @@ from gateway.policy.rules import (
     Reject,
     Rule,
     Transport,
+    Verdict,
 )
 from gateway.policy.states import Connected, Connecting, State
 from gateway.policy.upstreams import OURS, OURS_BY_IPV6, REDIRECTED, upstreams_of
@@ -37,15 +39,16 @@ Rules = tuple[tuple[Family, Rule], ...]
 class Redirection:
     """Which packets get this machine's loopback address as their destination, and which none.
 
-    `spared` are neither redirected nor refused. `redirected` get the port REDIRECTED. `refused` are
-    what comes without having been redirected, `astray` what was and would leave through another
-    link than loopback all the same.
+    `spared` are neither redirected nor refused, `left` are refused without being redirected.
+    `redirected` get the port REDIRECTED. `refused` are what comes without having been redirected,
+    `astray` what was and would leave through another link than loopback all the same.
     """
 
     spared: Rules
     redirected: Rules
     refused: Rules
     astray: Rules
+    left: Rules = ()
 
 
 def redirection_for(state: State, config: Config) -> Redirection | None:
@@ -58,11 +61,13 @@ def redirection_for(state: State, config: Config) -> Redirection | None:
         return None
     tunnel = state.tunnel
     asked = [it.address for it in upstreams_of(tunnel, config) if it.port == PORT.first]
+    has_proxies = config.http_proxy is not None or config.socks_proxy is not None
     return Redirection(
         _of_both(lambda family: _spared(family, tunnel)),
         _of_both(_redirected),
-        _of_both(lambda family: _refused(filter(family.has, asked))),
+        _of_both(lambda family: _refused(filter(family.has, asked), has_proxies=has_proxies)),
         _of_both(_astray),
+        _of_both(lambda _: _of_proxies(Accept(), Accept()) if has_proxies else ()),
     )
 
 
@@ -100,11 +105,28 @@ def _redirected(_family: Family) -> Iterator[Rule]:
         )
 
 
-def _refused(asked: Iterable[Address]) -> Iterator[Rule]:
+def _of_proxies(tcp: Verdict, udp: Verdict) -> Iterator[Rule]:
+    """Yield what a proxy's client asks at port 53 of an address that it chose.
+
+    The proxy itself asks ours on loopback. Redirected, the client would get there too (P19).
+    """
+    for protocol, verdict in ((Transport.TCP, tcp), (Transport.UDP, udp)):
+        yield Rule(
+            why="P19 no proxy asks others",
+            verdict=verdict,
+            protocol=protocol,
+            destination_ports=PORT,
+            user=PROXY_USER,
+        )
+
+
+def _refused(asked: Iterable[Address], *, has_proxies: bool) -> Iterator[Rule]:
     """Yield what was not redirected and may not leave, but for the resolvers that ours has `asked`.
 
     The kernel ends a TCP connection after its socket is closed, and such packets have no user.
     """
+    if has_proxies:
+        yield from _of_proxies(Reject(tcp_reset=True), Reject())
     for address in asked:
         yield Rule(
             why="P10 our resolver asks others",

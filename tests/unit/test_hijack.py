@@ -17,10 +17,11 @@ from gateway.firewall.nft.firewall import HIJACK
 from gateway.firewall.nft.hijack import HijackTable, render_redirection
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.render import transaction
-from gateway.model import Config, Endpoint
+from gateway.model import Config, Endpoint, HostPort
 from gateway.model.name_server import RESOLVER_USER, NameServer
+from gateway.model.proxies import PROXY_USER, SocksProxy
 from gateway.policy.hijack import redirection_for
-from gateway.policy.rules import Accept, CtDirection, Family, Ports
+from gateway.policy.rules import Accept, CtDirection, Family, Ports, Reject
 from gateway.policy.states import Connected, Connecting, Locked
 from gateway.policy.upstreams import REDIRECTED
 from gateway.policy.wanted import Vault, wanted_in
@@ -88,6 +89,25 @@ def test_what_is_redirected_is_what_workloads_ask_others() -> None:
     ]
     ours = {it.destination for _, it in WANTED.astray}
     assert ours == {ip_network("127.0.0.1"), ip_network("::1")}
+
+
+@pytest.mark.promise("P19")
+def test_what_a_proxy_asks_others_is_refused_and_not_redirected() -> None:
+    """First of all, so that no resolver which ours asks is exempt. Without a proxy, nothing is."""
+    proxied = replace(HIJACKING, socks_proxy=SocksProxy(HostPort("", 1080)))
+    found = redirection_for(connected(IPV4_ONLY), proxied)
+    assert found
+    assert (WANTED.left, found.redirected, found.astray) == ((), WANTED.redirected, WANTED.astray)
+    added = [it for it in found.refused if it not in WANTED.refused]
+    for rules in (found.left, added):
+        assert {(family, it.protocol) for family, it in rules} == {*product(Family, ("tcp", "udp"))}
+        assert {(it.user, it.destination) for _, it in rules} == {(PROXY_USER, None)}
+    for family in Family:
+        own = [it for where, it in found.refused if where is family]
+        assert [it.user for it in own[:2]] == [PROXY_USER] * 2
+        assert all(isinstance(it.verdict, Reject) for it in own[:2])
+    chain = render_redirection(found).partition("chain refused")[0]
+    assert chain.index(f"skuid {PROXY_USER}") < chain.index("redirect to")
 
 
 @pytest.mark.parametrize("server", ["203.0.113.7", "2001:db8::7"])

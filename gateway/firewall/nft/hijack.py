@@ -84,7 +84,8 @@ def render_redirection(redirection: Redirection | None) -> str:
         return ""
     parts = {
         "redirected": [
-            render_rule(rule, family, ACTION) for family, rule in redirection.redirected
+            *_lines(redirection.left),
+            *(render_rule(rule, family, ACTION) for family, rule in redirection.redirected),
         ],
         "refused": _lines(redirection.refused),
         "astray": _lines(redirection.astray),
