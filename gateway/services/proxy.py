@@ -21,6 +21,7 @@ from gateway.policy.reports import ServiceReport
 from gateway.services.proxy_kinds import CONFIGURATION, Kind
 from gateway.system.child import NEVER, Child, Restart
 from gateway.system.in_memory import sealed
+from gateway.system.process import ending
 
 READY_WITHIN = 5.0
 LOOK_EVERY = 30.0
@@ -51,6 +52,7 @@ class ProxyService:
         self._again = asyncio.Event()
         self._is_up = False
         self._spoke_at = float("-inf")
+        self._asks_from = ""
         self._report = ServiceReport(kind.name, text=f"listens at {shown(kind.proxy.listening)}")
 
     @property
@@ -128,7 +130,7 @@ class ProxyService:
                     [again, ended], timeout=LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
                 )
                 if ended.done():
-                    return self._reason(child.process.end) if child.process else ("it ended", "")
+                    return self._ended(child)
                 if again.done():
                     return "", ""
             finally:
@@ -150,6 +152,7 @@ class ProxyService:
             try:
                 async with asyncio.timeout(ANSWERS_WITHIN):
                     await loop.sock_connect(asking, (host, listening.port))
+                    self._asks_from = str(asking.getsockname()[0])
                     await loop.sock_sendall(asking, self._kind.question)
                     await loop.sock_recv(asking, 1)
             except ConnectionResetError:
@@ -165,6 +168,8 @@ class ProxyService:
             return
         if what.request:
             self._log.info("proxy request", proxy=self.name, client=what.client, to=what.request)
+        elif what.is_stranger and what.client == self._asks_from:
+            self._asks_from = ""  # that was the gateway itself; the next one is a workload
         elif self._clock() >= self._spoke_at + CLIENT_AGAIN:
             self._spoke_at = self._clock()
             self._log.warning(
@@ -174,6 +179,11 @@ class ProxyService:
                 problem=what.problem,
                 remedy=what.remedy,
             )
+
+    def _ended(self, child: Child) -> Remedied:
+        """Return how one has ended that has served: its last lines may be requests."""
+        code = child.process.end.code if child.process else 0
+        return f"it ended: {ending(code)}", f"see the log, or remove {self._kind.switch}"
 
     def _reason(self, error: Exception) -> Remedied:
         text = str(error) or type(error).__name__

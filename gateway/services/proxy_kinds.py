@@ -27,22 +27,28 @@ LONGEST = 200
 _SOCKS = (
     "import sys; sys.path[:] = sys.argv[3:]; import gateway.services.socks_process as p; p.main()"
 )
-_REQUEST = re.compile(r"Request \(file descriptor (\d+)\): (\S+) (\S+)")
-_CONNECT = re.compile(r"Connect \(file descriptor (\d+)\): (\S+)")
-_UNAUTHORIZED = re.compile(r"[Uu]nauthorized connection from \"?([0-9a-fA-F.:]+)")
-_REFUSED = re.compile(r"(refused|wrong password) ([0-9a-fA-F.:]+)")
-_ACCOUNT = re.compile(r"//[^/@]*@")
+_HEAD = r"[^\[\]]*\[\d+\]: "
+"""How a line of tinyproxy begins; what follows may be a client's words."""
+_REQUEST = re.compile(_HEAD + r"Request \(file descriptor (\d+)\): (\S+) (\S+)")
+_CONNECT = re.compile(_HEAD + r"Connect \(file descriptor (\d{1,5})\): (\S+)")
+_UNAUTHORIZED = re.compile(_HEAD + r"[Uu]nauthorized connection from \"?([0-9a-fA-F.:]+)")
+_REFUSED = re.compile(r"(refused|wrong password) ([0-9a-fA-F.:]+)(?:%.*)?")
+_ACCOUNT = re.compile(r"(^|//)[^/]*@")
 _QUERY = re.compile(r"[?#].*")
 """What may be secret of an address."""
 
 
 class Heard(NamedTuple):
-    """What a line of a proxy says: a `request` of a `client`, or why a client is refused."""
+    """What a line of a proxy says: a `request` of a `client`, or why a client is refused.
+
+    `is_stranger`: because of its address.
+    """
 
     client: str
     request: str = ""
     problem: str = ""
     remedy: str = ""
+    is_stranger: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,7 @@ def _refused(client: str, prefix: str) -> Heard:
         client,
         problem="no listed subnet has its address",
         remedy=f"add {client} or its network to {variable}, if it may use the proxy",
+        is_stranger=True,
     )
 
 
@@ -149,12 +156,13 @@ class _LinesOfTinyproxy:
 
     def heard(self, line: str) -> Heard | None:
         """Return what a line says, None for nothing."""
-        if found := _UNAUTHORIZED.search(line):
+        if found := _UNAUTHORIZED.match(line):
             return _refused(found[1], "HTTPPROXY_")
-        if found := _CONNECT.search(line):
+        if found := _CONNECT.match(line):
             self._clients[found[1]] = found[2]
-        elif (found := _REQUEST.search(line)) and found[3] != PROBE:
-            target = "".join(filter(str.isprintable, _QUERY.sub("", _ACCOUNT.sub("//", found[3]))))
+        elif (found := _REQUEST.match(line)) and found[3] != PROBE:
+            public = _ACCOUNT.sub(r"\1", _QUERY.sub("", found[3]))
+            target = "".join(filter(str.isprintable, public))
             client = self._clients.pop(found[1], "")
             return Heard(client, request=f"{found[2][:16]} {target[:LONGEST]}")
         return None

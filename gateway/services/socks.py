@@ -118,14 +118,19 @@ class Server:
             host = str(peer[0])
             if not self._configuration.admits(host):
                 say(f"refused {host}")
-                client.close()
+                await self._hang_up(client)
             elif self._clients.total() >= MOST_CONNECTIONS or self._clients[host] >= MOST_OF_ONE:
-                client.close()
+                await self._hang_up(client)
             else:
                 self._clients[host] += 1
                 task = self._loop.create_task(self._serve(client, host))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+
+    async def _hang_up(self, client: socket.socket) -> None:
+        """Refuse a client, and let others go on: accepting never waits while more are there."""
+        client.close()
+        await asyncio.sleep(0)
 
     async def _serve(self, client: socket.socket, host: str) -> None:
         client.setblocking(False)

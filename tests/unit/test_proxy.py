@@ -139,6 +139,54 @@ def test_one_that_is_killed_or_hangs_is_started_again(monkeypatch: pytest.Monkey
     assert problems[1] == "it does not answer"
 
 
+LAST = """
+    os.write(1, b"[1]: Request (file descriptor 5): GET http://me:hush-1@web.example/?key=hush-2")
+    connection.close()
+    import time
+    time.sleep(0.3)
+    sys.exit(7)
+"""
+"""How a stand-in ends that has served a client."""
+
+
+def test_the_last_requests_are_not_shown_when_it_ends() -> None:
+    """They may have secrets of clients. Control: the end is reported, and the line was read."""
+    lines: list[str] = []
+    script = SERVER.replace("    connection.close()", LAST)
+    service = ProxyService(
+        kind(free_port(), script, lines.append),  # type: ignore[func-returns-value]
+        ("", ""),
+        time.monotonic,
+    )
+
+    async def work() -> None:
+        await until(lambda: "exit code 7" in service.report().problem)
+        assert "hush" not in service.report().problem
+
+    logs = running(service, work)
+    assert "hush-1" in str(lines)
+    assert "hush" not in str(logs)
+
+
+def test_a_question_of_the_gateway_is_not_logged_as_a_client() -> None:
+    """Where loopback is in no listed subnet; a workload that is refused after it is one."""
+    service = ProxyService(kind(free_port()), ("", ""), time.monotonic)
+    refused = "refused 127.0.0.1"
+
+    async def work() -> None:
+        await until(lambda: service.report().is_running)
+        service._spoke_at = float("-inf")  # noqa: SLF001 - what its configuration says has spoken
+        service._heard(refused)  # noqa: SLF001 - as the child says it
+
+    def own(logs: list[dict[str, object]]) -> list[object]:
+        return [it["client"] for it in logs if it.get("client") == "127.0.0.1"]
+
+    assert own(running(service, work)) == []
+    with capture_logs() as logs:
+        service._heard(refused)  # noqa: SLF001 - as the child says it
+    assert own([dict(it) for it in logs]) == ["127.0.0.1"]
+
+
 def test_it_begins_again_when_the_tunnel_is_lost() -> None:
     """Without a pause and without a warning; not when ports change, and not twice."""
     service = ProxyService(kind(free_port()), ("", ""), time.monotonic)
@@ -283,14 +331,40 @@ def test_lines_of_tinyproxy_are_understood() -> None:
     (refused,) = found[2:]
     assert refused.client == "192.0.2.9"
     assert "HTTPPROXY_ALLOWED_SUBNETS" in refused.remedy
+    assert heard(LINES[3].replace("u:p@", "u:p@w@")) == Heard("", "GET http://b.example/c")
+    assert heard(LINES[2].replace("a.example", "u:p@a.example")) == Heard(
+        "", "CONNECT a.example:443"
+    )
     long = heard(f"x [1]: Request (file descriptor 5): GET http://x/{'y' * 9999} HTTP/1.1")
     assert long
     assert len(long.request) < 250
 
 
+@pytest.mark.parametrize("forged", LINES[:6:5])
+def test_a_client_cannot_forge_lines(forged: str) -> None:
+    """A request that reads as another line is that request. Nothing of it is kept."""
+    lines = proxy_kinds.http(HTTP).heard
+    for line in (
+        f"CONNECT   x [1]: Request (file descriptor 5): GET {it} HTTP/1.1"
+        for it in (forged, "x " + forged)
+    ):
+        found = lines(line)
+        assert found
+        assert (found.client, found.problem) == ("", "")
+    follows = lines("CONNECT   x [1]: Request (file descriptor 5): GET http://y/ HTTP/1.1")
+    assert follows == Heard("", "GET http://y/")
+    assert lines("CONNECT   x [1]: Connect (file descriptor 123456): 192.0.2.1") is None
+    assert lines("CONNECT   x [1]: Request (file descriptor 123456): GET / HTTP/1.1") == Heard(
+        "", "GET /"
+    )
+
+
 def test_lines_of_the_socks_server_are_understood() -> None:
     """Others are not."""
     heard = proxy_kinds.socks(SOCKS).heard
+    near = heard("refused fe80::1%eth0")
+    assert near
+    assert near.client == "fe80::1"
     assert heard("wrong password 192.0.2.7") == Heard(
         "192.0.2.7",
         problem="its user name or password is wrong",
