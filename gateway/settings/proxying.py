@@ -105,7 +105,7 @@ def _settled(it: _Given, input_ports: Sequence[PortRange], findings: Findings) -
             f"subnet is listed; set {it.prefix}USER and {it.prefix}PASSWORD, or list who may use "
             f"it without them, such as {it.prefix}ALLOWED_SUBNETS=127.0.0.0/8,192.168.0.0/16",
         )
-    return Proxy(it.listening, account, listed if account or listed else HERE)
+    return Proxy(it.listening, account, listed or (None if account else HERE))
 
 
 def _check_way(it: _Given, input_ports: Sequence[PortRange], findings: Findings) -> None:

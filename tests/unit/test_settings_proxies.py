@@ -70,6 +70,9 @@ def test_an_account_lets_everyone_in_unless_subnets_are_listed(tmp_path: Path) -
     listed = loaded(tmp_path, **account, **subnets).config.socks_proxy
     assert listed
     assert listed.subnets == tuple(map(ip_network, ("10.0.0.0/8", "fd00::/8", "192.168.1.5/32")))
+    none = loaded(tmp_path, **account, SOCKS5_ALLOWED_SUBNETS=",").config.socks_proxy
+    assert none
+    assert none.subnets is None, "a list of nothing is none"
     secrets = tmp_path / "run/secrets"
     secrets.mkdir(parents=True)
     (secrets / "httpproxy_password").write_text("from-a-file\n")
