@@ -6,7 +6,7 @@ from gateway.model import Config
 from gateway.policy.limits import Limit, LimitCode
 from gateway.services import proxy_kinds
 from gateway.services.proxy import ProxyService, Remedied
-from gateway.system.features import missing_capabilities
+from gateway.system.features import knows_users, missing_capabilities
 from gateway.system.netns import Netns
 from gateway.system.vault import VaultNetns
 
@@ -38,6 +38,11 @@ def unconfined(netns: Netns, limits: Iterable[Limit]) -> Remedied:
         return (
             f"it cannot have a user of its own, by which rules know it, for want of {missing}",
             f"give the container `cap_add: [{missing}]`",
+        )
+    if not knows_users():
+        return (
+            "no rule can know its user: another user namespace than the gateway's owns the network",
+            "run the gateway in the user namespace of the container whose network it has",
         )
     for limit in limits:
         if limit.code is LimitCode.RESOLVER_NOT_CONFINED:

@@ -5,6 +5,7 @@ Standard library only.
 
 import ctypes
 import errno
+import fcntl
 import os
 import socket
 import time
@@ -16,6 +17,9 @@ PROC = Path("/proc")
 
 AF_XDP = 44
 """For which the socket module has no name before Python 3.15."""
+
+NS_GET_USERNS = 0xB701
+"""The request for the user namespace that owns another one (ioctl_nsfs(2))."""
 
 MEMBARRIER = {"x86_64": 324, "aarch64": 283, "armv7l": 389}
 """The number of the system call, for which libc has no name, by machine."""
@@ -115,3 +119,24 @@ def gains_no_privileges(status: Path = Path("/proc/self/status")) -> bool:
         return "NoNewPrivs:\t0" not in status.read_text("ascii").splitlines()
     except OSError:
         return True
+
+
+def knows_users() -> bool:
+    """Return whether rules of our network namespace know users by the ids that they have here.
+
+    nftables compares ids as the user namespace sees them that owns the network namespace
+    (net/netfilter/nft_meta.c, nft_meta_get_eval_skugid). What cannot be asked counts as no.
+    """
+    own = PROC / "self/ns"
+    try:
+        network = os.open(own / "net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            owner = fcntl.ioctl(network, NS_GET_USERNS)
+        finally:
+            os.close(network)
+        try:
+            return os.path.samestat(os.fstat(owner), (own / "user").stat())
+        finally:
+            os.close(owner)
+    except OSError:
+        return False

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -149,3 +150,31 @@ def test_without_the_capabilities_for_another_user_no_proxy_starts(
     assert lab.workload.probe("tcp", host=INTERNET[0].ipv4).result == "connected"
     for port in (HTTP, SOCKS):
         assert lab.workload.probe("tcp", host="127.0.0.1", port=port).result == "refused"
+
+
+@pytest.mark.parametrize("owner", ["ours", "another"])
+def test_a_network_of_another_user_namespace_is_recognized(owner: str) -> None:
+    """The kernel compares the ids of its users there, so a rule for ours would match nothing.
+
+    Control: in a namespace of our own, one that is asked by the same program.
+    """
+    words = ["--user", "--map-root-user"] if owner == "another" else []
+    code = "from gateway.system.features import knows_users; print(knows_users())"
+    keeper = subprocess.Popen(
+        ["unshare", "--net", *words, "sh", "-c", "echo ready; exec sleep 60"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert keeper.stdout
+        assert keeper.stdout.readline() == "ready\n"
+        said = subprocess.run(
+            ["nsenter", f"--net=/proc/{keeper.pid}/ns/net", sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    finally:
+        keeper.kill()
+        keeper.communicate()
+    assert said == f"{owner == 'ours'}\n"

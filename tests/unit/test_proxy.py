@@ -253,6 +253,9 @@ def test_one_that_cannot_be_confined_does_not_start(monkeypatch: pytest.MonkeyPa
     assert "SETGID, SETUID" in why
     assert "cap_add: [SETGID, SETUID]" in remedy
     monkeypatch.setattr(proxying, "missing_capabilities", lambda *_: ())
+    monkeypatch.setattr(proxying, "knows_users", lambda: False)
+    assert "another user namespace" in proxying.unconfined(OWN, ())[0]
+    monkeypatch.setattr(proxying, "knows_users", lambda: True)
     limit = Limit(LimitCode.RESOLVER_NOT_CONFINED, "x", "use nftables")
     assert proxying.unconfined(OWN, [limit])[1] == "use nftables"
     assert proxying.unconfined(OWN, [replace(limit, code=LimitCode.NO_GUARD)]) == ("", "")
