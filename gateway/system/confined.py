@@ -19,10 +19,10 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 2
 SECCOMP_MODE_FILTER = 2
 """linux/capability.h, linux/prctl.h, linux/seccomp.h."""
 
-LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
-"""BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_JMP|BPF_JGE|BPF_K, BPF_RET|BPF_K."""
-NUMBER, MACHINE = 0, 4
-"""Where struct seccomp_data has the call and the machine that it is for."""
+LOAD, EQUAL, AT_LEAST, SHARES, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+"""BPF_LD|BPF_W|BPF_ABS, BPF_JMP| BPF_JEQ, BPF_JGE and BPF_JSET|BPF_K, BPF_RET|BPF_K."""
+NUMBER, MACHINE, FOURTH = 0, 4, 40
+"""Where struct seccomp_data has the call, the machine that it is for, and its fourth argument."""
 ALLOW, REFUSE = 0x7FFF0000, 0x00050001
 """SECCOMP_RET_ALLOW, and SECCOMP_RET_ERRNO with EPERM."""
 OTHER_CALLS = 0x40000000
@@ -33,12 +33,17 @@ CALLS = {
     "x86_64": (
         0xC000003E,
         # socket, connect, bind, listen, execve, ptrace, process_vm_readv, process_vm_writev,
-        # execveat, io_uring_setup, pidfd_getfd
-        (41, 42, 49, 50, 59, 101, 310, 311, 322, 425, 438),
+        # execveat, io_uring_setup, pidfd_getfd, sendmsg, sendmmsg
+        (41, 42, 49, 50, 59, 101, 310, 311, 322, 425, 438, 46, 307),
     ),
-    "aarch64": (0xC00000B7, (198, 203, 200, 201, 221, 117, 270, 271, 281, 425, 438)),
+    "aarch64": (0xC00000B7, (198, 203, 200, 201, 221, 117, 270, 271, 281, 425, 438, 211, 269)),
 }
 """By machine: its AUDIT_ARCH (linux/audit.h), and the numbers of the calls that are refused."""
+SENDTO = {"x86_64": 44, "aarch64": 206}
+MSG_FASTOPEN = 0x20000000
+"""With this flag sendto, sendmsg and sendmmsg connect a socket whose peer has closed it, to any
+address (net/ipv4/tcp.c, tcp_sendmsg_fastopen). The other two are of no
+use here."""
 
 
 def without_rights(limits: Mapping[int, int]) -> None:
@@ -94,6 +99,7 @@ def filter_for(machine: str) -> bytes:
     code = [(LOAD, 0, 0, MACHINE), (EQUAL, 1, 0, kind), (RETURN, 0, 0, REFUSE)]
     code += [(LOAD, 0, 0, NUMBER)]
     # Each test that is true jumps behind those that are left, and behind ALLOW.
-    code += [(test, len(tests) - i, 0, value) for i, (test, value) in enumerate(tests)]
+    code += [(test, len(tests) - i + 3, 0, value) for i, (test, value) in enumerate(tests)]
+    code += [(EQUAL, 0, 2, SENDTO[machine]), (LOAD, 0, 0, FOURTH), (SHARES, 1, 0, MSG_FASTOPEN)]
     code += [(RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE)]
     return b"".join(INSTRUCTION.pack(*one) for one in code)

@@ -1,5 +1,6 @@
 """A process that has given up its rights and its calls, as the kernel sees it."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -7,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.system.confined import CALLS, filter_for
+from gateway.system.confined import CALLS, MSG_FASTOPEN, SENDTO, filter_for
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCRIPT = f"""
-import ctypes, json, os, socket, sys
+import ctypes, json, os, socket, struct, sys
 sys.path.insert(0, {str(PROJECT)!r})
 from gateway.system.confined import without_connecting, without_rights
 given, other = socket.socketpair()
@@ -22,12 +23,26 @@ def tried(call):
     except OSError as err:
         return err.errno
     return 0
+elsewhere = socket.create_server(("127.0.0.1", 0))
+def left():  # what asyncio has connected, and its peer has reset
+    server = socket.create_server(("127.0.0.1", 0))
+    client = socket.socket()
+    client.setblocking(False)
+    client.connect_ex(server.getsockname())
+    peer, _ = server.accept()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+    tried(lambda: client.sendto(b"x", 0x20000000, elsewhere.getsockname()))
+    return client
+reset = [left(), left()]
 calls = {{
     "socket": lambda: socket.socket().close(),
     "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).close(),
     "execve": lambda: os.execv("/nothing", ["nothing"]),
     "connect": lambda: given.connect("/nothing"),
     "bind": lambda: given.bind("/nothing"),
+    "fastopen": lambda: reset.pop().sendto(b"x", 0x20000000, elsewhere.getsockname()),
+    "sendmsg": lambda: given.sendmsg([b""]),
     "io_uring": lambda: exec("raise OSError(ctypes.get_errno(), '')") if
         ctypes.CDLL(None, use_errno=True).syscall(425, 1, 0) < 0 else None,
 }}
@@ -48,8 +63,9 @@ def test_it_can_use_what_it_was_given_and_open_nothing() -> None:
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=20
     )
     before, after, received, capabilities, mode = json.loads(done.stdout)
-    assert before["socket"] == before["netlink"] == 0
+    assert before["socket"] == before["netlink"] == before["sendmsg"] == 0
     assert REFUSED not in {before["execve"], before["connect"]}
+    assert before["fastopen"] == errno.EINPROGRESS, "it connects to another address"
     assert set(after.values()) == {REFUSED}
     assert received == "x"
     assert int(capabilities, 16) == 0
@@ -62,7 +78,7 @@ def test_every_listed_call_leads_to_the_refusal(machine: str) -> None:
     kind, refused = CALLS[machine]
     code = [filter_for(machine)[i : i + 8] for i in range(0, len(filter_for(machine)), 8)]
 
-    def verdict(number: int, architecture: int) -> str:
+    def verdict(number: int, architecture: int, flags: int = 0) -> str:
         at, value = 0, 0
         while True:
             operation = int.from_bytes(code[at][:2], sys.byteorder)
@@ -70,15 +86,22 @@ def test_every_listed_call_leads_to_the_refusal(machine: str) -> None:
             argument = int.from_bytes(code[at][4:], sys.byteorder)
             at += 1
             if operation == 0x20:
-                value = {0: number, 4: architecture}[argument]
+                value = {0: number, 4: architecture, 40: flags}[argument]
             elif operation == 0x06:
                 return "allowed" if argument == 0x7FFF0000 else "refused"
             else:
-                is_true = value == argument if operation == 0x15 else value >= argument
+                is_true = {
+                    0x15: value == argument,
+                    0x35: value >= argument,
+                    0x45: bool(value & argument),
+                }[operation]
                 at += yes if is_true else no
 
     found = {it for it in range(500) if verdict(it, kind) == "refused"}
     assert found == set(refused)
+    with_flag = {it for it in range(500) if verdict(it, kind, MSG_FASTOPEN) == "refused"}
+    assert with_flag == {*refused, SENDTO[machine]}
+    assert verdict(SENDTO[machine], kind, 0x4040) == "allowed", "MSG_NOSIGNAL and MSG_DONTWAIT"
     assert verdict(0x40000000, kind) == "refused"
     assert verdict(0, 0x40000003) == "refused", "a program of 32 bits"
 
