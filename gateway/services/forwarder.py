@@ -4,6 +4,7 @@ A forwarder lives as long as one connection. It decides nothing: it reports whic
 has given, and `gateway.services.forwarding` judges that.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -41,3 +42,14 @@ class Forwarder(Protocol):
         When cancelled it gives the ports back, as far as that can be done in half a second. Raises
         GatewayError or OSError where it cannot continue; it is made and run again then.
         """
+
+
+def end_if_cancelled() -> None:
+    """Raise CancelledError if this task has been cancelled.
+
+    To be called after another error: the end of a child process can fail, and that error would take
+    the place of the cancellation.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -20,7 +20,7 @@ from gateway.policy.forwarding import kept_closed, target_of
 from gateway.policy.mapped import Granted
 from gateway.policy.port_problems import Found
 from gateway.policy.reports import ServiceReport
-from gateway.services.forwarder import Forwarder, Surroundings
+from gateway.services.forwarder import Forwarder, Surroundings, end_if_cancelled
 from gateway.services.port_news import PortNews
 from gateway.system.child import Restart
 from gateway.system.netns import Netns
@@ -184,6 +184,7 @@ class PortForwarding:
             except MissingError as err:
                 self._failed(err.missing, err.remedy)
             except (GatewayError, OSError, MemoryError) as err:
+                end_if_cancelled()
                 remedy = "" if is_shortage(err) else "`gateway doctor` collects what a report needs"
                 self._failed(str(err), remedy)
             finally:

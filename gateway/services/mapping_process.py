@@ -1,10 +1,11 @@
 """Asks a server in the tunnel for ports, in a process of its own without rights.
 
-What the server sends is parsed here, so this process gives up everything that it can. It has one
-descriptor besides its output: a socket that is bound to the tunnel's interface and connected to the
-server, which this process cannot undo (net/core/sock.c, sock_bindtoindex_locked). It decides
-nothing: it writes a line with the ports that there are each time that this changes, and the gateway
-judges what to make of it. After SIGTERM it gives the ports back, and ends.
+What the server sends is parsed here, so this process gives up everything that it can. It has two
+descriptors besides its output: a pipe, and a socket that is bound to the tunnel's interface and
+connected to the server, which this process cannot undo (net/core/sock.c, sock_bindtoindex_locked).
+It decides nothing: it writes a line with the ports that there are each time that this changes, and
+the gateway judges what to make of it. When the gateway closes the pipe, it gives the ports back and
+ends. A signal for that would take CAP_KILL, because this process has another user.
 """
 
 import os
@@ -28,7 +29,8 @@ from gateway.policy.portmap import LONGEST, NONCE, Codec
 from gateway.services.mapping_lines import HEARTBEAT, line_of, plan_of
 from gateway.system import rights
 
-SOCKET = 3
+SOCKET, HELD = 3, 4
+"""Its descriptors: the socket, and the end of a pipe whose other end the gateway holds."""
 MOST_MEMORY = 256 << 20
 MOST_DESCRIPTORS = 32
 """Bytes of address space, and descriptors."""
@@ -49,19 +51,23 @@ LONGEST_SLEEP = 30.0
 
 
 class Keeper:
-    """Keeps the ports over a connected socket."""
+    """Keeps the ports over a connected socket, as long as the pipe `held` is open."""
 
     def __init__(
-        self, mapper: Mapper, channel: socket.socket, report: Callable[[str], None]
+        self, mapper: Mapper, channel: socket.socket, held: int, report: Callable[[str], None]
     ) -> None:
         self._mapper = mapper
         self._channel = channel
+        self._held = held
         self._report = report
         self._said: tuple[tuple[Granted, ...], PortProblem | None] | None = None
         self._said_at = 0.0
 
     def turn(self) -> None:
-        """Send what is due, wait until something arrives or is due, and read it."""
+        """Send what is due, wait until something arrives or is due, and read it.
+
+        Raises SystemExit once the pipe is closed.
+        """
         now = clock()
         for message in self._mapper.to_send(now):
             try:
@@ -71,7 +77,10 @@ class Keeper:
             except OSError:
                 self._mapper.failed(PortProblem.UNSENT)
         until = min(self._mapper.due_at, now + LONGEST_SLEEP, self._say(now))
-        readable, _, _ = select.select([self._channel], [], [], max(0.0, until - now))
+        watched = self._channel, self._held
+        readable, _, _ = select.select(watched, [], [], max(0.0, until - now))
+        if self._held in readable:
+            raise SystemExit
         if readable:
             self._read()
 
@@ -116,7 +125,7 @@ def clock() -> float:
 
 
 def main() -> NoReturn:
-    """Be the process, until SIGTERM."""
+    """Be the process, until the pipe is closed, or SIGTERM."""
     client, *words = sys.argv[1:4]
     plan: Plan = plan_of(words)
     try:
@@ -127,7 +136,7 @@ def main() -> NoReturn:
     codec = Codec(IPv4Address(client), secrets.token_bytes(NONCE))
     draw = random.SystemRandom()
     mapper = Mapper(plan, codec, clock(), lambda: draw.randint(FIRST_DYNAMIC, LAST_DYNAMIC))
-    keeper = Keeper(mapper, socket.socket(fileno=SOCKET), _write)
+    keeper = Keeper(mapper, socket.socket(fileno=SOCKET), HELD, _write)
     signal.signal(signal.SIGTERM, _asked_to_end)
     try:
         while True:

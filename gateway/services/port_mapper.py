@@ -5,10 +5,11 @@ nothing that is sent with it leaves in another way.
 """
 
 import asyncio
+import os
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from gateway.errors import MissingError, NetworkError
@@ -21,7 +22,8 @@ from gateway.services.forwarder import Surroundings
 from gateway.services.mapping_lines import HEARTBEAT, read, words_of
 from gateway.system import process
 
-SOCKET = 3
+SOCKET, HELD = 3, 4
+"""Descriptors of the process; it ends when our end of the pipe HELD is closed."""
 GRACE = 0.3
 """Seconds that the process has to give the ports back."""
 SILENT_FOR = 3 * HEARTBEAT
@@ -67,12 +69,12 @@ class PortMapper:
                 instead = "".join(filter(str.isprintable, line))[:LONGEST_SAID]
                 spoken.set_exception(NetworkError("the process for ports", instead))
 
-        with self._connected(str(own.ip), str(server)) as channel:
+        with self._connected(str(own.ip), str(server)) as channel, _pipe() as (held, hang_up):
             argv = [sys.executable, "-I", "-S", "-c", _CODE, str(own.ip), *words_of(plan)]
             child = process.start(
                 [*argv, *sys.path],
                 on_line=on_line,
-                descriptors={SOCKET: channel.fileno()},
+                descriptors={SOCKET: channel.fileno(), HELD: held},
                 leaves_nothing=True,
             )
             self.starts += 1
@@ -82,7 +84,9 @@ class PortMapper:
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 watching.cancel()
-                await child.stop(GRACE)
+                hang_up()
+                await asyncio.wait([child.exited], timeout=GRACE)
+                await child.stop(0.0)
                 if spoken.done() and not spoken.cancelled():
                     spoken.exception()
         if spoken.done():
@@ -107,6 +111,17 @@ class PortMapper:
             what = f"make a socket to ask for ports: {err.strerror}"
             raise NetworkError(what, server, err.errno) from err
         return channel
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[int, Callable[[], None]]]:
+    """Yield the end of a pipe for the process, and what closes ours. Raises NetworkError."""
+    try:
+        held, ours = os.pipe2(os.O_CLOEXEC)
+    except OSError as err:
+        raise NetworkError(f"make a pipe: {err.strerror}", "ports", err.errno) from err
+    with os.fdopen(held, "rb", 0), os.fdopen(ours, "wb", 0) as end:
+        yield held, end.close
 
 
 async def _until_silent(heard: asyncio.Event) -> None:

@@ -21,7 +21,7 @@ from gateway.policy.port_problems import Found
 from gateway.policy.upstreams import resolvers_for
 from gateway.providers import catalog
 from gateway.providers.signed_ports import KeptPort, to_keep, to_try
-from gateway.services.forwarder import Surroundings
+from gateway.services.forwarder import Surroundings, end_if_cancelled
 from gateway.services.signed_port_host import SignedPortHost
 from gateway.services.signed_port_lines import Known
 
@@ -135,6 +135,7 @@ class SignedPorts:
             else:
                 pause = 0.0
                 take(Found(self._granted))
+            end_if_cancelled()
             await self._sleep(pause or self._pace.every)
 
     async def _forward(self, host: PortHost, server: Known) -> None:

@@ -4,6 +4,7 @@ Forwarders here are scripts; the real one runs against a whole server on loopbac
 """
 
 import asyncio
+import errno
 import socket
 import threading
 import time
@@ -16,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import NetworkError
-from gateway.model import Config, HostPort, PortRange, Protocol, Tunnel
+from gateway.errors import NetworkError, ProcessError
+from gateway.model import Config, HostPort, PortRange, Protocol, Secret, Tunnel
 from gateway.model.forwarding import ForwarderKind, Forwarding
 from gateway.model.lease import Connection, Lease
+from gateway.model.port_client import ClientKind, ClientUrl, PortClient
 from gateway.policy.events import Leased
 from gateway.policy.forwarding import kept_closed, plan_for
 from gateway.policy.mapped import Granted, PortProblem, Wish
@@ -98,13 +100,16 @@ def test_what_is_asked_for() -> None:
     assert plan.wishes == (Wish(6881, 40123), Wish(40124, 40124), Wish())
 
 
-@pytest.mark.parametrize("port", [22, 53, 1023, 5353, 9999, 8080, 8085])
+@pytest.mark.parametrize("port", [22, 53, 1023, 5353, 9999, 8080, 8085, 9091])
 def test_ports_with_another_use_here_are_not_opened_by_a_server(port: int) -> None:
     """What listens there is meant for others. Control: one without."""
     config = Config(
         (IPV4_ONLY,),
         input_ports=(PortRange(Protocol.TCP, 8080, 8090),),
         health_server=HostPort("", 9999),
+        port_client=PortClient(
+            ClientKind.TRANSMISSION, ClientUrl(ip_address("127.0.0.1"), 9091), "", Secret("")
+        ),
     )
     assert kept_closed(config, (40000, port))
     assert not kept_closed(config, (40000, 8091))
@@ -343,6 +348,38 @@ def test_a_forwarder_that_fails_is_made_again_and_its_ports_last(
     assert site.service.report().starts >= 1
 
 
+def test_one_that_cannot_be_ended_does_not_keep_the_next_connection_waiting() -> None:
+    """Its error does not take the place of the cancellation, and the gateway can end as well."""
+    other = replace(IPV4_ONLY, listen_port=4)
+    site = Site()
+    make = site.make
+
+    @dataclass
+    class Endless:
+        starts = 0
+
+        async def run(self, _: Callable[[Found], None]) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise ProcessError("python", "could not be ended")
+
+    def made(around: Surroundings) -> Forwarder:
+        make(around)
+        return Endless()
+
+    site.service._means = replace(site.service._means, make=made)  # noqa: SLF001
+
+    async def work() -> None:
+        site.service.follow(Connection(other, ()))
+        await asyncio.sleep(0.05)
+
+    began_at = time.monotonic()
+    site.during(work)
+    assert time.monotonic() - began_at < 5
+    assert [it.tunnel for it in site.made] == [IPV4_ONLY, other]
+
+
 def test_one_that_always_fails_is_made_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     """And why it fails is reported."""
     monkeypatch.setattr(service, "RESTART", Restart(0.02, 10.0, 30.0))
@@ -442,6 +479,24 @@ def test_the_process_asks_reports_and_gives_the_port_back(kind: ForwarderKind) -
         assert not server.mappings
         assert [it["lifetime"] for it in requests[-2:]] == [0, 0]
         assert forwarder.starts == 1
+
+
+def test_the_process_ends_where_the_gateway_may_not_send_it_a_signal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without CAP_KILL, because it has another user; it gives the port back even so."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("gateway.system.process.os.killpg", refused)
+    with served() as (port, server, _):
+        forwarder = PortMapper(on_loopback(), port, "lo")
+        assert asyncio.run(reports(forwarder, lambda it: bool(it.ports))).ports
+        deadline = time.monotonic() + 10
+        while server.mappings and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not server.mappings
 
 
 def test_a_flood_of_answers_neither_stops_it_nor_takes_the_processor() -> None:
