@@ -45,8 +45,9 @@ def target_of(forwarding: Forwarding, number: int, public: int) -> int:
 def kept_closed(config: Config, ports: Iterable[int]) -> bool:
     """Return whether a server may not choose one of `ports`, because they have another use here.
 
-    A server that could choose any port would reach what listens for others: the health server, a
-    web interface at a published port, a service of the machine below 1024.
+    A server that could choose any port would reach what listens for others: the health server, the
+    web interface of the torrent client or one at a published port, a service of the machine below
+    1024.
     """
     return any(
         port < FIRST_UNPRIVILEGED or port in RESOLVER_PORTS or port in set(_in_use(config))
@@ -55,7 +56,9 @@ def kept_closed(config: Config, ports: Iterable[int]) -> bool:
 
 
 def _in_use(config: Config) -> Iterator[int]:
-    """Yield the ports of servers of the gateway's own, and the listed ones."""
+    """Yield the ports of the gateway's own servers and of the torrent client, and listed ones."""
+    if config.port_client and config.port_client.url.address.is_loopback:
+        yield config.port_client.url.port
     for part in _values(config):
         found = _values(part) if is_dataclass(part) and not isinstance(part, HostPort) else (part,)
         yield from (it.port for it in found if isinstance(it, HostPort))
