@@ -43,6 +43,9 @@ NEED_RESTART = {
 }
 """The same for those that cannot: they choose parts of the gateway when it starts."""
 
+MADE_AT_START = ("port_client",)
+"""Of VARIABLES those that can change, but not be switched on: nothing was made for them then."""
+
 MOST_FAULTS = 8
 LONGEST_FAULT = 250
 """How many faults an answer has, and of how many characters: the health check reads 64 KiB."""
@@ -101,8 +104,9 @@ def taken_over(running: Config, wanted: Config, begun_at: float) -> tuple[Config
 
     It is `running` itself where nothing differs that can change.
     """
-    fixed = {name: getattr(running, name) for name in NEED_RESTART}
-    needs_restart = _differing(running, wanted, NEED_RESTART)
+    needing = NEED_RESTART | {it: VARIABLES[it] for it in MADE_AT_START if not getattr(running, it)}
+    fixed = {name: getattr(running, name) for name in needing}
+    needs_restart = _differing(running, wanted, needing)
     merged = replace(wanted, **fixed)
     changed = _differing(running, merged, VARIABLES)
     if "the tunnel" in changed and _without_names(running) == _without_names(merged):

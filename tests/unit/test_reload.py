@@ -128,6 +128,9 @@ def test_each_change_is_named_and_only_those_that_need_no_restart_are_made(name:
     """The parts of the gateway that were chosen at the start stay."""
     wanted = replace(CONFIG, **CHANGES[name])
     config, answer = taken_over(CONFIG, wanted, 5.0)
+    if name == VARIABLES["port_client"]:
+        wanted, before = replace(CONFIG, port_client=None), wanted
+        config, answer = taken_over(before, wanted, 5.0)
     if name in NEED_RESTART.values():
         assert config is CONFIG
         assert (answer.outcome, answer.needs_restart) == (Outcome.UNCHANGED, (name,))
@@ -136,6 +139,14 @@ def test_each_change_is_named_and_only_those_that_need_no_restart_are_made(name:
         assert (answer.outcome, answer.changed) == (Outcome.ACCEPTED, (name,))
         assert answer.needs_restart == ()
     assert (answer.begun_at, answer.faults, answer.found) == (5.0, (), 0)
+
+
+def test_a_client_for_the_port_is_not_switched_on_by_a_reload() -> None:
+    """Its service is made at the start, so the answer does not say that it runs now."""
+    wanted = replace(CONFIG, **CHANGES[VARIABLES["port_client"]])
+    config, answer = taken_over(CONFIG, wanted, 5.0)
+    assert config is CONFIG
+    assert (answer.changed, answer.needs_restart) == ((), (VARIABLES["port_client"],))
 
 
 def test_what_needs_a_restart_keeps_nothing_else_from_being_taken_over() -> None:
