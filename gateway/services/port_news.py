@@ -12,12 +12,15 @@ import structlog
 
 from gateway.errors import GatewayError
 from gateway.model.forwarding import Forwarding
-from gateway.services.hooks import run_command
+from gateway.services.hooks import GRACE, run_command
 from gateway.services.port_file import write_ports
 from gateway.system.aside import Aside
+from gateway.system.process import KILL_TIME
 
 TIME_LIMIT, LAST_TIME_LIMIT = 30.0, 2.0
 """Seconds for a command, and for everything when the gateway ends."""
+LAST_MOMENT = 2 * GRACE + KILL_TIME
+"""Seconds for what is ended then: a command, and the one that follows it."""
 FILE_TIME = 2.0
 FILE_AGAIN = 10.0
 """Seconds for a write of the file, and until the next attempt after one that failed."""
@@ -60,14 +63,21 @@ class PortNews:
                 self._done.set()
 
     async def finish(self, running: asyncio.Task[None]) -> None:
-        """Say that there is no port any more, and end `running` within LAST_TIME_LIMIT."""
+        """Say that there is no port any more, and end `running`, what it has started included.
+
+        That has LAST_TIME_LIMIT; a command that takes longer is ended.
+        """
         self.take(())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_TIME_LIMIT):
-                await self._done.wait()
+        await self._until_done(running, LAST_TIME_LIMIT)
         self._enough.set()
+        await self._until_done(running, LAST_MOMENT)
         running.cancel()
         await asyncio.wait([running])
+
+    async def _until_done(self, running: asyncio.Task[None], seconds: float) -> None:
+        done = asyncio.ensure_future(self._done.wait())
+        await asyncio.wait([done, running], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        done.cancel()
 
     async def _write(self) -> None:
         path = self._wanted.status_file

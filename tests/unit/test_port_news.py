@@ -166,13 +166,15 @@ def test_a_command_that_hangs_does_not_delay_the_end_for_long(
     monkeypatch.setattr(port_news, "LAST_TIME_LIMIT", 0.3)
 
     async def work(news: News) -> None:
-        news.program.write_text("#!/bin/sh\nsleep 60\n", "ascii")
+        script = f"#!/bin/sh\necho $$ >> {news.said}\nsleep 60 &\necho $! >> {news.said}\nwait\n"
+        news.program.write_text(script, "ascii")
         news.news.take((1,))
-        await asyncio.sleep(0.2)
+        await until(lambda: len(news.lines) > 1)
 
     began_at = time.monotonic()
-    during(tmp_path, work)
+    started = during(tmp_path, work).lines
     assert time.monotonic() - began_at < 5
+    assert not [pid for pid in started if Path("/proc", pid, "cwd").exists()], "and its children"
 
 
 def test_a_file_that_cannot_be_written_is_a_problem_and_tried_again(
