@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from gateway.errors import SHORTAGES, MissingError, ProcessEnded, ProcessError
 from gateway.system import applied
+from gateway.system.handed import handed_over
 from gateway.system.netns import OWN, Netns
 from gateway.system.output import Output
 
@@ -249,7 +250,6 @@ def start(
         raise _not_started(argv[0], err) from err
     wiring: list[tuple[object, ...]] = [
         *((os.POSIX_SPAWN_DUP2, write_end, number) for number in (1, 2)),
-        *((os.POSIX_SPAWN_DUP2, ours, number) for number, ours in (descriptors or {}).items()),
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
     ]
     output: Output | None = None
@@ -257,15 +257,15 @@ def start(
         # Our end alone: a child whose own end did not block would fail once the pipe is full.
         os.set_blocking(read_end, False)
         output = Output(read_end, on_line)  # before the child: nothing may fail once it runs
-        with netns.entered():
+        with netns.entered(), handed_over(descriptors or {}) as given:
             pid = os.posix_spawn(
                 command[0],
                 [*command, *argv[1:]],
                 {**MINIMAL_ENVIRONMENT, **(env or {})},
-                file_actions=wiring,
+                file_actions=[*wiring, *given],
                 setpgroup=0,
                 setsigmask=(),
-                setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD),
+                setsigdef=signal.valid_signals(),  # Python ignores some, and a child would too
             )
     except OSError as err:
         output.close() if output else os.close(read_end)

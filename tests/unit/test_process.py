@@ -82,6 +82,51 @@ def test_a_child_has_no_blocked_signals_no_environment_and_no_descriptors_of_our
         on_a_loop(work(ours.fileno()))
 
 
+def test_a_child_gets_its_descriptors_whatever_numbers_they_have_here() -> None:
+    """Also where each of ours has the number that the other one is to have."""
+
+    async def work(first: int, second: int) -> None:
+        lines: list[str] = []
+        os.write(first, b"first\n")
+        os.write(second, b"second\n")
+        before = descriptors()
+        command = f"cat /proc/self/fd/{second}; cat /proc/self/fd/{first}"
+        wanted = {first: second, second: first}
+        child = process.start(["sh", "-c", command], on_line=lines.append, descriptors=wanted)
+        assert await child.exited == 0
+        await asyncio.sleep(0.05)
+        assert lines == ["first", "second"]
+        assert descriptors() == before
+
+    first, second = os.memfd_create("first"), os.memfd_create("second")
+    try:
+        on_a_loop(work(first, second))
+    finally:
+        os.close(first)
+        os.close(second)
+
+
+def test_a_child_ignores_no_signal_that_python_does() -> None:
+    """Those that stop or ask for something are blocked here at first, and others are ignored."""
+
+    async def work() -> None:
+        lines: list[str] = []
+        orders = {signal.SIGHUP, *(signal.SIGRTMIN + number for number in range(1, 5))}
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, orders)
+        try:
+            argv = ["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]
+            child = process.start(argv, on_line=lines.append)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        assert signal.getsignal(signal.SIGXFSZ) == signal.SIG_IGN, "control"
+        assert await child.exited == 0
+        await asyncio.sleep(0.05)
+        of_libc = 1 << 31 | 1 << 32  # 32 and 33 are its own (nptl(7)); it lets no one change them
+        assert [int(it.split()[1], 16) & ~of_libc for it in lines] == [0, 0]
+
+    on_a_loop(work())
+
+
 def test_a_child_that_stays_is_asked_to_end_and_then_killed() -> None:
     """One that ends when asked is not killed; one that ignores it is, after the grace."""
 
