@@ -171,7 +171,8 @@ class Vault:
                 (posix.POSIX_SPAWN_DUP2, theirs.fileno(), CHANNEL),
                 *((posix.POSIX_SPAWN_DUP2, it, to) for it, to in zip(given, targets, strict=True)),
             ]
-            posix.posix_spawn(self.resolver[0], self.resolver, {}, file_actions=wiring)
+            argv, none_blocked = self.resolver, ()
+            posix.posix_spawn(argv[0], argv, {}, file_actions=wiring, setsigmask=none_blocked)
             return ours.detach()
         finally:
             theirs.close()

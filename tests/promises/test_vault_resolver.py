@@ -153,6 +153,7 @@ def test_it_has_a_user_of_its_own_and_asks_over_tls_and_ends_with_the_gateway(
     assert fields["NoNewPrivs"] == "1"
     for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert int(fields[name], 16) == 1 << 10, name
+    assert int(fields["SigBlk"], 16) == 0
     for number in (41, 42):
         with pytest.raises(PermissionError):
             Path(f"/proc/{pid}/fd/{number}").write_bytes(b"x")
