@@ -119,7 +119,8 @@ class ControlServer:
             return await talk.until_it_ends(process)
         finally:
             self._talk = None
-            writer.close()
+            # At once: what closes later watches a number that another socket may have by then.
+            writer.transport.abort()
 
     def _heard(self) -> None:
         """Note that the process answers."""

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from base64 import b64encode
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 
 import pytest
@@ -330,6 +330,30 @@ def test_a_process_that_was_taken_over_can_only_be_ended(
         await until(lambda: bool(server.report().problem))
         assert problem in server.report().problem
         assert not gateway.orders
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(run())
+
+
+def test_a_process_that_read_nothing_leaves_no_number_of_a_descriptor_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next socket with that number could not be watched, whatever it is for."""
+    monkeypatch.setattr(control_talk, "PACE", 0)
+    ask = '{"ask":"status","id":1}'
+    monkeypatch.setattr(control, "_CODE", f"{HOSTILE}\nwhile True: send(b'{ask}\\n')")
+
+    async def run() -> None:
+        server = Controlled().server(HostPort("127.0.0.1", 0))
+        task = asyncio.create_task(server.run())
+        await until(lambda: bool(server.report().problem))
+        assert server.report().problem == "it does not read what it is sent"
+        with ExitStack() as sockets:
+            for _ in range(16):
+                for it in map(sockets.enter_context, socket.socketpair()):
+                    asyncio.get_running_loop().add_reader(it, print)
+                    asyncio.get_running_loop().remove_reader(it)
         task.cancel()
         await asyncio.wait([task])
 
