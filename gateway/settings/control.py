@@ -15,7 +15,6 @@ LONGEST_CREDENTIAL: Final = 512
 LONGEST_NAME: Final = 60
 SHORTEST_KEY: Final = 16
 """Characters of a key or password that cannot be guessed through the network."""
-SHORTEST__FIELDS: Final = ("name", "routes", "auth", "apikey", "username", "password")
 
 
 def path(text: str) -> PurePosixPath:

@@ -104,7 +104,7 @@ def _of_file(given: Settings, root: Path, findings: Findings) -> Iterator[Role]:
         return
     try:
         content = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as err:
+    except (ValueError, RecursionError) as err:  # a number may be too long to be one
         at = re.search(r"\(at line (\d+)", str(err))  # the rest may have a part of a key
         line = f" in line {at[1]}" if at else ""
         findings.problem(
