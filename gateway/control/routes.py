@@ -107,8 +107,11 @@ class Routes:
         wanted = _wanted(asked.body)
         if wanted is None:
             return BAD_STATUS
-        now = (await self.link.status())["vpn"]
-        if (wanted == "stopped") is (now == "stopped"):
+        status = await self.link.status()
+        now, is_paused = status["vpn"], status["status"]["state"] == "paused"
+        # While a shortage keeps the rules of a pause out, it is not stopped, and can be taken back.
+        is_so = now == "stopped" if wanted == "stopped" else not is_paused
+        if is_so:
             return answers.in_json({"outcome": f"already {now}"})
         order = Order.PAUSE if wanted == "stopped" else Order.RESUME
         effect = await self._pass_on(order, asked)

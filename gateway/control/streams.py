@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from gateway.control.link import Link, Unanswered
+from gateway.control.link import Link
 from gateway.control.messages import Message
 
 MOST_STREAMS = 16
@@ -56,12 +56,13 @@ class Streams:
         try:
             if self._watching is None:
                 self._watching = asyncio.create_task(self._link.watch())
+                self._watching.add_done_callback(self._take_back)
             await asyncio.shield(self._watching)
-        except Unanswered:
-            self._watching = None
-            raise
-        finally:
+        except BaseException:
             self._beginning -= 1
+            self._end_unused()
+            raise
+        self._beginning -= 1
 
     def add(self, client: Client) -> None:
         """Give `client` the last status, and every event that follows."""
@@ -75,9 +76,7 @@ class Streams:
     def remove(self, client: Client) -> None:
         """Forget a client that has hung up."""
         self._clients.pop(client, None)
-        if self._watching and not self._clients and not self._beginning:
-            self._watching = None
-            self._link.report({"watch": False})
+        self._end_unused()
 
     def send(self, name: str, data: Message) -> None:
         """Send an event to all."""
@@ -91,6 +90,18 @@ class Streams:
             await asyncio.sleep(QUIET_TIME)
             for client in [*self._clients]:
                 self._push(client, b":\n\n")
+
+    def _take_back(self, watching: "asyncio.Task[None]") -> None:
+        """Have the next client ask again where the gateway has not answered."""
+        has_failed = not watching.cancelled() and watching.exception() is not None
+        if has_failed and watching is self._watching:
+            self._watching = None
+
+    def _end_unused(self) -> None:
+        """Have the gateway send no more events once there is no client, and none begins."""
+        if self._watching and not self._clients and not self._beginning:
+            self._watching = None
+            self._link.report({"watch": False})
 
     def _push(self, client: Client, data: bytes) -> None:
         if client in self._clients and client.push(data) > MOST_UNREAD:

@@ -12,7 +12,7 @@ from gateway.control.answers import dns_status, forwarded, public_address
 from gateway.control.link import MOST_ORDERS, Link
 from gateway.control.messages import LONGEST_REQUEST, Broken, Message, packed, unpacked
 from gateway.control.routes import Asked, Routes
-from gateway.control.streams import greediest
+from gateway.control.streams import Streams, greediest
 
 ASKED = Asked(b'{"status":"stopped"}', "role", "192.0.2.1")
 
@@ -50,7 +50,7 @@ def late(message: Message) -> Message:
     """Answer as a gateway that takes its time: it is connected, whatever is ordered."""
     if "do" in message:
         return {"code": "noted", "text": "noted", "is_refused": False}
-    return {"vpn": "running", "status": {"reload": None, "version": "1"}}
+    return {"vpn": "running", "status": {"state": "connected", "reload": None, "version": "1"}}
 
 
 def test_a_gateway_that_takes_its_time_is_not_waited_for_without_end(
@@ -67,6 +67,26 @@ def test_a_gateway_that_takes_its_time_is_not_waited_for_without_end(
         assert (reply.code, json.loads(reply.body)) == (202, {"outcome": "requested"})
 
     on(late, work)
+
+
+def test_a_pause_that_is_not_in_force_yet_can_be_taken_back() -> None:
+    """A shortage keeps its rules out: it is not stopped, and not running either."""
+    state = ["paused"]
+
+    def stopping(message: Message) -> Message:
+        if "do" in message:
+            state[0] = "connected"
+            return {"code": "resumed", "text": "resumed", "is_refused": False}
+        vpn = "stopping" if state[0] == "paused" else "running"
+        return {"vpn": vpn, "status": {"state": state[0]}}
+
+    async def work(known: Routes, wire: Wire) -> None:
+        resume = Asked(b'{"status":"running"}', "role", "192.0.2.1")
+        reply = await known.answer("PUT /v1/vpn/status", resume)
+        assert json.loads(reply.body) == {"outcome": "running"}
+        assert [it["do"] for it in wire.got if "do" in it] == ["resume"]
+
+    on(stopping, work)
 
 
 def test_a_gateway_that_is_silent_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +171,30 @@ def test_no_message_to_the_gateway_is_longer_than_it_reads() -> None:
         assert len(packed(wire.got[-1])) < LONGEST_REQUEST
 
     on(late, work)
+
+
+def test_a_client_that_hangs_up_while_its_stream_begins_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The gateway sends events no longer, and the next client asks for them itself."""
+    monkeypatch.setattr(link, "ANSWER_TIME", 0.1)
+    silent = [True]
+
+    def answer(message: Message) -> Message | None:
+        return None if silent[0] else late(message)
+
+    async def work(known: Routes, wire: Wire) -> None:
+        streams = Streams(known.link)
+        beginning = asyncio.create_task(streams.watched())
+        await asyncio.sleep(0.01)
+        beginning.cancel()
+        await asyncio.sleep(0.2)
+        assert [it["watch"] for it in wire.got] == [True, False]
+        silent[0] = False
+        await streams.watched()
+        assert [it["watch"] for it in wire.got] == [True, False, True]
+
+    on(answer, work)
 
 
 class Place:
