@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -26,10 +25,9 @@ from gateway.policy.reports import ServiceReport
 from gateway.policy.states import Transfer
 from gateway.policy.upstreams import resolvers_for
 from gateway.services.lists import STORE_TIME, AnswerError
+from gateway.services.port_file import write_small
 from gateway.services.public_address import AddressFetcher
-from gateway.services.registrar import file_of
 from gateway.system.aside import Aside
-from gateway.system.copied import replace_with_copy
 from gateway.system.lookup import EndpointLookup
 from gateway.system.netns import Netns
 
@@ -187,16 +185,11 @@ class PublicAddresses:
 
         What is wrong with that is a problem only where the file is one that the user has chosen.
         """
-        path = Path(self._wanted.file)
-
-        def write() -> None:
-            with file_of(f"{address}\n" if address else "") as content:
-                replace_with_copy(path.parent, path.name, content)
-
+        path, content = self._wanted.file, f"{address}\n".encode() if address else b""
         said = ""
         for _ in range(WRITES):
             try:
-                await self._files.run(write, STORE_TIME)
+                await self._files.run(lambda: write_small(path, content), STORE_TIME)
             except (GatewayError, OSError) as err:
                 number = getattr(err, "errno", None)
                 said = os.strerror(number) if number else str(err)
@@ -209,7 +202,7 @@ class PublicAddresses:
         before, self._unwritten = self._unwritten, said
         if said and said != before:
             weight = logging.WARNING if self._is_file_chosen else logging.INFO
-            self._log.log(weight, "could not write public address", problem=said, file=str(path))
+            self._log.log(weight, "could not write public address", problem=said, file=path)
 
 
 async def _ended(*tasks: "asyncio.Task[object]") -> None:

@@ -1,8 +1,8 @@
-"""The file with the forwarded ports, which other containers read.
+"""Small files that other containers read: of the forwarded ports, and of the public address.
 
-It is written in place, in one call, and then closed: tools watch it for the close after writing,
-and Docker may have mounted it. Workloads may share its directory, so no symbolic link is followed
-below the root, and nothing but a regular file is opened for writing.
+They are written in place, in one call, and then closed: tools watch them for the close after
+writing, and Docker may have mounted one. Workloads may share their directory, so no symbolic link
+is followed below the root, and nothing but a regular file is opened for writing.
 """
 
 import os
@@ -21,10 +21,17 @@ LARGEST = 64
 def write_ports(path: str, ports: Sequence[int]) -> None:
     """Make the file at `path` hold `ports`, one in a line, and nothing without any.
 
-    One that holds that already is left alone, and one that is not there is not made to hold
-    nothing. Makes missing directories. Raises OSError.
+    One that is not there is not made to hold nothing. As `write_small`. Raises OSError.
     """
-    wanted = "\n".join(map(str, ports)).encode()
+    write_small(path, "\n".join(map(str, ports)).encode(), makes_empty=False)
+
+
+def write_small(path: str, wanted: bytes, *, makes_empty: bool = True) -> None:
+    """Make the file at `path` hold `wanted`, which is short.
+
+    One that holds that already is left alone, and one that is not there is made to hold nothing
+    only if it `makes_empty` ones. Makes missing directories. Raises OSError.
+    """
     way = PurePosixPath(path)
     place = os.open("/", _IN)
     try:
@@ -33,7 +40,7 @@ def write_ports(path: str, ports: Sequence[int]) -> None:
         try:
             descriptor = os.open(way.name, _FILE, dir_fd=place)
         except FileNotFoundError:
-            if not wanted:
+            if not wanted and not makes_empty:
                 return
             flags = _FILE | os.O_CREAT | os.O_EXCL
             descriptor = os.open(way.name, flags, FILE_MODE, dir_fd=place)

@@ -18,7 +18,7 @@ from gateway.commands.check.explain import explain
 from gateway.daemon import public_addresses
 from gateway.daemon.public_addresses import FIRST_PAUSE, LEAST_PAUSE, LONGEST_PAUSE, PublicAddresses
 from gateway.daemon.services import Tools, services_of
-from gateway.errors import NetworkError
+from gateway.errors import ConfigError, NetworkError
 from gateway.model import Address, Config, Errand, Secret, Tunnel
 from gateway.model.lease import Connection
 from gateway.model.public_ip import FILE, AddressApi, ApiKind, PublicIp
@@ -409,16 +409,32 @@ def test_names_are_looked_up_by_the_workloads_resolver(
 def test_a_file_that_cannot_be_written_is_reported_where_it_was_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The address is known all the same."""
-    world = World(tmp_path / "none" / "deep" / "ip")
+    """The address is known all the same. A workload that shares the directory has made a link."""
+    (tmp_path / "shared").symlink_to(tmp_path)
+    world = World(tmp_path / "shared" / "ip")
     service = world.service
     run(service, world, monkeypatch, connects(service), lambda: service.found is not None)
     report = service.report()
     assert "cannot be written" in report.problem
+    assert not (tmp_path / "ip").exists()
     assert "PUBLICIP_FILE" in report.remedy
     service = PublicAddresses(PublicIp((), FILE), world, world, time.monotonic)
     service._unwritten = "no"  # noqa: SLF001 - as on a system that is read-only
     assert service.report().problem == ""
+
+
+def test_a_file_that_docker_has_mounted_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mounted file cannot be replaced by another one."""
+    file = tmp_path / "ip"
+    file.touch()
+    inode = file.stat().st_ino
+    world = World(file)
+    service = world.service
+    has_it = lambda: file.read_text() == f"{ADDRESS}\n"  # noqa: E731
+    run(service, world, monkeypatch, connects(service), has_it)
+    assert file.stat().st_ino == inode
 
 
 def test_a_file_that_is_busy_is_tried_again(
@@ -451,6 +467,13 @@ def test_a_file_that_is_busy_is_tried_again(
 def loaded(root: Path, **environ: str) -> assemble.Loaded:
     """Return the configuration with these variables."""
     return assemble.load({**COMPLETE, **environ}, root)
+
+
+def test_a_path_that_the_kernel_cannot_have_is_refused(tmp_path: Path) -> None:
+    """A secret file may have a zero byte, which would be no OSError later."""
+    put(tmp_path, "/run/secrets/publicip_file", "/a\0b")
+    with pytest.raises(ConfigError, match="absolute path"):
+        loaded(tmp_path, PUBLICIP_ENABLED="on")
 
 
 def test_no_service_is_asked_unless_a_variable_says_so(tmp_path: Path) -> None:
