@@ -339,7 +339,7 @@ def test_a_process_that_was_taken_over_can_only_be_ended(
 def test_a_process_that_read_nothing_leaves_no_number_of_a_descriptor_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The next socket with that number could not be watched, whatever it is for."""
+    """The next socket with that number could not be watched."""
     monkeypatch.setattr(control_talk, "PACE", 0)
     ask = '{"ask":"status","id":1}'
     monkeypatch.setattr(control, "_CODE", f"{HOSTILE}\nwhile True: send(b'{ask}\\n')")
