@@ -143,7 +143,9 @@ def _from_file(
     lines = filter(None, map(str.strip, text.splitlines()))
     clean = text.strip() if field in WHOLE else ",".join(lines)
     clean = _unquoted(clean, where, field, findings)
-    if clean:
+    if "\0" in clean:  # no call of the kernel takes it in a path or an argument
+        findings.problem(where, f"{safe_quote(str(path))} has a NUL byte; save it as plain text")
+    elif clean:
         yield name, Sourced(Secret(clean), Origin(str(path), where, Kind.SECRET_FILE))
     else:
         findings.warn(where, f"{safe_quote(str(path))} is empty and is ignored")

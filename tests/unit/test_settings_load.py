@@ -143,6 +143,15 @@ def test_the_quotes_of_a_command_are_its_own(tmp_path: Path) -> None:
     assert assemble.load(COMPLETE, tmp_path).config.down_command == ("/config/a b",)
 
 
+@pytest.mark.parametrize("name", ["vpn_port_forwarding_status_file", "vpn_down_command"])
+def test_a_byte_that_no_path_or_argument_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    """Else what opens the file or starts the command would end the gateway."""
+    put(tmp_path, f"/run/secrets/{name}", "/config/a\0b")
+    (problem,) = problems(COMPLETE, tmp_path)
+    assert name in problem
+    assert "NUL" in problem
+
+
 def test_what_else_was_found_out_is_reported_with_the_problems(tmp_path: Path) -> None:
     """It often says where they come from."""
     with pytest.raises(ConfigError) as caught:
