@@ -8,6 +8,7 @@ import asyncio
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -28,6 +29,9 @@ GRACE = 0.3
 """Seconds that the process has to give the ports back."""
 SILENT_FOR = 3 * HEARTBEAT
 """Seconds after which a process that writes nothing is ended: it hangs, or is halted."""
+MOST_LINES, LINES_PER_SECOND = 20.0, 5.0
+"""So many lines at once, and on average: a sound process writes 4 a second at most, and each can
+lead to other rules."""
 LONGEST_SAID = 200
 _CODE = (
     "import sys; sys.path[:] = sys.argv[4:]; "
@@ -60,12 +64,18 @@ class PortMapper:
 
         heard = asyncio.Event()
 
+        rate = _Rate()
+
         def on_line(line: str) -> None:
             heard.set()
             said = read(line, plan, around.clock())
-            if said is not None:
+            if spoken.done():
+                return
+            if not rate.allows_one():
+                spoken.set_exception(NetworkError("the process for ports", "it writes too much"))
+            elif said is not None:
                 take(explained(said.ports, said.problem, wanted, str(server)))
-            elif not spoken.done():
+            else:
                 instead = "".join(filter(str.isprintable, line))[:LONGEST_SAID]
                 spoken.set_exception(NetworkError("the process for ports", instead))
 
@@ -111,6 +121,20 @@ class PortMapper:
             what = f"make a socket to ask for ports: {err.strerror}"
             raise NetworkError(what, server, err.errno) from err
         return channel
+
+
+class _Rate:
+    """Counts lines."""
+
+    def __init__(self) -> None:
+        self._left, self._at = MOST_LINES, time.monotonic()
+
+    def allows_one(self) -> bool:
+        """Return whether another line is not too many."""
+        now = time.monotonic()
+        more = (now - self._at) * LINES_PER_SECOND
+        self._left, self._at = min(MOST_LINES, self._left + more) - 1, now
+        return self._left >= 0
 
 
 @contextmanager

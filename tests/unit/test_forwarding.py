@@ -545,3 +545,18 @@ def test_a_process_that_says_anything_else_is_ended(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("gateway.services.port_mapper._CODE", code)
     with pytest.raises(NetworkError, match="boo"):
         asyncio.run(PortMapper(on_loopback(), 5351, "lo").run(lambda _: None))
+
+
+def test_a_process_that_keeps_changing_its_mind_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line could lead to other rules."""
+    code = (
+        "import itertools, time\n"
+        "for i in itertools.count():\n"
+        "    print(f'ports 0:{20000 + i % 2}:20000:60 problem -', flush=True)\n"
+        "    time.sleep(0.02)"
+    )
+    monkeypatch.setattr("gateway.services.port_mapper._CODE", code)
+    taken: list[Found] = []
+    with pytest.raises(NetworkError, match="too much"):
+        asyncio.run(PortMapper(on_loopback(), 5351, "lo").run(taken.append))
+    assert 10 <= len(taken) <= 30
