@@ -2,7 +2,7 @@
 
 They are written in place, in one call, and then closed: tools watch them for the close after
 writing, and Docker may have mounted one. Workloads may share their directory, so no symbolic link
-is followed below the root, and nothing but a regular file is opened for writing.
+is followed below the root, and nothing but a regular file is written, which has no other name.
 """
 
 import os
@@ -67,8 +67,11 @@ def _entered(place: int, name: str) -> int:
 
 
 def _replace(descriptor: int, wanted: bytes) -> None:
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
         raise OSError(22, "not a regular file")
+    if found.st_nlink > 1:
+        raise OSError(22, "it has another name too, so it may be another file")
     if os.pread(descriptor, LARGEST, 0) == wanted:
         return
     os.ftruncate(descriptor, 0)

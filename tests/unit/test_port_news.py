@@ -40,13 +40,14 @@ def test_what_it_holds_already_is_not_written_again(tmp_path: Path) -> None:
     assert file.stat().st_mtime_ns == 1
 
 
-def test_no_symbolic_link_is_followed(tmp_path: Path) -> None:
+def test_no_link_is_followed(tmp_path: Path) -> None:
     """A workload that shares the directory could have any file of the gateway overwritten."""
     target = tmp_path / "passwd"
     target.write_text("root", "ascii")
     (tmp_path / "port").symlink_to(target)
     (tmp_path / "away").symlink_to(tmp_path)
-    for path in ("port", "away/passwd"):
+    (tmp_path / "hard").hardlink_to(target)
+    for path in ("port", "away/passwd", "hard"):
         with pytest.raises(OSError):  # noqa: PT011 - of two kinds
             write_ports(str(tmp_path / path), (1,))
     assert target.read_text("ascii") == "root"
