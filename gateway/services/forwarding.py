@@ -124,8 +124,13 @@ class PortForwarding:
         self._news.take(ports)
 
     def adopt(self, config: Config) -> None:
-        """Follow a configuration: what it says of ports takes effect at a restart only."""
+        """Follow a configuration: a port that has another use by now is closed.
+
+        What it says of forwarded ports themselves takes effect at a restart only.
+        """
         self._config = config
+        if self._tunnel is not None and self._found.ports:
+            self._take(self._tunnel, self._found)
 
     async def run(self) -> None:
         """Ask for ports in each connection, until cancelled."""

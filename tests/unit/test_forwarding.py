@@ -288,6 +288,20 @@ def test_a_port_that_has_another_use_is_refused_with_the_reason() -> None:
     assert site.leases == (Lease(40000, 9999, NOW + 600),)
 
 
+def test_a_port_that_gets_another_use_is_closed_at_once() -> None:
+    """A configuration that was read again lists it; control: one that lists another."""
+    site = Site(found=[Found((granted(40123),))])
+
+    async def work() -> None:
+        for port, count in ((40124, 1), (40123, 0)):
+            listed = (PortRange(Protocol.TCP, port, port),)
+            site.service.adopt(replace(site.config, input_ports=listed))
+            assert len(site.leases) == count
+
+    site.during(work)
+    assert "40123" in site.service.report().problem
+
+
 def test_a_problem_is_reported_with_the_remedy() -> None:
     """As long as there is a connection."""
     site = Site(found=[explained((), PortProblem.NOT_LISTENING, WANTED, "10.2.0.1")])
