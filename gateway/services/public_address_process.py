@@ -7,6 +7,7 @@ descriptor has the token of the request, as JSON.
 import json
 import socket
 import sys
+from urllib.parse import urlencode
 
 from gateway import __version__
 from gateway.errors import NetworkError
@@ -39,7 +40,7 @@ def _asked(kind: ApiKind, place: Errand) -> bytes:
     agent = f"portcullis/{__version__}"
     in_query = token if kind is ApiKind.IP2LOCATION else ""
     in_head = "" if in_query else token
-    query = f"key={in_query}" if in_query else ""
+    query = urlencode({"key": in_query}) if in_query else ""
     request = https.Request(place, agent, LARGEST, query=query, bearer=in_head)
     raw = https.get(socket.socket(fileno=SOCKET), request, context)
     answer = decoded(raw, LARGEST)

@@ -155,14 +155,16 @@ def certificate(trusted: Authority) -> Path:
     return trusted.issue(HOST)
 
 
-def ask(trusted: Authority, port: int, **changes: object) -> PublicAddress:
+def ask(
+    trusted: Authority, port: int, kind: ApiKind = ApiKind.IPINFO, **changes: object
+) -> PublicAddress:
     """Ask a service at a port. Raises GatewayError."""
 
     async def run() -> PublicAddress:
         process.reap_orphans()
         environ = {"SSL_CERT_FILE": str(trusted.certificate)}
         fetcher = AddressFetcher(environ, OWN, device="lo")
-        api = AddressApi("", HOST, "/json", port, kind=ApiKind.IPINFO, **changes)  # type: ignore[arg-type]
+        api = AddressApi("", HOST, "/json", port, kind=kind, **changes)  # type: ignore[arg-type]
         fetcher.open(api, ip_address("127.0.0.1"))
         return await fetcher.ask(api)
 
@@ -173,6 +175,13 @@ def test_a_service_is_asked_by_a_process_of_its_own(trusted: Authority, certific
     """Over TLS, with the token of the account."""
     with serve(certificate, json.dumps(ANSWERS[ApiKind.IPINFO]).encode()) as port:
         assert ask(trusted, port, token=Secret("canary")) == WHOLE
+
+
+def test_a_token_in_a_query_may_have_any_character(trusted: Authority, certificate: Path) -> None:
+    """One with a space would be no request, and one with `&` another token."""
+    with serve(certificate, json.dumps(ANSWERS[ApiKind.IP2LOCATION]).encode()) as port:
+        found = ask(trusted, port, ApiKind.IP2LOCATION, token=Secret("a b&c"))
+    assert found.address == ADDRESS
 
 
 @pytest.mark.parametrize(
