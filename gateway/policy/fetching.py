@@ -113,7 +113,7 @@ def with_logins_of(former: Turn, turn: Turn) -> Turn:
 
 def begun_again(state: Fetching) -> Fetching:
     """Return `state` with everything still to be requested."""
-    return replace(_ended(state), step=0, obtained=0)
+    return state.begun_again
 
 
 def reads_again(state: State) -> bool:

@@ -185,8 +185,19 @@ def _paused(
             return state
         case Locked():
             return Paused(moment.now, state.before)
+        case Fetching():
+            return Paused(moment.now, _cut_off(state, moment))
         case _:
             return Paused(moment.now, state)
+
+
+def _cut_off(state: Fetching, moment: Moment) -> Fetching:
+    """Return `state` after a pause has ended its requests, which count as a failed attempt."""
+    ended = state.begun_again
+    if ended == state:
+        return state
+    spared_until = max(moment.now + moment.timing.fetch_first, state.turn.register_at)
+    return replace(ended, retry_at=max(state.retry_at, spared_until))
 
 
 def _resumed(state: Paused, moment: Moment) -> Locked:

@@ -196,6 +196,11 @@ class Fetching:
         """What is requested next."""
         return self.wanted.errands[self.step]
 
+    @property
+    def begun_again(self) -> "Fetching":
+        """The same with nothing that passes, and everything still to be requested."""
+        return replace(self, query=None, addresses=(), transfer=None, step=0, obtained=0)
+
 
 @dataclass(frozen=True)
 class Connecting:

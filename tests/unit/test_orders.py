@@ -24,6 +24,7 @@ from gateway.policy.rules import Accept, Chain, Family
 from gateway.policy.situation import Situation
 from gateway.policy.states import (
     Connecting,
+    Fetching,
     Locked,
     Paused,
     Reason,
@@ -174,6 +175,22 @@ def test_a_pause_does_not_shorten_what_a_provider_is_spared() -> None:
     assert isinstance(ready, Locked)
     assert (ready.reason, ready.retry_at) == (Reason.STARTING, NOW + 1)
     assert after(fetching, RECONNECT, NEXT) is fetching
+
+
+def test_a_request_that_a_pause_cuts_off_is_not_repeated_at_once() -> None:
+    """However often the gateway is paused: neither a list, nor a login before its time."""
+    asking = replace(STATES["fetching"], query=QUERY, retry_at=NOW)
+    registered = replace(asking, turn=replace(asking.turn, register_at=NOW + 30))
+    for fetching, wait in ((asking, TIMING.fetch_first), (registered, 30)):
+        resumed = after(fetching, PAUSE, RESUME)
+        again = after(resumed, PAUSE, RESUME, now=NOW + 1)
+        for state in (resumed, again):
+            assert isinstance(state, Locked)
+            assert state.retry_at == NOW + wait
+            assert isinstance(state.before, Fetching)
+            assert state.before.query is None
+    waiting = replace(STATES["fetching"], retry_at=NOW)
+    assert after(waiting, PAUSE, RESUME).retry_at == NOW, "control"  # type: ignore[union-attr]
 
 
 def test_next_goes_round_and_no_server_has_failed() -> None:
