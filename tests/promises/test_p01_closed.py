@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.system.order_signals import SIGNALS
 from tests.lab.gateway import Gateway
 from tests.lab.process import PATIENCE, eventually
 from tests.lab.topology import Lab
@@ -205,7 +206,7 @@ def command(pid: str) -> str:
 
 def wait_until_signals_wait(gateway: Gateway) -> None:
     """Wait until the gateway blocks the signals that it answers, which it does when locked."""
-    answered = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    answered = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *SIGNALS.values())
     wanted = sum(1 << (number - 1) for number in answered)
 
     def blocked() -> bool:

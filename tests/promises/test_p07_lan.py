@@ -192,7 +192,9 @@ def test_answers_to_a_client_in_the_tunnel_with_a_lan_address_do_not_go_to_the_l
             since = time.monotonic()
             answer = caller.probe(kind, source=lan, timeout=0.5, **arguments)
             assert answer.result == "timeout"
-            assert frames_to(lab, lan, since) == []
+            # The end of an earlier test's connection to the listed subnet may be late.
+            sent = (it for it in frames_to(lab, lan, since) if it.source != of(family, OWN))
+            assert list(sent) == []
             assert lab.leaks(since) == []
         assert served.events(transport="udp", client=lan), "the call did come in"
         # To the uplink's own address nothing comes in by the tunnel at all.

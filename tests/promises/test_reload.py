@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.system.order_signals import SIGNALS
 from tests.lab.gateway import PROJECT, Gateway, Health
 from tests.lab.hosts import ECHO_PORT, echo
 from tests.lab.internet import LAN_HOST, LAN_SUBNETS, OUTSIDER
@@ -290,7 +291,7 @@ def test_a_request_before_there_is_a_loop_ends_nothing_and_is_answered(
 
 
 def _blocks_requests(gateway: Gateway) -> bool:
-    """Return whether the gateway has locked, and blocks the three signals that it answers.
+    """Return whether the gateway has locked, and blocks the signals that it answers.
 
     While it starts a program, and before it is itself one, all signals are blocked for a moment.
     """
@@ -301,7 +302,7 @@ def _blocks_requests(gateway: Gateway) -> bool:
     except OSError:
         return False
     fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    answered = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    answered = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, *SIGNALS.values())
     wanted = sum(1 << (number - 1) for number in answered)
     return command == gateway.argv and int(fields.get("SigBlk", "0"), 16) == wanted
 

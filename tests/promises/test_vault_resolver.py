@@ -378,6 +378,8 @@ def test_a_list_of_blocked_names_is_fetched_through_the_tunnel_and_used(
     since = time.monotonic()
     host = lists.ListHost(lab, trusted.issue(block_lists.HOST), block_lists.LIST)
     site = Resolving(lab)
+    # Without a volume of its own, it would use the copy of another test.
+    site.gateway.write("/config/volume", "")
     site.resolving(
         DNS_ADDRESS=lists.RESOLVER,
         DNS_BLOCK_URLS=block_lists.URL,
