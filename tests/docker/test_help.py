@@ -61,7 +61,7 @@ def test_doctor_in_the_anchor_reports_what_is_seen_from_there(project: Project) 
 
 def test_the_status_is_there_at_once(project: Project, report: list[str]) -> None:
     """Where the machine is not busy with others; the engine alone takes most of it."""
-    took: dict[str, list[float]] = {"true": [], "gateway status": []}
+    took: dict[str, list[float]] = {"sh -c :": [], "gateway status": []}
     for _ in range(RUNS):
         for command, times in took.items():
             since = time.monotonic()
