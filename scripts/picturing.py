@@ -65,7 +65,7 @@ class Prometheus:
     def _answers(self) -> bool:
         try:
             return bool(self.ask("query", query="portcullis_healthy"))
-        except OSError:
+        except (OSError, ValueError):  # it may answer in plain text that it is not ready
             return False
 
     def ask(self, kind: str, **parameters: object) -> Sequence[dict[str, Any]]:
