@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from itertools import product
 from typing import Any
 
-from gateway.model import INTERFACE, Config, Interface, Network, PortRange
+from gateway.model import INTERFACE, Address, Config, Interface, Network, PortRange
 from gateway.policy import names
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import ruleset_for
@@ -98,7 +98,7 @@ def _entries(family: Family, state: State, config: Config, facts: Facts) -> Iter
             yield from names.ours(family, uplink, own, config)
             yield from names.no_way_for_ours(uplink, ends=is_connected)
         for subnet in subnets:
-            yield from _subnet(family, uplink, own, subnet, state)
+            yield from _subnet(family, uplink, own, subnet, _resolvers(state, config))
         for address, ports in product(own, config.input_ports):
             yield from _port(uplink, address, ports)
         if config.input_ports:
@@ -130,16 +130,34 @@ def _ports(ports: PortRange) -> Ports:
     return Ports(ports.first, ports.last)
 
 
+def _resolvers(state: State, config: Config) -> list[tuple[Address, int]]:
+    """Return the resolvers that the configuration has for the tunnel, each with its port."""
+    if not isinstance(state, Connected):
+        return []
+    if state.tunnel.dns or config.name_server is None:
+        return [(it, 53) for it in state.tunnel.dns]
+    asked = [(it.address, it.port) for it in config.name_server.upstreams]
+    return [it for it in asked if state.tunnel.has_family(it[0].version)]
+
+
 def _subnet(
-    family: Family, uplink: Uplink, own: list[Interface], subnet: Network, state: State
+    family: Family,
+    uplink: Uplink,
+    own: list[Interface],
+    subnet: Network,
+    resolvers: list[tuple[Address, int]],
 ) -> Iterator[ChainRule]:
     """Yield the rules of one subnet: its resolvers, no other DNS, then everything it carries."""
     onward = _rule(
         out_interface=uplink.name, ct_states=NEW | KNOWN, ct_direction=CtDirection.ORIGINAL
     )
-    resolvers = state.tunnel.dns if isinstance(state, Connected) else ()
-    asked = [resolver for resolver in resolvers if resolver in subnet]
-    for address, resolver, (protocol, port) in product(own, asked, NAMES):
+    asked = [
+        (resolver, protocol, port)
+        for resolver, its in resolvers
+        if resolver in subnet
+        for protocol, port in (*NAMES, (Transport.UDP, its), (Transport.TCP, its))
+    ]
+    for address, (resolver, protocol, port) in product(own, asked):
         yield (
             Chain.OUTPUT,
             replace(

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.model import Config, Network, PortRange, Protocol
+from gateway.model.name_server import NameServer, Upstream
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.guard import guard_for
 from gateway.policy.rules import Chain, Family, NetworkSet, Ports, PortSet, Rule, Ruleset, Transport
@@ -54,6 +55,24 @@ def compare(found: list[Firewall], way: tuple[Chain, ...], packet: Packet) -> st
     outcomes = [walk(firewall, way, packet) for firewall in found]
     assert all(it.same(outcomes[-1]) for it in outcomes), f"{packet}\n{outcomes}"
     return outcomes[-1].verdict
+
+
+def test_a_resolver_of_the_gateways_own_in_a_listed_subnet_may_be_asked_by_workloads_too() -> None:
+    """As one of the tunnel may: at the ports for names and its own. Control: another host there."""
+    asked = Upstream(ip_address("192.168.1.53"), 5353)
+    config = Config(
+        (replace(IPV4_ONLY, dns=()),),
+        outbound_subnets=(ip_network("192.168.1.0/24"),),
+        name_server=NameServer((asked,)),
+    )
+    found = firewalls((connected(config.tunnels[0]), config, GUARDED))  # type: ignore[arg-type]
+    packet = Packet(
+        family=Family.IPV4, source=ip_address("172.18.0.2"), destination=asked.address,
+        out_interface="eth0", protocol=17, destination_port=53,
+    )  # fmt: skip
+    assert compare(found, OUTGOING, packet) == "accept"
+    other = replace(packet, destination=ip_address("192.168.1.54"))
+    assert compare(found, OUTGOING, other) == "prohibited"
 
 
 SUBNETS = tuple(ip_network((172 << 24 | 16 << 20 | number << 9, 24)) for number in range(1000))
