@@ -98,7 +98,7 @@ class Streams:
             self._watching = None
 
     def _end_unused(self) -> None:
-        """Have the gateway send no more events once there is no client, and none begins."""
+        """Have the gateway stop sending events once the last client has gone and none begins."""
         if self._watching and not self._clients and not self._beginning:
             self._watching = None
             self._link.report({"watch": False})

@@ -12,7 +12,7 @@ FIRST_DYNAMIC, LAST_DYNAMIC = 20000, 60999
 
 
 class PortProblem(StrEnum):
-    """Why there is no port, or fewer than wanted."""
+    """Why the server forwards no port, or fewer than wanted."""
 
     SILENT = "server_silent"
     NOT_LISTENING = "not_listening"

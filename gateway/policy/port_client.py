@@ -160,7 +160,7 @@ class Wanted:
 
 
 def wanted(client: PortClient | None, connection: Connection | None) -> Wanted | None:
-    """Return what the client is to do; None if none is wanted, or there is no port for it yet.
+    """Return what the client is to do; None if none is wanted, or it has no port yet.
 
     It gets the first port that is leased for TCP, or else the one that its user has listed. Packets
     for a leased port come by one version of IP, those for a listed one by IPv4 if there is any.
@@ -199,7 +199,7 @@ class Past:
     """What is remembered of former looks: the last outcome, and how many times it came in a row.
 
     `refusals` are those of logins in a row. The next login is due at `login_at` on the gateway's
-    clock, or when the sockets of the client's web interface are no longer `seen`.
+    clock, or when the sockets of the client's web interface differ from `seen`.
     """
 
     outcome: Outcome | None = None

@@ -1,4 +1,4 @@
-"""Why there is no forwarded port, for people: codes as texts, with what to do."""
+"""Why no port is forwarded, for people: codes as texts, with what to do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -258,7 +258,7 @@ class Connected:
 
 @dataclass(frozen=True)
 class Paused:
-    """Someone has asked for it: there is no tunnel until someone asks for one again.
+    """A request has paused the gateway: it has no tunnel until another request resumes it.
 
     `before` is what the gateway did. Its interface is removed at `retry_at`, unless `removed` says
     that it is. `refused`: the kernel did not take the rules for input ports, so these are closed.

@@ -2,7 +2,7 @@
 
 A server answers `getSignature` with a payload (base64 of JSON with `port` and `expires_at`) and its
 signature, and `bindPort` with whether it forwards the port to who asks. A port that is not bound
-every 15 minutes is no longer forwarded; the signature lasts two months. So the provider's scripts
+every 15 minutes stops being forwarded; the signature lasts two months. So the provider's scripts
 do it: https://github.com/pia-foss/manual-connections, port_forwarding.sh.
 """
 

@@ -198,7 +198,7 @@ class PortForwarding:
             await asyncio.sleep(pause)
 
     def _failed(self, problem: str, remedy: str) -> None:
-        """Note why there is no forwarder; leases that there are last as long as they last."""
+        """Note why no forwarder runs; leases stay in force until they end."""
         self._log.warning("port forwarding failed", problem=problem, remedy=remedy)
         self._found = Found(self._found.ports, "failed", problem, remedy)
 

@@ -1,7 +1,7 @@
 """Passes the forwarded ports on: into the status file, then to the user's commands.
 
 Only the last ports count: while a command runs, those that came and went are forgotten. For a port
-that is no longer forwarded the command of the end runs before that of the beginning for another.
+whose lease has ended, the down command runs before the up command of another one.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class PortNews:
                 self._done.set()
 
     async def finish(self, running: asyncio.Task[None]) -> None:
-        """Say that there is no port any more, and end `running`, what it has started included.
+        """Say that the last port is gone, and end `running`, what it has started included.
 
         That has LAST_TIME_LIMIT; a command that takes longer is ended.
         """
