@@ -1,8 +1,5 @@
 """Which questions are redirected to the gateway's own resolver, and when; put in and put back."""
 
-import os
-import shutil
-import subprocess
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import product
@@ -25,10 +22,10 @@ from gateway.policy.rules import Accept, CtDirection, Family, Ports, Reject
 from gateway.policy.states import Connected, Connecting, Locked
 from gateway.policy.upstreams import REDIRECTED
 from gateway.policy.wanted import Vault, wanted_in
-from tests.conftest import skip_or_fail
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.links import FakeLinks
 from tests.fakes.redirector import FakeRedirector
+from tests.nft_golden import is_accepted, reads_as
 from tests.scenarios import IPV4_ONLY, ONE_UPLINK, RESOLVING_HOLES, SCENARIOS, connected
 from tests.unit.test_nft_firewall import Machine
 
@@ -43,22 +40,12 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "hijack" / "connected.
 
 def test_it_reads_as_its_golden_file_says() -> None:
     """`GOLDEN=write` writes it again."""
-    text = transaction(HIJACK, render_redirection(WANTED))
-    if os.environ.get("GOLDEN") == "write":
-        GOLDEN.parent.mkdir(exist_ok=True)
-        GOLDEN.write_text(text, "utf-8")
-    assert text == GOLDEN.read_text("utf-8")
+    reads_as(GOLDEN, transaction(HIJACK, render_redirection(WANTED)))
 
 
 def test_nft_accepts_the_golden_file() -> None:
     """As the kernel's own tool reads it."""
-    own = ["unshare", "--net", "--map-root-user"]
-    program = shutil.which("nft", path="/usr/sbin:/usr/bin:/sbin:/bin")
-    if program is None or subprocess.run([*own, "true"], check=False).returncode:
-        skip_or_fail("this machine has no nft, or allows no network namespace to this user")
-    words = [*own, str(program), "--check", "--file", str(GOLDEN)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    is_accepted(GOLDEN)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -1,8 +1,5 @@
 """Which forwarded ports are redirected, put in and put back; and that nothing else is opened."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_network
@@ -24,9 +21,9 @@ from gateway.policy.redirected import PortRedirection, port_redirection_for
 from gateway.policy.rules import CtDirection, Drop, Family, Ports
 from gateway.policy.states import Locked
 from gateway.policy.wanted import Vault, wanted_in
-from tests.conftest import skip_or_fail
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.links import FakeLinks
+from tests.nft_golden import is_accepted, reads_as
 from tests.scenarios import DUAL, IPV4_ONLY, ONE_UPLINK, SCENARIOS, connected
 from tests.unit.test_nft_firewall import Machine
 
@@ -43,22 +40,12 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "ports" / "connected.n
 
 def test_it_reads_as_its_golden_file_says() -> None:
     """`GOLDEN=write` writes it again."""
-    text = transaction(FORWARDED, render_ports(WANTED))
-    if os.environ.get("GOLDEN") == "write":
-        GOLDEN.parent.mkdir(exist_ok=True)
-        GOLDEN.write_text(text, "utf-8")
-    assert text == GOLDEN.read_text("utf-8")
+    reads_as(GOLDEN, transaction(FORWARDED, render_ports(WANTED)))
 
 
 def test_nft_accepts_the_golden_file() -> None:
     """As the kernel's own tool reads it."""
-    own = ["unshare", "--net", "--map-root-user"]
-    program = shutil.which("nft", path="/usr/sbin:/usr/bin:/sbin:/bin")
-    if program is None or subprocess.run([*own, "true"], check=False).returncode:
-        skip_or_fail("this machine has no nft, or allows no network namespace to this user")
-    words = [*own, str(program), "--check", "--file", str(GOLDEN)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    is_accepted(GOLDEN)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
