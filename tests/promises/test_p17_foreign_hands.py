@@ -263,7 +263,12 @@ def test_settings_of_an_uplink_are_put_back(site: Site, setting: str, value: int
     lab.gateway_namespace.sysctl(name, value)
     assert until_noticed(gateway, counted, since) < NOTICED_WITHIN * PATIENCE
     eventually(lambda: read(lab, name) == wanted, timeout=3, what=f"{name} as it was")
-    assert setting in str(gateway.events(event=REVERTED)[-1]["drift"])
+    # A thread of its own writes the log, after the setting is back.
+    eventually(
+        lambda: setting in str(gateway.events(event=REVERTED)[-1]["drift"]),
+        timeout=3,
+        what=f"a line in the log about {setting}",
+    )
     assert seen(lab, since, time.monotonic()) == NOTHING
 
 
