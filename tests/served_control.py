@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.model import HostPort, Secret
 from gateway.model.control import Auth, Role
-from gateway.services.control import ControlServer
+from gateway.services.control.service import ControlServer
 from tests.fakes.controlled import KEY, Controlled
 
 PATIENCE = 20.0
@@ -77,7 +77,7 @@ def is_ours(process: Path) -> bool:
     """Return whether a process is our child and serves the control API."""
     try:
         parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-        return parent == os.getpid() and b"control_process" in (process / "cmdline").read_bytes()
+        return parent == os.getpid() and b"control.process" in (process / "cmdline").read_bytes()
     except OSError:
         return False
 

@@ -38,9 +38,9 @@ from gateway.policy.states import Reason, State
 from gateway.policy.tried import Tried
 from gateway.providers.catalog import _BY_NAME, CUSTOM
 from gateway.providers.server import Server
-from gateway.services.board import describe, describe_history
-from gateway.services.health import PATHS
-from gateway.services.metrics import _Collector
+from gateway.services.health.board import describe, describe_history
+from gateway.services.health.metrics import _Collector
+from gateway.services.health.server import PATHS
 from gateway.settings import places
 from gateway.settings.fields import _SWITCHES
 from gateway.settings.names import known as upstreams

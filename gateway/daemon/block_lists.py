@@ -20,8 +20,8 @@ from gateway.model.name_server import BlockFile, BlockList, NameServer
 from gateway.policy.reports import ListReport
 from gateway.policy.states import Transfer
 from gateway.policy.upstreams import OURS
-from gateway.services.block_lists import BlockListFetcher, Fetched
-from gateway.services.lists import AnswerError
+from gateway.services.fetching.block_lists import BlockListFetcher, Fetched
+from gateway.services.fetching.lists import AnswerError
 from gateway.system.lookup import EndpointLookup
 from gateway.system.netns import Netns
 

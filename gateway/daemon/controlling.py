@@ -10,8 +10,8 @@ from gateway.policy.history import History
 from gateway.policy.orders import EFFECTS, Order, Ordered, effect_of
 from gateway.policy.report import Status
 from gateway.policy.vpn_status import vpn_status
-from gateway.services.control import ControlServer
-from gateway.services.control_talk import Effect, Gateway
+from gateway.services.control.service import ControlServer
+from gateway.services.control.talk import Effect, Gateway
 
 READ_AGAIN = Effect("reload", "the configuration is read again")
 

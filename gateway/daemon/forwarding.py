@@ -13,8 +13,8 @@ from gateway.policy.events import Leased
 from gateway.system.netns import Netns
 
 if TYPE_CHECKING:
-    from gateway.services.forwarder import Forwarder, Surroundings
-    from gateway.services.forwarding import PortForwarding
+    from gateway.services.ports.forwarder import Forwarder, Surroundings
+    from gateway.services.ports.service import PortForwarding
 
 
 class ForwardingTools(Protocol):
@@ -65,7 +65,7 @@ def redirector_for(config: Config, netns: Netns) -> PortRedirector | None:
 
 def service_of(config: Config, tools: ForwardingTools) -> "PortForwarding":
     """Return the service that asks for ports."""
-    from gateway.services.forwarding import Means, PortForwarding  # noqa: PLC0415 - few want it
+    from gateway.services.ports.service import Means, PortForwarding  # noqa: PLC0415 - few want it
 
     without = "" if tools.redirects else "the kernel has no redirection for nftables"
     means = Means(tools.netns, tools.environ, tools.clock, tools.lease, _maker(config), without)
@@ -75,10 +75,10 @@ def service_of(config: Config, tools: ForwardingTools) -> "PortForwarding":
 def _maker(config: Config) -> Callable[["Surroundings"], "Forwarder"]:
     """Return what makes the forwarder of a connection, of the kind that is wanted."""
     if config.forwarding and config.forwarding.kind is ForwarderKind.SIGNED:
-        from gateway.services.signed_ports import Account, SignedPorts  # noqa: PLC0415 - see above
+        from gateway.services.ports.signed import Account, SignedPorts  # noqa: PLC0415 - see above
 
         account = Account()
         return lambda around: SignedPorts(around, account)
-    from gateway.services.port_mapper import PortMapper  # noqa: PLC0415 - see above
+    from gateway.services.ports.mapper import PortMapper  # noqa: PLC0415 - see above
 
     return PortMapper

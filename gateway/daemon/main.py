@@ -35,8 +35,8 @@ from gateway.firewall.choose import choose, take_over
 from gateway.model import INTERFACE, Backend, Config
 from gateway.policy.marks import with_secret_mark
 from gateway.policy.orders import Ordered
-from gateway.services.board import Board
-from gateway.services.health import HealthServer
+from gateway.services.health.board import Board
+from gateway.services.health.server import HealthServer
 from gateway.services.hooks import Hooks
 from gateway.system import process
 from gateway.system.aside import Aside

@@ -10,8 +10,8 @@ from gateway.policy.states import Transfer
 from gateway.system.netns import Netns
 
 if TYPE_CHECKING:
-    from gateway.services.lists import ListFetcher
-    from gateway.services.registrar import Registrar
+    from gateway.services.fetching.lists import ListFetcher
+    from gateway.services.fetching.registrar import Registrar
     from gateway.system.overheard import Overheard
 
 
@@ -41,13 +41,13 @@ class ProviderOnDemand:
 
     @cached_property
     def _lists(self) -> "ListFetcher":
-        from gateway.services.lists import ListFetcher  # noqa: PLC0415 - seldom needed
+        from gateway.services.fetching.lists import ListFetcher  # noqa: PLC0415 - seldom needed
 
         return ListFetcher(self._environ, self._netns, device=self._device)
 
     @cached_property
     def _registrar(self) -> "Registrar":
-        from gateway.services.registrar import Registrar  # noqa: PLC0415 - seldom needed
+        from gateway.services.fetching.registrar import Registrar  # noqa: PLC0415 - seldom needed
 
         return Registrar(self._environ, self._netns, device=self._device)
 

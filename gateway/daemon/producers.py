@@ -13,7 +13,7 @@ from gateway.daemon.inbox import Inbox
 from gateway.errors import GatewayError, NetworkError
 from gateway.model import HostPort
 from gateway.policy.events import Changed, Tick
-from gateway.services.health import HealthServer
+from gateway.services.health.server import HealthServer
 
 
 class Timer:

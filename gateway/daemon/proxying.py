@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from gateway.model import Config
 from gateway.policy.limits import Limit, LimitCode
-from gateway.services import proxy_kinds
-from gateway.services.proxy import ProxyService, Remedied
+from gateway.services.proxies import kinds as proxy_kinds
+from gateway.services.proxies.service import ProxyService, Remedied
 from gateway.system.features import knows_users, missing_capabilities
 from gateway.system.netns import Netns
 from gateway.system.vault import VaultNetns

@@ -24,9 +24,9 @@ from gateway.policy.public_address import PublicAddress, place_of
 from gateway.policy.reports import ServiceReport
 from gateway.policy.states import Transfer
 from gateway.policy.upstreams import resolvers_for
-from gateway.services.lists import STORE_TIME, AnswerError
-from gateway.services.port_file import write_small
-from gateway.services.public_address import AddressFetcher
+from gateway.services.fetching.lists import STORE_TIME, AnswerError
+from gateway.services.fetching.public_address import AddressFetcher
+from gateway.services.ports.file import write_small
 from gateway.system.aside import Aside
 from gateway.system.lookup import EndpointLookup
 from gateway.system.netns import Netns

@@ -30,8 +30,8 @@ from gateway.system.vault import VaultNetns
 
 if TYPE_CHECKING:
     from gateway.daemon.block_lists import BlockLists
-    from gateway.services.resolver import Resolver
-    from gateway.services.resolver_files import Home
+    from gateway.services.resolver.files import Home
+    from gateway.services.resolver.service import Resolver
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Resolving:
         self._lists: BlockLists | None = None
         self._missing: MissingError | None = None
         if server := config.name_server:
-            from gateway.services import resolver  # noqa: PLC0415 - many have none
+            from gateway.services.resolver import service as resolver  # noqa: PLC0415 - many have none
 
             self._resolver = resolver.Resolver(server, _files(tools), tools.netns, tools.clock)
             self._resolver.follow(upstreams_of(config.tunnels[0], config))
@@ -195,9 +195,9 @@ def _files(tools: Tools) -> "Home":
     """Return the files of the resolver, which runs where the workloads are."""
     authorities = tools.environ.get("SSL_CERT_FILE") or CERTIFICATES
     if isinstance(tools.netns, VaultNetns):
-        from gateway.services.resolver_in_vault import FilesInVault  # noqa: PLC0415 - seldom needed
+        from gateway.services.resolver.in_vault import FilesInVault  # noqa: PLC0415 - seldom needed
 
         return FilesInVault(tools.netns, authorities)
-    from gateway.services.resolver_files import PLACE, Files  # noqa: PLC0415 - many have none
+    from gateway.services.resolver.files import PLACE, Files  # noqa: PLC0415 - many have none
 
     return Files(PLACE, authorities)

@@ -154,7 +154,7 @@ def services_of(config: Config, tools: Tools) -> Services:
 
         wanted += proxies(config, tools.netns, tools.limits, tools.clock)
     if config.port_client:
-        from gateway.services.port_client import PortPassing  # noqa: PLC0415 - few want it
+        from gateway.services.port_client.service import PortPassing  # noqa: PLC0415 - few want it
 
         wanted.append(PortPassing(config.port_client, tools.netns, tools.clock))
     if config.control_server and config.control:

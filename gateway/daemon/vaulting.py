@@ -28,8 +28,8 @@ from gateway.model import INTERFACE
 from gateway.model.name_server import RESOLVER_USER
 from gateway.policy.passage import INSIDE as HOLE
 from gateway.policy.topology import VAULT, LinkKind
-from gateway.services.resolver_files import command
-from gateway.services.resolver_in_vault import CONFIGURED
+from gateway.services.confined import command
+from gateway.services.resolver.in_vault import CONFIGURED
 from gateway.system.features import gains_no_privileges, missing_capabilities
 from gateway.system.link_down import IFF_UP, links_down
 from gateway.system.links import Links

@@ -28,6 +28,11 @@ PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 38, 47, 2
 libc = ctypes.CDLL(None, use_errno=True)
 
 
+def command(user: int, program: str, *words: str) -> list[str]:
+    """Return the command that becomes `program` as `user`, without other rights."""
+    return [sys.executable, "-I", "-S", __file__, str(user), program, *words]
+
+
 def main() -> None:
     """Give up what is not needed, and become the program."""
     user, *argv = sys.argv[1:]

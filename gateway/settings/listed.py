@@ -1,7 +1,7 @@
 """Servers from a provider's list, as if the user had written each of them into the variables.
 
-The list is a file that the gateway has fetched (`gateway.services.lists`), or that the user has put
-there. Without one, the candidate says where it is to be fetched.
+The list is a file that the gateway has fetched (`gateway.services.fetching.lists`), or that the
+user has put there. Without one, the candidate says where it is to be fetched.
 """
 
 import hashlib

@@ -1,8 +1,9 @@
 """Candidates of a provider whose servers answer only a key that was registered with them.
 
 What the servers have answered is a file (`gateway.providers.registrations`), written by
-`gateway.services.registrar`. Without one that fits the configuration, the candidate says how the
-key is to be registered; with one, the servers in it are candidates as if the user had written them.
+`gateway.services.fetching.registrar`. Without one that fits the configuration, the candidate says
+how the key is to be registered; with one, the servers in it are candidates as if the user had
+written them.
 """
 
 import time

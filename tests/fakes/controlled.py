@@ -18,8 +18,8 @@ from gateway.policy.history import History
 from gateway.policy.reload import Answer, Outcome
 from gateway.policy.report import Status
 from gateway.policy.states import Reason
-from gateway.services.control import ControlServer
-from gateway.services.control_talk import Effect, Gateway
+from gateway.services.control.service import ControlServer
+from gateway.services.control.talk import Effect, Gateway
 
 KEY = "a-key-of-the-tests-0123456789"
 ALL = Role("all", Auth.KEY, every_route(), Secret(KEY))

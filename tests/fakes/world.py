@@ -40,7 +40,7 @@ from gateway.policy.rules import Accept, Chain, Family, Ruleset
 from gateway.policy.states import Query, Transfer
 from gateway.policy.tables import Routing
 from gateway.policy.timing import Timing
-from gateway.services.board import confirmed
+from gateway.services.health.board import confirmed
 from gateway.system.inside import USUAL
 from gateway.system.probe import THOROUGH
 from tests.fakes.firewall import FakeFirewall

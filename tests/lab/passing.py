@@ -18,7 +18,7 @@ from gateway.errors import GatewayError
 from gateway.model import Secret
 from gateway.model.port_client import ClientKind, ClientUrl, PortClient
 from gateway.policy.port_client import Wanted
-from gateway.services.port_talk import Talk
+from gateway.services.port_client.talk import Talk
 from gateway.system.netns import OWN
 
 

@@ -10,8 +10,8 @@ from gateway.model import Endpoint, HostPort
 from gateway.policy.limits import DROP_NET_RAW, Limit, LimitCode
 from gateway.policy.report import Hole, HoleKind, Status
 from gateway.policy.states import Reason
-from gateway.services.board import Board
-from gateway.services.health import HealthServer
+from gateway.services.health.board import Board
+from gateway.services.health.server import HealthServer
 
 HOUR, EVERY = 3600, 5
 """Seconds that are lived through, and from one status to the next."""

@@ -65,7 +65,7 @@ def is_child(process: Path, parent: int) -> bool:
     """Return whether a process serves the API and is a child of `parent`."""
     try:
         stat = (process / "stat").read_text().rpartition(")")[2].split()
-        return int(stat[1]) == parent and b"control_process" in (process / "cmdline").read_bytes()
+        return int(stat[1]) == parent and b"control.process" in (process / "cmdline").read_bytes()
     except OSError:
         return False
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.services.port_messages import LOOK_TIME
+from gateway.services.port_client.messages import LOOK_TIME
 from tests.lab.namespace import Namespace, connect
 from tests.lab.process import Household, eventually
 from tests.lab.server import CLIENT

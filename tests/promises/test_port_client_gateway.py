@@ -70,7 +70,7 @@ def test_a_stranger_reaches_the_client_at_the_forwarded_port(lab: Lab) -> None:
     assert not client.listens(PORT)
 
     children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text("ascii").split()
-    talks = [it for it in map(int, children) if b"port_client_process" in shown_of(it)]
+    talks = [it for it in map(int, children) if b"port_client.process" in shown_of(it)]
     assert len(talks) == 1
     assert not any(PASSWORD.encode() in shown_of(it) for it in map(int, children))
     status = Path(f"/proc/{talks[0]}/status").read_text("ascii")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.services.board import COUNT_EVERY
+from gateway.services.health.board import COUNT_EVERY
 from tests.browser import Browser
 from tests.lab.internet import INTERNET, LAN_SUBNETS
 from tests.lab.topology import Lab

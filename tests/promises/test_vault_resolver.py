@@ -19,7 +19,7 @@ from gateway.model.name_server import RESOLVER_USER
 from gateway.policy.limits import LimitCode
 from gateway.policy.states import Reason
 from gateway.policy.unbound import ROOT_KEYS
-from gateway.services.resolver import LOOK_EVERY
+from gateway.services.resolver.service import LOOK_EVERY
 from tests.lab import lists, questions
 from tests.lab.encrypted import NAME, EncryptedResolver
 from tests.lab.gateway import Gateway, Health

@@ -26,11 +26,11 @@ from gateway.policy.reports import ListReport, ResolverReport
 from gateway.policy.states import Query, Reason, Transfer
 from gateway.policy.upstreams import OURS
 from gateway.providers.kept import blocked_name
-from gateway.services.block_list_process import rules_of
-from gateway.services.block_lists import BlockListFetcher, Fetched
-from gateway.services.board import describe
-from gateway.services.lists import AnswerError
-from gateway.services.metrics import exposition
+from gateway.services.fetching.block_list_process import rules_of
+from gateway.services.fetching.block_lists import BlockListFetcher, Fetched
+from gateway.services.fetching.lists import AnswerError
+from gateway.services.health.board import describe
+from gateway.services.health.metrics import exposition
 from gateway.system import process
 from tests.lab.tls import Authority, serve
 from tests.unit.test_lists import readers

@@ -12,8 +12,8 @@ from gateway.errors import NetworkError
 from gateway.model.name_server import BlockFile
 from gateway.policy import blocked
 from gateway.policy.blocked import BLOCKED, EMPTY, PASSED, Blocked
-from gateway.services import block_process, blocking
-from gateway.services.blocking import Made, make_zone
+from gateway.services.resolver import block_process, blocking
+from gateway.services.resolver.blocking import Made, make_zone
 from gateway.system import process
 
 

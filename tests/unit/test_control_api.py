@@ -16,7 +16,8 @@ from gateway.control.server import LARGEST_BODY, MOST_CONNECTIONS
 from gateway.control.streams import MOST_STREAMS
 from gateway.model import Config, HostPort, Secret
 from gateway.model.control import ROUTES, Control, every_route
-from gateway.services import control, control_talk
+from gateway.services.control import service as control
+from gateway.services.control import talk as control_talk
 from gateway.system.child import Restart
 from tests.fakes.controlled import ALL, KEY, Controlled
 from tests.scenarios import IPV4_ONLY

@@ -13,8 +13,8 @@ from gateway.policy.remedies import REMEDIES
 from gateway.policy.report import REASONS, Status
 from gateway.policy.reports import ListReport, ResolverReport, ServiceReport
 from gateway.policy.states import Reason
-from gateway.services import metrics
-from gateway.services.board import Board, describe
+from gateway.services.health import metrics
+from gateway.services.health.board import Board, describe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "health.md").read_text("utf-8")
 

@@ -44,7 +44,7 @@ PYROUTE2 = {
 
 H11 = {
     "h11._util.ProtocolError": "the base of the others",
-    "h11._util.RemoteProtocolError": "answered with a 4xx in `services/health.py`",
+    "h11._util.RemoteProtocolError": "answered with a 4xx in `services/health/server.py`",
     "h11._util.LocalProtocolError": "a fault of ours: an answer that HTTP does not allow",
 }
 NO_DNS_EXCEPTIONS = {

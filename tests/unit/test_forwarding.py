@@ -28,11 +28,11 @@ from gateway.policy.mapped import Granted, PortProblem, Wish
 from gateway.policy.port_problems import TEXTS, Found, explained
 from gateway.policy.portmap import Version
 from gateway.providers.asked import gateway_for, looks_like_proton
-from gateway.services import forwarding as service
-from gateway.services.forwarder import Forwarder, Surroundings
-from gateway.services.forwarding import Means, PortForwarding
-from gateway.services.mapping_lines import line_of, plan_of, read, words_of
-from gateway.services.port_mapper import PortMapper
+from gateway.services.ports import service
+from gateway.services.ports.forwarder import Forwarder, Surroundings
+from gateway.services.ports.mapper import PortMapper
+from gateway.services.ports.mapping_lines import line_of, plan_of, read, words_of
+from gateway.services.ports.service import Means, PortForwarding
 from gateway.system.child import Restart
 from gateway.system.netns import OWN
 from tests.lab import port_server
@@ -544,9 +544,9 @@ def test_a_socket_that_cannot_be_made_is_an_error_that_says_so() -> None:
 
 def test_a_process_that_is_halted_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """It writes a line from time to time, so silence means that it hangs."""
-    monkeypatch.setattr("gateway.services.port_mapper.SILENT_FOR", 0.3)
+    monkeypatch.setattr("gateway.services.ports.mapper.SILENT_FOR", 0.3)
     code = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(60)"
-    monkeypatch.setattr("gateway.services.port_mapper._CODE", code)
+    monkeypatch.setattr("gateway.services.ports.mapper._CODE", code)
     began_at = time.monotonic()
     with pytest.raises(NetworkError, match="hangs"):
         asyncio.run(PortMapper(on_loopback(), 5351, "lo").run(lambda _: None))
@@ -556,7 +556,7 @@ def test_a_process_that_is_halted_is_ended(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_process_that_says_anything_else_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what it said, as far as it is short and printable."""
     code = "print(chr(27) + 'boo' * 100, flush=True)\nwhile 1: 0"
-    monkeypatch.setattr("gateway.services.port_mapper._CODE", code)
+    monkeypatch.setattr("gateway.services.ports.mapper._CODE", code)
     with pytest.raises(NetworkError, match="boo"):
         asyncio.run(PortMapper(on_loopback(), 5351, "lo").run(lambda _: None))
 
@@ -569,7 +569,7 @@ def test_a_process_that_keeps_changing_its_mind_is_ended(monkeypatch: pytest.Mon
         "    print(f'ports 0:{20000 + i % 2}:20000:60 problem -', flush=True)\n"
         "    time.sleep(0.02)"
     )
-    monkeypatch.setattr("gateway.services.port_mapper._CODE", code)
+    monkeypatch.setattr("gateway.services.ports.mapper._CODE", code)
     taken: list[Found] = []
     with pytest.raises(NetworkError, match="too much"):
         asyncio.run(PortMapper(on_loopback(), 5351, "lo").run(taken.append))

@@ -15,8 +15,8 @@ from gateway.policy.report import Hole, HoleKind, Status
 from gateway.policy.reports import ResolverReport
 from gateway.policy.states import Reason
 from gateway.policy.tried import LONGEST, LONGEST_NAME, MOST_TRIED, Tried
-from gateway.services.board import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board
-from gateway.services.health import respond
+from gateway.services.health.board import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board
+from gateway.services.health.server import respond
 from healthcheck.__main__ import LARGEST_REPLY
 from tests.fakes.clock import Clock
 

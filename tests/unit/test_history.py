@@ -25,8 +25,8 @@ from gateway.policy.history import (
 from gateway.policy.report import Status
 from gateway.policy.reports import ResolverReport
 from gateway.policy.states import Reason
-from gateway.services.board import STALE_AFTER, Board
-from gateway.services.health import MOST_CONNECTIONS, TIME_LIMIT, respond
+from gateway.services.health.board import STALE_AFTER, Board
+from gateway.services.health.server import MOST_CONNECTIONS, TIME_LIMIT, respond
 from healthcheck.__main__ import ask
 from tests.fakes.clock import Clock
 
@@ -306,8 +306,8 @@ from dataclasses import replace
 from gateway.model import HostPort
 from gateway.policy.report import Status
 from gateway.policy.states import Reason
-from gateway.services.board import Board
-from gateway.services.health import HealthServer
+from gateway.services.health.board import Board
+from gateway.services.health.server import HealthServer
 clock, began = [0.0], time.monotonic()
 board = Board(lambda: clock[0] + time.monotonic() - began)
 one = Status(0.0, "connected", healthy=False, reason=Reason.DRIFT, since=0.0, detail="x" * 500)

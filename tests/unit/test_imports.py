@@ -46,7 +46,7 @@ def running() -> set[str]:
         "pydantic", "pydantic_settings", "yaml", "dotenv", "gateway.settings.assemble",
         "gateway.settings.schema", "pyroute2.ndb", "pyroute2.iproute", "pyroute2.ethtool",
         "prometheus_client", "iptc", "argparse", "gateway.commands.check", "unittest.mock",
-        "gateway.firewall.nft.hijack", "gateway.policy.hijack", "gateway.services.resolver",
+        "gateway.firewall.nft.hijack", "gateway.policy.hijack", "gateway.services.resolver.service",
     ],
 )  # fmt: skip
 def test_the_running_gateway_does_without(running: set[str], name: str) -> None:

@@ -15,8 +15,8 @@ from gateway.policy.reports import ServiceReport
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.states import Connecting, Reason
 from gateway.policy.timing import Moment, Timing
-from gateway.services.board import Board
-from gateway.services.health import respond
+from gateway.services.health.board import Board
+from gateway.services.health.server import respond
 from tests.fakes.world import World
 from tests.scenarios import IPV4_ONLY, ONE_UPLINK, connected, connecting
 

@@ -20,7 +20,7 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.model import ServerList
 from gateway.providers.lists import MOST_CATEGORIES, kept, servers_in
-from gateway.services.lists import ListFetcher
+from gateway.services.fetching.lists import ListFetcher
 from tests.lab.tls import Authority, serve
 from tests.provider_lists import key, raw
 from tests.unit.test_providers import provider

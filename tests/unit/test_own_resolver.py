@@ -14,9 +14,9 @@ import pytest
 from gateway.errors import MissingError, NetworkError
 from gateway.model.name_server import BlockFile, BlockList, NameServer, Upstream
 from gateway.policy.unbound import CERTIFICATES
-from gateway.services.resolver import Resolver
-from gateway.services.resolver_files import Files
-from gateway.services.resolver_lines import REFUSED, REFUSED_FOR
+from gateway.services.resolver.files import Files
+from gateway.services.resolver.lines import REFUSED, REFUSED_FOR
+from gateway.services.resolver.service import Resolver
 from gateway.system import process, resolver_control
 from gateway.system.netns import OWN
 from gateway.system.resolver_control import LARGEST, Control

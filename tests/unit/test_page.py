@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.services import page
+from gateway.services.health import page
 from tests.page.served import Gateway
 
 PROJECT = Path(__file__).parents[2]
@@ -180,7 +180,7 @@ for accept in ("*/*", "text/html"):
     connection = http.client.HTTPConnection(urlsplit(gateway.url).netloc, timeout=5)
     connection.request("GET", "/", headers={"Accept": accept})
     connection.getresponse().read()
-    print("gateway.services.page" in sys.modules)
+    print("gateway.services.health.page" in sys.modules)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=PROJECT

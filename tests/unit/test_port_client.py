@@ -30,7 +30,7 @@ from gateway.policy.port_client import (
     problem,
     wanted,
 )
-from gateway.services.port_client import PortPassing
+from gateway.services.port_client.service import PortPassing
 from gateway.settings import assemble
 from gateway.system.netns import OWN
 from tests.configurations import COMPLETE

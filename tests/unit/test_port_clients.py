@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from gateway.policy.port_client import Outcome
-from gateway.services.port_deluge import Deluge
-from gateway.services.port_http import Answer, Trouble
-from gateway.services.port_qbittorrent import QBittorrent
-from gateway.services.port_setting import Place, Setting, Sockets, judged, look
-from gateway.services.port_transmission import SESSION, Transmission
+from gateway.services.port_client.deluge import Deluge
+from gateway.services.port_client.http import Answer, Trouble
+from gateway.services.port_client.qbittorrent import QBittorrent
+from gateway.services.port_client.setting import Place, Setting, Sockets, judged, look
+from gateway.services.port_client.transmission import SESSION, Transmission
 from gateway.system.listeners import Listener
 
 PREFERENCES = {"listen_port": 6881, "random_port": False, "upnp": False, "bittorrent_protocol": 0}

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.model.port_client import ClientUrl
 from gateway.policy.port_client import Outcome
-from gateway.services.port_http import LARGEST, MOST_COOKIES, Trouble, Web
+from gateway.services.port_client.http import LARGEST, MOST_COOKIES, Trouble, Web
 from tests.lab.tls import authority
 
 HERE = ip_address("127.0.0.1")

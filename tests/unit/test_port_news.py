@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from gateway.model.forwarding import ForwarderKind, Forwarding
-from gateway.services import port_news
-from gateway.services.port_file import write_ports
-from gateway.services.port_news import PortNews, filled_in
+from gateway.services.ports import news as port_news
+from gateway.services.ports.file import write_ports
+from gateway.services.ports.news import PortNews, filled_in
 
 
 def test_the_file_has_one_port_in_a_line_and_is_emptied(tmp_path: Path) -> None:

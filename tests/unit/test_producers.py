@@ -21,8 +21,8 @@ from gateway.policy.events import Changed, Event, Failed, Sampled, Stop, Tick
 from gateway.policy.facts import TunnelStatus
 from gateway.policy.situation import Situation
 from gateway.policy.timing import Moment
-from gateway.services.board import Board
-from gateway.services.health import HealthServer
+from gateway.services.health.board import Board
+from gateway.services.health.server import HealthServer
 from gateway.system.watch import watch
 from tests.fakes.world import World
 from tests.scenarios import LISTED

@@ -14,7 +14,7 @@ from gateway.policy.history import History
 from gateway.policy.limits import LimitCode
 from gateway.policy.report import Status
 from gateway.policy.states import Reason
-from gateway.services import metrics
+from gateway.services.health import metrics
 from gateway.settings import assemble
 from tests.configurations import COMPLETE
 from tests.promtool import promtool

@@ -21,10 +21,10 @@ from gateway.model.lease import Connection
 from gateway.model.proxies import Account, HttpProxy, SocksProxy
 from gateway.policy import tinyproxy
 from gateway.policy.limits import Limit, LimitCode
-from gateway.services import proxy as service_module
-from gateway.services import proxy_kinds
-from gateway.services.proxy import ProxyService, shown
-from gateway.services.proxy_kinds import PROBE, Heard, Kind
+from gateway.services.proxies import kinds as proxy_kinds
+from gateway.services.proxies import service as service_module
+from gateway.services.proxies.kinds import PROBE, Heard, Kind
+from gateway.services.proxies.service import ProxyService, shown
 from gateway.system.child import Program
 from gateway.system.netns import OWN
 from gateway.system.process import reap_orphans

@@ -34,8 +34,8 @@ from gateway.policy.states import Query, Transfer
 from gateway.policy.upstreams import OURS
 from gateway.providers.countries import NAMES
 from gateway.providers.entries import Entry
-from gateway.services.lists import AnswerError
-from gateway.services.public_address import AddressFetcher
+from gateway.services.fetching.lists import AnswerError
+from gateway.services.fetching.public_address import AddressFetcher
 from gateway.settings import assemble
 from gateway.settings.public_ip import DEFAULT
 from gateway.system import process
@@ -268,7 +268,7 @@ def run(
     async def live() -> None:
         task = asyncio.create_task(service.run())
         for step in steps:
-            for _ in range(4000):
+            for _ in range(40000):
                 await real(0.0005)
                 if step():
                     break

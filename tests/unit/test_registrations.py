@@ -24,7 +24,7 @@ from gateway.providers.entries import Entry
 from gateway.providers.lists import BadListError
 from gateway.providers.private_internet_access import PRIVATE_INTERNET_ACCESS
 from gateway.providers.server import BadAnswerError, Registered
-from gateway.services.registrar import Registrar
+from gateway.services.fetching.registrar import Registrar
 from gateway.settings import keys
 from tests.lab.tls import Answers, Authority, answering, authority
 from tests.provider_lists import key

@@ -25,10 +25,10 @@ from gateway.providers.entries import Entry
 from gateway.providers.private_internet_access import PRIVATE_INTERNET_ACCESS
 from gateway.providers.server import BadAnswerError, RefusedError, Registered, SignedPort
 from gateway.providers.signed_ports import KeptPort
-from gateway.services.forwarder import Surroundings
-from gateway.services.signed_port_host import SignedPortHost
-from gateway.services.signed_port_lines import Known, known_in, port_in, port_line, server_line
-from gateway.services.signed_ports import Account, Pace, SignedPorts
+from gateway.services.ports.forwarder import Surroundings
+from gateway.services.ports.signed import Account, Pace, SignedPorts
+from gateway.services.ports.signed_host import SignedPortHost
+from gateway.services.ports.signed_lines import Known, known_in, port_in, port_line, server_line
 from gateway.system.netns import OWN
 from tests.lab.tls import Answers, Authority, answering, authority
 from tests.provider_lists import key

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from gateway.services import socks, socks_process
-from gateway.services.relay import relay
-from gateway.services.socks import Configuration, Server, is_here
+from gateway.services.proxies import socks, socks_process
+from gateway.services.proxies.relay import relay
+from gateway.services.proxies.socks import Configuration, Server, is_here
 
 HELLO = bytes((5, 1, 0))
 HELLO_WITH_ACCOUNT = bytes((5, 1, 2))

@@ -20,7 +20,7 @@ from gateway.commands.showing import lines, of_reload, seconds, size
 from gateway.policy.history import LARGEST_ANSWER
 from gateway.policy.report import Status
 from gateway.policy.states import Reason
-from gateway.services.board import describe
+from gateway.services.health.board import describe
 from healthcheck import __main__ as program
 from healthcheck.__main__ import LARGEST_REPLY
 from tests.unit.test_healthcheck import saying, server

@@ -21,8 +21,8 @@ import pytest
 from gateway.errors import MissingError, ProcessEnded, ProcessError, is_shortage
 from gateway.model.name_server import RESOLVER_USER, LocalZone, NameServer
 from gateway.policy.unbound import CERTIFICATES
-from gateway.services.resolver import Resolver
-from gateway.services.resolver_in_vault import AUTHORITIES, CONFIGURATION, ZONE, FilesInVault
+from gateway.services.resolver.in_vault import AUTHORITIES, CONFIGURATION, ZONE, FilesInVault
+from gateway.services.resolver.service import Resolver
 from gateway.system import vault_child, vault_keeper
 from gateway.system.child import Child, Program
 from gateway.system.netns import OWN

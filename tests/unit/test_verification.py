@@ -27,7 +27,7 @@ from gateway.policy.limits import Limit, LimitCode
 from gateway.policy.marks import SHOWN
 from gateway.policy.report import status_of
 from gateway.policy.states import Reason
-from gateway.services.board import describe
+from gateway.services.health.board import describe
 from tests.scenarios import (
     DUAL,
     GUARD_MARK,

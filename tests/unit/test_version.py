@@ -13,7 +13,7 @@ from gateway.log_text import sentence
 from gateway.policy.history import History
 from gateway.policy.report import Status
 from gateway.policy.states import Reason
-from gateway.services import metrics
+from gateway.services.health import metrics
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (PROJECT / "Dockerfile").read_text("utf-8")

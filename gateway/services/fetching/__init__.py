@@ -1,0 +1,1 @@
+"""What the gateway fetches: lists, keys, its public address, each by a process without rights."""

@@ -1,0 +1,83 @@
+"""Fetches lists of blocked names, and keeps what they block in files.
+
+As with a provider's list, another process reads what the host sends (`block_list_process`).
+"""
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+
+from gateway.errors import MissingError, NetworkError
+from gateway.model.name_server import BlockFile, BlockList
+from gateway.providers.kept import BLOCK_PLACES, blocked_name
+from gateway.services.fetching.lists import STORE_TIME, ListFetcher
+from gateway.system.copied import keep_copy
+from gateway.system.netns import OWN, Netns
+
+_CODE = (
+    "import sys; sys.path[:] = sys.argv[4:]; "
+    "from gateway.services.fetching.block_list_process import main; main()"
+)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The file that keeps a list, and a digest of what is in it."""
+
+    file: BlockFile
+    digest: bytes
+
+
+class BlockListFetcher(ListFetcher):
+    """Fetches one list at a time, as `ListFetcher` does, through `device`."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        netns: Netns = OWN,
+        *,
+        device: str,
+        places: Sequence[Path] = tuple(map(Path, BLOCK_PLACES)),
+    ) -> None:
+        super().__init__(environ, netns, device=device, places=places)
+
+    async def fetch_names(self, listed: BlockList) -> Fetched:
+        """Fetch the list, and keep it in a file. Raises GatewayError and OSError."""
+        fetched: list[Fetched] = []
+        async with self._answer(_command(listed), listed.host) as result:
+
+            def keep() -> None:
+                fetched.append(Fetched(self._kept(listed, result), _digest(result)))
+
+            await self._aside.run(keep, STORE_TIME)
+        return fetched[0]
+
+    def _kept(self, listed: BlockList, result: int) -> BlockFile:
+        """Put the list into the first place that takes it. Raises MissingError and OSError."""
+        try:
+            path = keep_copy(self._places, blocked_name(listed), result)
+        except OSError as err:
+            raise MissingError(
+                f"the list cannot be kept ({err.filename}: {err.strerror})",
+                "mount a volume that the gateway can write to at /config",
+            ) from err
+        status = path.stat()
+        if not S_ISREG(status.st_mode):
+            raise NetworkError("another program has replaced it", str(path))
+        return BlockFile(str(path), status.st_size, status.st_mtime_ns)
+
+
+def _digest(descriptor: int) -> bytes:
+    """Return a digest of an open file. Raises OSError."""
+    with open(descriptor, "rb", closefd=False) as file:
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _command(listed: BlockList) -> list[str]:
+    """Return the command of the process, which imports from where this one does."""
+    place = (listed.host, listed.target, str(listed.port))
+    return [sys.executable, "-I", "-S", "-c", _CODE, *place, *sys.path]

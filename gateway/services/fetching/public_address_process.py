@@ -1,0 +1,50 @@
+"""Asks a service for the public address, and hands over what is taken of its answer.
+
+As `list_process`, and for the same reasons, in a process of its own without rights. A third
+descriptor has the token of the request, as JSON.
+"""
+
+import json
+import socket
+import sys
+from urllib.parse import urlencode
+
+from gateway import __version__
+from gateway.errors import NetworkError
+from gateway.model import Errand
+from gateway.model.public_ip import ApiKind
+from gateway.policy.public_address import in_lines, taken
+from gateway.providers.countries import NAMES
+from gateway.providers.lists import decoded
+from gateway.services.fetching.list_process import give_up_rights, hand_over
+from gateway.services.fetching.lists import SOCKET
+from gateway.services.fetching.registrar import SECRETS
+from gateway.system import https
+
+LARGEST = 16 << 10
+"""Octets of an answer; one has less than a thousand."""
+
+
+def main() -> None:
+    """Be the process, and end it."""
+    kind, host, target, port = sys.argv[1:5]
+    hand_over(lambda: _asked(ApiKind(kind), Errand("", host, target, int(port))))
+
+
+def _asked(kind: ApiKind, place: Errand) -> bytes:
+    """Return what is taken of the answer. Raises NetworkError and BadListError."""
+    with open(SECRETS, encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+        token: str = json.load(file)["token"]
+    context = https.trusted()  # the files may be readable for root only
+    give_up_rights()
+    agent = f"portcullis/{__version__}"
+    in_query = token if kind is ApiKind.IP2LOCATION else ""
+    in_head = "" if in_query else token
+    query = urlencode({"key": in_query}) if in_query else ""
+    request = https.Request(place, agent, LARGEST, query=query, bearer=in_head)
+    raw = https.get(socket.socket(fileno=SOCKET), request, context)
+    answer = decoded(raw, LARGEST)
+    try:
+        return in_lines(taken(kind, answer.text, NAMES)).encode()
+    except ValueError as err:
+        raise NetworkError(str(err), place.host) from err

@@ -1,0 +1,1 @@
+"""The torrent client that gets the forwarded port."""

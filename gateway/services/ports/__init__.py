@@ -1,0 +1,1 @@
+"""Forwarded ports: what asks for them, and who hears of them."""

@@ -1,0 +1,144 @@
+"""Asks a provider's server for a signed port, and reads what is kept, in a process without rights.
+
+As `key_process`, and for the same reasons. What to do is JSON in the file SECRETS, since it has a
+token or a signature: `kind` is `known`, `sign` or `bind`. The result is lines of
+`signed_port_lines`, or the reason in words after FAILED, and after REFUSED if the server refuses.
+"""
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import NoReturn
+
+from gateway import __version__, providers
+from gateway.errors import NetworkError
+from gateway.model import Errand
+from gateway.providers import catalog, registrations, signed_ports
+from gateway.providers.kept import ports_name, registrations_name
+from gateway.providers.lists import BadListError, decoded
+from gateway.providers.registrations import Registrations
+from gateway.providers.server import (
+    BadAnswerError,
+    PortService,
+    RefusedError,
+    Registered,
+    SignedPort,
+)
+from gateway.providers.signed_ports import KeptPort
+from gateway.services.fetching.list_process import MOST_MEMORY, give_up_rights
+from gateway.services.fetching.lists import FAILED, REFUSED, RESULT, SOCKET
+from gateway.services.fetching.registrar import SECRETS
+from gateway.services.ports.signed_lines import port_line, server_line
+from gateway.system import https
+
+NOT_ACCEPTED = {401, 403}
+LARGEST = 64 << 10
+"""Octets of an answer; one has less than a thousand."""
+_KNOWN, _SIGN, _BIND = "known", "sign", "bind"
+
+
+def main() -> NoReturn:
+    """Be the process, and end it."""
+    code = FAILED
+    try:
+        with open(SECRETS, encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+            given: dict[str, str] = json.load(file)
+        service = _service(given["provider"])
+        result = (_known if given["kind"] == _KNOWN else _asked)(service, given)
+        code = 0
+    except MemoryError:
+        result = f"it takes more than {MOST_MEMORY >> 20} MiB of memory"
+    except RefusedError as err:
+        code, result = REFUSED, str(err)
+    except (NetworkError, BadListError, BadAnswerError) as err:
+        result = str(err)
+    except Exception as err:  # noqa: BLE001 - what an answer can do to a library is not foreseen
+        result = f"the answer cannot be read ({type(err).__name__})"
+    try:
+        with open(RESULT, "w", encoding="utf-8", errors="replace") as out:  # noqa: PTH123 - a descriptor
+            out.write(result)
+    finally:
+        os._exit(code)
+
+
+def _service(name: str) -> PortService:
+    provider = catalog.find(name)
+    if provider is None or provider.forwards is None:
+        raise NetworkError("unknown provider", name)
+    return provider.forwards
+
+
+def _asked(service: PortService, given: dict[str, str]) -> str:
+    """Ask the server at the socket; return the line of a port that it has signed, or nothing."""
+    own = Path(providers.__file__).with_name(service.authority)
+    context = https.trusted_alone(Path(given["authority"] or own))
+    give_up_rights()
+    if given["kind"] == _SIGN:
+        target, query = service.sign_target, service.sign_query(given["token"])
+    else:
+        signed = SignedPort(0, 0, given["payload"], given["signature"])
+        target, query = service.bind_target, service.bind_query(signed)
+    place = Errand(given["provider"], given["server"], target, int(given["port"]))
+    request = https.Request(place, f"portcullis/{__version__}", LARGEST, query=query)
+    try:
+        raw = https.get(socket.socket(fileno=SOCKET), request, context)
+    except https.StatusError as err:
+        if err.status not in NOT_ACCEPTED:
+            raise
+        raise RefusedError(f"the server refuses what it is asked for (HTTP {err.status})") from err
+    document = decoded(raw, LARGEST)
+    if given["kind"] == _BIND:
+        service.read_bound(document)
+        return ""
+    return port_line(KeptPort(given["server"], service.read_signed(document)))
+
+
+def _known(service: PortService, given: dict[str, str]) -> str:
+    """Return the lines for what is kept for a tunnel, nothing where its server is not known."""
+    provider, places = given["provider"], json.loads(given["places"])
+    files = [
+        [_content(Path(place) / name) for place in places]
+        for name in (registrations_name(provider), ports_name(provider))
+    ]
+    give_up_rights()
+    registered, ports = files
+    found = list(_matching(registered, given["key"], given["address"]))
+    if not found:
+        return ""
+    kept, server = max(found, key=lambda it: it[0].made)
+    if not isinstance(server.gateway, IPv4Address):
+        raise BadAnswerError("the server has not said which address it has in the tunnel")
+    newest = next((it for it in ports if it), b"")
+    lines = map(port_line, signed_ports.read(newest, service))
+    return "\n".join((server_line(server.name, server.gateway, kept.token), *lines))
+
+
+def _matching(
+    contents: list[bytes], key: str, address: str
+) -> Iterator[tuple[Registrations, Registered]]:
+    """Yield the server with WireGuard's public `key` that has given `address`, of each file."""
+    for content in filter(None, contents):
+        try:
+            kept = registrations.read(content)
+        except BadListError:
+            continue
+        for server in kept.servers:
+            if (server.public_key, str(server.tunnel_address)) == (key, address):
+                yield kept, server
+
+
+def _content(path: Path) -> bytes:
+    """Return what a regular file of ours has, nothing where there is none or it is too large."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return b""
+        content = file.read(registrations.LARGEST + 1)
+    return content if len(content) <= registrations.LARGEST else b""

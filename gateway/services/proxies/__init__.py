@@ -1,0 +1,1 @@
+"""The HTTP proxy and the SOCKS5 server."""

@@ -1,0 +1,1 @@
+"""The resolver that workloads ask, and the names that it blocks."""
