@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -181,3 +183,17 @@ def lab(make_lab: Callable[..., Lab]) -> Lab:
 def trusted(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Return an authority for the gateways of a file to trust."""
     return authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def replaced_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[ModuleType, str], None]:
+    """Return what has a service run other code instead of its process, given as text."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def replace(service: ModuleType, code: str) -> None:
+        (tmp_path / "replaced_process.py").write_text(code)
+        monkeypatch.setattr(service, "_MODULE", "replaced_process")
+
+    return replace

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -15,6 +17,8 @@ from gateway.policy.blocked import BLOCKED, EMPTY, PASSED, Blocked
 from gateway.services.resolver import block_process, blocking
 from gateway.services.resolver.blocking import Made, make_zone
 from gateway.system import process
+
+Replace = Callable[[ModuleType, str], None]
 
 
 def rules(raw: bytes, *passed: bytes) -> dict[str, str]:
@@ -159,10 +163,10 @@ def test_a_huge_file_is_read_as_far_as_the_limit(tmp_path: Path) -> None:
 
 
 def test_a_process_that_does_not_end_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced_process: Replace
 ) -> None:
     """And the resolver starts without the lists."""
     monkeypatch.setattr(blocking, "TIME_LIMIT", 0.2)
-    monkeypatch.setattr(blocking, "_CODE", "import time; time.sleep(60)")
+    replaced_process(blocking, "import time; time.sleep(60)")
     with pytest.raises(NetworkError, match=r"not read after 0\.2 s"):
         made(tmp_path, "/missing")

@@ -6,8 +6,10 @@ import os
 import signal
 import socket
 from base64 import b64encode
+from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 
@@ -31,6 +33,8 @@ from tests.served_control import (
     serving,
     until,
 )
+
+Replace = Callable[[ModuleType, str], None]
 
 MOST_MEMORY = 60_000
 """KiB of the process with a thousand clients."""
@@ -319,10 +323,10 @@ HOSTILE = "import json, socket, time; s = socket.socket(fileno=4); send = s.send
     ],
 )
 def test_a_process_that_was_taken_over_can_only_be_ended(
-    monkeypatch: pytest.MonkeyPatch, program: str, problem: str
+    replaced_process: Replace, program: str, problem: str
 ) -> None:
     """At the first thing that is not a message of ours."""
-    monkeypatch.setattr(control, "_CODE", HOSTILE + program)
+    replaced_process(control, HOSTILE + program)
 
     async def run() -> None:
         gateway = Controlled()
@@ -338,12 +342,12 @@ def test_a_process_that_was_taken_over_can_only_be_ended(
 
 
 def test_a_process_that_read_nothing_leaves_no_number_of_a_descriptor_behind(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, replaced_process: Replace
 ) -> None:
     """The next socket with that number could not be watched."""
     monkeypatch.setattr(control_talk, "PACE", 0)
     ask = '{"ask":"status","id":1}'
-    monkeypatch.setattr(control, "_CODE", f"{HOSTILE}\nwhile True: send(b'{ask}\\n')")
+    replaced_process(control, f"{HOSTILE}\nwhile True: send(b'{ask}\\n')")
 
     async def run() -> None:
         server = Controlled().server(HostPort("127.0.0.1", 0))
@@ -362,11 +366,11 @@ def test_a_process_that_read_nothing_leaves_no_number_of_a_descriptor_behind(
 
 
 def test_a_flood_of_a_process_that_was_taken_over_is_read_at_a_pace(
-    monkeypatch: pytest.MonkeyPatch,
+    replaced_process: Replace,
 ) -> None:
     """Few orders a second, and the loop has time for everything else."""
     order = '{"do":"next","id":1,"role":"forged","client":"x"}'
-    monkeypatch.setattr(control, "_CODE", f"{HOSTILE}\nwhile True: send(b'{order}\\n')")
+    replaced_process(control, f"{HOSTILE}\nwhile True: send(b'{order}\\n')")
 
     async def run() -> None:
         gateway = Controlled()

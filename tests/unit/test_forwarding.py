@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address, ip_interface
+from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,7 @@ from gateway.policy.mapped import Granted, PortProblem, Wish
 from gateway.policy.port_problems import TEXTS, Found, explained
 from gateway.policy.portmap import Version
 from gateway.providers.asked import gateway_for, looks_like_proton
-from gateway.services.ports import service
+from gateway.services.ports import mapper, service
 from gateway.services.ports.forwarder import Forwarder, Surroundings
 from gateway.services.ports.mapper import PortMapper
 from gateway.services.ports.mapping_lines import line_of, plan_of, read, words_of
@@ -37,6 +38,8 @@ from gateway.system.child import Restart
 from gateway.system.netns import OWN
 from tests.lab import port_server
 from tests.scenarios import IPV4_ONLY
+
+Replace = Callable[[ModuleType, str], None]
 
 pytestmark = pytest.mark.promise("P9")
 
@@ -542,26 +545,28 @@ def test_a_socket_that_cannot_be_made_is_an_error_that_says_so() -> None:
         asyncio.run(PortMapper(gone, 5351, "lo").run(lambda _: None))
 
 
-def test_a_process_that_is_halted_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_halted_is_ended(
+    monkeypatch: pytest.MonkeyPatch, replaced_process: Replace
+) -> None:
     """It writes a line from time to time, so silence means that it hangs."""
     monkeypatch.setattr("gateway.services.ports.mapper.SILENT_FOR", 0.3)
     code = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(60)"
-    monkeypatch.setattr("gateway.services.ports.mapper._CODE", code)
+    replaced_process(mapper, code)
     began_at = time.monotonic()
     with pytest.raises(NetworkError, match="hangs"):
         asyncio.run(PortMapper(on_loopback(), 5351, "lo").run(lambda _: None))
     assert time.monotonic() - began_at < 10
 
 
-def test_a_process_that_says_anything_else_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_says_anything_else_is_ended(replaced_process: Replace) -> None:
     """With what it said, as far as it is short and printable."""
     code = "print(chr(27) + 'boo' * 100, flush=True)\nwhile 1: 0"
-    monkeypatch.setattr("gateway.services.ports.mapper._CODE", code)
+    replaced_process(mapper, code)
     with pytest.raises(NetworkError, match="boo"):
         asyncio.run(PortMapper(on_loopback(), 5351, "lo").run(lambda _: None))
 
 
-def test_a_process_that_keeps_changing_its_mind_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_keeps_changing_its_mind_is_ended(replaced_process: Replace) -> None:
     """Each line could lead to other rules."""
     code = (
         "import itertools, time\n"
@@ -569,7 +574,7 @@ def test_a_process_that_keeps_changing_its_mind_is_ended(monkeypatch: pytest.Mon
         "    print(f'ports 0:{20000 + i % 2}:20000:60 problem -', flush=True)\n"
         "    time.sleep(0.02)"
     )
-    monkeypatch.setattr("gateway.services.ports.mapper._CODE", code)
+    replaced_process(mapper, code)
     taken: list[Found] = []
     with pytest.raises(NetworkError, match="too much"):
         asyncio.run(PortMapper(on_loopback(), 5351, "lo").run(taken.append))

@@ -8,7 +8,6 @@ status, which has no secret, and digests of the credentials.
 import asyncio
 import secrets
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +23,7 @@ from gateway.model.control import Control, Role
 from gateway.model.lease import Connection
 from gateway.policy.reports import ServiceReport
 from gateway.services.control.talk import Gateway, Talk
+from gateway.services.own_module import command_of
 from gateway.system.child import NEVER, Child, Program, Restart
 
 NAME = "control"
@@ -33,10 +33,7 @@ BIND_AGAIN = 5.0
 BACKLOG = 200
 
 VARIABLE = "HTTP_CONTROL_SERVER_ADDRESS"
-_CODE = (
-    "import sys; sys.path[:] = sys.argv[1:]; "
-    "from gateway.services.control.process import main; main()"
-)
+_MODULE = "gateway.services.control.process"
 
 
 class ControlServer:
@@ -182,9 +179,9 @@ def listening(address: HostPort) -> socket.socket:
 def _child(
     listener: socket.socket, channel: socket.socket, on_line: Callable[[str], None]
 ) -> Child:
-    """Return the process, which imports from where this one does."""
+    """Return the process."""
     program = Program(
-        (sys.executable, "-I", "-S", "-c", _CODE, *sys.path),
+        command_of(_MODULE),
         descriptors={LISTENER: listener.fileno(), CHANNEL: channel.fileno()},
     )
     return Child(program, restart=NEVER, on_line=on_line)

@@ -4,7 +4,6 @@ As with a provider's list, another process reads what the host sends (`block_lis
 """
 
 import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,11 @@ from gateway.errors import MissingError, NetworkError
 from gateway.model.name_server import BlockFile, BlockList
 from gateway.providers.kept import BLOCK_PLACES, blocked_name
 from gateway.services.fetching.lists import STORE_TIME, ListFetcher
+from gateway.services.own_module import command_of
 from gateway.system.copied import keep_copy
 from gateway.system.netns import OWN, Netns
 
-_CODE = (
-    "import sys; sys.path[:] = sys.argv[4:]; "
-    "from gateway.services.fetching.block_list_process import main; main()"
-)
+_MODULE = "gateway.services.fetching.block_list_process"
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def _digest(descriptor: int) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _command(listed: BlockList) -> list[str]:
-    """Return the command of the process, which imports from where this one does."""
+def _command(listed: BlockList) -> tuple[str, ...]:
+    """Return the command of the process."""
     place = (listed.host, listed.target, str(listed.port))
-    return [sys.executable, "-I", "-S", "-c", _CODE, *place, *sys.path]
+    return command_of(_MODULE, *place)

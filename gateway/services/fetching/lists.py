@@ -18,6 +18,7 @@ from gateway.model import Address, Errand, ServerList
 from gateway.policy import marks
 from gateway.policy.states import Transfer
 from gateway.providers.kept import PLACES, file_name
+from gateway.services.own_module import command_of
 from gateway.system import process
 from gateway.system.aside import Aside
 from gateway.system.copied import keep_copy
@@ -35,10 +36,7 @@ REFUSED = 4
 NOTHING: Mapping[int, int] = {}
 PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 LONGEST_REASON = 300
-_CODE = (
-    "import sys; sys.path[:] = sys.argv[5:]; "
-    "from gateway.services.fetching.list_process import main; main()"
-)
+_MODULE = "gateway.services.fetching.list_process"
 
 
 class AnswerError(NetworkError):
@@ -169,10 +167,10 @@ class ListFetcher:
             self._socket = None
 
 
-def command(listed: ServerList) -> list[str]:
-    """Return the command of the process that fetches, which imports from where this one does."""
+def command(listed: ServerList) -> tuple[str, ...]:
+    """Return the command of the process that fetches."""
     place = (listed.provider, listed.host, listed.target, str(listed.port))
-    return [sys.executable, "-I", "-S", "-c", _CODE, *place, *sys.path]
+    return command_of(_MODULE, *place)
 
 
 def _ignored(_line: str) -> None:

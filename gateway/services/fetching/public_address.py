@@ -5,19 +5,16 @@ As with a provider's list, another process reads what the host sends (`public_ad
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 
 from gateway.model.public_ip import AddressApi
 from gateway.policy.public_address import LARGEST_LINES, PublicAddress, from_lines
 from gateway.services.fetching.lists import AnswerError, ListFetcher
 from gateway.services.fetching.registrar import SECRETS, file_of
+from gateway.services.own_module import command_of
 from gateway.system.netns import Netns
 
-_CODE = (
-    "import sys; sys.path[:] = sys.argv[5:]; "
-    "from gateway.services.fetching.public_address_process import main; main()"
-)
+_MODULE = "gateway.services.fetching.public_address_process"
 
 
 class AddressFetcher(ListFetcher):
@@ -38,7 +35,7 @@ class AddressFetcher(ListFetcher):
             raise AnswerError(str(err), api.host) from err
 
 
-def _command(api: AddressApi) -> list[str]:
-    """Return the command of the process, which imports from where this one does."""
+def _command(api: AddressApi) -> tuple[str, ...]:
+    """Return the command of the process."""
     place = (api.kind, api.host, api.target, str(api.port))
-    return [sys.executable, "-I", "-S", "-c", _CODE, *place, *sys.path]
+    return command_of(_MODULE, *place)

@@ -8,7 +8,6 @@ it as it does a list.
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from gateway.errors import MissingError, NetworkError
 from gateway.model import KeyRequest, Login
 from gateway.providers.kept import PLACES, registrations_name
 from gateway.services.fetching.lists import STORE_TIME, ListFetcher
+from gateway.services.own_module import command_of
 from gateway.system.copied import keep_copy
 from gateway.system.netns import OWN, Netns
 
@@ -29,10 +29,7 @@ AUTHORITY_FILE = "PROVIDER_CERT_FILE"
 Like SSL_CERT_FILE, it is read from the environment that the container was started with.
 """
 LARGEST_ANSWER = 4096
-_CODE = (
-    "import sys; sys.path[:] = sys.argv[6:]; "
-    "from gateway.services.fetching.key_process import main; main()"
-)
+_MODULE = "gateway.services.fetching.key_process"
 
 
 class Registrar(ListFetcher):
@@ -118,8 +115,8 @@ def file_of(text: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _command(errand: Login | KeyRequest) -> list[str]:
-    """Return the command of the process, which imports from where this one does."""
+def _command(errand: Login | KeyRequest) -> tuple[str, ...]:
+    """Return the command of the process."""
     kind = "login" if isinstance(errand, Login) else "key"
     place = (kind, errand.provider, errand.host, errand.target, str(errand.port))
-    return [sys.executable, "-I", "-S", "-c", _CODE, *place, *sys.path]
+    return command_of(_MODULE, *place)

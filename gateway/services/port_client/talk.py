@@ -8,7 +8,6 @@ import asyncio
 import errno
 import json
 import socket
-import sys
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +15,7 @@ from gateway.errors import GatewayError, ProcessError
 from gateway.model import INTERFACE
 from gateway.model.port_client import ClientUrl
 from gateway.policy.port_client import Look, Outcome, Wanted
+from gateway.services.own_module import command_of
 from gateway.services.port_client.messages import (
     CHANNEL,
     CONNECT,
@@ -33,10 +33,7 @@ CONNECT_TIME = 3.0
 PATIENCE = 5.0
 """Seconds that the process may take longer than a look."""
 LONGEST_DETAIL, MOST_SEEN = 100, 64
-_CODE = (
-    "import sys; sys.path[:] = sys.argv[1:];"
-    "from gateway.services.port_client.process import main; main()"
-)
+_MODULE = "gateway.services.port_client.process"
 
 
 class Talk:
@@ -87,8 +84,9 @@ class Talk:
         ours.setblocking(False)
         self._channel = ours
         with theirs:
-            argv = (sys.executable, "-I", "-S", "-c", _CODE, *sys.path)
-            program = Program(argv, descriptors={CHANNEL: theirs.fileno()}, grace=0.0)
+            program = Program(
+                command_of(_MODULE), descriptors={CHANNEL: theirs.fileno()}, grace=0.0
+            )
             self._child = Child(program, restart=NEVER)
             await self._child.start()
         self._starts += 1

@@ -7,7 +7,6 @@ nothing that is sent with it leaves in another way.
 import asyncio
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from gateway.policy.forwarding import plan_for
 from gateway.policy.port_problems import Found, explained
 from gateway.policy.portmap import PORT
 from gateway.providers.asked import address_of, gateway_for
+from gateway.services.own_module import command_of
 from gateway.services.ports.forwarder import Surroundings
 from gateway.services.ports.mapping_lines import HEARTBEAT, read, words_of
 from gateway.system import process
@@ -33,10 +33,7 @@ MOST_LINES, LINES_PER_SECOND = 20.0, 5.0
 """So many lines at once, and on average: a sound process writes 4 a second at most, and each can
 lead to other rules."""
 LONGEST_SAID = 200
-_CODE = (
-    "import sys; sys.path[:] = sys.argv[4:]; "
-    "from gateway.services.ports.mapping_process import main; main()"
-)
+_MODULE = "gateway.services.ports.mapping_process"
 
 
 class PortMapper:
@@ -80,9 +77,8 @@ class PortMapper:
                 spoken.set_exception(NetworkError("the process for ports", instead))
 
         with self._connected(str(own.ip), str(server)) as channel, _pipe() as (held, hang_up):
-            argv = [sys.executable, "-I", "-S", "-c", _CODE, str(own.ip), *words_of(plan)]
             child = process.start(
-                [*argv, *sys.path],
+                command_of(_MODULE, str(own.ip), *words_of(plan)),
                 on_line=on_line,
                 descriptors={SOCKET: channel.fileno(), HELD: held},
                 leaves_nothing=True,

@@ -7,7 +7,6 @@ that talks to the server (`signed_process`) in a file in memory, as `registrar` 
 import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from gateway.providers.server import PortService
 from gateway.providers.signed_ports import KeptPort, dumped
 from gateway.services.fetching.lists import RESULT, STORE_TIME
 from gateway.services.fetching.registrar import SECRETS, Registrar, file_of
+from gateway.services.own_module import command_of
 from gateway.services.ports.signed_lines import LONGEST, Known, known_in, port_in
 from gateway.system.copied import keep_copy
 from gateway.system.lookup import EndpointLookup
@@ -27,10 +27,7 @@ from gateway.system.netns import OWN, Netns
 REQUEST_TIME = 30.0
 """Seconds for one request, from the connection to the end of the answer."""
 KNOWN_TIME = 10.0
-_CODE = (
-    "import sys; sys.path[:] = sys.argv[1:]; "
-    "from gateway.services.ports.signed_process import main; main()"
-)
+_MODULE = "gateway.services.ports.signed_process"
 
 
 class SignedPortHost(Registrar):
@@ -66,7 +63,9 @@ class SignedPortHost(Registrar):
         with file_of(json.dumps(self._common | given)) as secrets, file_of("") as result:
             self.starts += 1
             async with _limited(KNOWN_TIME):
-                await self._run(_command(), {RESULT: result, SECRETS: secrets}, self._provider)
+                await self._run(
+                    command_of(_MODULE), {RESULT: result, SECRETS: secrets}, self._provider
+                )
             return known_in(_text(result))
 
     async def sign(self, server: Known, token: str) -> KeptPort:
@@ -128,7 +127,7 @@ class SignedPortHost(Registrar):
             with file_of(json.dumps(self._common | given)) as secrets:
                 self.starts += 1
                 more = {SECRETS: secrets}
-                async with self._answer(_command(), server.server, more) as result:
+                async with self._answer(command_of(_MODULE), server.server, more) as result:
                     return _text(result)
 
 
@@ -144,8 +143,3 @@ async def _limited(seconds: float) -> AsyncIterator[None]:
 
 def _text(result: int) -> str:
     return os.pread(result, LONGEST, 0).decode("ascii", "replace")
-
-
-def _command() -> list[str]:
-    """Return the command of the process, which imports from where this one does."""
-    return [sys.executable, "-I", "-S", "-c", _CODE, *sys.path]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from gateway.model.proxies import PROXY_USER, HttpProxy, Proxy, SocksProxy
 from gateway.policy import tinyproxy
 from gateway.services.confined import command
+from gateway.services.own_module import command_of
 from gateway.system.child import Program
 from gateway.system.process import find_program
 
@@ -24,10 +24,7 @@ PROBE = "/portcullis-asks-whether-you-are-there"
 LONGEST = 200
 """Characters of a request that are logged."""
 
-_SOCKS = (
-    "import sys; sys.path[:] = sys.argv[3:]; "
-    "import gateway.services.proxies.socks_process as p; p.main()"
-)
+_MODULE = "gateway.services.proxies.socks_process"
 _HEAD = r"[^\[\]]*\[\d+\]: "
 """How a line of tinyproxy begins; what follows may be a client's words."""
 _REQUEST = re.compile(_HEAD + r"Request \(file descriptor (\d+)\): (\S+) (\S+)")
@@ -106,8 +103,8 @@ def _tinyproxy() -> Program:
 
 
 def _socks() -> Program:
-    argv = [sys.executable, "-I", "-S", "-c", _SOCKS, str(CONFIGURATION), str(PROXY_USER)]
-    return Program((*argv, *sys.path), env=ENVIRONMENT)
+    argv = command_of(_MODULE, str(CONFIGURATION), str(PROXY_USER))
+    return Program(argv, env=ENVIRONMENT)
 
 
 def _configuration(proxy: SocksProxy) -> bytes:

@@ -5,13 +5,13 @@ A process without rights reads them (`block_process`). This one only waits for i
 
 import asyncio
 import os
-import sys
 from dataclasses import dataclass
 
 import structlog
 
 from gateway.errors import GatewayError, NetworkError
 from gateway.model.name_server import BlockFile
+from gateway.services.own_module import command_of
 from gateway.services.resolver.files import Home
 from gateway.system import process
 
@@ -21,10 +21,7 @@ TIME_LIMIT = 60.0
 """Seconds for all lists: a file may be on a network drive."""
 LONGEST = 1000
 """Characters of the summary."""
-_CODE = (
-    "import sys; n = int(sys.argv[1]); sys.path[:] = sys.argv[2:n]; sys.argv[1:] = sys.argv[n:]; "
-    "from gateway.services.resolver.block_process import main; main()"
-)
+_MODULE = "gateway.services.resolver.block_process"
 
 
 @dataclass(frozen=True)
@@ -84,10 +81,10 @@ async def make_zone(lists: tuple[BlockFile, ...], passed: tuple[str, ...], resul
     )
 
 
-def _command(lists: tuple[BlockFile, ...], passed: tuple[str, ...]) -> list[str]:
-    """Return the command of the process, which imports from where this one does."""
+def _command(lists: tuple[BlockFile, ...], passed: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the command of the process."""
     words = [",".join(passed), *(it.path for it in lists)]
-    return [sys.executable, "-I", "-S", "-c", _CODE, str(len(sys.path) + 2), *sys.path, *words]
+    return command_of(_MODULE, *words)
 
 
 def _ignored(_line: str) -> None:
