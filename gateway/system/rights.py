@@ -10,6 +10,7 @@ from contextlib import suppress
 from gateway.errors import NetworkError
 
 USER = 65534
+"""The user id of the user without rights."""
 CAPABILITY_VERSION = 0x20080522
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 """linux/capability.h, linux/prctl.h."""
@@ -18,12 +19,13 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 def give_up_rights(what: str, limits: Iterable[tuple[int, int]]) -> None:
     """Take another user id if that is allowed, give up every capability, and set the limits.
 
-    `what` is the process, for errors, and `limits` are resources with the most of each. The change
-    of the user takes back that the kernel kills this process when the gateway goes (kernel/cred.c,
-    commit_creds), so that is asked for again. Raises NetworkError.
+    `what` is the process, for errors, and `limits` are resources with the most of each. It can
+    start no other and leaves no core. What is given up cannot be had back (prctl(2),
+    PR_SET_NO_NEW_PRIVS). The change of the user takes back that the kernel kills this process when
+    the gateway goes (kernel/cred.c, commit_creds), so that is asked for again. Raises NetworkError.
     """
     parent = os.getppid()
-    for kind, most in limits:
+    for kind, most in (*limits, (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_CORE, 0)):
         _, hard = resource.getrlimit(kind)
         limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (limit, limit))

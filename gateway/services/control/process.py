@@ -27,8 +27,6 @@ LIMITS = (
     (resource.RLIMIT_AS, MOST_MEMORY),
     (resource.RLIMIT_NOFILE, MOST_DESCRIPTORS),
     (resource.RLIMIT_FSIZE, 0),
-    (resource.RLIMIT_NPROC, 0),
-    (resource.RLIMIT_CORE, 0),
 )
 DENIED_EVERY = 10.0
 """Seconds between two reports of refused credentials to the gateway."""

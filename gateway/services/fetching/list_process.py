@@ -73,6 +73,5 @@ def give_up_rights() -> None:
             (resource.RLIMIT_AS, MOST_MEMORY),
             (resource.RLIMIT_FSIZE, lists.LARGEST_KEPT),
             (resource.RLIMIT_CPU, MOST_PROCESSOR_TIME),
-            (resource.RLIMIT_NPROC, 0),
         ),
     )

@@ -16,6 +16,7 @@ import sys
 from ipaddress import ip_address
 from typing import Any
 
+from gateway.errors import NetworkError
 from gateway.model.port_client import ClientKind, ClientUrl
 from gateway.policy.port_client import Look, Outcome
 from gateway.services.port_client.deluge import Deluge
@@ -24,16 +25,15 @@ from gateway.services.port_client.messages import CHANNEL, CONNECT, LARGEST, LOO
 from gateway.services.port_client.qbittorrent import QBittorrent
 from gateway.services.port_client.setting import Client, Place, Sockets, look
 from gateway.services.port_client.transmission import Transmission
-from gateway.system.confined import without_connecting, without_rights
+from gateway.system.rights import give_up_rights
+from gateway.system.seccomp import refuse_connecting
 
-LIMITS = {
-    resource.RLIMIT_AS: 256 << 20,
-    resource.RLIMIT_CPU: 60,
-    resource.RLIMIT_NOFILE: 32,
-    resource.RLIMIT_FSIZE: 0,
-    resource.RLIMIT_NPROC: 0,
-    resource.RLIMIT_CORE: 0,
-}
+LIMITS = (
+    (resource.RLIMIT_AS, 256 << 20),
+    (resource.RLIMIT_CPU, 60),
+    (resource.RLIMIT_NOFILE, 32),
+    (resource.RLIMIT_FSIZE, 0),
+)
 """Octets of address space, seconds of the processor until it is started again, and so on."""
 ENCODINGS = ("ascii", "idna", "iso-8859-1", "utf-8")
 
@@ -43,9 +43,9 @@ def main() -> None:
     for encoding in ENCODINGS:  # Python imports them when they are first used
         codecs.lookup(encoding)
     try:
-        without_rights(LIMITS)
-        without_connecting()
-    except (OSError, NotImplementedError) as err:
+        give_up_rights("the process for the torrent client", LIMITS)
+        refuse_connecting()
+    except (NetworkError, OSError, NotImplementedError) as err:
         sys.stderr.write(f"{err}\n")
         sys.stderr.flush()
         os._exit(1)

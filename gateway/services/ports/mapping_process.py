@@ -38,8 +38,6 @@ LIMITS = (
     (resource.RLIMIT_AS, MOST_MEMORY),
     (resource.RLIMIT_NOFILE, MOST_DESCRIPTORS),
     (resource.RLIMIT_FSIZE, 0),
-    (resource.RLIMIT_NPROC, 0),
-    (resource.RLIMIT_CORE, 0),
 )
 MOST_AT_ONCE = 20
 PAUSE = 0.1

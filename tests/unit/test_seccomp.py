@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from gateway.system.confined import CALLS, MSG_FASTOPEN, SENDTO, filter_for
+from gateway.system.seccomp import CALLS, MSG_FASTOPEN, SENDTO, filter_for
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCRIPT = f"""
 import ctypes, json, os, socket, struct, sys
 sys.path.insert(0, {str(PROJECT)!r})
-from gateway.system.confined import without_connecting, without_rights
+from gateway.system.rights import give_up_rights
+from gateway.system.seccomp import refuse_connecting
 given, other = socket.socketpair()
-without_rights({{}})
+give_up_rights("it", ())
 def tried(call):
     try:
         call()
@@ -47,7 +48,7 @@ calls = {{
         ctypes.CDLL(None, use_errno=True).syscall(425, 1, 0) < 0 else None,
 }}
 before = {{name: tried(call) for name, call in calls.items()}}
-without_connecting()
+refuse_connecting()
 after = {{name: tried(call) for name, call in calls.items()}}
 given.send(b"x")
 lines = open("/proc/self/status").read().splitlines()

@@ -1,23 +1,11 @@
-"""How a process gives up what it does not need: its user, capabilities, and calls that connect.
-
-Standard library only, for programs that are to stay small. What is given up here cannot be had back
-(prctl(2), PR_SET_NO_NEW_PRIVS).
-"""
+"""How a process gives up the calls that open connections and start programs (seccomp(2))."""
 
 import ctypes
 import os
-import resource
-import signal
 import struct
-from collections.abc import Mapping
-from contextlib import suppress
 
-USER = 65534
-"""The user id of the user without rights."""
-CAPABILITY_VERSION = 0x20080522
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
-SECCOMP_MODE_FILTER = 2
-"""linux/capability.h, linux/prctl.h, linux/seccomp.h."""
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+"""linux/prctl.h, linux/seccomp.h."""
 
 LOAD, EQUAL, AT_LEAST, SHARES, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 """BPF_LD|BPF_W|BPF_ABS, BPF_JMP| BPF_JEQ, BPF_JGE and BPF_JSET|BPF_K, BPF_RET|BPF_K."""
@@ -46,36 +34,10 @@ address (net/ipv4/tcp.c, tcp_sendmsg_fastopen). The other two are of no
 use here."""
 
 
-def without_rights(limits: Mapping[int, int]) -> None:
-    """Take another user id if that is allowed, give up every capability, and set `limits`.
-
-    `limits` are by their RLIMIT_* number. The change of the user takes back that the kernel kills
-    this process when the gateway goes (kernel/cred.c, commit_creds), so that is asked for again.
-    Raises OSError.
-    """
-    parent = os.getppid()
-    for kind, most in limits.items():
-        _, hard = resource.getrlimit(kind)
-        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (limit, limit))
-    with suppress(PermissionError):  # without CAP_SETUID
-        os.setgroups([])
-        os.setresgid(USER, USER, USER)
-        os.setresuid(USER, USER, USER)
-    libc = ctypes.CDLL(None, use_errno=True)
-    head, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
-    if libc.capset(head, none) or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "it cannot give up its rights")
-    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):  # others with this user could read its memory
-        raise OSError(ctypes.get_errno(), "it cannot hide its memory")
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
-        raise OSError(ctypes.get_errno(), "the gateway has ended meanwhile")
-
-
-def without_connecting() -> None:
+def refuse_connecting() -> None:
     """Have the kernel refuse to open and connect sockets, to start programs and to look into any.
 
-    Sockets that others hand over can be used. To be called after `without_rights`, because it takes
+    Sockets that others hand over can be used. To be called after `give_up_rights`, because it takes
     PR_SET_NO_NEW_PRIVS. Raises NotImplementedError for a machine of another kind, and OSError where
     the kernel has no filters (seccomp(2)).
     """
