@@ -24,7 +24,7 @@ from gateway.daemon.enforced import (
     refused_by,
 )
 from gateway.daemon.enforced_inside import parts_of_vault
-from gateway.daemon.enforced_ports import parts_of_redirection
+from gateway.daemon.enforced_redirection import parts_of_redirection
 from gateway.daemon.last_barrier import shut_links
 from gateway.daemon.looks import LOOKS, Looks, Observer
 from gateway.daemon.ports import Closed, EgressGuard, LinksAndRoutes

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.daemon.ports import PortRedirector
+from gateway.daemon.ports import Redirector
 from gateway.errors import MissingError
 from gateway.firewall.nft.firewall import FORWARDED, remove_leftover
 from gateway.firewall.nft.program import Nft
@@ -13,6 +13,7 @@ from gateway.policy.events import Leased
 from gateway.system.netns import Netns
 
 if TYPE_CHECKING:
+    from gateway.policy.redirected import PortRedirection
     from gateway.services.ports.forwarder import Forwarder, Surroundings
     from gateway.services.ports.service import PortForwarding
 
@@ -41,7 +42,7 @@ class ForwardingTools(Protocol):
         """Whether forwarded ports can be redirected."""
 
 
-def redirector_for(config: Config, netns: Netns) -> PortRedirector | None:
+def redirector_for(config: Config, netns: Netns) -> "Redirector[PortRedirection] | None":
     """Return what redirects forwarded ports in `netns`, None where none is wanted or possible.
 
     What an earlier run has left there is removed. Raises MissingError where it has to be possible,

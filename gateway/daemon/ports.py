@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gateway.firewall import Firewall
 from gateway.model import Address, Config, Endpoint, Errand, Interface, Times, Tunnel
@@ -166,20 +166,23 @@ class Passage(Protocol):
 class Translator(Protocol):
     """The kernel's translation of addresses in the gateway's namespace."""
 
-    def apply(self, translation: Translation) -> None:
+    def apply(self, translation: Translation, /) -> None:
         """Put `translation` into force and read it back. Raises FirewallError."""
 
-    def verify(self, translation: Translation) -> tuple[str, ...]:
+    def verify(self, translation: Translation, /) -> tuple[str, ...]:
         """Return what is different from `translation` in the kernel. Raises FirewallError."""
 
 
-class Redirector(Protocol):
-    """The kernel's redirection of questions to the gateway's own resolver."""
+R_contra = TypeVar("R_contra", contravariant=True)
 
-    def apply(self, redirection: "Redirection | None") -> None:
+
+class Redirector(Protocol[R_contra]):
+    """A redirection of the kernel: of questions to the gateway's own resolver, or of ports."""
+
+    def apply(self, redirection: R_contra | None, /) -> None:
         """Put `redirection` into force and read it back. Raises FirewallError."""
 
-    def verify(self, redirection: "Redirection | None") -> tuple[str, ...]:
+    def verify(self, redirection: R_contra | None, /) -> tuple[str, ...]:
         """Return what is different from `redirection` in the kernel. Raises FirewallError."""
 
     def refused(self) -> Mapping[tuple[str, str], int]:
@@ -187,19 +190,6 @@ class Redirector(Protocol):
 
         Raises FirewallError.
         """
-
-
-class PortRedirector(Protocol):
-    """The kernel's redirection of forwarded ports; as `Redirector`."""
-
-    def apply(self, redirection: "PortRedirection | None") -> None:
-        """Put `redirection` into force and read it back. Raises FirewallError."""
-
-    def verify(self, redirection: "PortRedirection | None") -> tuple[str, ...]:
-        """Return what is different from `redirection` in the kernel. Raises FirewallError."""
-
-    def refused(self) -> Mapping[tuple[str, str], int]:
-        """Return the packets refused since the last `apply`. Raises FirewallError."""
 
 
 @dataclass(frozen=True)
@@ -226,8 +216,8 @@ class Closed:
 
     seen: Facts = NOTHING_SEEN
     inside: Inside | None = None
-    redirector: Redirector | None = None
-    port_redirector: PortRedirector | None = None
+    redirector: "Redirector[Redirection] | None" = None
+    port_redirector: "Redirector[PortRedirection] | None" = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from gateway.system.vault import VaultNetns
 
 if TYPE_CHECKING:
     from gateway.daemon.block_lists import BlockLists
+    from gateway.policy.hijack import Redirection
     from gateway.services.resolver.files import Home
     from gateway.services.resolver.service import Resolver
 
@@ -98,7 +99,7 @@ class Resolving:
         """Return `config` as it can be had here: without a resolver, workloads ask themselves."""
         return config if self._missing is None else replace(config, name_server=None)
 
-    def redirector(self) -> Redirector | None:
+    def redirector(self) -> "Redirector[Redirection] | None":
         """Return what redirects questions to the resolver, None where nothing is to be.
 
         Raises MissingError where it is wanted and cannot be, and FirewallError.

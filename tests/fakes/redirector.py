@@ -1,32 +1,35 @@
-"""The redirection of questions, without a kernel."""
+"""The redirection of questions or of ports, without a kernel."""
 
 from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 from gateway.errors import FirewallError
-from gateway.policy.hijack import Redirection
+
+R = TypeVar("R")
 
 
-class FakeRedirector:
-    """As `gateway.firewall.nft.hijack.HijackTable`; a test changes the fields.
+class FakeRedirector(Generic[R]):
+    """As `HijackTable` and `PortTable` in `gateway.firewall.nft`; a test changes the fields.
 
-    `table` is what the table holds. Where it `is_there`, it `has_refused` packets by UDP over IPv4.
-    The next call of `apply` is refused if `fails` is set.
+    `table` is what the table holds. Where it `is_there`, it `has_refused` packets over IPv4, in
+    the `direction` of the table. The next call of `apply` is refused if `fails` is set.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, direction: str = "out") -> None:
         self.is_there = False
-        self.table: Redirection | None = None
+        self.table: R | None = None
+        self._direction = direction
         self.has_refused = 0
         self.fails = False
 
-    def apply(self, redirection: Redirection | None) -> None:
+    def apply(self, redirection: R | None) -> None:
         """Hold `redirection`."""
         if self.fails:
             self.fails = False
             raise FirewallError("refused")
         self.is_there, self.table, self.has_refused = True, redirection, 0
 
-    def verify(self, redirection: Redirection | None) -> tuple[str, ...]:
+    def verify(self, redirection: R | None) -> tuple[str, ...]:
         """Compare it with what is held."""
         if not self.is_there:
             return ("the table is not there",)
@@ -36,4 +39,4 @@ class FakeRedirector:
         """Return what a test has set."""
         if not self.is_there:
             raise FirewallError("the table is not there")
-        return {("ipv4", "out"): self.has_refused, ("ipv6", "out"): 0}
+        return {("ipv4", self._direction): self.has_refused, ("ipv6", self._direction): 0}

@@ -11,6 +11,7 @@ from gateway.daemon.ports import Redirector
 from gateway.firewall.nft.firewall import HIJACK, remove_leftover
 from gateway.firewall.nft.hijack import HijackTable
 from gateway.firewall.nft.program import Nft
+from gateway.policy.hijack import Redirection
 from gateway.system.netns import Netns
 from tests.fakes.redirector import FakeRedirector
 from tests.lab.namespace import Namespace
@@ -25,14 +26,14 @@ REAL = pytest.param("kernel", marks=pytest.mark.lab)
 class Subject:
     """The redirector, and what another program or a later gateway does to its table."""
 
-    redirector: Redirector
+    redirector: Redirector[Redirection]
     drop_table: Callable[[], None]
     remove: Callable[[], None]
 
 
 def in_memory() -> Subject:
     """Return the fake."""
-    redirector = FakeRedirector()
+    redirector: FakeRedirector[Redirection] = FakeRedirector()
 
     def drop() -> None:
         redirector.is_there = False

@@ -17,7 +17,7 @@ from gateway.firewall.nft.render import transaction
 from gateway.model import Config, Endpoint, HostPort
 from gateway.model.name_server import RESOLVER_USER, NameServer
 from gateway.model.proxies import PROXY_USER, SocksProxy
-from gateway.policy.hijack import redirection_for
+from gateway.policy.hijack import Redirection, redirection_for
 from gateway.policy.rules import Accept, CtDirection, Family, Ports, Reject
 from gateway.policy.states import Connected, Connecting, Locked
 from gateway.policy.upstreams import REDIRECTED
@@ -128,7 +128,7 @@ class Gateway:
     """A connected gateway with a redirector."""
 
     def __init__(self, config: Config = HIJACKING) -> None:
-        self.redirector = FakeRedirector()
+        self.redirector: FakeRedirector[Redirection] = FakeRedirector()
         self.enforcement = Enforcement(
             config,
             FakeFirewall(),

@@ -1,6 +1,5 @@
 """Which forwarded ports are redirected, put in and put back; and that nothing else is opened."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -23,6 +22,7 @@ from gateway.policy.states import Locked
 from gateway.policy.wanted import Vault, wanted_in
 from tests.fakes.firewall import FakeFirewall
 from tests.fakes.links import FakeLinks
+from tests.fakes.redirector import FakeRedirector
 from tests.nft_golden import is_accepted, reads_as
 from tests.scenarios import DUAL, IPV4_ONLY, ONE_UPLINK, SCENARIOS, connected
 from tests.unit.test_nft_firewall import Machine
@@ -113,32 +113,16 @@ def test_a_kernel_without_redirection_is_named_with_the_remedy(lacks: str) -> No
     assert machine.tables == {}
 
 
-class FakePorts:
-    """As `PortTable`; a test changes the fields."""
-
-    def __init__(self) -> None:
-        self.table: PortRedirection | None = WANTED  # of an earlier run
-        self.has_refused = 0
-        self.fails = False
-
-    def apply(self, redirection: PortRedirection | None) -> None:
-        """Hold `redirection`."""
-        if self.fails:
-            raise FirewallError("refused")
-        self.table, self.has_refused = redirection, 0
-
-    def verify(self, redirection: PortRedirection | None) -> tuple[str, ...]:
-        """Compare it with what is held."""
-        return () if self.table == redirection else ("other rules",)
-
-    def refused(self) -> Mapping[tuple[str, str], int]:
-        """Return what a test has set."""
-        return {("ipv4", "in"): self.has_refused}
+def redirector() -> FakeRedirector[PortRedirection]:
+    """Return one with what an earlier run has left."""
+    left: FakeRedirector[PortRedirection] = FakeRedirector("in")
+    left.is_there, left.table = True, WANTED
+    return left
 
 
 def test_it_follows_the_state_and_is_put_back() -> None:
     """What an earlier run has left is replaced first; what it drops is counted."""
-    ports = FakePorts()
+    ports = redirector()
     enforcement = Enforcement(
         CONFIG,
         FakeFirewall(),
@@ -163,7 +147,7 @@ def test_it_follows_the_state_and_is_put_back() -> None:
 
 def test_without_it_the_port_is_closed_by_the_rules_all_the_same() -> None:
     """They come first: a redirection that cannot be changed keeps nothing open."""
-    ports, firewall = FakePorts(), FakeFirewall()
+    ports, firewall = redirector(), FakeFirewall()
     enforcement = Enforcement(
         CONFIG, firewall, None, FakeLinks(ONE_UPLINK), closed=Closed(port_redirector=ports)
     )

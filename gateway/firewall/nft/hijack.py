@@ -6,8 +6,8 @@ Also where the rules are in the legacy tables: see `translation`.
 from gateway.errors import MissingError
 from gateway.firewall.nft.firewall import HIJACK
 from gateway.firewall.nft.program import Nft
-from gateway.firewall.nft.render import render_chain, render_rule, transaction
-from gateway.firewall.nft.table import HeldTable
+from gateway.firewall.nft.render import render_chain, render_rule
+from gateway.firewall.nft.rendered import RenderedTable
 from gateway.policy.hijack import Redirection, Rules
 from gateway.policy.rules import Accept, Family, Ports, Rule, Transport
 from gateway.policy.upstreams import REDIRECTED
@@ -39,45 +39,6 @@ _ANY = tuple(
 _TRIAL = Redirection(_ANY, _ANY, _ANY, _ANY)
 
 
-class HijackTable:
-    """The table `inet portcullis_names`; the only writer of it."""
-
-    def __init__(self, nft: Nft) -> None:
-        self._table = HeldTable(HIJACK, nft)
-
-    @classmethod
-    def find(cls, nft: Nft) -> "HijackTable":
-        """Return the table, which need not be there yet.
-
-        Raises MissingError if this machine cannot have it, and FirewallError if it could not ask.
-        """
-        try:
-            can_be = nft.accepts(transaction(f"{HIJACK}_trial", render_redirection(_TRIAL)))
-        except MissingError as err:
-            raise MissingError(f"DNS_HIJACK=on: {err.missing}", f"{err.remedy}, {OFF}") from err
-        if not can_be:
-            raise MissingError(
-                "DNS_HIJACK=on: the kernel has no redirection for nftables (Linux 5.2)", _LOAD
-            )
-        return cls(nft)
-
-    def apply(self, redirection: Redirection | None) -> None:
-        """Put `redirection` into force and read it back. Raises FirewallError."""
-        self._table.put(render_redirection(redirection))
-
-    def verify(self, redirection: Redirection | None) -> tuple[str, ...]:
-        """Return what is different from `redirection` in the kernel. Raises FirewallError."""
-        return self._table.differences(render_redirection(redirection))
-
-    def refused(self) -> dict[tuple[str, str], int]:
-        """Return the packets refused since the last `apply`, as `Firewall.refused` has them."""
-        counted = self._table.refused()
-        return {
-            (family, "out"): sum(counted.get((family, chain), 0) for chain in HEADS)
-            for family in ("ipv4", "ipv6")
-        }
-
-
 def render_redirection(redirection: Redirection | None) -> str:
     """Return the chains: what is between the braces of the table, nothing for None."""
     if redirection is None:
@@ -98,3 +59,27 @@ def render_redirection(redirection: Redirection | None) -> str:
 
 def _lines(rules: Rules) -> list[str]:
     return [render_rule(rule, family) for family, rule in rules]
+
+
+class HijackTable(RenderedTable[Redirection | None]):
+    """The table `inet portcullis_names`; the only writer of it."""
+
+    name = HIJACK
+    direction = "out"
+    render = staticmethod(render_redirection)
+
+    @classmethod
+    def find(cls, nft: Nft) -> "HijackTable":
+        """Return the table, which need not be there yet.
+
+        Raises MissingError if this machine cannot have it, and FirewallError if it could not ask.
+        """
+        try:
+            can_be = cls.can_hold(nft, _TRIAL)
+        except MissingError as err:
+            raise MissingError(f"DNS_HIJACK=on: {err.missing}", f"{err.remedy}, {OFF}") from err
+        if not can_be:
+            raise MissingError(
+                "DNS_HIJACK=on: the kernel has no redirection for nftables (Linux 5.2)", _LOAD
+            )
+        return cls(nft)

@@ -14,9 +14,8 @@ from gateway.firewall.nft.render import (
     render_members,
     render_rule,
     render_sets,
-    transaction,
 )
-from gateway.firewall.nft.table import HeldTable
+from gateway.firewall.nft.rendered import RenderedTable
 from gateway.policy.passage import INNER
 from gateway.policy.rules import Accept, Drop, Family, Rule
 from gateway.policy.translation import Translation
@@ -38,31 +37,6 @@ _TRIAL = Translation(
     leaving=tuple((family, _RULE) for family in Family),
     untranslated=tuple((family, Rule(why="trial", verdict=Drop())) for family in Family),
 )
-
-
-class TranslationTable:
-    """The table `inet portcullis_vault`; the only writer of it."""
-
-    def __init__(self, nft: Nft) -> None:
-        self._table = HeldTable(TABLE, nft)
-
-    @classmethod
-    def find(cls, nft: Nft) -> "TranslationTable":
-        """Return the table, which need not be there yet.
-
-        Raises MissingError if this kernel cannot have it, and FirewallError if it could not ask.
-        """
-        if not nft.accepts(transaction(f"{TABLE}_trial", render_translation(_TRIAL))):
-            raise MissingError("the kernel has no NAT for nftables (Linux 5.2)", _MODULES)
-        return cls(nft)
-
-    def apply(self, translation: Translation) -> None:
-        """Put `translation` into force and read it back. Raises FirewallError."""
-        self._table.put(render_translation(translation))
-
-    def verify(self, translation: Translation) -> tuple[str, ...]:
-        """Return what is different from `translation` in the kernel. Raises FirewallError."""
-        return self._table.differences(render_translation(translation))
 
 
 def render_translation(translation: Translation) -> str:
@@ -93,3 +67,20 @@ def _line(family: Family, rule: Rule, action: str) -> str:
         f"comment {quoted(rule.why)}",
     )
     return " ".join(words)
+
+
+class TranslationTable(RenderedTable[Translation]):
+    """The table `inet portcullis_vault`; the only writer of it."""
+
+    name = TABLE
+    render = staticmethod(render_translation)
+
+    @classmethod
+    def find(cls, nft: Nft) -> "TranslationTable":
+        """Return the table, which need not be there yet.
+
+        Raises MissingError if this kernel cannot have it, and FirewallError if it could not ask.
+        """
+        if not cls.can_hold(nft, _TRIAL):
+            raise MissingError("the kernel has no NAT for nftables (Linux 5.2)", _MODULES)
+        return cls(nft)
