@@ -95,10 +95,7 @@ class PortForwarding:
         if self._tunnel is None:
             return "", ""
         if self._refusal:
-            return (
-                self._refusal,
-                "choose another server, or set VPN_PORT_FORWARDING_LISTENING_PORTS",
-            )
+            return self._refusal, _INSTEAD
         if found.problem:
             return found.text, found.remedy
         if problem := self._news.file_problem:
