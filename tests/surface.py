@@ -5,41 +5,21 @@ A line is `kind subject` or `kind subject: detail`. docs/compatibility.md define
 """
 
 import ast
+import json
 import re
 import signal
 import tomllib
 from argparse import ArgumentParser, _HelpAction, _SubParsersAction
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import fields, replace
-from ipaddress import ip_address
 from pathlib import Path
-from typing import get_args
 
 from pydantic import PlainValidator
 
 from gateway.cli import _parser
 from gateway.commands import exit_codes
-from gateway.commands.check.advice import Advice
-from gateway.commands.check.command import _for_programs
-from gateway.commands.check.service import Service
-from gateway.commands.check.trial import try_variables
-from gateway.commands.verify.lines import Line
 from gateway.daemon import patience
-from gateway.errors import Notice, Problem, Weight
-from gateway.model import Endpoint, Secret
-from gateway.model.control import every_route
-from gateway.policy.diagnosis import Cause
-from gateway.policy.history import History, Sample, Transition
-from gateway.policy.limits import Limit, LimitCode
-from gateway.policy.reload import Answer, Fault, Outcome
-from gateway.policy.report import Hole, HoleKind, Status
-from gateway.policy.reports import ResolverReport
-from gateway.policy.states import Reason, State
-from gateway.policy.tried import Tried
+from gateway.model import Secret
 from gateway.providers.catalog import _BY_NAME, CUSTOM
-from gateway.providers.server import Server
-from gateway.services.health.board import describe, describe_history
-from gateway.services.health.metrics import _Collector
 from gateway.services.health.server import PATHS
 from gateway.settings import places
 from gateway.settings.fields import _SWITCHES
@@ -47,38 +27,20 @@ from gateway.settings.names import known as upstreams
 from gateway.settings.schema import FIELDS, Settings, names_of
 from gateway.settings.sourced import Kind, Origin, Refused, Sourced
 from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
-from tests.configurations import COMPLETE
 from tests.events import events
+from tests.surface_answers import answers, api, codes, metrics
 
 PROJECT = Path(__file__).resolve().parents[1]
 
 CODE = re.compile(r"`([^`]+)`")
 WORD = re.compile(r"[a-z]+")
+PLACEHOLDER = re.compile(r"{{\w+}}")
 PLACE = re.compile(
     r"/(?:config|gluetun|run|var/lib|etc/(?:wireguard|hosts|resolv\.conf)|dev/net)(?:/[\w.*-]+)*"
 )
 """Files and directories that a user mounts, reads or shares."""
 NONSENSE = "zzz"
 """A word that a variable with words of its own refuses."""
-
-FULL = Status(
-    1.0,
-    "connected",
-    healthy=True,
-    reason=Reason.ANSWERS,
-    since=0.0,
-    endpoints=(Endpoint(ip_address("203.0.113.7"), 51820),),
-    candidates=(Tried("203.0.113.7:51820", "se-1", 0.0, Reason.ANSWERS, 0.1, 0.1),),
-    handshake_age=1.0,
-    mtu=1420,
-    path_mtu=1420,
-    verified_age=1.0,
-    reload=Answer(0.0, Outcome.REFUSED, ("X",), ("Y",), (Fault("X", "wrong"),), 1),
-    limits=(Limit(LimitCode.NO_NAMES, "text", "remedy"),),
-    holes=(Hole(HoleKind.LAN, ("192.168.1.0/24",), is_open=True),),
-    resolver=ResolverReport("1.1.1.1"),
-)
-"""A status with every field."""
 
 
 def surface(words: Collection[str] = ()) -> list[str]:
@@ -89,6 +51,7 @@ def surface(words: Collection[str] = ()) -> list[str]:
         *sorted(f"resolver {name}" for name in upstreams()),
         *sorted(f"path {place}" for place in paths()),
         *programs(),
+        *sorted(image()),
         *sorted(commands(_parser(), ())),
         *sorted(
             f"exit {value}: {name}" for name, value in vars(exit_codes).items() if name.isupper()
@@ -96,7 +59,7 @@ def surface(words: Collection[str] = ()) -> list[str]:
         *(f"signal {signal.Signals(one).name}" for one in patience.STOP_SIGNALS),
         f"signal {signal.Signals(patience.RELOAD_SIGNAL).name}",
         *sorted(f"address {path}" for path in PATHS),
-        *sorted(f"control {route}" for route in every_route()),
+        *sorted(api()),
         *sorted(answers()),
         *sorted(codes()),
         *sorted(metrics()),
@@ -115,6 +78,8 @@ def variables(words: Collection[str]) -> Iterator[str]:
         yield from (
             f"variable {current}: not set means {code}" for code in CODE.findall(unset(field))
         )
+        replaced = PLACEHOLDER.findall(Settings.model_fields[field].description or "")
+        yield from (f"variable {current}: {word}" for word in sorted({*replaced}))
         if not accepts(field, NONSENSE):
             own = {*known, *_SWITCHES} if accepts(field, "on") else known
             yield from (f"variable {current}: {word}" for word in own if accepts(field, word))
@@ -177,64 +142,21 @@ def commands(parser: ArgumentParser, path: tuple[str, ...]) -> Iterator[str]:
             yield from (f"command {name}: {kind}, {word}" for word in action.choices or ())
 
 
-def answers() -> Iterator[str]:
-    """Yield the fields of each JSON answer with their types."""
-    yield from in_json("health", describe(FULL, 1.0))
-    begun = Transition(0.0, "connected", healthy=True, reason=Reason.ANSWERS, detail="x")
-    past = History((begun,), (Sample(0.0, 1.0, 1, 1),))
-    yield from in_json("history", describe_history(past, 0.0))
-    line = {field.name: field.type() for field in fields(Line) if isinstance(field.type, type)}
-    yield from in_json("verify", {"ok": True, "trials": [line]})
-    checked = replace(
-        try_variables(COMPLETE),
-        problems=(Problem("X", "wrong"),),
-        notices=(Notice(Weight.INFO, "X", "odd"),),
-        advice=Advice(Service("gateway", {})),
-    )
-    yield from in_json("check", _for_programs(checked))
-    yield from (f"json servers: [].{field.name}" for field in fields(Server))
-
-
-def in_json(answer: str, value: object, path: str = "") -> Iterator[str]:
-    """Yield `path` and what is below it, except for maps whose names are data."""
-    if isinstance(value, Mapping):
-        for name, below in value.items():
-            yield from in_json(answer, below, f"{path}.{name}".lstrip("."))
-    elif isinstance(value, list | tuple) and value:
-        yield from in_json(answer, value[0], f"{path}[]")
-    if path and not path.endswith("]"):
-        yield f"json {answer}: {path}, {json_type(value)}"
-
-
-def json_type(value: object) -> str:
-    """Return what JSON calls the type of `value`."""
-    kinds = {bool: "boolean", int: "number", float: "number", list: "list", tuple: "list"}
-    return next((name for kind, name in kinds.items() if isinstance(value, kind)), "") or (
-        "object" if isinstance(value, Mapping) else "null" if value is None else "string"
-    )
-
-
-def codes() -> Iterator[str]:
-    """Yield the codes of answers and metrics, which programs compare."""
-    yield from (f"code {kind.__name__.lower()}: state" for kind in get_args(State))
-    for kind, name in (
-        (Reason, "reason_code"),
-        (Cause, "diagnosis"),
-        (LimitCode, "limit"),
-        (HoleKind, "hole"),
-        (Outcome, "outcome of a reload"),
+def image() -> Iterator[str]:
+    """Yield what compose files, units, manifests and scripts repeat of the image, or ask it for."""
+    text = (PROJECT / "Dockerfile").read_text("utf-8").replace("\\\n", "")
+    (check,) = re.findall(r"^HEALTHCHECK .*?CMD (\[.*\])", text, re.MULTILINE)
+    yield f"image health check: {' '.join(json.loads(check))}"
+    for kind, pattern in (
+        ("label", r"(org\.opencontainers[\w.]+)="),
+        ("target", r"^FROM gateway AS (\w+)"),
+        ("stop signal", r"^STOPSIGNAL (\w+)"),
     ):
-        yield from (f"code {one}: {name}" for one in kind)
-
-
-def metrics() -> Iterator[str]:
-    """Yield each metric as it is served, with its type and the names of its labels."""
-    for family in _Collector(FULL, History(), 1.0, healthy=True).collect():
-        name = {"counter": f"{family.name}_total", "info": f"{family.name}_info"}.get(family.type)
-        yield f"metric {name or family.name}: {family.type}"
-        labels = getattr(family, "_labelnames", ())
-        found = {*labels, *(label for sample in family.samples for label in sample.labels)}
-        yield from (f"metric {name or family.name}: label {label}" for label in found)
+        yield from (f"image {kind}: {it}" for it in re.findall(pattern, text, re.MULTILINE))
+    page = (PROJECT / "docs" / "image.md").read_text("utf-8")
+    taken = {*re.findall(r"^ARG (\w+)=", text, re.MULTILINE)}
+    documented = {*re.findall(r"--build-arg (\w+)=", page)}
+    yield from (f"image build argument: {it}" for it in taken & documented)
 
 
 def log_events() -> Iterator[str]:

@@ -12,9 +12,11 @@ from functools import cache
 import pytest
 
 from gateway import __version__
+from gateway.services.health.board import describe
 from scripts.changelog import entries, numbers, released
 from tests import surface
 from tests.surface import PROJECT
+from tests.surface_answers import FULL, happened
 
 SNAPSHOT = PROJECT / "tests" / "surface.txt"
 COMMAND = "SURFACE=write pytest tests/unit/test_public_surface.py"
@@ -136,19 +138,33 @@ def test_no_line_is_there_twice_and_each_kind_is_documented() -> None:
         "variable FIREWALL_BACKEND: nftables",
         "provider mullvad",
         "resolver quad9",
+        "variable VPN_PORT_FORWARDING_UP_COMMAND: {{PORTS}}",
         "path /run/secrets/wg0.conf",
         "program healthcheck",
+        "image health check: /usr/bin/python3 -I -S /opt/portcullis/healthcheck.pyc",
+        "image label: org.opencontainers.image.version",
+        "image target: debug",
         "command gateway hold",
         "command gateway check: option --rules VALUE, nftables",
         "command gateway servers list: argument provider",
         "exit 2: USAGE",
         "signal SIGHUP",
         "address /livez",
+        "control GET /v1/portforward: 200, ports[] (integer)",
+        "control PUT /v1/vpn/status: takes, status, stopped",
+        "control a refusal: Refused, code (string)",
         "json health: reload.problems[].variable, string",
+        "json health: forwarded_ports[].port, number",
+        "json health: services[].is_running, boolean",
+        "json events: transition.reason_code, string",
         "json verify: trials[].ok, boolean",
         "code server_silent: reason_code",
+        "code only_server: outcome of an order",
+        "code port forwarding: service",
         "metric portcullis_received_bytes_total: counter",
         "metric portcullis_build_info: label version",
+        "metric portcullis_service_up: gauge",
+        "metric portcullis_forwarded_port_info: label port",
         "event state changed: field reason",
         "event invalid configuration: level error",
     ],
@@ -156,6 +172,22 @@ def test_no_line_is_there_twice_and_each_kind_is_documented() -> None:
 def test_each_kind_of_thing_is_found(line: str) -> None:
     """Control: a reader that finds nothing would let everything go."""
     assert line in plain()
+
+
+def empty(value: object, path: str = "") -> list[str]:
+    """Return the paths of what has no value below `value`; names of maps without items are data."""
+    if isinstance(value, dict):
+        return [found for name, it in value.items() for found in empty(it, f"{path}.{name}")]
+    if isinstance(value, list | tuple) and value:
+        return [found for it in value for found in empty(it, f"{path}[]")]
+    return [path] if value is None or isinstance(value, list | tuple) else []
+
+
+def test_no_field_of_an_answer_is_left_out() -> None:
+    """A field that is null, or a list without items, would hide its type and what is below it."""
+    assert empty(describe(FULL, 1.0)) == []
+    assert empty(happened()) == []
+    assert empty({"a": {"b": [{"c": None}]}, "d": ()}) == [".a.b[].c", ".d"], "control"
 
 
 def without(line: str) -> Callable[[list[str]], list[str]]:
