@@ -33,7 +33,13 @@ def close_links(failures: Iterable[str]) -> MissingError:
         if os.geteuid() != 0:
             remedy = "run as root: Docker gives added capabilities to no other user"
         return MissingError(f"cannot lock the namespace without {names} ({state})", remedy)
-    messages = "; ".join(dict.fromkeys(failures)) or "no tool found"
+    messages = "; ".join(dict.fromkeys(failures))
+    if not messages:
+        return MissingError(
+            "cannot lock the namespace: neither nft nor iptables-legacy-restore can be started from"
+            f" /usr/sbin, /sbin or /usr/local/sbin ({state})",
+            "install a firewall, such as with `apt install nftables`",
+        )
     if any(failure.startswith(NOT_NOW) for failure in failures):
         return MissingError(
             f"cannot lock the namespace yet ({state}; {messages})",

@@ -173,6 +173,21 @@ def test_without_a_compiler_iptables_is_refused_with_what_to_install(
     assert lab.workload.probe("tcp", host=HOST4).failed_fast
 
 
+def test_a_host_without_a_firewall_is_closed_and_the_log_says_what_to_install(
+    programs: Path, lab: Lab
+) -> None:
+    """Neither nftables nor the legacy tools are there: the links go down."""
+    assert lab.workload.probe("udp", host=HOST4).result == "answered", "control"
+    hidden = "mount -t tmpfs tmpfs /usr/sbin && mount -t tmpfs tmpfs /usr/local/sbin && exec $0"
+    argv = ["unshare", "--mount", "--propagation=private", "sh", "-c", hidden]
+    gateway = lab.gateway(argv=[*argv, str(programs / "gateway")], capabilities=None)
+    gateway.start(gateway.env())
+    assert gateway.wait() == 1
+    assert "apt install nftables" in gateway.logs()
+    assert "every link is down" in gateway.logs()
+    assert lab.workload.probe("udp", host=HOST4).failed_fast
+
+
 def test_a_unit_behind_a_gateway_leaves_through_the_tunnel_alone(host: Host) -> None:
     """From before the gateway starts until after it was killed, and its name is not the host's."""
     lab, workload = host.lab, host.workload()
