@@ -92,3 +92,5 @@ def test_the_documented_identity_is_the_one_that_signs() -> None:
     assert (PROJECT / path.replace("\\", "")).is_file()
     assert workflow("release")[True] == {"push": {"tags": ["v*"]}}
     assert "cosign sign --yes --recursive" in text_of("release")
+    # An annotated tag is an object of its own, and the certificate has the commit.
+    assert "^{commit}" in page
