@@ -143,12 +143,13 @@ def contents(document: Any, content: Any, what: str) -> Iterator[str]:
 
 
 def schema_lines(document: Any, schema: Any, path: str) -> Iterator[str]:
-    """Yield each property of a JSON schema with its type, and the words that it has."""
+    """Yield each property of a JSON schema: its type, its words, whether it is always there."""
     schema = resolved(document, schema)
     if path and "type" in schema:
         yield f"{path} ({schema['type']})"
     words = [*schema.get("enum", ()), *([schema["const"]] if "const" in schema else [])]
     yield from (f"{path}, {word}" for word in words)
+    yield from (f"{path}.{name}, always there".lstrip(".") for name in schema.get("required", ()))
     for name, below in schema.get("properties", {}).items():
         yield from schema_lines(document, below, f"{path}.{name}".lstrip("."))
     if "items" in schema:
