@@ -132,6 +132,30 @@ def stopped(project: Project) -> None:
     project.site.engine.docker("start", project.gateway.name)
 
 
+def out_of_memory(project: Project) -> None:
+    """Have the kernel kill process 1 for memory; Docker starts it again.
+
+    The limit is that of docs/kubernetes. The kernel would kill what takes the memory, but is asked
+    to take process 1 first, with which all others of the container end.
+    """
+    engine, gateway = project.site.engine, project.gateway
+    engine.docker("update", "--memory=512m", "--memory-swap=512m", gateway.name)
+    before, began = int(gateway.inspect("{{.RestartCount}}")), time.time()
+    code = "open('/proc/1/oom_score_adj', 'w').write('1000'); bytearray(1 << 30)"
+    gateway.exec(*PYTHON, "-c", code, check=False)
+    eventually(
+        lambda: int(gateway.inspect("{{.RestartCount}}")) > before,
+        timeout=20,
+        what="a restart by Docker",
+    )
+    said = engine.docker(
+        *("events", "--since", f"{began:.0f}", "--until", f"{time.time() + 1:.0f}"),
+        *("--filter", f"container={gateway.name}", "--format", "{{.Action}} {{.Actor.Attributes}}"),
+    )
+    assert "oom" in said.split(), "control: not the kernel has killed it"
+    assert "exitCode:137" in said
+
+
 def recreated(project: Project) -> None:
     """Other variables, and `docker-compose up -d`."""
     changed = gateway_environment(project.site, NUMBER) | {"LOG_LEVEL": "debug"}
@@ -144,7 +168,7 @@ def updated(project: Project) -> None:
     project.change_gateway(image=NEXT)
 
 
-@pytest.mark.parametrize("what", [restarted, killed, stopped, recreated, updated])
+@pytest.mark.parametrize("what", [restarted, killed, stopped, out_of_memory, recreated, updated])
 def test_workloads_do_not_notice_that_the_gateway_is_another_one(
     project: Project, uses: Uses, what: Callable[[Project], None], report: list[str]
 ) -> None:

@@ -13,7 +13,7 @@ from tests.docker.box import Box
 from tests.docker.engine import Engine
 from tests.docker.images import LAB, PROJECT, ROOT, proxies
 from tests.docker.project import NUMBER
-from tests.docker.site import SERVER, UPLINK, Site, gateway_address
+from tests.docker.site import INSIDE, PORT, SERVER, UPLINK, Site, gateway_address, tunnel_address
 from tests.lab.errors import LabError
 from tests.lab.frames import Frame
 from tests.lab.process import eventually
@@ -121,6 +121,33 @@ class Machine(Box):
     def _runs(self) -> bool:
         said = self.exec("systemctl", "is-system-running", check=False)
         return said.strip() in {"running", "degraded"}
+
+
+def install_units(machine: Machine) -> None:
+    """Install the units of docs/host.md with the commands of the page, but for what is there."""
+    there = ("apt ", "python3 -m venv", "/opt/portcullis/bin/pip")
+    lines = block("host.md", "install").splitlines()
+    machine.shell("\n".join(line for line in lines if not line.startswith(there)))
+
+
+def write_tunnel(machine: Machine, site: Site, path: str) -> None:
+    """Write a wg-quick file for the server."""
+    text = (
+        f"[Interface]\nPrivateKey = {site.gateway_keys[NUMBER].private}\n"
+        f"Address = {', '.join(tunnel_address(NUMBER))}\nDNS = {INSIDE.ipv4}\n"
+        f"[Peer]\nPublicKey = {site.server_keys.public}\nAllowedIPs = 0.0.0.0/0, ::/0\n"
+        f"Endpoint = {SERVER.ipv4}:{PORT}\n"
+    )
+    machine.write(path, text, 0o600)
+
+
+def answers(site: Site, port: int) -> bool:
+    """Return whether a port of the machine is answered, asked from outside."""
+    address = gateway_address(NUMBER).ipv4
+    try:
+        return site.machine.probe("tcp", host=address, port=port, timeout=3).seen is not None
+    except LabError:
+        return False
 
 
 def refused_by_the_machine(frame: Frame) -> bool:

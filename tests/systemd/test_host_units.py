@@ -6,19 +6,15 @@ import pytest
 
 from tests.docker.box import PYTHON
 from tests.docker.project import NUMBER
-from tests.docker.site import (
-    EXIT,
-    HOST,
-    INSIDE,
-    PORT,
-    SERVER,
-    UPLINK,
-    Site,
-    leaks_of,
-    tunnel_address,
-)
+from tests.docker.site import EXIT, HOST, UPLINK, Site, leaks_of
 from tests.lab.process import eventually
-from tests.systemd.machine import Machine, block, refused_by_the_machine
+from tests.systemd.machine import (
+    Machine,
+    block,
+    install_units,
+    refused_by_the_machine,
+    write_tunnel,
+)
 
 pytestmark = pytest.mark.systemd
 
@@ -26,7 +22,6 @@ UNIT = "transmission-daemon"
 """The unit that the page puts behind the gateway; here it sends without a pause."""
 PROGRAM = "/usr/local/lib/portcullis/portcullis-netns"
 MARKER = "must-not-leave"
-INSTALLED_ALREADY = ("apt ", "python3 -m venv", "/opt/portcullis/bin/pip")
 
 
 def in_unit(machine: Machine, *words: str) -> str:
@@ -47,21 +42,13 @@ def seen_from(machine: Machine) -> str:
 def behind(site: Site, machine: Machine) -> Machine:
     """Return the machine with the units, started with the commands of the page."""
     machine.shell("echo 0 >/proc/sys/net/ipv4/ip_forward")
-    lines = block("host.md", "install").splitlines()
-    machine.shell("\n".join(line for line in lines if not line.startswith(INSTALLED_ALREADY)))
+    install_units(machine)
     flood = f"traffic.py flood host4={HOST.ipv4} marker={MARKER} rate=200 kinds=udp4,tcp4"
     machine.write(
         f"/etc/systemd/system/{UNIT}.service",
         f"[Service]\nExecStart=/usr/bin/python3 -I -S /lab/{flood}\n",
     )
-    machine.write(
-        "/root/wg0.conf",
-        f"[Interface]\nPrivateKey = {site.gateway_keys[NUMBER].private}\n"
-        f"Address = {', '.join(tunnel_address(NUMBER))}\nDNS = {INSIDE.ipv4}\n"
-        f"[Peer]\nPublicKey = {site.server_keys.public}\nAllowedIPs = 0.0.0.0/0, ::/0\n"
-        f"Endpoint = {SERVER.ipv4}:{PORT}\n",
-        0o600,
-    )
+    write_tunnel(machine, site, "/root/wg0.conf")
     machine.shell(block("host.md", "gateway").replace(" wg0.conf", " /root/wg0.conf"))
     machine.shell(block("host.md", "unit"))
     return machine

@@ -153,8 +153,33 @@ def test_kubectl_understands_the_overlay_of_the_page(machine: Machine) -> None:
     kinds = {it["kind"]: it for it in yaml.safe_load_all(made)}
     assert {it["metadata"]["namespace"] for it in kinds.values()} == {"vpn"}
     spec = kinds["Deployment"]["spec"]["template"]["spec"]
-    assert spec["initContainers"][0]["image"] == "registry.example/portcullis:1.2"
-    assert spec["containers"][0]["image"] == "lscr.io/linuxserver/transmission:4.0.6"
+    (gateway,), (workload,) = spec["initContainers"], spec["containers"]
+    assert gateway["image"] == "registry.example/portcullis:0.1.0"
+    assert workload["image"] == "lscr.io/linuxserver/transmission:4.0.6"
+    # The port of the workload is the one that is open, and the Service leads to it.
+    assert gateway["env"] == [{"name": "FIREWALL_INPUT_PORTS", "value": "9091/tcp"}]
+    assert workload["ports"] == [{"name": "http", "containerPort": 9091}]
+    (port,) = kinds["Service"]["spec"]["ports"]
+    assert port["targetPort"] == "http"
+
+
+def test_the_commands_of_the_page_make_what_the_manifests_name(machine: Machine) -> None:
+    """The Secret has the file, the ConfigMap the variables; kubectl asks no cluster for that."""
+    machine.write("/root/k/secrets/wireguard_private_key", "key", 0o600)
+    machine.write("/root/k/gateway.env", "WIREGUARD_ENDPOINT_IP=192.0.2.10\n")
+    made = {}
+    for line in block("kubernetes.md", "apply").splitlines():
+        if " create " in line:
+            done = machine.shell(f"cd /root/k; {line} --dry-run=client -o yaml")
+            found = yaml.safe_load(done)
+            made[found["kind"]] = found
+    (gateway,) = pod()["initContainers"]
+    (secrets, *_) = pod()["volumes"]
+    assert made["Secret"]["metadata"]["name"] == secrets["secret"]["secretName"]
+    assert [*made["Secret"]["data"]] == ["wireguard_private_key"]
+    (given,) = gateway["envFrom"]
+    assert made["ConfigMap"]["metadata"]["name"] == given["configMapRef"]["name"]
+    assert made["ConfigMap"]["data"] == {"WIREGUARD_ENDPOINT_IP": "192.0.2.10"}
 
 
 def test_the_pod_works_with_the_rights_of_the_manifest(machine: Machine, running: Capture) -> None:

@@ -12,11 +12,10 @@ import pytest
 from tests.docker.box import PYTHON
 from tests.docker.images import LAB, PROJECT
 from tests.docker.project import NUMBER, gateway_environment
-from tests.docker.site import EXIT, HOST, Site, gateway_address
-from tests.lab.errors import LabError
+from tests.docker.site import EXIT, HOST, Site
 from tests.lab.hosts import echo
 from tests.lab.process import eventually
-from tests.systemd.machine import SOMEONE, Machine
+from tests.systemd.machine import SOMEONE, Machine, answers
 
 pytestmark = pytest.mark.systemd
 
@@ -83,15 +82,6 @@ def healthy(machine: Machine) -> bool:
     return "healthy          yes" in podman(
         machine, "exec", "gateway", "gateway", "status", check=False
     )
-
-
-def answers(site: Site, port: int) -> bool:
-    """Return whether a port of the machine is answered by the workload, asked from outside."""
-    address = gateway_address(NUMBER).ipv4
-    try:
-        return site.machine.probe("tcp", host=address, port=port, timeout=3).seen is not None
-    except LabError:
-        return False
 
 
 @pytest.mark.parametrize("network", [*CLOSED, *OPEN])
