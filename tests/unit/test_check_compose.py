@@ -295,6 +295,21 @@ def test_what_cannot_be_looked_into_is_reported(tmp_path: Path) -> None:
     assert "'far' at /run/secrets/far is not a local file and is not checked" in lines
 
 
+def test_a_key_that_the_engine_has_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    """What else the service says is checked; the key itself is reported as not checked."""
+    entries = {name: text for name, text in COMPLETE.items() if "PRIVATE" not in name}
+    service = {"environment": entries, "secrets": ["wireguard_private_key"]}
+    text = {
+        "services": {"gateway": service},
+        "secrets": {"wireguard_private_key": {"external": True}},
+    }
+    lines = reported(load(tmp_path, yaml.safe_dump(text)))
+    assert "'wireguard_private_key' at /run/secrets/wireguard_private_key is not a local" in lines
+    del service["secrets"]
+    with pytest.raises(ConfigError, match="WIREGUARD_PRIVATE_KEY: is not set"):
+        load(tmp_path, yaml.safe_dump(text))
+
+
 def test_a_volume_for_lists_of_servers_is_not_reported(tmp_path: Path) -> None:
     """Nothing that the check could look into is there."""
     text = SERVICE.replace(

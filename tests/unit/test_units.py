@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway import cli
+from tests.configurations import COMPLETE, put
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 HOST, PODMAN = DOCS / "host", DOCS / "podman"
 COMMAND = re.compile(r"^Exec\w+=(\S+)", re.MULTILINE)
@@ -62,3 +65,17 @@ def test_the_gateway_of_the_pod_has_the_health_check_of_the_image() -> None:
     assert f"HealthCmd={command}\n" in text
     assert "Notify=healthy\n" in text
     assert "Secret=wireguard_private_key" in text
+
+
+def test_the_quadlet_of_the_gateway_passes_its_own_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the variables of the page in its file; Podman has the key."""
+    lines = (f"{name}={value}\n" for name, value in COMPLETE.items() if "PRIVATE" not in name)
+    put(tmp_path, "vpn.env", "".join(lines))
+    text = (PODMAN / "vpn-gateway.container").read_text("utf-8")
+    put(tmp_path, "g.container", text.replace("/etc/portcullis/vpn.env", f"{tmp_path}/vpn.env"))
+    code = cli.main(["check", "--quadlet", str(tmp_path / "g.container")])
+    said = capsys.readouterr()
+    assert code == 0, said
+    assert "is not a local file and is not checked" in said.out

@@ -13,6 +13,12 @@ from gateway.settings.places import PLACES
 from gateway.settings.sources import SECRETFILE, SECRETS_FOLDER
 from gateway.settings.values import safe_name, safe_quote, safe_text, unquoted
 
+UNKNOWN_KEYS: Final = {
+    "WIREGUARD_PRIVATE_KEY": "/" * 42 + "8=",
+    "WIREGUARD_PRESHARED_KEY": "+" * 42 + "8=",
+}
+"""Secret variables with any value that can be read, for keys that the engine or a cluster has."""
+
 _ANY_SECRET: Final = str(SECRETS_FOLDER / "*")
 
 
@@ -120,6 +126,8 @@ class Mounting:
                     f"{safe_quote(name)} at {safe_text(str(place))} is not a local file and is "
                     "not checked",
                 )
+                if (stand_in := UNKNOWN_KEYS.get(target.upper())) is not None:
+                    yield place, Mount(Secret(stand_in), name, self.where, granted=True)
 
     def host_path(self, text: str) -> Path:
         """Return the path that Compose means: relative to the compose file, or at home."""

@@ -7,15 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.commands.check.mounting import UNKNOWN_KEYS
 from gateway.commands.check.service import GATEWAYS
 from gateway.settings.findings import Findings, joined
 from gateway.settings.values import safe_name, safe_quote, safe_text
-
-UNKNOWN_KEYS: Final = {
-    "WIREGUARD_PRIVATE_KEY": "/" * 42 + "8=",
-    "WIREGUARD_PRESHARED_KEY": "+" * 42 + "8=",
-}
-"""Secret variables with any value that can be read, where the file has only the name of theirs."""
 
 _DEEPEST: Final = 40
 
