@@ -52,6 +52,7 @@ def surface(words: Collection[str] = ()) -> list[str]:
         *sorted(f"path {place}" for place in paths()),
         *programs(),
         *sorted(image()),
+        *sorted(templates()),
         *sorted(commands(_parser(), ())),
         *sorted(
             f"exit {value}: {name}" for name, value in vars(exit_codes).items() if name.isupper()
@@ -157,6 +158,21 @@ def image() -> Iterator[str]:
     taken = {*re.findall(r"^ARG (\w+)=", text, re.MULTILINE)}
     documented = {*re.findall(r"--build-arg (\w+)=", page)}
     yield from (f"image build argument: {it}" for it in taken & documented)
+
+
+def templates() -> Iterator[str]:
+    """Yield what users copy from docs, or refer to there, and the commands of the script."""
+    docs = PROJECT / "docs"
+    for path in (*(docs / "host").iterdir(), *(docs / "podman").iterdir()):
+        yield f"template {path.relative_to(docs)}"
+    for path in (docs / "kubernetes").rglob("kustomization.yaml"):
+        yield f"template {path.parent.relative_to(docs)}"
+    script = (docs / "host" / "portcullis-netns").read_text("utf-8")
+    (usage,) = re.findall(r'^usage="usage: (.*)"$', script, re.MULTILINE)
+    words = [it.split()[0] for it in usage.removeprefix("portcullis-netns ").split(" | ")]
+    yield from (f"template host/portcullis-netns: {word}" for word in words)
+    names = re.findall(r"^([A-Z_]+)=\${\1:-", script, re.MULTILINE)
+    yield from (f"template host/portcullis-netns: variable {name}" for name in names)
 
 
 def log_events() -> Iterator[str]:

@@ -144,6 +144,8 @@ def test_no_line_is_there_twice_and_each_kind_is_documented() -> None:
         "image health check: /usr/bin/python3 -I -S /opt/portcullis/healthcheck.pyc",
         "image label: org.opencontainers.image.version",
         "image target: debug",
+        "template kubernetes/components/ports",
+        "template host/portcullis-netns: variable NETNS_SUBNET",
         "command gateway hold",
         "command gateway check: option --rules VALUE, nftables",
         "command gateway servers list: argument provider",
