@@ -13,8 +13,8 @@ from gateway.errors import NetworkError
 from gateway.model import Errand
 from gateway.policy.blocked import MOST_WORDS, Blocked
 from gateway.providers.lists import LARGEST_KEPT
-from gateway.services.fetching.list_process import give_up_rights, hand_over
 from gateway.services.fetching.lists import SOCKET
+from gateway.services.fetching.process_frame import give_up_rights, hand_over
 from gateway.services.resolver.block_process import LARGEST, lines_of
 from gateway.system import https
 

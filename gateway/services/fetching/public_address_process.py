@@ -4,7 +4,6 @@ As `list_process`, and for the same reasons, in a process of its own without rig
 descriptor has the token of the request, as JSON.
 """
 
-import json
 import socket
 import sys
 from urllib.parse import urlencode
@@ -16,9 +15,8 @@ from gateway.model.public_ip import ApiKind
 from gateway.policy.public_address import in_lines, taken
 from gateway.providers.countries import NAMES
 from gateway.providers.lists import decoded
-from gateway.services.fetching.list_process import give_up_rights, hand_over
 from gateway.services.fetching.lists import SOCKET
-from gateway.services.fetching.registrar import SECRETS
+from gateway.services.fetching.process_frame import give_up_rights, hand_over, secrets_given
 from gateway.system import https
 
 LARGEST = 16 << 10
@@ -33,8 +31,7 @@ def main() -> None:
 
 def _asked(kind: ApiKind, place: Errand) -> bytes:
     """Return what is taken of the answer. Raises NetworkError and BadListError."""
-    with open(SECRETS, encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
-        token: str = json.load(file)["token"]
+    token: str = secrets_given()["token"]
     context = https.trusted()  # the files may be readable for root only
     give_up_rights()
     agent = f"portcullis/{__version__}"

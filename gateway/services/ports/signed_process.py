@@ -2,7 +2,7 @@
 
 As `key_process`, and for the same reasons. What to do is JSON in the file SECRETS, since it has a
 token or a signature: `kind` is `known`, `sign` or `bind`. The result is lines of
-`signed_port_lines`, or the reason in words after FAILED, and after REFUSED if the server refuses.
+`signed_lines`, or the reason in words after FAILED, and after REFUSED if the server refuses.
 """
 
 import json
@@ -29,9 +29,8 @@ from gateway.providers.server import (
     SignedPort,
 )
 from gateway.providers.signed_ports import KeptPort
-from gateway.services.fetching.list_process import MOST_MEMORY, give_up_rights
-from gateway.services.fetching.lists import FAILED, REFUSED, RESULT, SOCKET
-from gateway.services.fetching.registrar import SECRETS
+from gateway.services.fetching.lists import SOCKET
+from gateway.services.fetching.process_frame import give_up_rights, hand_over_text, secrets_given
 from gateway.services.ports.signed_lines import port_line, server_line
 from gateway.system import https
 
@@ -43,26 +42,14 @@ _KNOWN, _SIGN, _BIND = "known", "sign", "bind"
 
 def main() -> NoReturn:
     """Be the process, and end it."""
-    code = FAILED
-    try:
-        with open(SECRETS, encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
-            given: dict[str, str] = json.load(file)
-        service = _service(given["provider"])
-        result = (_known if given["kind"] == _KNOWN else _asked)(service, given)
-        code = 0
-    except MemoryError:
-        result = f"it takes more than {MOST_MEMORY >> 20} MiB of memory"
-    except RefusedError as err:
-        code, result = REFUSED, str(err)
-    except (NetworkError, BadListError, BadAnswerError) as err:
-        result = str(err)
-    except Exception as err:  # noqa: BLE001 - what an answer can do to a library is not foreseen
-        result = f"the answer cannot be read ({type(err).__name__})"
-    try:
-        with open(RESULT, "w", encoding="utf-8", errors="replace") as out:  # noqa: PTH123 - a descriptor
-            out.write(result)
-    finally:
-        os._exit(code)
+    hand_over_text(_done)
+
+
+def _done() -> str:
+    """Do what the secrets of the request say. Raises NetworkError and BadAnswerError."""
+    given = secrets_given()
+    service = _service(given["provider"])
+    return (_known if given["kind"] == _KNOWN else _asked)(service, given)
 
 
 def _service(name: str) -> PortService:

@@ -14,8 +14,8 @@ from typing import BinaryIO
 from gateway.errors import NetworkError
 from gateway.policy.blocked import LONGEST_LINE, MOST_NAMES, MOST_WORDS, Blocked
 from gateway.providers.lists import LARGEST_KEPT as MOST_RESULT
-from gateway.services.fetching.list_process import give_up_rights
 from gateway.services.fetching.lists import FAILED
+from gateway.services.fetching.process_frame import give_up_rights
 from gateway.services.resolver.blocking import RESULT, SUMMARY
 
 LARGEST = 32 << 20
