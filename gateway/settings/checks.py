@@ -7,8 +7,8 @@ from typing import Final
 
 from gateway.model import Address, HealthProbe, HostPort, Network, PortRange, ProbeKind, Protocol
 from gateway.settings.addresses import covers_family
-from gateway.settings.curve import public_key_of
 from gateway.settings.findings import Findings, joined
+from gateway.settings.keys import are_pair
 from gateway.settings.sourced import Kind, Sourced
 from gateway.settings.tunnels import SourcedPeer, SourcedTunnel
 
@@ -56,7 +56,7 @@ def _check_keys(peer: SourcedPeer, tunnel: SourcedTunnel, findings: Findings) ->
             peer.public_key.origin.where,
             "the public key is your private key; write the server's public key",
         )
-    elif peer.public_key.value == public_key_of(tunnel.private_key.value.reveal()):
+    elif are_pair(tunnel.private_key.value, peer.public_key.value):
         findings.problem(
             peer.public_key.origin.where,
             "the public key is your own: it belongs to your private key; write the server's public "

@@ -38,3 +38,11 @@ def public_of(private: Secret) -> str:
     if done != 1:
         raise OSError("the library for TLS did not compute a public key")
     return b64encode(public.raw).decode()
+
+
+def are_pair(private: Secret, public: str) -> bool:
+    """Return whether both are known to belong together, to find a mistake."""
+    try:
+        return public == public_of(private)
+    except OSError:
+        return False

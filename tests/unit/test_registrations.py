@@ -25,7 +25,6 @@ from gateway.providers.lists import BadListError
 from gateway.providers.private_internet_access import PRIVATE_INTERNET_ACCESS
 from gateway.providers.server import BadAnswerError, Registered
 from gateway.services.fetching.registrar import Registrar
-from gateway.settings import keys
 from tests.lab.tls import Answers, Authority, answering, authority
 from tests.provider_lists import key
 
@@ -163,21 +162,6 @@ def test_many_lines_are_read_in_part() -> None:
 
 
 # -- keys and the authority -----------------------------------------------------------------------
-
-
-def test_a_public_key_is_that_of_rfc_7748() -> None:
-    """Section 6.1 has both pairs."""
-    alice, bob = (
-        ("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=",
-         "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="),
-        ("XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=",
-         "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08="),
-    )  # fmt: skip
-    for private, public in (alice, bob):
-        assert keys.public_of(Secret(private)) == public
-    made = keys.generated()
-    assert made != keys.generated()
-    assert len(keys.public_of(made)) == 44
 
 
 def test_the_authority_is_the_one_that_its_comment_says() -> None:
