@@ -8,7 +8,8 @@ always emptied, at a limited speed, and the lines that are too many are counted 
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 LONGEST_LINE = 4096
 """Bytes after which a line is passed on though it has not ended."""
@@ -107,6 +108,26 @@ class Output:
         if self._dropped:
             self._on_line(f"({self._dropped} lines were left out: too many)")
             self._dropped = 0
+
+
+@contextmanager
+def piped(on_line: Callable[[str], None]) -> Iterator[tuple[Output, int]]:
+    """Yield what passes lines on, and the end of its pipe for a process that is to be started.
+
+    Nothing is left open if that fails. Raises OSError.
+    """
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    output: Output | None = None
+    try:
+        # Our end alone: a child whose own end did not block would fail once the pipe is full.
+        os.set_blocking(read_end, False)
+        output = Output(read_end, on_line)  # before the child: nothing may fail once it runs
+        yield output, write_end
+    except BaseException:
+        output.close() if output else os.close(read_end)
+        raise
+    finally:
+        os.close(write_end)
 
 
 def _text(line: bytes) -> str:

@@ -22,7 +22,7 @@ from gateway.errors import SHORTAGES, MissingError, ProcessEnded, ProcessError
 from gateway.system import applied
 from gateway.system.handed import handed_over
 from gateway.system.netns import OWN, Netns
-from gateway.system.output import Output
+from gateway.system.output import Output, piped
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MINIMAL_ENVIRONMENT = {"PATH": SEARCH_PATH, "LC_ALL": "C"}
@@ -245,19 +245,15 @@ def start(
     # is not safe once the health server's thread runs.
     command = [find_program("setpriv"), "--pdeathsig", "KILL", "--", find_program(argv[0])]
     try:
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    except OSError as err:
-        raise _not_started(argv[0], err) from err
-    wiring: list[tuple[object, ...]] = [
-        *((os.POSIX_SPAWN_DUP2, write_end, number) for number in (1, 2)),
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-    ]
-    output: Output | None = None
-    try:
-        # Our end alone: a child whose own end did not block would fail once the pipe is full.
-        os.set_blocking(read_end, False)
-        output = Output(read_end, on_line)  # before the child: nothing may fail once it runs
-        with netns.entered(), handed_over(descriptors or {}) as given:
+        with (
+            piped(on_line) as (output, write_end),
+            netns.entered(),
+            handed_over(descriptors or {}) as given,
+        ):
+            wiring: list[tuple[object, ...]] = [
+                *((os.POSIX_SPAWN_DUP2, write_end, number) for number in (1, 2)),
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            ]
             pid = os.posix_spawn(
                 command[0],
                 [*command, *argv[1:]],
@@ -268,10 +264,7 @@ def start(
                 setsigdef=signal.valid_signals(),  # Python ignores some, and a child would too
             )
     except OSError as err:
-        output.close() if output else os.close(read_end)
         raise _not_started(argv[0], err) from err
-    finally:
-        os.close(write_end)
     applied.started(argv)
     exited = _exits[pid] = asyncio.get_running_loop().create_future()
     if leaves_nothing:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from gateway.errors import GatewayError, MissingError, ProcessError
 from gateway.system import applied
 from gateway.system.netns import OWN, Netns
-from gateway.system.output import Output
+from gateway.system.output import Output, piped
 from gateway.system.process import KILL_TIME, Process
 from gateway.system.vault import VaultNetns
 from gateway.system.vault_process import INT
@@ -96,18 +96,10 @@ def _started(
     Raises MissingError or ProcessError.
     """
     try:
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        with piped(on_line) as (output, write_end):
+            keeper = netns.resolver(user, {1: write_end, 2: write_end, **descriptors})
     except OSError as err:
         raise _not_started(argv[0], err) from err
-    os.set_blocking(read_end, False)
-    output = Output(read_end, on_line)
-    try:
-        keeper = netns.resolver(user, {1: write_end, 2: write_end, **descriptors})
-    except OSError as err:
-        output.close()
-        raise _not_started(argv[0], err) from err
-    finally:
-        os.close(write_end)
     applied.started(argv)
     return VaultProcess(argv[0], keeper, output)
 
