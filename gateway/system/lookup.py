@@ -5,7 +5,6 @@ is looked up: most configurations have an address and need none of it.
 """
 
 import asyncio
-import ctypes
 import secrets
 import socket
 import struct
@@ -20,6 +19,7 @@ from gateway.model import Address
 from gateway.policy import marks
 from gateway.policy.dns import DOCKER_RESOLVER
 from gateway.policy.states import Query
+from gateway.system.bpf import EQUAL, LOAD_HALF, LOAD_WORD, RETURN, Instruction, attach
 from gateway.system.netns import OWN, Netns
 
 if TYPE_CHECKING:
@@ -40,10 +40,8 @@ Nothing longer than LARGEST_ANSWER is read: an answer that was cut off is not as
 TCP. Aliases are followed within one answer, 16 at most (dnspython, resolve_chaining).
 """
 
-SO_ATTACH_FILTER = 26
 SKF_NET_OFF = 0x1_0000_0000 - 0x10_0000
-LOAD_HALF, LOAD_WORD, JUMP_EQUAL, RETURN = 0x28, 0x20, 0x15, 0x06
-"""asm-generic/socket.h; linux/filter.h, where the IP header begins; linux/bpf_common.h."""
+"""linux/filter.h: where the IP header begins."""
 
 SOURCE_ADDRESS = {4: 12, 6: 8}
 """Where it is in the IP header, by IP version."""
@@ -195,15 +193,11 @@ def _accept_only_from(channel: socket.socket, resolver: Address) -> None:
     start = SKF_NET_OFF + SOURCE_ADDRESS[resolver.version]
     checks = [(LOAD_HALF, 0, DNS_PORT)]
     checks += [(LOAD_WORD, start + 4 * number, word) for number, word in enumerate(words)]
-    program = b""
+    program: list[Instruction] = []
     for number, (load, offset, wanted) in enumerate(checks):
         to_refusal = 2 * (len(checks) - number) - 1
-        program += struct.pack("HBBI", load, 0, 0, offset)
-        program += struct.pack("HBBI", JUMP_EQUAL, 0, to_refusal, wanted)
-    program += struct.pack("HBBI", RETURN, 0, 0, 0xFFFF_FFFF) + struct.pack("HBBI", RETURN, 0, 0, 0)
-    buffer = ctypes.create_string_buffer(program, len(program))
-    head = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
-    channel.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, head)
+        program += [(load, 0, 0, offset), (EQUAL, 0, to_refusal, wanted)]
+    attach(channel, [*program, (RETURN, 0, 0, 0xFFFF_FFFF), (RETURN, 0, 0, 0)])
 
 
 def _read(data: bytes) -> "QueryMessage | None":

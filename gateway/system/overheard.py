@@ -10,7 +10,6 @@ import struct
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from ctypes import addressof, create_string_buffer
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -18,6 +17,15 @@ from pathlib import Path
 import gateway
 from gateway.model import Address, Endpoint
 from gateway.policy.diagnosis import Heard
+from gateway.system.bpf import (
+    EQUAL,
+    LOAD_BYTE,
+    LOAD_BYTE_INDEXED,
+    LOAD_HEADER,
+    RETURN,
+    Instruction,
+    attach,
+)
 from gateway.system.netns import OWN, Netns
 
 ETHERTYPES = {4: 0x0800, 6: 0x86DD}
@@ -32,9 +40,6 @@ MOST_PACKETS = 64
 """How many are read at a time; the rest wait in a buffer of BUFFER bytes, and are then dropped."""
 BUFFER = 1 << 16
 SNAP = 128
-
-SO_ATTACH_FILTER = 26
-"""asm-generic/socket.h."""
 
 CODES = {
     4: {0: "network unreachable", 1: "host unreachable", 3: "port unreachable",
@@ -85,7 +90,7 @@ class Overheard:
             channel = self._netns.socket(socket.AF_PACKET, kind, protocol)
             self._sockets.append(channel)
             channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-            _attach(channel, _program(version))
+            attach(channel, _program(version))
 
 
 def _read(channel: socket.socket) -> Iterable[bytes]:
@@ -142,13 +147,6 @@ def _address(packet: bytes, version: int, at: int) -> Address:
 
 # -- the filter -----------------------------------------------------------------------------------
 
-Instruction = tuple[int, int, int, int]
-
-LOAD_BYTE, LOAD_BYTE_INDEXED, LOAD_HEADER = 0x30, 0x50, 0xB1
-EQUAL, RETURN = 0x15, 0x06
-"""Classic BPF (linux/bpf_common.h): BPF_LD|BPF_B|BPF_ABS, its indexed form, the length of an IPv4
-header (BPF_LDX|BPF_B|BPF_MSH), BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K."""
-
 
 def _program(version: int) -> tuple[Instruction, ...]:
     """Return a filter for ICMP errors, and for UDP with a message type of WireGuard's answers."""
@@ -173,11 +171,3 @@ def _program(version: int) -> tuple[Instruction, ...]:
         (RETURN, 0, 0, SNAP),
         (RETURN, 0, 0, 0),
     )
-
-
-def _attach(channel: socket.socket, program: tuple[Instruction, ...]) -> None:
-    """Attach a filter (socket(7), SO_ATTACH_FILTER). Raises OSError."""
-    code = b"".join(struct.pack("HBBI", *each) for each in program)
-    buffer = create_string_buffer(code, len(code))
-    wanted = struct.pack("HL", len(program), addressof(buffer))
-    channel.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, wanted)

@@ -2,20 +2,18 @@
 
 import ctypes
 import os
-import struct
+
+from gateway.system.bpf import AT_LEAST, EQUAL, LOAD_WORD, RETURN, SHARES, Instruction, Program
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 """linux/prctl.h, linux/seccomp.h."""
 
-LOAD, EQUAL, AT_LEAST, SHARES, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-"""BPF_LD|BPF_W|BPF_ABS, BPF_JMP| BPF_JEQ, BPF_JGE and BPF_JSET|BPF_K, BPF_RET|BPF_K."""
 NUMBER, MACHINE, FOURTH = 0, 4, 40
 """Where struct seccomp_data has the call, the machine that it is for, and its fourth argument."""
 ALLOW, REFUSE = 0x7FFF0000, 0x00050001
 """SECCOMP_RET_ALLOW, and SECCOMP_RET_ERRNO with EPERM."""
 OTHER_CALLS = 0x40000000
 """The calls of x32 on x86_64 begin here (arch/x86/entry/syscalls)."""
-INSTRUCTION = struct.Struct("=HBBI")
 
 CALLS = {
     "x86_64": (
@@ -30,8 +28,8 @@ CALLS = {
 SENDTO = {"x86_64": 44, "aarch64": 206}
 MSG_FASTOPEN = 0x20000000
 """With this flag sendto, sendmsg and sendmmsg connect a socket whose peer has closed it, to any
-address (net/ipv4/tcp.c, tcp_sendmsg_fastopen). The other two are of no
-use here."""
+address (net/ipv4/tcp.c, tcp_sendmsg_fastopen). The other two are of no use
+here."""
 
 
 def refuse_connecting() -> None:
@@ -41,27 +39,26 @@ def refuse_connecting() -> None:
     PR_SET_NO_NEW_PRIVS. Raises NotImplementedError for a machine of another kind, and OSError where
     the kernel has no filters (seccomp(2)).
     """
-    program = filter_for(os.uname().machine)
-    code = ctypes.create_string_buffer(program, len(program))
-    count = len(program) // INSTRUCTION.size
-    # struct sock_fprog: the number of instructions, and where they are.
-    given = struct.pack("=H6xQ", count, ctypes.addressof(code))
+    program = Program(filter_for(os.uname().machine))
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, given, 0, 0):
+    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program.head, 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, f"the kernel takes no filter of calls: {os.strerror(number)}")
 
 
-def filter_for(machine: str) -> bytes:
+def filter_for(machine: str) -> list[Instruction]:
     """Return the filter for a machine as uname(2) calls it. Raises NotImplementedError."""
     if machine not in CALLS:
         raise NotImplementedError(f"no filter of calls is known for {machine}")
     kind, refused = CALLS[machine]
     tests = [(EQUAL, number) for number in refused] + [(AT_LEAST, OTHER_CALLS)]
-    code = [(LOAD, 0, 0, MACHINE), (EQUAL, 1, 0, kind), (RETURN, 0, 0, REFUSE)]
-    code += [(LOAD, 0, 0, NUMBER)]
+    code = [(LOAD_WORD, 0, 0, MACHINE), (EQUAL, 1, 0, kind), (RETURN, 0, 0, REFUSE)]
+    code += [(LOAD_WORD, 0, 0, NUMBER)]
     # Each test that is true jumps behind those that are left, and behind ALLOW.
     code += [(test, len(tests) - i + 3, 0, value) for i, (test, value) in enumerate(tests)]
-    code += [(EQUAL, 0, 2, SENDTO[machine]), (LOAD, 0, 0, FOURTH), (SHARES, 1, 0, MSG_FASTOPEN)]
-    code += [(RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE)]
-    return b"".join(INSTRUCTION.pack(*one) for one in code)
+    code += [
+        (EQUAL, 0, 2, SENDTO[machine]),
+        (LOAD_WORD, 0, 0, FOURTH),
+        (SHARES, 1, 0, MSG_FASTOPEN),
+    ]
+    return [*code, (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE)]

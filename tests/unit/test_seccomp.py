@@ -77,14 +77,12 @@ def test_it_can_use_what_it_was_given_and_open_nothing() -> None:
 def test_every_listed_call_leads_to_the_refusal(machine: str) -> None:
     """The program, run as the kernel runs it; each other call is allowed, each machine is not."""
     kind, refused = CALLS[machine]
-    code = [filter_for(machine)[i : i + 8] for i in range(0, len(filter_for(machine)), 8)]
+    code = filter_for(machine)
 
     def verdict(number: int, architecture: int, flags: int = 0) -> str:
         at, value = 0, 0
         while True:
-            operation = int.from_bytes(code[at][:2], sys.byteorder)
-            yes, no = code[at][2], code[at][3]
-            argument = int.from_bytes(code[at][4:], sys.byteorder)
+            operation, yes, no, argument = code[at]
             at += 1
             if operation == 0x20:
                 value = {0: number, 4: architecture, 40: flags}[argument]
