@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.lab import key_server, port_signer
 from tests.lab.process import Child
 from tests.lab.server import INSIDE, Server
 from tests.lab.topology import Lab
 
+KEY_SERVER = str(Path(__file__).with_name("key_server.py"))
+PORT_SIGNER = str(Path(__file__).with_name("port_signer.py"))
 LIST = "serverlist.piaservers.net"
 LOGIN = "www.privateinternetaccess.com"
 PORT = 1337
@@ -101,7 +102,7 @@ class KeyHost:
             "answer": usual | answer,
             "manner": manner,
         }
-        argv = [sys.executable, key_server.__file__, json.dumps(wanted)]
+        argv = [sys.executable, KEY_SERVER, json.dumps(wanted)]
         self._child = self._lab.household.start(server.namespace.command(argv), "keys")
         self._child.wait_for("ready")
         return self
@@ -142,7 +143,7 @@ class PortHost:
             "exit": server.exit.ipv4,
             "settings": str(self._file),
         }
-        argv = [sys.executable, port_signer.__file__, json.dumps(wanted)]
+        argv = [sys.executable, PORT_SIGNER, json.dumps(wanted)]
         self._child = lab.household.start(server.namespace.command(argv), "signer")
         self._child.wait_for("ready")
 

@@ -8,16 +8,15 @@ any other form `refusal`, an HTTP status, with that form in its reason. Each req
 JSON on standard output.
 """
 
-import json
 import socket
-import ssl
 import sys
 import time
 import zlib
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import tls_server  # type: ignore[import-not-found]  # found next to this file
 
 HUGE = 64 << 20
 GIGABYTE = 1 << 30
@@ -25,51 +24,35 @@ DRIP = 0.2
 STALL = 600.0
 
 
-class Provider(BaseHTTPRequestHandler):
+class Provider(tls_server.Handler):  # type: ignore[misc]
     """Answers each GET in the manner that the server has."""
 
-    protocol_version = "HTTP/1.1"
-    server: Any
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - as http.server calls it
         """Answer one request."""
-        request = {
-            "at": time.monotonic(),
-            "client": self.client_address[0],
-            "target": self.path,
-            "agent": self.headers["User-Agent"],
-        }
-        print(json.dumps(request), flush=True)  # noqa: T201 - it is what the lab reads
-        body = Path(self.server.wanted["body"]).read_bytes()
-        MANNERS[self.server.wanted["manner"]](self, body)
+        self.note(
+            at=time.monotonic(),
+            client=self.client_address[0],
+            target=self.path,
+            agent=self.headers["User-Agent"],
+        )
+        body = Path(self.wanted["body"]).read_bytes()
+        MANNERS[self.wanted["manner"]](self, body)
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - as above
         """Log in."""
         form = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        print(json.dumps({"at": time.monotonic(), "login": form}), flush=True)  # noqa: T201 - as above
-        wanted = self.server.wanted
+        self.note(at=time.monotonic(), login=form)
+        wanted = self.wanted
         if form != wanted.get("account"):
             self.send_response(wanted.get("refusal", 401), f"no {form}")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        _well(self, json.dumps({"token": wanted["token"]}).encode())
-
-    def begin(self, code: int, length: int, **headers: str) -> None:
-        """Send the head of an answer."""
-        self.send_response(code)
-        self.send_header("Content-Length", str(length))
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Write nothing."""
+        self.answer_json({"token": wanted["token"]})
 
 
 def _well(one: Provider, body: bytes) -> None:
-    one.begin(200, len(body))
-    one.wfile.write(body)
+    one.answer(body)
 
 
 def _refused(one: Provider, _body: bytes) -> None:
@@ -125,14 +108,12 @@ def _truncated(one: Provider, body: bytes) -> None:
 
 def _garbage(one: Provider, _body: bytes) -> None:
     text = b"<html>\x1b[2Jsign in</html>"
-    one.begin(200, len(text))
-    one.wfile.write(text)
+    one.answer(text)
 
 
 def _deep(one: Provider, _body: bytes) -> None:
     text = b"[" * 1_000_000
-    one.begin(200, len(text))
-    one.wfile.write(text)
+    one.answer(text)
 
 
 def _slow(one: Provider, body: bytes) -> None:
@@ -165,31 +146,5 @@ MANNERS: dict[str, Callable[[Provider, bytes], None]] = {
 }
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        """Write nothing: a client that hangs up is what some tests are about."""
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-
-def main() -> None:
-    """Serve for ever."""
-    wanted = json.loads(sys.argv[1])
-    kind = _Server6 if ":" in wanted["address"] else _Server
-    server = kind((wanted["address"], wanted["port"]), Provider)
-    server.wanted = wanted  # type: ignore[attr-defined]
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(wanted["certificate"])
-    server.socket = context.wrap_socket(
-        server.socket, server_side=True, do_handshake_on_connect=False
-    )
-    print("ready", flush=True)  # noqa: T201 - it is what the lab waits for
-    server.serve_forever()
-
-
 if __name__ == "__main__":
-    main()
+    tls_server.run(Provider)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.lab import list_server
 from tests.lab.hosts import Services, dns
 from tests.lab.process import Child
 from tests.lab.server import Server
 from tests.lab.topology import Lab
 
+LIST_SERVER = str(Path(__file__).with_name("list_server.py"))
 MULLVAD = "api.mullvad.net"
 RESOLVER = "203.0.113.53"
 PROVIDER = "203.0.113.80"
@@ -63,7 +63,7 @@ class ListHost:
             "manner": manner,
             **self._login,
         }
-        argv = [sys.executable, list_server.__file__, json.dumps(wanted)]
+        argv = [sys.executable, LIST_SERVER, json.dumps(wanted)]
         self._child = self._lab.household.start(self._lab.internet_namespace.command(argv), "lists")
         self._child.wait_for("ready")
 

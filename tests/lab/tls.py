@@ -1,14 +1,15 @@
 """Certificates of a test's own authority, and a server that has one of them."""
 
-import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from tests.lab.tls_server import Server
 
 _NEW = (
     *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
@@ -86,13 +87,7 @@ def serve(certificate: Path, body: bytes | Iterator[bytes]) -> Iterator[int]:
         def log_message(self, *_: Any) -> None:
             return
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: Any) -> None:
-            return
-
-    with _running(Server(("127.0.0.1", 0), Handler), certificate) as port:
+    with _running(Server(("127.0.0.1", 0), Handler, certificate)) as port:
         yield port
 
 
@@ -138,23 +133,12 @@ def answering(certificate: Path) -> Iterator[Answers]:
         def log_message(self, *_: Any) -> None:
             return
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: Any) -> None:
-            return
-
-    with _running(Server(("127.0.0.1", 0), Handler), certificate) as answers.port:
+    with _running(Server(("127.0.0.1", 0), Handler, certificate)) as answers.port:
         yield answers
 
 
 @contextmanager
-def _running(server: ThreadingHTTPServer, certificate: Path) -> Iterator[int]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    server.socket = context.wrap_socket(
-        server.socket, server_side=True, do_handshake_on_connect=False
-    )
+def _running(server: Server) -> Iterator[int]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
