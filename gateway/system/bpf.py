@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 Instruction = tuple[int, int, int, int]
 """The operation; how many instructions to skip if a test is true, and if it is not; the value."""
+INSTRUCTION = struct.Struct("=HBBI")
+"""struct sock_filter."""
 
 LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_BYTE_INDEXED, LOAD_HEADER = 0x20, 0x28, 0x30, 0x50, 0xB1
 EQUAL, AT_LEAST, SHARES, RETURN = 0x15, 0x35, 0x45, 0x06
@@ -22,7 +24,7 @@ class Program:
     """A program in memory; `head` is its struct sock_fprog, true as long as this object exists."""
 
     def __init__(self, instructions: Sequence[Instruction]) -> None:
-        code = b"".join(struct.pack("=HBBI", *each) for each in instructions)
+        code = b"".join(INSTRUCTION.pack(*each) for each in instructions)
         self._code = ctypes.create_string_buffer(code, len(code))
         self.head = struct.pack("HP", len(instructions), ctypes.addressof(self._code))
 

@@ -19,6 +19,7 @@ from gateway.firewall.xtables import entry, matches, packing, raw
 from gateway.policy.rules import Family, Transport
 from gateway.services import confined
 from gateway.system import (
+    bpf,
     conntrack,
     echoes,
     features,
@@ -29,7 +30,6 @@ from gateway.system import (
     lookup,
     netlink,
     netns,
-    overheard,
     questions,
     rights,
     route_reading,
@@ -124,22 +124,22 @@ CONSTANTS = {
     "SECCOMP_MODE_FILTER": seccomp.SECCOMP_MODE_FILTER,
     "SECCOMP_RET_ALLOW": seccomp.ALLOW,
     "SECCOMP_RET_ERRNO | 1": seccomp.REFUSE,
-    "BPF_LD | BPF_W | BPF_ABS": seccomp.LOAD,
-    "BPF_JMP | BPF_JEQ | BPF_K": seccomp.EQUAL,
-    "BPF_JMP | BPF_JGE | BPF_K": seccomp.AT_LEAST,
-    "BPF_JMP | BPF_JSET | BPF_K": seccomp.SHARES,
-    "BPF_RET | BPF_K": seccomp.RETURN,
-    "BPF_LD | BPF_H | BPF_ABS": lookup.LOAD_HALF,
-    "BPF_LD | BPF_B | BPF_ABS": overheard.LOAD_BYTE,
-    "BPF_LD | BPF_B | BPF_IND": overheard.LOAD_BYTE_INDEXED,
-    "BPF_LDX | BPF_B | BPF_MSH": overheard.LOAD_HEADER,
+    "BPF_LD | BPF_W | BPF_ABS": bpf.LOAD_WORD,
+    "BPF_JMP | BPF_JEQ | BPF_K": bpf.EQUAL,
+    "BPF_JMP | BPF_JGE | BPF_K": bpf.AT_LEAST,
+    "BPF_JMP | BPF_JSET | BPF_K": bpf.SHARES,
+    "BPF_RET | BPF_K": bpf.RETURN,
+    "BPF_LD | BPF_H | BPF_ABS": bpf.LOAD_HALF,
+    "BPF_LD | BPF_B | BPF_ABS": bpf.LOAD_BYTE,
+    "BPF_LD | BPF_B | BPF_IND": bpf.LOAD_BYTE_INDEXED,
+    "BPF_LDX | BPF_B | BPF_MSH": bpf.LOAD_HEADER,
     "(__u32)SKF_NET_OFF": lookup.SKF_NET_OFF,
     "offsetof(struct seccomp_data, nr)": seccomp.NUMBER,
     "offsetof(struct seccomp_data, arch)": seccomp.MACHINE,
     "offsetof(struct seccomp_data, args[3])": seccomp.FOURTH,
     "MSG_FASTOPEN": seccomp.MSG_FASTOPEN,
     "MSG_ERRQUEUE": echoes.MSG_ERRQUEUE,
-    "SO_ATTACH_FILTER": lookup.SO_ATTACH_FILTER,
+    "SO_ATTACH_FILTER": bpf.SO_ATTACH_FILTER,
     "AF_XDP": features.AF_XDP,
     "283": xdp.SOL_XDP,
     "XDP_RX_RING": xdp.XDP_RX_RING,
@@ -178,8 +178,8 @@ CONSTANTS = {
     "IP6T_F_PROTO": packing._HAS_PROTOCOL,
 }
 SIZES = {
-    "sizeof(struct sock_filter)": seccomp.INSTRUCTION.size,
-    # sock_fprog, with the pointer where gateway.system.seccomp puts it
+    "sizeof(struct sock_filter)": bpf.INSTRUCTION.size,
+    # sock_fprog, with the pointer where gateway.system.bpf puts it
     "sizeof(struct sock_fprog)": 16,
     "offsetof(struct sock_fprog, filter)": 8,
     "sizeof(struct ifreq)": netns.REQUEST.size,
@@ -252,7 +252,6 @@ def test_other_files_repeat_the_same_numbers() -> None:
     assert confined.CAPABILITY_VERSION == rights.CAPABILITY_VERSION
     assert vault_process.CAPABILITY_VERSION == rights.CAPABILITY_VERSION
     assert confined.PR_SET_NO_NEW_PRIVS == rights.PR_SET_NO_NEW_PRIVS
-    assert overheard.SO_ATTACH_FILTER == lookup.SO_ATTACH_FILTER
     assert seccomp.CALLS.keys() == seccomp.SENDTO.keys() <= features.MEMBARRIER.keys()
 
 
