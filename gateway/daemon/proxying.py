@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from gateway.model import Config
-from gateway.policy.limits import Limit, LimitCode
+from gateway.policy.limits import SAME_USERS, Limit, LimitCode
 from gateway.services.proxies import kinds as proxy_kinds
 from gateway.services.proxies.service import ProxyService, Remedied
 from gateway.system.features import knows_users, missing_capabilities
@@ -39,12 +39,17 @@ def unconfined(netns: Netns, limits: Iterable[Limit]) -> Remedied:
             f"it cannot have a user of its own, by which rules know it, for want of {missing}",
             f"give the container `cap_add: [{missing}]`",
         )
-    if not knows_users():
-        return (
-            "no rule can know its user: another user namespace than the gateway's owns the network",
-            "run the gateway in the user namespace of the container whose network it has",
-        )
+    if not _are_users_known():
+        return "no rule can know its user: another user namespace owns the network", SAME_USERS
     for limit in limits:
         if limit.code is LimitCode.RESOLVER_NOT_CONFINED:
             return "no rule can keep its user in the tunnel on this kernel", limit.remedy
     return "", ""
+
+
+def _are_users_known() -> bool:
+    """Return whether rules know users; what cannot be asked for now counts as no."""
+    try:
+        return knows_users()
+    except OSError:
+        return False

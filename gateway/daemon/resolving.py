@@ -1,6 +1,6 @@
 """What workloads ask for names: the resolver file, and the gateway's own resolver if it has one."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,11 @@ from gateway.model.lease import Connection
 from gateway.model.name_server import NameServer
 from gateway.policy.actions import SendProbe
 from gateway.policy.limits import (
+    OTHER_USERS,
+    SAME_USERS,
     Limit,
     LimitCode,
+    limit_of_unknown_users,
     limit_without_resolver,
     limits_of_names,
 )
@@ -23,6 +26,7 @@ from gateway.policy.reports import ResolverReport
 from gateway.policy.unbound import CERTIFICATES
 from gateway.policy.upstreams import resolvers_for, upstreams_of
 from gateway.system.aside import Aside
+from gateway.system.features import knows_users
 from gateway.system.given import Given
 from gateway.system.netns import Netns
 from gateway.system.probe import probe
@@ -61,6 +65,7 @@ class Resolving:
         self._resolver: Resolver | None = None
         self._lists: BlockLists | None = None
         self._missing: MissingError | None = None
+        self._knows_users = True
         if server := config.name_server:
             from gateway.services.resolver import service as resolver  # noqa: PLC0415 - many have none
 
@@ -73,6 +78,7 @@ class Resolving:
                 self._resolver, self._missing = None, err
             else:
                 self._lists = self._fetched(self._resolver, server) if server.lists else None
+                self._knows_users = knows_users(tools.netns)
         self.config = self.settled(config)
 
     def _fetched(self, resolver: "Resolver", server: NameServer) -> "BlockLists":
@@ -120,6 +126,11 @@ class Resolving:
                 f"{why}",
                 f"{remedy}, or set DNS_HIJACK=off",
             )
+        if not self._knows_users:
+            raise MissingError(
+                f"{what} as a user by which its questions are known: {OTHER_USERS}",
+                f"{SAME_USERS}, or set DNS_HIJACK=off",
+            )
         from gateway.firewall.nft.hijack import HijackTable  # noqa: PLC0415 - few want it
 
         return HijackTable.find(Nft(netns=netns))
@@ -128,7 +139,7 @@ class Resolving:
     def limits(self) -> tuple[Limit, ...]:
         """What is not guaranteed of names."""
         if self._resolver:
-            return self._resolver.limits
+            return (*self._resolver.limits, *self._of_users())
         missing, server = self._missing, self._wanted.name_server
         if missing is None:
             return ()
@@ -140,10 +151,17 @@ class Resolving:
             return tuple(limits_of_names(without, remedy))
         return (limit_without_resolver(problem, remedy),)
 
+    def _of_users(self) -> Iterator[Limit]:
+        """Yield what does not hold because rules do not know the user that the resolver has."""
+        server = self._wanted.name_server
+        if server and not self._knows_users:
+            yield limit_of_unknown_users(has_zones=bool(server.local))
+
     def of_machine(self, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
         """Return those of `limits` that matter: some concern only a gateway with a resolver."""
         ours = LimitCode.RESOLVER_NOT_CONFINED
-        return tuple(it for it in limits if self._resolver or it.code is not ours)
+        known = dict.fromkeys(limits)  # the firewall may have said the same
+        return tuple(it for it in known if self._resolver or it.code is not ours)
 
     def report(self) -> ResolverReport | None:
         """Return what is known of the resolver, from any thread; None without one."""

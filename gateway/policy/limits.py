@@ -58,6 +58,10 @@ HOUR = 3600
 OWN_RESOLVER = "mount a file of your own at /etc/resolv.conf, here and in the workloads"
 """The remedy where the resolver file cannot be written, such as Docker's with a read-only root."""
 
+OTHER_USERS = "another user namespace owns the network, so no rule knows a user of this one"
+SAME_USERS = "run the gateway in the user namespace of the container whose network it has"
+"""Why rules know no user, and the remedy."""
+
 
 def limit_without_guard(missing: str, remedy: str) -> Limit:
     """Return the limit of a machine without the egress guard, because of what is `missing`."""
@@ -126,6 +130,15 @@ def limit_of_confinement(missing: str, remedy: str) -> Limit:
         f"({missing})",
         remedy,
     )
+
+
+def limit_of_unknown_users(*, has_zones: bool = False) -> Limit:
+    """Return the limit of a network whose rules know no user of the gateway's.
+
+    `has_zones`: what leaves for the resolver of a local zone would be known by its user.
+    """
+    zones = "; so DNS_LOCAL_ZONES has no effect" if has_zones else ""
+    return limit_of_confinement(f"{OTHER_USERS}{zones}", SAME_USERS)
 
 
 def limits_of_config(config: Config, drawn: int | None = None) -> Iterator[Limit]:

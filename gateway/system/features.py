@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from gateway.errors import is_shortage
+from gateway.system.netns import OWN, Netns
 
 PROC = Path("/proc")
 
@@ -121,22 +122,25 @@ def gains_no_privileges(status: Path = Path("/proc/self/status")) -> bool:
         return True
 
 
-def knows_users() -> bool:
-    """Return whether rules of our network namespace know users by the ids that they have here.
+def knows_users(netns: Netns = OWN) -> bool:
+    """Return whether rules of `netns` know users by the ids that they have here.
 
     nftables compares ids as the user namespace sees them that owns the network namespace
-    (net/netfilter/nft_meta.c, nft_meta_get_eval_skugid). What cannot be asked counts as no.
+    (net/netfilter/nft_meta.c, nft_meta_get_eval_skugid), and the legacy tables refuse such rules of
+    any other (net/netfilter/xt_owner.c, owner_check). What cannot be asked counts as no. Raises
+    OSError for a shortage.
     """
-    own = PROC / "self/ns"
     try:
-        network = os.open(own / "net", os.O_RDONLY | os.O_CLOEXEC)
+        network = netns.descriptor()
         try:
             owner = fcntl.ioctl(network, NS_GET_USERNS)
         finally:
             os.close(network)
         try:
-            return os.path.samestat(os.fstat(owner), (own / "user").stat())
+            return os.path.samestat(os.fstat(owner), (PROC / "self/ns/user").stat())
         finally:
             os.close(owner)
-    except OSError:
+    except OSError as err:
+        if is_shortage(err):
+            raise
         return False

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ class Namespace:
         """Refer to the namespace; `create` makes it."""
         self.name = name
         self.path = NETNS_DIRECTORY / name
+        self.is_others = False
+        """Whether another user namespace than ours is to own it."""
 
     def create(self) -> None:
         """Make the namespace with loopback up and without duplicate address detection.
@@ -35,7 +38,10 @@ class Namespace:
         Detection would keep every IPv6 address unusable for a second. Even without it an address
         stays tentative until a work queue has run, hence the `nodad` wherever one is added.
         """
-        run(["ip", "netns", "add", self.name])
+        if self.is_others:
+            self._attach_that_of_others()
+        else:
+            run(["ip", "netns", "add", self.name])
         for name, value in {
             "ipv6/conf/default/accept_dad": 0,
             "ipv6/conf/all/accept_ra": 0,
@@ -44,6 +50,14 @@ class Namespace:
         }.items():
             self.sysctl(name, value)
         self.ip("link set lo up")
+
+    def _attach_that_of_others(self) -> None:
+        """Give the name to a namespace of a process that has made a user namespace before."""
+        words = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", "echo ready; read it"]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as keeper:
+            if not keeper.stdout or not keeper.stdout.readline():
+                raise LabError("no user namespace can be made here")
+            run(["ip", "netns", "attach", self.name, str(keeper.pid)])
 
     def delete(self) -> None:
         """End whatever still runs inside and remove the namespace."""

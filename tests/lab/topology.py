@@ -42,17 +42,20 @@ class Lab:
         uplinks: int = 1,
         servers: int = 1,
         implementation: str = "auto",
+        other_users: bool = False,
     ) -> None:
         """Describe a lab; entering it as a context manager builds it.
 
         `implementation` is the servers': auto (the kernel's WireGuard where there is one),
-        kernelspace or userspace.
+        kernelspace or userspace. With `other_users`, another user namespace than ours owns the
+        gateway's network.
         """
         self._stack = ExitStack()
         self.prefix = f"{_PREFIX}{os.getpid()}x{next(_numbers)}"
         self.household = Household(self.prefix)
         self._stack.callback(self.household.close)
         self.gateway_namespace = Namespace(f"{self.prefix}-gateway")
+        self.gateway_namespace.is_others = other_users
         self.internet_namespace = Namespace(f"{self.prefix}-internet")
         self.lan_namespace = Namespace(f"{self.prefix}-lan")
         self.vault_namespace = Namespace(f"{self.prefix}-vault")

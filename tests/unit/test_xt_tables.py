@@ -36,7 +36,7 @@ from gateway.firewall.xtables.render import TABLES, table_of
 from gateway.firewall.xtables.render import Kernel as Matches
 from gateway.firewall.xtables.tables import COMMIT_ATTEMPTS, Table
 from gateway.policy.firewall import closed, ruleset_for
-from gateway.policy.limits import LimitCode
+from gateway.policy.limits import SAME_USERS, LimitCode
 from gateway.policy.rules import Accept, Chain, Drop, Family, Rule, Ruleset, SetMark
 from gateway.system.netns import OWN
 from tests.conftest import skip_or_fail
@@ -430,6 +430,16 @@ def test_a_rule_on_a_user_is_left_out_where_the_kernel_has_no_owner_match() -> N
     lines = firewall().verify(EVERY_WORD)
     assert lines
     assert all("filter OUTPUT: missing" in line and "uid-owner" in line for line in lines)
+
+
+@pytest.mark.usefixtures("kernel")
+def test_where_another_user_namespace_owns_the_network_the_limit_says_so() -> None:
+    """The kernel has the match, and refuses it there. Another module would not help."""
+    others = firewall(has=lambda _: Matches(owner=False, has_our_users=False))
+    (limit,) = others.limits
+    assert (limit.code, limit.remedy) == (LimitCode.RESOLVER_NOT_CONFINED, SAME_USERS)
+    others.apply(EVERY_WORD)
+    assert others.verify(EVERY_WORD) == ()
 
 
 @pytest.mark.parametrize("come_and_go", list(product([False, True], repeat=4)))

@@ -13,10 +13,15 @@ from gateway.firewall import brief
 from gateway.firewall.marks import FLOW, PASSED_FIREWALL, Marks
 from gateway.firewall.xtables.legacy import xtables_lock
 from gateway.firewall.xtables.marks import mark_of
-from gateway.firewall.xtables.matches import kernel_of
+from gateway.firewall.xtables.matches import kernel_in, kernel_of
 from gateway.firewall.xtables.render import Kernel, commands
 from gateway.firewall.xtables.tables import Table
-from gateway.policy.limits import Limit, limit_of_confinement, limit_of_extra_headers
+from gateway.policy.limits import (
+    Limit,
+    limit_of_confinement,
+    limit_of_extra_headers,
+    limit_of_unknown_users,
+)
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.policy.transition import interim
 from gateway.system import applied
@@ -61,7 +66,7 @@ class IptablesFirewall:
         Raises MissingError when it is not there for every family that the kernel has, and
         FirewallError when that could not be found out.
         """
-        firewall = cls(netns=netns)
+        firewall = cls(kernel=kernel_in(netns), netns=netns)
         for table in _each(firewall._tables()):
             table.find()
         return firewall
@@ -71,7 +76,10 @@ class IptablesFirewall:
         """What this kernel's tables cannot refuse, with the remedy. Raises FirewallError."""
         blind = [family for family in self._tables() if not self._kernel(family).extra_headers]
         found = [limit_of_extra_headers(family) for family in blind]
-        if not all(self._kernel(family).owner for family in self._tables()):
+        kernels = [self._kernel(family) for family in self._tables()]
+        if not all(it.has_our_users for it in kernels):
+            found.append(limit_of_unknown_users())
+        elif not all(it.owner for it in kernels):
             found.append(limit_of_confinement(NO_OWNER, LOAD_OWNER))
         return tuple(found)
 

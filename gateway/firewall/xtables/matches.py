@@ -10,12 +10,16 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 from gateway.errors import FirewallError
 from gateway.firewall.xtables.packing import MULTIPORT
 from gateway.firewall.xtables.render import EXTRA_HEADERS, Kernel
 from gateway.policy.rules import Family
+from gateway.system.features import knows_users
+from gateway.system.netns import Netns
 
 OWNER = ("owner", 1)
 """The match for the user of a socket, and its revision."""
@@ -32,6 +36,21 @@ _SOCKETS = {
 _ABSENT = {errno.ENOENT, errno.EPROTONOSUPPORT}
 
 _getsockopt = ctypes.CDLL(None, use_errno=True)["getsockopt"]
+
+
+def kernel_in(netns: Netns) -> Callable[[Family], Kernel]:
+    """Return the answer to what the kernel can match in rules of `netns`, for each family.
+
+    It refuses the match for users in a network that another user namespace than ours owns, however
+    it has that (net/netfilter/xt_owner.c, owner_check). Raises FirewallError.
+    """
+    try:
+        if knows_users(netns):
+            return kernel_of
+    except OSError as err:
+        what = "asking the kernel who owns the network"
+        raise FirewallError(what, str(err.strerror), err.errno) from err
+    return lambda family: replace(kernel_of(family), owner=False, has_our_users=False)
 
 
 @cache

@@ -158,11 +158,15 @@ def render_line(name: str, line: Line, family: Family) -> str:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What the tables of a kernel can match, which others may lack: see `matches.py`."""
+    """What the tables of a kernel can match, which others may lack: see `matches.py`.
+
+    Without `has_our_users` there is no `owner` either: the network belongs to other users.
+    """
 
     extra_headers: bool = True
     owner: bool = True
     multiport: bool = True
+    has_our_users: bool = True
 
 
 EVERYTHING = Kernel()
