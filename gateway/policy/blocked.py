@@ -53,6 +53,10 @@ class Blocked:
     ignored: int = 0
     is_full: bool = False
 
+    def __post_init__(self) -> None:
+        """Note how many labels the domains have: a name of a list may have 120."""
+        self._depths = {it.count(b".") + 1 for it in self.passed}
+
     def add(self, name: bytes, answer: str) -> bool:
         """Take a rule; the first one for a name counts. Return whether `name` can have one."""
         if not _NAME.fullmatch(name) or name in _OWN or name.endswith(_TRIGGERS):
@@ -68,7 +72,7 @@ class Blocked:
 
     def _is_passed(self, name: bytes) -> bool:
         labels = name.split(b".")
-        return any(b".".join(labels[first:]) in self.passed for first in range(len(labels)))
+        return any(b".".join(labels[-depth:]) in self.passed for depth in self._depths)
 
     def read(self, lines: Iterable[bytes]) -> bool:
         """Take the rules of a list, until there are too many. A line ends with a line feed.

@@ -82,6 +82,16 @@ def test_exempt_domains_are_not_blocked_and_neither_by_a_rule_above() -> None:
     assert zone[2:] == ["a.example CNAME rpz-passthru.\n", "*.a.example CNAME rpz-passthru.\n"]
 
 
+def test_a_name_of_many_labels_is_compared_with_few_domains() -> None:
+    """A list of such names took longer than the process has, and then no list blocked any."""
+    exempt = (b"a.example", b"x.y.z", b"com")
+    deep = b"1." * 100
+    lines = b"".join(deep + it + b"\n" for it in (*exempt, b"b.example", b"y.z", b"z"))
+    assert set(rules(lines, *exempt)) == {
+        f"{deep.decode()}{it}" for it in ("b.example", "y.z", "z")
+    }
+
+
 def test_too_many_names_and_too_long_lines_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The list is cut."""
     monkeypatch.setattr(blocked, "MOST_NAMES", 2)
@@ -139,6 +149,24 @@ def test_a_list_of_countless_words_costs_only_itself(
     assert not found.read([*[line] * 1001, b"0.0.0.0 late.example\n"])
     assert found.read([b"0.0.0.0 good.example\n"])
     assert set(found.rules) - {b"a"} == {b"good.example"}
+
+
+def test_lists_that_take_long_leave_time_for_the_zone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the process is ended, and none blocks a name. What is left out is named."""
+    for name in ("first", "second"):
+        (tmp_path / name).write_bytes(b"0.0.0.0 %s.example\n" % name.encode())
+    spent = iter((0.0, block_process.READING_TIME + 1))
+    monkeypatch.setattr(block_process.time, "process_time", lambda: next(spent))
+    monkeypatch.setattr(block_process, "give_up_rights", lambda: None)
+    with (tmp_path / "zone").open("wb") as zone:
+        monkeypatch.setattr(block_process, "RESULT", zone.fileno())
+        said = block_process.made([], [str(tmp_path / it) for it in ("first", "second")])
+    number, each, left_out = said.split("\n")
+    assert (number, each) == ("1", "1 0")
+    assert left_out == f"{tmp_path}/second: the lists before it took 15 s"
+    assert (tmp_path / "zone").read_text("ascii").endswith("first.example CNAME .\n")
 
 
 @pytest.mark.long
