@@ -6,6 +6,7 @@ of the inode, and a process that writes a gigabyte in one call holds that lock m
 
 import asyncio
 import errno
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,10 @@ from gateway.errors import NetworkError
 
 TIME_LIMIT = 0.5
 """Seconds that the loop waits. The work continues after that, and nothing waits for it."""
+
+
+class NotBegunError(NetworkError):
+    """The work was not begun."""
 
 
 class Aside:
@@ -30,7 +35,7 @@ class Aside:
         has not ended yet, and when no thread can be started.
         """
         if self._is_busy:
-            raise NetworkError("the last attempt is still waiting", self._subject, errno.EBUSY)
+            raise NotBegunError("the last attempt is still waiting", self._subject, errno.EBUSY)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
@@ -55,7 +60,7 @@ class Aside:
         try:
             threading.Thread(target=body, name="aside", daemon=True).start()
         except RuntimeError as err:
-            raise NetworkError("no thread can be started", self._subject, errno.EAGAIN) from err
+            raise NotBegunError("no thread can be started", self._subject, errno.EAGAIN) from err
         self._is_busy = True
         try:
             async with asyncio.timeout(time_limit):
@@ -66,3 +71,25 @@ class Aside:
                 self._subject,
                 errno.ETIMEDOUT,
             ) from err
+
+    async def run_with(
+        self, descriptor: int, work: Callable[[int], None], time_limit: float = TIME_LIMIT
+    ) -> None:
+        """Do `work` as `run` does, with a descriptor of its own for the file `descriptor`.
+
+        It stays open as long as the work takes: else the work could get, by the same number, a file
+        that is opened later.
+        """
+        own = os.dup(descriptor)
+
+        def body() -> None:
+            try:
+                work(own)
+            finally:
+                os.close(own)
+
+        try:
+            await self.run(body, time_limit)
+        except NotBegunError:
+            os.close(own)
+            raise

@@ -2,13 +2,15 @@
 
 import asyncio
 import errno
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from gateway.errors import NetworkError
-from gateway.system.aside import Aside
+from gateway.system.aside import Aside, NotBegunError
 
 
 def test_what_the_work_raises_comes_out_where_it_was_asked_for() -> None:
@@ -61,6 +63,42 @@ def test_work_that_waits_for_another_program_keeps_only_its_own_thread() -> None
         await aside.run(lambda: None)
 
     asyncio.run(story())
+
+
+def descriptors() -> set[str]:
+    """Return the open descriptors of this process."""
+    return {it.name for it in Path("/proc/self/fd").iterdir()}
+
+
+def test_work_keeps_its_file_when_it_is_not_waited_for_any_more(tmp_path: Path) -> None:
+    """Another file may have the same number by then. Work that was not begun leaves none open."""
+    (tmp_path / "file").write_bytes(b"right")
+    (tmp_path / "other").write_bytes(b"secret")
+    release, ended, read = threading.Event(), threading.Event(), list[bytes]()
+
+    def wait(descriptor: int) -> None:
+        release.wait(30)
+        read.append(os.pread(descriptor, 10, 0))
+        ended.set()
+
+    async def story() -> None:
+        aside = Aside("file")
+        given = os.open(tmp_path / "file", os.O_RDONLY)
+        with pytest.raises(NetworkError):
+            await aside.run_with(given, wait, 0.05)
+        before = descriptors()
+        with pytest.raises(NotBegunError):
+            await aside.run_with(given, wait, 0.05)
+        assert descriptors() == before
+        os.close(given)
+        again = os.open(tmp_path / "other", os.O_RDONLY)
+        assert again == given
+        release.set()
+        assert ended.wait(5)
+        os.close(again)
+
+    asyncio.run(story())
+    assert read == [b"right"]
 
 
 def test_a_loop_that_has_ended_is_not_an_error_for_the_work() -> None:

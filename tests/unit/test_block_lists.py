@@ -3,8 +3,11 @@
 import asyncio
 import gzip
 import json
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from itertools import pairwise
@@ -32,6 +35,7 @@ from gateway.services.fetching.lists import AnswerError
 from gateway.services.health.board import describe
 from gateway.services.health.metrics import exposition
 from gateway.system import process
+from tests.lab.process import eventually
 from tests.lab.tls import Authority, serve
 from tests.unit.test_lists import readers
 
@@ -83,6 +87,35 @@ def test_only_its_rules_are_kept_in_the_first_place_that_takes_them(
     assert first.digest == again.digest != b""
     with serve(certificate, LIST) as port, pytest.raises(MissingError, match="mount a volume"):
         fetch(trusted, port, Path("/proc/nothing"))
+
+
+class Slow(type(Path())):  # type: ignore[misc]
+    """A place that does not answer until it is released, such as a network drive."""
+
+    released = threading.Event()
+
+    def is_dir(self) -> bool:
+        """Return whether it is a directory, late."""
+        self.released.wait(30)
+        return bool(super().is_dir())
+
+
+def test_a_place_that_answers_late_gets_the_list_and_no_other_file(
+    trusted: Authority, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the gateway's may have the same number by then, such as one with a password."""
+    monkeypatch.setattr("gateway.services.fetching.block_lists.STORE_TIME", 0.05)
+    with serve(certificate, LIST) as port, pytest.raises(NetworkError, match="not done after"):
+        fetch(trusted, port, Slow(tmp_path) / "blocked")
+    with ExitStack() as others:
+        for _ in range(30):
+            file = others.enter_context(tempfile.TemporaryFile())
+            file.write(b"secret")
+            file.flush()
+        Slow.released.set()
+        path = tmp_path / "blocked" / blocked_name(BlockList("", HOST, "/ads", port))
+        eventually(path.exists, timeout=10, what="the file")
+        assert path.read_bytes() == KEPT
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_lists_that_take_long_leave_time_for_the_zone(
     for name in ("first", "second"):
         (tmp_path / name).write_bytes(b"0.0.0.0 %s.example\n" % name.encode())
     spent = iter((0.0, block_process.READING_TIME + 1))
-    monkeypatch.setattr(block_process.time, "process_time", lambda: next(spent))
+    monkeypatch.setattr("time.process_time", lambda: next(spent))
     monkeypatch.setattr(block_process, "give_up_rights", lambda: None)
     with (tmp_path / "zone").open("wb") as zone:
         monkeypatch.setattr(block_process, "RESULT", zone.fileno())

@@ -46,10 +46,10 @@ class BlockListFetcher(ListFetcher):
         fetched: list[Fetched] = []
         async with self._answer(_command(listed), listed.host) as result:
 
-            def keep() -> None:
+            def keep(result: int) -> None:
                 fetched.append(Fetched(self._kept(listed, result), _digest(result)))
 
-            await self._aside.run(keep, STORE_TIME)
+            await self._aside.run_with(result, keep, STORE_TIME)
         return fetched[0]
 
     def _kept(self, listed: BlockList, result: int) -> BlockFile:

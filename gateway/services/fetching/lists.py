@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from gateway.errors import LoginError, MissingError, NetworkError
@@ -97,7 +98,7 @@ class ListFetcher:
         Raises GatewayError and OSError.
         """
         async with self._answer(command(listed), listed.host) as result:
-            await self._aside.run(lambda: self._keep(listed, result), STORE_TIME)
+            await self._aside.run_with(result, partial(self._keep, listed), STORE_TIME)
 
     @asynccontextmanager
     async def _answer(
