@@ -8,12 +8,14 @@ import os
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from gateway.errors import MissingError, NetworkError
 from gateway.model.name_server import BlockFile, BlockList, NameServer, Upstream
-from gateway.policy.unbound import CERTIFICATES
+from gateway.policy.unbound import CERTIFICATES, Unbound
+from gateway.services.resolver import blocking
 from gateway.services.resolver.files import Files
 from gateway.services.resolver.lines import REFUSED, REFUSED_FOR
 from gateway.services.resolver.service import Resolver
@@ -22,6 +24,7 @@ from gateway.system.netns import OWN
 from gateway.system.resolver_control import LARGEST, Control
 from tests.fakes.clock import Clock
 
+Replace = Callable[[ModuleType, str], None]
 UPSTREAM = Upstream(ip_address("192.0.2.53"), 853, "dns.example", "example")
 
 
@@ -224,3 +227,28 @@ def test_other_lists_are_read_by_the_process_that_runs_or_by_another_one(
 
     asyncio.run(run())
     assert "lists.example CNAME rpz-passthru." in Files(tmp_path).zone.read_text("ascii")
+
+
+def test_lists_that_cannot_be_read_now_leave_the_rules_that_were_read_last(
+    tmp_path: Path, replaced_process: Replace
+) -> None:
+    """Whole: the resolver reads the file again when the tunnel has gone, or in a new process."""
+    listed = tmp_path / "listed"
+    listed.write_text("ads.example CNAME .\n")
+    files, blocks = Files(tmp_path), (BlockFile(str(listed), 0, 0),)
+
+    async def run() -> None:
+        process.reap_orphans()
+        resolver = Resolver(NameServer((UPSTREAM,)), files, OWN, Clock())
+        resolver.know((), blocks)
+        assert (await resolver._with_zone(Unbound((), "", blocks=blocks))).zone  # noqa: SLF001
+        before = files.zone.read_text("ascii")
+        assert "ads.example CNAME ." in before
+        replaced_process(blocking, "import os; os.write(3, b'torn'); os._exit(9)")
+        again = await resolver._with_zone(Unbound((), "", blocks=blocks))  # noqa: SLF001
+        assert (files.zone.read_text("ascii"), again.zone) == (before, str(files.zone))
+        assert resolver.report.blocks == 1
+        none = await resolver._with_zone(Unbound((), ""))  # noqa: SLF001
+        assert (none.zone, resolver.report.blocks) == ("", 0)
+
+    asyncio.run(run())

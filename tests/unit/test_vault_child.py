@@ -268,12 +268,12 @@ def test_what_it_reads_is_in_memory_and_cannot_be_changed(tmp_path: Path) -> Non
     own.chmod(0o600)
     files = FilesInVault(FakeVault(), str(own))
     assert files.readable_authorities() == f"/dev/fd/{AUTHORITIES}"
-    zone = files.new_zone()
-    os.write(zone, b"zone")
-    os.close(zone)
-    zone = files.new_zone()
-    os.write(zone, b"other")
-    os.close(zone)
+    for written, is_used in ((b"the zone", True), (b"other", True), (b"torn", False)):
+        zone = files.new_zone()
+        os.write(zone, written)
+        if is_used:
+            files.use_zone(zone)
+        os.close(zone)
     text = f"{files.zone} /dev/fd/{AUTHORITIES}"
     program = files.program(text)
     expected = {CONFIGURATION: text, AUTHORITIES: "certificate", ZONE: "other"}

@@ -25,8 +25,12 @@ class BlockedZone:
         self.names: Mapping[str, int] = {}
 
     async def make(self, blocks: tuple[BlockFile, ...]) -> bool:
-        """Write the zone of `blocks` and of what was fetched; return whether it is to be used."""
+        """Write the zone of `blocks` and of what was fetched; return whether it is to be used.
+
+        If that fails, the former one stays, with its `total`.
+        """
         if not blocks and not self._is_wanted:
+            self.total = 0
             return False
         from gateway.services.resolver import blocking  # noqa: PLC0415 - many have no list
 

@@ -48,6 +48,7 @@ async def zone_for(
         result = files.new_zone()
         try:
             made = await make_zone(lists, passed, result)
+            files.use_zone(result)
         finally:
             os.close(result)
     except (GatewayError, OSError, MemoryError, ValueError) as err:

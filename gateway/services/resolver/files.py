@@ -56,6 +56,9 @@ class Home(Protocol):
     def new_zone(self) -> int:
         """Return a descriptor to write the rules for blocked names to. Raises OSError."""
 
+    def use_zone(self, written: int) -> None:
+        """Have the resolver read what was `written` to that descriptor, whole. Raises OSError."""
+
     def program(self, text: str) -> Program:
         """Return the program with `text` as its configuration. Raises GatewayError, OSError."""
 
@@ -97,6 +100,11 @@ class Files:
         """The rules for blocked names."""
         return self.directory / "blocked.rpz"
 
+    @property
+    def _new_zone(self) -> Path:
+        """Those that are being written."""
+        return self.zone.with_suffix(".new")
+
     def prepare(self) -> None:
         """Find unbound, and make the directories. Raises MissingError."""
         find_program("unbound")
@@ -133,7 +141,12 @@ class Files:
 
     def new_zone(self) -> int:
         """Return a descriptor to write the rules for blocked names to. Raises OSError."""
-        return _new(self.zone)
+        return _new(self._new_zone)
+
+    def use_zone(self, written: int) -> None:
+        """Put the file of `new_zone` in place of the former one. Raises OSError."""
+        del written
+        self._new_zone.rename(self.zone)
 
     def configure(self, text: str) -> None:
         """Write the configuration. Raises OSError."""

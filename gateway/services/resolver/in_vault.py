@@ -76,19 +76,25 @@ class FilesInVault:
         return f"/dev/fd/{AUTHORITIES}"
 
     def new_zone(self) -> int:
-        """Return a descriptor to write the rules for blocked names to. Raises OSError.
+        """Return a descriptor to write the rules for blocked names to. Raises OSError."""
+        return os.memfd_create("zone", os.MFD_CLOEXEC)
 
-        It is the same file while the resolver runs, which reads it again. It gets a descriptor to
+    def use_zone(self, written: int) -> None:
+        """Give the resolver what was `written`. Raises OSError.
+
+        While it runs, that goes into the file that it has, and reads again. It has a descriptor to
         read only, and may not open it to write.
         """
-        if (former := self._zone) >= 0:
-            os.ftruncate(former, 0)
-            os.lseek(former, 0, os.SEEK_SET)
-            return os.dup(former)
-        self._zone = made = os.memfd_create("zone", os.MFD_CLOEXEC)
-        os.fchmod(made, 0o444)
-        self._descriptors[ZONE] = os.open(f"/proc/self/fd/{made}", os.O_RDONLY | os.O_CLOEXEC)
-        return os.dup(made)
+        if self._zone < 0:
+            self._zone = made = os.dup(written)
+            os.fchmod(made, 0o444)
+            self._descriptors[ZONE] = os.open(f"/proc/self/fd/{made}", os.O_RDONLY | os.O_CLOEXEC)
+            return
+        os.ftruncate(self._zone, 0)
+        os.lseek(self._zone, 0, os.SEEK_SET)
+        offset = 0
+        while sent := os.sendfile(self._zone, written, offset, 1 << 24):
+            offset += sent
 
     def program(self, text: str) -> Program:
         """Return the program with `text` as its configuration. Raises OSError."""

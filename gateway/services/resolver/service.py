@@ -203,9 +203,8 @@ class Resolver:
     async def _with_zone(self, wanted: Unbound) -> Unbound:
         """Return `wanted` with its lists as one zone, if that has names or may get some."""
         self._is_stale = False
-        if await self.zone.make(wanted.blocks):
+        if await self.zone.make(wanted.blocks) or self.zone.total:
             return replace(wanted, zone=str(self._files.zone))
-        self.zone.total = 0
         return wanted
 
     def _child(self, wanted: Unbound) -> Child:
