@@ -356,9 +356,24 @@ def test_no_workload_can_answer_in_its_place(lab: Lab, trusted: Authority) -> No
     for _ in range(2):
         assert listening(lab, 1000) == listening(lab, RESOLVER_USER) == []
         assert resolved(gateway, "one.example") == [ANSWER]
-        os.kill(before := child_of(gateway), signal.SIGKILL)
+        before = child_of(gateway)
+        os.kill(gateway.pid, signal.SIGSTOP)  # else it is started again at once
+        try:
+            os.kill(before, signal.SIGKILL)
+            eventually(lambda old=before: not serves(old), timeout=5, what="its end")
+            assert listening(lab, 1000) == listening(lab, RESOLVER_USER) == []
+        finally:
+            os.kill(gateway.pid, signal.SIGCONT)
         eventually(lambda old=before: child_of(gateway) != old, timeout=10, what="another one")
         eventually(lambda: resolved(gateway, "one.example"), timeout=10, what="an answer")
+
+
+def serves(pid: int) -> bool:
+    """Return whether a process still has its sockets."""
+    try:
+        return bool(list(Path(f"/proc/{pid}/fd").iterdir()))
+    except OSError:
+        return False
 
 
 def listening(lab: Lab, user: int) -> list[str]:

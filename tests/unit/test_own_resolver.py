@@ -5,6 +5,7 @@ What the real one does is shown in promises/test_own_resolver.py.
 
 import asyncio
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,6 +21,7 @@ from gateway.services.resolver.files import Files
 from gateway.services.resolver.lines import REFUSED, REFUSED_FOR
 from gateway.services.resolver.service import Resolver
 from gateway.system import process, resolver_control
+from gateway.system.kept_ports import KeptPorts
 from gateway.system.netns import OWN
 from gateway.system.resolver_control import LARGEST, Control
 from tests.fakes.clock import Clock
@@ -252,3 +254,37 @@ def test_lists_that_cannot_be_read_now_leave_the_rules_that_were_read_last(
         assert (none.zone, resolver.report.blocks) == ("", 0)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_its_ports_are_shared_only_while_it_begins(tmp_path: Path, kind: int) -> None:
+    """Others could have them else, also while it is away."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = (ip_address("127.0.0.1"), free.getsockname()[1])
+    kept, sign = KeptPorts(), tmp_path / "sign"
+
+    def can_be_had() -> bool:
+        with socket.socket(socket.AF_INET, kind) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                one.bind((str(place[0]), place[1]))
+                if kind == socket.SOCK_STREAM:
+                    one.listen()
+            except OSError:
+                return False
+            return True
+
+    async def ready() -> bool:
+        return True
+
+    is_ready = kept.shared_until([place], sign, ready)
+    assert can_be_had()
+    sign.touch()
+    assert asyncio.run(is_ready())
+    assert not can_be_had()
+    kept.shared_until([place], tmp_path / "none", ready)
+    assert can_be_had()
+    kept.keep()
+    assert not can_be_had()
+    for one in kept._sockets.values():  # noqa: SLF001 - the gateway never lets go of them
+        one.close()
