@@ -78,7 +78,8 @@ def _of_both(rules: Callable[[Family], Iterable[Rule]]) -> Rules:
 def _spared(family: Family, tunnel: Tunnel) -> Iterator[Rule]:
     """Yield what stays as it is: what does not leave, our resolver's questions, WireGuard at 53.
 
-    A client of a server here may use port 53 itself: what answers it has to pass.
+    A client of a server here may use port 53 itself: what answers it has to pass. In a vault, the
+    source port of the encrypted flow is free, so a workload could have it; the mark is secret.
     """
     yield Rule(why="loopback", verdict=Accept(), out_interface=LOOPBACK)
     yield Rule(why="P10 an answer", verdict=Accept(), ct_direction=CtDirection.REPLY)
@@ -92,6 +93,7 @@ def _spared(family: Family, tunnel: Tunnel) -> Iterator[Rule]:
                 protocol=Transport.UDP,
                 source_ports=Ports.one(tunnel.listen_port),
                 destination_ports=PORT,
+                mark=tunnel.fwmark,
             )
 
 

@@ -109,6 +109,7 @@ def test_the_encrypted_flow_to_port_53_is_spared(server: str) -> None:
     assert family is Family(address.version)
     assert (str(rule.destination).partition("/")[0], rule.protocol) == (server, "udp")
     assert rule.source_ports == Ports.one(tunnel.listen_port)
+    assert rule.mark == tunnel.fwmark, "else a workload of a vault could send as it"
 
 
 @pytest.mark.parametrize("lacks", ["type nat", "redirect"])
