@@ -52,13 +52,15 @@ class ListHosts(Protocol):
 class Tools:
     """What it takes; `is_up` says whether the tunnel carries traffic and names resolve.
 
-    `block` has the names in the files blocked from then on, and returns whether they are.
+    `block` has the names in the files blocked from then on, and returns whether they are; `blocks`
+    says whether those of a file are now.
     """
 
     resolver: AnyResolver
     hosts: ListHosts
     is_up: Callable[[], bool]
     block: Callable[[tuple[BlockFile, ...]], Awaitable[bool]]
+    blocks: Callable[[BlockFile], bool]
     clock: Callable[[], float]
 
 
@@ -139,12 +141,17 @@ class BlockLists:
         )
 
     async def _use(self, state: _State, fetched: Fetched) -> None:
-        """Have the names of a list blocked, unless it is the same as before."""
+        """Have the names of a list blocked, unless it is the same as before, and they are.
+
+        The copy may have been out of reach when the resolver has begun again.
+        """
         is_same = fetched.digest == state.digest
         state.file, state.digest = fetched.file, fetched.digest
         log = structlog.get_logger()
         log.info("list of blocked names fetched", url=state.listed.url, changed=not is_same)
-        if not is_same and not await self._tools.block(self.files):
+        if is_same and self._tools.blocks(fetched.file):
+            return
+        if not await self._tools.block(self.files):
             state.digest = b""
 
     async def _fetched(self, listed: BlockList) -> Fetched:

@@ -95,6 +95,7 @@ class Resolving:
                 hosts,
                 lambda: tools.is_up() and resolver.report.answers,
                 resolver.block,
+                lambda file: bool(resolver.zone.names.get(file.path)),
                 tools.clock,
             ),
         )

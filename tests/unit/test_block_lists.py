@@ -174,12 +174,15 @@ class World:
     did: list[tuple[float, str]] = field(default_factory=list)
     content: bytes = b"1"
     blocks: bool = True
+    has_names: bool = True
     resolver: Address | None = OURS
 
     @property
     def tools(self) -> Tools:
         """What the lists get."""
-        return Tools(self, self, lambda: self.is_up, self.block, lambda: self.now)
+        return Tools(
+            self, self, lambda: self.is_up, self.block, lambda _: self.has_names, lambda: self.now
+        )
 
     @property
     def done(self) -> list[str]:
@@ -329,6 +332,18 @@ def test_names_that_could_not_be_blocked_are_tried_with_the_next_fetch(
     world = World(blocks=False)
     server = NameServer(lists=(LISTED,), update_period=60)
     run(world, server, lambda: world.done.count("block 1") == 2, monkeypatch)
+
+
+@pytest.mark.parametrize("has_names", [True, False])
+def test_the_same_list_is_blocked_again_if_its_names_are_not(
+    monkeypatch: pytest.MonkeyPatch, *, has_names: bool
+) -> None:
+    """Its copy was out of reach when the resolver has begun again. Control: else it is not read."""
+    world, one = World(has_names=has_names), f"{LISTED.host} {FIRST}"
+    server = NameServer(lists=(LISTED,), update_period=60)
+    run(world, server, lambda: world.done.count(one) == 3, monkeypatch)
+    again = [one] if has_names else [one, "block 1"]
+    assert world.done[: 2 + len(again)] == [one, "block 1", *again]
 
 
 def test_a_list_that_drips_is_ended(
