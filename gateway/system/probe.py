@@ -105,11 +105,16 @@ async def _ask_resolver(wanted: Probe, pace: Pace, netns: Netns) -> tuple[bool, 
 
 
 def arrivals(netns: Netns) -> tuple[Address, ...]:
-    """Return where questions arrive that are redirected in `netns`: IPv6 may be switched off."""
+    """Return where questions arrive that are redirected in `netns`: IPv6 may be switched off.
+
+    Raises OSError where that is not known, for a shortage.
+    """
     try:
         with netns.socket(socket.AF_INET6, socket.SOCK_DGRAM) as channel:
             channel.bind((str(OURS_BY_IPV6), 0))
-    except OSError:
+    except OSError as err:
+        if is_shortage(err):
+            raise
         return (OURS,)
     return OURS, OURS_BY_IPV6
 

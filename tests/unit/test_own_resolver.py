@@ -4,6 +4,7 @@ What the real one does is shown in promises/test_own_resolver.py.
 """
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -16,13 +17,15 @@ import pytest
 from gateway.errors import MissingError, NetworkError
 from gateway.model.name_server import BlockFile, BlockList, NameServer, Upstream
 from gateway.policy.unbound import CERTIFICATES, Unbound
+from gateway.policy.upstreams import OURS
 from gateway.services.resolver import blocking
 from gateway.services.resolver.files import Files
 from gateway.services.resolver.lines import REFUSED, REFUSED_FOR
 from gateway.services.resolver.service import Resolver
 from gateway.system import process, resolver_control
 from gateway.system.kept_ports import KeptPorts
-from gateway.system.netns import OWN
+from gateway.system.netns import OWN, Netns
+from gateway.system.probe import arrivals
 from gateway.system.resolver_control import LARGEST, Control
 from tests.fakes.clock import Clock
 
@@ -288,3 +291,23 @@ def test_its_ports_are_shared_only_while_it_begins(tmp_path: Path, kind: int) ->
     assert not can_be_had()
     for one in kept._sockets.values():  # noqa: SLF001 - the gateway never lets go of them
         one.close()
+
+
+class Refusing(Netns):
+    """A namespace in which no socket of IPv6 can be opened, because of the error `number`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(None, "refusing")
+        self._number = number
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """Raise the error."""
+        del family, kind, protocol
+        raise OSError(self._number, os.strerror(self._number))
+
+
+def test_without_ipv6_redirected_questions_arrive_by_ipv4_alone() -> None:
+    """Control: a shortage says nothing about it, else IPv6 would be lost until the next start."""
+    assert arrivals(Refusing(errno.EAFNOSUPPORT)) == (OURS,)
+    with pytest.raises(OSError, match="Too many open files"):
+        arrivals(Refusing(errno.EMFILE))
