@@ -99,15 +99,18 @@ class LostErrors:
 
 
 async def keep_listening(server: HealthServer, address: HostPort, again: float) -> None:
-    """Start the health server, trying every `again` seconds while its address is taken."""
-    log = structlog.get_logger()
+    """Start the health server, trying every `again` seconds while its address is taken.
+
+    Another problem than before is logged.
+    """
+    log, known, variable = structlog.get_logger(), "", "HEALTH_SERVER_ADDRESS"
     while True:
         try:
             server.start(address)
         except NetworkError as err:
-            log.error(
-                "could not start health server", problem=str(err), variable="HEALTH_SERVER_ADDRESS"
-            )
+            if (problem := str(err)) != known:
+                known = problem
+                log.error("could not start health server", problem=problem, variable=variable)
             await asyncio.sleep(again)
         else:
             return

@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import ModuleType
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.control.messages import Order
 from gateway.control.server import LARGEST_BODY, MOST_CONNECTIONS
@@ -442,9 +443,12 @@ def test_an_address_that_is_taken_is_tried_again(monkeypatch: pytest.MonkeyPatch
             await until(lambda: bool(server.report().problem))
             assert "in use" in server.report().problem
             assert "HTTP_CONTROL_SERVER_ADDRESS" in server.report().remedy
+            await asyncio.sleep(0.3)
+            assert [it["event"] for it in logs] == ["control API does not answer"], "once"
         await until(lambda: server.report().is_running)
         assert not server.report().problem
         task.cancel()
         await asyncio.wait([task])
 
-    asyncio.run(run())
+    with capture_logs() as logs:
+        asyncio.run(run())

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.daemon.inbox import Inbox
 from gateway.daemon.jobs import Jobs
@@ -173,6 +174,24 @@ def test_a_producer_of_the_composition_root_that_fails_ends_the_gateway_closed(
     world.others["other"] = run
     ends_closed(world)
     assert f"rules open {FIRST}" in world.transcript, "control: it was open"
+
+
+def test_a_health_address_that_stays_taken_is_logged_once() -> None:
+    """It is tried all the time, and another problem is logged again."""
+    problems = ["taken", "taken", "taken", "not there", "taken", ""]
+    wanted = iter(problems)
+
+    def start(address: HostPort) -> None:
+        del address
+        if problem := next(wanted):
+            raise NetworkError(problem)
+
+    server = HealthServer(Board(lambda: 0.0))
+    server.start = start  # type: ignore[method-assign]
+    with capture_logs() as logs:
+        asyncio.run(keep_listening(server, HostPort("127.0.0.1", 9999), 0.0))
+    assert [it["problem"] for it in logs] == ["taken", "not there", "taken"]
+    assert next(wanted, None) is None
 
 
 @pytest.mark.promise("P1")

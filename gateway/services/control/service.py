@@ -128,8 +128,11 @@ class ControlServer:
             self._log.info("control API ready", address=_text(self._address))
 
     def _failed(self, problem: str, remedy: str) -> None:
+        """Report a problem; it is logged when it begins, and when another one does."""
+        is_known = not self._report.is_running and self._report.problem == problem
         self._report = replace(self._report, is_running=False, problem=problem, remedy=remedy)
-        self._log.error("control API does not answer", problem=problem, remedy=remedy)
+        if not is_known:
+            self._log.error("control API does not answer", problem=problem, remedy=remedy)
 
     def _line(self, line: str) -> None:
         self._log.warning("control API says", line=line)
