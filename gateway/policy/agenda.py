@@ -69,11 +69,24 @@ def due(
         case Connecting() | Connected():
             early = has_verified and is_calm(situation)
             situation, work = _watching(situation, state, moment, early=early)
-        case Paused(removed=False) if not situation.is_connecting and now >= state.retry_at:
+        case Paused() if _removes(situation, state) and now >= state.retry_at:
             situation, work = _begun(situation, Work.CONNECT), (Remove(),)
         case _:
             work = ()
     return situation, (*checks, *work)
+
+
+def _removes(situation: Situation, state: Paused) -> bool:
+    """Return whether the interface of a paused gateway has yet to be removed."""
+    return not state.removed and not situation.is_connecting
+
+
+def _of_pause(situation: Situation, state: Paused) -> Iterator[float]:
+    """Yield when something is due in a paused gateway."""
+    if state.refused:
+        yield state.open_at
+    if _removes(situation, state):
+        yield state.retry_at
 
 
 def _connecting(
@@ -247,23 +260,28 @@ def _other_times(situation: Situation, moment: Moment) -> Iterator[float]:
     match state:
         case Locked():
             yield state.retry_at
-        case Resolving() | Connecting(built=False) | Paused(removed=False) if (
-            not situation.is_connecting
-        ):
+        case Paused():
+            yield from _of_pause(situation, state)
+        case Resolving() | Connecting(built=False) if not situation.is_connecting:
             yield state.retry_at
         case Fetching() if not situation.is_connecting and Work.FETCH not in under_way:
             yield state.retry_at
         case Connecting(built=True) if Work.SAMPLE not in under_way:
             yield situation.sample_at
         case Connected():
-            yield next_end(state)
-            if situation.names_problem and Work.NAMES not in under_way:
-                yield situation.names_tried_at + moment.timing.names_again
-            if is_calm(situation):
-                return
-            if Work.SAMPLE not in under_way:
-                yield situation.sample_at
-            if Work.PROBE not in under_way:
-                yield _probe_at(situation, state, moment)
+            yield from _while_connected(situation, state, moment)
         case _:
             return
+
+
+def _while_connected(situation: Situation, state: Connected, moment: Moment) -> Iterator[float]:
+    """Yield when something is due in a connected gateway."""
+    yield next_end(state)
+    if situation.names_problem and Work.NAMES not in situation.under_way:
+        yield situation.names_tried_at + moment.timing.names_again
+    if is_calm(situation):
+        return
+    if Work.SAMPLE not in situation.under_way:
+        yield situation.sample_at
+    if Work.PROBE not in situation.under_way:
+        yield _probe_at(situation, state, moment)

@@ -50,6 +50,7 @@ from gateway.policy.events import (
     Resolved,
     Sampled,
     Stop,
+    Verified,
 )
 from gateway.policy.evidence import Pulse, foreign_change, keepalive_of
 from gateway.policy.fetching import backoff, from_fetching, is_to_register, with_logins_of
@@ -94,7 +95,7 @@ def _moved(state: Running, event: Event, moment: Moment) -> State:
         case Locked():
             return _from_locked(state, event, moment)
         case Paused():
-            return from_paused(state, event, moment)
+            return from_paused(state, event, moment, has_lasted=isinstance(event, Verified))
         case Resolving():
             return _from_resolving(state, event, moment)
         case Fetching():
@@ -119,7 +120,9 @@ def _take(turn: Turn, reason: Reason, since: float, retry_at: float, detail: str
 def _refused(state: Running, event: Refused, moment: Moment) -> State:
     now = moment.now
     if isinstance(state, Paused):
-        return replace(state, refused=True, detail=event.detail)
+        attempt = state.attempt + 1
+        open_at = now + backoff(attempt, moment)
+        return replace(state, refused=True, open_at=open_at, attempt=attempt, detail=event.detail)
     attempt = 1 + (state.attempt if isinstance(state, Locked) else state.turn.attempt)
     return Locked(Reason.FIREWALL, now, now + backoff(attempt, moment), attempt, event.detail)
 

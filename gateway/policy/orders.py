@@ -160,8 +160,15 @@ def ordered(
             return _at_next(state, moment, take)
 
 
-def from_paused(state: Paused, event: object, moment: Moment) -> Paused:
-    """Return the paused state that `event` leads to; none leads out of it."""
+def from_paused(state: Paused, event: object, moment: Moment, *, has_lasted: bool) -> Paused:
+    """Return the paused state that `event` leads to; none leads out of it.
+
+    `has_lasted`: its rules were in force when the kernel was compared.
+    """
+    if state.refused and moment.now >= state.open_at:
+        state = replace(state, refused=False, detail="" if state.removed else state.detail)
+    elif has_lasted and state.attempt and not state.refused:
+        state = replace(state, attempt=0)
     if not isinstance(event, Removed):
         return state
     if event.problem:
@@ -171,7 +178,8 @@ def from_paused(state: Paused, event: object, moment: Moment) -> Paused:
 
 
 def with_other_configuration(state: Paused) -> Paused:
-    """Return `state` with another configuration, which may have what a provider refused."""
+    """Return `state` with another configuration, which may have what was refused."""
+    state = replace(state, open_at=state.since)
     if not isinstance(state.before, Fetching):
         return state
     return replace(state, before=replace(state.before, retry_at=state.since))

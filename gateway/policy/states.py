@@ -261,7 +261,8 @@ class Paused:
     """A request has paused the gateway: it has no tunnel until another request resumes it.
 
     `before` is what the gateway did. Its interface is removed at `retry_at`, unless `removed` says
-    that it is. `refused`: the kernel did not take the rules for input ports, so these are closed.
+    that it is. `refused`: the kernel did not take the rules for input ports, so these are closed
+    until `open_at`, after `attempt` attempts.
     """
 
     since: float
@@ -269,6 +270,8 @@ class Paused:
     retry_at: float = 0.0
     removed: bool = False
     refused: bool = False
+    open_at: float = 0.0
+    attempt: int = 0
     detail: str = ""
 
 

@@ -13,12 +13,21 @@ from gateway.daemon.inbox import Inbox
 from gateway.errors import FirewallError, TunnelError
 from gateway.model import Config
 from gateway.policy.actions import Abandon, LookAround, Remove, Verify, Work
+from gateway.policy.agenda import wake_at
 from gateway.policy.events import Changed, Event, Looked, Reloaded, Stop, Tick, Verified
 from gateway.policy.facts import Facts
 from gateway.policy.firewall import ruleset_for
 from gateway.policy.machine import interrupted, step, stricter
 from gateway.policy.moves import move
-from gateway.policy.orders import EFFECTS, Effect, Order, Ordered, Removed, effect_of
+from gateway.policy.orders import (
+    EFFECTS,
+    Effect,
+    Order,
+    Ordered,
+    Removed,
+    effect_of,
+    with_other_configuration,
+)
 from gateway.policy.report import name, reason, status_of
 from gateway.policy.rules import Accept, Chain, Family
 from gateway.policy.situation import Situation
@@ -143,6 +152,32 @@ def test_a_refusal_closes_the_input_ports_of_a_paused_gateway() -> None:
     assert isinstance(refused, Paused)
     assert leaves(paused, HOLES) > leaves(refused, HOLES) == {"loopback"}
     assert status_of(refused, NOW).detail == "no rules"
+
+
+def test_the_input_ports_of_a_paused_gateway_are_tried_again_ever_more_seldom() -> None:
+    """Until the kernel takes their rules; and at once after another configuration."""
+    state = replace(after(CONNECTED, PAUSE), removed=True)
+    assert isinstance(state, Paused)
+    now, waits = NOW, []
+    for _ in range(9):
+        state = move(state, stricter(state, "no rules"), Moment(now, TIMING))
+        assert isinstance(state, Paused)
+        assert state.refused
+        waits.append(state.open_at - now)
+        early = move(state, Tick(), Moment(state.open_at - 0.1, TIMING))
+        assert early is state
+        situation = Situation(HOLES, state, ONE_UPLINK, verify_at=NOW + 10_000)
+        assert wake_at(situation, Moment(state.open_at - 0.5, TIMING)) == state.open_at
+        now = state.open_at
+        state = move(state, Tick(), Moment(now, TIMING))
+    assert waits == sorted(waits)
+    assert waits[0] < 2 * TIMING.backoff_first
+    assert waits[-1] == waits[-2] == TIMING.backoff_last
+    assert leaves(state, HOLES) == leaves(after(CONNECTED, PAUSE), HOLES)
+    assert status_of(state, now).detail == ""
+    assert move(state, Verified(drifted=False), Moment(now, TIMING)) == replace(state, attempt=0)
+    again = with_other_configuration(replace(state, refused=True, open_at=now + 60))
+    assert move(again, Tick(), Moment(now, TIMING)) == replace(again, refused=False)
 
 
 def test_a_resumed_gateway_begins_as_after_a_start() -> None:
