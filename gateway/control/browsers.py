@@ -56,6 +56,8 @@ def _host_of(origin: bytes) -> bytes:
 
 def is_local(host: str) -> bool:
     """Return whether the Host header `host` cannot be a name that a stranger has registered."""
+    if not host.isascii():  # as no header is, and to look at it would take a library
+        return False
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -150,7 +150,7 @@ class Routes:
 def _wanted(body: bytes) -> str | None:
     """Return the status that a body asks for, None if it asks for none."""
     try:
-        content: Any = json.loads(body)
+        content: Any = json.loads(body.decode())  # no encoding is guessed
     except (ValueError, RecursionError):
         return None
     wanted = content.get("status") if isinstance(content, dict) else None

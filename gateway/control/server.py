@@ -28,6 +28,8 @@ REQUEST_TIME, ANSWER_TIME, READING_TIME = 5.0, 30.0, 5.0
 """Seconds for a request, for its answer, and for the client to read that."""
 DISCARDED_TIME, MOST_DISCARDED = 1.0, 1 << 20
 """Seconds and bytes in which a refused request may end, so that its client sees the answer."""
+FAULT_EVERY = 10.0
+"""Seconds between two lines about unexpected errors."""
 
 EVENTS = "GET /api/v1/events"
 SAFE = (
@@ -52,6 +54,14 @@ class Shared:
         self.judge = Judge(denied)
         self.routes = Routes(link, b"")
         self.open: dict[Connection, None] = {}
+        self._reported_at = float("-inf")
+
+    def report(self, err: Exception) -> None:
+        """Write where an unexpected error was raised; not often, as any client may cause it."""
+        now = asyncio.get_running_loop().time()
+        if now - self._reported_at > FAULT_EVERY:
+            self._reported_at = now
+            sys.stderr.write(f"{_described(err)}\n")
 
     def make_room(self) -> None:
         """Close a connection if there are too many."""
@@ -151,7 +161,7 @@ class Connection(asyncio.Protocol):
         try:
             found = await self._answer_to(request)
         except Exception as err:  # noqa: BLE001 - one request is not to end the others
-            _report(err)
+            self._shared.report(err)
             found = FAULT
         if found is not None:
             self._send(found)
@@ -238,10 +248,10 @@ def _length(request: h11.Request) -> int:
     )
 
 
-def _report(err: Exception) -> None:
-    """Write where an unexpected error was raised, and nothing of the request."""
+def _described(err: Exception) -> str:
+    """Return where an unexpected error was raised, and nothing of the request."""
     at = err.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     where = f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}" if at else "somewhere"
-    sys.stderr.write(f"unexpected {type(err).__name__} at {where}\n")
+    return f"unexpected {type(err).__name__} at {where}"

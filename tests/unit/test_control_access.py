@@ -187,6 +187,8 @@ def test_a_page_of_another_origin_is_noticed(headers: Headers, *, refused: bool)
         ("", False),
         ("..", False),
         ("[fd00", False),
+        ("gateway\ufffd", False),
+        ("g\u00e4te.lan", False),
     ],
 )
 def test_names_that_a_stranger_can_register_are_known(host: str, *, local: bool) -> None:

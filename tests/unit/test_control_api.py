@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.control.messages import Order
-from gateway.control.server import LARGEST_BODY, MOST_CONNECTIONS
+from gateway.control.server import LARGEST_BODY, MOST_CONNECTIONS, Shared
 from gateway.control.streams import MOST_STREAMS
 from gateway.model import Config, HostPort, Secret
 from gateway.model.control import ROUTES, Control, every_route
@@ -205,6 +205,42 @@ def test_a_guesser_waits_and_the_right_user_does_not() -> None:
             await asyncio.gather(*guesses)
 
     asyncio.run(run())
+
+
+def test_encodings_that_the_process_has_not_loaded_are_no_error() -> None:
+    """A Host header that is not ASCII, and a body in UTF-16: nothing is logged for any of them."""
+
+    async def run() -> None:
+        async with serving(ALL, FREE) as it:
+            host = b"GET /v1/version HTTP/1.1\r\nHost: g\xc3\xa4te.lan\r\n\r\n"
+            assert read(await it.raw(host)).code == 403
+            body = '{"status":"stopped"}'.encode("utf-16-le")
+            assert (await it.ask("PUT /v1/vpn/status", body=body)).code == 400
+            assert (await it.ask("PUT /v1/vpn/status", body=b"\xff\xfe\x00")).code == 400
+            assert it.gateway.orders == []
+
+    with capture_logs() as logs:
+        asyncio.run(run())
+    assert "control API says" not in [it["event"] for it in logs]
+
+
+def test_unexpected_errors_are_reported_with_their_place_and_seldom(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Any client may cause them, so the log is not to be flooded."""
+
+    async def run() -> None:
+        shared = Shared(None, None, lambda _: None)  # type: ignore[arg-type]
+        for number in range(50):
+            try:
+                {}[f"secret {number}"]
+            except KeyError as err:
+                shared.report(err)
+
+    asyncio.run(run())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("unexpected KeyError at ")
+    assert "secret" not in line
 
 
 def test_clients_that_are_silent_slow_or_many_keep_no_one_out() -> None:

@@ -45,7 +45,7 @@ class Answer:
     def json(self) -> Any:
         """Return the body as JSON. Raises Trouble."""
         try:
-            return json.loads(self.body)
+            return json.loads(self.body.decode())  # no encoding is guessed
         except (ValueError, RecursionError) as err:
             raise Trouble(Outcome.ODD, "its answer is not JSON") from err
 
