@@ -1,9 +1,14 @@
 """A file that is replaced by a copy of another one."""
 
 import os
+import secrets
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+OLD = 3600.0
+"""Seconds after which a copy that was not completed is removed: its gateway has ended."""
 
 
 def keep_copy(places: Iterable[Path], name: str, content: int, *, is_secret: bool = False) -> Path:
@@ -26,14 +31,13 @@ def replace_with_copy(place: Path, name: str, content: int, *, is_secret: bool =
     """Put a copy of the open file `content` in place of the one called `name`, whole or not at all.
 
     Makes the directory `place`, but not the one that it is in. Everybody may read the file,
-    unless it `is_secret`. Raises OSError.
+    unless it `is_secret`. Another gateway may do the same in the same directory. Raises OSError.
     """
     if not place.parent.is_dir():
         raise FileNotFoundError(2, "there is no such directory", str(place.parent))
     place.mkdir(mode=0o755, exist_ok=True)
-    new = place / f".{name}.new"
-    with suppress(FileNotFoundError):
-        new.unlink()
+    _remove_old(place, name)
+    new = place / f".{name}.{secrets.token_hex(4)}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     mode = 0o600 if is_secret else 0o644
     try:
@@ -47,3 +51,11 @@ def replace_with_copy(place: Path, name: str, content: int, *, is_secret: bool =
         with suppress(OSError):
             new.unlink()
         raise
+
+
+def _remove_old(place: Path, name: str) -> None:
+    """Remove what gateways have left of copies that they did not complete."""
+    for left in place.glob(f".{name}*.new"):
+        with suppress(OSError):  # another one has done so
+            if time.time() - left.lstat().st_mtime > OLD:
+                left.unlink()
