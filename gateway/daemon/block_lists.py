@@ -97,7 +97,7 @@ class BlockLists:
         """Return what is known of each list, from any thread; `names` are numbers by file."""
         return tuple(
             ListReport(
-                it.listed.url,
+                it.listed.shown,
                 names.get(it.file.path, 0) if it.file else 0,
                 round(age_of(it.file)) if it.file else None,
                 it.problem,
@@ -128,6 +128,7 @@ class BlockLists:
         except (GatewayError, OSError, MemoryError) as err:
             problem = str(err) or type(err).__name__
             problem = problem.removesuffix(f": {listed.host}").removesuffix(f": {listed.url}")
+            problem = problem.replace(listed.url, listed.shown)
         else:
             state.problem, state.failures = "", 0
             state.due_at = self._tools.clock() + self._period
@@ -137,7 +138,10 @@ class BlockLists:
         state.problem, state.failures = problem, state.failures + 1
         state.due_at = self._tools.clock() + pause
         log.warning(
-            "could not fetch list of blocked names", url=listed.url, problem=problem, again_in=pause
+            "could not fetch list of blocked names",
+            url=listed.shown,
+            problem=problem,
+            again_in=pause,
         )
 
     async def _use(self, state: _State, fetched: Fetched) -> None:
@@ -148,7 +152,7 @@ class BlockLists:
         is_same = fetched.digest == state.digest
         state.file, state.digest = fetched.file, fetched.digest
         log = structlog.get_logger()
-        log.info("list of blocked names fetched", url=state.listed.url, changed=not is_same)
+        log.info("list of blocked names fetched", url=state.listed.shown, changed=not is_same)
         if is_same and self._tools.blocks(fetched.file):
             return
         if not await self._tools.block(self.files):

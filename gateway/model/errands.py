@@ -1,6 +1,13 @@
 """A request to a host on the internet, as a frozen value (`gateway.model`)."""
 
+import re
 from dataclasses import dataclass
+from typing import Final
+
+LONGEST_SHOWN: Final = 15
+"""Characters of a value in a query that is shown; a token is longer."""
+_FIELD: Final = re.compile(r"(?P<name>[^?&=]*)=(?P<value>[^&]+)")
+_SECRET: Final = re.compile(r"KEY|PASS|USER|SECRET|TOKEN|AUTH|LOGIN|SIG|CREDENTIAL", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -20,3 +27,15 @@ class Errand:
         """Where it leads as one text."""
         port = "" if self.port == Errand.port else f":{self.port}"
         return f"https://{self.host}{port}{self.target}"
+
+    @property
+    def shown(self) -> str:
+        """The same for everyone to read: without what may be a token in the query."""
+        place, mark, query = self.url.partition("?")
+        return place + mark + _FIELD.sub(_hidden, query)
+
+
+def _hidden(field: re.Match[str]) -> str:
+    """Return a field of a query, without its value if that may be secret."""
+    is_secret = len(field["value"]) > LONGEST_SHOWN or _SECRET.search(field["name"])
+    return f"{field['name']}=(hidden)" if is_secret else field[0]

@@ -39,6 +39,8 @@ def period(text: str) -> int:
 
 
 def _block_url(text: str) -> BlockList:
+    if "@" in text.partition("?")[0]:  # before anything is quoted
+        raise ValueError("has a user or a password in it; write https://host/path")
     said = safe_quote(text)
     if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(f"{said} is not a URL of at most {LONGEST_URL} ASCII characters")
@@ -54,8 +56,8 @@ def _block_url(text: str) -> BlockList:
         )
     if url.scheme != "https" or not names.is_name(host) or _is_address(host):
         raise ValueError(f"{said} does not begin with https:// and the name of a host")
-    if "@" in url.netloc or "#" in text:
-        raise ValueError(f"{said} has a user or a part after #; write https://host/path")
+    if "#" in text:
+        raise ValueError(f"{said} has a part after #; write https://host/path")
     query = f"?{url.query}" if url.query else ""
     return BlockList("", host, (url.path or "/") + query, port)
 

@@ -55,7 +55,10 @@ def _api(text: str) -> AddressApi:
 
 def _echoip(text: str) -> AddressApi:
     """Return an echoip server, whose answer as JSON is at `/json` of its URL."""
-    said, write = safe_quote(text), f"write {_PREFIX}https://host"
+    write = f"write {_PREFIX}https://host"
+    if "@" in text:  # before anything is quoted
+        raise ValueError(f"has a user in it; {write}")
+    said = safe_quote(text)
     if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(f"{said} is not a URL of at most {LONGEST_URL} ASCII characters")
     try:
@@ -65,8 +68,8 @@ def _echoip(text: str) -> AddressApi:
         raise ValueError(f"{said} is not a URL; {write}") from None
     if url.scheme != "https" or not names.is_name(host) or _is_address(host):
         raise ValueError(f"{said} does not begin with https:// and the name of a host; {write}")
-    if "@" in url.netloc or url.query or url.fragment:
-        raise ValueError(f"{said} has a user, a query or a part after #; {write}")
+    if url.query or url.fragment:
+        raise ValueError(f"{said} has a query or a part after #; {write}")
     return AddressApi("", host, f"{url.path.rstrip('/')}/json", port, kind=ApiKind.ECHOIP)
 
 

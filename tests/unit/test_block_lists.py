@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.commands.check.explain import explain
+from gateway.commands.check.trial import try_variables
 from gateway.commands.showing import lines
 from gateway.daemon import block_lists
 from gateway.daemon.block_lists import FIRST_PAUSE, LONGEST_PAUSE, BlockLists, Tools
@@ -35,6 +37,7 @@ from gateway.services.fetching.lists import AnswerError
 from gateway.services.health.board import describe
 from gateway.services.health.metrics import exposition
 from gateway.system import process
+from tests.configurations import COMPLETE
 from tests.lab.process import eventually
 from tests.lab.tls import Authority, serve
 from tests.unit.test_lists import readers
@@ -377,6 +380,40 @@ def test_a_list_that_drips_is_ended(
 
     with serve(certificate, drops()) as port:
         assert asyncio.run(live(port)) == ("not done after 1.5 s", [])
+
+
+def test_what_may_be_a_token_in_a_url_is_shown_to_nobody() -> None:
+    """Not in reports, metrics, the log and `gateway check`; what is harmless is."""
+    drawn = "GHSAT0AAAAAACLONGTOKEN7"
+    shown = {
+        "/a": "/a",
+        "/a?form=hosts&x": "/a?form=hosts&x",
+        f"/a?form=hosts&id={drawn}": "/a?form=hosts&id=(hidden)",
+        "/a?api_key=abc&b=c": "/a?api_key=(hidden)&b=c",
+        f"/a?token={drawn}?x={drawn}": "/a?token=(hidden)",
+    }
+    for target, wanted in shown.items():
+        assert BlockList("", "lists.example", target).shown == f"https://lists.example{wanted}"
+    listed = BlockList("", "lists.example", f"/a?token={drawn}")
+    world = World(fails={FIRST: [NetworkError("no", f"x {listed.url} y") for _ in range(3)]})
+    lists = BlockLists(
+        NameServer(lists=(listed, replace(listed, target="/a?token=0"))), world.tools
+    )
+    reports = lists.report({})
+    assert {it.url for it in reports} == {"https://lists.example/a?token=(hidden)"}
+    status = with_resolver(
+        Status(1.0, "connected", healthy=True, reason=Reason.ANSWERS, since=0.0),
+        ResolverReport("x", answers=True, lists=reports),
+    )
+    page = exposition(status, History(), 2.0, healthy=True).decode()
+    assert page.count("portcullis_resolver_list_names{") == 1, "no series twice"
+    assert drawn not in page
+    trial = try_variables(COMPLETE | {"DNS_BLOCK_URLS": listed.url})
+    assert trial.loaded
+    assert drawn not in explain(trial.loaded)
+    refused = try_variables(COMPLETE | {"DNS_BLOCK_URLS": f"https://me:{drawn}@lists.example/a"})
+    assert drawn not in str(refused.problems[0])
+    assert "a user or a password" in str(refused.problems[0])
 
 
 # -- what is said ---------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def _forwarding(loaded: Loaded) -> Iterator[tuple[str, str, Sourced[Any] | None]
 def _block_lists(given: Settings) -> Iterator[tuple[str, str, Sourced[tuple[BlockList, ...]]]]:
     """Yield what lists of blocked names are fetched, if any is."""
     if chosen := given.dns_block_urls:
-        yield "DNS_BLOCK_URLS", _list(it.url for it in chosen.value), chosen
+        yield "DNS_BLOCK_URLS", _list(it.shown for it in chosen.value), chosen
 
 
 def _public_ip(loaded: Loaded) -> Iterator[tuple[str, str, Sourced[Any] | None]]:

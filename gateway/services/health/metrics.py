@@ -196,8 +196,8 @@ def _of_services(status: Status) -> Iterator[Metric]:
         ports = GaugeMetricFamily(
             "portcullis_forwarded_port_info", "A port that the server forwards.", labels=["port"]
         )
-        for lease in status.leases:
-            ports.add_metric([str(lease.port)], 1)
+        for port in dict.fromkeys(str(lease.port) for lease in status.leases):
+            ports.add_metric([port], 1)
         yield ports
     if not status.services:
         return
@@ -223,7 +223,7 @@ def _of_lists(lists: tuple[ListReport, ...]) -> Iterator[Metric]:
     ages = GaugeMetricFamily(
         "portcullis_resolver_list_age_seconds", "Time since it was fetched.", labels=["url"]
     )
-    for it in lists:
+    for it in {it.url: it for it in lists}.values():  # no series twice
         names.add_metric([it.url], it.names)
         if it.age is not None:
             ages.add_metric([it.url], it.age)
