@@ -90,6 +90,23 @@ def test_what_a_secret_file_has_is_not_shown(tmp_path: Path) -> None:
     assert hiding.line(str(file)) == str(file)
 
 
+def test_the_keys_of_the_control_api_are_not_shown(tmp_path: Path) -> None:
+    """Those of its file with roles, of the role in a variable, and in quotes around a value."""
+    roles = tmp_path / "config.toml"
+    roles.write_text('[[roles]]\nname = "sync"\nauth="apikey"\napikey = "key-of-the-file"\n')
+    environ = {
+        "HTTP_CONTROL_SERVER_AUTH_CONFIG_FILEPATH": str(roles),
+        "HTTP_CONTROL_SERVER_AUTH_DEFAULT_ROLE": '{"auth":"basic","username":"me-it",'
+        '"password":"of a role"}',
+        "HTTPPROXY_PASSWORD": '"in quotes"',
+    }
+    hiding = Hiding(known_secrets(environ))
+    said = "apikey of sync: key-of-the-file, basic: me-it of a role, in quotes"
+    shown = "apikey of sync: [hidden], basic: [hidden] [hidden], [hidden]"
+    assert hiding.line(said) == shown
+    assert hiding.line(str(roles)) == str(roles)
+
+
 def test_equal_keys_have_equal_labels_in_every_form() -> None:
     """In base64 and hexadecimal, in a sentence and alone; another key has another label."""
     hexadecimal = base64.b64decode(PUBLIC).hex()

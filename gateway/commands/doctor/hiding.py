@@ -14,7 +14,7 @@ from typing import Final
 
 from gateway.commands.asking import visible
 from gateway.settings.sources import SECRETFILE, SECRETS_FOLDER
-from gateway.settings.values import without_keys
+from gateway.settings.values import unquoted, without_keys
 from gateway.system.applied import without_secret_marks
 
 NAMES: Final = re.compile(
@@ -29,6 +29,15 @@ KEY: Final = re.compile(
 """A WireGuard key in base64 or in hexadecimal."""
 IN_ADDRESS: Final = re.compile(r"(?<=://)\S+@")
 """User name and password in a URL (RFC 3986), also one that should have been escaped."""
+
+IN_FILE: Final = re.compile(
+    r"(?:KEY|PASS|USER|SECRET|TOKEN|AUTH)\w*[\"']?\s*[:=]\s*[\"']([^\"'\n]+)", re.IGNORECASE
+)
+"""A text of such a name in TOML or JSON, as in the roles of the control API."""
+WORDS: Final = frozenset({"apikey", "basic", "none"})
+"""Texts of these names that are no secret."""
+ROLES: Final = ("HTTP_CONTROL_SERVER_AUTH_CONFIG_FILEPATH", "/gluetun/auth/config.toml")
+"""The variable with the file of these roles, and where the file is without it."""
 
 SHORTEST: Final = 4
 LONG: Final = 8
@@ -75,8 +84,10 @@ def known_secrets(environ: Mapping[str, str], limit: float = FILE_TIME) -> set[s
     """
     found: list[str] = []
     named = {name: text for name, text in environ.items() if NAMES.search(name)}
+    variable, usual = ROLES
+    roles = unquoted(named.get(variable, usual).strip())
     files = {name for name in named if name.endswith(SECRETFILE) and named[name].startswith("/")}
-    for name in named.keys() - files:
+    for name in named.keys() - files - {variable}:
         if not PUBLIC.search(name):
             found += _parts(named[name])
 
@@ -84,11 +95,12 @@ def known_secrets(environ: Mapping[str, str], limit: float = FILE_TIME) -> set[s
         listed = [path for path in _folder() if NAMES.search(path.name)]
         for path in (*(Path(named[name]) for name in files), *listed):
             found.extend(_parts(_content(path)))
+        found.extend(IN_FILE.findall(_content(Path(roles))))
 
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
     reading.join(limit)
-    return set(found)
+    return set(found) - WORDS
 
 
 def _folder() -> list[Path]:
@@ -111,5 +123,7 @@ def _content(path: Path) -> str:
 def _parts(text: str) -> Iterator[str]:
     """Yield the text, its lines, and its long words: each of them may be quoted alone."""
     yield text.strip()
+    yield unquoted(text.strip())
+    yield from IN_FILE.findall(text)
     yield from map(str.strip, text.splitlines())
     yield from (word for word in text.split() if len(word) >= LONG)
