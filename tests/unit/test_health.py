@@ -10,9 +10,10 @@ import pytest
 from gateway import __version__
 from gateway.model import Endpoint
 from gateway.policy.limits import Limit, LimitCode
+from gateway.policy.public_address import PublicAddress
 from gateway.policy.reload import Fault, Outcome, not_reloaded
 from gateway.policy.report import Hole, HoleKind, Status
-from gateway.policy.reports import ResolverReport
+from gateway.policy.reports import ListReport, ResolverReport, ServiceReport
 from gateway.policy.states import Reason
 from gateway.policy.tried import LONGEST, LONGEST_NAME, MOST_TRIED, Tried
 from gateway.services.health.board import COUNT_EVERY, COUNT_TIME, STALE_AFTER, Board
@@ -200,6 +201,19 @@ def test_the_largest_answer_is_one_that_the_health_check_reads() -> None:
     board = Board(lambda: 100.0)
     board.publish(replace(HEALTHY, reload=answer, candidates=(tried,) * MOST_TRIED))
     assert len(respond(b"GET", b"/healthz", board)[2]) < LARGEST_REPLY * 0.9
+    locks = "\U0001f512" * 100
+    lists = tuple(ListReport(f"https://{n}.example/{'x' * 480}", 1, None, locks) for n in range(8))
+    services = tuple(ServiceReport(f"s{n}", problem=locks, text=locks) for n in range(5))
+    resolver = ResolverReport(asks=locks, answers=True, problem=locks, lists=lists)
+    board.resolver, board.services = lambda: resolver, lambda: services
+    board.public_ip = lambda: PublicAddress("203.0.113.9", *[locks] * 6)
+    for path in (b"/healthz", b"/livez"):
+        _, _, body = respond(b"GET", path, board)
+        found = json.loads(body)
+        assert len(body) < LARGEST_REPLY * 0.95
+        assert (found["healthy"], found["state"]) == (True, "connected")
+        assert found["reload"] is None
+    assert json.loads(respond(b"GET", b"/healthz", Board(lambda: 1.0))[2])["reload"] is None
 
 
 def test_ages_increase_between_two_statuses(board: Board, clock: Clock) -> None:

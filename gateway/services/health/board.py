@@ -30,6 +30,11 @@ COUNT_EVERY = 1.0
 COUNT_TIME = 0.5
 """Seconds that an answer waits for the count; a busy loop answers with the last one."""
 
+LARGEST = 60_000
+"""Bytes of a status: `healthcheck` reads 64 KiB with the head, and takes more for a stranger's."""
+LEFT_OUT = ("reload", "candidates", "limits", "services", "endpoints", "holes")
+"""What a larger one is without, in this order, as far as that is necessary."""
+
 JSON_TYPE = "application/json"
 
 OK, UNAVAILABLE = 200, 503
@@ -97,11 +102,11 @@ class Board:
     def health(self) -> Answer:
         """Answer whether workloads can use the network, and why not."""
         body = self._body()
-        return (OK if body["healthy"] else UNAVAILABLE), JSON_TYPE, _json(body)
+        return (OK if body["healthy"] else UNAVAILABLE), JSON_TYPE, _within(body)
 
     def liveness(self) -> Answer:
         """Answer whether the supervisor works; the tunnel may be down."""
-        return (UNAVAILABLE if self._is_stale() else OK), JSON_TYPE, _json(self._body())
+        return (UNAVAILABLE if self._is_stale() else OK), JSON_TYPE, _within(self._body())
 
     def history(self) -> Answer:
         """Answer with the last transitions and samples."""
@@ -267,6 +272,17 @@ def _sample(it: Sample, epoch: float) -> dict[str, object]:
         "received": it.received,
         "sent": it.sent,
     }
+
+
+def _within(body: dict[str, object]) -> bytes:
+    """Return a status as JSON; of a large one, less what makes it so: empty or `null` then."""
+    text = _json(body)
+    for name in LEFT_OUT:
+        if len(text) <= LARGEST:
+            break
+        body[name] = [] if isinstance(body[name], list) else None
+        text = _json(body)
+    return text
 
 
 def _json(body: dict[str, object]) -> bytes:
