@@ -7,8 +7,11 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from gateway.model import Endpoint, HostPort
+from gateway.model.lease import Lease
 from gateway.policy.limits import DROP_NET_RAW, Limit, LimitCode
+from gateway.policy.public_address import PublicAddress
 from gateway.policy.report import Hole, HoleKind, Status
+from gateway.policy.reports import ResolverReport, ServiceReport
 from gateway.policy.states import Reason
 from gateway.services.health.board import Board
 from gateway.services.health.server import HealthServer
@@ -109,6 +112,22 @@ class Gateway:
                 reconnects=((Reason.SILENT, 1),) if is_second else (),
             )
             self.publish(status, state_age=second - begun)
+
+    def serve_more(self) -> None:
+        """Have what is optional: a forwarded port, a resolver of its own, services."""
+        self.board.resolver = lambda: ResolverReport(
+            "cloudflare over TLS", answers=True, starts=1, blocks=61_234
+        )
+        self.board.services = lambda: (
+            ServiceReport("port forwarding", is_running=True, text="51413 by NAT-PMP of 10.64.0.1"),
+            ServiceReport("HTTP proxy", is_running=True, starts=1, text="at port 8888"),
+            ServiceReport("control", is_running=True, starts=1, text="at :8000, 2 roles"),
+        )
+        self.board.public_ip = lambda: PublicAddress("203.0.113.77", "Switzerland", "", "Zürich")
+        lease = Lease(51413, 51413, self.clock() + HOUR)
+        self.publish(
+            replace(self._last, leases=(lease,)), state_age=self.clock() - self._last.since
+        )
 
 
 def outage(minute: float) -> Status:

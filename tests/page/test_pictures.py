@@ -22,6 +22,7 @@ def test_a_picture_is_small_and_shows_the_whole_page(name: str, tmp_path: Path) 
     """And the one in the documentation is there, and as large; its pixels depend on the machine."""
     gateway = Gateway()
     gateway.live_an_hour()
+    gateway.serve_more()
     taken = IMAGES if os.environ.get("PICTURES") == "write" else tmp_path
     with Browser() as browser:
         browser.show(dark=NAMES[name])

@@ -12,7 +12,7 @@ FAILED = 500
 FILE = Path(__file__).with_name("status.html")
 
 SCRIPT = "sha256-OxgS9sQqt7k6qDbz3FPNKdzTCdrCcSlRV48pCXm6gq4="
-STYLE = "sha256-FD2PgNFY+PJG0i3UDtvX55xMNGcWqexGvDXKodz2FoA="
+STYLE = "sha256-SwoUUISNrUq0pYu9XUWQ2VyV879DUU3ywDMBFzLr2B4="
 """The hashes of the page's script and style; tests/unit/test_page.py compares them."""
 
 HEADERS = {
