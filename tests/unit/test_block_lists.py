@@ -382,7 +382,7 @@ def test_a_list_that_drips_is_ended(
         assert asyncio.run(live(port)) == ("not done after 1.5 s", [])
 
 
-def test_what_may_be_a_token_in_a_url_is_shown_to_nobody() -> None:
+def test_what_may_be_a_token_in_a_url_is_not_shown() -> None:
     """Not in reports, metrics, the log and `gateway check`; what is harmless is."""
     drawn = "GHSAT0AAAAAACLONGTOKEN7"
     shown = {

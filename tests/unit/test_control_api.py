@@ -207,7 +207,7 @@ def test_a_guesser_waits_and_the_right_user_does_not() -> None:
     asyncio.run(run())
 
 
-def test_encodings_that_the_process_has_not_loaded_are_no_error() -> None:
+def test_encodings_that_the_process_has_not_loaded_cause_no_fault() -> None:
     """A Host header that is not ASCII, and a body in UTF-16: nothing is logged for any of them."""
 
     async def run() -> None:

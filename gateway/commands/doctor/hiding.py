@@ -35,7 +35,7 @@ IN_FILE: Final = re.compile(
 )
 """A text of such a name in TOML or JSON, as in the roles of the control API."""
 WORDS: Final = frozenset({"apikey", "basic", "none"})
-"""Texts of these names that are no secret."""
+"""Texts of these names that are not secret."""
 ROLES: Final = ("HTTP_CONTROL_SERVER_AUTH_CONFIG_FILEPATH", "/gluetun/auth/config.toml")
 """The variable with the file of these roles, and where the file is without it."""
 

@@ -106,7 +106,7 @@ class Board:
 
     def liveness(self) -> Answer:
         """Answer whether the supervisor works; the tunnel may be down."""
-        return (UNAVAILABLE if self._is_stale() else OK), JSON_TYPE, _within(self._body())
+        return (UNAVAILABLE if self._is_stale() else OK), JSON_TYPE, _json(self._body())
 
     def history(self) -> Answer:
         """Answer with the last transitions and samples."""
