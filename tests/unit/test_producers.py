@@ -2,6 +2,10 @@
 
 import asyncio
 import errno
+import gc
+import os
+import resource
+import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from ipaddress import ip_address
@@ -25,6 +29,7 @@ from gateway.policy.timing import Moment
 from gateway.services.health.board import Board
 from gateway.services.health.server import HealthServer
 from gateway.system.watch import watch
+from healthcheck.__main__ import ask
 from tests.fakes.world import World
 from tests.scenarios import LISTED
 from tests.unit.test_supervisor import BY_NAME, FIRST, ONE
@@ -192,6 +197,27 @@ def test_a_health_address_that_stays_taken_is_logged_once() -> None:
         asyncio.run(keep_listening(server, HostPort("127.0.0.1", 9999), 0.0))
     assert [it["problem"] for it in logs] == ["taken", "not there", "taken"]
     assert next(wanted, None) is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_health_server_that_lacks_descriptors_is_started_later() -> None:
+    """A thread that has died of it would keep the port, and answer nothing."""
+    server, now = HealthServer(Board(lambda: 1.0)), resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = HostPort("127.0.0.1", free.getsockname()[1])
+    first = os.open("/dev/null", os.O_RDONLY)
+    os.close(first)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first + 1, now[1]))
+    try:
+        with pytest.raises(NetworkError) as raised:
+            server.start(address)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, now)
+    assert raised.value.errno == errno.EMFILE
+    del raised
+    gc.collect()  # what the library has left of a loop warns of itself
+    server.start(address)
+    assert b"503" in ask(address.host, address.port)
 
 
 @pytest.mark.promise("P1")

@@ -60,14 +60,22 @@ class HealthServer:
             raise NetworkError(
                 f"cannot listen: {err.strerror}", f"{address.host}:{address.port}", err.errno
             ) from err
-        run = threading.Thread(
-            target=lambda: asyncio.run(self._serve(listener)), name="health", daemon=True
-        )
+        try:
+            loop = asyncio.new_event_loop()  # here, where a shortage is noticed
+        except OSError as err:
+            listener.close()
+            raise NetworkError(f"cannot serve: {err.strerror}", "health", err.errno) from err
+        run = threading.Thread(target=lambda: self._run(loop, listener), name="health", daemon=True)
         try:
             run.start()
         except RuntimeError as err:  # what threading makes of EAGAIN
+            loop.close()
             listener.close()
             raise NetworkError("no thread can be started", "health", errno.EAGAIN) from err
+
+    def _run(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(self._serve(listener))
 
     async def _serve(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
