@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from pathlib import Path
 
 import structlog
 
@@ -22,6 +23,7 @@ REMEDY = (
     "a program that it names is not there; in a container, take the debug image, which has the "
     "tools of busybox (docs/image.md), or mount the program into the container"
 )
+NOT_EXECUTABLE = "is a file that cannot be executed; run `chmod +x` on it"
 
 GRACE = 0.3
 """Seconds between SIGTERM and SIGKILL for a command that has to end."""
@@ -122,6 +124,13 @@ async def run_command(
             why = {"problem": REMEDY} if end.code == NOT_FOUND else {}
             log.warning("command failed", ending=process.ending(end.code), **why)
     except MissingError as err:
-        log.warning("command failed", problem=f"{err.missing}: {REMEDY}")
+        log.warning("command failed", problem=_why_not(argv[0], err))
     except GatewayError as err:
         log.warning("command failed", problem=str(err))
+
+
+def _why_not(program: str, err: MissingError) -> str:
+    """Return why `program` was not found."""
+    if Path(program).is_file():
+        return f"{program} {NOT_EXECUTABLE}"
+    return f"{err.missing}: {REMEDY}"

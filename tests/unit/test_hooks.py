@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.services.hooks import GRACE, Hooks
+from gateway.services.hooks import GRACE, NOT_EXECUTABLE, Hooks
 
 SLOW = 60
 LIMIT = 2.0
@@ -90,6 +90,23 @@ def test_a_program_that_is_missing_is_reported_with_the_image_that_has_it(
         asyncio.run(asyncio.wait_for(work(), 15))
     (failed,) = [entry for entry in logs if entry["event"] == "command failed"]
     assert "take the debug image" in failed["problem"]
+
+
+def test_a_script_that_cannot_be_executed_is_named_with_what_to_do(tmp_path: Path) -> None:
+    """It is there, so it is not missing."""
+    path = tmp_path / "up"
+    path.write_text("#!/bin/sh\ntrue\n")
+    path.chmod(0o600)
+
+    async def work() -> None:
+        commands = Hooks((str(path),), ())
+        commands.up()
+        await commands.finish()
+
+    with capture_logs() as logs:
+        asyncio.run(asyncio.wait_for(work(), 15))
+    (failed,) = logs
+    assert failed["problem"] == f"{path} {NOT_EXECUTABLE}"
 
 
 def test_commands_run_one_after_the_other(tmp_path: Path) -> None:
