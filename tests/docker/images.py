@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.docker.engine import Engine, call
@@ -34,21 +36,17 @@ _CA_BUNDLE = "/opt/machine/ca-certificates.crt"
 
 
 def build_all(engine: Engine) -> dict[str, float]:
-    """Build every image on an engine with the machine's network; returns seconds by step."""
+    """Build what every test needs, on an engine with the machine's network.
+
+    Returns the seconds that each step took.
+    """
     seconds: dict[str, float] = {}
-
-    def timed(step: str, began: float) -> float:
-        seconds[step] = time.monotonic() - began
-        return time.monotonic()
-
-    clock = time.monotonic()
-    archive = base_archive()
-    clock = timed("base file system", clock)
-    import_base(engine, archive)
-    clock = timed("base image", clock)
-    build(engine, PROJECT)
-    build(engine, DEBUG, "--target", "debug")
-    clock = timed("project image", clock)
+    with _timed(seconds, "base file system"):
+        archive = base_archive()
+    with _timed(seconds, "base image"):
+        import_base(engine, archive)
+    with _timed(seconds, "project image"):
+        build(engine, PROJECT)
     lab = f"""
         FROM {BASE}
         RUN apt-get update && apt-get install -y --no-install-recommends \\
@@ -57,19 +55,40 @@ def build_all(engine: Engine) -> dict[str, float]:
         COPY --from={PROJECT} /opt/portcullis /opt/portcullis
         ENV PATH=/opt/portcullis/bin:/usr/sbin:/usr/bin:/sbin:/bin
     """
-    engine.docker("build", "--network=host", *proxies(), "-t", LAB, "-", stdin=lab, timeout=300)
-    clock = timed("lab image", clock)
+    with _timed(seconds, "lab image"):
+        _build_text(engine, LAB, lab)
+    return seconds
+
+
+def build_more(engine: Engine) -> dict[str, float]:
+    """Build what only tests/docker needs, after `build_all`; returns seconds as that does."""
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "debug image"):
+        build(engine, DEBUG, "--target", "debug")
     if os.environ.get("LAB_EVERYTHING") == "1":
         torrents = f"""
             FROM {BASE}
-            RUN apt-get update && apt-get install -y --no-install-recommends \
+            RUN apt-get update && apt-get install -y --no-install-recommends \\
                 qbittorrent-nox transmission-daemon deluged deluge-web
             ENTRYPOINT []
         """
-        words = ("build", "--network=host", *proxies(), "-t", TORRENTS, "-")
-        engine.docker(*words, stdin=torrents, timeout=600)
-        timed("image of torrent clients", clock)
+        with _timed(seconds, "image of torrent clients"):
+            _build_text(engine, TORRENTS, torrents)
     return seconds
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Note how long a step takes."""
+    began = time.monotonic()
+    yield
+    seconds[step] = time.monotonic() - began
+
+
+def _build_text(engine: Engine, name: str, dockerfile: str) -> None:
+    """Build an image of a Dockerfile without a directory."""
+    words = ("build", "--network=host", *proxies(), "-t", name, "-")
+    engine.docker(*words, stdin=dockerfile, timeout=600)
 
 
 def build(engine: Engine, name: str, *options: str, context: Path = ROOT) -> None:
