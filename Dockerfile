@@ -21,15 +21,18 @@ ARG SOURCE_DATE_EPOCH=1767225600
 ENV SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH PYTHONHASHSEED=0
 
 
-FROM debian AS builder
+FROM debian AS compiler
 
-# python-iptables is published as source only, so it needs a C compiler; the rest are wheels. What
-# the compiler would note of its directory differs from build to build.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
-
 WORKDIR /build
+
+
+FROM compiler AS builder
+
+# python-iptables is published as source only, so it needs a C compiler; the rest are wheels. What
+# the compiler would note of its directory differs from build to build.
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 CFLAGS="-O2 -g0"
 
 COPY requirements-build.lock requirements.lock ./
@@ -54,7 +57,8 @@ RUN libraries=/usr/lib/$(python3 -c 'import sysconfig; print(sysconfig.get_confi
 
 # The project comes last, so that a change of it rebuilds nothing above. Python never compares the
 # compiled files with their source: nothing edits the image in place, and this starts faster.
-# direct_url.json has the hash of a wheel, which says when it was made.
+# direct_url.json has the hash of a wheel, which says when it was made. YAML is read by the half of
+# PyYAML that is in Python; the other one is a library of 2.6 MB.
 COPY pyproject.toml README.md LICENSE ./
 COPY healthcheck healthcheck
 COPY gateway gateway
@@ -63,7 +67,8 @@ RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir pr
         project/*.whl \
     && find /opt/portcullis/bin -type f ! -name gateway ! -name healthcheck -delete \
     && find /opt/portcullis -name direct_url.json -delete \
-    && find /opt/portcullis -name RECORD -exec sed -i /direct_url.json/d {} + \
+    && find /opt/portcullis -name "_yaml.*.so" -delete \
+    && find /opt/portcullis -name RECORD -exec sed -i "/direct_url.json/d; /_yaml\\..*\\.so/d" {} + \
     && /opt/portcullis/bin/python -m compileall -q --invalidation-mode unchecked-hash \
         /opt/portcullis/lib \
     && cp /opt/portcullis/lib/python3*/site-packages/healthcheck/__pycache__/__main__.*.pyc \
@@ -93,8 +98,6 @@ COPY scripts/image /scripts
 # hadolint ignore=SC2086
 RUN python3 -I -S /scripts/collect.py /image $PACKAGES \
     && python3 -m compileall -q -s /image -p / --invalidation-mode unchecked-hash /image/usr/lib/python3* \
-    && ldconfig -X -r /image \
-    && rm -r /image/var/cache/ldconfig \
     && mkdir /image/config \
     && mkdir -m 0700 /image/run/wireguard \
     && python3 -I -S /scripts/collect.py --on /image /debug $DEBUG_PACKAGES \
@@ -104,13 +107,31 @@ RUN python3 -I -S /scripts/collect.py /image $PACKAGES \
     done
 
 
+# Debian's unbound can run modules in Python. So it loads a second interpreter of 7.5 MB, which nothing
+# here uses: no configuration of the gateway names such a module. This is a library with the same
+# names, so that unbound starts; a call of one of them would end it.
+FROM compiler AS stand-in
+
+COPY --from=packages /usr/sbin/unbound ./
+RUN objdump -p unbound > headers \
+    && nm --dynamic --undefined-only unbound > names \
+    && sed -n "s/^ *U \\(_\\?Py[A-Za-z0-9_]*\\)\$/void \\1(void) { __builtin_trap(); }/p" names > python.c \
+    && library=$(sed -n "s/^ *NEEDED *\\(libpython.*\\)/\\1/p" headers) \
+    && [ -s python.c ] && [ -n "$library" ] && mkdir made \
+    && gcc -shared -fPIC -s "-Wl,-soname,$library" -o "made/$library" python.c
+
+
 # Lists the contents, and makes two builds alike: no file is newer than the time given above, none has
 # the rights of another user, and none is a trace of the installation.
 FROM packages AS contents
 
 COPY --from=builder /opt/portcullis /project/opt/portcullis
+COPY --from=stand-in /build/made /stand-in
 # hadolint ignore=SC2086
-RUN mkdir -p /debug/opt/portcullis \
+RUN cp /stand-in/* "$(dirname /image/usr/lib/*/libc.so.6)" \
+    && ldconfig -X -r /image \
+    && rm -r /image/var/cache/ldconfig \
+    && mkdir -p /debug/opt/portcullis \
     && for roots in "/project /image" "/debug /image /debug"; do \
         python3 -I -S /scripts/contents.py /project/opt/portcullis ${roots#* } \
             > "${roots%% *}/opt/portcullis/sbom.spdx.json" || exit 1; \

@@ -3,10 +3,11 @@
     python3 collect.py [--on ROOT] TARGET PACKAGE...
 
 Runs while the image is built, where the packages are installed. TARGET gets the files of each
-PACKAGE and of what it depends on, with what their installation has made, without documentation,
-without scripts for shells, and with nothing that differs between two builds. /var/lib/dpkg/status.d
-names the packages: scanners of images read it. With --on, TARGET is a layer on the root ROOT, and
-lacks what is there. Fails with the file's name when a program would lack a library.
+PACKAGE and of what it depends on, with what their installation has made, without what is listed in
+left_out.toml, without scripts for shells, and with nothing that differs between two builds.
+/var/lib/dpkg/status.d names the packages: scanners of images read it. With --on, TARGET is a layer
+on the root ROOT, and lacks what is there. Fails with the file's name when a program would lack a
+library.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from email import message_from_string
 from email.message import Message
@@ -34,25 +36,11 @@ PARTS: Final[Mapping[str, Sequence[str]]] = {
 NEEDED: Final = ("libcap-ng0",)
 """What those parts depend on: setpriv's library."""
 
-LEFT_OUT: Final = frozenset({"adduser", "debconf", "dpkg", "init-system-helpers", "perl-base"})
-"""What other packages need to be installed or removed, and nothing that runs."""
-
-UNUSED: Final = re.compile(
-    r"/usr/share/(?!doc/[^/]+/copyright$)(applications|apport|bash-completion|binfmts|bug|debhelper"
-    r"|ca-certificates|debianutils|doc|fish|gcc|gdb|info|initramfs-tools|lintian|locale|man|menu|mime"
-    r"|munin|nftables|perl5|pixmaps|python3|readline|zsh)\b"
-    r"|/etc/(apparmor\.d|binfmt\.d|ca-certificates|cron\.\w+|default|ethertypes|init\.d"
-    r"|insserv\.conf\.d|kernel|logrotate\.d|mime\.types|networks|nftables\.conf|profile\.d"
-    r"|resolvconf|rpc|systemd|update-motd\.d)(/|$)"
-    r"|/usr/lib/(systemd|tmpfiles\.d|sysusers\.d|resolvconf|valgrind|binfmt\.d|ssl/misc|bfd-plugins)"
-    r"|/usr/lib/[^/]+/(gconv|libmvec|perl)"
-    r"|/usr/lib/python3[^/]*/(test|pydoc_data|turtledemo|idlelib)/"
-    r"|/usr/s?bin/(py3|pydoc|pygettext|pdb|unbound-|xtables-monitor|nfnl_osf|ischroot|run-parts"
-    r"|tempfile|arptables|ebtables)"
-    r"|/var/(backups|lock|mail|opt|spool|local)"
-)
-"""What no program of the image reads: documentation but licences, character sets of iconv(3), tests
-of Python, tools of a machine's administrator, and what belongs to services and package managers."""
+_LISTS: Final = tomllib.loads(Path(__file__).with_name("left_out.toml").read_text("utf-8"))
+LEFT_OUT: Final = frozenset(name for names in _LISTS["packages"].values() for name in names)
+UNUSED: Final = re.compile("|".join(one for many in _LISTS["files"].values() for one in many))
+STAND_INS: Final[Mapping[str, str]] = {"/usr/sbin/unbound": "libpython"}
+"""Programs, and the library in whose place the Dockerfile puts another one of the same name."""
 
 MADE: Final = (
     *("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/localtime"),
@@ -160,6 +148,8 @@ def missing_libraries(paths: Iterable[str], present: Collection[str]) -> list[st
     for line in printed.splitlines():
         if not line.startswith("\t"):
             program = line.rstrip(":")
+            continue
+        if program in STAND_INS and line.strip().startswith(STAND_INS[program]):
             continue
         loaded = re.search(r"(/\S+) \(0x", line)
         if "not found" in line or (loaded and os.path.realpath(loaded[1]) not in present):

@@ -6,6 +6,7 @@ project's Dockerfile is built as it is.
 """
 
 import hashlib
+import inspect
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.docker.engine import Engine, call
@@ -105,13 +106,16 @@ def base_archive() -> Path:
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "portcullis"
     cache.mkdir(parents=True, exist_ok=True)
-    recipe = Path(__file__).read_bytes() + call(["debootstrap", "--version"]).encode()
-    key = hashlib.sha256(recipe + os.uname().machine.encode()).hexdigest()[:16]
+    recipe = [inspect.getsource(it) for it in (base_archive, _trim)] + [*_EXCLUDED]
+    made_of = [*recipe, call(["debootstrap", "--version"]), os.uname().machine]
+    key = hashlib.sha256("".join(made_of).encode()).hexdigest()[:16]
     archive = cache / f"debian-trixie-{key}.tar"
-    if archive.exists() and time.time() - archive.stat().st_mtime < _KEEP:
-        return archive
     for former in cache.glob("debian-trixie-*.tar"):
-        former.unlink()
+        with suppress(FileNotFoundError):  # another run removes them as well
+            if time.time() - former.stat().st_mtime > _KEEP:
+                former.unlink()
+    if archive.exists():
+        return archive
     with tempfile.TemporaryDirectory(prefix="portcullis-base-", dir="/var/tmp") as directory:
         root = Path(directory) / "root"
         call(["debootstrap", "--variant=minbase", "trixie", str(root)], timeout=600)
