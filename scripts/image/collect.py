@@ -144,7 +144,7 @@ def missing_libraries(paths: Iterable[str], present: Collection[str]) -> list[st
     """Return what programs and libraries among `paths` would load that is not present."""
     binaries = [path for path in paths if is_elf(Path(path))]
     printed = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False).stdout
-    program, lacking = "", []
+    program, lacking = next(iter(binaries), ""), []  # of one alone, ldd does not say the name
     for line in printed.splitlines():
         if not line.startswith("\t"):
             program = line.rstrip(":")

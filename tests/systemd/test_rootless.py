@@ -6,16 +6,19 @@ which the gateway never closes.
 """
 
 import json
+import re
 
 import pytest
 
 from tests.docker.box import PYTHON
 from tests.docker.images import LAB, PROJECT
 from tests.docker.project import NUMBER, gateway_environment
-from tests.docker.site import EXIT, HOST, Site
+from tests.docker.site import EXIT, HOST, UPLINK_ROUTER, Site, gateway_address
+from tests.lab.errors import LabError
 from tests.lab.hosts import echo
 from tests.lab.process import eventually
-from tests.systemd.machine import SOMEONE, Machine, answers
+from tests.lab.workload import Workload
+from tests.systemd.machine import PAGES, SOMEONE, Machine
 
 pytestmark = pytest.mark.systemd
 
@@ -29,9 +32,20 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
 
-CLOSED = ("pasta", "slirp4netns:port_handler=slirp4netns")
-OPEN = ("slirp4netns", "bridge")
-"""Kinds of networks where a port that is not listed answers."""
+ROW = re.compile(r"^\| (?:`(\w[^`]*)`|a (bridge))[^|]* \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
+
+
+def rows() -> list[tuple[str, bool, bool, bool]]:
+    """Return the table of docs/podman.md.
+
+    Each row is a kind of network, whether a port that is not listed answers to who asks from
+    outside and at 127.0.0.1, and whether the workload sees the client's address.
+    """
+    found = ROW.findall((PAGES / "podman.md").read_text("utf-8"))
+    return [
+        (name or bridge, "answers" in outside, "answers" in inside, "not" not in seen)
+        for name, bridge, outside, inside, seen in found
+    ]
 
 
 def podman(machine: Machine, *words: str, check: bool = True) -> str:
@@ -84,11 +98,32 @@ def healthy(machine: Machine) -> bool:
     )
 
 
-@pytest.mark.parametrize("network", [*CLOSED, *OPEN])
-def test_the_tunnel_works_without_root(user: Machine, site: Site, network: str) -> None:
+def asked(place: Workload | Machine, address: str, port: int) -> str | None:
+    """Return what the workload sees as the address of a client in `place`; None: no answer."""
+    try:
+        return place.probe("tcp", host=address, port=port, timeout=3).seen
+    except LabError:
+        return None
+
+
+def test_the_page_has_each_kind_of_network() -> None:
+    """Its table is what the next test compares with."""
+    kinds = ["pasta", "slirp4netns:port_handler=slirp4netns", "slirp4netns", "bridge"]
+    assert [network for network, *_ in rows()] == kinds
+
+
+@pytest.mark.parametrize(("network", "outside", "inside", "seen"), rows())
+def test_the_tunnel_works_without_root(
+    user: Machine, site: Site, network: str, *, outside: bool, inside: bool, seen: bool
+) -> None:
     """And a port that is not listed is closed, but where Podman comes in over loopback."""
     started(user, network)
     code = f"import socket; print(socket.create_connection(({HOST.ipv4!r}, 7), 5).recv(99))"
     assert EXIT.ipv4 in podman(user, "exec", "workload", *PYTHON, "-c", code)
-    assert answers(site, LISTED), "control"
-    assert answers(site, UNLISTED) is (network in OPEN)
+    address = gateway_address(NUMBER).ipv4
+    client = asked(site.machine, address, LISTED)
+    assert client is not None, "control"
+    assert asked(user, "127.0.0.1", LISTED) is not None, "control"
+    assert (asked(site.machine, address, UNLISTED) is not None) is outside
+    assert (asked(user, "127.0.0.1", UNLISTED) is not None) is inside
+    assert (client == UPLINK_ROUTER) is seen

@@ -1,6 +1,9 @@
 """What is chosen for the image, and how its contents are listed, on small made-up packages."""
 
 import json
+import os
+import sys
+import tomllib
 from email import message_from_string
 from email.message import Message
 from pathlib import Path
@@ -12,6 +15,7 @@ from spdx_tools.spdx.validation.document_validator import validate_full_spdx_doc
 
 from scripts.image import collect, contents
 
+FOLDER = Path(collect.__file__).parent
 VERSION = "0.9.0"
 MOMENT = 1767225600
 GO = """\
@@ -128,6 +132,13 @@ def test_a_package_that_is_not_installed_stops_the_build() -> None:
         ("/usr/sbin/unbound-control", False),
         ("/usr/lib/python3.13/asyncio/tasks.py", True),
         ("/usr/lib/python3.13/test/support/os_helper.py", False),
+        ("/usr/lib/python3.13/unittest/mock.py", False),
+        ("/usr/lib/python3.13/sqlite3/dbapi2.py", False),
+        ("/usr/lib/python3.13/turtle.py", False),
+        ("/usr/lib/python3.13/encodings/utf_8.py", True),
+        ("/usr/lib/python3.13/encodings/gb18030.py", False),
+        ("/usr/lib/python3.13/lib-dynload/_ssl.cpython-313-aarch64-linux-gnu.so", True),
+        ("/usr/lib/python3.13/lib-dynload/_testcapi.cpython-313-aarch64-linux-gnu.so", False),
         ("/usr/lib/aarch64-linux-gnu/libc.so.6", True),
         ("/usr/lib/aarch64-linux-gnu/gconv/UTF-16.so", False),
         ("/etc/ssl/openssl.cnf", True),
@@ -137,6 +148,30 @@ def test_a_package_that_is_not_installed_stops_the_build() -> None:
 def test_what_no_program_reads_is_left_out(path: str, *, wanted: bool) -> None:
     """Licences are not documentation that can be left out."""
     assert bool(collect.UNUSED.match(path)) is not wanted
+
+
+def test_each_thing_that_is_left_out_is_written_once() -> None:
+    """Patterns are whole paths from the root, and no package is wanted elsewhere."""
+    lists = tomllib.loads((FOLDER / "left_out.toml").read_text("utf-8"))
+    for kind in ("packages", "files"):
+        names = [name for many in lists[kind].values() for name in many]
+        assert len(names) == len({*names})
+        assert all(name.startswith("/") for name in names) is (kind == "files")
+    assert not collect.LEFT_OUT & {*collect.PARTS, *collect.NEEDED}
+
+
+def test_a_library_that_a_program_lacks_is_named_unless_another_one_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of that program alone, and of no other library of it."""
+    program = os.path.realpath(sys.executable)
+    lacking = collect.missing_libraries([program], set())
+    assert lacking
+    assert all(line.startswith(f"{program}: ") for line in lacking)
+    first = lacking[0].removeprefix(f"{program}: ").split()[0]
+    monkeypatch.setattr(collect, "STAND_INS", {program: first, str(tmp_path): "libc"})
+    others = collect.missing_libraries([program], set())
+    assert [line.split()[1] for line in others] == [line.split()[1] for line in lacking[1:]]
 
 
 def test_a_script_for_a_shell_is_left_out(tmp_path: Path) -> None:
