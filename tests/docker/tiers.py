@@ -13,11 +13,12 @@ from tests.docker import engine as engines
 from tests.docker import site as sites
 from tests.docker.engine import Engine, left_behind
 from tests.docker.site import Site
+from tests.lab.process import PATIENCE
 from tests.podman import engine as podmans
 
 REPORT = pytest.StashKey[list[str]]()
 TIME_LIMIT = 900
-"""Seconds for a test: the first one waits for debootstrap and the builds."""
+"""Seconds for a test (times LAB_PATIENCE): the first one waits for debootstrap and the builds."""
 
 TIERS: Mapping[str, Callable[[], list[str]]] = {
     "docker": engines.missing,
@@ -42,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give these tests the time that building takes."""
     for item in items:
         if tier_of(item) is not None and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(TIME_LIMIT))
+            item.add_marker(pytest.mark.timeout(TIME_LIMIT * PATIENCE))
 
 
 @pytest.hookimpl(tryfirst=True)
