@@ -8,6 +8,7 @@ project's Dockerfile is built as it is.
 import hashlib
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.docker.engine import Engine, call
+from tests.lab.errors import LabError
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "debian:trixie-slim"
@@ -29,6 +31,7 @@ LAB = "portcullis-lab"
 TORRENTS = "portcullis-torrents"
 """Debian's torrent clients; with LAB_EVERYTHING=1 only."""
 
+_NEEDS_PLUGIN = 23  # the version of the docker client that has no BuildKit of its own
 _KEEP = 7 * 24 * 3600  # seconds; then Debian has updates
 _EXCLUDED = ("doc", "groff", "info", "linda", "lintian", "locale", "man")
 _PIP_SETTINGS = ("cert", "index-url", "extra-index-url", "trusted-host")
@@ -97,6 +100,32 @@ def build(engine: Engine, name: str, *options: str, context: Path = ROOT) -> Non
     engine.docker(
         *("build", "--network=host", *proxies(), *options, "-t", name, str(context)), timeout=600
     )
+
+
+def build_with_buildkit(engine: Engine, name: str) -> None:
+    """Build an image of the project's Dockerfile with the engine's BuildKit."""
+    client = client_for_buildkit()
+    if client is None:
+        raise LabError("no client for BuildKit: install docker-buildx, or docker.io of Debian 12")
+    words = ("build", "--network=host", *proxies(), "-t", name, str(ROOT))
+    environment = {**engine.environment, "DOCKER_BUILDKIT": "1"}
+    call([client, *words], timeout=600, env=environment)
+
+
+def client_for_buildkit() -> str | None:
+    """Return a docker client that can use BuildKit: up to version 22, or with the plugin buildx."""
+    for directory in os.get_exec_path():
+        client = shutil.which("docker", path=directory)
+        if client is None:
+            continue
+        version = re.search(r"version (\d+)", call([client, "--version"], check=False))
+        if version is None:
+            continue
+        if int(version[1]) < _NEEDS_PLUGIN or "buildx v" in call(
+            [client, "buildx", "version"], check=False
+        ):
+            return client
+    return None
 
 
 def base_archive() -> Path:

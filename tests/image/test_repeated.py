@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.docker.engine import Engine
-from tests.docker.images import ROOT, build
+from tests.docker.images import ROOT, build, build_with_buildkit
 
 pytestmark = pytest.mark.image
 
@@ -68,6 +68,14 @@ def test_two_builds_have_the_same_layers(engine: Engine, built: str, tmp_path: P
         if layers(engine, first) != layers(engine, second):
             differing = entries(engine, first, tmp_path) ^ entries(engine, second, tmp_path)
             pytest.fail("they differ in\n" + "\n".join(sorted(differing)))
+
+
+def test_buildkit_makes_the_same_layers(engine: Engine, built: str, tmp_path: Path) -> None:
+    """As the classic builder of the same engine does, of which nothing is used."""
+    build_with_buildkit(engine, "kit")
+    if layers(engine, built) != layers(engine, "kit"):
+        differing = entries(engine, built, tmp_path) ^ entries(engine, "kit", tmp_path)
+        pytest.fail("they differ in\n" + "\n".join(sorted(differing)))
 
 
 def test_a_change_of_the_project_leaves_the_layer_of_debian_as_it_is(

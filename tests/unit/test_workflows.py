@@ -85,6 +85,17 @@ def test_the_image_is_built_with_the_commit_and_compared_with_the_tag() -> None:
     assert text.index("--version") < text.index("docker push")
 
 
+def test_the_image_is_built_so_that_it_can_be_built_again() -> None:
+    """Both targets with the time of the commit, and without what only this build would have."""
+    text = text_of("build")
+    assert "SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)" in text
+    assert '--build-arg "COMMIT=$GITHUB_SHA" --build-arg SOURCE_DATE_EPOCH' in text
+    assert "--provenance=false --sbom=false" in text
+    builds = [line.strip() for line in text.splitlines() if line.strip().startswith("docker build")]
+    assert len(builds) == 2
+    assert all('"${options[@]}"' in line for line in builds)
+
+
 def test_the_documented_identity_is_the_one_that_signs() -> None:
     """The certificate has the path of the workflow and the tag."""
     page = (PROJECT / "docs" / "upgrading.md").read_text("utf-8")
