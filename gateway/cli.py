@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 
     from gateway.errors import Notice
 
-
 SERVER_FLAGS = ("OWNED_ONLY", "PORT_FORWARD_ONLY")
 SERVER_FILTERS = ("countries", "regions", "cities", "names", "hostnames", "categories", "isp")
 """The options of `gateway servers list`."""
-
-
 UNUSABLE = "the configuration is wrong, see above; `gateway check` shows what is left to correct"
 
 
@@ -42,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.print_help(sys.stderr)
         return USAGE
     if asked.command in {"hold", "vault"}:
-        return stay(asked.command)
+        return stay(asked.command, once=getattr(asked, "once", False))
     return run() if asked.command == "run" else _other(asked)
 
 
@@ -125,8 +122,8 @@ def run() -> int:
     return _exit_code(serving)
 
 
-def stay(command: str) -> int:
-    """Close the namespace for gateways that run elsewhere, and stay; return only if that fails.
+def stay(command: str, *, once: bool) -> int:
+    """Close the namespace for gateways elsewhere, and stay unless `once`; return the exit code.
 
     `hold` then only waits, `vault` opens things in the namespace for a gateway.
     """
@@ -143,7 +140,8 @@ def stay(command: str) -> int:
     def staying() -> None:
         close()
         log.finish()
-        wait()
+        if not once:
+            wait()
 
     return _exit_code(staying)
 
@@ -243,9 +241,10 @@ def _parser() -> "argparse.ArgumentParser":
     parser.add_argument("--version", action="version", version=f"portcullis {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("run", help="run the gateway (the default)")
-    commands.add_parser(
+    held = commands.add_parser(
         "hold", help="close the namespace and hold it for a gateway in another container"
     )
+    held.add_argument("--once", action="store_true", help="close it, and end")
     add_orders(commands)
     add_init(commands)
     commands.add_parser(

@@ -73,6 +73,23 @@ def test_it_closes_an_open_namespace_for_good(lab: Lab) -> None:
     assert lab.leaks(locked_at) == []
 
 
+def test_once_it_closes_and_ends(lab: Lab) -> None:
+    """For a namespace that something else holds; a gateway then takes over.
+
+    Control: nothing of what is refused then was refused before.
+    """
+    before = ordinary(lab.workload)
+    assert not_refused_at_once(before) == before, "control"
+    closing = lab.gateway(argv=(*HOLD, "--once"), pid_namespace=True)
+    closing.start({"WIREGUARD_MTU": "9", "LOG_FORMAT": "json"})
+    assert closing.wait() == 0
+    locked_at = locked(closing)
+    assert not_refused_at_once(ordinary(lab.workload)) == {}
+    lab.gateway(pid_namespace=True).start().wait_healthy()
+    assert not_answered(ordinary(lab.workload)) == {}
+    assert lab.leaks(locked_at) == []
+
+
 def test_it_leaves_what_a_gateway_reads_back(lab: Lab) -> None:
     """Rules, guard and routes of the lock, no claim, and no queue of a link."""
     held(anchor(lab))

@@ -60,7 +60,7 @@ def played(site: Site) -> str:
     close = {
         **{name: gateway[name] for name in ("image", "securityContext")},
         "name": "close",
-        "command": ["timeout", "--preserve-status", "3", "gateway", "hold"],
+        "args": ["hold", "--once"],
     }
     flood = f"/lab/traffic.py flood host4={HOST.ipv4} marker={MARKER} rate=200 kinds=udp4,tcp4"
     (workload,) = spec["containers"]
