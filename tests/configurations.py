@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.commands.check.explain import explain
+from gateway.commands.check.trial import try_compose
 from gateway.errors import ConfigError
 from gateway.settings import assemble
 from gateway.settings.assemble import Loaded
@@ -166,6 +167,11 @@ def put(root: Path, path: str, text: str | bytes, mode: int = 0o600) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(text.encode() if isinstance(text, str) else text)
     file.chmod(mode)
+
+
+def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded:
+    """Load what a service of a compose file would have; see `try_compose`. Raises ConfigError."""
+    return try_compose(file, service, environ).result()
 
 
 def problems(environ: Mapping[str, str], root: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from enum import StrEnum
 
-from gateway.policy.orders import Order
 from gateway.policy.states import Reason
 
 
@@ -14,10 +13,6 @@ class VpnStatus(StrEnum):
     STARTING = "starting"
     STOPPING = "stopping"
     CRASHED = "crashed"
-
-
-ORDERS: dict[str, Order] = {VpnStatus.RUNNING: Order.RESUME, VpnStatus.STOPPED: Order.PAUSE}
-"""What a client asks for that sends such a status; gluetun takes no other."""
 
 
 def vpn_status(state: str, reason: Reason) -> VpnStatus:

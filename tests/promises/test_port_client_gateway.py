@@ -19,7 +19,6 @@ pytestmark = pytest.mark.lab
 PORT, OTHER = 51500, 51501
 LOGIN = "/run/secrets/forwarded_port_client_password"
 PORTS_FILE = "/run/secrets/firewall_vpn_input_ports"
-NOT = "port not passed on"
 WRONG = "not-that-one-either"
 
 

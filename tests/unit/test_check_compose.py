@@ -13,11 +13,19 @@ from hypothesis import strategies as st
 from gateway.commands.check.envfile import read_env_file
 from gateway.commands.check.explain import explain
 from gateway.commands.check.interpolate import interpolated
-from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
 from gateway.model import Secret
 from gateway.settings.assemble import Loaded
-from tests.configurations import COMPLETE, OTHER_PRIVATE, PRIVATE, PUBLIC, QUICK, put, reported
+from tests.configurations import (
+    COMPLETE,
+    OTHER_PRIVATE,
+    PRIVATE,
+    PUBLIC,
+    QUICK,
+    load_service,
+    put,
+    reported,
+)
 
 SERVICE = f"""\
 x-vpn: &vpn

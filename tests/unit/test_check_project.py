@@ -11,7 +11,6 @@ import yaml
 
 from gateway import cli
 from gateway.commands.check.compose import STANDARD_INPUT
-from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
 from gateway.model import Secret
 from gateway.settings.assemble import Loaded
@@ -21,6 +20,7 @@ from tests.configurations import (
     PRESHARED,
     PRIVATE,
     QUICK,
+    load_service,
     put,
     reported,
     shown_from,

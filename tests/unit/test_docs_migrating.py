@@ -8,11 +8,18 @@ import yaml
 
 from gateway.commands.check.compose import read_service
 from gateway.commands.check.mounting import Mounts
-from gateway.commands.check.trial import load_service
 from gateway.model import Secret
 from gateway.settings.assemble import Loaded
 from gateway.settings.findings import Findings
-from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, QUICK, put, reported
+from tests.configurations import (
+    OTHER_PRIVATE,
+    PRESHARED,
+    PRIVATE,
+    QUICK,
+    load_service,
+    put,
+    reported,
+)
 
 PAGE_PATH = Path(__file__).parents[2] / "docs" / "migrating.md"
 PAGE = PAGE_PATH.read_text()

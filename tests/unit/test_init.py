@@ -15,12 +15,11 @@ import pytest
 import yaml
 
 from gateway import cli
-from gateway.commands.check.trial import load_service
 from gateway.commands.init import writing
 from gateway.commands.init.answers import Answers
 from gateway.commands.init.rendering import compose, quoted
 from gateway.model import Secret
-from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, PUBLIC, QUICK
+from tests.configurations import OTHER_PRIVATE, PRESHARED, PRIVATE, PUBLIC, QUICK, load_service
 
 PROJECT = Path(__file__).resolve().parents[2]
 

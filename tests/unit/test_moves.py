@@ -106,7 +106,6 @@ EVENTS: dict[str, Event] = {
     "probed": Probed(answered=True),
     "stop": Stop(),
 }
-SAME = "same"
 ORDERS = ("reconnect", "next")
 LEADS_ON = {
     ("locked", "begin"): "unbuilt",

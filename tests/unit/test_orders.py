@@ -42,7 +42,7 @@ from gateway.policy.states import (
     Turn,
 )
 from gateway.policy.timing import Moment, Timing
-from gateway.policy.vpn_status import ORDERS, VpnStatus, vpn_status
+from gateway.policy.vpn_status import VpnStatus, vpn_status
 from gateway.policy.wanted import routing_in
 from tests.fakes.world import World
 from tests.scenarios import CLOSED_WHILE_DOWN, HOLES, ONE_UPLINK, TWO_UPLINKS
@@ -281,7 +281,6 @@ def test_the_words_of_gluetun() -> None:
     assert vpn_status("paused", Reason.KEPT_DOWN) is VpnStatus.STOPPED
     assert vpn_status("locked", Reason.FIREWALL) is VpnStatus.CRASHED
     assert vpn_status("connected", Reason.HUNG) is VpnStatus.CRASHED
-    assert {"running": Order.RESUME, "stopped": Order.PAUSE} == ORDERS
 
 
 def test_a_pause_in_the_queue_is_not_lost_to_an_order_about_the_connection() -> None:

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from gateway.commands.check.envfile import read_env_file
 from gateway.commands.check.explain import explain
-from gateway.commands.check.trial import load_service
 from gateway.errors import ConfigError
 from gateway.settings import assemble
-from tests.configurations import COMPLETE, PRIVATE, problems, put, reported
+from tests.configurations import COMPLETE, PRIVATE, load_service, problems, put, reported
 
 CANARY = "wOEI9rqqbDwnN8/Bpp22sVz48T71vJ4fYmFWujulwUU="
 PARTS = ["wOEI9rqqbDwnN8", *(CANARY[start : start + 16] for start in range(28))]

@@ -51,17 +51,12 @@ def try_variables(environ: Mapping[str, str]) -> Trial:
     return Trial(loaded, (), loaded.notices)
 
 
-def load_service(file: Path, service: str, environ: Mapping[str, str]) -> Loaded:
-    """Load the configuration that `service` of the compose `file` would have.
+def try_compose(file: Path, service: str | None, environ: Mapping[str, str]) -> Trial:
+    """Check the configuration that `service` of the compose `file` would have.
 
     `environ` holds the shell's variables for the file; `.env` next to the file adds to them.
-    Raises ConfigError with every problem there is, in the compose file and in what it configures.
+    Raises ConfigError if the service is not there.
     """
-    return try_compose(file, service, environ).result()
-
-
-def try_compose(file: Path, service: str | None, environ: Mapping[str, str]) -> Trial:
-    """Check a service; `load_service` has the arguments. Raises ConfigError if it is not there."""
     findings = Findings()
     found = read_service(file, service, environ, findings)
     return try_service(found, name_of(file), findings)
