@@ -1,8 +1,7 @@
 """The HTTP server of the control API: one request for each connection, and a limit for everything.
 
 A connection has REQUEST_TIME for its request. Of more than MOST_CONNECTIONS one is closed, of the
-address that has most of them, and rather one that has not sent its request: clients that are silent
-cannot keep others out.
+address that has most of them: clients that are silent, or guess, cannot keep others out.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ from gateway.control.judging import Judge, routed
 from gateway.control.link import Link, Unanswered
 from gateway.control.patience import place_of
 from gateway.control.routes import UNANSWERED, Asked, Routes
-from gateway.control.streams import EVENTS_TYPE, Streams, greediest
+from gateway.control.streams import EVENTS_TYPE, Streams, crowd_of
 
 MOST_CONNECTIONS = 200
 LARGEST_HEAD = 8192
@@ -64,10 +63,17 @@ class Shared:
             sys.stderr.write(f"{_described(err)}\n")
 
     def make_room(self) -> None:
-        """Close a connection if there are too many."""
+        """Close a connection if there are too many.
+
+        It is the oldest of the address that has most of them: of those that have not sent their
+        request, or of those that wait for an answer, whichever are more. So clients of neither kind
+        keep others out.
+        """
         if len(self.open) > MOST_CONNECTIONS:
-            unfinished = [it for it in self.open if not it.has_request]
-            greediest(unfinished or [*self.open]).drop()
+            crowd = crowd_of([*self.open])
+            waiting = [it for it in crowd if it.has_request]
+            silent = [it for it in crowd if not it.has_request]
+            max(silent, waiting, key=len)[0].drop()
 
 
 class Connection(asyncio.Protocol):

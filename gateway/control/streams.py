@@ -69,7 +69,7 @@ class Streams:
         status = self._link.latest["status"]
         self._clients[client] = None
         if len(self._clients) > MOST_STREAMS:
-            greediest([*self._clients]).drop()
+            crowd_of([*self._clients])[0].drop()
         first = {name: status.get(name) for name in SHOWN}
         self._push(client, b"retry: %d\n\n" % RETRY + framed("state", first))
 
@@ -113,10 +113,10 @@ def framed(name: str, data: object) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-def greediest(clients: Sequence[C]) -> C:
-    """Return the oldest client of those whose address has most of them; `clients` are by age."""
+def crowd_of(clients: Sequence[C]) -> list[C]:
+    """Return the clients of the address that has most of them; they stay in their order."""
     counts: dict[str, int] = {}
     for it in clients:
         counts[it.place] = counts.get(it.place, 0) + 1
-    most = max(counts.values())
-    return next(it for it in clients if counts[it.place] == most)
+    most = max(counts, key=lambda place: counts[place])
+    return [it for it in clients if it.place == most]

@@ -8,7 +8,7 @@ import socket
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import pytest
@@ -264,6 +264,40 @@ def test_clients_that_are_silent_slow_or_many_keep_no_one_out() -> None:
             assert len([*(it.process / "fd").iterdir()]) < MOST_CONNECTIONS + 30
             for client in silent:
                 client.close()
+
+    asyncio.run(run())
+
+
+@dataclass(eq=False)
+class Client:
+    """A connection that is only counted."""
+
+    place: str
+    has_request: bool
+    is_open: bool = True
+
+    def drop(self) -> None:
+        """Hang up."""
+        self.is_open = False
+
+
+@pytest.mark.parametrize("guess", [True, False])
+def test_neither_silent_clients_nor_guessers_keep_others_out(*, guess: bool) -> None:
+    """With all connections of one address, each with a whole request or each without one."""
+
+    async def run() -> None:
+        greedy = [Client("192.0.2.1", has_request=guess) for _ in range(MOST_CONNECTIONS)]
+        others = [
+            Client("192.0.2.1", has_request=not guess),
+            Client("192.0.2.2", has_request=guess),
+        ]
+        for other in (*others, Client("192.0.2.3", has_request=not guess)):
+            shared = Shared(None, None, lambda _: None)  # type: ignore[arg-type]
+            shared.open = dict.fromkeys([*greedy, other])  # type: ignore[list-item]
+            shared.make_room()
+            assert other.is_open
+            assert [it.is_open for it in greedy[:2]] == [False, True]
+            greedy[0].is_open = True
 
     asyncio.run(run())
 
