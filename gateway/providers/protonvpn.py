@@ -12,6 +12,7 @@ PROTONVPN = Provider(
     addresses=(ip_interface("10.2.0.2/32"),),
     resolvers=(ip_address("10.2.0.1"),),
     other_names=("proton", "proton vpn"),
-    remark="Its list takes a login. Download WireGuard files from account.protonvpn.com, under "
-    "Downloads, and mount their folder as `/config`.",
+    remark="Proton VPN shows its list only after a login. Download a WireGuard file from "
+    "account.protonvpn.com, under Downloads (with NAT-PMP for a forwarded port), and mount it at "
+    "`/config/wg0.conf`; with several, mount their folder at `/config`. All variables can stay.",
 )

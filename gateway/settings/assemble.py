@@ -28,6 +28,7 @@ from gateway.settings import (
     hosts,
     listed,
     looked_up,
+    moving,
     passing,
     places,
     proxying,
@@ -77,7 +78,7 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     named = variables.values.wireguard_conf_secretfile
     found = places.find(root, named.value if named else None, of_files)
     wanted = filters.wanted(root, found, variables.values, of_files)
-    candidates = _candidates(variables, wanted, root, (findings, of_files))
+    candidates = _candidates(variables, wanted, root, (findings, of_files), environ)
     name_server, built = resolving.settle(variables.values, candidates.tunnels, findings)
     blocked = resolving.block_files(variables.values, root, findings) if name_server else ()
     config = _config(variables, built, name_server, findings)
@@ -108,7 +109,11 @@ class _Candidates:
 
 
 def _candidates(
-    variables: Variables, wanted: Sequence[ConfFile], root: Path, both: tuple[Findings, Findings]
+    variables: Variables,
+    wanted: Sequence[ConfFile],
+    root: Path,
+    both: tuple[Findings, Findings],
+    environ: Mapping[str, str],
 ) -> _Candidates:
     """Return the candidate tunnels; none when a file cannot be read.
 
@@ -127,10 +132,27 @@ def _candidates(
     if not chosen or None in read or "wireguard_conf_secretfile" in variables.unreadable:
         return _Candidates()
     if not yielding.is_to_be_listed(variables, files, findings):
+        if not files and _is_of_another_image(variables, environ, findings):
+            return _Candidates()
         registering.report_unused(variables, findings)
         return _Candidates(tunnels.build(variables, files, findings))
     choice = listed.choose(variables, root, findings)
     return _chosen(choice, findings) if choice else _Candidates()
+
+
+def _is_of_another_image(
+    variables: Variables, environ: Mapping[str, str], findings: Findings
+) -> bool:
+    """Report the variables of another image where no key is given; return whether they are that.
+
+    VPN_TYPE=openvpn has been reported, with what is needed in its place.
+    """
+    if variables.values.wireguard_private_key or "wireguard_private_key" in variables.unreadable:
+        return False
+    other = moving.recognized(environ)
+    if other:
+        findings.problem(other.where, other.message)
+    return bool(other) or "vpn_type" in variables.unreadable
 
 
 def _chosen(choice: listed.Choice, findings: Findings) -> _Candidates:

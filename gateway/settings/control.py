@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gateway.model import Secret
 from gateway.model.control import Auth, Role
-from gateway.settings.values import safe_quote, safe_text
+from gateway.settings.values import safe_quote, safe_text, unquoted
 
 _FIELDS: Final = ("name", "routes", "auth", "apikey", "username", "password")
 
@@ -36,8 +36,9 @@ def key(text: str) -> Secret:
 
 
 def default_role(text: str) -> Secret | None:
-    """Read a role in JSON, which is kept as it is; `{}` is none."""
-    return Secret(text) if default_role_of(text) else None
+    """Read a role in JSON, which is kept as it is, without quotes around it; `{}` is none."""
+    bare = unquoted(text)
+    return Secret(bare) if default_role_of(bare) else None
 
 
 def default_role_of(text: str) -> Role | None:

@@ -99,8 +99,10 @@ def vpn_type(text: str) -> str:
     """Read the protocol; there is only one."""
     if text.lower() != "wireguard":
         raise ValueError(
-            f"must be wireguard, got {safe_quote(text)}; this gateway speaks nothing else: let "
-            "your provider generate a WireGuard file and mount it at /config/wg0.conf"
+            f"must be wireguard, got {safe_quote(text)}: this gateway speaks nothing else; write "
+            "VPN_TYPE=wireguard, and mount your provider's WireGuard file at /config/wg0.conf or "
+            "write its key in WIREGUARD_PRIVATE_KEY. For Private Internet Access, the login is "
+            "enough"
         )
     return "wireguard"
 

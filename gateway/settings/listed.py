@@ -54,7 +54,10 @@ def choose(variables: Variables, root: Path, findings: Findings) -> Choice | Non
         return None
     listed = provider.listed
     if listed is None:
-        findings.problem(name.origin.where, f"{safe_quote(name.value)}: {provider.remark}")
+        findings.problem(
+            name.origin.where,
+            f"{safe_quote(name.value)} alone chooses no server: {provider.remark}",
+        )
         return None
     before = len(findings.problems)
     port = _port(provider, variables, findings)
@@ -87,11 +90,12 @@ def choose(variables: Variables, root: Path, findings: Findings) -> Choice | Non
 
 def _unknown(name: str) -> str:
     nearest = catalog.nearest(name)
-    hint = f"did you mean {nearest}? " if nearest else ""
-    known = joined(provider.name for provider in catalog.PROVIDERS)
+    hint = f"; did you mean {nearest}?" if nearest else "."
+    known = joined(provider.name for provider in catalog.PROVIDERS if provider.listed)
     return (
-        f"{safe_quote(name)} is not a provider that this gateway knows; {hint}It knows {known}. "
-        "For another one, let it generate a WireGuard file and mount that at /config/wg0.conf"
+        f"{safe_quote(name)} is not a provider whose list of servers this gateway reads{hint} It "
+        f"reads those of {known}. With another one that has WireGuard, let it generate a file and "
+        "mount that at /config/wg0.conf; the variable can stay"
     )
 
 

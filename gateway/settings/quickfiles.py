@@ -70,6 +70,8 @@ def read(root: Path, file: ConfFile, findings: Findings, where: str = "") -> Rea
         findings.problem(f"{path} line {line}", message)
     if len(form.faults) > MOST_FAULTS:
         findings.problem(path, f"has {len(form.faults)} faults; the others are not listed")
+    for line, message in form.remarks[:MOST_FAULTS]:
+        findings.warn(f"{path} line {line}", message)
     reader = _Reader(path, findings)
     interface = reader.interface(form.interface)
     peers = tuple(reader.peer(peer) for peer in form.peers)

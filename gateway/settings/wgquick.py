@@ -2,7 +2,8 @@
 
 The grammar is that of wg(8) and wg-quick(8): `[Interface]` once, any number of `[Peer]`, `Key =
 Value`, `#` starts a comment, names are not case-sensitive. `quickfiles` reads the values. A line
-that cannot be read is reported by its number and never repeated: it may hold a key.
+that cannot be read is reported by its number and never repeated: it may hold a key. Other programs
+read `;` as a comment and drop quotes around a value, so that is done here too.
 """
 
 import re
@@ -10,6 +11,8 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
+
+from gateway.settings.values import unquoted
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,15 @@ class Section:
 
 @dataclass(frozen=True)
 class QuickFile:
-    """A file that could be read; `faults` are (line, message) of what could not."""
+    """A file that could be read; `faults` are (line, message) of what could not.
+
+    `remarks` are those of what has no effect.
+    """
 
     interface: Section
     peers: tuple[Section, ...]
     faults: tuple[tuple[int, str], ...] = ()
+    remarks: tuple[tuple[int, str], ...] = ()
 
 
 INTERFACE_KEYS: Final = (
@@ -57,6 +64,8 @@ _OF_APPS: Final = frozenset(
      "excludedips", "obfuscatetcp", "obfuscatekey")
 )  # fmt: skip
 """Keys that phone apps and TunSafe add."""
+_OF_WARP: Final = "reserved"
+_COMMENTS: Final = (";", "//")
 _HARMLESS: Final = re.compile(r"[A-Za-z]{1,24}")
 _HEADS: Final = {"[interface]": INTERFACE_KEYS, "[peer]": PEER_KEYS}
 
@@ -77,6 +86,7 @@ def parse(text: str) -> QuickFile:
     """Read the text of a wg-quick file; faults are collected, never raised."""
     sections: list[tuple[str, int, list[Entry]]] = []
     faults: list[tuple[int, str]] = []
+    remarks: list[tuple[int, str]] = []
     for number, raw in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         line = raw.partition("#")[0].strip().strip("\0")
         if line.startswith("["):
@@ -84,8 +94,8 @@ def parse(text: str) -> QuickFile:
             if head not in _HEADS:
                 faults.append((number, "is an unknown section; use [Interface] or [Peer]"))
             sections.append((head, number, []))
-        elif line:
-            _read_entry(line, number, sections, faults)
+        elif line and not line.startswith(_COMMENTS):
+            _read_entry(line, number, sections, (faults, remarks))
     interfaces = [one for one in sections if one[0] == "[interface]"]
     if not interfaces:
         faults.insert(0, (1, "is missing: a wg-quick file begins with [Interface]"))
@@ -94,43 +104,63 @@ def parse(text: str) -> QuickFile:
         tuple(entry for _, _, found in interfaces for entry in found),
     )
     peers = tuple(Section(at, tuple(found)) for head, at, found in sections if head == "[peer]")
-    return QuickFile(merged, peers, tuple(faults))
+    return QuickFile(merged, peers, tuple(faults), tuple(remarks))
 
 
 def _read_entry(
     line: str,
     number: int,
     sections: list[tuple[str, int, list[Entry]]],
-    faults: list[tuple[int, str]],
+    both: tuple[list[tuple[int, str]], list[tuple[int, str]]],
 ) -> None:
+    """Add an entry to the last section, or to the faults or the remarks why it is not one."""
+    faults, remarks = both
     name, equals, value = (part.strip() for part in line.partition("="))
-    if line.startswith((";", "//")):
-        faults.append((number, "is not a comment; a comment begins with #"))
-    elif not equals:
+    if not equals:
         faults.append((number, "is not of the form Key = Value"))
     elif not sections:
         faults.append((number, "comes before the first section; begin with [Interface]"))
     elif sections[-1][0] in _HEADS:
         known = {key.lower(): key for key in _HEADS[sections[-1][0]]}
         if name.lower() in known:
-            sections[-1][2].append(Entry(known[name.lower()], value, number))
+            bare = unquoted(value)
+            sections[-1][2].append(Entry(known[name.lower()], bare, number))
+            if bare != value:
+                remarks.append((number, "the quotes around the value are ignored"))
+        elif fault := _mistaken(name, sections[-1][0]):
+            faults.append((number, fault))
         else:
-            faults.append((number, _unknown(name, sections[-1][0])))
+            remarks.append((number, _unknown(name)))
 
 
-def _unknown(written: str, head: str) -> str:
-    """Return why a key is refused; repeat its name only if it cannot be part of a secret."""
+def _mistaken(written: str, head: str) -> str | None:
+    """Return why a key is refused, None if it is none that could be meant here."""
     name = written.lower()
     if name in _AMNEZIA:
         return f"{name} belongs to AmneziaWG, which is not supported; use a plain WireGuard server"
     for other, keys in _HEADS.items():
         if other != head and name in map(str.lower, keys):
             return f"{name} belongs in {'[Interface]' if head == '[peer]' else '[Peer]'}"
+    if name in (_OF_WARP, *_OF_APPS):
+        return None
     known = {key.lower(): key for key in (*INTERFACE_KEYS, *PEER_KEYS)}
     near = get_close_matches(name, known, n=1)
-    said = f"has an unknown key {written}" if _HARMLESS.fullmatch(written) else "has an unknown key"
-    if name == "reserved":
-        return f"{said}, which belongs to Cloudflare's WARP and is not sent here; remove the line"
+    return f"{_named(written)}; did you mean {known[near[0]]}?" if near else None
+
+
+def _unknown(written: str) -> str:
+    """Return what an unknown key means for the tunnel, which is nothing."""
+    name = written.lower()
+    if name == _OF_WARP:
+        return (
+            f"{_named(written)}, which belongs to Cloudflare's WARP: its bytes are not sent, and "
+            "some servers of theirs answer only with them"
+        )
     if name in _OF_APPS:
-        return f"{said}, which belongs to an app and means nothing here; remove the line"
-    return f"{said}; did you mean {known[near[0]]}?" if near else f"{said}; correct or remove it"
+        return f"{_named(written)}, which belongs to an app and has no effect here"
+    return f"{_named(written)}, which has no effect; correct or remove it"
+
+
+def _named(written: str) -> str:
+    """Repeat the name of a key only if it cannot be part of a secret."""
+    return f"has an unknown key {written}" if _HARMLESS.fullmatch(written) else "has an unknown key"

@@ -272,6 +272,8 @@ WARNINGS: list[tuple[dict[str, object], str]] = [
         "and this image lacks gluetun-entrypoint; remove it",
     ),
     ({"healthcheck": {"test": ["CMD", "true"]}}, "which follows the tunnel; remove it"),
+    ({"image": "binhex/arch-qbittorrentvpn"}, "also runs qbittorrent, which this image does not"),
+    ({"image": "haugene/transmission-openvpn:5"}, "with network_mode: service:vpn, and move its"),
     ({"volumes": ["./a:/custom-cont-init.d:ro"]}, "mounts /custom-cont-init.d: scripts there"),
     ({"volumes": ["./a:/iptables/post-rules.txt"]}, "rules there are never used"),
 ]
@@ -381,3 +383,15 @@ def test_a_variable_of_another_image_with_the_same_meaning_is_renamed(tmp_path: 
     assert advice_of(trial).renamed == {"LOCAL_NETWORK": "FIREWALL_OUTBOUND_SUBNETS"}
     lines = [*advice_of(trial).lines()]
     assert "      LOCAL_NETWORK to FIREWALL_OUTBOUND_SUBNETS" in lines
+
+
+def test_the_set_up_of_another_image_is_rewritten(tmp_path: Path) -> None:
+    """Its variables get our names, and what it implied is added; the login keeps its value."""
+    environment = {"LOC": "swiss", "USER": "p1234567", "PASS": "x", "PORT_FORWARDING": "1"}
+    trial = tried(tmp_path, {"environment": environment})
+    assert [one.where for one in trial.problems] == ["LOC, USER, PASS"]
+    assert advice_of(trial).renamed == {"USER": "OPENVPN_USER", "PASS": "OPENVPN_PASSWORD"}
+    assert advice_of(trial).variables == {"VPN_SERVICE_PROVIDER": "private internet access"}
+    renamed = {"OPENVPN_USER": "p1234567", "OPENVPN_PASSWORD": "x", "PORT_FORWARDING": "1"}
+    after = {**renamed, **advice_of(trial).variables}
+    assert not tried(tmp_path, {"environment": after}).problems

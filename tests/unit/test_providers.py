@@ -115,6 +115,13 @@ def test_unknown_providers_have_a_nearest_name() -> None:
     assert catalog.nearest("zzzzzz") is None
 
 
+@pytest.mark.parametrize("name", ["privado", "PureVPN", "vpn unlimited", "perfect privacy"])
+def test_the_name_of_another_provider_has_no_nearest_name(name: str) -> None:
+    """The nearest name would mislead."""
+    assert catalog.find(name) is None
+    assert catalog.nearest(name) is None
+
+
 # -- what a list may hold -------------------------------------------------------------------------
 
 

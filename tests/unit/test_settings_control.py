@@ -78,6 +78,8 @@ def test_a_default_role_has_the_routes_that_no_other_role_has(tmp_path: Path) ->
     *_, role = control_of(tmp_path, HTTP_CONTROL_SERVER_AUTH_DEFAULT_ROLE=text).roles
     taken = {"GET /v1/openvpn/portforwarded", "GET /v1/portforward", "PUT /v1/vpn/status"}
     assert role.routes == every_route() - taken
+    *_, quoted = control_of(tmp_path, HTTP_CONTROL_SERVER_AUTH_DEFAULT_ROLE=f"'{text}'").roles
+    assert quoted == role
     place = "/run/secrets/http_control_server_auth_default_role"
     put(tmp_path, place, '{\n "auth": "none"\n}\n')
     *_, role = control_of(tmp_path).roles

@@ -50,7 +50,7 @@ def test_a_named_provider_without_a_server_is_one_problem(tmp_path: Path) -> Non
     """Its remedy is one file, which has all else that is missing."""
     environ = {"VPN_SERVICE_PROVIDER": "expressvpn", "WIREGUARD_PRIVATE_KEY": PRIVATE}
     (problem,) = problems(environ, tmp_path)
-    assert problem.startswith("VPN_SERVICE_PROVIDER: 'expressvpn' is not a provider that this")
+    assert problem.startswith("VPN_SERVICE_PROVIDER: 'expressvpn' is not a provider whose")
     assert "mount that at /config/wg0.conf" in problem
 
 

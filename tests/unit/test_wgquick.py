@@ -245,19 +245,6 @@ def test_variables_of_one_peer_do_not_fit_several(tmp_path: Path) -> None:
         ("Address = ", "Adress = ", "line 3: has an unknown key Adress; did you mean Address?"),
         ("DNS = 10.2.0.1", "Jc = 4", "line 4: jc belongs to AmneziaWG"),
         ("DNS = 10.2.0.1", "Endpoint = 1.2.3.4:5", "line 4: endpoint belongs in [Peer]"),
-        ("DNS = 10.2.0.1", "; DNS = 10.2.0.1", "line 4: is not a comment; a comment begins with #"),
-        ("DNS = 10.2.0.1", "// mine", "line 4: is not a comment; a comment begins with #"),
-        (
-            "DNS = 10.2.0.1",
-            "ExcludedApplications = a.b",
-            "line 4: has an unknown key ExcludedApplications, which belongs to an app",
-        ),
-        (
-            "AllowedIPs = 0.0.0.0/0",
-            "Reserved = 1,2,3",
-            "line 8: has an unknown key Reserved, which belongs to Cloudflare's WARP",
-        ),
-        ("DNS = 10.2.0.1", "a/b = 1", "line 4: has an unknown key; correct or remove it"),
         ("198.51.100.9:51820", "[2001:db8::1]", "line 9: Endpoint '[2001:db8::1]' has no port"),
         ("AllowedIPs = 0.0.0.0/0", "AllowedIPs = 0.0.0.0", "write 0.0.0.0/0 for everything"),
         (f"PublicKey = {OTHER_PUBLIC}", "", "/config/wg0.conf line 6: has a [Peer] without"),
@@ -319,6 +306,47 @@ def test_a_file_that_is_wrong_in_every_line_is_reported_in_part(tmp_path: Path) 
     assert "/config/wg0.conf: has 32001 faults; the others are not listed" in found
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "DNS = 10.2.0.1",
+            "ExcludedApplications = a.b",
+            "line 4: has an unknown key ExcludedApplications, which belongs to an app",
+        ),
+        (
+            "AllowedIPs = 0.0.0.0/0",
+            "Reserved = 1,2,3",
+            "line 8: has an unknown key Reserved, which belongs to Cloudflare's WARP",
+        ),
+        ("DNS = 10.2.0.1", "a/b = 1", "line 4: has an unknown key, which has no effect"),
+        ("[Peer]", "[Peer]\nName = sweden", "line 7: has an unknown key Name, which has no effect"),
+        ("10.2.0.2/32", "'10.2.0.2/32'", "line 3: the quotes around the value are ignored"),
+    ],
+)
+def test_what_other_programs_ignore_is_reported(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    """Gluetun starts with such a file; nothing opens because of such a line."""
+    loaded = load(tmp_path, QUICK.replace(old, new))
+    assert f"/config/wg0.conf {expected}" in reported(loaded)
+    assert str(loaded.config.tunnels[0].addresses[0]) == "10.2.0.2/32"
+
+
+@pytest.mark.parametrize("mark", [";", "; ", "//", "#"])
+def test_a_line_that_is_commented_out_has_no_effect(tmp_path: Path, mark: str) -> None:
+    """Programs differ in how a comment begins, and a key never begins like that."""
+    commented = QUICK.replace("DNS = ", f"{mark}DNS = ")
+    assert load(tmp_path, commented).config.tunnels[0].dns == ()
+
+
+def test_what_has_no_effect_is_reported_in_few_lines(tmp_path: Path) -> None:
+    """A file may have thousands of such lines."""
+    lines = "".join(f"Odd{'x' * (n % 7)} = 1\n" for n in range(2000))
+    loaded = load(tmp_path, QUICK.replace("[Peer]", f"{lines}[Peer]"))
+    assert reported(loaded).count("which has no effect") == MOST_FAULTS
+
+
 def test_each_problem_is_kept_once_however_many_there_are() -> None:
     """In order. Comparing each with all others would take half a minute."""
     findings, began = Findings(), time.process_time()
@@ -335,9 +363,9 @@ def test_parsing_collects_faults_and_raises_nothing() -> None:
     """The pure parser returns what it could read and what it could not."""
     form = wgquick.parse("[Interface]\nMTU = 1400\nwhat\n[Peer]\nnonsense = 1\n")
     assert [entry.value for entry in form.interface.all("MTU")] == ["1400"]
-    assert form.faults == (
-        (3, "is not of the form Key = Value"),
-        (5, "has an unknown key nonsense; correct or remove it"),
+    assert form.faults == ((3, "is not of the form Key = Value"),)
+    assert form.remarks == (
+        (5, "has an unknown key nonsense, which has no effect; correct or remove it"),
     )
 
 

@@ -9,7 +9,7 @@ from gateway.commands.check.ports import INPUT_PORTS, Known, compare_ports
 from gateway.commands.check.resolver import check_resolver
 from gateway.commands.check.service import Service
 from gateway.model import Config, PortRange
-from gateway.settings import values
+from gateway.settings import moving, values
 from gateway.settings.compat import KILL_SWITCH, OFF, elsewhere, misspelt, replacement
 from gateway.settings.findings import Findings
 from gateway.settings.tunnels import DEFAULT_PORT
@@ -25,11 +25,20 @@ def compare(service: Service, config: Config | None, where: str, findings: Findi
     advice = Advice(service)
     check_keys(service, where, findings, advice)
     check_resolver(service, where, findings, advice)
+    if not config:
+        _set_up(service, advice)
     _names(service, advice)
     if service.keys.get("network_mode") != "host" or "network_mode" in advice.keys:
         compare_ports(service, _known(service, config, advice), where, findings, advice)
     _once(advice)
     return advice
+
+
+def _set_up(service: Service, advice: Advice) -> None:
+    """Advise what the variables of another image come to."""
+    if other := moving.recognized(service.variables):
+        advice.renamed |= other.renamed
+        advice.variables |= other.added
 
 
 def _names(service: Service, advice: Advice) -> None:
@@ -40,7 +49,7 @@ def _names(service: Service, advice: Advice) -> None:
             advice.variables[name] = "wireguard"
         elif name in KILL_SWITCH and text in OFF:
             advice.unset.append(name)
-        elif text and name not in KILL_SWITCH:
+        elif text and name not in (*KILL_SWITCH, *advice.renamed):
             meant = replacement(name) if elsewhere(name) else misspelt(name)
             if meant and meant not in (*service.variables, *advice.renamed.values()):
                 advice.renamed[name] = meant

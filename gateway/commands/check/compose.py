@@ -95,6 +95,9 @@ def _service(first: Source, name: str, findings: Findings, *, is_anchor: bool) -
     keys: dict[str, Any] = {
         key: layer.said[key] for layer in layers for key in _SINGLE if key in layer.said
     }
+    keys["image"] = str(
+        next((it.service["image"] for it in reversed(project.layers) if "image" in it.service), "")
+    )
     for key in _ADDED:
         keys[key] = [text for layer in layers for text in as_texts(layer.said.get(key))]
     kind, _, other = str(keys.get("network_mode", "")).partition(":")

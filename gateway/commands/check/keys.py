@@ -41,16 +41,35 @@ _IGNORED: Final = {
 }
 """Where other images look for files of which this one has no use."""
 
+_WITH_PROGRAM: Final = re.compile(
+    r"binhex/arch-([a-z]+?)vpn|haugene/(transmission)-openvpn|(qbittorrent|deluge|transmission)-?vpn"
+)
+"""Images that are a tunnel and the program that uses it in one."""
+
 _SOCKETS: Final = PurePosixPath("/run/wireguard")
 
 
 def check_keys(service: Service, where: str, findings: Findings, advice: Advice) -> None:
     """Report the keys of a service that break a gateway, or have no effect on this one."""
+    _image(service, where, findings)
     _network(service, where, findings, advice)
     _start(service, where, findings, advice)
     _capabilities(service, where, findings, advice)
     _health(service, where, findings, advice)
     _files(service, where, findings)
+
+
+def _image(service: Service, where: str, findings: Findings) -> None:
+    image = str(service.keys.get("image") or "")
+    found = _WITH_PROGRAM.search(image)
+    if found:
+        program = next(filter(None, found.groups()))
+        findings.warn(
+            where,
+            f"image {safe_quote(image)} also runs {program}, which this image does not have; run "
+            "it as a service of its own with network_mode: service:gateway, and move its volumes "
+            "and variables there",
+        )
 
 
 def _network(service: Service, where: str, findings: Findings, advice: Advice) -> None:
