@@ -144,6 +144,9 @@ def resolvers(text: str) -> tuple[Address, ...]:
 def listen_address(text: str) -> HostPort:
     """Read `address:port` that a server of ours listens on; `:port` means every address."""
     host, colon, number_text = text.rpartition(":")
+    if not colon and text.isdigit():
+        own, its = f"127.0.0.1:{text[:5]}", text[:5]
+        raise ValueError(f"'{its}' has no address; write {own} for workloads, or :{its} for all")
     if not colon:
         raise ValueError(
             f"{safe_quote(text)} has no port; write address:port such as 127.0.0.1:9999"

@@ -14,6 +14,8 @@ from gateway.settings.tunnels import SourcedPeer, SourcedTunnel
 
 _FIRST_IPV6_MTU: Final = 1280
 _LAST_PORT: Final = 65535
+_PAIR: Final = 2
+"""Addresses of a network that may all be used (RFC 3021)."""
 _ASKED_RESOLVERS: Final = 3  # MAXNS, resolv.conf(5)
 
 _HOMES: Final = (ip_network("192.168.0.0/16"), ip_network("fd00::/8"))
@@ -30,6 +32,13 @@ def check_tunnel(tunnel: SourcedTunnel, findings: Findings) -> None:
             f"{_FIRST_IPV6_MTU}, or leave the IPv6 address out",
         )
     own = {address.ip for address in tunnel.addresses.value}
+    for address in tunnel.addresses.value:
+        whole = address.network
+        if address.ip == whole.network_address and whole.num_addresses > _PAIR:
+            findings.warn(
+                tunnel.addresses.origin.where,
+                f"{address} is a whole network; write the tunnel's own address in it",
+            )
     for peer in tunnel.peers:
         if peer.server.host.value in own:
             findings.problem(

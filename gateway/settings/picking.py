@@ -16,7 +16,7 @@ from gateway.settings.quickfiles import PeerValues, ReadFile
 from gateway.settings.schema import Settings
 from gateway.settings.servers import at, host_of
 from gateway.settings.sourced import Kind, Origin, Sourced
-from gateway.settings.sources import Variables
+from gateway.settings.sources import Variables, is_unread
 
 T = TypeVar("T")
 
@@ -39,7 +39,9 @@ _MISSING: Final = {
         "is not set; write the tunnel's address as your provider gives it, such as 10.64.0.2/32"
     ),
     "wireguard_public_key": "is not set; write the public key of the server",
-    "wireguard_endpoint_ip": "is not set; write the address of the server",
+    "wireguard_endpoint_ip": (
+        "is not set; write the address of the server, or your provider in VPN_SERVICE_PROVIDER"
+    ),
     "wireguard_endpoint_port": "is not set; write the UDP port of the server, often 51820",
 }
 _MISSING_IN_FILE: Final = {
@@ -129,7 +131,7 @@ class Picker:
 
         `head` is where the section of the file begins that should have it.
         """
-        if field in self.variables.unreadable:
+        if field in self.variables.unreadable or is_unread(field, self.findings):
             return
         if not self.file:
             self.findings.problem(field.upper(), _MISSING[field])

@@ -25,7 +25,7 @@ from gateway.settings import files, keys
 from gateway.settings.findings import Findings
 from gateway.settings.servers import EndpointChoice
 from gateway.settings.sourced import Kind, Origin, Sourced
-from gateway.settings.sources import SECRETS_FOLDER, Variables
+from gateway.settings.sources import SECRETS_FOLDER, Variables, is_unread
 
 MOST_ASKED: Final = 12
 """How many matching servers may be asked, until enough of them have taken the key."""
@@ -180,7 +180,7 @@ def _login(
                     f"container can read it; put it in a file mounted at {SECRETS_FOLDER}/{field} "
                     "and remove the variable",
                 )
-        elif field not in variables.unreadable:
+        elif field not in variables.unreadable and not is_unread(field, findings):
             findings.problem(
                 field.upper(),
                 f"is not set, and {provider.title} takes a key only with your account's user name "

@@ -80,6 +80,14 @@ def read_variables(environ: Mapping[str, str], root: Path, findings: Findings) -
     return Variables(read.model_copy(update=dict.fromkeys(refused)), refused)
 
 
+def is_unread(field: str, findings: Findings) -> bool:
+    """Return whether a file with the value of `field` has been reported, so it is not missing."""
+    names = [name for name, its in FILE_VARIABLES.items() if its == field]
+    files = {str(SECRETS_FOLDER / name.lower()) for name in names}
+    wanted = {*(name + SECRETFILE for name in names), *files}
+    return any(problem.where in wanted for problem in findings.problems)
+
+
 def _source(rank: Rank) -> EnvSettingsSource:
     """Return a rank as a source of pydantic-settings, which finds the names and their aliases.
 
@@ -118,7 +126,11 @@ def _named_files(
             continue
         path = PurePosixPath(written)
         if not path.is_absolute():
-            findings.problem(variable, f"must be an absolute path, got {safe_quote(written)}")
+            findings.problem(
+                variable,
+                f"must be an absolute path, got {safe_quote(written)}; write that of the file "
+                f"which has the value, such as {SECRETS_FOLDER / name.lower()}",
+            )
         elif path != SECRETS_FOLDER / name.lower():
             yield from _from_file(root, path, name, variable, findings)
 

@@ -19,6 +19,7 @@ _LAST_PORT: Final = 65535
 _LONGEST_SHOWN: Final = 60
 _BASE64_RUN: Final = re.compile(r"[A-Za-z0-9+/]{16,}={0,2}")
 _CERTAINLY_A_KEY: Final = 40
+_TOKEN: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_]{1,60}")
 _LAST_MARK: Final = 0xFFFFFFFF
 _FWMARK: Final = re.compile(r"0[xX][0-9a-fA-F]{1,8}|0|[1-9][0-9]{0,9}")
@@ -96,9 +97,16 @@ def comma_list(text: str, read: Callable[[str], T]) -> tuple[T, ...]:
 
 def key(text: str) -> str:
     """Read a WireGuard key: base64 of 32 bytes (wg(8)). The message never shows it."""
-    if len(text) != _KEY_CHARACTERS:
+    if _TOKEN.fullmatch(text):
         raise ValueError(
-            f"is not a WireGuard key: it has {len(text)} characters, a key has {_KEY_CHARACTERS} "
+            "is not a WireGuard key: 64 hexadecimal digits are an access token of NordVPN; write "
+            "the nordlynx_private_key that `curl -u token:YOUR_TOKEN "
+            "https://api.nordvpn.com/v1/users/services/credentials` shows"
+        )
+    if len(text) != _KEY_CHARACTERS:
+        several = "character" if len(text) == 1 else "characters"
+        raise ValueError(
+            f"is not a WireGuard key: it has {len(text)} {several}, a key has {_KEY_CHARACTERS} "
             "and ends in '='; write the key alone, and the whole of it"
         )
     try:
@@ -152,6 +160,11 @@ def _port_entry(text: str) -> tuple[PortRange, ...]:
     numbers, slash, protocol = text.lower().partition("/")
     if slash and protocol not in set(Protocol):
         raise ValueError(f"{safe_quote(text)} has an unknown protocol; write 8080/tcp or 8080/udp")
+    if ":" in numbers:
+        raise ValueError(
+            f"{safe_quote(text)} is a pair of ports; write the one in the container, "
+            f"{safe_quote(text.rpartition(':')[2])}"
+        )
     first, dash, last = (part.strip() for part in numbers.partition("-"))
     try:
         begin = port(first)

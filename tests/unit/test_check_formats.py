@@ -312,7 +312,7 @@ def test_a_pods_keys_are_compared(tmp_path: Path) -> None:
         "cap_add lacks NET_ADMIN",
         "read_only without tmpfs",
         "WIREGUARD_PRIVATE_KEY comes from the Secret far and is not checked",
-        "Secret farther is not here and is not checked",
+        "Secret farther is not here and is not checked; append its manifest",
         "mounts /none/such at /config, but it does not exist",
         "the volume 'claim' at /gluetun/wireguard cannot be checked",
     ):
@@ -384,6 +384,22 @@ def test_a_template_is_read(tmp_path: Path) -> None:
         "To remove from the ports of GluetunVPN:",
         "      - 6881:6881/udp",
     ]
+
+
+def test_of_choices_in_a_template_the_first_counts(tmp_path: Path) -> None:
+    """Unless one is chosen; `Default` has them all. A key that is not a name is reported."""
+    choices = '<Config Target="{}" Default="{}" Type="Variable">{}</Config>'
+    added = [
+        choices.format("VPN_TYPE", "wireguard|openvpn", ""),
+        choices.format("LOG_LEVEL", "info|debug|error", "error"),
+        choices.format("DNS_CACHING", "on|off", "on|off"),
+        choices.format(":8388", "", "x"),
+    ]
+    text = template().replace("</Container>", "\n".join([*added, "</Container>"]))
+    trial = tried(tmp_path, "unraid", text)
+    assert trial.loaded
+    assert trial.loaded.log.level == "error"
+    assert "has a variable ':8388', which is not a name" in said(trial)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "iso-8859-1", "foo"])

@@ -505,3 +505,21 @@ def test_a_resolver_that_is_listed_twice_is_one(tmp_path: Path) -> None:
     loaded = assemble.load({**COMPLETE, "DNS_ADDRESS": "10.64.0.1,10.64.0.2,10.64.0.1"}, tmp_path)
     assert [str(one) for one in loaded.config.tunnels[0].dns] == ["10.64.0.1", "10.64.0.2"]
     assert "DNS_ADDRESS: 10.64.0.1 is listed twice; once is enough" in reported(loaded)
+
+
+@pytest.mark.parametrize(
+    ("written", "is_whole"),
+    [
+        ("10.2.0.0/24", True),
+        ("fd7d::/64", True),
+        ("10.2.0.2/24", False),
+        ("10.2.0.0/32", False),
+        ("10.2.0.0/31", False),
+    ],
+)
+def test_a_network_in_place_of_an_address_is_reported(
+    tmp_path: Path, written: str, *, is_whole: bool
+) -> None:
+    """A tunnel with it connects, and no answer arrives."""
+    lines = reported(assemble.load({**COMPLETE, "WIREGUARD_ADDRESSES": written}, tmp_path))
+    assert ("is a whole network" in lines) is is_whole

@@ -14,7 +14,7 @@ from gateway.errors import ConfigError
 from gateway.settings import assemble, early
 from gateway.settings.schema import FIELDS
 from gateway.settings.sources import FILE_VARIABLES, SECRETFILE
-from tests.configurations import COMPLETE, OTHER_PRIVATE, QUICK, put, reported
+from tests.configurations import COMPLETE, OTHER_PRIVATE, QUICK, problems, put, reported
 
 pytestmark = pytest.mark.promise("P16")
 
@@ -252,3 +252,20 @@ def _open_folders_again(tmp_path: Path) -> Iterator[None]:
     for folder in tmp_path.rglob("*"):
         if folder.is_dir():
             folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("place", ["/run/secrets/openvpn_password", "/elsewhere"])
+def test_a_file_that_cannot_be_read_is_one_problem(tmp_path: Path, place: str) -> None:
+    """What it should have is not reported as missing as well."""
+    (tmp_path / place[1:]).mkdir(parents=True)
+    environ = {
+        "VPN_SERVICE_PROVIDER": "pia",
+        "OPENVPN_USER": "p1234567",
+        "OPENVPN_PASSWORD_SECRETFILE": place,
+    }
+    (problem,) = problems(environ, tmp_path)
+    assert "is a directory" in problem
+    named = {**COMPLETE, "WIREGUARD_PRIVATE_KEY_SECRETFILE": place}
+    del named["WIREGUARD_PRIVATE_KEY"]
+    (problem,) = problems(named, tmp_path)
+    assert problem.startswith("WIREGUARD_PRIVATE_KEY_SECRETFILE: ")

@@ -139,7 +139,10 @@ class _Manifest:
                 if held is not None:
                     yield from ((prefix + key, value) for key, value in held.items())
                 elif name:
-                    findings.warn(self.where, f"{kind} {name} is not here and is not checked")
+                    findings.warn(
+                        self.where,
+                        f"{kind} {name} is not here and is not checked; append its manifest",
+                    )
         for entry in map(as_mapping, as_list(container.get("env"))):
             name, value = str(entry.get("name", "")), self._value(entry, findings)
             if name and value is not None:

@@ -1,5 +1,6 @@
 """Reads an Unraid template, an XML file with one container."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from xml.parsers import expat
@@ -7,8 +8,10 @@ from xml.parsers import expat
 from gateway.commands.check.arguments import keys_of, merged, split
 from gateway.commands.check.translation import Translated, literal
 from gateway.settings.findings import Findings
+from gateway.settings.values import safe_name
 
 _SHARED: Final = ("host", "none", "container:")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _MOST_ELEMENTS: Final = 10_000
 
 
@@ -55,7 +58,7 @@ def translate_unraid(text: str, where: str, findings: Findings) -> Translated:
         parser.Parse(text.encode(), True)
         if not template.configs and "Repository" not in template.texts:
             raise ValueError("is not an Unraid template")  # noqa: TRY301
-        service = _service(template)
+        service = _service(template, where, findings)
     except (ValueError, expat.ExpatError) as err:
         reason = str(err) if isinstance(err, ValueError) else "is not valid XML"
         findings.problem(where, f"{reason}; name a template of a container")
@@ -64,7 +67,7 @@ def translate_unraid(text: str, where: str, findings: Findings) -> Translated:
     return Translated({"services": {name: literal(service)}}, name, "unraid")
 
 
-def _service(template: _Template) -> dict[str, Any]:
+def _service(template: _Template, where: str, findings: Findings) -> dict[str, Any]:
     texts = {name: text.strip() for name, text in template.texts.items()}
     service: dict[str, Any] = {"image": texts.get("Repository", "")}
     network = texts.get("Network", "")
@@ -72,9 +75,14 @@ def _service(template: _Template) -> dict[str, Any]:
         service["network_mode"] = network
     service["privileged"] = texts.get("Privileged", "false").lower()
     for attributes, parts in template.configs:
-        value = "".join(parts).strip() or attributes.get("Default", "")
+        value, kind = _value(attributes, "".join(parts).strip()), attributes.get("Type", "")
         target, mode = attributes.get("Target", ""), attributes.get("Mode", "")
-        match attributes.get("Type", ""):
+        if kind == "Variable" and not _NAME.fullmatch(target):
+            findings.warn(
+                where, f"has a variable {safe_name(target)}, which is not a name; correct its key"
+            )
+            continue
+        match kind:
             case "Variable" if value:
                 merged(service, {"environment": [f"{target}={value}"]})
             case "Port" if value:
@@ -88,3 +96,10 @@ def _service(template: _Template) -> dict[str, Any]:
     if texts.get("PostArgs"):
         service["command"] = split(texts["PostArgs"])
     return merged(service, keys_of(split(texts.get("ExtraParams", ""))))
+
+
+def _value(attributes: Mapping[str, str], text: str) -> str:
+    """Return the text of a setting, or its default: of choices, which | separates, the first."""
+    default = attributes.get("Default", "")
+    is_choice = attributes.get("Type") == "Variable" and text in ("", default)
+    return default.partition("|")[0] if is_choice else text or default
