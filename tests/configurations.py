@@ -157,7 +157,7 @@ FAULTS = [
     ("VPN_PORT_FORWARDING_STATUS_FILE", "port.txt", "must be an absolute path in the container"),
     ("VPN_PORT_FORWARDING_UP_COMMAND", "say 'hello", "has an unclosed quote"),
     ("VPN_PORT_FORWARDING_DOWN_COMMAND", "say 'hello", "has an unclosed quote"),
-    ("HEALTH_SERVER_ADDRESS", "9999", "has no port"),
+    ("HEALTH_SERVER_ADDRESS", "9999", "has no address; write 127.0.0.1:9999"),
     ("LOG_LEVEL", "loud", "must be debug or info or warning or error, got 'loud'"),
     ("LOG_FORMAT", "xml", "must be text or json or auto or console, got 'xml'"),
 ]

@@ -42,7 +42,7 @@ _IGNORED: Final = {
 """Where other images look for files of which this one has no use."""
 
 _WITH_PROGRAM: Final = re.compile(
-    r"binhex/arch-([a-z]+?)vpn|haugene/(transmission)-openvpn|(qbittorrent|deluge|transmission)-?vpn"
+    r"binhex/arch-(?!privoxy)([a-z]+?)vpn|haugene/(transmission)-openvpn|(qbittorrent|deluge|transmission)-?vpn"
 )
 """Images that are a tunnel and the program that uses it in one."""
 
