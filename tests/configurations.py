@@ -115,7 +115,7 @@ FAULTS = [
     ("DNS_BLOCK_URLS", "http://lists.example/ads", "is not encrypted"),
     ("DNS_BLOCK_URLS", "lists.example", "does not begin with https:// and the name of a host"),
     ("DNS_BLOCK_URLS", "https://203.0.113.7/ads", "does not begin with https://"),
-    ("DNS_BLOCK_URLS", "https://me:pw@lists.example/", "has a user or a part after #"),
+    ("DNS_BLOCK_URLS", "https://me:pw@lists.example/", "has a user or a password in it"),
     ("DNS_BLOCK_URLS", "https://lists.example:x/", "is not a URL; write https://host/path"),
     ("DNS_BLOCK_URLS", ",".join(f"https://l{i}.example/" for i in range(9)), "more than 8 lists"),
     ("DNS_UPDATE_PERIOD", "daily", "must be a duration in whole seconds such as 25s"),
