@@ -3,16 +3,14 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import Final
-from urllib.parse import urlsplit
 
 from gateway.errors import is_shortage
 from gateway.model.name_server import BlockFile, BlockList, NameServer
 from gateway.providers.kept import BLOCK_PLACES, blocked_name
-from gateway.settings import fields, names, values
+from gateway.settings import fields, urls, values
 from gateway.settings.files import inside
 from gateway.settings.values import safe_quote, unquoted
 
@@ -42,32 +40,19 @@ def _block_url(text: str) -> BlockList:
     if "@" in text.partition("?")[0]:  # before anything is quoted
         raise ValueError("has a user or a password in it; write https://host/path")
     said = safe_quote(text)
-    if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError(f"{said} is not a URL of at most {LONGEST_URL} ASCII characters")
-    try:
-        url = urlsplit(text)
-        host, port = (url.hostname or "").rstrip("."), url.port or BlockList.port
-    except ValueError:
-        raise ValueError(f"{said} is not a URL; write https://host/path") from None
+    url, found, port = urls.parts_of(text, LONGEST_URL, "write https://host/path")
+    host = found.rstrip(".")
     if url.scheme == "http":
         raise ValueError(
             f"{said} is not encrypted, so everyone between the VPN server and that host could "
             "change the list; write https://"
         )
-    if url.scheme != "https" or not names.is_name(host) or _is_address(host):
+    if url.scheme != "https" or not urls.is_name(host):
         raise ValueError(f"{said} does not begin with https:// and the name of a host")
     if "#" in text:
         raise ValueError(f"{said} has a part after #; write https://host/path")
     query = f"?{url.query}" if url.query else ""
-    return BlockList("", host, (url.path or "/") + query, port)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return BlockList("", host, (url.path or "/") + query, port or BlockList.port)
 
 
 def with_copies(server: NameServer | None, root: Path) -> NameServer | None:

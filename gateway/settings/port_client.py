@@ -2,11 +2,10 @@
 
 from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
 
 from gateway.model import Address
 from gateway.model.port_client import ClientKind, ClientUrl
-from gateway.settings import values
+from gateway.settings import urls, values
 from gateway.settings.values import safe_quote
 
 LONGEST_URL: Final = 200
@@ -26,13 +25,7 @@ def url(text: str) -> ClientUrl:
             "FORWARDED_PORT_CLIENT_PASSWORD"
         )
     said = safe_quote(text)
-    if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError(f"{said} is not a URL of at most {LONGEST_URL} ASCII characters")
-    try:
-        parts = urlsplit(text)
-        host, number = parts.hostname or "", parts.port
-    except ValueError:
-        raise ValueError(f"{said} is not a URL; write http://127.0.0.1:8080") from None
+    parts, host, number = urls.parts_of(text, LONGEST_URL, "write http://127.0.0.1:8080")
     if parts.scheme not in {"http", "https"} or not host:
         raise ValueError(f"{said} does not begin with http:// and an address")
     if "?" in text or "#" in text:

@@ -1,12 +1,10 @@
 """The services that say which public address a request has come from, and tokens for them."""
 
-from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
 
 from gateway.model import Secret
 from gateway.model.public_ip import AddressApi, ApiKind
-from gateway.settings import names, values
+from gateway.settings import urls, values
 from gateway.settings.values import safe_quote
 
 MOST_APIS: Final = 8
@@ -59,23 +57,11 @@ def _echoip(text: str) -> AddressApi:
     if "@" in text:  # before anything is quoted
         raise ValueError(f"has a user in it; {write}")
     said = safe_quote(text)
-    if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError(f"{said} is not a URL of at most {LONGEST_URL} ASCII characters")
-    try:
-        url = urlsplit(text)
-        host, port = (url.hostname or "").rstrip("."), url.port or AddressApi.port
-    except ValueError:
-        raise ValueError(f"{said} is not a URL; {write}") from None
-    if url.scheme != "https" or not names.is_name(host) or _is_address(host):
+    url, found, port = urls.parts_of(text, LONGEST_URL, write)
+    host = found.rstrip(".")
+    if url.scheme != "https" or not urls.is_name(host):
         raise ValueError(f"{said} does not begin with https:// and the name of a host; {write}")
     if url.query or url.fragment:
         raise ValueError(f"{said} has a query or a part after #; {write}")
-    return AddressApi("", host, f"{url.path.rstrip('/')}/json", port, kind=ApiKind.ECHOIP)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    target = f"{url.path.rstrip('/')}/json"
+    return AddressApi("", host, target, port or AddressApi.port, kind=ApiKind.ECHOIP)
