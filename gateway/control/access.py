@@ -9,8 +9,9 @@ import hmac
 from base64 import b64decode
 from binascii import Error
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from gateway.model.frozen import frozen
 
 KEY_HEADER, AUTHORIZATION = b"x-api-key", b"authorization"
 LONGEST_CREDENTIAL = 1024
@@ -18,7 +19,7 @@ LONGEST_CREDENTIAL = 1024
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Holder:
     """A role: `digest` is that of its credential, empty for none; `kind` how it is shown."""
 
@@ -39,7 +40,7 @@ class Verdict(Enum):
     """It shows one that is for other routes."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Ruling:
     """A verdict, the name of the role, and whether the request has shown that role's credential."""
 
@@ -51,7 +52,7 @@ class Ruling:
 UNKNOWN = Ruling(Verdict.UNKNOWN)
 
 
-@dataclass(frozen=True)
+@frozen
 class Shown:
     """The credential of a request; `kind` is as in `Holder`."""
 

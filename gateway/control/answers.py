@@ -6,15 +6,17 @@ control server, and the Go structures of its package `server`. Under /api/v1 the
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
+
+from gateway.model.frozen import frozen
 
 JSON_TYPE = "application/json"
 
 Body = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """An answer: its code, what it says, and headers in addition to those that all have."""
 

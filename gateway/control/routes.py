@@ -13,6 +13,7 @@ from gateway.control import answers
 from gateway.control.answers import Answer, Body
 from gateway.control.link import Busy, Link, Unanswered
 from gateway.control.messages import Order
+from gateway.model.frozen import frozen
 
 LOOK_EVERY = 0.1
 """Seconds between two looks at the status after an order."""
@@ -27,7 +28,7 @@ BAD_STATUS = answers.error(
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Asked:
     """A request that may be answered: its body, the role that allows it, and the client."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,6 +11,7 @@ from gateway.daemon.securing import log_limits
 from gateway.daemon.services import Services
 from gateway.errors import NetworkError
 from gateway.model import Config
+from gateway.model.frozen import frozen
 from gateway.model.lease import Connection
 from gateway.policy.limits import Limit, limits_of_config, limits_of_resolvers
 from gateway.policy.marks import secret
@@ -28,7 +28,7 @@ IPV6_IS_OFF = "the tunnel has an IPv6 address, but IPv6 is switched off for new 
 SWITCH_IPV6_ON = 'set the sysctl net.ipv6.conf.all.disable_ipv6 to "0" (compose: sysctls)'
 
 
-@dataclass(frozen=True)
+@frozen
 class Adopters:
     """The parts that use the configuration; `inside` is the namespace of the tunnel."""
 

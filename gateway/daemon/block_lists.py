@@ -16,6 +16,7 @@ import structlog
 from gateway.daemon.refreshing import AnyResolver, at_any_address
 from gateway.errors import GatewayError
 from gateway.model import INTERFACE, Address, Errand
+from gateway.model.frozen import frozen
 from gateway.model.name_server import BlockFile, BlockList, NameServer
 from gateway.policy.reports import ListReport
 from gateway.policy.states import Transfer
@@ -48,7 +49,7 @@ class ListHosts(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@frozen
 class Tools:
     """What it takes; `is_up` says whether the tunnel carries traffic and names resolve.
 

@@ -1,11 +1,11 @@
 """The control API as a service of the gateway: what it may know, and what it may ask for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway.control.messages import Order as Asked
 from gateway.model import HostPort
 from gateway.model.control import Control
+from gateway.model.frozen import frozen
 from gateway.policy.history import History
 from gateway.policy.orders import EFFECTS, Order, Ordered, effect_of
 from gateway.policy.report import Status
@@ -16,7 +16,7 @@ from gateway.services.control.talk import Effect, Gateway
 READ_AGAIN = Effect("reload", "the configuration is read again")
 
 
-@dataclass(frozen=True)
+@frozen
 class Tools:
     """What it takes, as `gateway.daemon.services.Tools` has it."""
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gateway.firewall import Firewall
 from gateway.model import Address, Config, Endpoint, Errand, Interface, Times, Tunnel
+from gateway.model.frozen import frozen
 from gateway.model.lease import Connection
 from gateway.policy.actions import SendProbe
 from gateway.policy.diagnosis import Heard
@@ -192,7 +192,7 @@ class Redirector(Protocol[R_contra]):
         """
 
 
-@dataclass(frozen=True)
+@frozen
 class Inside:
     """The namespace of the tunnel and the workloads, where that is another one: a vault.
 
@@ -206,7 +206,7 @@ class Inside:
     translator: Translator | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Closed:
     """What was closed before there was a loop.
 
@@ -220,7 +220,7 @@ class Closed:
     port_redirector: "Redirector[PortRedirection] | None" = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Parts:
     """Every part; `clock` gives seconds, suspended ones too.
 

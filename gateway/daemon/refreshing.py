@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -17,6 +16,7 @@ import structlog
 from gateway.daemon.ports import ProviderHosts, Resolver
 from gateway.errors import GatewayError, MissingError, NetworkError
 from gateway.model import Address, Config, Errand, ServerList
+from gateway.model.frozen import frozen
 from gateway.policy.upstreams import resolvers_for
 from gateway.providers.kept import PLACES, file_name
 from gateway.system.aside import Aside
@@ -39,7 +39,7 @@ class AnyResolver(Resolver, Protocol):
     resolver: Address | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Tools:
     """What a refresh takes: it asks for the host, fetches, and has the configuration read again.
 

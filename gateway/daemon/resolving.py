@@ -1,7 +1,7 @@
 """What workloads ask for names: the resolver file, and the gateway's own resolver if it has one."""
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.daemon.ports import Redirector
@@ -9,6 +9,7 @@ from gateway.errors import MissingError
 from gateway.firewall.nft.firewall import HIJACK, remove_leftover
 from gateway.firewall.nft.program import Nft
 from gateway.model import Config, Tunnel
+from gateway.model.frozen import frozen
 from gateway.model.lease import Connection
 from gateway.model.name_server import NameServer
 from gateway.policy.actions import SendProbe
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from gateway.services.resolver.service import Resolver
 
 
-@dataclass(frozen=True)
+@frozen
 class Tools:
     """What it takes: the resolver file, the workloads' namespace, the environment, a clock.
 

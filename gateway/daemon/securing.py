@@ -5,7 +5,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -28,6 +28,7 @@ from gateway.firewall.choose import choose, take_over
 from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.program import Nft
 from gateway.model import INTERFACE, Backend
+from gateway.model.frozen import frozen
 from gateway.policy.facts import Facts
 from gateway.policy.firewall import closed
 from gateway.policy.limits import (
@@ -76,7 +77,7 @@ UPLINKS, TUNNEL = NETNS[PLACE.name], NETNS[SHARED.holder_of(LinkKind.TUNNEL).nam
 """What the namespace of the uplinks must hold, and the namespaces as this process has them."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Tools:
     """What closing takes, made once: attempts that fail leave nothing behind.
 
@@ -90,7 +91,7 @@ class Tools:
     first: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Secured:
     """The namespace after the lock: closed by `firewall`, and what this kernel cannot do.
 

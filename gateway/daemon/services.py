@@ -6,12 +6,12 @@ know, and asks for something by an event at most. One that is not wanted is not 
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import structlog
 
 from gateway.model import Config
+from gateway.model.frozen import frozen
 from gateway.model.lease import Connection
 from gateway.policy.events import Leased
 from gateway.policy.history import History
@@ -43,7 +43,7 @@ class Service(Protocol):
         """Follow a configuration that was read again; does not wait."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Tools:
     """What services get: the environment, namespaces, a clock, and what they may ask for.
 

@@ -5,7 +5,6 @@ import errno
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from gateway.daemon.ports import Inside
 from gateway.errors import FirewallError, MissingError, NetworkError
@@ -13,6 +12,7 @@ from gateway.firewall.nft.firewall import NftablesFirewall
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.translation import TranslationTable
 from gateway.model import INTERFACE, Config
+from gateway.model.frozen import frozen
 from gateway.policy.facts import Uplink
 from gateway.policy.limits import Limit, limits_of_holes, limits_without_holes
 from gateway.policy.passage import INSIDE, OUTSIDE, collision
@@ -27,7 +27,7 @@ from gateway.system.vault import VaultNetns
 PLACE = VAULT.holder_of(LinkKind.TUNNEL)
 
 
-@dataclass(frozen=True)
+@frozen
 class TakenVault:
     """A vault that is closed, and ours while `claim` is open.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gateway.model.errands import Errand as Errand
 from gateway.model.forwarding import Forwarding
+from gateway.model.frozen import frozen
 from gateway.model.name_server import BlockFile, HostName, NameServer
 from gateway.model.place import HostPort as HostPort
 from gateway.model.port_client import PortClient
@@ -55,7 +56,7 @@ class ProbeKind(StrEnum):
     OFF = "off"
 
 
-@dataclass(frozen=True)
+@frozen
 class HealthProbe:
     """How the tunnel is probed; `address` is the host to ping, None for the tunnel's resolver."""
 
@@ -83,7 +84,7 @@ class PortRange:
         return f"{ports}/{self.protocol}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Endpoint:
     """Where a WireGuard server listens, UDP."""
 
@@ -97,7 +98,7 @@ class Endpoint:
         return f"{host}:{self.port}"
 
 
-@dataclass(frozen=True)
+@frozen
 class NamedEndpoint:
     """Where a WireGuard server listens, as a name that has not been looked up yet."""
 
@@ -108,7 +109,7 @@ class NamedEndpoint:
         return f"{self.name}:{self.port}"
 
 
-@dataclass(frozen=True)
+@frozen
 class CandidatePeer:
     """One WireGuard peer as configured, its server perhaps given by name.
 
@@ -122,19 +123,19 @@ class CandidatePeer:
     persistent_keepalive: int = 25
 
 
-@dataclass(frozen=True)
+@frozen
 class Peer(CandidatePeer):
     """One WireGuard peer whose server has an address."""
 
     endpoint: Endpoint
 
 
-@dataclass(frozen=True)
+@frozen
 class ServerList(Errand):
     """Where a provider publishes its servers."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Login(Errand):
     """Where a user of a provider gets a token."""
 
@@ -142,7 +143,7 @@ class Login(Errand):
     password: Secret = field(kw_only=True)
 
 
-@dataclass(frozen=True)
+@frozen
 class KeyRequest(Errand):
     """A server with a certificate for `host` that is given a key; the gateway's own is kept."""
 
@@ -151,7 +152,7 @@ class KeyRequest(Errand):
     private_key: Secret | None = field(default=None, kw_only=True)
 
 
-@dataclass(frozen=True)
+@frozen
 class Registration:
     """After `login` the first `servers` are given a key; `made` is when, seconds since 1970."""
 
@@ -160,7 +161,7 @@ class Registration:
     made: int | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Candidate:
     """One complete WireGuard configuration as the user gave it.
 
@@ -212,7 +213,7 @@ class Candidate:
         return any(address.version == version for address in self.addresses)
 
 
-@dataclass(frozen=True)
+@frozen
 class Tunnel(Candidate):
     """A candidate to connect with: its servers have addresses, and its flow has a mark."""
 
@@ -224,14 +225,14 @@ Times = tuple[tuple[str, float], ...]
 """How long handshakes took, in seconds, each with the `endpoint_text` of its candidate."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Latency:
     """Candidates are tried in the order of their handshakes' times; `times` were kept earlier."""
 
     times: Times = field(default=(), compare=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class Config:
     """The whole configuration, checked; see docs/configuration.md for each variable.
 

@@ -1,10 +1,10 @@
 """The control API as it is configured: its routes, and who may use them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
+from gateway.model.frozen import frozen
 from gateway.model.secret import Secret
 
 ROUTES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -38,7 +38,7 @@ class Auth(StrEnum):
     BASIC = "basic"
 
 
-@dataclass(frozen=True)
+@frozen
 class Role:
     """Who may use which `routes`, each as "GET /v1/version".
 
@@ -59,7 +59,7 @@ class Role:
             raise ValueError("without a credential nothing can be changed")
 
 
-@dataclass(frozen=True)
+@frozen
 class Control:
     """Who may use the control API, and what it says of the configuration.
 

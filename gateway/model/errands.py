@@ -1,8 +1,9 @@
 """A request to a host on the internet, as a frozen value (`gateway.model`)."""
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+from gateway.model.frozen import frozen
 
 LONGEST_SHOWN: Final = 15
 """Characters of a value in a query that is shown; a token is longer."""
@@ -10,7 +11,7 @@ _FIELD: Final = re.compile(r"(?P<name>[^?&=]*)=(?P<value>[^&]+)")
 _SECRET: Final = re.compile(r"KEY|PASS|USER|SECRET|TOKEN|AUTH|LOGIN|SIG|CREDENTIAL", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@frozen
 class Errand:
     """What is requested of a VPN provider: `https://host:port` and `target` (RFC 9112).
 

@@ -1,8 +1,10 @@
 """Frozen values for forwarded ports, part of the configuration (`gateway.model`)."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from ipaddress import IPv4Address
+
+from gateway.model.frozen import frozen
 
 STATUS_FILE = "/tmp/gluetun/forwarded_port"  # noqa: S108 - where the tools of users look for it
 """The file with the forwarded ports, unless the user names another one."""
@@ -19,7 +21,7 @@ class ForwarderKind(StrEnum):
     SIGNED = "private internet access"
 
 
-@dataclass(frozen=True)
+@frozen
 class Forwarding:
     """Which ports the server is asked for, and who gets to know them.
 

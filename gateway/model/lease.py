@@ -1,8 +1,7 @@
 """Frozen values of ports that the VPN server forwards, and of a connection that has them."""
 
-from dataclasses import dataclass
-
 from gateway.model import Protocol, Tunnel
+from gateway.model.frozen import frozen
 
 BOTH = (Protocol.TCP, Protocol.UDP)
 
@@ -10,7 +9,7 @@ MOST_LEASES = 16
 """How many ports may be forwarded at a time: each has rules of its own."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Lease:
     """A port that the server forwards until `until`, in seconds of the gateway's clock.
 
@@ -27,7 +26,7 @@ class Lease:
     arriving: int | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Connection:
     """A tunnel that carries traffic, and the ports that its server forwards, which are open."""
 

@@ -1,9 +1,10 @@
 """Frozen values for the gateway's own resolver, part of the configuration (`gateway.model`)."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Address, IPv6Address
 
 from gateway.model.errands import Errand
+from gateway.model.frozen import frozen
 
 RESOLVER_USER = 53853
 """The user id of the gateway's resolver, which no other program of the namespace should have."""
@@ -12,7 +13,7 @@ DAY = 86400
 """Seconds."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Upstream:
     """A resolver that the gateway's own one asks, by TCP and UDP or over TLS.
 
@@ -26,7 +27,7 @@ class Upstream:
     provider: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class LocalZone:
     """A domain whose names only `resolvers` are asked for, in plain at port 53, on the LAN."""
 
@@ -38,7 +39,7 @@ HostName = tuple[str, tuple[IPv4Address | IPv6Address, ...]]
 """A name that the gateway's own resolver knows by itself, with its addresses."""
 
 
-@dataclass(frozen=True)
+@frozen
 class BlockFile:
     """A list of blocked names, with what shows that it has changed."""
 
@@ -47,7 +48,7 @@ class BlockFile:
     changed: int
 
 
-@dataclass(frozen=True)
+@frozen
 class BlockList(Errand):
     """A list of blocked names that is fetched; `kept` is the file that has its last copy, if any.
 
@@ -57,7 +58,7 @@ class BlockList(Errand):
     kept: BlockFile | None = field(default=None, compare=False, kw_only=True)
 
 
-@dataclass(frozen=True)
+@frozen
 class NameServer:
     """The gateway's own resolver, which workloads ask at 127.0.0.1.
 

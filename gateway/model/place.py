@@ -1,9 +1,9 @@
 """Where a server listens, for the values of `gateway.model`."""
 
-from dataclasses import dataclass
+from gateway.model.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class HostPort:
     """A TCP address that a server of ours listens on; an empty host means every address."""
 

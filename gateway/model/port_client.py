@@ -1,9 +1,10 @@
 """Frozen values for the torrent client that gets the forwarded port (`gateway.model`)."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
+from gateway.model.frozen import frozen
 from gateway.model.secret import Secret
 
 
@@ -15,7 +16,7 @@ class ClientKind(StrEnum):
     DELUGE = "deluge"
 
 
-@dataclass(frozen=True)
+@frozen
 class ClientUrl:
     """Where a client is asked: `path` has neither a first nor a last slash, and may be empty."""
 
@@ -30,7 +31,7 @@ class ClientUrl:
         return f"http{'s' if self.tls else ''}://{host}:{self.port}{path}"
 
 
-@dataclass(frozen=True)
+@frozen
 class PortClient:
     """A torrent client, and how to log in to it; `user` and `password` may be empty.
 

@@ -1,8 +1,8 @@
 """Frozen values for the gateway's own proxies, part of the configuration (`gateway.model`)."""
 
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from gateway.model.frozen import frozen
 from gateway.model.place import HostPort
 from gateway.model.secret import Secret
 
@@ -15,7 +15,7 @@ HERE: tuple[Network, ...] = tuple(map(ip_network, ("127.0.0.0/8", "::1/128")))
 """Where clients in the namespace itself come from, if they use the proxy at loopback."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Account:
     """What a client of a proxy has to give: a user name and a password."""
 
@@ -23,7 +23,7 @@ class Account:
     password: Secret
 
 
-@dataclass(frozen=True)
+@frozen
 class Proxy:
     """A proxy that listens at `listening`, TCP.
 
@@ -36,7 +36,7 @@ class Proxy:
     subnets: tuple[Network, ...] | None = HERE
 
 
-@dataclass(frozen=True)
+@frozen
 class HttpProxy(Proxy):
     """A proxy for HTTP and CONNECT (RFC 9110, section 9.3.6).
 
@@ -47,6 +47,6 @@ class HttpProxy(Proxy):
     stealth: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class SocksProxy(Proxy):
     """A proxy for SOCKS, version 5 (RFC 1928, RFC 1929), for TCP connections."""

@@ -1,9 +1,10 @@
 """Frozen values of the look-up of the public address."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from gateway.model.errands import Errand
+from gateway.model.frozen import frozen
 from gateway.model.secret import Secret
 
 FILE = "/tmp/gluetun/ip"  # noqa: S108 - where other programs look for it
@@ -20,7 +21,7 @@ class ApiKind(StrEnum):
     ECHOIP = "echoip"
 
 
-@dataclass(frozen=True)
+@frozen
 class AddressApi(Errand):
     """A service that says which address a request has come from; `token` is that of an account."""
 
@@ -28,7 +29,7 @@ class AddressApi(Errand):
     token: Secret | None = field(default=None, kw_only=True)
 
 
-@dataclass(frozen=True)
+@frozen
 class PublicIp:
     """The address is asked of `apis`, the first ones preferred, and written to `file`."""
 

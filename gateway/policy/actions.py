@@ -4,10 +4,10 @@ Work takes time and runs next to the loop, one piece of each kind at a time. The
 calls to the kernel, which the loop makes itself.
 """
 
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from gateway.model import Address, Candidate, Errand, Tunnel
+from gateway.model.frozen import frozen
 from gateway.policy.probing import Probe
 from gateway.policy.states import Transfer
 
@@ -38,31 +38,31 @@ class Work(Enum):
     """Writing the resolver file: Wrote."""
 
 
-@dataclass(frozen=True)
+@frozen
 class LookAround:
     """Find out what the namespace looks like, and adapt the rules to it. Looked follows."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Verify:
     """Compare the kernel with what was put there, and revert drift. Verified follows."""
 
 
-@dataclass(frozen=True)
+@frozen
 class LookUp:
     """Open the socket for a question about the candidate's names. Asking or Failed follows."""
 
     candidate: Candidate
 
 
-@dataclass(frozen=True)
+@frozen
 class Ask:
     """Send the question, whose hole is open: Work.CONNECT."""
 
     candidate: Candidate
 
 
-@dataclass(frozen=True)
+@frozen
 class Open:
     """Make the socket for a connection to `server` of a provider: Opened, or NotFetched."""
 
@@ -70,7 +70,7 @@ class Open:
     server: Address
 
 
-@dataclass(frozen=True)
+@frozen
 class Fetch:
     """Do `errand` through the socket, whose hole is open, and keep the answer: Work.FETCH."""
 
@@ -78,12 +78,12 @@ class Fetch:
     transfer: Transfer
 
 
-@dataclass(frozen=True)
+@frozen
 class ReadAgain:
     """Have the configuration read again. Reloaded or NotReloaded follows, some time."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Build:
     """Make the way to the server, then the interface: Work.CONNECT.
 
@@ -94,12 +94,12 @@ class Build:
     timed: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Remove:
     """Remove the interface, because the gateway is paused: Work.CONNECT. Removed follows."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Sample:
     """Read the counters of the interface for `tunnel`: Work.SAMPLE.
 
@@ -110,7 +110,7 @@ class Sample:
     listens: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class SendProbe:
     """Send a packet into the tunnel that should be answered: Work.PROBE.
 
@@ -122,14 +122,14 @@ class SendProbe:
     thorough: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class AskResolvers:
     """Ask `resolvers` whether they answer: Work.ASK."""
 
     resolvers: tuple[Address, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Measure:
     """Find the largest packet that fits, and fit the MTU of the interface: Work.MEASURE.
 
@@ -142,19 +142,19 @@ class Measure:
     is_chosen: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class WriteNames:
     """Write the resolver file for `tunnel` again: Work.NAMES."""
 
     tunnel: Tunnel
 
 
-@dataclass(frozen=True)
+@frozen
 class Count:
     """Read how many packets were refused."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Abandon:
     """Cut off all work: it belongs to a state that has been left."""
 

@@ -5,10 +5,10 @@ look alike, and the text lists them. A few leave a trace: an ICMP error, an answ
 fit, a cookie instead of an answer, a clock that cannot be right.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.model import Endpoint
+from gateway.model.frozen import frozen
 
 
 class Cause(StrEnum):
@@ -50,7 +50,7 @@ TEXTS: dict[Cause, str] = {
 """What a person reads: what is known, what it can mean, and what helps."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Heard:
     """What was noticed besides WireGuard's counters since the interface was built.
 
@@ -77,7 +77,7 @@ class Heard:
 NOTHING = Heard()
 
 
-@dataclass(frozen=True)
+@frozen
 class Diagnosis:
     """The most likely cause, and the text for people."""
 

@@ -5,9 +5,8 @@ says what happened to the gateway's work (`gateway.policy.machine`). Each event 
 producer, or from the loop itself, which reports what an action of its own returned.
 """
 
-from dataclasses import dataclass
-
 from gateway.model import Address, Candidate, Config, Tunnel
+from gateway.model.frozen import frozen
 from gateway.model.lease import Lease
 from gateway.policy.actions import Work
 from gateway.policy.diagnosis import NOTHING, Heard
@@ -19,7 +18,7 @@ from gateway.policy.resolvers import Finding
 from gateway.policy.states import Query, Transfer, Trial
 
 
-@dataclass(frozen=True)
+@frozen
 class Begin:
     """The rules can be changed: connect with one of `candidates`, the first ones preferred.
 
@@ -31,40 +30,40 @@ class Begin:
     trial: Trial | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Asking:
     """The socket for `query` is open, and the question is ready to be sent."""
 
     query: Query
 
 
-@dataclass(frozen=True)
+@frozen
 class Resolved:
     """The endpoint's name has addresses: `tunnels` is the candidate with each of them."""
 
     tunnels: tuple[Tunnel, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Located:
     """The host of a provider has `addresses`, in the order in which they are tried; never empty."""
 
     addresses: tuple[Address, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Opened:
     """The socket for `transfer` is there, and may connect."""
 
     transfer: Transfer
 
 
-@dataclass(frozen=True)
+@frozen
 class Fetched:
     """What was requested is kept; after the last request the configuration can be read again."""
 
 
-@dataclass(frozen=True)
+@frozen
 class NotFetched:
     """What was requested could not be obtained or kept, and why.
 
@@ -75,7 +74,7 @@ class NotFetched:
     refused: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Built:
     """The interface exists, with packets of `mtu` bytes.
 
@@ -88,7 +87,7 @@ class Built:
     begun_at: float | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Failed:
     """A name could not be resolved or the interface not be built, and why.
 
@@ -99,28 +98,28 @@ class Failed:
     port: int | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Lost:
     """The interface is gone, down or renamed, and how that was noticed."""
 
     detail: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Moved:
     """The way to the server is another one: an uplink, its address or its route, and which."""
 
     detail: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Refused:
     """The kernel did not take the rules of the state, and why."""
 
     detail: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Sampled:
     """WireGuard was asked for its counters; `heard` is what was noticed besides them."""
 
@@ -128,7 +127,7 @@ class Sampled:
     heard: Heard = NOTHING
 
 
-@dataclass(frozen=True)
+@frozen
 class Probed:
     """A probe was sent at `begun_at`, and `outcome` is what came of it.
 
@@ -142,14 +141,14 @@ class Probed:
     is_thorough: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class ResolversAsked:
     """The workloads' resolvers were asked; those in `found` do not answer."""
 
     found: tuple[Finding, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Measured:
     """The interface has packets of `mtu` bytes, and those of `path` bytes arrive.
 
@@ -160,27 +159,27 @@ class Measured:
     path: int | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Stop:
     """The process is to end."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Tick:
     """The time has come at which something is due."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Changed:
     """The kernel reported that links, addresses, routes or rules changed."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Asked:
     """A client of the metrics wants to know how many packets were refused."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Leased:
     """The server of `tunnel` forwards the ports of `leases` now, and no others."""
 
@@ -188,28 +187,28 @@ class Leased:
     leases: tuple[Lease, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Looked:
     """The namespace was looked at, and `facts` were found."""
 
     facts: Facts
 
 
-@dataclass(frozen=True)
+@frozen
 class Verified:
     """The kernel was compared with what was put there; `drifted` if it was not the same."""
 
     drifted: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Wrote:
     """The resolver file was written, or `problem` says why not."""
 
     problem: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Reloaded:
     """The configuration was read again: `config`, with its marks. It began at `begun_at`."""
 
@@ -217,14 +216,14 @@ class Reloaded:
     begun_at: float
 
 
-@dataclass(frozen=True)
+@frozen
 class NotReloaded:
     """The configuration could not be read again, or is wrong; the running one stays."""
 
     answer: Answer
 
 
-@dataclass(frozen=True)
+@frozen
 class Troubled:
     """`work` could not be done because of `error`, which the loop judges."""
 

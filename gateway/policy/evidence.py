@@ -18,9 +18,8 @@ WireGuard reports the time of a handshake by the wall clock, which may jump. The
 it for change, and counts its age from the moment the change was seen.
 """
 
-from dataclasses import dataclass
-
 from gateway.model import Tunnel
+from gateway.model.frozen import frozen
 from gateway.policy.facts import TunnelStatus
 from gateway.policy.timing import Moment
 
@@ -43,7 +42,7 @@ PADDING = 16
 """Bytes that WireGuard pads data to a multiple of, up to the MTU; it does not pad handshakes."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Pulse:
     """The evidence so far; every `_at` is the time in seconds at which it was seen.
 

@@ -3,13 +3,13 @@
 As in `gateway.model`, nothing here decides anything or touches the kernel.
 """
 
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from gateway.model import Address, Endpoint, Interface, Network
+from gateway.model.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Uplink:
     """An interface of the namespace that is neither loopback nor the tunnel.
 
@@ -24,7 +24,7 @@ class Uplink:
     routers: tuple[IPv6Address, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Route:
     """A unicast route of the main table: `destination` via `interface`, and `gateway` if any."""
 
@@ -34,7 +34,7 @@ class Route:
     metric: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Facts:
     """What the namespace looks like at one moment: its uplinks and the routes of its main table.
 
@@ -53,7 +53,7 @@ class Facts:
     down: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class PeerStatus:
     """WireGuard's report on one peer.
 
@@ -68,7 +68,7 @@ class PeerStatus:
     sent: int
 
 
-@dataclass(frozen=True)
+@frozen
 class TunnelStatus:
     """WireGuard's report on the tunnel."""
 

@@ -10,14 +10,15 @@ ARP has no such sign. It passes while IPv4 has any business on the uplink, from 
 own addresses, about its network or a gateway. The tunnel's address never appears in it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_network
 
+from gateway.model.frozen import frozen
 from gateway.policy.facts import Facts, Route, Uplink
 from gateway.policy.rules import Accept, Chain, Family, Rule, Ruleset
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceGuard:
     """What passes the egress hook of `device`: `rules` with the mark, `arp` by sender, target."""
 
@@ -26,7 +27,7 @@ class DeviceGuard:
     arp: tuple[tuple[IPv4Address, IPv4Network], ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class GuardRules:
     """Everything the guard should hold: the `mark` of packets that passed, and each device.
 

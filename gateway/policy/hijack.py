@@ -8,10 +8,10 @@ end a chain of this table.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from ipaddress import ip_network
 
 from gateway.model import Address, Config, Tunnel
+from gateway.model.frozen import frozen
 from gateway.model.name_server import RESOLVER_USER
 from gateway.model.proxies import PROXY_USER
 from gateway.policy.flows import ENCRYPTED
@@ -35,7 +35,7 @@ PORT = Ports.one(53)
 Rules = tuple[tuple[Family, Rule], ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Redirection:
     """Which packets get this machine's loopback address as their destination, and which none.
 

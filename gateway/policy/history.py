@@ -5,8 +5,9 @@ while a connection is sought count as one: otherwise a long outage would be all 
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from gateway.model.frozen import frozen
 from gateway.policy.report import Status
 from gateway.policy.states import Reason
 
@@ -23,7 +24,7 @@ SEEKING = frozenset({"resolving", "fetching", "connecting"})
 """States that take turns while a connection is sought."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Transition:
     """The gateway was in `state` from `at` on, for `reason`; `detail` is the last one known.
 
@@ -38,7 +39,7 @@ class Transition:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Sample:
     """The tunnel at `at`: seconds since the handshake, None without one, and bytes.
 
@@ -51,7 +52,7 @@ class Sample:
     sent: int
 
 
-@dataclass(frozen=True)
+@frozen
 class History:
     """The last MOST_TRANSITIONS transitions and MOST_SAMPLES samples, the oldest first.
 

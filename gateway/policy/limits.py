@@ -4,10 +4,10 @@ docs/known-issues.md explains the limits: none makes the gateway unhealthy.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.model import Config, Tunnel
+from gateway.model.frozen import frozen
 from gateway.policy.facts import Facts
 from gateway.policy.link import SMALLEST_MTU
 from gateway.policy.rules import Family
@@ -38,7 +38,7 @@ class LimitCode(StrEnum):
     SERVICE = "service_not_working"
 
 
-@dataclass(frozen=True)
+@frozen
 class Limit:
     """One limit: its code, and for people what is not guaranteed and what to do about it."""
 

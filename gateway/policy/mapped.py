@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.model import Protocol
+from gateway.model.frozen import frozen
 from gateway.policy.portmap import Version
 
 NEVER = float("inf")
@@ -28,7 +29,7 @@ class PortProblem(StrEnum):
     FEWER = "fewer_ports"
 
 
-@dataclass(frozen=True)
+@frozen
 class Wish:
     """One port: the `private` one that is asked for, None for any, and a wish for the public one.
 
@@ -40,7 +41,7 @@ class Wish:
     at_public: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """What to ask for: with `version` first, each port for `lifetime` seconds."""
 
@@ -49,7 +50,7 @@ class Plan:
     wishes: tuple[Wish, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Granted:
     """A port as the internet sees it, and the one here that packets arrive at, until `until`.
 

@@ -9,9 +9,10 @@ provider is asked for keeps its pauses.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
+from gateway.model.frozen import frozen
 from gateway.policy.states import (
     Connected,
     Connecting,
@@ -40,14 +41,14 @@ class Order(StrEnum):
     """The same to the server that comes next in the configuration; the first one after the last."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Ordered:
     """Someone who may do so has asked for `order`."""
 
     order: Order
 
 
-@dataclass(frozen=True)
+@frozen
 class Removed:
     """The interface of a paused gateway was removed, or `problem` says why not."""
 

@@ -1,10 +1,11 @@
 """What came of passing a port to a torrent client, in words, and when to look at it again. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from gateway.model import Address, Protocol
+from gateway.model.frozen import frozen
 from gateway.model.lease import Connection
 from gateway.model.port_client import ClientKind, PortClient
 
@@ -43,7 +44,7 @@ LOCKED_OUT = frozenset({Outcome.REFUSED, Outcome.LOGIN_WANTED, Outcome.BANNED})
 """Another attempt would be refused too, and some clients count them and ban the address."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Look:
     """One look: its outcome for `port`, and a short `detail` that was quoted from the client.
 
@@ -150,7 +151,7 @@ SPECIAL: Mapping[Outcome, Mapping[ClientKind, str]] = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Wanted:
     """What `client` is to do: listen at `port`, where packets for `addresses` arrive."""
 
@@ -194,7 +195,7 @@ LOGIN_LONGEST = 86400.0
 hour after five refusals, which would lock out others that come from loopback too."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Past:
     """What is remembered of former looks: the last outcome, and how many times it came in a row.
 

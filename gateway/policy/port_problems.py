@@ -1,9 +1,9 @@
 """Why no port is forwarded, for people: codes as texts, with what to do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gateway.model.forwarding import ForwarderKind, Forwarding
+from gateway.model.frozen import frozen
 from gateway.policy.mapped import Granted, PortProblem
 
 _PROTON = (
@@ -17,7 +17,7 @@ _OTHER = (
 _LATER = "wait, or choose another server: it has no port for you now"
 
 
-@dataclass(frozen=True)
+@frozen
 class Found:
     """What a server has given: ports with their times, and why there are not more.
 

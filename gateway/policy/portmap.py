@@ -5,11 +5,11 @@ requests is None. Lifetimes and epochs are seconds.
 """
 
 import struct
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from gateway.model import Protocol
+from gateway.model.frozen import frozen
 
 PORT = 5351
 """The UDP port of both protocols (RFC 6886, section 1.1; RFC 6887, section 19.1)."""
@@ -83,7 +83,7 @@ _OF_PCP = {
 """RFC 6887, section 7.4."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """A mapping that is asked for: `public` is a wish, and a `lifetime` of 0 deletes it."""
 
@@ -93,7 +93,7 @@ class Request:
     lifetime: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """What a server has said; the mapping counts only after SUCCESS.
 
@@ -108,7 +108,7 @@ class Answer:
     lifetime: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Codec:
     """Writes and reads the messages of a client at `client`, which has drawn `nonce`."""
 

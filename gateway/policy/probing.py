@@ -1,10 +1,10 @@
 """What to send into the tunnel to find out whether it is alive."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 
 from gateway.model import Address, Config, HealthProbe, Network, ProbeKind, Tunnel
+from gateway.model.frozen import frozen
 from gateway.policy.routing import IPV4
 from gateway.policy.upstreams import OURS, upstreams_of
 
@@ -18,7 +18,7 @@ class ProbeProtocol(StrEnum):
     ICMP = "icmp"
 
 
-@dataclass(frozen=True)
+@frozen
 class Probe:
     """One packet into the tunnel that requests an answer.
 
@@ -37,7 +37,7 @@ class Probe:
         return self.protocol is not ProbeProtocol.ICMP
 
 
-@dataclass(frozen=True)
+@frozen
 class Outcome:
     """What came of a probe, or of one with an echo to the server besides: a thorough one.
 

@@ -6,8 +6,9 @@ and each looks like an answer to ours: the kernel tries no handshake until the k
 what has to be answered shows it, which is why probes are more frequent while data moves.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from gateway.model.frozen import frozen
 from gateway.policy.evidence import Pulse
 from gateway.policy.probing import Outcome
 
@@ -24,7 +25,7 @@ Healthy networks lose fewer than one in 20, and a full uplink may lose one in te
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Proof:
     """What the probes have shown since the handshake.
 

@@ -7,9 +7,10 @@ texts only a short printable one is taken.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from ipaddress import ip_address
 
+from gateway.model.frozen import frozen
 from gateway.model.public_ip import ApiKind
 
 LONGEST_TEXT = 100
@@ -18,7 +19,7 @@ LARGEST_LINES = 4096
 """Octets of the lines in which all of it is handed over."""
 
 
-@dataclass(frozen=True)
+@frozen
 class PublicAddress:
     """The address that hosts on the internet see, with what is said of it, "" where nothing is."""
 

@@ -7,16 +7,16 @@ to flows that began here pass, because workloads send from that port too.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from ipaddress import ip_network
 
 from gateway.model import INTERFACE, Config, PortRange, Protocol, Tunnel
+from gateway.model.frozen import frozen
 from gateway.model.lease import Lease
 from gateway.policy.rules import Accept, CtDirection, Drop, Family, Ports, Rule, Transport
 from gateway.policy.states import Connected, State
 
 
-@dataclass(frozen=True)
+@frozen
 class PortRedirection:
     """`redirected` are rules with the port that their packets get; `direct` are dropped."""
 

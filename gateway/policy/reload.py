@@ -4,10 +4,11 @@ Nothing here opens anything: a difference leads to other rules by the way that e
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from gateway.model import Candidate, Config
+from gateway.model.frozen import frozen
 
 VARIABLES = {
     "tunnels": "the tunnel",
@@ -65,7 +66,7 @@ class Outcome(StrEnum):
     """It could not be read, and the former one stays."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Fault:
     """One thing that is wrong, and what to do; `variable` may be a file. No secret."""
 
@@ -73,7 +74,7 @@ class Fault:
     problem: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """What came of reading the configuration again, which began at `begun_at` (`Moment.now`).
 

@@ -6,10 +6,11 @@ Programs read codes, which do not change; people read the texts. docs/health.md 
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from gateway.model import Endpoint
+from gateway.model.frozen import frozen
 from gateway.model.lease import Lease
 from gateway.policy.diagnosis import Diagnosis
 from gateway.policy.evidence import Pulse
@@ -70,7 +71,7 @@ class HoleKind(StrEnum):
     TUNNEL_PORTS = "tunnel_ports"
 
 
-@dataclass(frozen=True)
+@frozen
 class Hole:
     """What the configuration lists of one kind, as texts, and whether it is open now."""
 
@@ -79,7 +80,7 @@ class Hole:
     is_open: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Status:
     """What the gateway reports of itself; nothing in it is secret.
 

@@ -1,9 +1,9 @@
 """What is known of the parts that run apart from the loop: the resolver, and optional services."""
 
-from dataclasses import dataclass
+from gateway.model.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class ListReport:
     """What is known of a list of blocked names that is fetched.
 
@@ -17,7 +17,7 @@ class ListReport:
     problem: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class ResolverReport:
     """What is known of the gateway's own resolver.
 
@@ -38,7 +38,7 @@ class ResolverReport:
     lists: tuple[ListReport, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class ServiceReport:
     """What is known of an optional service.
 

@@ -6,10 +6,10 @@ nothing of the gateway's own leaves there. The others are on loopback, or where 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.model import Address, Config, ProbeKind, Tunnel
+from gateway.model.frozen import frozen
 from gateway.policy.limits import Limit, LimitCode
 
 MOST_ASKED = 3
@@ -24,7 +24,7 @@ class Fault(StrEnum):
     UNREACHABLE = "the tunnel does not lead there"
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """A resolver that does not answer."""
 

@@ -5,14 +5,14 @@ force. The same is tried again, after waits that grow; health is red meanwhile.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
+from gateway.model.frozen import frozen
 from gateway.policy.actions import Work
 from gateway.policy.events import REPORTS, Asked, Event, Tick
 from gateway.policy.timing import Moment, Timing
 
 
-@dataclass(frozen=True)
+@frozen
 class Setback:
     """The `attempt`th failure in a row, for `problem`; the next attempt is due at `retry_at`.
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Protocol as TypingProtocol
 
 from gateway.model import Network
+from gateway.model.frozen import frozen
 
 LONGEST_NAME = 15
 """Characters of the longest name of a link (IFNAMSIZ without the final zero)."""
@@ -98,17 +99,17 @@ class CtDirection(StrEnum):
     REPLY = "REPLY"
 
 
-@dataclass(frozen=True)
+@frozen
 class Accept:
     """The packet passes."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Drop:
     """The packet disappears without an answer."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Reject:
     """The packet disappears and its sender gets an answer: a TCP reset, or an ICMP error.
 
@@ -119,14 +120,14 @@ class Reject:
     tcp_reset: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class SetMark:
     """The packet gets the mark `value` and continues (mangle chains only)."""
 
     value: int
 
 
-@dataclass(frozen=True)
+@frozen
 class SetConnmark:
     """The packet's flow gets the connection mark `value`; the packet continues (mangle only)."""
 
@@ -136,7 +137,7 @@ class SetConnmark:
 Verdict = Accept | Drop | Reject | SetMark | SetConnmark
 
 
-@dataclass(frozen=True)
+@frozen
 class Ports:
     """The ports `first` to `last`, both included."""
 
@@ -149,7 +150,7 @@ class Ports:
         return cls(port, port)
 
 
-@dataclass(frozen=True)
+@frozen
 class NetworkSet:
     """The addresses of all `members`: at least two networks of one family, sorted and disjoint.
 
@@ -165,7 +166,7 @@ class NetworkSet:
         return hash(self.name)
 
 
-@dataclass(frozen=True)
+@frozen
 class PortSet:
     """The ports of all `members`: at least two ranges, sorted and disjoint; see `NetworkSet`."""
 
@@ -228,7 +229,7 @@ ChainRule = tuple[Chain, Rule]
 Rules = Mapping[Chain, tuple[Rule, ...]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Ruleset:
     """Everything that the firewall should hold, for both families; a missing chain is empty."""
 

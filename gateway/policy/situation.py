@@ -1,8 +1,7 @@
 """What the gateway knows at one moment: its state, and what it has begun and seen."""
 
-from dataclasses import dataclass
-
 from gateway.model import Config, Times
+from gateway.model.frozen import frozen
 from gateway.policy.actions import Work
 from gateway.policy.facts import Facts
 from gateway.policy.reload import Answer
@@ -13,7 +12,7 @@ LONG_AGO = float("-inf")
 NOTHING_SEEN = Facts()
 
 
-@dataclass(frozen=True)
+@frozen
 class Situation:
     """The state of the gateway, and what it has begun and seen.
 

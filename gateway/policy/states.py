@@ -1,9 +1,10 @@
 """The states of the gateway; see `gateway.policy.moves` for what they mean."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 
 from gateway.model import Address, Candidate, Errand, Times, Tunnel
+from gateway.model.frozen import frozen
 from gateway.model.lease import Lease
 from gateway.policy.diagnosis import Diagnosis, Heard
 from gateway.policy.evidence import Pulse
@@ -57,7 +58,7 @@ EXPLAINED = frozenset(
 """Reasons that stay while the first handshake is awaited; after a failed one, NO_HANDSHAKE does."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Locked:
     """Nothing passes but loopback, until the rules can be put into force at `retry_at`.
 
@@ -72,7 +73,7 @@ class Locked:
     before: "Resolving | Fetching | Connecting | Connected | None" = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Trial:
     """The servers' handshakes are timed before one is chosen; `times` has those that came.
 
@@ -83,7 +84,7 @@ class Trial:
     tried: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Turn:
     """Whose turn it is: the candidate at `position`, after `attempt` attempts that failed.
 
@@ -131,7 +132,7 @@ class Turn:
         return replace(self, position=following, attempt=self.attempt + 1)
 
 
-@dataclass(frozen=True)
+@frozen
 class Query:
     """What distinguishes our question to `resolver`: its source port and its mark."""
 
@@ -140,7 +141,7 @@ class Query:
     mark: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Resolving:
     """The name of the candidate's endpoint is to be looked up at `retry_at`.
 
@@ -155,7 +156,7 @@ class Resolving:
     query: Query | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Transfer:
     """What distinguishes our connection to a provider: its server, source port and mark."""
 
@@ -165,7 +166,7 @@ class Transfer:
     mark: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Fetching:
     """What the servers of the candidate follow from is to be requested at `retry_at`.
 
@@ -202,7 +203,7 @@ class Fetching:
         return replace(self, query=None, addresses=(), transfer=None, step=0, obtained=0)
 
 
-@dataclass(frozen=True)
+@frozen
 class Connecting:
     """The encrypted flow passes, and nothing else: the tunnel has yet to prove itself.
 
@@ -226,7 +227,7 @@ class Connecting:
     heard: Heard = field(default_factory=Heard)
 
 
-@dataclass(frozen=True)
+@frozen
 class Connected:
     """The tunnel has had a handshake: it and the listed holes are open.
 
@@ -256,7 +257,7 @@ class Connected:
         return self.resolver_failures >= RESOLVER_FAILURES and is_alone
 
 
-@dataclass(frozen=True)
+@frozen
 class Paused:
     """A request has paused the gateway: it has no tunnel until another request resumes it.
 
@@ -275,7 +276,7 @@ class Paused:
     detail: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Stopping:
     """The process is about to end: nothing passes any more, ever."""
 

@@ -1,15 +1,14 @@
 """Routes and policy rules as data: what the gateway's own tables and range of priorities hold."""
 
-from dataclasses import dataclass
-
 from gateway.model import Address, Network, PortRange
+from gateway.model.frozen import frozen
 from gateway.policy import marks
 
 TABLE_TUNNEL = 51820
 """The tunnel's table, which the gateway always owns."""
 
 
-@dataclass(frozen=True)
+@frozen
 class TableRoute:
     """A route in a table of the gateway's, `unreachable` without an interface; see ip-route(8)."""
 
@@ -22,7 +21,7 @@ class TableRoute:
     source: Address | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class PolicyRule:
     """A policy rule of ip-rule(8): packets that match every field that is not None use `table`.
 
@@ -42,7 +41,7 @@ class PolicyRule:
     but_default: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Routing:
     """Everything that the gateway's tables and its range of priorities should hold."""
 

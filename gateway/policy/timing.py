@@ -5,10 +5,10 @@ it: the promises of docs/security.md and docs/health.md are made with the defaul
 tests/unit/test_timing.py ties the figures in those documents to them.
 """
 
-from dataclasses import dataclass
+from gateway.model.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Timing:
     """All durations are in seconds."""
 
@@ -142,7 +142,7 @@ class Timing:
     """The time between two attempts to listen on the address of the health server."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Moment:
     """When something happens: `now` in seconds, on the clock of all times in a state.
 

@@ -5,9 +5,9 @@ the tunnel. In `vault` they are in another one, which holds the tunnel and no up
 has a ruleset and a routing of its own, so both belong to the namespace and not to the gateway.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 
+from gateway.model.frozen import frozen
 from gateway.policy.firewall import closed
 from gateway.policy.routing import LOCKED
 from gateway.policy.rules import Ruleset
@@ -21,7 +21,7 @@ class LinkKind(Enum):
     TUNNEL = "tunnel"
 
 
-@dataclass(frozen=True)
+@frozen
 class Place:
     """What one network namespace must hold.
 
@@ -35,7 +35,7 @@ class Place:
     locked: Routing
 
 
-@dataclass(frozen=True)
+@frozen
 class Topology:
     """The namespaces of one gateway; each kind of link is in exactly one of them."""
 

@@ -1,15 +1,15 @@
 """Which packets get another address on their way between the uplinks and a vault, as a value."""
 
-from dataclasses import dataclass
 from ipaddress import ip_network
 
 from gateway.model import Address, Config
+from gateway.model.frozen import frozen
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.rules import Accept, Drop, Family, Rule
 from gateway.policy.sets import ports
 
 
-@dataclass(frozen=True)
+@frozen
 class Translation:
     """Which packets get another address on their way.
 

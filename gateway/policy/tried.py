@@ -1,8 +1,9 @@
 """What came of the last attempt with each candidate, as far as it is reported; pure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gateway.model import Times
+from gateway.model.frozen import frozen
 from gateway.policy.states import (
     Connected,
     Connecting,
@@ -26,7 +27,7 @@ NOT_ITS_FAULT = frozenset({Reason.RECONFIGURED, Reason.RETURNING, Reason.REQUEST
 """Reasons for which another candidate is tried although this one has not failed."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Tried:
     """How the last attempt with a candidate ended, at `at`.
 

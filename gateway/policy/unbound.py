@@ -5,9 +5,9 @@ it asks is a parameter, and what may leave is the firewall's decision.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from gateway.model import Address
+from gateway.model.frozen import frozen
 from gateway.model.name_server import BlockFile, HostName, LocalZone, Upstream
 from gateway.policy.blocked import ZONE
 from gateway.policy.upstreams import OURS, REDIRECTED
@@ -52,7 +52,7 @@ STALE_FOR = 86400
 """Seconds for which an expired answer may be given."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Unbound:
     """What unbound does: which resolvers it asks, and where it finds and makes its files.
 

@@ -1,9 +1,10 @@
 """What the kernel has to hold for a state: rules and routes as one value."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.model import Config, Tunnel
+from gateway.model.frozen import frozen
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import (
     essence,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from gateway.policy.redirected import PortRedirection
 
 
-@dataclass(frozen=True)
+@frozen
 class Inside:
     """What the kernel has to hold for a vault: its rules and routing, and what leads there.
 
@@ -58,14 +59,14 @@ class Inside:
     translation: Translation
 
 
-@dataclass(frozen=True)
+@frozen
 class Vault:
     """A vault; `hole` is the link for holes that are listed, None where there can be none."""
 
     hole: Uplink | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Wanted:
     """What the kernel has to hold in a namespace that looks like `facts`, which has the uplinks.
 

@@ -7,9 +7,10 @@ programs can write the file. It is an object with `provider`, `source`, `fetched
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 from gateway.model import Address
+from gateway.model.frozen import frozen
 from gateway.providers import catalog
 from gateway.providers.entries import Entry, is_host
 from gateway.providers.server import Provider, Server
@@ -28,7 +29,7 @@ class BadListError(Exception):
     """A list cannot be used; the text says why and holds nothing of the list."""
 
 
-@dataclass(frozen=True)
+@frozen
 class KeptList:
     """A list as it was at `fetched`, in seconds since 1970."""
 

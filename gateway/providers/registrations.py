@@ -8,9 +8,10 @@ Private Internet Access for a forwarded port.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from ipaddress import IPv4Address
 
+from gateway.model.frozen import frozen
 from gateway.providers.entries import LAST_PORT, Entry, is_host, is_key
 from gateway.providers.lists import BadListError, decoded
 from gateway.providers.server import Registered
@@ -20,7 +21,7 @@ MOST_SERVERS = 16
 LONGEST_TOKEN = 512
 
 
-@dataclass(frozen=True)
+@frozen
 class Registrations:
     """What was registered at `made`; `servers` in the order in which they were asked.
 

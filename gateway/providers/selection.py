@@ -3,9 +3,10 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from difflib import get_close_matches
 
+from gateway.model.frozen import frozen
 from gateway.providers.server import Provider, Server
 
 MOST_CANDIDATES = 64
@@ -29,7 +30,7 @@ FLAGS = {"OWNED_ONLY": "owned", "PORT_FORWARD_ONLY": "port_forward"}
 """The variables that are on or off."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Filters:
     """What is asked for: accepted values by variable, and the variables that are on.
 
@@ -45,7 +46,7 @@ class Filters:
         return (*(name for name, values in self.values.items() if values), *sorted(self.flags))
 
 
-@dataclass(frozen=True)
+@frozen
 class Unmatched:
     """Why no server matches: the variable, its value if that exists nowhere, and what does exist.
 

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
 from gateway.model import Address, Interface, ServerList
+from gateway.model.frozen import frozen
 from gateway.providers.entries import Entry
 
 
@@ -32,7 +33,7 @@ class Server:
     port_forward: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Registered:
     """A server that has taken a key, and what it has answered.
 
@@ -50,7 +51,7 @@ class Registered:
     gateway: Address | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class KeyService:
     """How a provider takes the keys of its users; the functions are pure.
 
@@ -71,7 +72,7 @@ class KeyService:
     read_answer: Callable[[Entry, str, Address], Registered]
 
 
-@dataclass(frozen=True)
+@frozen
 class SignedPort:
     """A port that a provider has given to a user until `expires`, in seconds since 1970.
 
@@ -84,7 +85,7 @@ class SignedPort:
     signature: str = field(repr=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class PortService:
     """How servers of a provider forward ports to their users; the functions are pure.
 
@@ -114,7 +115,7 @@ class RefusedError(BadAnswerError):
     """A provider refuses what it was asked for."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Provider:
     """What is known of a provider that does not change from day to day.
 

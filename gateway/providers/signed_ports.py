@@ -6,8 +6,8 @@ port that was used last first. What they say is read again each time: see `PortS
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
+from gateway.model.frozen import frozen
 from gateway.providers.entries import is_host
 from gateway.providers.lists import BadListError, decoded
 from gateway.providers.server import BadAnswerError, PortService, SignedPort
@@ -18,7 +18,7 @@ MOST_TRIED = 2
 """How many kept ports a server is asked to forward, before it is asked for a new one."""
 
 
-@dataclass(frozen=True)
+@frozen
 class KeptPort:
     """A port that the server `server` has signed."""
 

@@ -6,11 +6,12 @@ limited, and the names of its members are never used as paths.
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
 from typing import Final
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+from gateway.model.frozen import frozen
 
 LARGEST_ARCHIVE: Final = 4 << 20
 """The largest zip file, in bytes: ten times that of a provider with 700 servers."""
@@ -27,7 +28,7 @@ _BROKEN: Final = (BadZipFile, EOFError, NotImplementedError, OSError, RuntimeErr
 """What the library raises for a damaged file, apart from ValueError."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Member:
     """A file in a zip file: its path in it, and how to read its first bytes."""
 

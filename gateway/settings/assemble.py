@@ -4,7 +4,7 @@ sources -> schema (pydantic-settings) -> tunnels, with quickfiles -> checks -> L
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from gateway.model import (
     ProbeKind,
     ServerList,
 )
+from gateway.model.frozen import frozen
 from gateway.model.name_server import NameServer
 from gateway.settings import (
     block_urls,
@@ -53,7 +54,7 @@ from gateway.settings.tunnels import SourcedTunnel
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@frozen
 class Loaded:
     """The configuration, the notices about it, and its values with their origins.
 
@@ -100,7 +101,7 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Loaded:
     return Loaded(config, notices, built, variables.values, log_settings(environ))
 
 
-@dataclass(frozen=True)
+@frozen
 class _Candidates:
     """The candidate tunnels, and the provider's list that they come from, if any."""
 

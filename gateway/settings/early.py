@@ -6,10 +6,10 @@ gateway imports it, and not the rest of this package.
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from gateway.model import HostPort
+from gateway.model.frozen import frozen
 from gateway.settings import fields
 from gateway.settings.addresses import listen_address
 from gateway.settings.values import unquoted
@@ -19,7 +19,7 @@ T = TypeVar("T")
 DEFAULT_HEALTH_SERVER: Final = HostPort("127.0.0.1", 9999)
 
 
-@dataclass(frozen=True)
+@frozen
 class LogSettings:
     """How to log: the least `level` (debug, info, warning, error), `format` text or json."""
 

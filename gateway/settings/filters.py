@@ -8,12 +8,12 @@ of one variable are alternatives; a file has to match every variable.
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from gateway.model.frozen import frozen
 from gateway.providers.catalog import CUSTOM
 from gateway.settings.findings import Findings, joined
 from gateway.settings.places import ConfFile
@@ -54,7 +54,7 @@ def _runs(text: str) -> Iterator[str]:
             yield "".join(found[first : last + 1])
 
 
-@dataclass(frozen=True)
+@frozen
 class _Described:
     """What a file says about its server: runs of words, and codes of countries."""
 

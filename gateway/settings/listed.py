@@ -6,12 +6,13 @@ user has put there. Without one, the candidate says where it is to be fetched.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from gateway.model import Endpoint, Interface, NamedEndpoint, Registration, ServerList
+from gateway.model.frozen import frozen
 from gateway.providers import catalog, selection
 from gateway.providers.lists import KeptList
 from gateway.providers.selection import Filters, Unmatched
@@ -30,7 +31,7 @@ from gateway.settings.values import safe_quote
 BUILT_IN: Final = "built in"
 
 
-@dataclass(frozen=True)
+@frozen
 class Choice:
     """The variables with the servers of the list at `listed`, unless that `is_missing` yet.
 

@@ -5,17 +5,17 @@ One problem then says what to write in their place, and not which of our variabl
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.model.frozen import frozen
 from gateway.settings.findings import joined
 from gateway.settings.values import unquoted
 
 _DATA: Final = tomllib.loads(Path(__file__).with_name("other_set_ups.toml").read_text("utf-8"))
 
 
-@dataclass(frozen=True)
+@frozen
 class SetUp:
     """What one entry of `other_set_ups.toml` says about the variables that are set.
 

@@ -6,11 +6,12 @@ mistake, and gluetun reads them in this order. The tuning (allowed IPs, MTU, kee
 comes from the variable if it is set, because people set it to correct a file they were given.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from gateway.errors import Weight
 from gateway.model import Address, Endpoint, NamedEndpoint
+from gateway.model.frozen import frozen
 from gateway.settings.findings import Findings
 from gateway.settings.quickfiles import PeerValues, ReadFile
 from gateway.settings.schema import Settings
@@ -58,7 +59,7 @@ _MISSING_IN_FILE: Final = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Server:
     """The endpoint of a peer, whose two halves may come from different sources."""
 
@@ -77,7 +78,7 @@ def split(endpoint: Sourced[Endpoint | NamedEndpoint]) -> Server:
     return Server(Sourced(host_of(endpoint.value), origin), Sourced(endpoint.value.port, origin))
 
 
-@dataclass(frozen=True)
+@frozen
 class Picker:
     """Chooses between the variables and one file, which may be missing."""
 

@@ -7,12 +7,12 @@ first.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import is_shortage
+from gateway.model.frozen import frozen
 from gateway.settings import files, wgquick
 from gateway.settings.findings import Findings
 from gateway.settings.values import safe_text
@@ -42,7 +42,7 @@ _BEGINNING: Final = 8192
 """The bytes of a file in which comments are looked for."""
 
 
-@dataclass(frozen=True)
+@frozen
 class ConfFile:
     """A wg-quick file: its path, as messages show it, and the name that filters look at.
 

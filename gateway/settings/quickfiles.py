@@ -1,11 +1,11 @@
 """Reads the typed values of a wg-quick file."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.model import Address, Endpoint, Interface, NamedEndpoint, Network, Secret
+from gateway.model.frozen import frozen
 from gateway.settings import addresses, values, wgquick
 from gateway.settings.addresses import allowed_ips, report_host_bits
 from gateway.settings.findings import Findings, joined
@@ -22,7 +22,7 @@ _HOOKS: Final = ("PreUp", "PostUp", "PreDown", "PostDown")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@frozen
 class InterfaceValues:
     """The values of `[Interface]`, each with its line; None for a key that is not there."""
 
@@ -34,7 +34,7 @@ class InterfaceValues:
     fwmark: Sourced[int | None] | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class PeerValues:
     """The values of one `[Peer]`, each with its line; `head` is where the section begins."""
 
@@ -46,7 +46,7 @@ class PeerValues:
     keepalive: Sourced[int] | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class ReadFile:
     """One wg-quick file, read: `unreadable` are the keys whose values could not be."""
 

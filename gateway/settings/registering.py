@@ -8,7 +8,7 @@ written them.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Interface
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from gateway.errors import is_shortage
 from gateway.model import PASSAGE, Endpoint, KeyRequest, Login, Registration, Secret
+from gateway.model.frozen import frozen
 from gateway.providers.kept import PLACES, registrations_name
 from gateway.providers.lists import BadListError
 from gateway.providers.registrations import LARGEST, Registrations
@@ -40,7 +41,7 @@ _FROM_SERVER: Final = (
 """Fields that the provider's servers have their own values for."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Keys:
     """A user's key and login, and what is registered for the key; `variables` have the key."""
 

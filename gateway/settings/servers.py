@@ -1,11 +1,11 @@
 """Parsers of servers: addresses or names with ports, and lists of them."""
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
 from gateway.model import Address, Endpoint, NamedEndpoint
+from gateway.model.frozen import frozen
 from gateway.settings import addresses, values
 from gateway.settings.values import safe_quote
 
@@ -14,7 +14,7 @@ _HEXADECIMAL: Final = re.compile(r"0x[0-9a-f]*")
 _LONGEST_NAME: Final = 253
 
 
-@dataclass(frozen=True)
+@frozen
 class EndpointChoice:
     """One server to try; `public_key` is None if the common key applies.
 

@@ -1,13 +1,14 @@
 """A value that knows where it came from, from its source until the configuration is complete."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import PlainValidator
 
 from gateway.model import Secret
+from gateway.model.frozen import frozen
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -23,7 +24,7 @@ class Kind(Enum):
     WG_QUICK = auto()
 
 
-@dataclass(frozen=True)
+@frozen
 class Origin:
     """Where a value came from.
 
@@ -36,7 +37,7 @@ class Origin:
     kind: Kind
 
 
-@dataclass(frozen=True)
+@frozen
 class Sourced(Generic[T_co]):
     """A value and its origin. It may be part of a secret, so it is not in the representation."""
 
@@ -57,7 +58,7 @@ def origin_text(sourced: Sourced[object] | None) -> str:
     return sourced.origin.text if sourced else _DEFAULT
 
 
-@dataclass(frozen=True)
+@frozen
 class Refused:
     """A text that could not be read, and why.
 

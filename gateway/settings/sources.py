@@ -7,13 +7,13 @@ and wg-quick files.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, cast
 
 from pydantic_settings import EnvSettingsSource
 
 from gateway.model import Secret
+from gateway.model.frozen import frozen
 from gateway.settings import addresses, files, values
 from gateway.settings.findings import Findings
 from gateway.settings.schema import (
@@ -45,7 +45,7 @@ Rank = Mapping[str, Text]
 """The texts of the sources that are equally strong, by the name of the variable."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Variables:
     """All variables, and those that could not be read by the name of their field."""
 

@@ -1,7 +1,7 @@
 """Builds tunnels from variables and wg-quick files: one candidate for each file or endpoint."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -16,6 +16,7 @@ from gateway.model import (
     Secret,
     ServerList,
 )
+from gateway.model.frozen import frozen
 from gateway.settings.addresses import simplified
 from gateway.settings.findings import Findings
 from gateway.settings.picking import (
@@ -38,7 +39,7 @@ _ENOUGH: Final = 10
 """Incomplete peers after which the rest is not reported."""
 
 
-@dataclass(frozen=True)
+@frozen
 class SourcedPeer:
     """A peer, each value with its origin."""
 
@@ -60,7 +61,7 @@ class SourcedPeer:
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class SourcedTunnel:
     """A candidate to connect with, each value with its origin."""
 

@@ -8,14 +8,14 @@ read `;` as a comment and drop quotes around a value, so that is done here too.
 
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
+from gateway.model.frozen import frozen
 from gateway.settings.values import unquoted
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """One `Key = Value`: the name as wg-quick(8) spells it, and its line."""
 
@@ -24,7 +24,7 @@ class Entry:
     line: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Section:
     """One `[Interface]` or `[Peer]` with its entries in order; `line` is that of its head."""
 
@@ -36,7 +36,7 @@ class Section:
         return tuple(entry for entry in self.entries if entry.name == name)
 
 
-@dataclass(frozen=True)
+@frozen
 class QuickFile:
     """A file that could be read; `faults` are (line, message) of what could not.
 

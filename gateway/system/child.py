@@ -8,9 +8,10 @@ has to be there, `NEVER` where the end is an event that the owner acts on.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from gateway.errors import GatewayError, ProcessEnded, ProcessError
+from gateway.model.frozen import frozen
 from gateway.system.netns import OWN, Netns
 from gateway.system.process import Process, Start, start
 
@@ -18,7 +19,7 @@ POLL = 0.02
 """Seconds between two questions whether a program is ready."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Restart:
     """When a program that ended is started again, all in seconds.
 
@@ -45,7 +46,7 @@ NEVER: Restart | None = None
 """The end of the program is reported, and it is not started again."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Program:
     """What to start, and how to treat it.
 
@@ -64,7 +65,7 @@ class Program:
     grace: float = 0.5
 
 
-@dataclass(frozen=True)
+@frozen
 class End:
     """What is reported when the program ends, or when a restart of it fails.
 

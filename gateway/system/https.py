@@ -9,11 +9,11 @@ import codecs
 import http.client
 import socket
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import NetworkError
 from gateway.model import Errand
+from gateway.model.frozen import frozen
 
 SILENCE = 15.0
 """Seconds that the host may say nothing. How long all of it takes is limited by the caller."""
@@ -22,7 +22,7 @@ OK = 200
 ENCODINGS = ("ascii", "idna", "iso-8859-1", "utf-8")
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """What is asked for: `agent` is the User-Agent, `largest` the most octets of an answer.
 

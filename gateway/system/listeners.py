@@ -10,8 +10,9 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from gateway.model.frozen import frozen
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY, DUMP = 20, 0x301
@@ -39,7 +40,7 @@ PATIENCE = 2.0
 Address = IPv4Address | IPv6Address
 
 
-@dataclass(frozen=True)
+@frozen
 class Listener:
     """A socket that waits: `owner` is its user and its control group, equal within a container.
 

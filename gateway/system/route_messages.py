@@ -2,11 +2,12 @@
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import ip_network
 from typing import Any
 
 from gateway.model import Address, Network
+from gateway.model.frozen import frozen
 from gateway.policy.routing import DEFAULTS
 from gateway.system.messages import fibmsg, nlmsg, rtmsg
 from gateway.system.netlink import message
@@ -51,7 +52,7 @@ class RuleMessage(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
     nla_map = (*fibmsg.nla_map, (28, "FRA_SPORT_MASK", "uint16"))
 
 
-@dataclass(frozen=True)
+@frozen
 class KernelRoute:
     """A route as the kernel lists it; `extra` names whatever the gateway never sets.
 
@@ -87,7 +88,7 @@ class KernelRoute:
         return (f"ip {self}{own}".replace(" route ", f" route {verb} ", 1),)
 
 
-@dataclass(frozen=True)
+@frozen
 class KernelRule:
     """A policy rule as the kernel lists it; `extra` names whatever the gateway never sets.
 

@@ -10,11 +10,11 @@ import heapq
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from gateway.errors import NetworkError
 from gateway.model import Address, Network
+from gateway.model.frozen import frozen
 from gateway.policy.facts import Route
 from gateway.policy.routing import TABLE_MAIN
 from gateway.system.netlink import attributes_in
@@ -59,7 +59,7 @@ Attributes = Mapping[int, bytes]
 Hop = tuple[int, Address | None]
 
 
-@dataclass(frozen=True)
+@frozen
 class MainTable:
     """The `routes` of the main table, and the link-local `routers` of each link, by its name.
 

@@ -19,10 +19,10 @@ import socket
 import struct
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import ip_address
 
 from gateway.errors import is_shortage
+from gateway.model.frozen import frozen
 from gateway.system import applied
 from gateway.system.link_alias import (
     ADDRESS,
@@ -73,7 +73,7 @@ ANSWER_TIME = struct.pack("@ll", 1, 0)
 """One second (struct timeval) for an answer of the kernel, which is queued with the request."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Link:
     """A link as the kernel lists it."""
 

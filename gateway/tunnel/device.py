@@ -1,10 +1,10 @@
 """A WireGuard device as it was read back, and how it differs from the tunnel that is wanted."""
 
 import base64
-from dataclasses import dataclass
 
 from gateway.errors import TunnelError
 from gateway.model import INTERFACE, Endpoint, Network, Peer, Secret, Tunnel
+from gateway.model.frozen import frozen
 from gateway.policy.facts import PeerStatus, TunnelStatus
 from gateway.system.applied import HIDDEN
 
@@ -14,7 +14,7 @@ FIRST_KEEPALIVE = 3600
 """Seconds; what a peer without a keepalive has until its first handshake is under way."""
 
 
-@dataclass(frozen=True)
+@frozen
 class DevicePeer:
     """One peer of a device: what was set, and what has happened since."""
 
@@ -28,7 +28,7 @@ class DevicePeer:
     sent: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Device:
     """A device: its private key (None when it has none), its socket, its peers."""
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from gateway.commands.check.document import parse_all
 from gateway.commands.check.mounting import as_list, as_mapping
 from gateway.commands.check.translation import Translated, choose, literal, report_unknown
+from gateway.model.frozen import frozen
 from gateway.settings.findings import Findings
 
 _PROBES: Final = ("livenessProbe", "readinessProbe", "startupProbe")
@@ -45,7 +46,7 @@ def translate_kubernetes(
     return Translated({"services": services, **tops}, name, "kubernetes")
 
 
-@dataclass(frozen=True)
+@frozen
 class _Pod:
     """A pod's specification, its labels, and its containers by name."""
 

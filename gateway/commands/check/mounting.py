@@ -1,12 +1,12 @@
 """Reads what a compose service mounts: files, folders, secrets and configs."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from gateway.model import Secret
+from gateway.model.frozen import frozen
 from gateway.providers.kept import PLACES as LISTS
 from gateway.settings.findings import Findings
 from gateway.settings.places import PLACES
@@ -22,7 +22,7 @@ UNKNOWN_KEYS: Final = {
 _ANY_SECRET: Final = str(SECRETS_FOLDER / "*")
 
 
-@dataclass(frozen=True)
+@frozen
 class Mount:
     """A file or folder of the host, or the text that Compose makes a file of.
 
@@ -52,7 +52,7 @@ def is_there(path: Path, kind: Callable[[int], bool] = bool) -> bool:
         return False
 
 
-@dataclass(frozen=True)
+@frozen
 class Mounting:
     """Reads what one compose file mounts into a service.
 

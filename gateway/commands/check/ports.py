@@ -7,13 +7,13 @@ are the ports of servers that other images run and this one does not, unless a v
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.commands.check.advice import Advice
 from gateway.commands.check.reached import reached
 from gateway.commands.check.service import Service
 from gateway.model import PortRange, Protocol
+from gateway.model.frozen import frozen
 from gateway.settings import values
 from gateway.settings.compat import KNOWN, OFF
 from gateway.settings.findings import Findings, joined
@@ -37,7 +37,7 @@ _OWN_PORT: Final = re.compile(r"(?:TORRENTING_PORT|PEERPORT|BT_PORT|TORRENT_PORT
 """How images of torrent clients are given their port."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Known:
     """What is known of the configuration.
 

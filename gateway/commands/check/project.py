@@ -7,7 +7,7 @@ folder.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, Final
@@ -23,6 +23,7 @@ from gateway.commands.check.envfile import env_file
 from gateway.commands.check.interpolate import Interpolator
 from gateway.commands.check.mounting import as_list, as_mapping, is_there
 from gateway.errors import ConfigError
+from gateway.model.frozen import frozen
 from gateway.settings.findings import Findings, joined
 from gateway.settings.values import safe_quote, safe_text
 
@@ -32,7 +33,7 @@ _PIPE: Final = "`docker compose config | gateway check --compose -`"
 _REMOTE: Final = ("://", "git@", "oci:")
 
 
-@dataclass(frozen=True)
+@frozen
 class Source:
     """One compose file.
 
@@ -52,7 +53,7 @@ class Source:
         return as_mapping(self.document.get("services"))
 
 
-@dataclass(frozen=True)
+@frozen
 class Layer:
     """What one file says about a service; layers further down the list win."""
 
@@ -60,7 +61,7 @@ class Layer:
     service: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Project:
     """A service as layers, and all the files in which its secrets and configs may be defined."""
 

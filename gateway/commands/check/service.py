@@ -1,10 +1,11 @@
 """What is known of a service that is to become the gateway, independent of the file it is from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from gateway.commands.check.mounting import Mounts
+from gateway.model.frozen import frozen
 from gateway.settings.values import safe_text
 
 GATEWAYS: Final = ("portcullis", "gluetun", "wireguard")
@@ -14,7 +15,7 @@ LIST, MAPPING, NEW = "list", "mapping", "new"
 """How a compose file writes variables; `NEW` if it has none."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Neighbour:
     """Another service of the same project: whether it `joins` the gateway's network.
 
@@ -28,7 +29,7 @@ class Neighbour:
     image: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Service:
     """What a file says about a service; `ports` are the entries as they are written.
 

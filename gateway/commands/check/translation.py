@@ -4,18 +4,18 @@ So that every check of a compose service applies to them too. A `$` is literal i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.commands.check.mounting import UNKNOWN_KEYS
 from gateway.commands.check.service import GATEWAYS
+from gateway.model.frozen import frozen
 from gateway.settings.findings import Findings, joined
 from gateway.settings.values import safe_name, safe_quote, safe_text
 
 _DEEPEST: Final = 40
 
 
-@dataclass(frozen=True)
+@frozen
 class Translated:
     """A compose document, the service that is the gateway, and the form of advice for it."""
 

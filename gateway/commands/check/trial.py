@@ -6,7 +6,7 @@ paths they have in the container.
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from gateway.commands.check.advice import Advice
@@ -16,12 +16,13 @@ from gateway.commands.check.mounting import Mounts
 from gateway.commands.check.service import Service, for_service
 from gateway.errors import ConfigError, Notice, Problem
 from gateway.model import Secret
+from gateway.model.frozen import frozen
 from gateway.settings.assemble import Loaded, load
 from gateway.settings.findings import Findings
 from gateway.settings.values import safe_quote
 
 
-@dataclass(frozen=True)
+@frozen
 class Trial:
     """What checking came to: `loaded` is None if there are problems, `advice` without a service."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from gateway.commands.doctor.hiding import Hiding
 from gateway.errors import GatewayError
+from gateway.model.frozen import frozen
 
 TIME_LIMIT = 10.0
 """Seconds that all parts may take together."""
@@ -19,7 +20,7 @@ SIZE = 4000
 """Characters of a line, and of a part that has no other limit."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Part:
     """A part: its title, and what yields its lines, which may raise anything."""
 

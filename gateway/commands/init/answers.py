@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.model import Secret
+from gateway.model.frozen import frozen
 from gateway.providers import catalog
 from gateway.providers.server import Provider
 from gateway.settings.fields import login
@@ -28,7 +29,7 @@ class WrongAnswerError(ValueError):
     """An option or an answer that cannot be right; the message says which, and what to do."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Answers:
     """What the compose file is made of.
 

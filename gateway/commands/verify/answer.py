@@ -6,16 +6,16 @@ its kind, and a field of another kind counts as missing.
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import ip_address
 
 from gateway.model import Endpoint, Protocol
+from gateway.model.frozen import frozen
 from gateway.model.lease import MOST_LEASES, Lease
 
 HIGHEST_PORT = 65535
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """The fields of GET /healthz that matter here; docs/health.md explains them.
 

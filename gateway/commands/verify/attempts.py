@@ -7,10 +7,10 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway.commands.verify.packets import frame, udp_packet
 from gateway.model import Address
+from gateway.model.frozen import frozen
 from gateway.system import xdp
 from gateway.system.netns import Netns
 
@@ -35,7 +35,7 @@ Attempt = Callable[[Netns, bytes], str]
 errno."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Options:
     """The options of a socket: device, source, firewall mark. Empty and 0 set nothing."""
 
@@ -92,7 +92,7 @@ def raw(target: Address, options: Options = NONE) -> Attempt:
     return _reporting(attempt)
 
 
-@dataclass(frozen=True)
+@frozen
 class Datagram:
     """The addresses and ports of a datagram that is built byte by byte."""
 

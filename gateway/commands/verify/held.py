@@ -6,7 +6,7 @@ random. They are read from the rules, and everything else has to fit them.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from gateway.firewall.nft.guard import Guard
 from gateway.firewall.nft.program import Nft
 from gateway.firewall.nft.translation import TranslationTable
 from gateway.model import INTERFACE, Address, Candidate, CandidatePeer, Config, Endpoint, Tunnel
+from gateway.model.frozen import frozen
 from gateway.policy import marks
 from gateway.policy.dns import with_addresses
 from gateway.policy.evidence import Pulse
@@ -41,7 +42,7 @@ MOST_SHOWN = 3
 """How many differences are shown; the rest are counted."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Held:
     """What was found: `inside` are the addresses of the tunnel's interface.
 

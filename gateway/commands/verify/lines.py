@@ -1,11 +1,10 @@
 """The lines of `gateway verify`: what was tried, what happened, and whether that is right."""
 
-from dataclasses import dataclass
-
 from gateway.commands.verify.attempts import ANSWERED, SENT, SILENT
+from gateway.model.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Line:
     """What was tried, what happened, and whether that is as promised."""
 

@@ -1,9 +1,8 @@
 """The namespaces of the gateway that is verified: its own, and that of a vault if there is one."""
 
-from dataclasses import dataclass
-
 from gateway.errors import MissingError, NetworkError
 from gateway.model import INTERFACE, Network
+from gateway.model.frozen import frozen
 from gateway.policy.facts import Facts, Route
 from gateway.policy.passage import INSIDE, OUTER, OUTSIDE
 from gateway.policy.routing import DEFAULTS
@@ -14,7 +13,7 @@ from gateway.system.netns import OWN, Netns
 from gateway.system.passage import end_between
 
 
-@dataclass(frozen=True)
+@frozen
 class Places:
     """`own` is the namespace of the uplinks, `vault` that of the tunnel; None for the same one."""
 

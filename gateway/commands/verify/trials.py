@@ -6,7 +6,6 @@ link, or to the server that the user named. Never to anybody else.
 
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from ipaddress import ip_address
 
 from gateway.commands.verify.attempts import (
@@ -24,6 +23,7 @@ from gateway.commands.verify.attempts import (
     udp,
 )
 from gateway.model import Address, Endpoint, Tunnel
+from gateway.model.frozen import frozen
 from gateway.policy import marks
 from gateway.policy.facts import Facts, Uplink
 from gateway.policy.firewall import DOCKER_RESOLVER
@@ -42,7 +42,7 @@ NO_ADDRESS: dict[int, Address] = {4: ip_address("0.0.0.0"), 6: ip_address("fe80:
 TRANSPORTS = {"UDP": socket.SOCK_DGRAM, "TCP": socket.SOCK_STREAM}
 
 
-@dataclass(frozen=True)
+@frozen
 class Trial:
     """One way to send a packet; `run` returns the result in one word.
 

@@ -3,11 +3,11 @@
 import socket
 import struct
 import time
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Self
 
 from gateway.errors import NetworkError
+from gateway.model.frozen import frozen
 
 ETH_P_ALL = 3
 ETH_P_IP, ETH_P_ARP, ETH_P_IPV6 = 0x0800, 0x0806, 0x86DD
@@ -23,7 +23,7 @@ NOWHERE = (ip_network("203.0.113.0/24"), ip_network("2001:db8:ffff::/48"))
 """The destinations of the trials: networks for documentation (RFC 5737, RFC 3849)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Seen:
     """What a witness saw leave: all frames, and those that should not have left."""
 

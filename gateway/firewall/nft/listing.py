@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from gateway.model.frozen import frozen
 
 _DORMANT = "flags dormant"
 _REFUSING = re.compile(
@@ -20,7 +21,7 @@ HEAD = {"chain": 2, "set": 3}
 of a set its name, type and flags."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Listing:
     """A table as `nft --debug=netlink list table` shows it, counts and handles left out.
 

@@ -1,7 +1,6 @@
 """One line of a legacy table as bytes: made by the library, or by hand for the many of a tree."""
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
 from gateway.firewall.xtables.chains import Line
@@ -16,6 +15,7 @@ from gateway.firewall.xtables.render import (
     render_line,
     target_of,
 )
+from gateway.model.frozen import frozen
 from gateway.policy.rules import Family
 
 _MARK = re.compile(r"\b0x[0-9a-f]+(/0x[0-9a-f]+)?")
@@ -24,7 +24,7 @@ SIZES: dict[tuple[str, int], int] = {}
 """How many bytes of each extension's parameters are the user's, according to the library."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Built:
     """A line ready to be appended: the bytes for libiptc, and what the kernel should then hold."""
 

@@ -16,12 +16,13 @@ Pure.
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 from gateway.model import Network
+from gateway.model.frozen import frozen
 from gateway.policy.rules import (
     Accept,
     AnyPorts,
@@ -43,7 +44,7 @@ SLOTS = 15
 XT_MULTI_PORTS)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Line:
     """What one line of a chain says: `rule`, or with `jump` that packets go to that chain instead.
 
@@ -143,7 +144,7 @@ def _parts(members: Sequence[T], divide: Callable[[Sequence[T]], int]) -> list[S
     return parts
 
 
-@dataclass(frozen=True)
+@frozen
 class _Tree:
     """The chains that lead what is in a set, by `field`, from the chain `root` to `inner`."""
 

@@ -10,9 +10,9 @@ import ctypes
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from gateway.model.frozen import frozen
 from gateway.policy.rules import Family
 
 EXTENSION = struct.Struct("=H29sB")
@@ -45,7 +45,7 @@ first option of each extension only: "udp: no such parameter sport".
 Lookup = Callable[[Any, Any, bytes], Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Part:
     """A match or target. `verdict` is that of a standard target, which has no parameters then."""
 
@@ -55,7 +55,7 @@ class Part:
     parameters: bytes = b""
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """What a rule says: addresses, interfaces and protocol, then matches and target."""
 

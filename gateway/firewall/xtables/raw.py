@@ -16,7 +16,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 from gateway.firewall.xtables.entry import (
@@ -27,6 +26,7 @@ from gateway.firewall.xtables.entry import (
     OFFSETS,
     is_standard,
 )
+from gateway.model.frozen import frozen
 from gateway.policy.rules import Family
 from gateway.system.netns import OWN, Netns
 
@@ -57,7 +57,7 @@ HEAD = "ERROR"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True)
+@frozen
 class RawChain:
     """A chain: each rule's bytes with the verdict of its target, empty for an extension.
 
@@ -69,7 +69,7 @@ class RawChain:
     rules: tuple[tuple[bytes, str], ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Bytes:
     """What a table held: its hooks, and its entries without their counters (`mask` has no bits)."""
 

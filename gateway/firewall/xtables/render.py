@@ -5,11 +5,11 @@ below and what `gateway.firewall.xtables.tables` puts into the kernel are both m
 """
 
 import re
-from dataclasses import dataclass
 from typing import assert_never
 
 from gateway.firewall.xtables.chains import Line, Lines, chains_of
 from gateway.model import Network
+from gateway.model.frozen import frozen
 from gateway.policy.rules import (
     Accept,
     Chain,
@@ -50,7 +50,7 @@ _QUOTED = frozenset({"comment", "u32"})
 _UNQUOTED = re.compile(r"[A-Za-z0-9_-]+")
 
 
-@dataclass(frozen=True)
+@frozen
 class Extension:
     """A match or target extension with its parameters, iptables-extensions(8)."""
 
@@ -156,7 +156,7 @@ def render_line(name: str, line: Line, family: Family) -> str:
     return " ".join(words)
 
 
-@dataclass(frozen=True)
+@frozen
 class Kernel:
     """What the tables of a kernel can match, which others may lack: see `matches.py`.
 

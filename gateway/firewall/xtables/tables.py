@@ -7,7 +7,7 @@ once. How that is done through python-iptables is in `library`.
 import errno
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from gateway.errors import FirewallError, MissingError
@@ -31,6 +31,7 @@ from gateway.firewall.xtables.render import (
     Kernel,
     table_of,
 )
+from gateway.model.frozen import frozen
 from gateway.policy.rules import Chain, Family, Ruleset
 from gateway.system.features import missing_capabilities
 from gateway.system.netns import Netns
@@ -45,7 +46,7 @@ Chains = dict[str, tuple[Built, ...]]
 """The lines of each chain, the built-in ones first."""
 
 
-@dataclass(frozen=True)
+@frozen
 class _Known:
     """A ruleset with its lines, and what was built of them."""
 
@@ -55,7 +56,7 @@ class _Known:
     chains: Chains
 
 
-@dataclass(frozen=True)
+@frozen
 class _Found:
     """A table that was as `chains` says: as it was `read` last, and without its counters."""
 

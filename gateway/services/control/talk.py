@@ -5,12 +5,13 @@ As of a stranger: short messages, few of them, and the first that is none ends t
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 import structlog
 
 from gateway.control.messages import Broken, Order, packed, unpacked
+from gateway.model.frozen import frozen
 from gateway.policy.history import History
 from gateway.policy.report import Status
 from gateway.services.control.events import Past
@@ -30,7 +31,7 @@ MOST_UNREAD = 1 << 20
 LONGEST_NAME = 100
 
 
-@dataclass(frozen=True)
+@frozen
 class Effect:
     """What comes of an order: a stable code, and a text; a refused one changes nothing."""
 
@@ -39,7 +40,7 @@ class Effect:
     is_refused: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Gateway:
     """What the API may know of the gateway, and ask of it; all of it is called on the loop.
 

@@ -5,11 +5,11 @@ As with a provider's list, another process reads what the host sends (`block_lis
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
 from gateway.errors import MissingError, NetworkError
+from gateway.model.frozen import frozen
 from gateway.model.name_server import BlockFile, BlockList
 from gateway.providers.kept import BLOCK_PLACES, blocked_name
 from gateway.services.fetching.lists import STORE_TIME, ListFetcher
@@ -20,7 +20,7 @@ from gateway.system.netns import OWN, Netns
 _MODULE = "gateway.services.fetching.block_list_process"
 
 
-@dataclass(frozen=True)
+@frozen
 class Fetched:
     """The file that keeps a list, and a digest of what is in it."""
 

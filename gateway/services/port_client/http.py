@@ -9,9 +9,10 @@ import http.client
 import json
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
+from gateway.model.frozen import frozen
 from gateway.model.port_client import ClientUrl
 from gateway.policy.port_client import Outcome
 
@@ -34,7 +35,7 @@ class Trouble(Exception):  # noqa: N818 - what came of a look
         self.detail = detail
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """An answer of the client: its status, one header of it that may be wanted, and its body."""
 

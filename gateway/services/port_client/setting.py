@@ -6,10 +6,10 @@ a port that another program has. Standard library only.
 
 import socket
 import time
-from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.model import Address
+from gateway.model.frozen import frozen
 from gateway.policy.port_client import GOOD, Look, Outcome
 from gateway.system.listeners import TCP, UDP, Listener, listeners
 
@@ -23,7 +23,7 @@ LOWEST = 1024
 MOST_QUOTED = 3
 
 
-@dataclass(frozen=True)
+@frozen
 class Setting:
     """The port that a client is set to; `fixed` says that nothing else of it chooses another.
 
@@ -52,7 +52,7 @@ class Client(Protocol):
         """Have it listen at `port` alone, and ask no router for it. Raises Trouble."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Place:
     """Where packets for the port arrive: the tunnel's addresses and the index of its device.
 

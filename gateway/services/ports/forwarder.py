@@ -6,15 +6,15 @@ has given, and `gateway.services.ports.service` judges that.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.model import Config, Tunnel
+from gateway.model.frozen import frozen
 from gateway.policy.port_problems import Found
 from gateway.system.netns import Netns
 
 
-@dataclass(frozen=True)
+@frozen
 class Surroundings:
     """What a forwarder works with: the connection's tunnel, and where it is.
 

@@ -5,9 +5,9 @@ A line of the process comes from one that a server may have taken over: it is re
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gateway.model.forwarding import MOST_PORTS
+from gateway.model.frozen import frozen
 from gateway.policy.mapped import Granted, Plan, PortProblem, Wish
 from gateway.policy.portmap import Version
 
@@ -19,7 +19,7 @@ _LINE = re.compile(rf"ports(?P<ports>(?: {_PORT}){{0,{MOST_PORTS}}}) problem (?P
 _NO_PROBLEM = "-"
 
 
-@dataclass(frozen=True)
+@frozen
 class Line:
     """What a line says: the ports until their times, and why there are not more."""
 

@@ -7,13 +7,14 @@ the loop opens their ports. Only ports that are open are passed on, in the file 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
 from gateway.errors import GatewayError, MissingError, is_shortage
 from gateway.model import Config, Tunnel
 from gateway.model.forwarding import Forwarding
+from gateway.model.frozen import frozen
 from gateway.model.lease import Connection, Lease
 from gateway.policy.events import Leased
 from gateway.policy.forwarding import kept_closed, target_of
@@ -35,7 +36,7 @@ _NOT_MOVED = "port {port} arrives at {arriving}, and cannot be redirected: {why}
 _INSTEAD = "choose another server, or set VPN_PORT_FORWARDING_LISTENING_PORTS"
 
 
-@dataclass(frozen=True)
+@frozen
 class Means:
     """What the service works with: the tunnel's namespace, the environment, a clock.
 

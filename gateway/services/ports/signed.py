@@ -16,6 +16,7 @@ import structlog
 
 from gateway.errors import GatewayError, LoginError, MissingError, NetworkError
 from gateway.model import Address, Login, Tunnel
+from gateway.model.frozen import frozen
 from gateway.policy.mapped import Granted
 from gateway.policy.port_problems import Found
 from gateway.policy.upstreams import resolvers_for
@@ -35,7 +36,7 @@ _REGISTER = (
 _NOT_EVERY = "set PORT_FORWARD_ONLY=on, so that a server is chosen that forwards ports"
 
 
-@dataclass(frozen=True)
+@frozen
 class Pace:
     """When something is asked for again, in seconds.
 

@@ -5,9 +5,10 @@ none is kept. `port SERVER PORT EXPIRES PAYLOAD SIGNATURE` is a signed port; see
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Address
 
+from gateway.model.frozen import frozen
 from gateway.providers.entries import LAST_PORT, is_host
 from gateway.providers.server import SignedPort
 from gateway.providers.signed_ports import KeptPort
@@ -19,7 +20,7 @@ _NUMBER = re.compile(r"[0-9]{1,12}", re.ASCII)
 _PORT_WORDS, _SERVER_WORDS = 6, 4
 
 
-@dataclass(frozen=True)
+@frozen
 class Known:
     """What is kept for the tunnel: its server, a token, and ports that servers have signed."""
 

@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from gateway.model.frozen import frozen
 from gateway.model.proxies import PROXY_USER, HttpProxy, Proxy, SocksProxy
 from gateway.policy import tinyproxy
 from gateway.services.confined import command
@@ -49,7 +49,7 @@ class Heard(NamedTuple):
     is_stranger: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Kind:
     """A proxy of one kind.
 

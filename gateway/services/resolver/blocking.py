@@ -5,11 +5,11 @@ A process without rights reads them (`block_process`). This one only waits for i
 
 import asyncio
 import os
-from dataclasses import dataclass
 
 import structlog
 
 from gateway.errors import GatewayError, NetworkError
+from gateway.model.frozen import frozen
 from gateway.model.name_server import BlockFile
 from gateway.services.own_module import command_of
 from gateway.services.resolver.files import Home
@@ -24,7 +24,7 @@ LONGEST = 1000
 _MODULE = "gateway.services.resolver.block_process"
 
 
-@dataclass(frozen=True)
+@frozen
 class Made:
     """How many names a zone blocks, how many each list has, in order, and what was left out.
 

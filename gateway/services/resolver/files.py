@@ -6,11 +6,11 @@ them. The resolver makes its socket in a directory of its own inside.
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from gateway.errors import MissingError
+from gateway.model.frozen import frozen
 from gateway.model.name_server import RESOLVER_USER
 from gateway.policy.unbound import CERTIFICATES
 from gateway.services.confined import command
@@ -63,7 +63,7 @@ class Home(Protocol):
         """Return the program with `text` as its configuration. Raises GatewayError, OSError."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Files:
     """The files in `directory`; `authorities` is the file of the authorities that are trusted.
 
