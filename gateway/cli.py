@@ -87,11 +87,10 @@ def run() -> int:
 
     environ = early.environment()
     reading = Reading(environ)  # first: it takes as long as all that follows, at the same time
-    # The imports make thousands of objects and no garbage: collecting would take a fifth of the
-    # start. The standard library does without these modules, which would take 8 MiB.
-    gc.disable()
-    for module in ("ssl", "_hashlib", "bz2", "lzma"):
-        sys.modules.setdefault(module, None)  # type: ignore[arg-type]
+    gc.disable()  # imports make no garbage: collecting would take a fifth of the start
+    from gateway.system.lean import leave_out
+
+    leave_out()
     import structlog
 
     from gateway.daemon.patience import is_asked_to_stop

@@ -2,22 +2,19 @@
 
 The package imports its whole interface with the first of its modules: databases, drivers of other
 systems, a simulation for tests. That takes 85 ms and 16 MiB, and the gateway uses only the classes
-that encode and decode messages. So in this process the package itself is empty, and has only its
-modules. Where others have imported it before, it is used as it is.
+that encode and decode messages. So they are imported alone (`gateway.system.lean`).
 """
 
-import importlib.util
-import sys
 from functools import cache
 
-if "pyroute2" not in sys.modules and (_found := importlib.util.find_spec("pyroute2")):
-    sys.modules["pyroute2"] = importlib.util.module_from_spec(_found)
+from gateway.system import lean
 
-from pyroute2.netlink import NLA_F_NESTED, ctrlmsg, nla, nlmsg
-from pyroute2.netlink.rtnl.fibmsg import fibmsg
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
+with lean.pyroute2():
+    from pyroute2.netlink import NLA_F_NESTED, ctrlmsg, nla, nlmsg
+    from pyroute2.netlink.rtnl.fibmsg import fibmsg
+    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+    from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 __all__ = [
     "NLA_F_NESTED",

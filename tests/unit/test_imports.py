@@ -18,17 +18,24 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-def modules_after(code: str) -> set[str]:
-    """Return the modules that an interpreter has imported after `code`."""
+def output_of(code: str) -> str:
+    """Return what an interpreter writes while it runs `code`, and then the modules it has."""
     script = SCRIPT.format(project=str(PROJECT), code=code)
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    return set(json.loads(done.stdout))
+    return done.stdout
+
+
+def modules_after(code: str) -> set[str]:
+    """Return the modules that an interpreter has imported after `code`."""
+    return set(json.loads(output_of(code)))
 
 
 RUN = """
 from gateway import cli
+from gateway.system.lean import leave_out
+leave_out()
 from gateway.settings.reading import Reading
 import gateway.daemon.securing, gateway.daemon.main, gateway.log
 """
@@ -47,6 +54,8 @@ def running() -> set[str]:
         "gateway.settings.schema", "pyroute2.ndb", "pyroute2.iproute", "pyroute2.ethtool",
         "prometheus_client", "iptc", "argparse", "gateway.commands.check", "unittest.mock",
         "gateway.firewall.nft.hijack", "gateway.policy.hijack", "gateway.services.resolver.service",
+        "structlog.dev", "structlog.stdlib", "structlog.threadlocal", "uuid", "platform",
+        "multiprocessing",
     ],
 )  # fmt: skip
 def test_the_running_gateway_does_without(running: set[str], name: str) -> None:
@@ -121,6 +130,66 @@ def test_reading_the_configuration_imports_it_all() -> None:
     """The control for the names above: the child does."""
     found = modules_after("import gateway.settings.assemble")
     assert {"pydantic", "pydantic_settings", "gateway.settings.schema"} <= found
+
+
+def test_structlog_works_without_the_parts_that_are_left_out() -> None:
+    """Both forms of the log, a traceback, a value that JSON does not know, a level that is off."""
+    code = """
+from gateway.system.lean import leave_out
+leave_out()
+import structlog
+from gateway import log
+for form in ("text", "json"):
+    log.configure("info", form)
+    logger = structlog.get_logger()
+    logger.debug("hidden")
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        logger.error("shown", value=object, exc_info=True)
+log.finish()
+sys.stdout = sys.__stdout__
+print()
+"""
+    *lines, _ = output_of(code).splitlines()
+    text = "\n".join(lines)
+    assert "hidden" not in text
+    assert text.count("ZeroDivisionError") == 2
+    assert json.loads(lines[-2])["value"] == "<class 'object'>"
+
+
+OTHER_LIBRARY = """
+import os, tempfile
+directory = tempfile.mkdtemp()
+os.mkdir(f"{directory}/structlog")
+with open(f"{directory}/structlog/__init__.py", "w") as file:
+    file.write("whole = True")
+sys.path.insert(0, directory)
+from gateway.system.lean import leave_out
+leave_out()
+import structlog
+assert structlog.whole
+"""
+
+
+def test_another_version_of_structlog_is_imported_as_it_is() -> None:
+    """Where its parts are not found, nothing is left out."""
+    assert "structlog" in modules_after(OTHER_LIBRARY)
+
+
+def test_stand_ins_are_for_what_is_not_there() -> None:
+    """One that is imported already stays, and no stand-in remains."""
+    code = """
+import json as before, importlib
+from gateway.system.lean import stand_in
+with stand_in("json", loads=1), stand_in("uuid", UUID=1):
+    import json, uuid
+    assert json is before
+    assert uuid.UUID == 1
+assert sys.modules["json"] is before
+assert "uuid" not in sys.modules
+"""
+    assert "json" in modules_after(code)
 
 
 def test_pyroute2_is_there_for_who_has_imported_it() -> None:
