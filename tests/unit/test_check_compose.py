@@ -313,9 +313,9 @@ def test_a_key_that_the_engine_has_is_not_taken_for_a_missing_one(tmp_path: Path
     }
     lines = reported(load(tmp_path, yaml.safe_dump(text)))
     assert "'wireguard_private_key' at /run/secrets/wireguard_private_key is not a local" in lines
-    del service["secrets"]
-    with pytest.raises(ConfigError, match="WIREGUARD_PRIVATE_KEY: is not set"):
-        load(tmp_path, yaml.safe_dump(text))
+    for known in ({}, {"wireguard_private_key": {}}):
+        with pytest.raises(ConfigError, match="WIREGUARD_PRIVATE_KEY: is not set"):
+            load(tmp_path, yaml.safe_dump(text | {"secrets": known}))
 
 
 def test_a_volume_for_lists_of_servers_is_not_reported(tmp_path: Path) -> None:

@@ -126,7 +126,8 @@ class Mounting:
                     f"{safe_quote(name)} at {safe_text(str(place))} is not a local file and is "
                     "not checked",
                 )
-                if (stand_in := UNKNOWN_KEYS.get(target.upper())) is not None:
+                stand_in = UNKNOWN_KEYS.get(target.upper())
+                if stand_in is not None and as_mapping(definition).get("external"):
                     yield place, Mount(Secret(stand_in), name, self.where, granted=True)
 
     def host_path(self, text: str) -> Path:

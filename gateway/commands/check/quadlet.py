@@ -57,7 +57,9 @@ def translate_quadlet(text: str, stem: str | None, where: str, findings: Finding
         raise findings.to_error()
     service = _service(lines, where, findings)
     name = str(service.get("container_name") or stem or "gateway")
-    return Translated({"services": {name: literal(service)}}, name, "quadlet")
+    held = {one["source"]: {"external": True} for one in service.get("secrets", ())}
+    document = {"services": {name: literal(service)}, "secrets": literal(held)}
+    return Translated(document, name, "quadlet")
 
 
 def _settings(text: str) -> Iterator[tuple[int, str, str]]:
