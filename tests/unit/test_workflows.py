@@ -96,6 +96,28 @@ def test_the_image_is_built_so_that_it_can_be_built_again() -> None:
     assert all('"${options[@]}"' in line for line in builds)
 
 
+def test_a_release_has_what_the_documents_promise() -> None:
+    """Notes with the digest, both lists of contents as files and attested, and both signatures."""
+    steps = {
+        it["name"]: it.get("run", "") for it in workflow("release")["jobs"]["publish"]["steps"]
+    }
+    published = steps["Publish"]
+    assert "scripts.changelog" in published
+    assert "'\\nImage: %s@%s\\n'" in published
+    created = published[published.index("gh release create") : published.index(":latest")]
+    for architecture in ("amd64", "arm64"):
+        file = f"sbom-{architecture}.spdx.json"
+        assert file in created
+        attested = f'--predicate {file} \\\n  "$IMAGE@$DIGEST_{architecture.upper()}"'
+        assert attested in steps["Sign, and attest the contents"]
+    for digest in ("DIGEST", "DEBUG"):
+        assert f'--recursive "$IMAGE@${digest}"' in steps["Sign, and attest the contents"]
+    # The newest one is moved last: what is not signed and published is never the newest.
+    assert published.index("gh release create") < published.index(":latest")
+    names = [*steps]
+    assert names.index("Sign, and attest the contents") < names.index("Publish")
+
+
 def test_the_documented_identity_is_the_one_that_signs() -> None:
     """The certificate has the path of the workflow and the tag."""
     page = (PROJECT / "docs" / "upgrading.md").read_text("utf-8")
