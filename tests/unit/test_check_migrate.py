@@ -396,3 +396,30 @@ def test_the_rest_of_any_file_stays(
     put(tmp_path, "compose.yml", new)
     cli.main(command)
     assert capsys.readouterr().out == new
+
+
+def test_a_variable_of_ours_stays_where_other_names_like_it_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The login of Private Internet Access begins like variables of OpenVPN."""
+    put(
+        tmp_path,
+        "compose.yml",
+        """\
+services:
+  vpn:
+    image: qmcgaw/gluetun
+    cap_add: [NET_ADMIN]
+    environment:
+      - VPN_SERVICE_PROVIDER=private internet access
+      - OPENVPN_USER=p1234567
+      - OPENVPN_PASSWORD=correcthorse9
+      - OPENVPN_VERBOSITY=1
+""",
+    )
+    path = str(tmp_path / "compose.yml")
+    assert cli.main(["check", "--compose", path, "--service", "vpn", "--migrate"]) == 0
+    changed = yaml.safe_load(capsys.readouterr().out)["services"]["vpn"]["environment"]
+    assert "OPENVPN_USER=p1234567" in changed
+    assert "OPENVPN_PASSWORD=correcthorse9" in changed
+    assert "OPENVPN_VERBOSITY=1" not in changed

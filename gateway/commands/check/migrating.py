@@ -15,7 +15,7 @@ from gateway.commands.check.ports import as_written
 from gateway.commands.check.project import Source
 from gateway.commands.check.rewriting import Pair, Rewriter
 from gateway.commands.check.service import for_service
-from gateway.settings.compat import KILL_SWITCH, elsewhere
+from gateway.settings.compat import KILL_SWITCH, KNOWN, elsewhere
 from gateway.settings.findings import Findings
 from gateway.settings.values import safe_text
 
@@ -164,8 +164,9 @@ class _Change:
 
     def _why_not(self, name: str) -> str | None:
         """Return why a variable has no effect here, None if it has one."""
-        needless = name in self.advice.unset or name in KILL_SWITCH
-        return "not needed" if needless else elsewhere(name)
+        if name in self.advice.unset or name in KILL_SWITCH:
+            return "not needed"
+        return None if name in KNOWN else elsewhere(name)
 
     def _renamed(self, node: yaml.Node, name: str) -> str:
         """Return the text of a name, or of NAME=value, with the new name."""
