@@ -103,7 +103,7 @@ WRONG = [
     ((), "nothing to write: give --file"),
     (("--file", "other.conf"), "other.conf: No such file"),
     (("--provider", "mulvad", "--private-key-file", "key"), "did you mean mullvad?"),
-    (("--provider", "protonvpn", "--private-key-file", "key"), "Download WireGuard files"),
+    (("--provider", "protonvpn", "--private-key-file", "key"), "Download a WireGuard file"),
     (("--endpoint", "192.0.2.10", "--public-key", PUBLIC), "'192.0.2.10' is not ADDRESS:PORT"),
     (("--file", "wg0.conf", "--port", "http"), "'http' is not [HOST:]PORT"),
     (("--file", "key"), "wg0.conf"),
