@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docker.site import EXIT, HOST, INSIDE
+from tests.docker.site import EXIT, HOST
 from tests.docker.test_anchor import Uses
 from tests.podman.manifest import PROBES, Manifest
 from tests.podman.pod import PodSite
@@ -27,12 +27,14 @@ def played(site: PodSite) -> Iterator[Manifest]:
 
 
 def test_the_manifest_makes_a_pod_behind_the_tunnel(played: Manifest) -> None:
-    """Its workload leaves by the server's exit, and asks the resolver of the tunnel."""
+    """Its workload leaves by the server's exit, and asks the resolver of the manifest."""
     assert played.workload.probe("tcp", host=HOST.ipv4).seen == EXIT.ipv4
+    (resolver,) = played.pod["spec"]["dnsConfig"]["nameservers"]
     said = played.workload.exec("cat", "/etc/resolv.conf")
     assert [line for line in said.splitlines() if line.startswith("nameserver")] == [
-        f"nameserver {INSIDE.ipv4}"
+        f"nameserver {resolver}"
     ]
+    assert played.workload.probe("dns", server=resolver, name="any.example").result == "answered"
 
 
 def test_its_probes_succeed(played: Manifest) -> None:
