@@ -109,6 +109,7 @@ def steps(*, fast: bool, everything: bool = False) -> list[list[Step]]:
                 [Step("A pod on Podman", [["pytest", "tests/podman"]], 400)],
                 [Step("Units of systemd, with Podman 5", [["pytest", "tests/systemd"]], 500)],
                 [Step("The image, built again", [["pytest", "tests/image"]], 500)],
+                [Step("The Python part on arm64", [["pytest", "tests/arm64"]], 400)],
             ]
             if everything
             else []
@@ -243,7 +244,7 @@ def main() -> int:
     parser.add_argument(
         "--everything",
         action="store_true",
-        help="both firewalls for each test, the full lists, Podman, and a repeated build",
+        help="both firewalls for each test, the full lists, Podman, arm64, a repeated build",
     )
     given = parser.parse_args()
     if given.everything:

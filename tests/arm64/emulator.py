@@ -1,0 +1,90 @@
+"""Programs of arm64 on this machine: qemu-user, which the kernel starts for them (binfmt_misc).
+
+The kernel has one list of such interpreters for all namespaces, so ours is in it only while a test
+needs it, under a name that says whose it is. With the flag F the kernel opens the interpreter when
+it is registered: no root file system has to have it.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.docker.engine import call
+
+PACKAGE = "qemu-user-static"
+PROGRAMS = ("qemu-aarch64-static", "qemu-aarch64")
+"""The interpreter, which needs no library, in Debian 12 and in later ones."""
+NAME = "portcullis-arm64-"
+"""Before the id of the process that has registered it."""
+
+_ENTRY = (
+    r":{name}:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
+    r":\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
+    r":{program}:F"
+)
+"""An ELF file of 64 bits, little-endian, a program or a shared one, for EM_AARCH64 (183)."""
+
+_INSIDE = 'mount -t binfmt_misc binfmt_misc /mnt; cd /mnt; eval "$1"'
+
+
+def obstacle() -> str | None:
+    """Return why this machine cannot run programs of arm64, or None."""
+    if os.geteuid() != 0:
+        return "only root can have the kernel run programs of arm64"
+    if is_native():
+        return None
+    if program() is None:
+        return f"the program {PROGRAMS[0]} is missing: apt-get install {PACKAGE}"
+    if "binfmt_misc" not in Path("/proc/filesystems").read_text("ascii").split():
+        return "the kernel has no binfmt_misc: modprobe binfmt_misc"
+    return None
+
+
+def program() -> str | None:
+    """Return the path of the interpreter, or None without one."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+def is_native() -> bool:
+    """Return whether this machine is one of arm64 itself."""
+    return os.uname().machine == "aarch64"
+
+
+@contextmanager
+def emulated() -> Iterator[None]:
+    """Have the kernel run programs of arm64, in every namespace, until the end."""
+    sweep()
+    if is_native():
+        yield
+        return
+    name = f"{NAME}{os.getpid()}"
+    entry = _ENTRY.format(name=name, program=program())
+    _listed(f"printf %s '{entry}' >register")
+    try:
+        yield
+    finally:
+        _remove(name)
+
+
+def sweep() -> None:
+    """Remove what runs that were killed have registered."""
+    for name in registered():
+        if not Path("/proc", name.removeprefix(NAME)).exists():
+            _remove(name)
+
+
+def registered() -> list[str]:
+    """Return the entries of ours that the kernel has."""
+    return [name for name in _listed("ls").split() if name.startswith(NAME)]
+
+
+def _remove(name: str) -> None:
+    _listed(f"echo -1 >'{name}'")
+
+
+def _listed(script: str) -> str:
+    """Run a script in the directory of the list, which is mounted for it alone."""
+    words = ("unshare", "--mount", "--propagation=private", "sh", "-ec", _INSIDE, "sh", script)
+    return call(words)
