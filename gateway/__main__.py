@@ -33,14 +33,31 @@ def main() -> int:
             _block_stop_signals()
         from gateway import cli  # noqa: PLC0415 - after the lock
 
-        return cli.main(argv)
+        code = cli.main(argv)
+        if harmless:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError as error:
+        return _reader_has_gone() if harmless else _reported(error)
     except Exception as error:  # noqa: BLE001 - the end of the program: reported, with an exit code
-        from gateway.lock.last_resort import report  # noqa: PLC0415 - slow, and seldom needed
+        return _reported(error)
+    return code
 
-        report(error)
-        return 1
+
+def _reported(error: Exception) -> int:
+    from gateway.lock.last_resort import report  # noqa: PLC0415 - slow, and seldom needed
+
+    report(error)
+    return 1
+
+
+def _reader_has_gone() -> int:
+    """End as `command | head` has other programs end; Python must not write the rest either."""
+    import os  # noqa: PLC0415 - slow, so after the lock
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 def _prevent_core_dumps() -> None:
