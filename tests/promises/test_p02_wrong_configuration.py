@@ -35,6 +35,12 @@ mount --bind /usr/sbin /run/former
 mount -t tmpfs tmpfs /usr/sbin
 for tool; do ln -s /run/former/$tool /usr/sbin/$tool; done
 """
+FAILING = """
+for tool in nft iptables-legacy-restore ip6tables-legacy-restore; do
+    printf '#!/bin/sh\necho "Protocol not supported" >&2; exit 1\n' >/usr/sbin/$tool
+    chmod +x /usr/sbin/$tool
+done
+"""
 AFTERWARDS = 0.05
 """Seconds to watch a namespace whose gateway has ended."""
 
@@ -234,10 +240,22 @@ def test_a_machine_without_the_tool_for_one_family_is_locked_all_the_same(lab: L
 
 
 def test_without_any_firewall_the_links_go_down(lab: Lab) -> None:
-    """The last resort; the error says what the kernel would need."""
+    """The last resort; the error says which programs are missing, and how to get them."""
     gateway = lab.gateway()
     keep_only(gateway, "setpriv")
     log = ends_closed(lab, gateway)
+    assert "neither nft nor iptables-legacy-restore" in log
+    assert "apt install nftables" in log
+    assert "state DOWN" in lab.operator.run("ip", "link", "show", "eth0")
+
+
+def test_with_firewalls_that_do_not_work_the_links_go_down(lab: Lab) -> None:
+    """The last resort; the error says what the kernel would need."""
+    gateway = lab.gateway()
+    keep_only(gateway, "setpriv")
+    gateway.workload(capabilities=None).run("sh", "-ec", FAILING)
+    log = ends_closed(lab, gateway)
+    assert "Protocol not supported" in log
     assert "ip6table_filter" in log
     assert "nf_tables" in log
     assert "state DOWN" in lab.operator.run("ip", "link", "show", "eth0")
