@@ -67,13 +67,13 @@ def steps(*, fast: bool, everything: bool = False) -> list[list[Step]]:
     hours = 6 * 3600
     first = [
         [Step("Linters", linters, 15)],
-        [Step("Unit tests", [["pytest", "--full"]], 95)],
+        [Step("Unit tests", [["pytest", "--full"]], 200)],
         [
             Step(
                 "Promises",
                 [["pytest", "tests/promises", "-m", "not breaking and not quiet", *LABS]],
-                560,
-                whole=1500,
+                1200,
+                whole=2400,
             )
         ],
         [

@@ -136,10 +136,10 @@ def test_every_linter_from_a_package_index_is_pinned_with_hashes() -> None:
 
 
 def test_budgets_of_a_whole_run_are_within_the_goal() -> None:
-    """25 minutes on two processors where the ledger proves all but a tenth."""
+    """38 minutes on two processors where the ledger proves all but a tenth."""
     ordinary = [max(step.budget for step in group) for group in steps(fast=False)]
     a_tenth = 2 * 40 * max(step.each for group in steps(fast=False) for step in group)
-    assert sum(ordinary) + a_tenth <= 25 * 60
+    assert sum(ordinary) + a_tenth <= 38 * 60
 
 
 @pytest.mark.parametrize("code", [0, 1])
