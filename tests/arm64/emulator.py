@@ -7,6 +7,7 @@ it is registered: no root file system has to have it.
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,11 +62,17 @@ def emulated() -> Iterator[None]:
         return
     name = f"{NAME}{os.getpid()}"
     entry = _ENTRY.format(name=name, program=program())
-    _listed(f"printf %s '{entry}' >register")
-    try:
-        yield
-    finally:
-        _remove(name)
+    # The kernel forgets the entries with the last mount of the list, so this one stays.
+    script = f"printf %s '{entry}' >register; echo; read -r _ || :; echo -1 >'{name}'"
+    holder = subprocess.Popen(_inside(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        try:
+            assert holder.stdout.readline(), "the kernel does not take the entry"
+            yield
+        finally:
+            holder.stdin.close()
 
 
 def sweep() -> None:
@@ -85,6 +92,9 @@ def _remove(name: str) -> None:
 
 
 def _listed(script: str) -> str:
-    """Run a script in the directory of the list, which is mounted for it alone."""
-    words = ("unshare", "--mount", "--propagation=private", "sh", "-ec", _INSIDE, "sh", script)
-    return call(words)
+    return call(_inside(script))
+
+
+def _inside(script: str) -> tuple[str, ...]:
+    """Return the command of a script in the directory of the list, mounted for it alone."""
+    return ("unshare", "--mount", "--propagation=private", "sh", "-ec", _INSIDE, "sh", script)

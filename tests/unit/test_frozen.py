@@ -13,7 +13,6 @@ from gateway.model.frozen import frozen
 EITHER = pytest.mark.parametrize("decorate", [frozen, dataclass(frozen=True)], ids=["ours", "std"])
 
 Decorate = Callable[[type], Any]
-NAN = float("nan")
 
 
 @frozen
@@ -101,7 +100,6 @@ def test_equal_are_values_of_one_class_with_equal_fields(decorate: Decorate) -> 
     assert made(1) != made(2)
     assert made(1) != same(1)
     assert made(1) != 1
-    assert made(NAN) == made(NAN)  # the same object, as in tuples
     assert bare() == bare()
     assert hash(bare()) == hash(bare())
     with pytest.raises(TypeError, match="unhashable"):
