@@ -160,7 +160,7 @@ def render_line(name: str, line: Line, family: Family) -> str:
 class Kernel:
     """What the tables of a kernel can match, which others may lack: see `matches.py`.
 
-    Without `has_our_users` there is no `owner` either: the network belongs to other users.
+    Without `has_our_users` the match `owner` is missing, too: the network belongs to other users.
     """
 
     extra_headers: bool = True
