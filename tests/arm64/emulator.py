@@ -56,13 +56,13 @@ def is_native() -> bool:
 @contextmanager
 def emulated() -> Iterator[None]:
     """Have the kernel run programs of arm64, in every namespace, until the end."""
-    sweep()
     if is_native():
         yield
         return
     name = f"{NAME}{os.getpid()}"
     entry = _ENTRY.format(name=name, program=program())
-    # The kernel forgets the entries with the last mount of the list, so this one stays.
+    # The kernel forgets the entries with the last mount of the list, so this one stays. The script
+    # reads to the end of its input, and removes the entry when this process is killed, too.
     script = f"printf %s '{entry}' >register; echo; read -r _ || :; echo -1 >'{name}'"
     holder = subprocess.Popen(_inside(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with holder:
@@ -75,24 +75,9 @@ def emulated() -> Iterator[None]:
             holder.stdin.close()
 
 
-def sweep() -> None:
-    """Remove what runs that were killed have registered."""
-    for name in registered():
-        if not Path("/proc", name.removeprefix(NAME)).exists():
-            _remove(name)
-
-
 def registered() -> list[str]:
     """Return the entries of ours that the kernel has."""
-    return [name for name in _listed("ls").split() if name.startswith(NAME)]
-
-
-def _remove(name: str) -> None:
-    _listed(f"echo -1 >'{name}'")
-
-
-def _listed(script: str) -> str:
-    return call(_inside(script))
+    return [name for name in call(_inside("ls")).split() if name.startswith(NAME)]
 
 
 def _inside(script: str) -> tuple[str, ...]:
