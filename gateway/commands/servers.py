@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from gateway import __version__
 from gateway.commands.exit_codes import FAILED, OK, USAGE
 from gateway.errors import NetworkError
 from gateway.model import ServerList
@@ -86,7 +85,7 @@ def fetched(provider: Provider, listed: ServerList) -> tuple[Server, ...]:
 
     Raises NetworkError, OSError and BadListError.
     """
-    request = https.Request(listed, f"portcullis/{__version__}", lists.LARGEST)
+    request = https.Request(listed, lists.LARGEST)
     context = https.trusted()
     channel = socket.create_connection((listed.host, listed.port), timeout=CONNECT_TIME)
     return lists.servers_in(provider, https.get(channel, request, context))

@@ -162,7 +162,10 @@ def _run(jobs: list[Job], env: dict[str, str], failures: list[str]) -> list[bool
     """Run tools in parallel, each with its text as input; return which of them succeeded."""
     children = [_start(tool, arguments, text, env, failures) for tool, arguments, text in jobs]
     deadline = time.monotonic() + TOOL_SECONDS
-    return [child is not None and _succeeded(*child, deadline, failures) for child in children]
+    return [
+        child is not None and _succeeded(job[0], *child, deadline, failures)
+        for job, child in zip(jobs, children, strict=True)
+    ]
 
 
 def _start(
@@ -200,25 +203,31 @@ def _start(
     return None
 
 
-def _succeeded(pid: int, output: int, deadline: float, failures: list[str]) -> bool:
-    """Wait for a tool until `deadline`, then kill it; keep its output if it failed."""
+def _succeeded(tool: str, pid: int, output: int, deadline: float, failures: list[str]) -> bool:
+    """Wait for a tool until `deadline`, then kill it; keep what it said if it failed."""
     done, status = os.waitpid(pid, os.WNOHANG)
     while not done and time.monotonic() < deadline:
         time.sleep(0.0002)
         done, status = os.waitpid(pid, os.WNOHANG)
     if not done:
         os.kill(pid, 9)
-        os.waitpid(pid, 0)
-        failures.append(f"{NOT_NOW}: a tool took longer than {TOOL_SECONDS:g} s")
-        status = 9
-    if status:
-        os.set_blocking(output, False)
-        try:
-            failures.append(os.read(output, 4096).decode(errors="replace").strip())
-        except BlockingIOError:  # ended without output, or killed above
-            failures.append(f"status {status}")
+        _, status = os.waitpid(pid, 0)
+        failures.append(f"{NOT_NOW}: {tool} took longer than {TOOL_SECONDS:g} s")
+    elif status:
+        code = os.waitstatus_to_exitcode(status)
+        how = f"signal {-code}" if code < 0 else f"status {code}"
+        failures.append(_said(output) or f"{tool} ended with {how} and no message")
     os.close(output)
     return not status
+
+
+def _said(output: int) -> str:
+    """Return what a tool has written that has ended, "" for nothing."""
+    os.set_blocking(output, False)
+    try:
+        return os.read(output, 4096).decode(errors="replace").strip()
+    except BlockingIOError:  # another process has its output open
+        return ""
 
 
 def _set_library_paths() -> None:

@@ -12,7 +12,7 @@ from gateway.model.frozen import frozen
 from gateway.settings.findings import joined
 from gateway.settings.values import unquoted
 
-_DATA: Final = tomllib.loads(Path(__file__).with_name("other_set_ups.toml").read_text("utf-8"))
+_FILE: Final = Path(__file__).with_name("other_set_ups.toml")
 
 
 @frozen
@@ -47,7 +47,8 @@ def recognized(environ: Mapping[str, str]) -> SetUp | None:
     """Return the set-up that the variables are of, None if they are of none that is known."""
     texts = {name: unquoted(text.strip()) for name, text in environ.items()}
     there = {name: text for name, text in texts.items() if text}
-    return next((_set_up(one, there) for one in _DATA["set_up"] if _fits(one, there)), None)
+    known = tomllib.loads(_FILE.read_text("utf-8"))["set_up"]  # read only where it is needed
+    return next((_set_up(one, there) for one in known if _fits(one, there)), None)
 
 
 def _fits(one: Mapping[str, Any], there: Mapping[str, str]) -> bool:

@@ -11,6 +11,7 @@ import socket
 import ssl
 from pathlib import Path
 
+from gateway import __version__
 from gateway.errors import NetworkError
 from gateway.model import Errand
 from gateway.model.frozen import frozen
@@ -18,13 +19,14 @@ from gateway.model.frozen import frozen
 SILENCE = 15.0
 """Seconds that the host may say nothing. How long all of it takes is limited by the caller."""
 LONGEST_QUOTED = 100
+AGENT = f"portcullis/{__version__}"
 OK = 200
 ENCODINGS = ("ascii", "idna", "iso-8859-1", "utf-8")
 
 
 @frozen
 class Request:
-    """What is asked for: `agent` is the User-Agent, `largest` the most octets of an answer.
+    """What is asked for: `largest` is the most octets of an answer.
 
     With `form` it is a POST of that (application/x-www-form-urlencoded), with `bearer` it has that
     token (RFC 6750, section 2.1). These two and `query` are secrets: nothing of them, or of what
@@ -32,7 +34,6 @@ class Request:
     """
 
     errand: Errand
-    agent: str
     largest: int
     query: str = ""
     form: str = ""
@@ -94,7 +95,7 @@ def get(channel: socket.socket, request: Request, context: ssl.SSLContext) -> by
         connection.sock = context.wrap_socket(
             channel, server_hostname=errand.host, suppress_ragged_eofs=False
         )
-        headers = {"User-Agent": request.agent, "Accept": request.accept, "Connection": "close"}
+        headers = {"User-Agent": AGENT, "Accept": request.accept, "Connection": "close"}
         if request.bearer:
             headers["Authorization"] = f"Bearer {request.bearer}"
         if form:

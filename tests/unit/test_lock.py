@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -92,16 +93,8 @@ exit 1
 """
 
 
-def texts_of_guard(here: Path, meanwhile: str) -> list[str]:
-    """Lock a namespace with two pairs of links; return the guards that nft was given.
-
-    Other tools than the kernel's own stand in for them: nft refuses, and does `meanwhile` first.
-    """
-    tools = {
-        "iptables-legacy-restore": LOADED,
-        "ip6tables-legacy-restore": LOADED,
-        "nft": REFUSED.format(here=here, meanwhile=meanwhile),
-    }
+def locked(here: Path, tools: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Lock a namespace with two pairs of links, by scripts in place of the kernel's own tools."""
     for name, script in tools.items():
         (here / name).write_text(script)
         (here / name).chmod(0o755)
@@ -115,6 +108,20 @@ def texts_of_guard(here: Path, meanwhile: str) -> list[str]:
     )
     if "Operation not permitted" in done.stderr:
         skip_or_fail("this machine allows no network namespace with links to this user")
+    return done
+
+
+def texts_of_guard(here: Path, meanwhile: str) -> list[str]:
+    """Lock a namespace with an nft that refuses; return the guards that it was given.
+
+    It does `meanwhile` before it refuses.
+    """
+    tools = {
+        "iptables-legacy-restore": LOADED,
+        "ip6tables-legacy-restore": LOADED,
+        "nft": REFUSED.format(here=here, meanwhile=meanwhile),
+    }
+    done = locked(here, tools)
     assert done.stdout == "iptables\n", done.stderr
     return [path.read_text() for path in sorted(here.glob("said*"))]
 
@@ -143,3 +150,34 @@ def test_links_that_never_stay_do_not_keep_the_lock_from_ending(tmp_path: Path) 
     """The number of attempts is bounded."""
     other = "ip link add new$said type veth peer name far$said"
     assert len(texts_of_guard(tmp_path, other)) == lockdown.GUARD_LOOKS
+
+
+TOOLS = ("iptables-legacy-restore", "ip6tables-legacy-restore", "nft")
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("exit 3", "nft ended with status 3 and no message"),
+        ("kill -9 $$", "nft ended with signal 9 and no message"),
+        ("echo 'no such table'; exit 3", "(every link is down; no such table)"),
+    ],
+)
+def test_a_tool_that_fails_is_not_reported_as_missing(tmp_path: Path, end: str, said: str) -> None:
+    """Neither if it says nothing: that it is installed is known then."""
+    done = locked(tmp_path, dict.fromkeys(TOOLS, f"{LOADED}{end}\n"))
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "neither iptables nor nftables works" in done.stderr
+    assert "install" not in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("tools", [{}, {"nft": "not a program"}], ids=["none", "no program"])
+def test_a_tool_that_cannot_be_started_is_reported_as_missing(
+    tmp_path: Path, tools: dict[str, str]
+) -> None:
+    """With the command that installs one."""
+    done = locked(tmp_path, tools)
+    assert done.returncode == 1
+    assert "can be started from" in done.stderr
+    assert "apt install nftables" in done.stderr

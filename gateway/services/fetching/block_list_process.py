@@ -4,17 +4,14 @@ As `list_process`, and for the same reasons. The result has one rule in a line a
 the list.
 """
 
-import socket
 import sys
 from io import BytesIO
 
-from gateway import __version__
 from gateway.errors import NetworkError
 from gateway.model import Errand
 from gateway.policy.blocked import MOST_WORDS, Blocked
 from gateway.providers.lists import LARGEST_KEPT
-from gateway.services.fetching.lists import SOCKET
-from gateway.services.fetching.process_frame import give_up_rights, hand_over
+from gateway.services.fetching.process_frame import answer_to, give_up_rights, hand_over
 from gateway.services.resolver.block_process import LARGEST, lines_of
 from gateway.system import https
 
@@ -29,9 +26,8 @@ def _fetched(listed: Errand) -> bytes:
     """Return the rules of the list. Raises NetworkError."""
     context = https.trusted()  # the files may be readable for root only
     give_up_rights()
-    agent = f"portcullis/{__version__}"
-    request = https.Request(listed, agent, LARGEST, accept="text/plain, */*")
-    return rules_of(https.get(socket.socket(fileno=SOCKET), request, context), listed.url)
+    request = https.Request(listed, LARGEST, accept="text/plain, */*")
+    return rules_of(answer_to(request, context), listed.url)
 
 
 def rules_of(raw: bytes, url: str) -> bytes:

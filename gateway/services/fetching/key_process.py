@@ -4,25 +4,31 @@ As `list_process`, and for the same reasons. A third descriptor has the secrets 
 JSON. The result is the token, or what the server has answered in the kept form, one line each.
 """
 
-import socket
 import sys
 from ipaddress import ip_address
 from pathlib import Path
 
-from gateway import __version__, providers
+from gateway import providers
 from gateway.errors import NetworkError
 from gateway.model import Errand
 from gateway.providers import catalog
 from gateway.providers.lists import decoded
 from gateway.providers.registrations import dumped
-from gateway.providers.server import KeyService, RefusedError
-from gateway.services.fetching.lists import SOCKET
-from gateway.services.fetching.process_frame import give_up_rights, hand_over_text, secrets_given
+from gateway.providers.server import KeyService
+from gateway.services.fetching.process_frame import (
+    answer_to,
+    give_up_rights,
+    hand_over_text,
+    secrets_given,
+)
 from gateway.system import https
 
-NOT_ACCEPTED = {401, 403}
 LARGEST = 64 << 10
 """Octets of an answer; one has less than a thousand."""
+REFUSAL = (
+    "OPENVPN_USER and OPENVPN_PASSWORD are not accepted (HTTP {status}): write those of your "
+    "account, then run `gateway reload` or start again; the login"
+)
 
 
 def main() -> None:
@@ -45,16 +51,7 @@ def _token(service: KeyService, place: Errand) -> str:
     context = https.trusted()  # the files may be readable for root only
     give_up_rights()
     form = service.form(given["user"], given["password"])
-    request = https.Request(place, f"portcullis/{__version__}", LARGEST, form=form)
-    try:
-        raw = https.get(socket.socket(fileno=SOCKET), request, context)
-    except https.StatusError as err:
-        if err.status not in NOT_ACCEPTED:
-            raise
-        raise RefusedError(
-            f"OPENVPN_USER and OPENVPN_PASSWORD are not accepted (HTTP {err.status}): write those "
-            "of your account, then run `gateway reload` or start again; the login"
-        ) from err
+    raw = answer_to(https.Request(place, LARGEST, form=form), context, refusal=REFUSAL)
     return service.read_token(decoded(raw, LARGEST))
 
 
@@ -65,7 +62,6 @@ def _registered(service: KeyService, place: Errand) -> str:
     context = https.trusted_alone(Path(given["authority"] or own))
     give_up_rights()
     query = service.query(given["token"], given["key"])
-    request = https.Request(place, f"portcullis/{__version__}", LARGEST, query=query)
-    raw = https.get(socket.socket(fileno=SOCKET), request, context)
+    raw = answer_to(https.Request(place, LARGEST, query=query), context)
     answer = service.read_answer(decoded(raw, LARGEST), place.host, ip_address(given["address"]))
     return dumped(answer)

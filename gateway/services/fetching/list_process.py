@@ -6,16 +6,13 @@ output are limited. It has two descriptors: a connected socket, and a file in me
 which is the kept list after exit code 0, and the reason in words after FAILED.
 """
 
-import socket
 import sys
 import time
 
-from gateway import __version__
 from gateway.errors import NetworkError
 from gateway.model import ServerList
 from gateway.providers import catalog, lists
-from gateway.services.fetching.lists import SOCKET
-from gateway.services.fetching.process_frame import give_up_rights, hand_over
+from gateway.services.fetching.process_frame import answer_to, give_up_rights, hand_over
 from gateway.system import https
 
 
@@ -32,8 +29,7 @@ def _fetched(listed: ServerList) -> bytes:
         raise NetworkError("unknown provider", listed.provider)
     context = https.trusted()  # the files may be readable for root only
     give_up_rights()
-    request = https.Request(listed, f"portcullis/{__version__}", lists.LARGEST)
-    raw = https.get(socket.socket(fileno=SOCKET), request, context)
+    raw = answer_to(https.Request(listed, lists.LARGEST), context)
     servers = lists.servers_in(provider, raw)
     kept = lists.KeptList(listed.provider, listed.url, int(time.time()), servers)
     return lists.dumped(kept)

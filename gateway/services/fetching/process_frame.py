@@ -7,19 +7,23 @@ and REFUSED.
 import json
 import os
 import resource
+import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from gateway.errors import NetworkError
 from gateway.providers.lists import LARGEST_KEPT, BadListError
 from gateway.providers.server import BadAnswerError, RefusedError
-from gateway.services.fetching.lists import FAILED, REFUSED, RESULT
+from gateway.services.fetching.lists import FAILED, REFUSED, RESULT, SOCKET
 from gateway.services.fetching.registrar import SECRETS
-from gateway.system import rights
+from gateway.system import https, rights
 
 MOST_MEMORY = 640 << 20
 MOST_PROCESSOR_TIME = 30
 """Bytes of address space, and seconds."""
+NOT_ACCEPTED = {401, 403}
+"""The statuses by which a server refuses the user."""
 
 
 def secrets_given() -> dict[str, Any]:
@@ -39,6 +43,20 @@ def give_up_rights() -> None:
             (resource.RLIMIT_CPU, MOST_PROCESSOR_TIME),
         ),
     )
+
+
+def answer_to(request: https.Request, context: ssl.SSLContext, *, refusal: str = "") -> bytes:
+    """Make the request on the socket of this process, and return the body of the answer.
+
+    Raises NetworkError; RefusedError with `refusal`, if there is one, where the server refuses the
+    user.
+    """
+    try:
+        return https.get(socket.socket(fileno=SOCKET), request, context)
+    except https.StatusError as err:
+        if not refusal or err.status not in NOT_ACCEPTED:
+            raise
+        raise RefusedError(refusal.format(status=err.status)) from err
 
 
 def hand_over_text(wanted: Callable[[], str]) -> NoReturn:

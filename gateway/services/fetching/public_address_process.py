@@ -4,19 +4,21 @@ As `list_process`, and for the same reasons, in a process of its own without rig
 descriptor has the token of the request, as JSON.
 """
 
-import socket
 import sys
 from urllib.parse import urlencode
 
-from gateway import __version__
 from gateway.errors import NetworkError
 from gateway.model import Errand
 from gateway.model.public_ip import ApiKind
 from gateway.policy.public_address import in_lines, taken
 from gateway.providers.countries import NAMES
 from gateway.providers.lists import decoded
-from gateway.services.fetching.lists import SOCKET
-from gateway.services.fetching.process_frame import give_up_rights, hand_over, secrets_given
+from gateway.services.fetching.process_frame import (
+    answer_to,
+    give_up_rights,
+    hand_over,
+    secrets_given,
+)
 from gateway.system import https
 
 LARGEST = 16 << 10
@@ -34,13 +36,11 @@ def _asked(kind: ApiKind, place: Errand) -> bytes:
     token: str = secrets_given()["token"]
     context = https.trusted()  # the files may be readable for root only
     give_up_rights()
-    agent = f"portcullis/{__version__}"
     in_query = token if kind is ApiKind.IP2LOCATION else ""
     in_head = "" if in_query else token
     query = urlencode({"key": in_query}) if in_query else ""
-    request = https.Request(place, agent, LARGEST, query=query, bearer=in_head)
-    raw = https.get(socket.socket(fileno=SOCKET), request, context)
-    answer = decoded(raw, LARGEST)
+    request = https.Request(place, LARGEST, query=query, bearer=in_head)
+    answer = decoded(answer_to(request, context), LARGEST)
     try:
         return in_lines(taken(kind, answer.text, NAMES)).encode()
     except ValueError as err:

@@ -7,14 +7,13 @@ token or a signature: `kind` is `known`, `sign` or `bind`. The result is lines o
 
 import json
 import os
-import socket
 import stat
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NoReturn
 
-from gateway import __version__, providers
+from gateway import providers
 from gateway.errors import NetworkError
 from gateway.model import Errand
 from gateway.providers import catalog, registrations, signed_ports
@@ -24,19 +23,22 @@ from gateway.providers.registrations import Registrations
 from gateway.providers.server import (
     BadAnswerError,
     PortService,
-    RefusedError,
     Registered,
     SignedPort,
 )
 from gateway.providers.signed_ports import KeptPort
-from gateway.services.fetching.lists import SOCKET
-from gateway.services.fetching.process_frame import give_up_rights, hand_over_text, secrets_given
+from gateway.services.fetching.process_frame import (
+    answer_to,
+    give_up_rights,
+    hand_over_text,
+    secrets_given,
+)
 from gateway.services.ports.signed_lines import port_line, server_line
 from gateway.system import https
 
-NOT_ACCEPTED = {401, 403}
 LARGEST = 64 << 10
 """Octets of an answer; one has less than a thousand."""
+REFUSAL = "the server refuses what it is asked for (HTTP {status})"
 _KNOWN, _SIGN, _BIND = "known", "sign", "bind"
 
 
@@ -70,14 +72,8 @@ def _asked(service: PortService, given: dict[str, str]) -> str:
         signed = SignedPort(0, 0, given["payload"], given["signature"])
         target, query = service.bind_target, service.bind_query(signed)
     place = Errand(given["provider"], given["server"], target, int(given["port"]))
-    request = https.Request(place, f"portcullis/{__version__}", LARGEST, query=query)
-    try:
-        raw = https.get(socket.socket(fileno=SOCKET), request, context)
-    except https.StatusError as err:
-        if err.status not in NOT_ACCEPTED:
-            raise
-        raise RefusedError(f"the server refuses what it is asked for (HTTP {err.status})") from err
-    document = decoded(raw, LARGEST)
+    request = https.Request(place, LARGEST, query=query)
+    document = decoded(answer_to(request, context, refusal=REFUSAL), LARGEST)
     if given["kind"] == _BIND:
         service.read_bound(document)
         return ""
