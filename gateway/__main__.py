@@ -23,6 +23,7 @@ def main() -> int:
     """
     argv = sys.argv[1:]
     harmless = not HARMLESS.isdisjoint(argv[:1]) or not {"-h", "--help"}.isdisjoint(argv)
+    _replace_closed_streams()
     try:
         if not harmless:
             if host.is_refused():
@@ -33,16 +34,31 @@ def main() -> int:
             _block_stop_signals()
         from gateway import cli  # noqa: PLC0415 - after the lock
 
-        code = cli.main(argv)
-        if harmless:
-            sys.stdout.flush()
+        return _printed(argv) if harmless else cli.main(argv)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError as error:
-        return _reader_has_gone() if harmless else _reported(error)
     except Exception as error:  # noqa: BLE001 - the end of the program: reported, with an exit code
         return _reported(error)
-    return code
+
+
+def _replace_closed_streams() -> None:
+    """Lead those of the standard streams nowhere that were closed when this process was started.
+
+    Their numbers would go to the next files and sockets, into which a tool then writes messages.
+    """
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    import os  # noqa: PLC0415 - seldom needed
+
+    try:
+        while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stderr
+            os.set_inheritable(opened, True)
+        os.close(opened)
+        sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - a descriptor
+        sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - as above
+        sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - as above
+    except OSError:  # the lock is more important
+        return
 
 
 def _reported(error: Exception) -> int:
@@ -52,12 +68,38 @@ def _reported(error: Exception) -> int:
     return 1
 
 
-def _reader_has_gone() -> int:
-    """End as `command | head` has other programs end; Python must not write the rest either."""
-    import os  # noqa: PLC0415 - slow, so after the lock
+def _printed(argv: list[str]) -> int:
+    """Run a harmless command; return its exit code once all of its output is written.
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141
+    If a reader has gone it is that of SIGPIPE, as of other programs after `| head`.
+    """
+    from gateway import cli  # noqa: PLC0415 - after the lock
+
+    try:
+        try:
+            code = cli.main(argv)
+        except SystemExit as end:  # of argparse: after --help, or a wrong command line
+            code = end.code if isinstance(end.code, int) else USAGE
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except BrokenPipeError:
+        _drop_the_rest()
+        return 141
+    except OSError as error:
+        code = _reported(error)
+        _drop_the_rest()
+    return code
+
+
+def _drop_the_rest() -> None:
+    """Have Python write what it still has to nowhere: at its end it would report that it cannot."""
+    import os  # noqa: PLC0415 - slow, and seldom needed
+
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _prevent_core_dumps() -> None:

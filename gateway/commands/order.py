@@ -37,7 +37,7 @@ HELP: dict[str, str] = {
 def add_orders(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands that ask something of the running gateway."""
     for wanted, said in HELP.items():
-        commands.add_parser(wanted, help=said)
+        commands.add_parser(str(wanted), help=said)  # its repr is shown after a wrong command
 
 
 def order(wanted: str) -> int:

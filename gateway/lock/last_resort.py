@@ -1,5 +1,6 @@
 """What the gateway does and reports when it cannot continue."""
 
+import errno
 import os
 import sys
 import traceback
@@ -13,6 +14,9 @@ from gateway.system.unplug import Unplug
 
 NOT_NOW = "not now"
 """How a failure begins that may clear: a tool did not start, or reached its time limit."""
+
+UNWRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""The errors of write(2) for a full disk, and for a terminal that has gone."""
 
 
 def close_links(failures: Iterable[str]) -> MissingError:
@@ -60,6 +64,8 @@ def report(error: Exception) -> None:
     """
     if isinstance(error, GatewayError):
         line = str(error)
+    elif isinstance(error, OSError) and error.errno in UNWRITTEN and error.filename is None:
+        line = f"cannot write: {error.strerror}"
     else:
         place = traceback.extract_tb(error.__traceback__)[-1]
         line = f"unexpected {type(error).__name__} in {place.filename}, line {place.lineno}"
