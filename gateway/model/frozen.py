@@ -7,7 +7,7 @@ many are not: most states, events and limits never occur.
 """
 
 from collections.abc import Callable
-from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
+from dataclasses import MISSING, FrozenInstanceError, InitVar, dataclass, field, fields
 from functools import cache
 from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform
@@ -24,12 +24,11 @@ def frozen(cls: type[T]) -> type[T]:
     from it. That raises TypeError, and so does a kind of field that nothing here uses.
     """
     # Where a class defines __eq__, Python has set __hash__ to None.
-    own = {name for name, value in vars(cls).items() if value is not None}
+    own = {
+        name for name, value in vars(cls).items() if value is not None or "__eq__" not in vars(cls)
+    }
     dataclass(init=False, repr=False, eq=False)(cls)
-    if any(not each.init or each.hash is not None for each in fields(cls)):  # type: ignore[arg-type]
-        raise TypeError(
-            f"{cls.__qualname__}: frozen() knows no field(init=...) and field(hash=...)"
-        )
+    _refuse_unknown(cls)
     shared = {"__init__": _init_of(cls), "__repr__": _repr, "__eq__": _eq, "__hash__": _hash}
     for name, method in shared.items():
         if name not in own:
@@ -39,6 +38,19 @@ def frozen(cls: type[T]) -> type[T]:
             raise TypeError(f"{cls.__qualname__}: frozen() sets {name} itself")
         setattr(cls, name, method)
     return cls
+
+
+def _refuse_unknown(cls: Any) -> None:
+    """Raise TypeError for a kind or name of field that `_compiled_init` does not know."""
+    known = fields(cls)
+    if any(not each.init or each.hash is not None for each in known):
+        raise TypeError(
+            f"{cls.__qualname__}: frozen() knows no field(init=...) and field(hash=...)"
+        )
+    if any(isinstance(each.type, InitVar) for each in vars(cls)["__dataclass_fields__"].values()):
+        raise TypeError(f"{cls.__qualname__}: frozen() knows no InitVar")
+    if any(each.name.startswith("_") for each in known):  # as its own names in __init__ do
+        raise TypeError(f"{cls.__qualname__}: frozen() knows no field that begins with _")
 
 
 def _getter_of(cls: Any) -> Callable[[object], Any]:

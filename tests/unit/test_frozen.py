@@ -3,7 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, replace
+from dataclasses import FrozenInstanceError, InitVar, asdict, dataclass, field, fields, replace
 from typing import Any
 
 import pytest
@@ -175,6 +175,14 @@ def test_own_methods_stay(decorate: Decorate) -> None:
         def __hash__(self) -> int:
             return 7
 
+    class Bare:
+        """Says that it has none."""
+
+        a: int
+        __hash__ = None  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(decorate(Bare)(1))
     made = decorate(Made)
     with pytest.raises(ValueError, match="negative"):
         made(-1)
@@ -210,6 +218,16 @@ def test_what_it_does_not_know_is_refused() -> None:
 
         a: int = field(hash=False)
 
+    class Handed:
+        """A parameter alone, without a field."""
+
+        a: InitVar[int]
+
+    class Named:
+        """A name that `__init__` has for something else."""
+
+        _set: int
+
     class Listed:
         """A default that all instances would share."""
 
@@ -221,7 +239,7 @@ def test_what_it_does_not_know_is_refused() -> None:
         def __setattr__(self, name: str, value: object) -> None:
             """Do nothing."""
 
-    for cls in (Unset, Hashed, Setting):
+    for cls in (Unset, Hashed, Handed, Named, Setting):
         with pytest.raises(TypeError, match=cls.__name__):
             frozen(cls)
     with pytest.raises(ValueError, match="mutable default"):
