@@ -160,7 +160,7 @@ def is_nameable(name: str) -> bool:
 
 def _run(jobs: list[Job], env: dict[str, str], failures: list[str]) -> list[bool]:
     """Run tools in parallel, each with its text as input; return which of them succeeded."""
-    children = [_start(tool, arguments, text, env, failures) for tool, arguments, text in jobs]
+    children = [_start(job, env, failures) for job in jobs]
     deadline = time.monotonic() + TOOL_SECONDS
     return [
         child is not None and _succeeded(job[0], *child, deadline, failures)
@@ -168,10 +168,9 @@ def _run(jobs: list[Job], env: dict[str, str], failures: list[str]) -> list[bool
     ]
 
 
-def _start(
-    tool: str, arguments: tuple[str, ...], text: str, env: dict[str, str], failures: list[str]
-) -> tuple[int, int] | None:
+def _start(job: Job, env: dict[str, str], failures: list[str]) -> tuple[int, int] | None:
     """Start a tool without our environment; return its pid and the pipe with its output."""
+    tool, arguments, text = job
     reader, writer = os.pipe()
     try:
         output, output_writer = os.pipe()
@@ -179,28 +178,51 @@ def _start(
         os.close(reader)
         os.close(writer)
         raise
-    os.write(writer, text.encode())  # fits into the pipe: no process reads it yet
-    os.close(writer)
-    actions = [(os.POSIX_SPAWN_DUP2, reader, 0)]
-    actions += [(os.POSIX_SPAWN_DUP2, output_writer, target) for target in (1, 2)]
+    ends = ((reader, 0), (output_writer, 1), (output_writer, 2))
+    streams = [(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in ends]
     try:
-        for directory in DIRECTORIES:
-            path = f"{directory}/{tool}"
-            try:
-                pid = os.posix_spawn(path, (tool, *arguments), env, file_actions=actions)
-            except FileNotFoundError:
-                continue
-            except OSError as err:
-                if _is_shortage(err):
-                    failures.append(f"{NOT_NOW}: {tool}: {err.strerror}")
-                    break
-                continue
-            return pid, output
+        pid = _spawned((tool, *arguments), env, streams)
+    except OSError as err:
+        pid = 0
+        failures.append(f"{NOT_NOW}: {tool}: {err.strerror}")
     finally:
         os.close(reader)
         os.close(output_writer)
-    os.close(output)
-    return None
+    _write(writer, text.encode() if pid else b"")
+    os.close(writer)
+    if not pid:
+        os.close(output)
+    return (pid, output) if pid else None
+
+
+def _spawned(argv: tuple[str, ...], env: dict[str, str], files: list[tuple[int, int, int]]) -> int:
+    """Start a tool and return its pid, 0 if it is nowhere. Raises OSError in a shortage."""
+    for directory in DIRECTORIES:
+        try:
+            return os.posix_spawn(f"{directory}/{argv[0]}", argv, env, file_actions=files)
+        except FileNotFoundError:
+            continue
+        except OSError as err:
+            if _is_shortage(err):
+                raise
+    return 0
+
+
+def _write(writer: int, data: bytes) -> None:
+    """Write `data` to a tool, which may end or hang before it has read all of it.
+
+    The guard of 430 links is more than a pipe takes at once, that of 25 where the user has many
+    pipes (pipe(7)). Of a text that is cut off no tool carries out a table that is not whole.
+    """
+    os.set_blocking(writer, False)
+    deadline = time.monotonic() + TOOL_SECONDS
+    while data and time.monotonic() < deadline:
+        try:
+            data = data[os.write(writer, data) :]
+        except BlockingIOError:
+            time.sleep(0.0002)
+        except BrokenPipeError:
+            return
 
 
 def _succeeded(tool: str, pid: int, output: int, deadline: float, failures: list[str]) -> bool:

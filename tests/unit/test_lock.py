@@ -105,6 +105,7 @@ def locked(here: Path, tools: Mapping[str, str]) -> subprocess.CompletedProcess[
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
     if "Operation not permitted" in done.stderr:
         skip_or_fail("this machine allows no network namespace with links to this user")
@@ -150,6 +151,31 @@ def test_links_that_never_stay_do_not_keep_the_lock_from_ending(tmp_path: Path) 
     """The number of attempts is bounded."""
     other = "ip link add new$said type veth peer name far$said"
     assert len(texts_of_guard(tmp_path, other)) == lockdown.GUARD_LOOKS
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["read", "not read"])
+def test_a_guard_that_is_larger_than_a_pipe_does_not_stop_the_lock(
+    tmp_path: Path, *, reads: bool
+) -> None:
+    """A host has a link for each container; control: the text is larger, and is there as a whole.
+
+    An nft that ends without reading it has refused it.
+    """
+    links = ["ip -batch /dev/stdin <<'END'"]
+    links += [f"link add many{n} type veth peer name longpeername{n}" for n in range(240)]
+    (tmp_path / "links").write_text("\n".join([*links, "END"]))
+    kept = f"cat >{tmp_path}/said" if reads else "exec <&-"
+    tools = {
+        "iptables-legacy-restore": LOADED,
+        "ip6tables-legacy-restore": f"{LOADED}. {tmp_path}/links",
+        "nft": f"#!/bin/sh\n{kept}\n",
+    }
+    done = locked(tmp_path, tools)
+    assert done.stdout == "iptables\n", done.stderr
+    if reads:
+        text = (tmp_path / "said").read_text()
+        assert len(text) > 1 << 16
+        assert len(guarded(text)) == 484
 
 
 TOOLS = ("iptables-legacy-restore", "ip6tables-legacy-restore", "nft")
