@@ -142,7 +142,8 @@ def stay(command: str, *, once: bool) -> int:
         if not once:
             wait()
 
-    return _exit_code(staying)
+    # What starts `hold --once` continues once it has ended well, so that has to mean: all is done.
+    return _exit_code(staying, stopped=FAILED if once else OK)
 
 
 def _configure_log(environ: Mapping[str, str]) -> None:
@@ -153,8 +154,8 @@ def _configure_log(environ: Mapping[str, str]) -> None:
     log.configure(wanted.level, wanted.format)
 
 
-def _exit_code(work: Callable[[], None]) -> int:
-    """Do `work`, log how it failed if it did, and return the exit code."""
+def _exit_code(work: Callable[[], None], stopped: int = OK) -> int:
+    """Do `work`, log how it failed if it did, and return the exit code: `stopped` after a stop."""
     import structlog
 
     from gateway.errors import (
@@ -182,7 +183,7 @@ def _exit_code(work: Callable[[], None]) -> int:
         return FAILED
     except StoppedError:
         logger.info("stopped before start; closed")
-        return OK
+        return stopped
     except GatewayError as err:
         logger.error("exiting; closed", problem=str(err))
         return FAILED

@@ -90,7 +90,10 @@ def _closed(tools: Tools) -> tuple[Firewall, tuple[Limit, ...]]:
         if problems := tools.unplug.plug():
             structlog.get_logger().warning("could not restore links", problems=problems)
         limits += older_flows_forgotten()
-    Namespace(tools.links).apply_routing(PLACE.locked)
+    namespace = Namespace(tools.links)
+    namespace.apply_routing(PLACE.locked)
+    if not namespace.has_routing(PLACE.locked):
+        raise NetworkError("closing: the routes of the closed state are not all there", "")
     return firewall, limits
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,25 @@ def test_once_it_closes_and_ends(lab: Lab) -> None:
     lab.gateway(pid_namespace=True).start().wait_healthy()
     assert not_answered(ordinary(lab.workload)) == {}
     assert lab.leaks(locked_at) == []
+
+
+def test_once_it_ends_well_only_when_all_is_closed(lab: Lab) -> None:
+    """Stopped while too few files may be open, it fails: an init container would let others start.
+
+    What the lock has closed stays so. Control: with more files, and no output at all, it ends well.
+    """
+    ends = {}
+    for files, streams in ((9, ""), (99, ">&- 2>&-")):
+        limited = ("sh", "-c", f'ulimit -n {files}; exec "$@" {streams}', "sh", *HOLD, "--once")
+        closing = lab.gateway(argv=limited, pid_namespace=True)
+        closing.start({"LOG_FORMAT": "json"})
+        if not streams:
+            waits = partial(closing.events, event="could not check or change the kernel")
+            eventually(waits, timeout=5, what="the shortage")
+            closing.signal(signal.SIGTERM)
+        ends[files] = closing.wait()
+        assert not_refused_at_once(ordinary(lab.workload)) == {}
+    assert ends == {9: 1, 99: 0}
 
 
 def test_it_leaves_what_a_gateway_reads_back(lab: Lab) -> None:
