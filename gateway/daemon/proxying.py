@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from gateway.model import Config
-from gateway.policy.limits import SAME_USERS, Limit, LimitCode
+from gateway.model.proxies import PROXY_USER
+from gateway.policy.limits import FEW_USERS, MORE_USERS, SAME_USERS, Limit, LimitCode
 from gateway.services.proxies import kinds as proxy_kinds
 from gateway.services.proxies.service import ProxyService, Remedied
-from gateway.system.features import knows_users, missing_capabilities
+from gateway.system.features import knows_users, lacks_id, missing_capabilities
 from gateway.system.netns import Netns
 from gateway.system.vault import VaultNetns
 
@@ -39,6 +40,8 @@ def unconfined(netns: Netns, limits: Iterable[Limit]) -> Remedied:
             f"it cannot have a user of its own, by which rules know it, for want of {missing}",
             f"give the container `cap_add: [{missing}]`",
         )
+    if lacks_id(PROXY_USER):
+        return f"it cannot have a user of its own, by which rules know it: {FEW_USERS}", MORE_USERS
     if not _are_users_known():
         return "no rule can know its user: another user namespace owns the network", SAME_USERS
     for limit in limits:

@@ -30,7 +30,7 @@ from gateway.policy.passage import INSIDE as HOLE
 from gateway.policy.topology import VAULT, LinkKind
 from gateway.services.confined import command
 from gateway.services.resolver.in_vault import CONFIGURED
-from gateway.system.features import gains_no_privileges, missing_capabilities
+from gateway.system.features import gains_no_privileges, lacks_id, missing_capabilities
 from gateway.system.link_down import IFF_UP, links_down
 from gateway.system.links import Links
 from gateway.system.namespace import Namespace
@@ -80,7 +80,7 @@ def wait() -> NoReturn:
 def _may_have_users() -> bool:
     """Return whether a resolver can have a user of its own here, by which rules know it."""
     lacks = missing_capabilities("CHOWN", "KILL", "SETGID", "SETUID")
-    return not lacks and not gains_no_privileges()
+    return not lacks and not lacks_id(RESOLVER_USER) and not gains_no_privileges()
 
 
 def _resolver(user: int) -> list[str]:

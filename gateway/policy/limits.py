@@ -62,6 +62,10 @@ OTHER_USERS = "another user namespace owns the network, so no rule knows a user 
 SAME_USERS = "run the gateway in the user namespace of the container whose network it has"
 """Why rules know no user, and the remedy."""
 
+FEW_USERS = "its user namespace has too few ids"
+MORE_USERS = "give the container 65536 user and group ids (Podman: `--userns=auto:size=65536`)"
+"""Why a service cannot have a user of its own, and the remedy."""
+
 
 def limit_without_guard(missing: str, remedy: str) -> Limit:
     """Return the limit of a machine without the egress guard, because of what is `missing`."""

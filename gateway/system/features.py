@@ -111,6 +111,24 @@ def missing_capabilities(*wanted: str, status: Path = Path("/proc/self/status"))
     return tuple(name for name in wanted if not effective >> CAPABILITIES[name] & 1)
 
 
+def lacks_id(number: int, folder: Path = Path("/proc/self")) -> bool:
+    """Return whether our user namespace has no user or no group of that `number`.
+
+    No process can become that user then. Source: `uid_map` of user_namespaces(7). What cannot be
+    read says nothing.
+    """
+    try:
+        maps = [(folder / name).read_text("ascii") for name in ("uid_map", "gid_map")]
+    except OSError:
+        return False
+    return not all(_has(number, text) for text in maps)
+
+
+def _has(number: int, text: str) -> bool:
+    lines = (map(int, line.split()) for line in text.splitlines() if line.strip())
+    return any(first <= number < first + count for first, _outside, count in lines)
+
+
 def gains_no_privileges(status: Path = Path("/proc/self/status")) -> bool:
     """Return whether no program that this process becomes gets a capability (PR_SET_NO_NEW_PRIVS).
 

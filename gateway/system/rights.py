@@ -1,11 +1,11 @@
 """How a process that reads what others send gives up its rights, before it reads anything."""
 
 import ctypes
+import errno
 import os
 import resource
 import signal
 from collections.abc import Iterable
-from contextlib import suppress
 
 from gateway.errors import NetworkError
 
@@ -14,10 +14,12 @@ USER = 65534
 CAPABILITY_VERSION = 0x20080522
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 """linux/capability.h, linux/prctl.h."""
+NO_OTHER_USER = {errno.EPERM, errno.EINVAL}
+"""Without CAP_SETUID; in a user namespace that has no such id (setresuid(2))."""
 
 
 def give_up_rights(what: str, limits: Iterable[tuple[int, int]]) -> None:
-    """Take another user id if that is allowed, give up every capability, and set the limits.
+    """Take another user id if there is one, give up every capability, and set the limits.
 
     `what` is the process, for errors, and `limits` are resources with the most of each. It can
     start no other and leaves no core. What is given up cannot be had back (prctl(2),
@@ -29,10 +31,13 @@ def give_up_rights(what: str, limits: Iterable[tuple[int, int]]) -> None:
         _, hard = resource.getrlimit(kind)
         limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (limit, limit))
-    with suppress(PermissionError):  # without CAP_SETUID
+    try:
         os.setgroups([])
         os.setresgid(USER, USER, USER)
         os.setresuid(USER, USER, USER)
+    except OSError as err:
+        if err.errno not in NO_OTHER_USER:
+            raise NetworkError(f"cannot change its user: {err.strerror}", what, err.errno) from err
     libc = ctypes.CDLL(None, use_errno=True)
     head, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
     if libc.capset(head, none) or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):

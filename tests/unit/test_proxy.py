@@ -18,9 +18,9 @@ from gateway.daemon.services import Tools, services_of
 from gateway.errors import MissingError
 from gateway.model import Config, HostPort, Secret
 from gateway.model.lease import Connection
-from gateway.model.proxies import Account, HttpProxy, SocksProxy
+from gateway.model.proxies import PROXY_USER, Account, HttpProxy, SocksProxy
 from gateway.policy import tinyproxy
-from gateway.policy.limits import Limit, LimitCode
+from gateway.policy.limits import MORE_USERS, Limit, LimitCode
 from gateway.services.proxies import kinds as proxy_kinds
 from gateway.services.proxies import service as service_module
 from gateway.services.proxies.kinds import PROBE, Heard, Kind
@@ -256,6 +256,9 @@ def test_one_that_cannot_be_confined_does_not_start(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(proxying, "knows_users", lambda: False)
     assert "another user namespace" in proxying.unconfined(OWN, ())[0]
     monkeypatch.setattr(proxying, "knows_users", lambda: True)
+    monkeypatch.setattr(proxying, "lacks_id", lambda number: number == PROXY_USER)
+    assert proxying.unconfined(OWN, ())[1] == MORE_USERS
+    monkeypatch.setattr(proxying, "lacks_id", lambda _: False)
     limit = Limit(LimitCode.RESOLVER_NOT_CONFINED, "x", "use nftables")
     assert proxying.unconfined(OWN, [limit])[1] == "use nftables"
     assert proxying.unconfined(OWN, [replace(limit, code=LimitCode.NO_GUARD)]) == ("", "")

@@ -73,6 +73,34 @@ def test_it_can_use_what_it_was_given_and_open_nothing() -> None:
     assert mode == "2"
 
 
+@pytest.mark.parametrize(("number", "ends"), [("EPERM", False), ("EINVAL", False), ("EIO", True)])
+def test_where_it_can_have_no_other_user_it_has_no_right_all_the_same(
+    number: str, *, ends: bool
+) -> None:
+    """Without CAP_SETUID, or in a user namespace that lacks the id; anything else is an error."""
+    code = (
+        f"import errno, os, sys; sys.path.insert(0, {str(PROJECT)!r})\n"
+        "def refuse(*_):\n"
+        f"    raise OSError(errno.{number}, os.strerror(errno.{number}))\n"
+        "os.setgroups, os.setresgid, os.setresuid = (lambda _: None), refuse, refuse\n"
+        "from gateway.errors import NetworkError\n"
+        "from gateway.system.rights import give_up_rights\n"
+        "try:\n"
+        "    give_up_rights('it', ())\n"
+        "except NetworkError as err:\n"
+        "    print(err)\n"
+        "else:\n"
+        "    lines = open('/proc/self/status').read().splitlines()\n"
+        "    print(*(it for it in lines if it.startswith(('CapPrm', 'NoNewPrivs'))))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20
+    )
+    wanted = "cannot change its user: Input/output error: it"
+    held = f"CapPrm:\t{0:016x} NoNewPrivs:\t1"
+    assert done.stdout.strip() == (wanted if ends else held)
+
+
 @pytest.mark.parametrize("machine", CALLS)
 def test_every_listed_call_leads_to_the_refusal(machine: str) -> None:
     """The program, run as the kernel runs it; each other call is allowed, each machine is not."""

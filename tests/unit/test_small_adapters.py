@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import MissingError, NetworkError
-from gateway.system.features import lacks_ipv6, missing_capabilities
+from gateway.system.features import lacks_id, lacks_ipv6, missing_capabilities
 from gateway.system.kept import KeptFile
 from gateway.system.resolv import ResolverFile
 from gateway.tunnel.userspace import require_directory
@@ -39,6 +39,27 @@ def test_a_missing_capability_is_named(
 def test_what_cannot_be_read_counts_as_missing(tmp_path: Path) -> None:
     """No /proc, no claim."""
     assert missing_capabilities("NET_RAW", status=tmp_path / "none") == ("NET_RAW",)
+
+
+@pytest.mark.parametrize(
+    ("users", "groups", "lacks"),
+    [
+        ("0 0 4294967295", "0 0 4294967295", False),
+        ("0 100000 65536", "0 100000 65536", False),
+        ("0 100000 1024", "0 100000 1024", True),
+        ("0 1000 1\n1 100000 53853", "0 1000 1\n1 100000 65536", False),
+        ("0 1000 1\n1 100000 65536", "0 1000 1\n1 100000 53852", True),
+        ("", "0 0 4294967295", True),
+    ],
+)
+def test_a_user_namespace_may_lack_an_id(
+    tmp_path: Path, users: str, groups: str, *, lacks: bool
+) -> None:
+    """For users or for groups. Without /proc nothing is known."""
+    assert not lacks_id(53853, tmp_path)
+    (tmp_path / "uid_map").write_text(f"{users}\n", "ascii")
+    (tmp_path / "gid_map").write_text(f"{groups}\n", "ascii")
+    assert lacks_id(53853, tmp_path) is lacks
 
 
 def test_the_resolver_file_is_written_in_place(tmp_path: Path) -> None:

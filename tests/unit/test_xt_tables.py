@@ -442,6 +442,15 @@ def test_where_another_user_namespace_owns_the_network_the_limit_says_so() -> No
     assert others.verify(EVERY_WORD) == ()
 
 
+@pytest.mark.usefixtures("kernel")
+def test_where_the_user_namespace_lacks_ids_no_rule_has_a_user() -> None:
+    """The kernel refuses such a rule, and the table with it. Services say what is missing."""
+    few = firewall(has=lambda _: Matches(owner=False, has_ids=False))
+    assert few.limits == ()
+    few.apply(EVERY_WORD)
+    assert few.verify(EVERY_WORD) == ()
+
+
 @pytest.mark.parametrize("come_and_go", list(product([False, True], repeat=4)))
 def test_what_comes_and_goes_meanwhile_is_not_taken_for_what_was_wanted(
     kernel: Kernel, come_and_go: tuple[bool, ...]

@@ -79,7 +79,7 @@ class IptablesFirewall:
         kernels = [self._kernel(family) for family in self._tables()]
         if not all(it.has_our_users for it in kernels):
             found.append(limit_of_unknown_users())
-        elif not all(it.owner for it in kernels):
+        elif not all(it.owner or not it.has_ids for it in kernels):
             found.append(limit_of_confinement(NO_OWNER, LOAD_OWNER))
         return tuple(found)
 

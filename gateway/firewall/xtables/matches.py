@@ -17,8 +17,10 @@ from functools import cache
 from gateway.errors import FirewallError
 from gateway.firewall.xtables.packing import MULTIPORT
 from gateway.firewall.xtables.render import EXTRA_HEADERS, Kernel
+from gateway.model.name_server import RESOLVER_USER
+from gateway.model.proxies import PROXY_USER
 from gateway.policy.rules import Family
-from gateway.system.features import knows_users
+from gateway.system.features import knows_users, lacks_id
 from gateway.system.netns import Netns
 
 OWNER = ("owner", 1)
@@ -42,15 +44,18 @@ def kernel_in(netns: Netns) -> Callable[[Family], Kernel]:
     """Return the answer to what the kernel can match in rules of `netns`, for each family.
 
     It refuses the match for users in a network that another user namespace than ours owns, however
-    it has that (net/netfilter/xt_owner.c, owner_check). Raises FirewallError.
+    it has that, and for ids that ours lacks (net/netfilter/xt_owner.c, owner_check). Raises
+    FirewallError.
     """
     try:
-        if knows_users(netns):
-            return kernel_of
+        if not knows_users(netns):
+            return lambda family: replace(kernel_of(family), owner=False, has_our_users=False)
     except OSError as err:
         what = "asking the kernel who owns the network"
         raise FirewallError(what, str(err.strerror), err.errno) from err
-    return lambda family: replace(kernel_of(family), owner=False, has_our_users=False)
+    if any(map(lacks_id, (RESOLVER_USER, PROXY_USER))):
+        return lambda family: replace(kernel_of(family), owner=False, has_ids=False)
+    return kernel_of
 
 
 @cache

@@ -161,12 +161,14 @@ class Kernel:
     """What the tables of a kernel can match, which others may lack: see `matches.py`.
 
     Without `has_our_users` the match `owner` is missing, too: the network belongs to other users.
+    So it is without `has_ids`: no service can have a user of its own, and each says so itself.
     """
 
     extra_headers: bool = True
     owner: bool = True
     multiport: bool = True
     has_our_users: bool = True
+    has_ids: bool = True
 
 
 EVERYTHING = Kernel()

@@ -12,10 +12,11 @@ from typing import Protocol
 from gateway.errors import MissingError
 from gateway.model.frozen import frozen
 from gateway.model.name_server import RESOLVER_USER
+from gateway.policy.limits import FEW_USERS, MORE_USERS
 from gateway.policy.unbound import CERTIFICATES
 from gateway.services.confined import command
 from gateway.system.child import Program
-from gateway.system.features import missing_capabilities
+from gateway.system.features import lacks_id, missing_capabilities
 from gateway.system.process import find_program
 
 PLACE = Path("/run/portcullis")
@@ -86,9 +87,9 @@ class Files:
     @property
     def unconfined(self) -> tuple[str, str]:
         """Why it runs as root, and the remedy; both empty if it has a user of its own."""
-        if not (missing := ", ".join(missing_capabilities(*ANOTHER_USER))):
-            return "", ""
-        return f"for want of {missing}", f"give the container `cap_add: [{missing}]`"
+        if missing := ", ".join(missing_capabilities(*ANOTHER_USER)):
+            return f"for want of {missing}", f"give the container `cap_add: [{missing}]`"
+        return (f"because {FEW_USERS}", MORE_USERS) if lacks_id(RESOLVER_USER) else ("", "")
 
     @property
     def configuration(self) -> Path:
