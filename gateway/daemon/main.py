@@ -128,11 +128,12 @@ async def serve(config: Config, secured: Secured, environ: Mapping[str, str]) ->
         secured.namespace.hold_links()
         supervisor.kernel_changed()
 
+    others = _others(base, made, supervisor, config)
     await supervisor.run(
         watch=watch(changed, UPLINKS),
         health=keep_listening(HealthServer(board), config.health_server, TIMING.bind_again),
         reload=made.reloader.run(),
-        **_others(base, made, supervisor, config),
+        **others,
     )
 
 
