@@ -3,16 +3,16 @@
 import argparse
 import json
 import os
-import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
 from gateway.commands.exit_codes import FAILED, OK, USAGE
+from gateway.commands.in_time import in_time
 from gateway.errors import NetworkError
 from gateway.model import ServerList
 from gateway.providers import catalog, lists, selection
@@ -27,7 +27,7 @@ from gateway.system.copied import keep_copy
 
 CONNECT_TIME: Final = 10.0
 TIME_LIMIT: Final = 120
-"""Seconds for a list: a host could send an octet from time to time, for ever."""
+"""Seconds for a list."""
 COLUMNS: Final = ("hostname", "name", "country", "region", "city", "isp")
 
 
@@ -56,28 +56,12 @@ def servers(asked: argparse.Namespace) -> int:
 
 
 def _update(provider: Provider, listed: ServerList, places: Sequence[Path]) -> int:
-    with _within(TIME_LIMIT, listed):
+    with in_time(TIME_LIMIT, lambda: NetworkError(f"not done after {TIME_LIMIT} s", listed.url)):
         found = fetched(provider, listed)
     content = KeptList(provider.name, listed.url, int(time.time()), found)
     place = _keep(content, places)
     print(f"{len(content.servers)} servers of {provider.title} are now in {place}")
     return OK
-
-
-@contextmanager
-def _within(seconds: float, listed: ServerList) -> Iterator[None]:
-    """Raise NetworkError in what takes longer than that."""
-
-    def late(_number: int, _frame: object) -> None:
-        raise NetworkError(f"not done after {seconds:g} s", listed.url)
-
-    former = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
 
 
 def fetched(provider: Provider, listed: ServerList) -> tuple[Server, ...]:

@@ -18,6 +18,8 @@ from gateway.model.frozen import frozen
 
 SILENCE = 15.0
 """Seconds that the host may say nothing. How long all of it takes is limited by the caller."""
+PART = 1 << 16
+"""Octets that are read at a time. http.client keeps some 40 for a chunk of two until then."""
 LONGEST_QUOTED = 100
 AGENT = f"portcullis/{__version__}"
 OK = 200
@@ -112,6 +114,8 @@ def get(channel: socket.socket, request: Request, context: ssl.SSLContext) -> by
         raise NetworkError(f"silent for {SILENCE:g} s", subject) from err
     except ssl.SSLEOFError as err:
         raise NetworkError("the answer ends early", subject) from err
+    except ValueError as err:  # a part of less than no octets
+        raise NetworkError("the answer is not HTTP", subject) from err
     except (OSError, http.client.HTTPException) as err:
         said = "" if is_private else str(err)
         what = getattr(err, "strerror", None) or said or type(err).__name__
@@ -125,13 +129,16 @@ def _body(answer: http.client.HTTPResponse, largest: int, subject: str) -> bytes
     """Return the whole body. Raises NetworkError, and what reading it raises."""
     if encoding := answer.headers.get("Content-Encoding", ""):
         raise NetworkError(f"the answer is encoded ({_quoted(encoding)})", subject)
-    body = b"" if (answer.length or 0) > largest else answer.read(largest + 1)
-    if len(body) > largest or (answer.length or 0) > largest:
+    body, left = bytearray(), 0 if (answer.length or 0) > largest else largest + 1
+    while left and (part := answer.read(min(left, PART))):
+        body += part
+        left -= len(part)
+    if not left:
         size = f"{largest >> 20} MiB" if largest >> 20 else f"{largest >> 10} KiB"
         raise NetworkError(f"larger than {size}", subject)
     if answer.length:  # `read` with a limit raises nothing
         raise NetworkError("the answer ends early", subject)
-    return body
+    return bytes(body)
 
 
 def _reason(answer: http.client.HTTPResponse) -> str:

@@ -106,7 +106,7 @@ def test_a_list_is_fetched_and_kept(
 @pytest.mark.parametrize(
     ("name", "answer", "why"),
     [
-        ("mullvad", CHUNKED + b"-5\r\n[    \r\n0\r\n\r\n", "cannot be read (ValueError)"),
+        ("mullvad", CHUNKED + b"-5\r\n[    \r\n0\r\n\r\n", "the answer is not HTTP"),
         ("mullvad", CHUNKED + b"ffffffffffffffff\r\n[", "IncompleteRead"),
         ("mullvad", HEAD + b"X: y\r\n" * 101 + b"\r\n[]", "more than 100 headers"),
         ("mullvad", b"HTTP/1.1 \x1b[2J\r\n\r\n", "?[2J"),

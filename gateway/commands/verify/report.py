@@ -4,9 +4,10 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from urllib.error import URLError
+from http.client import HTTPException
 from urllib.request import Request, urlopen
 
+from gateway.commands.in_time import in_time
 from gateway.commands.verify.answer import Answer, answer_from
 from gateway.commands.verify.attempts import SENT
 from gateway.commands.verify.held import Held, compared, look
@@ -199,10 +200,15 @@ def _fetch(url: str) -> Line:
     if not url.startswith(("http://", "https://")):
         return Line(f"address seen by {url}", "not an http or https address", ok=False)
     try:
-        with urlopen(Request(url), timeout=ECHO_TIME) as answer:  # noqa: S310 - checked above
+        with (
+            in_time(ECHO_TIME, lambda: TimeoutError(f"not done after {ECHO_TIME:g} s")),
+            urlopen(Request(url), timeout=ECHO_TIME) as answer,  # noqa: S310 - checked above
+        ):
             text = answer.read(LONGEST_ECHO).decode("ascii", "replace").strip()
-    except (URLError, OSError, ValueError) as err:
-        return Line(f"address seen by {url}", f"no answer: {err}", ok=False)
+    except (OSError, HTTPException, ValueError) as err:
+        return Line(
+            f"address seen by {url}", f"no answer: {str(err) or type(err).__name__}", ok=False
+        )
     return Line(
         f"address seen by {url}", text.splitlines()[0] if text else "nothing", ok=bool(text)
     )
