@@ -11,10 +11,11 @@ INSTRUCTION = struct.Struct("=HBBI")
 """struct sock_filter."""
 
 LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_BYTE_INDEXED, LOAD_HEADER = 0x20, 0x28, 0x30, 0x50, 0xB1
+LOAD_WORD_INDEXED = 0x40
 EQUAL, AT_LEAST, SHARES, RETURN = 0x15, 0x35, 0x45, 0x06
-"""linux/bpf_common.h: BPF_LD|BPF_W|BPF_ABS, the same with BPF_H and with BPF_B, its indexed form,
-and the length of an IPv4 header (BPF_LDX|BPF_B|BPF_MSH); BPF_JMP| BPF_JEQ, BPF_JGE and
-BPF_JSET|BPF_K, BPF_RET|BPF_K."""
+"""linux/bpf_common.h: BPF_LD|BPF_W|BPF_ABS, the same with BPF_H and with BPF_B, its indexed form
+(BPF_W|BPF_IND for words), and the length of an IPv4 header (BPF_LDX|BPF_B|BPF_MSH); BPF_JMP|
+BPF_JEQ, BPF_JGE and BPF_JSET|BPF_K, BPF_RET|BPF_K."""
 
 SO_ATTACH_FILTER = 26
 """asm-generic/socket.h."""

@@ -116,6 +116,8 @@ def test_what_is_tried_while_the_tunnel_is_cut_is_seen_by_a_witness() -> None:
         (SILENT, 0, False, False),
         (ANSWERED, 0, True, False),
         (ANSWERED, 0, False, False),
+        ("EMFILE", 0, True, False),
+        ("ENOMEM", 0, False, False),
     ],
 )
 def test_a_trial_is_judged_by_what_was_seen(
@@ -124,8 +126,10 @@ def test_a_trial_is_judged_by_what_was_seen(
     is_shown: bool,  # noqa: FBT001 - a parameter of pytest
     ok: bool,  # noqa: FBT001
 ) -> None:
-    """If no witness could have seen it leave, only a refusal is ok."""
+    """If no witness could have seen it leave, only a refusal is ok, and a shortage is none."""
     assert judged("way", result, leaks=leaks, is_shown=is_shown).ok is ok
+    blind = judged("way", result, leaks=leaks, is_shown=is_shown, is_whole=False)
+    assert blind.ok is (ok and result not in {SENT, SILENT})
 
 
 @pytest.mark.parametrize("tunnel", [IPV4_ONLY, DUAL], ids=["ipv4", "ipv6"])
@@ -194,11 +198,15 @@ def test_an_answer_of_another_kind_counts_as_missing() -> None:
         "verified_age": "1",
         "drift": {},
         "firewall": 0,
+        "forwarded_ports": [1, {"port": 1, "protocols": ["udp"]}],
         "endpoints": [1, {"address": "x", "port": 1}, {"address": "::1", "port": "1"}],
         "limits": [None, "no_guard", {"code": "no_guard"}],
     }
     assert answer_from(strange) == answer_from({}) == Answer()
     assert answer_from({"limits": {}, "endpoints": "::1"}) == Answer()
+    port = dict.fromkeys(("port", "listening", "arriving"), 1)
+    lease = {**port, "version": 4, "protocols": [["udp"], {}, None, "udp"]}
+    assert [it.protocols for it in answer_from({"forwarded_ports": [lease]}).leases] == [("udp",)]
 
 
 @pytest.mark.parametrize("value", [True, None, "false", 0])

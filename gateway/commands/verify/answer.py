@@ -87,7 +87,7 @@ def _leases(value: object) -> Iterator[Lease]:
                 "version": 4 | 6 as version,
                 "protocols": list(protocols),
             } if all(0 < it <= HIGHEST_PORT for it in (port, listening, arriving)):
-                known = tuple(Protocol(it) for it in protocols if it in set(Protocol))
+                known = tuple(Protocol(it) for it in protocols if it in list(Protocol))
                 moved = None if arriving == listening else arriving
                 yield Lease(port, listening, float("inf"), known, version, moved)
             case _:
