@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-
 from tests.conftest import skip_or_fail
 
 PROJECT = Path(__file__).resolve().parents[2]
