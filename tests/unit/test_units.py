@@ -23,6 +23,14 @@ def test_a_unit_runs_what_the_page_installs(unit: Path) -> None:
     assert set(COMMAND.findall(unit.read_text("utf-8"))) <= {"/opt/portcullis/bin/gateway", script}
 
 
+@pytest.mark.parametrize("unit", sorted(HOST.glob("*.service")), ids=lambda path: path.name)
+def test_the_document_that_a_unit_names_is_installed(unit: Path) -> None:
+    """`systemctl help` opens it."""
+    (place,) = re.findall(r"^Documentation=file://(\S+)$", unit.read_text("utf-8"), re.MULTILINE)
+    page = (DOCS / "host.md").read_text("utf-8")
+    assert f"\ninstall -D -m 644 docs/host.md {place} " in page
+
+
 def test_every_place_that_a_unit_mounts_is_made_by_the_script() -> None:
     """A mount whose source is missing would keep the unit from starting."""
     made = (HOST / "portcullis-netns").read_text("utf-8")
