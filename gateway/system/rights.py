@@ -21,8 +21,9 @@ NO_OTHER_USER = {errno.EPERM, errno.EINVAL}
 def give_up_rights(what: str, limits: Iterable[tuple[int, int]]) -> None:
     """Take another user id if there is one, give up every capability, and set the limits.
 
-    `what` is the process, for errors, and `limits` are resources with the most of each. It can
-    start no other and leaves no core. What is given up cannot be had back (prctl(2),
+    `what` is the process, for errors, and `limits` are resources with the most of each. It leaves
+    no core, and can start no other as another user: that limit is not for root (kernel/fork.c,
+    copy_process). What is given up cannot be had back (prctl(2),
     PR_SET_NO_NEW_PRIVS). The change of the user takes back that the kernel kills this process when
     the gateway goes (kernel/cred.c, commit_creds), so that is asked for again. Raises NetworkError.
     """

@@ -15,8 +15,10 @@ from gateway.model.name_server import BlockFile
 from gateway.policy import blocked
 from gateway.policy.blocked import BLOCKED, EMPTY, PASSED, Blocked
 from gateway.services.resolver import block_process, blocking
-from gateway.services.resolver.blocking import Made, make_zone
+from gateway.services.resolver.blocking import SUMMARY, Made, make_zone
 from gateway.system import process
+from tests.lab.process import eventually
+from tests.unit.test_process import alive
 
 Replace = Callable[[ModuleType, str], None]
 
@@ -188,6 +190,22 @@ def test_a_huge_file_is_read_as_far_as_the_limit(tmp_path: Path) -> None:
     assert found.names == 0
     assert "after 32 MiB" in found.left_out
     assert "late" not in zone
+
+
+def test_nothing_that_the_process_has_started_outlives_it(
+    tmp_path: Path, replaced_process: Replace
+) -> None:
+    """As root without CAP_SETUID it could start others, which would keep the file of the zone."""
+    replaced_process(
+        blocking,
+        "import os, subprocess\n"
+        "def main():\n"
+        "    left = subprocess.Popen(['sleep', '60'])\n"
+        f"    os.write({SUMMARY}, b'%d\\n\\n' % left.pid)\n"
+        "    os._exit(0)\n",
+    )
+    found, _ = made(tmp_path, "/missing")
+    eventually(lambda: not alive(found.names), timeout=1, what="its end")
 
 
 def test_a_process_that_does_not_end_is_ended(

@@ -20,9 +20,11 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.model import ServerList
 from gateway.providers.lists import MOST_CATEGORIES, kept, servers_in
-from gateway.services.fetching.lists import ListFetcher
+from gateway.services.fetching.lists import RESULT, ListFetcher
+from tests.lab.process import eventually
 from tests.lab.tls import Authority, serve
 from tests.provider_lists import key, raw
+from tests.unit.test_process import alive
 from tests.unit.test_providers import provider
 
 HOST = "localhost"
@@ -172,3 +174,19 @@ def readers() -> list[int]:
             if b"list_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(int(pid))
     return found
+
+
+def test_nothing_that_the_process_has_started_outlives_it(tmp_path: Path) -> None:
+    """As root without CAP_SETUID it could start others, which would keep the file of the result."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        fetcher = ListFetcher({}, device="lo", places=[tmp_path])
+        port = server.getsockname()[1]
+        fetcher.open(ServerList("mullvad", HOST, "/list", port), ip_address("127.0.0.1"))
+
+        async def work() -> int:
+            words = ("sh", "-c", f"sleep 60 & printf %s $! >&{RESULT}")
+            async with fetcher._answer(words, HOST) as result:  # noqa: SLF001 - with a program
+                return int(os.pread(result, 20, 0))
+
+        pid = asyncio.run(work())
+    eventually(lambda: not alive(pid), timeout=1, what="its end")

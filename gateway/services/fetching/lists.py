@@ -139,7 +139,9 @@ class ListFetcher:
 
         Raises GatewayError; AnswerError or LoginError with the reason that the child gives.
         """
-        child = process.start(argv, on_line=_ignored, env=self._env, descriptors=numbers)
+        child = process.start(
+            argv, on_line=_ignored, env=self._env, descriptors=numbers, leaves_nothing=True
+        )
         try:
             await asyncio.wait([child.exited])  # itself, it would be cancelled with us
         finally:

@@ -63,7 +63,9 @@ async def make_zone(lists: tuple[BlockFile, ...], passed: tuple[str, ...], resul
     summary = os.memfd_create("summary", os.MFD_CLOEXEC)
     try:
         numbers = {RESULT: result, SUMMARY: summary}
-        child = process.start(_command(lists, passed), on_line=_ignored, descriptors=numbers)
+        child = process.start(
+            _command(lists, passed), on_line=_ignored, descriptors=numbers, leaves_nothing=True
+        )
         try:
             done, _ = await asyncio.wait([child.exited], timeout=TIME_LIMIT)
         finally:
