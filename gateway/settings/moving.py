@@ -12,6 +12,9 @@ from gateway.model.frozen import frozen
 from gateway.settings.findings import joined
 from gateway.settings.values import unquoted
 
+_OURS: Final = ("WIREGUARD_PRIVATE_KEY", "WIREGUARD_PRIVATE_KEY_SECRETFILE")
+"""With one of them it is a set-up of ours, which may be wrong in another way."""
+
 _FILE: Final = Path(__file__).with_name("other_set_ups.toml")
 
 
@@ -47,6 +50,8 @@ def recognized(environ: Mapping[str, str]) -> SetUp | None:
     """Return the set-up that the variables are of, None if they are of none that is known."""
     texts = {name: unquoted(text.strip()) for name, text in environ.items()}
     there = {name: text for name, text in texts.items() if text}
+    if any(name in there for name in _OURS):
+        return None
     known = tomllib.loads(_FILE.read_text("utf-8"))["set_up"]  # read only where it is needed
     return next((_set_up(one, there) for one in known if _fits(one, there)), None)
 

@@ -88,3 +88,11 @@ def test_names_that_are_set_already_are_not_suggested() -> None:
     assert found.renamed == {"PASS": "OPENVPN_PASSWORD"}
     assert moving.recognized({**PIA, "LOC": "''"}) is None
     assert moving.recognized({"WIREGUARD_PUBLIC_KEY": PUBLIC}) is None
+
+
+@pytest.mark.parametrize("key", ["WIREGUARD_PRIVATE_KEY", "WIREGUARD_PRIVATE_KEY_SECRETFILE"])
+def test_a_set_up_of_ours_that_is_wrong_is_not_taken_for_another(key: str) -> None:
+    """The login of another program would be written into a variable of ours. Control: no key."""
+    others = {**PIA, "WIREGUARD_MTU": "9"}
+    assert moving.recognized({**others, key: ""})
+    assert moving.recognized({**others, key: "x"}) is None
