@@ -17,11 +17,21 @@ from typing import Any
 def leave_out() -> None:
     """Have what is imported from now on do without what the running gateway does not use.
 
-    The standard library does without the modules named here, which would take 8 MiB.
+    The standard library does without the modules named here, which would take 8 MiB. A Python that
+    was built without hashes of its own (as Fedora's) needs OpenSSL's.
     """
-    for module in ("ssl", "_hashlib", "bz2", "lzma"):
+    unused = ["ssl", "bz2", "lzma", *(["_hashlib"] if _has_own_hashes() else [])]
+    for module in unused:
         sys.modules.setdefault(module, None)  # type: ignore[arg-type]
     _import_structlog()
+
+
+def _has_own_hashes() -> bool:
+    """Return whether this Python has each hash that hashlib offers, since 3.12 by other modules."""
+    of_sha2 = ("_sha2",) if sys.version_info >= (3, 12) else ("_sha256", "_sha512")
+    return all(
+        importlib.util.find_spec(it) for it in ("_md5", "_sha1", *of_sha2, "_sha3", "_blake2")
+    )
 
 
 @contextmanager

@@ -198,6 +198,23 @@ def test_another_version_of_structlog_is_imported_as_it_is() -> None:
     assert "structlog" in modules_after(OTHER_LIBRARY)
 
 
+def test_a_python_without_hashes_of_its_own_keeps_those_of_openssl() -> None:
+    """As Fedora's: without them nothing that draws lots can be imported. Control: ours has some."""
+    code = """
+import sys
+for name in {missing}:
+    sys.modules[name] = None
+from gateway.system.lean import leave_out
+leave_out()
+import hashlib, random
+assert len(hashlib.sha256().digest()) == 32
+print(sys.modules["_hashlib"])
+"""
+    of_others = output_of(code.format(missing=("_sha2", "_sha256", "_sha512", "_sha3")))
+    assert of_others.startswith("<module '_hashlib'")
+    assert output_of(code.format(missing=())).startswith("None")
+
+
 def test_stand_ins_are_for_what_is_not_there() -> None:
     """One that is imported already stays, and no stand-in remains."""
     code = """
