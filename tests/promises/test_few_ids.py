@@ -29,6 +29,10 @@ os.execvp("sh", ["sh", "-ec", sys.argv[1]])
 MADE = """
 mount --make-rprivate /
 mount -t tmpfs none /run
+mkdir -p /var/lib/portcullis
+mount -t tmpfs none /var/lib/portcullis
+echo nameserver 10.99.0.53 >/run/resolv.conf
+mount --bind /run/resolv.conf "$(readlink -m /etc/resolv.conf)"
 ip link set lo up
 ip link add eth0 type veth peer name other
 ip link set other up
@@ -80,7 +84,9 @@ def test_there_the_gateway_works_and_says_what_is_missing(ids: int) -> None:
         "WIREGUARD_PRIVATE_KEY": ours,
         "WIREGUARD_PUBLIC_KEY": theirs,
     }
+    before = Path("/etc/resolv.conf").read_bytes()
     lines = run(ids, RUN, wanted).splitlines()
+    assert Path("/etc/resolv.conf").read_bytes() == before, "it has changed this machine's file"
     log = [json.loads(line) for line in lines if line.startswith("{")]
     events = [it["event"] for it in log]
     assert "could not apply rules; closing" not in events, lines
