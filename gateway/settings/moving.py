@@ -12,7 +12,10 @@ from gateway.model.frozen import frozen
 from gateway.settings.findings import joined
 from gateway.settings.values import unquoted
 
-_OURS: Final = ("WIREGUARD_PRIVATE_KEY", "WIREGUARD_PRIVATE_KEY_SECRETFILE")
+_OURS: Final = (
+    "WIREGUARD_PRIVATE_KEY", "WIREGUARD_PRIVATE_KEY_SECRETFILE",
+    "WIREGUARD_PUBLIC_KEY", "WIREGUARD_ENDPOINT_IP",
+)  # fmt: skip
 """With one of them it is a set-up of ours, which may be wrong in another way."""
 
 _FILE: Final = Path(__file__).with_name("other_set_ups.toml")

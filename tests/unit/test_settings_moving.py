@@ -90,9 +90,14 @@ def test_names_that_are_set_already_are_not_suggested() -> None:
     assert moving.recognized({"WIREGUARD_PUBLIC_KEY": PUBLIC}) is None
 
 
-@pytest.mark.parametrize("key", ["WIREGUARD_PRIVATE_KEY", "WIREGUARD_PRIVATE_KEY_SECRETFILE"])
-def test_a_set_up_of_ours_that_is_wrong_is_not_taken_for_another(key: str) -> None:
-    """The login of another program would be written into a variable of ours. Control: no key."""
-    others = {**PIA, "WIREGUARD_MTU": "9"}
-    assert moving.recognized({**others, key: ""})
-    assert moving.recognized({**others, key: "x"}) is None
+@pytest.mark.parametrize(
+    "name", ["WIREGUARD_PRIVATE_KEY", "WIREGUARD_PRIVATE_KEY_SECRETFILE", "WIREGUARD_ENDPOINT_IP"]
+)
+def test_a_set_up_of_ours_that_is_wrong_is_not_taken_for_another(name: str) -> None:
+    """It would get the login of another program, and a provider next to a server of one's own.
+
+    Control: none of ours has a value.
+    """
+    for others in ({**PIA, "WIREGUARD_MTU": "9"}, {"PRIVATE_KEY": PRIVATE}):
+        assert moving.recognized({**others, name: ""})
+        assert moving.recognized({**others, name: "x"}) is None
