@@ -30,7 +30,9 @@ class Box:
 
     def given(self) -> Given:
         """Return what a gateway makes that starts now."""
-        return Given(ResolverFile(self.file), KeptFile(self.layer), self.note)
+        # Whatever /tmp is: a container's own layer is on a disk.
+        kept = KeptFile(self.layer, mounts=Path("/dev/null"))
+        return Given(ResolverFile(self.file), kept, self.note)
 
     def attack(self) -> None:
         """Write to the file as a workload can."""

@@ -6,7 +6,7 @@ import json
 import os
 import ssl
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -180,24 +180,45 @@ def test_the_authority_is_the_one_that_its_comment_says() -> None:
 
 USER, PASSWORD = "p1234567", "pass&word=%25 ü"
 NAME = "localhost"
+LOGGED_IN = (200, json.dumps({"token": TOKEN}))
+REGISTERED = (200, json.dumps(WELL))
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The authority of the web, for the login, and the provider's own, for its servers."""
+
+    web: Authority
+    own: Authority
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Return the provider's authority, which is not as RFC 5280 wants it."""
-    return authority(tmp_path_factory.mktemp("tls"), "own", strict=False)
+def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
+    """Return both. The provider's is not as RFC 5280 wants it, and Python 3.13 insists on that."""
+    place = tmp_path_factory.mktemp("tls")
+    return Trust(authority(place, "web"), authority(place, "own", strict=False))
 
 
 @pytest.fixture(scope="module")
-def host(own: Authority) -> Iterator[Answers]:
-    """Serve on loopback what a test says, with a certificate that has a common name alone."""
-    with answering(own.issue(NAME, alternative=False)) as answers:
+def web(trust: Trust) -> Iterator[Answers]:
+    """Be the host of the login on loopback, and say what a test says."""
+    with answering(trust.web.issue(NAME)) as answers:
         yield answers
 
 
-def registrar(own: Authority, place: Path, **changes: str) -> Registrar:
-    """Return a registrar that trusts the authority of the test, and keeps its file in `place`."""
-    trusted = {name: str(own.certificate) for name in ("SSL_CERT_FILE", "PROVIDER_CERT_FILE")}
+@pytest.fixture(scope="module")
+def host(trust: Trust) -> Iterator[Answers]:
+    """Be a server on loopback, with a certificate that has a common name alone."""
+    with answering(trust.own.issue(NAME, alternative=False)) as answers:
+        yield answers
+
+
+def registrar(trust: Trust, place: Path, **changes: str) -> Registrar:
+    """Return a registrar that trusts the authorities of the test, and keeps its file in `place`."""
+    trusted = {
+        "SSL_CERT_FILE": str(trust.web.certificate),
+        "PROVIDER_CERT_FILE": str(trust.own.certificate),
+    }
     return Registrar(trusted | changes, device="lo", places=[place / "servers"])
 
 
@@ -231,12 +252,14 @@ def carry_out(one: Registrar, *errands: Login | KeyRequest) -> None:
     asyncio.run(done())
 
 
-def test_a_login_and_a_key_are_kept(host: Answers, own: Authority, tmp_path: Path) -> None:
+def test_a_login_and_a_key_are_kept(
+    web: Answers, host: Answers, trust: Trust, tmp_path: Path
+) -> None:
     """The form has the name and the password; the query has the token and the key."""
-    host.answers = [(200, json.dumps({"token": TOKEN})), (200, json.dumps(WELL))]
-    one = registrar(own, tmp_path)
-    carry_out(one, login(host.port), request(host.port, Secret(key(4))))
-    posted, got = host.requests
+    web.answers, host.answers = [LOGGED_IN], [REGISTERED]
+    one = registrar(trust, tmp_path)
+    carry_out(one, login(web.port), request(host.port, Secret(key(4))))
+    ((posted,), (got,)) = web.requests, host.requests
     assert (posted[0], posted[1]) == ("POST", "/token")
     assert parse_qs(posted[2]) == {"username": [USER], "password": [PASSWORD]}
     path, _, query = got[1].partition("?")
@@ -251,13 +274,13 @@ def test_a_login_and_a_key_are_kept(host: Answers, own: Authority, tmp_path: Pat
 
 
 def test_a_key_of_the_users_own_is_not_copied(
-    host: Answers, own: Authority, tmp_path: Path
+    web: Answers, host: Answers, trust: Trust, tmp_path: Path
 ) -> None:
     """And a new login begins a new file."""
-    one = registrar(own, tmp_path)
+    one = registrar(trust, tmp_path)
     for servers in (2, 1):
-        host.answers = [(200, json.dumps({"token": TOKEN}))] + [(200, json.dumps(WELL))] * servers
-        carry_out(one, login(host.port), *[request(host.port)] * servers)
+        web.answers, host.answers = [LOGGED_IN], [REGISTERED] * servers
+        carry_out(one, login(web.port), *[request(host.port)] * servers)
         (file,) = (tmp_path / "servers").iterdir()
         found = registrations.read(file.read_bytes())
         assert (found.private_key, len(found.servers)) == ("", servers)
@@ -265,12 +288,12 @@ def test_a_key_of_the_users_own_is_not_copied(
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_login_is_an_error_of_its_own(
-    host: Answers, own: Authority, tmp_path: Path, status: int
+    web: Answers, trust: Trust, tmp_path: Path, status: int
 ) -> None:
     """It names the variables; what the host says is not repeated."""
-    host.answers = [(status, PASSWORD)]
+    web.answers = [(status, PASSWORD)]
     with pytest.raises(LoginError, match=f"OPENVPN_PASSWORD are not accepted .HTTP {status}"):
-        carry_out(registrar(own, tmp_path), login(host.port))
+        carry_out(registrar(trust, tmp_path), login(web.port))
 
 
 @pytest.mark.parametrize(
@@ -286,39 +309,39 @@ def test_a_refused_login_is_an_error_of_its_own(
     ],
 )
 def test_answers_that_cannot_be_used_say_why_and_no_secret(
-    host: Answers, own: Authority, tmp_path: Path, answer: tuple[int, str], said: str
+    web: Answers, host: Answers, trust: Trust, tmp_path: Path, answer: tuple[int, str], said: str
 ) -> None:
     """Nothing is kept; the token is in no error."""
-    host.answers = [(200, json.dumps({"token": TOKEN})), answer]
-    one = registrar(own, tmp_path)
+    web.answers, host.answers = [LOGGED_IN], [answer]
+    one = registrar(trust, tmp_path)
     with pytest.raises(NetworkError, match=said) as caught:
-        carry_out(one, login(host.port), request(host.port))
+        carry_out(one, login(web.port), request(host.port))
     assert TOKEN not in str(caught.value)
     assert not (tmp_path / "servers").exists()
 
 
 def test_an_authority_of_the_web_is_none_for_servers(
-    host: Answers, own: Authority, tmp_path: Path
+    web: Answers, host: Answers, trust: Trust, tmp_path: Path
 ) -> None:
     """They are verified with the provider's own, even where the system trusts theirs."""
-    host.answers = [(200, json.dumps({"token": TOKEN}))]
-    one = registrar(own, tmp_path, PROVIDER_CERT_FILE="")
+    web.answers, host.answers = [LOGGED_IN], []
+    one = registrar(trust, tmp_path, PROVIDER_CERT_FILE="")
     with pytest.raises(GatewayError, match="certificate: "):
-        carry_out(one, login(host.port), request(host.port))
-    assert [it[0] for it in host.requests] == ["POST"]
+        carry_out(one, login(web.port), request(host.port))
+    assert ([it[0] for it in web.requests], host.requests) == (["POST"], [])
 
 
 def test_a_file_that_cannot_be_written_says_what_helps(
-    host: Answers, own: Authority, tmp_path: Path
+    web: Answers, host: Answers, trust: Trust, tmp_path: Path
 ) -> None:
     """The place has to exist."""
-    host.answers = [(200, json.dumps({"token": TOKEN})), (200, json.dumps(WELL))]
+    web.answers, host.answers = [LOGGED_IN], [REGISTERED]
     with pytest.raises(GatewayError, match="mount a volume"):
-        carry_out(registrar(own, tmp_path / "none" / "such"), login(host.port), request(host.port))
+        carry_out(registrar(trust, tmp_path / "none" / "such"), login(web.port), request(host.port))
 
 
 def test_no_secret_is_in_the_arguments_or_the_environment(
-    host: Answers, own: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    web: Answers, host: Answers, trust: Trust, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the process that talks to the host: it gets them through a descriptor."""
     started: list[Any] = []
@@ -329,9 +352,9 @@ def test_no_secret_is_in_the_arguments_or_the_environment(
         return spawn(path, argv, env, **options)
 
     monkeypatch.setattr("gateway.system.process.os.posix_spawn", noted)
-    host.answers = [(200, json.dumps({"token": TOKEN})), (200, json.dumps(WELL))]
+    web.answers, host.answers = [LOGGED_IN], [REGISTERED]
     made = Secret(key(4))
-    carry_out(registrar(own, tmp_path), login(host.port), request(host.port, made))
+    carry_out(registrar(trust, tmp_path), login(web.port), request(host.port, made))
     assert len(started) == 2
     for secret in (USER, PASSWORD, TOKEN, key(4)):
         assert secret not in repr(started)
