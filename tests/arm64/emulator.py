@@ -59,7 +59,7 @@ def emulated() -> Iterator[None]:
     if is_native():
         yield
         return
-    name = f"{NAME}{os.getpid()}"
+    name = _name()
     entry = _ENTRY.format(name=name, program=program())
     # The kernel forgets the entries with the last mount of the list, so this one stays. The script
     # reads to the end of its input, and removes the entry when this process is killed, too.
@@ -75,9 +75,13 @@ def emulated() -> Iterator[None]:
             holder.stdin.close()
 
 
-def registered() -> list[str]:
-    """Return the entries of ours that the kernel has."""
-    return [name for name in call(_inside("ls")).split() if name.startswith(NAME)]
+def is_registered() -> bool:
+    """Return whether the kernel has the entry of this process."""
+    return not is_native() and _name() in call(_inside("ls")).split()
+
+
+def _name() -> str:
+    return f"{NAME}{os.getpid()}"
 
 
 def _inside(script: str) -> tuple[str, ...]:

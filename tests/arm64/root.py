@@ -20,13 +20,19 @@ PACKAGES = (
     *("base-files", "base-passwd", "bash", "coreutils", "dash", "findutils", "grep", "hostname"),
     *("libc-bin", "mawk", "sed", "tar", "util-linux"),
     # What the gateway and its tests call.
-    *("ca-certificates", "dns-root-data", "git", "iproute2", "iptables", "nftables", "openssl"),
-    *("procps", "python3", "tinyproxy-bin", "unbound", "wireguard-tools"),
+    *("ca-certificates", "curl", "dns-root-data", "git", "iproute2", "iptables", "mount"),
+    *("nftables", "openssl", "procps", "python3", "tinyproxy-bin", "unbound", "wireguard-tools"),
     # The compiler.
     *("gcc", "libc6-dev", "python3-dev"),
 )
-TOOLS = (*TEST_TOOLS, "hypothesis", "sortedcontainers")
+TOOLS = (
+    *(*TEST_TOOLS, "execnet", "pytest-xdist", "hypothesis", "sortedcontainers"),
+    # Of spdx-tools.
+    *("spdx-tools", "beartype", "boolean-py", "click", "license-expression", "ply", "pyparsing"),
+    *("rdflib", "semantic-version", "uritools", "xmltodict"),
+)
 """Packages of requirements-dev.lock that the unit tests need."""
+HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 MIRROR = "http://deb.debian.org/debian"
 KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 FROM_SOURCE = "python-iptables"
@@ -43,7 +49,8 @@ mount -t tmpfs tmpfs "$1/tmp"
 mount --rbind /dev "$1/dev"
 root=$1
 shift
-exec chroot "$root" env -i "$@"
+# Not with exec: the program would be process 1, which the gateway treats as one of its own.
+chroot "$root" env -i "$@"
 """
 
 
@@ -100,6 +107,7 @@ def _unpack_debian(root: Path, directory: Path) -> None:
     # The first one has the links from /bin and /lib to /usr.
     for archive in sorted(archives, key=lambda one: not one.name.startswith("base-files_")):
         call(["dpkg-deb", "--extract", str(archive), str(root)])
+    (root / "etc/hosts").write_text(HOSTS, "ascii")
     for name in ("passwd", "group"):
         shutil.copy(root / f"usr/share/base-passwd/{name}.master", root / "etc" / name)
 
@@ -145,7 +153,7 @@ def entries(lock: str) -> dict[str, str]:
 
 
 def _copy_project(target: Path) -> None:
-    """Copy what belongs to the project: what git knows, or would add."""
+    """Copy what belongs to the project, what git knows or would add, into a repository there."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -157,3 +165,6 @@ def _copy_project(target: Path) -> None:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).exists():  # not removed since
             shutil.copy(ROOT / name, target / name)
+    author = ("-c", "user.name=Tests", "-c", "user.email=tests@example.org")
+    for words in (("init", "-q"), ("add", "-A"), (*author, "commit", "-q", "-m", "All")):
+        call(["git", "-C", str(target), *words])

@@ -7,11 +7,14 @@ project's Dockerfile is built as it is.
 
 import hashlib
 import inspect
+import io
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -102,14 +105,14 @@ def build(engine: Engine, name: str, *options: str, context: Path = ROOT) -> Non
     )
 
 
-def build_with_buildkit(engine: Engine, name: str) -> None:
-    """Build an image of the project's Dockerfile with the engine's BuildKit."""
+def build_with_buildkit(engine: Engine, name: str, *options: str, timeout: float = 600) -> None:
+    """Build an image of the Dockerfile with the engine's BuildKit, in `timeout` seconds."""
     client = client_for_buildkit()
     if client is None:
         raise LabError("no client for BuildKit: install docker-buildx, or docker.io of Debian 12")
-    words = ("build", "--network=host", *proxies(), "-t", name, str(ROOT))
+    words = ("build", "--network=host", *proxies(), *options, "-t", name, str(ROOT))
     environment = {**engine.environment, "DOCKER_BUILDKIT": "1"}
-    call([client, *words], timeout=600, env=environment)
+    call([client, *words], timeout=timeout, env=environment)
 
 
 def client_for_buildkit() -> str | None:
@@ -128,14 +131,15 @@ def client_for_buildkit() -> str | None:
     return None
 
 
-def base_archive() -> Path:
+def base_archive(*options: str) -> Path:
     """Return the tar archive of the base's file system, made now unless there is a recent one.
 
-    It is kept by what it was made of: this recipe, debootstrap's version, the architecture.
+    `options` are debootstrap's. It is kept by what it was made of: this recipe, these options,
+    debootstrap's version, the architecture.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "portcullis"
     cache.mkdir(parents=True, exist_ok=True)
-    recipe = [inspect.getsource(it) for it in (base_archive, _trim)] + [*_EXCLUDED]
+    recipe = [*(inspect.getsource(it) for it in (base_archive, _trim)), *_EXCLUDED, *options]
     made_of = [*recipe, call(["debootstrap", "--version"]), os.uname().machine]
     key = hashlib.sha256("".join(made_of).encode()).hexdigest()[:16]
     archive = cache / f"debian-trixie-{key}.tar"
@@ -147,7 +151,8 @@ def base_archive() -> Path:
         return archive
     with tempfile.TemporaryDirectory(prefix="portcullis-base-", dir="/var/tmp") as directory:
         root = Path(directory) / "root"
-        call(["debootstrap", "--variant=minbase", "trixie", str(root)], timeout=600)
+        words = ("debootstrap", "--variant=minbase", *options, "trixie", str(root))
+        call(words, timeout=600)
         _trim(root)
         partial = archive.with_suffix(f".{os.getpid()}")
         call(["tar", "-C", str(root), "--numeric-owner", "-cf", str(partial), "."], timeout=120)
@@ -172,24 +177,56 @@ def _trim(root: Path) -> None:
                 path.unlink()
 
 
-def import_base(engine: Engine, archive: Path) -> None:
-    """Import the base, with this machine's way to the package index in it if it has one."""
-    engine.docker("import", str(archive), BASE, timeout=120)
+def import_base(engine: Engine, archive: Path, architecture: str = "") -> None:
+    """Import the base, with this machine's way to the package index in it if it has one.
+
+    The architecture is the engine's unless it is named. `docker import` could name no other one
+    (Docker 20.10), so this makes what `docker save` does, and loads it.
+    """
+    arch = architecture or engine.docker("version", "--format", "{{.Server.Arch}}").strip()
+    with tempfile.TemporaryDirectory(dir=engine.directory) as directory:
+        settings = Path(directory) / "settings.tar"
+        _write_settings(settings)
+        layers = [archive, settings]
+        config = {
+            "architecture": arch,
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_digest(it)}" for it in layers]},
+        }
+        names = [it.name for it in layers]
+        manifest = [{"Config": "config.json", "RepoTags": [BASE], "Layers": names}]
+        packed = Path(directory) / "image.tar"
+        with tarfile.open(packed, "w") as image:
+            for layer in layers:
+                image.add(layer, layer.name)
+            for name, content in {"config.json": config, "manifest.json": manifest}.items():
+                _add(image, name, json.dumps(content).encode())
+        engine.docker("load", "-i", str(packed), timeout=120)
+
+
+def _write_settings(path: Path) -> None:
+    """Write a layer with this machine's settings of pip."""
     settings = _pip_settings()
-    if not settings:
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        context = Path(directory)
-        instructions = [f"FROM {BASE}", "COPY pip.conf /etc/pip.conf"]
+    with tarfile.open(path, "w") as layer:
         if "cert" in settings:
             # At a path of its own: the usual one is rewritten when ca-certificates is installed.
-            shutil.copy(settings["cert"], context / "ca-certificates.crt")
-            instructions.append(f"COPY ca-certificates.crt {_CA_BUNDLE}")
+            _add(layer, _CA_BUNDLE.lstrip("/"), Path(settings["cert"]).read_bytes())
             settings["cert"] = _CA_BUNDLE
-        lines = ["[global]", *(f"{name} = {value}" for name, value in settings.items())]
-        (context / "pip.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (context / "Dockerfile").write_text("\n".join(instructions) + "\n", encoding="utf-8")
-        engine.docker("build", "-t", BASE, str(context))
+        if settings:
+            lines = ["[global]", *(f"{name} = {value}" for name, value in settings.items())]
+            _add(layer, "etc/pip.conf", ("\n".join(lines) + "\n").encode())
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file that all may read, whose time is always the same."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(content), 0o644
+    archive.addfile(entry, io.BytesIO(content))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pip_settings() -> dict[str, str]:

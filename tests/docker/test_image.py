@@ -1,13 +1,9 @@
 """What the image is made of: size, layers, contents, and how it is started."""
 
-import io
 import json
 import re
 import stat
-import tarfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from email import message_from_string
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from gateway import __version__
+from tests.docker.contents import Files, files_of
 from tests.docker.engine import Engine, call
 from tests.docker.images import DEBUG, PROJECT
 from tests.docker.site import Site
@@ -33,48 +30,6 @@ SHELLS = ("sh", "bash", "dash", "ash", "busybox", "perl")
 FETCHERS = ("curl", "wget", "git", "nc")
 BUILDERS = ("gcc", "cc", "cpp", "ld", "as", "make", "pip", "pip3", "ldconfig")
 MANAGERS = ("apt", "apt-get", "dpkg", "debconf", "update-alternatives")
-
-
-@dataclass(frozen=True)
-class Files:
-    """The file system of a container that was never started."""
-
-    archive: bytes
-    entries: Mapping[str, tarfile.TarInfo]
-
-    def read(self, path: str) -> bytes:
-        """Return what is in a file."""
-        with tarfile.open(fileobj=io.BytesIO(self.archive)) as packed:
-            found = packed.extractfile(self.entries[path])
-            assert found is not None
-            return found.read()
-
-    def first_lines(self) -> dict[str, bytes]:
-        """Return how each file begins, by path."""
-        with tarfile.open(fileobj=io.BytesIO(self.archive)) as packed:
-            regular = {path: it for path, it in self.entries.items() if it.isreg()}
-            opened = {path: packed.extractfile(it) for path, it in regular.items()}
-            return {path: one.read(128) for path, one in opened.items() if one is not None}
-
-    def programs(self) -> set[str]:
-        """Return the names in the directories of programs."""
-        places = re.compile(r"(usr/(local/)?s?bin|opt/portcullis/bin)/[^/]+")
-        return {Path(path).name for path in self.entries if places.fullmatch(path)}
-
-
-def files_of(engine: Engine, image: str) -> Files:
-    """Return the files of an image, less what Docker puts into each container."""
-    name = f"exported-{image.partition(':')[2] or 'image'}"
-    engine.docker("create", "--name", name, image)
-    path = engine.directory / f"{name}.tar"
-    try:
-        engine.docker("export", "-o", str(path), name)
-        archive = path.read_bytes()
-    finally:
-        path.unlink(missing_ok=True)
-        engine.docker("rm", name)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
-        return Files(archive, {entry.name.rstrip("/"): entry for entry in packed})
 
 
 @pytest.fixture(scope="module")
