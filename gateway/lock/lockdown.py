@@ -29,6 +29,9 @@ LOCK_FILES = ("/run/xtables.lock", "/dev/null")
 TOOL_SECONDS = 3.0
 """How long a tool may take, including up to one second for the lock file."""
 
+LONGEST_MESSAGE = 4096
+"""Octets of what a tool says that are kept, from its beginning."""
+
 GUARD_LOOKS = 5
 """How often the egress guard is tried while links come and go."""
 
@@ -169,16 +172,19 @@ def _run(jobs: list[Job], env: dict[str, str], failures: list[str]) -> list[bool
 
 
 def _start(job: Job, env: dict[str, str], failures: list[str]) -> tuple[int, int] | None:
-    """Start a tool without our environment; return its pid and the pipe with its output."""
+    """Start a tool without our environment; return its pid and the file with its output.
+
+    It could fill a pipe: without the egress hook, nft has an error for each link.
+    """
     tool, arguments, text = job
     reader, writer = os.pipe()
     try:
-        output, output_writer = os.pipe()
+        output = os.memfd_create("output")
     except OSError:
         os.close(reader)
         os.close(writer)
         raise
-    ends = ((reader, 0), (output_writer, 1), (output_writer, 2))
+    ends = ((reader, 0), (output, 1), (output, 2))
     streams = [(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in ends]
     try:
         pid = _spawned((tool, *arguments), env, streams)
@@ -187,7 +193,6 @@ def _start(job: Job, env: dict[str, str], failures: list[str]) -> tuple[int, int
         failures.append(f"{NOT_NOW}: {tool}: {err.strerror}")
     finally:
         os.close(reader)
-        os.close(output_writer)
     _write(writer, text.encode() if pid else b"")
     os.close(writer)
     if not pid:
@@ -238,18 +243,10 @@ def _succeeded(tool: str, pid: int, output: int, deadline: float, failures: list
     elif status:
         code = os.waitstatus_to_exitcode(status)
         how = f"signal {-code}" if code < 0 else f"status {code}"
-        failures.append(_said(output) or f"{tool} ended with {how} and no message")
+        said = os.pread(output, LONGEST_MESSAGE, 0).decode(errors="replace").strip()
+        failures.append(said or f"{tool} ended with {how} and no message")
     os.close(output)
     return not status
-
-
-def _said(output: int) -> str:
-    """Return what a tool has written that has ended, "" for nothing."""
-    os.set_blocking(output, False)
-    try:
-        return os.read(output, 4096).decode(errors="replace").strip()
-    except BlockingIOError:  # another process has its output open
-        return ""
 
 
 def _set_library_paths() -> None:

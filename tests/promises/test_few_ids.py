@@ -29,8 +29,7 @@ os.execvp("sh", ["sh", "-ec", sys.argv[1]])
 MADE = """
 mount --make-rprivate /
 mount -t tmpfs none /run
-mkdir -p /var/lib/portcullis
-mount -t tmpfs none /var/lib/portcullis
+mount -t tmpfs none /var/lib
 echo nameserver 10.99.0.53 >/run/resolv.conf
 mount --bind /run/resolv.conf "$(readlink -m /etc/resolv.conf)"
 ip link set lo up

@@ -30,7 +30,7 @@ class Box:
 
     def given(self) -> Given:
         """Return what a gateway makes that starts now."""
-        # Whatever /tmp is: a container's own layer is on a disk.
+        # A container's own layer is on a disk, and /tmp may be in memory.
         kept = KeptFile(self.layer, mounts=Path("/dev/null"))
         return Given(ResolverFile(self.file), kept, self.note)
 

@@ -187,6 +187,7 @@ TOOLS = ("iptables-legacy-restore", "ip6tables-legacy-restore", "nft")
         ("exit 3", "nft ended with status 3 and no message"),
         ("kill -9 $$", "nft ended with signal 9 and no message"),
         ("echo 'no such table'; exit 3", "(every link is down; no such table)"),
+        ("head -c 300000 /dev/zero | tr '\\0' x; exit 3", f"(every link is down; {'x' * 4096})"),
     ],
 )
 def test_a_tool_that_fails_is_not_reported_as_missing(tmp_path: Path, end: str, said: str) -> None:
