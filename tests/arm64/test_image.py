@@ -23,8 +23,12 @@ BUILD_TIME = 2400
 """Seconds: the installation and the compilation of Python's modules are emulated."""
 BILL = "opt/portcullis/sbom.spdx.json"
 NAMES_OF_AMD64 = {"x86_64": "aarch64", "x86-64": "aarch64", "amd64": "arm64"}
-OF_ONE_ALONE = re.compile(r"(usr/)?lib64(/.*)?|usr/lib/aarch64-linux-gnu/ld-linux-aarch64.*")
-"""The loader of programs, which has the place that the ABI of each architecture gives it."""
+OF_ONE_ALONE = re.compile(
+    r"(usr/)?lib64(/.*)?|usr/lib/(aarch64-linux-gnu/)?ld-linux-aarch64.*"
+    r"|usr/lib/aarch64-linux-gnu/engines-3/padlock\.so"
+)
+"""The loader of programs, which has the place that the ABI of each architecture gives it, and what
+OpenSSL has for processors of VIA."""
 PROGRAMS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "gateway": (("/opt/portcullis/bin/gateway", "--version"), f"portcullis {__version__}"),
     "iptables": (("/usr/sbin/iptables-legacy", "--version"), "iptables v1"),

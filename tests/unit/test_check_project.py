@@ -241,7 +241,7 @@ def unreadable(root: Path) -> dict[str, str]:
         "large.yml": "has more than 1024 KiB",
         "secret.yml": "is not valid YAML",
         "list.yml": "is not a compose file",
-        "a\0b": "null byte",
+        "a\0b": "embedded null",
         "https://example.com/compose.yml": "is not a local file",
         "oci://example.com/x": "is not a local file",
         "git@example.com:x/y.git": "is not a local file",
