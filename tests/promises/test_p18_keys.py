@@ -7,7 +7,6 @@ only a key that they were given, with certificates of its own authority.
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,9 @@ from tests.lab.gateway import Gateway
 from tests.lab.keys import FORM, PASSWORD, TOKEN, KeyHost
 from tests.lab.lists import PROVIDER, RESOLVER, ListHost
 from tests.lab.process import eventually
-from tests.lab.tls import Authority, authority
 from tests.lab.topology import Lab
 from tests.promises.witness import HOST4, flooded, locked
+from tests.trust import Trust, trust_in
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P18")]
 
@@ -28,19 +27,10 @@ FILE = Path("/config/servers/private-internet-access.registrations")
 USER = 65534
 
 
-@dataclass(frozen=True)
-class Trust:
-    """The authorities of the test: the web's, and the provider's own."""
-
-    web: Authority
-    own: Authority
-
-
 @pytest.fixture(scope="module")
 def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
     """Return two authorities that the gateways of this file trust."""
-    place = tmp_path_factory.mktemp("tls")
-    return Trust(authority(place), authority(place, "own", strict=False))
+    return trust_in(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from tests.lab.keys import DAY, FORM, PASSWORD, SIGNED, TOKEN, PortHost
 from tests.lab.lists import ListHost
 from tests.lab.process import PATIENCE, eventually
 from tests.lab.server import RESOLVED
-from tests.lab.tls import authority
 from tests.lab.topology import Lab
-from tests.promises.test_p18_keys import Provider, Trust, outside, variables
+from tests.promises.test_p18_keys import Provider, outside, variables
 from tests.promises.test_vault_gateway import Site as Vaulted
 from tests.promises.witness import locked
+from tests.trust import Trust, trust_in
 
 pytestmark = [pytest.mark.lab, pytest.mark.promise("P9")]
 
@@ -39,8 +39,7 @@ SIGN, BIND = "/getSignature", "/bindPort"
 @pytest.fixture(scope="module")
 def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
     """Return two authorities that the gateways of this file trust."""
-    place = tmp_path_factory.mktemp("tls")
-    return Trust(authority(place), authority(place, "own", strict=False))
+    return trust_in(tmp_path_factory.mktemp("tls"))
 
 
 class Site:

@@ -6,7 +6,7 @@ import json
 import os
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from gateway.providers.lists import BadListError
 from gateway.providers.private_internet_access import PRIVATE_INTERNET_ACCESS
 from gateway.providers.server import BadAnswerError, Registered
 from gateway.services.fetching.registrar import Registrar
-from tests.lab.tls import Answers, Authority, answering, authority
+from tests.lab.tls import Answers, answering
 from tests.provider_lists import key
+from tests.trust import Trust, trust_in
 
 SERVICE = PRIVATE_INTERNET_ACCESS.keys
 assert SERVICE is not None
@@ -184,19 +185,10 @@ LOGGED_IN = (200, json.dumps({"token": TOKEN}))
 REGISTERED = (200, json.dumps(WELL))
 
 
-@dataclass(frozen=True)
-class Trust:
-    """The authority of the web, for the login, and the provider's own, for its servers."""
-
-    web: Authority
-    own: Authority
-
-
 @pytest.fixture(scope="module")
 def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
-    """Return both. The provider's is not as RFC 5280 wants it, and Python 3.13 insists on that."""
-    place = tmp_path_factory.mktemp("tls")
-    return Trust(authority(place, "web"), authority(place, "own", strict=False))
+    """Return two authorities that the registrars of this file trust."""
+    return trust_in(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
