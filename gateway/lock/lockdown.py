@@ -177,27 +177,27 @@ def _start(job: Job, env: dict[str, str], failures: list[str]) -> tuple[int, int
     It could fill a pipe: without the egress hook, nft has an error for each link.
     """
     tool, arguments, text = job
-    reader, writer = os.pipe()
+    pid, ours, failure = 0, list[int](), None
     try:
-        output = os.memfd_create("output")
-    except OSError:
-        os.close(reader)
-        os.close(writer)
-        raise
-    ends = ((reader, 0), (output, 1), (output, 2))
-    streams = [(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in ends]
-    try:
+        ours += os.pipe()
+        ours.append(os.memfd_create("output"))
+        ends = zip((ours[0], ours[2], ours[2]), (0, 1, 2), strict=True)
+        streams = [(os.POSIX_SPAWN_DUP2, end, number) for end, number in ends]
         pid = _spawned((tool, *arguments), env, streams)
     except OSError as err:
-        pid = 0
-        failures.append(f"{NOT_NOW}: {tool}: {err.strerror}")
-    finally:
-        os.close(reader)
-    _write(writer, text.encode() if pid else b"")
-    os.close(writer)
+        failure = err
     if not pid:
-        os.close(output)
-    return (pid, output) if pid else None
+        for descriptor in ours:
+            os.close(descriptor)
+        if failure:
+            when = f"{NOT_NOW}: " if _is_shortage(failure) else ""
+            failures.append(f"{when}{tool}: {failure.strerror}")
+        return None
+    reader, writer, output = ours
+    os.close(reader)
+    _write(writer, text.encode())
+    os.close(writer)
+    return pid, output
 
 
 def _spawned(argv: tuple[str, ...], env: dict[str, str], files: list[tuple[int, int, int]]) -> int:

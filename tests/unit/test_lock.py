@@ -199,6 +199,43 @@ def test_a_tool_that_fails_is_not_reported_as_missing(tmp_path: Path, end: str, 
     assert "install" not in done.stderr.splitlines()[-1]
 
 
+SHORT = """
+import os, resource, sys
+from gateway.lock import lockdown
+lockdown.DIRECTORIES = (sys.argv[1],)
+before = os.listdir("/proc/self/fd")
+resource.setrlimit(resource.RLIMIT_NOFILE, (3 + int(sys.argv[2]), 64))
+failures = []
+print(lockdown._run([("nft", (), ""), ("nft", (), "")], {}, failures), failures)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+print(before == os.listdir("/proc/self/fd"))
+os.waitpid(-1, 0)
+"""
+
+
+@pytest.mark.parametrize(("left", "started"), [(1, 0), (2, 0), (3, 1), (4, 2)])
+def test_a_want_of_descriptors_leaves_no_child_and_no_descriptor_behind(
+    tmp_path: Path, left: int, started: int
+) -> None:
+    """The lock tries once a second: what an attempt leaves would add up to the next shortage.
+
+    Control: with enough of them, both tools are started.
+    """
+    (tmp_path / "nft").symlink_to("/usr/bin/true")  # a script would need more descriptors itself
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT, str(tmp_path), str(left)],
+        env={"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    failures = ["not now: nft: Too many open files"] * (2 - started)
+    outcomes = [number < started for number in range(2)]
+    assert done.stdout.splitlines() == [f"{outcomes} {failures}", "True"], done.stderr
+    assert "ChildProcessError" in done.stderr
+
+
 @pytest.mark.parametrize("tools", [{}, {"nft": "not a program"}], ids=["none", "no program"])
 def test_a_tool_that_cannot_be_started_is_reported_as_missing(
     tmp_path: Path, tools: dict[str, str]
