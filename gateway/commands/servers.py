@@ -1,31 +1,30 @@
 """`gateway servers`: fetches the list of a provider by hand, and shows what is in it."""
 
 import argparse
+import asyncio
 import json
-import os
 import socket
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 from gateway.commands.exit_codes import FAILED, OK, USAGE
-from gateway.commands.in_time import in_time
-from gateway.errors import NetworkError
-from gateway.model import ServerList
+from gateway.errors import GatewayError, NetworkError
+from gateway.model import Address, ServerList
 from gateway.providers import catalog, lists, selection
 from gateway.providers.kept import PLACES, file_name
 from gateway.providers.lists import BadListError, KeptList
 from gateway.providers.selection import Filters
 from gateway.providers.server import Provider, Server
+from gateway.services.fetching.addresses import at_any
+from gateway.services.fetching.lists import ListFetcher
 from gateway.settings import early
 from gateway.settings.kept_lists import newest, read
-from gateway.system import https
-from gateway.system.copied import keep_copy
 
-CONNECT_TIME: Final = 10.0
 TIME_LIMIT: Final = 120
 """Seconds for a list."""
 COLUMNS: Final = ("hostname", "name", "country", "region", "city", "isp")
@@ -47,7 +46,7 @@ def servers(asked: argparse.Namespace) -> int:
         if asked.action == "update":
             return _update(provider, listed, places)
         return _show(provider, places, asked)
-    except (NetworkError, BadListError, OSError) as err:
+    except (GatewayError, BadListError, OSError) as err:
         print(f"{provider.title}: {err}", file=sys.stderr)
         return FAILED
 
@@ -56,31 +55,33 @@ def servers(asked: argparse.Namespace) -> int:
 
 
 def _update(provider: Provider, listed: ServerList, places: Sequence[Path]) -> int:
-    with in_time(TIME_LIMIT, lambda: NetworkError(f"not done after {TIME_LIMIT} s", listed.url)):
-        found = fetched(provider, listed)
-    content = KeptList(provider.name, listed.url, int(time.time()), found)
-    place = _keep(content, places)
-    print(f"{len(content.servers)} servers of {provider.title} are now in {place}")
+    file = asyncio.run(_fetch(listed, places))
+    print(f"{len(read(file).servers)} servers of {provider.title} are now in {file}")
     return OK
 
 
-def fetched(provider: Provider, listed: ServerList) -> tuple[Server, ...]:
-    """Return the servers of a list, by the resolver and the routes of this system.
+async def _fetch(listed: ServerList, places: Sequence[Path]) -> Path:
+    """Fetch the list by the resolver and the routes of this system; return in which file it is.
 
-    Raises NetworkError, OSError and BadListError.
+    A process without rights reads what the host sends, as for the gateway. Raises GatewayError and
+    OSError.
     """
-    request = https.Request(listed, lists.LARGEST)
-    context = https.trusted()
-    channel = socket.create_connection((listed.host, listed.port), timeout=CONNECT_TIME)
-    return lists.servers_in(provider, https.get(channel, request, context))
+    try:
+        found = socket.getaddrinfo(listed.host, listed.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as err:
+        raise NetworkError(f"look up: {err.strerror}", listed.host) from err
+    addresses = [ip_address(address[0]) for *_, address in found]
+    fetcher = ListFetcher(early.environment(), is_plain=True, places=places)
 
+    async def at(address: Address) -> Path:
+        fetcher.open(listed, address)
+        return await fetcher.fetch(listed)
 
-def _keep(content: KeptList, places: Sequence[Path]) -> Path:
-    """Write the list to the first place that takes it. Raises OSError."""
-    with closing(os.fdopen(os.memfd_create("list", os.MFD_CLOEXEC), "wb")) as file:
-        file.write(lists.dumped(content))
-        file.flush()
-        return keep_copy(places, file_name(content.provider), file.fileno())
+    try:
+        async with asyncio.timeout(TIME_LIMIT):
+            return await at_any(addresses, at)
+    except TimeoutError as err:
+        raise NetworkError(f"not done after {TIME_LIMIT} s", listed.url) from err
 
 
 # -- list -----------------------------------------------------------------------------------------

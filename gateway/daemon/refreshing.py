@@ -14,11 +14,12 @@ from typing import Protocol, TypeVar
 import structlog
 
 from gateway.daemon.ports import ProviderHosts, Resolver
-from gateway.errors import GatewayError, MissingError, NetworkError
+from gateway.errors import GatewayError, MissingError
 from gateway.model import Address, Config, Errand, ServerList
 from gateway.model.frozen import frozen
 from gateway.policy.upstreams import resolvers_for
 from gateway.providers.kept import PLACES, file_name
+from gateway.services.fetching.addresses import at_any
 from gateway.system.aside import Aside
 
 T = TypeVar("T")
@@ -108,13 +109,7 @@ async def at_any_address(
     """
     resolver.open()
     addresses = (await resolver.ask((errand.host,)))[errand.host]
-    for address in addresses[:-1]:
-        try:
-            return await work(address)
-        except NetworkError as err:
-            if isinstance(err, final):
-                raise
-    return await work(addresses[-1])
+    return await at_any(addresses, work, final=final)
 
 
 async def _age(listed: ServerList | None, places: Sequence[str]) -> float:

@@ -21,6 +21,7 @@ IMPORTS = {
         "model",
         "policy",
         "providers",
+        "services",
         "settings",
         "system",
         "tunnel",

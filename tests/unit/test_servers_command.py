@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,17 +150,43 @@ def test_a_host_that_says_nothing_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It accepts the connection, and that is all."""
-    monkeypatch.setattr("gateway.system.https.SILENCE", 0.2)
+    monkeypatch.setattr(servers, "TIME_LIMIT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        held: list[socket.socket] = []
-
-        def accept() -> None:
-            with suppress(OSError):
-                held.append(silent.accept()[0])
-
-        threading.Thread(target=accept, daemon=True).start()
         fetch_from(silent.getsockname()[1], monkeypatch)
         assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
-    assert "silent for 0.2 s" in capsys.readouterr().err
-    for connection in held:
-        connection.close()
+    assert "not done after 0.5 s" in capsys.readouterr().err
+
+
+def test_a_list_that_takes_much_memory_is_given_up(
+    trusted: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is read with the limits that the gateway sets, and not by the command itself."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted.certificate))
+    hostile = b"[" + b"{}," * (lists.LARGEST // 3 - 2) + b"{}]"
+    assert len(hostile) <= lists.LARGEST
+    with serve(trusted.issue(HOST), hostile) as port:
+        fetch_from(port, monkeypatch)
+        assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
+    assert "it takes more than 640 MiB of memory" in capsys.readouterr().err
+
+
+def test_the_next_address_of_a_host_is_tried(
+    host: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of the two has no program that listens."""
+    fetch_from(host, monkeypatch)
+    found = [(0, 0, 0, "", (address, host)) for address in ("127.0.0.2", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 0
+
+
+def test_a_host_that_is_not_found_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the words of the system's resolver."""
+    fetch_from(443, monkeypatch, "host.invalid.")
+    assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("Mullvad: look up: ")

@@ -11,7 +11,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 from gateway.errors import LoginError, MissingError, NetworkError
@@ -48,8 +47,9 @@ class ListFetcher:
     """Fetches one list at a time out of `netns`; see `gateway.daemon.ports.ProviderHosts`.
 
     Its packets have a secret mark, for the hole that is made for them; with `device` they have no
-    mark, and leave through that interface or not at all. `environ` may name other certificates than
-    the system's. Lists are kept in the first of `places` that takes them.
+    mark, and leave through that interface or not at all; with `is_plain` they have neither.
+    `environ` may name other certificates than the system's. Lists are kept in the first of `places`
+    that takes them.
     """
 
     def __init__(
@@ -58,11 +58,13 @@ class ListFetcher:
         netns: Netns = OWN,
         *,
         device: str = "",
+        is_plain: bool = False,
         places: Sequence[Path] = tuple(map(Path, PLACES)),
     ) -> None:
         self._env = {name: environ[name] for name in PASSED_ON if name in environ}
         self._netns = netns
         self._device = device
+        self._has_mark = not device and not is_plain
         self._places = places
         self._aside = Aside("the list of servers")
         self._socket: socket.socket | None = None
@@ -74,15 +76,14 @@ class ListFetcher:
         Raises NetworkError.
         """
         self._close()
-        mark = marks.secret(secrets.randbits(31)) if not self._device else 0
+        mark = marks.secret(secrets.randbits(31)) if self._has_mark else 0
         family = socket.AF_INET6 if server.version == 6 else socket.AF_INET  # noqa: PLR2004
         try:
             self._socket = self._netns.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             if mark:
                 wanted = mark.to_bytes(4, sys.byteorder)
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, wanted)
-            else:
-                device = self._device.encode()
+            elif device := self._device.encode():
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
             self._socket.bind(("", 0))
         except OSError as err:
@@ -92,13 +93,17 @@ class ListFetcher:
         self._server = str(server), errand.port
         return Transfer(server, errand.port, self._socket.getsockname()[1], mark)
 
-    async def fetch(self, listed: ServerList) -> None:
-        """Fetch the list and keep it; see `ProviderHosts.fetch`.
+    async def fetch(self, listed: ServerList) -> Path:
+        """Fetch the list and keep it; see `ProviderHosts.fetch`. Return in which file it is.
 
         Raises GatewayError and OSError.
         """
+        files: list[Path] = []
         async with self._answer(command(listed), listed.host) as result:
-            await self._aside.run_with(result, partial(self._keep, listed), STORE_TIME)
+            await self._aside.run_with(
+                result, lambda own: files.append(self._keep(listed, own)), STORE_TIME
+            )
+        return files[0]
 
     @asynccontextmanager
     async def _answer(
@@ -154,10 +159,10 @@ class ListFetcher:
         if code:
             raise child.end
 
-    def _keep(self, listed: ServerList, result: int) -> None:
-        """Put the list into the first place that takes it. Raises MissingError."""
+    def _keep(self, listed: ServerList, result: int) -> Path:
+        """Put the list into the first place that takes it; return where. Raises MissingError."""
         try:
-            keep_copy(self._places, file_name(listed.provider), result)
+            return keep_copy(self._places, file_name(listed.provider), result)
         except OSError as err:
             raise MissingError(
                 f"the list of servers cannot be kept ({err.filename}: {err.strerror})",
