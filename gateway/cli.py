@@ -82,14 +82,15 @@ def _to_begin_or_to_ask_for_help(asked: "argparse.Namespace") -> int:
 
 def run() -> int:
     """Close the namespace, read the configuration and run the gateway until it is asked to stop."""
+    from gateway.system.lean import import_inspect, leave_out
+
+    import_inspect()
     from gateway.settings import early
     from gateway.settings.reading import Reading
 
     environ = early.environment()
     reading = Reading(environ)  # first: it takes as long as all that follows, at the same time
     gc.disable()  # imports make no garbage: collecting would take a fifth of the start
-    from gateway.system.lean import leave_out
-
     leave_out()
     import structlog
 

@@ -12,10 +12,10 @@ import asyncio
 import contextlib
 import errno
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from gateway.errors import SHORTAGES, MissingError, ProcessEnded, ProcessError
@@ -98,11 +98,15 @@ def _shortage_of(code: int, stderr: str) -> int | None:
 
 
 def find_program(name: str) -> str:
-    """Return the path of the program `name`, or raise MissingError."""
-    path = shutil.which(name, path=SEARCH_PATH)
-    if path is None:
-        raise MissingError(f"the program {name} is not installed", "install it, or use our image")
-    return path
+    """Return the path of the program `name`, which may be one itself, or raise MissingError.
+
+    As shutil.which does; that module takes 0.2 MiB.
+    """
+    for directory in SEARCH_PATH.split(":"):
+        path = Path(directory, name)
+        if path.is_file() and os.access(path, os.X_OK):
+            return str(path)
+    raise MissingError(f"the program {name} is not installed", "install it, or use our image")
 
 
 def ending(code: int) -> str:

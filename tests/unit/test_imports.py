@@ -34,7 +34,8 @@ def modules_after(code: str) -> set[str]:
 
 RUN = """
 from gateway import cli
-from gateway.system.lean import leave_out
+from gateway.system.lean import import_inspect, leave_out
+import_inspect()
 leave_out()
 from gateway.settings.reading import Reading
 import gateway.daemon.securing, gateway.daemon.main, gateway.log
@@ -55,13 +56,21 @@ def running() -> set[str]:
         "prometheus_client", "iptc", "argparse", "gateway.commands.check", "unittest.mock",
         "gateway.firewall.nft.hijack", "gateway.policy.hijack", "gateway.services.resolver.service",
         "structlog.dev", "structlog.stdlib", "structlog.threadlocal", "uuid", "platform",
-        "multiprocessing",
+        "multiprocessing", "ast", "locale", "shutil", "asyncio.sslproto",
     ],
 )  # fmt: skip
 def test_the_running_gateway_does_without(running: set[str], name: str) -> None:
     """What reads the configuration, other commands, and interfaces that nothing here uses."""
     assert "gateway.daemon.loop" in running, "control: this is the gateway"
     assert name not in running
+
+
+def test_iptables_needs_no_compiler() -> None:
+    """Nor what goes with one. Control: the library for it is there."""
+    paths = "from gateway.lock import lockdown\nlockdown._set_library_paths()\n"
+    found = modules_after(f"{paths}{RUN}import gateway.firewall.xtables.firewall")
+    assert "iptc.ip6tc" in found
+    assert not {"tempfile", "shutil", "sysconfig", "iptc.easy"} & found
 
 
 COMPILED = """
@@ -228,6 +237,42 @@ assert sys.modules["json"] is before
 assert "uuid" not in sys.modules
 """
     assert "json" in modules_after(code)
+
+
+def test_what_is_imported_later_is_there_when_it_is_asked_for() -> None:
+    """In its whole, also if it is needed at once."""
+    code = """
+from gateway.system.lean import later
+with later("colorsys", ONE_THIRD=3):
+    import colorsys as first
+    assert first.ONE_THIRD == 3
+assert "colorsys" not in sys.modules
+assert first.rgb_to_yiq(0, 0, 0) == (0, 0, 0)
+import colorsys as second
+assert second.ONE_THIRD < 1
+with later("uuid"):
+    from uuid import UUID
+import uuid
+assert UUID is uuid.UUID
+with later("uuid"):
+    import uuid as third
+assert third is uuid
+"""
+    assert {"colorsys", "uuid"} <= modules_after(code)
+
+
+def test_inspect_reads_source_code_for_who_asks_for_that() -> None:
+    """It imports ast then. Control: it has not, for what dataclasses ask."""
+    code = """
+from gateway.system.lean import import_inspect
+import_inspect()
+import inspect
+assert str(inspect.signature(lambda one, *, two=2: None)) == "(one, *, two=2)"
+assert inspect.iscoroutinefunction(lambda: 1) is False
+assert "ast" not in sys.modules
+assert "reverse=False" in str(inspect.signature(sorted))
+"""
+    assert "ast" in modules_after(code)
 
 
 def test_pyroute2_is_there_for_who_has_imported_it() -> None:

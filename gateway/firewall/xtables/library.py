@@ -6,18 +6,22 @@ rules of the kernel are compared by their bytes instead (`entry`).
 """
 
 import ctypes
-import ctypes.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
 from gateway.errors import FirewallError, MissingError
 from gateway.firewall.xtables.entry import entry_size, lookup_by
 from gateway.firewall.xtables.render import Extension, interface_of
 from gateway.policy.rules import Family
+from gateway.system import lean
 from gateway.system.netns import Netns
+
+with lean.later("shutil"), lean.later("tempfile"):  # they are for a compiler: not used here
+    import ctypes.util
 
 _SONAMES = {"c": "libc.so.6", "xtables": "libxtables.so.12"}
 _SONAMES |= {"ip4tc": "libip4tc.so.2", "ip6tc": "libip6tc.so.2"}
@@ -28,16 +32,19 @@ _SONAMES |= {"ip4tc": "libip4tc.so.2", "ip6tc": "libip6tc.so.2"}
 def _quick_imports() -> Iterator[None]:
     """Let the library be imported without what takes it 120 ms.
 
-    Without distutils it asks sysconfig, as it does since Python 3.12 (iptc/util.py). To find shared
-    libraries it would run ldconfig five times; the loader itself finds them by their names.
+    Without distutils it asks sysconfig, as it does since Python 3.12 (iptc/util.py), for one value
+    out of 0.4 MiB. To find shared libraries it would run ldconfig five times; the loader itself
+    finds them by their names.
     """
     hide_distutils = "distutils" not in sys.modules
     if hide_distutils:
         sys.modules["distutils"] = None  # type: ignore[assignment]
     find_library = ctypes.util.find_library
     ctypes.util.find_library = _SONAMES.get  # type: ignore[assignment]
+    of_build = {"EXT_SUFFIX": EXTENSION_SUFFIXES[0]}
     try:
-        yield
+        with lean.later("sysconfig", get_config_var=of_build.get), lean.later("iptc.easy"):
+            yield
     finally:
         ctypes.util.find_library = find_library
         if hide_distutils:
