@@ -5,9 +5,11 @@ import errno
 import os
 import resource
 import signal
+import sys
 from collections.abc import Iterable
 
 from gateway.errors import NetworkError
+from gateway.system.landlock import read_only_below
 
 USER = 65534
 """The user id of the user without rights."""
@@ -23,7 +25,8 @@ def give_up_rights(what: str, limits: Iterable[tuple[int, int]]) -> None:
 
     `what` is the process, for errors, and `limits` are resources with the most of each. It leaves
     no core, and can start no other as another user: that limit is not for root (kernel/fork.c,
-    copy_process). What is given up cannot be had back (prctl(2),
+    copy_process). It can open no files but those that Python imports, where the kernel has
+    Landlock: as root it could read the keys. What is given up cannot be had back (prctl(2),
     PR_SET_NO_NEW_PRIVS). The change of the user takes back that the kernel kills this process when
     the gateway goes (kernel/cred.c, commit_creds), so that is asked for again. Raises NetworkError.
     """
@@ -45,5 +48,9 @@ def give_up_rights(what: str, limits: Iterable[tuple[int, int]]) -> None:
         raise NetworkError("cannot give up its rights", what)
     if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):  # others with its user id cannot read its memory
         raise NetworkError("cannot hide its memory", what)
+    try:
+        read_only_below(sys.path)
+    except OSError as err:
+        raise NetworkError(f"cannot give up files: {err.strerror}", what, err.errno) from err
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
         raise NetworkError("the gateway has ended meanwhile", what)

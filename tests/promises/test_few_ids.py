@@ -43,8 +43,9 @@ RUN = f'{MADE}\nexec timeout --signal TERM 4 "{sys.executable}" -m gateway'
 CONFINED = """
 import resource
 from gateway.system.rights import give_up_rights
+status = open("/proc/self/status")
 give_up_rights("it", ((resource.RLIMIT_CPU, 9),))
-print(*(it for it in open("/proc/self/status") if it.startswith("CapPrm")))
+print(*(it for it in status if it.startswith("CapPrm")))
 """
 
 

@@ -17,6 +17,7 @@ sys.path.insert(0, {str(PROJECT)!r})
 from gateway.system.rights import give_up_rights
 from gateway.system.seccomp import refuse_connecting
 given, other = socket.socketpair()
+status = open("/proc/self/status")
 give_up_rights("it", ())
 def tried(call):
     try:
@@ -51,9 +52,8 @@ before = {{name: tried(call) for name, call in calls.items()}}
 refuse_connecting()
 after = {{name: tried(call) for name, call in calls.items()}}
 given.send(b"x")
-lines = open("/proc/self/status").read().splitlines()
-status = dict(it.split(":\\t") for it in lines if ":\\t" in it)
-print(json.dumps([before, after, other.recv(1).decode(), status["CapEff"], status["Seccomp"]]))
+found = dict(it.split(":\\t") for it in status.read().splitlines() if ":\\t" in it)
+print(json.dumps([before, after, other.recv(1).decode(), found["CapEff"], found["Seccomp"]]))
 """
 REFUSED = 1
 
@@ -85,12 +85,13 @@ def test_where_it_can_have_no_other_user_it_has_no_right_all_the_same(
         "os.setgroups, os.setresgid, os.setresuid = (lambda _: None), refuse, refuse\n"
         "from gateway.errors import NetworkError\n"
         "from gateway.system.rights import give_up_rights\n"
+        "status = open('/proc/self/status')\n"
         "try:\n"
         "    give_up_rights('it', ())\n"
         "except NetworkError as err:\n"
         "    print(err)\n"
         "else:\n"
-        "    lines = open('/proc/self/status').read().splitlines()\n"
+        "    lines = status.read().splitlines()\n"
         "    print(*(it for it in lines if it.startswith(('CapPrm', 'NoNewPrivs'))))\n"
     )
     done = subprocess.run(
