@@ -32,6 +32,7 @@ class TunnelSettings(BaseSettings):
     model_config = SettingsConfigDict(
         alias_generator=AliasGenerator(validation_alias=str.upper),
         case_sensitive=True,
+        defer_build=True,  # seven classes are only there to be added to
         enable_decoding=False,  # a list is not JSON here
         extra="forbid",
         frozen=True,
