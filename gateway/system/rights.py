@@ -7,9 +7,11 @@ import resource
 import signal
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 
 from gateway.errors import NetworkError
 from gateway.system.landlock import read_only_below
+from gateway.system.seccomp import refuse_starting
 
 USER = 65534
 """The user id of the user without rights."""
@@ -24,9 +26,10 @@ def give_up_rights(what: str, limits: Iterable[tuple[int, int]]) -> None:
     """Take another user id if there is one, give up every capability, and set the limits.
 
     `what` is the process, for errors, and `limits` are resources with the most of each. It leaves
-    no core, and can start no other as another user: that limit is not for root (kernel/fork.c,
-    copy_process). It can open no files but those that Python imports, where the kernel has
-    Landlock: as root it could read the keys. What is given up cannot be had back (prctl(2),
+    no core, and can start no process: that limit is not for root (kernel/fork.c, copy_process), so
+    a filter refuses it where there is no other user. Where the kernel has Landlock, it can open no
+    file but those that Python imports: as root it could read the keys. Without Landlock or filters
+    it does without. What is given up cannot be had back (prctl(2),
     PR_SET_NO_NEW_PRIVS). The change of the user takes back that the kernel kills this process when
     the gateway goes (kernel/cred.c, commit_creds), so that is asked for again. Raises NetworkError.
     """
@@ -35,13 +38,7 @@ def give_up_rights(what: str, limits: Iterable[tuple[int, int]]) -> None:
         _, hard = resource.getrlimit(kind)
         limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (limit, limit))
-    try:
-        os.setgroups([])
-        os.setresgid(USER, USER, USER)
-        os.setresuid(USER, USER, USER)
-    except OSError as err:
-        if err.errno not in NO_OTHER_USER:
-            raise NetworkError(f"cannot change its user: {err.strerror}", what, err.errno) from err
+    is_other = _take_another_user(what)
     libc = ctypes.CDLL(None, use_errno=True)
     head, none = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
     if libc.capset(head, none) or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
@@ -52,5 +49,21 @@ def give_up_rights(what: str, limits: Iterable[tuple[int, int]]) -> None:
         read_only_below(sys.path)
     except OSError as err:
         raise NetworkError(f"cannot give up files: {err.strerror}", what, err.errno) from err
+    if not is_other:
+        with suppress(NotImplementedError, OSError):
+            refuse_starting()
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
         raise NetworkError("the gateway has ended meanwhile", what)
+
+
+def _take_another_user(what: str) -> bool:
+    """Return whether it has another user id from now on. Raises NetworkError."""
+    try:
+        os.setgroups([])
+        os.setresgid(USER, USER, USER)
+        os.setresuid(USER, USER, USER)
+    except OSError as err:
+        if err.errno not in NO_OTHER_USER:
+            raise NetworkError(f"cannot change its user: {err.strerror}", what, err.errno) from err
+        return False
+    return True

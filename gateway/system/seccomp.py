@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Sequence
 
 from gateway.system.bpf import AT_LEAST, EQUAL, LOAD_WORD, RETURN, SHARES, Instruction, Program
 
@@ -25,6 +26,8 @@ CALLS = {
     "aarch64": (0xC00000B7, (198, 203, 200, 201, 221, 117, 270, 271, 281, 425, 438, 211, 269)),
 }
 """By machine: its AUDIT_ARCH (linux/audit.h), and the numbers of the calls that are refused."""
+STARTING = {"x86_64": (56, 57, 58, 435), "aarch64": (220, 435)}
+"""clone, fork, vfork and clone3; arm64 has two of them."""
 SENDTO = {"x86_64": 44, "aarch64": 206}
 MSG_FASTOPEN = 0x20000000
 """With this flag sendto, sendmsg and sendmmsg connect a socket whose peer has closed it, to any
@@ -39,26 +42,51 @@ def refuse_connecting() -> None:
     PR_SET_NO_NEW_PRIVS. Raises NotImplementedError for a machine of another kind, and OSError where
     the kernel has no filters (seccomp(2)).
     """
-    program = Program(filter_for(os.uname().machine))
+    _install(filter_for(os.uname().machine))
+
+
+def refuse_starting() -> None:
+    """Have the kernel refuse to start processes and threads, which RLIMIT_NPROC allows root.
+
+    To be called, and it raises, as `refuse_connecting`.
+    """
+    machine = os.uname().machine
+    _install(refusing(machine, STARTING.get(machine, ())))
+
+
+def filter_for(machine: str) -> list[Instruction]:
+    """Return what refuses CALLS on a machine, as uname(2) calls it. Raises NotImplementedError."""
+    _, refused = CALLS.get(machine, (0, ()))
+    last: list[Instruction] = [
+        (EQUAL, 0, 2, SENDTO.get(machine, 0)),
+        (LOAD_WORD, 0, 0, FOURTH),
+        (SHARES, 1, 0, MSG_FASTOPEN),
+    ]
+    return refusing(machine, refused, last)
+
+
+def refusing(
+    machine: str, calls: Sequence[int], last: Sequence[Instruction] = ()
+) -> list[Instruction]:
+    """Return what refuses `calls` on a machine. Raises NotImplementedError.
+
+    `last` decides about the others: it ends behind itself to allow one, or skips an instruction.
+    """
+    if machine not in CALLS:
+        raise NotImplementedError(f"no filter of calls is known for {machine}")
+    kind, _ = CALLS[machine]
+    tests = [(EQUAL, number) for number in calls] + [(AT_LEAST, OTHER_CALLS)]
+    code: list[Instruction] = [(LOAD_WORD, 0, 0, MACHINE), (EQUAL, 1, 0, kind)]
+    code += [(RETURN, 0, 0, REFUSE), (LOAD_WORD, 0, 0, NUMBER)]
+    # Each test that is true jumps behind those that are left, and behind ALLOW.
+    code += [(test, len(tests) - i + len(last), 0, value) for i, (test, value) in enumerate(tests)]
+    return [*code, *last, (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE)]
+
+
+def _install(code: Sequence[Instruction]) -> None:
+    """Have the kernel ask a filter about each call from now on. Raises OSError."""
+    program = Program(code)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program.head, 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, f"the kernel takes no filter of calls: {os.strerror(number)}")
-
-
-def filter_for(machine: str) -> list[Instruction]:
-    """Return the filter for a machine as uname(2) calls it. Raises NotImplementedError."""
-    if machine not in CALLS:
-        raise NotImplementedError(f"no filter of calls is known for {machine}")
-    kind, refused = CALLS[machine]
-    tests = [(EQUAL, number) for number in refused] + [(AT_LEAST, OTHER_CALLS)]
-    code = [(LOAD_WORD, 0, 0, MACHINE), (EQUAL, 1, 0, kind), (RETURN, 0, 0, REFUSE)]
-    code += [(LOAD_WORD, 0, 0, NUMBER)]
-    # Each test that is true jumps behind those that are left, and behind ALLOW.
-    code += [(test, len(tests) - i + 3, 0, value) for i, (test, value) in enumerate(tests)]
-    code += [
-        (EQUAL, 0, 2, SENDTO[machine]),
-        (LOAD_WORD, 0, 0, FOURTH),
-        (SHARES, 1, 0, MSG_FASTOPEN),
-    ]
-    return [*code, (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE)]

@@ -93,6 +93,8 @@ CALLS = [
     "sendmmsg",
 ]
 """What `gateway.system.seccomp` refuses, in its order."""
+STARTING = {"x86_64": ["clone", "fork", "vfork", "clone3"], "aarch64": ["clone", "clone3"]}
+"""And what it refuses to root."""
 GENERIC = Path("/usr/include/asm-generic/unistd.h")
 """The numbers of the calls on arm64, and on every newer architecture."""
 X86_64 = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
@@ -102,10 +104,10 @@ def here(machine: str = "") -> dict[str, int]:
     """Return what depends on the machine: its AUDIT_ARCH, and numbers of calls."""
     machine = machine or os.uname().machine
     audit, numbers = seccomp.CALLS[machine]
-    called = zip((f"__NR_{name}" for name in CALLS), numbers, strict=True)
+    called = zip(CALLS + STARTING[machine], numbers + seccomp.STARTING[machine], strict=True)
     return {
         f"AUDIT_ARCH_{machine.upper()}": audit,
-        **dict(called),
+        **{f"__NR_{name}": number for name, number in called},
         "__NR_sendto": seccomp.SENDTO[machine],
         "__NR_membarrier": features.MEMBARRIER[machine],
     }

@@ -4,11 +4,13 @@ import errno
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from gateway.system.seccomp import CALLS, MSG_FASTOPEN, SENDTO, filter_for
+from gateway.system.bpf import Instruction
+from gateway.system.seccomp import CALLS, MSG_FASTOPEN, SENDTO, STARTING, filter_for, refusing
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCRIPT = f"""
@@ -102,36 +104,83 @@ def test_where_it_can_have_no_other_user_it_has_no_right_all_the_same(
     assert done.stdout.strip() == (wanted if ends else held)
 
 
+def verdict(code: Sequence[Instruction], number: int, architecture: int, flags: int = 0) -> str:
+    """Return what a filter says of a call, run as the kernel runs it."""
+    at, value = 0, 0
+    while True:
+        operation, yes, no, argument = code[at]
+        at += 1
+        if operation == 0x20:
+            value = {0: number, 4: architecture, 40: flags}[argument]
+        elif operation == 0x06:
+            return "allowed" if argument == 0x7FFF0000 else "refused"
+        else:
+            is_true = {
+                0x15: value == argument,
+                0x35: value >= argument,
+                0x45: bool(value & argument),
+            }[operation]
+            at += yes if is_true else no
+
+
 @pytest.mark.parametrize("machine", CALLS)
 def test_every_listed_call_leads_to_the_refusal(machine: str) -> None:
     """The program, run as the kernel runs it; each other call is allowed, each machine is not."""
     kind, refused = CALLS[machine]
     code = filter_for(machine)
-
-    def verdict(number: int, architecture: int, flags: int = 0) -> str:
-        at, value = 0, 0
-        while True:
-            operation, yes, no, argument = code[at]
-            at += 1
-            if operation == 0x20:
-                value = {0: number, 4: architecture, 40: flags}[argument]
-            elif operation == 0x06:
-                return "allowed" if argument == 0x7FFF0000 else "refused"
-            else:
-                is_true = {
-                    0x15: value == argument,
-                    0x35: value >= argument,
-                    0x45: bool(value & argument),
-                }[operation]
-                at += yes if is_true else no
-
-    found = {it for it in range(500) if verdict(it, kind) == "refused"}
+    found = {it for it in range(500) if verdict(code, it, kind) == "refused"}
     assert found == set(refused)
-    with_flag = {it for it in range(500) if verdict(it, kind, MSG_FASTOPEN) == "refused"}
+    with_flag = {it for it in range(500) if verdict(code, it, kind, MSG_FASTOPEN) == "refused"}
     assert with_flag == {*refused, SENDTO[machine]}
-    assert verdict(SENDTO[machine], kind, 0x4040) == "allowed", "MSG_NOSIGNAL and MSG_DONTWAIT"
-    assert verdict(0x40000000, kind) == "refused"
-    assert verdict(0, 0x40000003) == "refused", "a program of 32 bits"
+    assert verdict(code, SENDTO[machine], kind, 0x4040) == "allowed", (
+        "MSG_NOSIGNAL and MSG_DONTWAIT"
+    )
+    assert verdict(code, 0x40000000, kind) == "refused"
+    assert verdict(code, 0, 0x40000003) == "refused", "a program of 32 bits"
+
+
+@pytest.mark.parametrize("machine", CALLS)
+def test_nothing_else_is_refused_to_who_may_start_no_process(machine: str) -> None:
+    """Neither in a program of this machine; the others are refused as above."""
+    kind, _ = CALLS[machine]
+    code = refusing(machine, STARTING[machine])
+    assert {it for it in range(500) if verdict(code, it, kind) == "refused"} == {*STARTING[machine]}
+    assert verdict(code, 0x40000000, kind) == "refused"
+    assert verdict(code, 0, 0x40000003) == "refused"
+
+
+STARTS = f"""
+import os, signal, subprocess, sys, threading
+sys.path.insert(0, {str(PROJECT)!r})
+def refuse(*_):
+    raise OSError(1, "")
+os.setgroups, os.setresgid, os.setresuid = (lambda _: None), refuse, refuse
+from gateway.system.rights import give_up_rights
+def forked():
+    if os.fork() == 0:
+        os._exit(0)
+    os.wait()
+ways = forked, lambda: subprocess.run(["true"]), lambda: threading.Thread(target=str).start()
+def tried():
+    for way in ways:
+        try:
+            way()
+        except (OSError, RuntimeError):
+            yield "refused"
+        else:
+            yield "started"
+print(*tried())
+give_up_rights("it", ())
+print(*tried())
+"""
+
+
+def test_as_root_it_can_start_no_process_either() -> None:
+    """The limit on processes is not for root. The control is the same before."""
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert done.stdout.splitlines() == ["started " * 2 + "started", "refused " * 2 + "refused"]
 
 
 def test_a_machine_of_another_kind_is_an_error() -> None:
