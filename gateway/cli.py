@@ -1,8 +1,7 @@
 """The command line: the parser, `run` (the default), `hold`, `vault`, and the calls of the others.
 
 Each command turns its errors into exit codes (`commands/exit_codes.py`), and `__main__` returns 1
-for an unexpected error. What a command needs is imported only for that command: together they need
-every part of the gateway, and `run` begins to read the configuration before it imports its own.
+for an unexpected error. What a command needs is imported only for that command.
 """
 
 import gc
@@ -82,15 +81,16 @@ def _to_begin_or_to_ask_for_help(asked: "argparse.Namespace") -> int:
 
 def run() -> int:
     """Close the namespace, read the configuration and run the gateway until it is asked to stop."""
-    from gateway.system.lean import import_inspect, leave_out
+    gc.disable()  # imports make no garbage: collecting would take a fifth of the start
+    from gateway.system.lean import import_inspect, later, leave_out
 
     import_inspect()
     from gateway.settings import early
     from gateway.settings.reading import Reading
 
     environ = early.environment()
-    reading = Reading(environ)  # first: it takes as long as all that follows, at the same time
-    gc.disable()  # imports make no garbage: collecting would take a fifth of the start
+    with later("asyncio"):  # for pydantic-settings, which imports it for other commands
+        reading = Reading(environ)  # first: it takes as long as all that follows, at the same time
     leave_out()
     import structlog
 

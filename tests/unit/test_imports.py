@@ -162,6 +162,24 @@ def test_reading_the_configuration_imports_it_all() -> None:
     assert {"pydantic", "pydantic_settings", "gateway.settings.schema"} <= found
 
 
+def test_the_child_that_reads_it_does_without_asyncio() -> None:
+    """The start waits for that child. Control: pydantic-settings imports it."""
+    code = """
+from gateway.errors import ConfigError
+from gateway.system.lean import later
+with later("asyncio"):
+    from gateway.settings.assemble import load
+    try:
+        load({})
+    except ConfigError:
+        pass
+"""
+    found = modules_after(code)
+    assert "gateway.settings.schema" in found
+    assert not any(name.startswith("asyncio.") for name in found)
+    assert "asyncio.events" in modules_after("import gateway.settings.assemble")
+
+
 def test_the_validators_of_the_settings_are_built_once() -> None:
     """Each class of the chain has the variables of those before it: 65 ms of the start."""
     code = """
