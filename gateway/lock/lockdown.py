@@ -264,8 +264,10 @@ def _set_library_paths() -> None:
 
 
 def _is_shortage(error: OSError) -> bool:
-    from gateway.errors import is_shortage  # noqa: PLC0415 - slow, and seldom needed
-
+    try:
+        from gateway.errors import is_shortage  # noqa: PLC0415 - slow, and seldom needed
+    except OSError:  # no file can be opened
+        return True
     return is_shortage(error)
 
 

@@ -236,6 +236,41 @@ def test_a_want_of_descriptors_leaves_no_child_and_no_descriptor_behind(
     assert "ChildProcessError" in done.stderr
 
 
+NO_FILE = """
+import os, resource, sys
+from gateway.lock import lockdown
+lockdown.DIRECTORIES = (sys.argv[1],)
+pipe = os.pipe
+def last_pipe():
+    if made:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 64))
+    made.append(None)
+    return pipe()
+made, os.pipe, failures = [], last_pipe, []
+before = os.listdir("/proc/self/fd")
+print(lockdown._run([("nft", (), ""), ("nft", (), "")], {}, failures), failures)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+print(before == os.listdir("/proc/self/fd"))
+os.waitpid(-1, 0)
+"""
+
+
+def test_it_is_a_shortage_if_not_even_python_can_open_a_file(tmp_path: Path) -> None:
+    """As where other processes have all that the machine has: the first tool is waited for."""
+    (tmp_path / "nft").symlink_to("/usr/bin/true")
+    done = subprocess.run(
+        [sys.executable, "-c", NO_FILE, str(tmp_path)],
+        env={"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    failures = ["not now: nft: Too many open files"]
+    assert done.stdout.splitlines() == [f"{[True, False]} {failures}", "True"], done.stderr
+    assert "ChildProcessError" in done.stderr
+
+
 @pytest.mark.parametrize("tools", [{}, {"nft": "not a program"}], ids=["none", "no program"])
 def test_a_tool_that_cannot_be_started_is_reported_as_missing(
     tmp_path: Path, tools: dict[str, str]
