@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 
+import gateway
 from gateway.errors import NetworkError
 from gateway.system.landlock import read_only_below
 from gateway.system.seccomp import refuse_starting
@@ -46,7 +47,7 @@ def give_up_rights(what: str, limits: Iterable[tuple[int, int]]) -> None:
     if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):  # others with its user id cannot read its memory
         raise NetworkError("cannot hide its memory", what)
     try:
-        read_only_below(sys.path)
+        read_only_below(_importable())
     except OSError as err:
         raise NetworkError(f"cannot give up files: {err.strerror}", what, err.errno) from err
     if not is_other:
@@ -67,3 +68,12 @@ def _take_another_user(what: str) -> bool:
             raise NetworkError(f"cannot change its user: {err.strerror}", what, err.errno) from err
         return False
     return True
+
+
+def _importable() -> list[str]:
+    """Return the directories that Python imports from, and that of the gateway.
+
+    The root directory is left out, below which all is: it is among them for `python -m gateway` in
+    that directory.
+    """
+    return [*(it for it in sys.path if os.path.realpath(it) != "/"), *gateway.__path__]

@@ -67,14 +67,17 @@ def run(code: str, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def test_it_opens_no_file_but_those_that_python_imports(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begins", ["", "import sys; sys.path.insert(0, '//')"])
+def test_it_opens_no_file_but_those_that_python_imports(tmp_path: Path, begins: str) -> None:
     """Though it is still the user who may: as root without CAP_SETUID it would read the keys.
 
-    The control is the same calls before. What was open can be written; a module can be imported.
+    Also where `python -m gateway` was started in the root directory, which Python imports from
+    then. The control is the same calls before. What was open can be written; a module can be
+    imported.
     """
     file = tmp_path / "key"
     file.write_text("secret")
-    assert run(SCRIPT, str(file)) == "{0} {13} 13"
+    assert run(begins + SCRIPT, str(file)) == "{0} {13} 13"
     assert (tmp_path / "key.open").read_text() == "written"
     assert file.read_text() == "secret"
 
