@@ -7,8 +7,10 @@ followed: they may lead to another host.
 
 import codecs
 import http.client
+import os
 import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 from gateway import __version__
@@ -79,9 +81,23 @@ def trusted() -> ssl.SSLContext:
     """
     _import_encodings()
     context = ssl.create_default_context()
+    named = os.environ.get("SSL_CERT_DIR", "")  # noqa: TID251 - as OpenSSL does
+    for directory in filter(None, named.split(":")):
+        _load(context, Path(directory))
     if not context.cert_store_stats()["x509_ca"]:
         raise NetworkError("there are no certificate authorities: install ca-certificates", "TLS")
     return context
+
+
+def _load(context: ssl.SSLContext, directory: Path) -> None:
+    """Trust the authorities in a directory, which OpenSSL reads only when it is to know one.
+
+    Their names are a hash and a number (SSL_CTX_load_verify_locations(3)); those that cannot be
+    read are left out, as there.
+    """
+    for file in directory.glob("????????.[0-9]*"):
+        with suppress(OSError):
+            context.load_verify_locations(file)
 
 
 def get(channel: socket.socket, request: Request, context: ssl.SSLContext) -> bytes:

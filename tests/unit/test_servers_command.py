@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -181,6 +182,23 @@ def test_the_next_address_of_a_host_is_tried(
     found = [(0, 0, 0, "", (address, host)) for address in ("127.0.0.2", "127.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 0
+
+
+def test_authorities_in_a_directory_are_trusted(
+    host: int, trusted: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As OpenSSL trusts them, though the process that reads the list can open no file."""
+    directory = tmp_path / "authorities"
+    directory.mkdir()
+    (directory / "one.crt").write_bytes(trusted.certificate.read_bytes())
+    (directory / "00000000.0").write_text("no certificate")
+    fetch_from(host, monkeypatch)
+    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
+    monkeypatch.setenv("SSL_CERT_DIR", f"/nowhere:{directory}")
+    update = ["servers", "update", "mullvad", "--directory", str(tmp_path)]
+    assert cli.main(update) == 1, "control"
+    subprocess.run(["openssl", "rehash", str(directory)], check=True, timeout=20)
+    assert cli.main(update) == 0
 
 
 def test_a_host_that_is_not_found_is_an_error(
