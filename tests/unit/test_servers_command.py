@@ -184,6 +184,17 @@ def test_the_next_address_of_a_host_is_tried(
     assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 0
 
 
+def test_what_a_host_has_answered_is_the_error(
+    host: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not that another address of it, as one of IPv6 without a route, leads nowhere."""
+    fetch_from(host, monkeypatch, "127.0.0.1")
+    found = [(0, 0, 0, "", (address, host)) for address in ("127.0.0.1", "127.0.0.2")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("Mullvad: certificate: ")
+
+
 def test_authorities_in_a_directory_are_trusted(
     host: int, trusted: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,9 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from gateway.errors import NetworkError
+from gateway.errors import LoginError, NetworkError
 from gateway.model import Address
+from gateway.services.fetching.lists import AnswerError
 
 T = TypeVar("T")
 
@@ -17,12 +18,15 @@ async def at_any(
 ) -> T:
     """Return what `work` returns at the first address where it does not fail.
 
-    After an error of the kind `final` no other address is tried. Raises GatewayError and OSError.
+    After an error of the kind `final` no other address is tried. Raises GatewayError and OSError;
+    that of a host which has answered says more than that another address leads nowhere.
     """
-    for address in addresses[:-1]:
+    failures: list[NetworkError] = []
+    for address in addresses:
         try:
             return await work(address)
         except NetworkError as err:
             if isinstance(err, final):
                 raise
-    return await work(addresses[-1])
+            failures.append(err)
+    raise next((it for it in failures if isinstance(it, AnswerError | LoginError)), failures[-1])
