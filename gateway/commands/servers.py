@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import math
 import socket
 import sys
 import time
@@ -24,6 +25,7 @@ from gateway.services.fetching.addresses import at_any
 from gateway.services.fetching.lists import ListFetcher
 from gateway.settings import early
 from gateway.settings.kept_lists import newest, read
+from gateway.system.aside import Aside
 
 TIME_LIMIT: Final = 120
 """Seconds for a list."""
@@ -66,11 +68,6 @@ async def _fetch(listed: ServerList, places: Sequence[Path]) -> Path:
     A process without rights reads what the host sends, as for the gateway. Raises GatewayError and
     OSError.
     """
-    try:
-        found = socket.getaddrinfo(listed.host, listed.port, type=socket.SOCK_STREAM)
-    except socket.gaierror as err:
-        raise NetworkError(f"look up: {err.strerror}", listed.host) from err
-    addresses = [ip_address(address[0]) for *_, address in found]
     fetcher = ListFetcher(early.environment(), is_plain=True, places=places)
 
     async def at(address: Address) -> Path:
@@ -79,9 +76,28 @@ async def _fetch(listed: ServerList, places: Sequence[Path]) -> Path:
 
     try:
         async with asyncio.timeout(TIME_LIMIT):
-            return await at_any(addresses, at)
+            return await at_any(await _addresses(listed), at)
     except TimeoutError as err:
         raise NetworkError(f"not done after {TIME_LIMIT} s", listed.url) from err
+
+
+async def _addresses(listed: ServerList) -> list[Address]:
+    """Return the addresses of the list's host. Raises NetworkError.
+
+    Apart, because getaddrinfo(3) waits for as long as the name servers are silent, and no signal
+    interrupts that.
+    """
+    found: list[Address] = []
+
+    def look_up() -> None:
+        answers = socket.getaddrinfo(listed.host, listed.port, type=socket.SOCK_STREAM)
+        found.extend(ip_address(address[0]) for *_, address in answers)
+
+    try:
+        await Aside("the name").run(look_up, math.inf)  # the caller has a limit
+    except socket.gaierror as err:
+        raise NetworkError(f"look up: {err.strerror}", listed.host) from err
+    return found
 
 
 # -- list -----------------------------------------------------------------------------------------

@@ -212,6 +212,19 @@ def test_authorities_in_a_directory_are_trusted(
     assert cli.main(update) == 0
 
 
+def test_name_servers_that_are_silent_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The system's resolver waits for them longer than this command does."""
+    monkeypatch.setattr(servers, "TIME_LIMIT", 0.2)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(5))
+    fetch_from(443, monkeypatch)
+    began = time.monotonic()
+    assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
+    assert time.monotonic() - began < 4
+    assert "not done after 0.2 s" in capsys.readouterr().err
+
+
 def test_a_host_that_is_not_found_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
