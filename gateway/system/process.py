@@ -104,7 +104,7 @@ def find_program(name: str) -> str:
     """
     for directory in SEARCH_PATH.split(":"):
         path = Path(directory, name)
-        if path.is_file() and os.access(path, os.X_OK):
+        if os.access(path, os.X_OK) and path.is_file():  # that fails where this may not look
             return str(path)
     raise MissingError(f"the program {name} is not installed", "install it, or use our image")
 

@@ -26,6 +26,33 @@ def test_a_short_run_returns_what_was_written() -> None:
     assert process.run(["cat"], stdin="a line\n") == "a line\n"
 
 
+SEARCH = """
+import os, sys
+from gateway.system import process
+if not os.geteuid():
+    os.setgroups([])
+    os.setresuid(65534, 65534, 65534)
+process.SEARCH_PATH = f"{sys.argv[1]}:/usr/bin"
+print(process.find_program("env"))
+process.find_program("no-such-program")
+"""
+
+
+def test_a_directory_that_the_user_may_not_enter_is_passed_over(tmp_path: Path) -> None:
+    """As a shell does. Control: a program that is nowhere is missing."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    done = subprocess.run(
+        [sys.executable, "-c", SEARCH, str(closed)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert done.stdout == "/usr/bin/env\n", done.stderr
+    assert "the program no-such-program is not installed" in done.stderr
+
+
 def test_a_short_run_sees_nothing_of_our_environment() -> None:
     """The environment may hold keys: a child gets a path, a locale and what it is given."""
     seen = process.run(["env"], env={"GIVEN": "1"}).splitlines()
