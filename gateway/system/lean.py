@@ -19,7 +19,12 @@ def import_inspect() -> None:
 
     It reads no source code for them, so that it does without ast, which takes 0.6 MiB.
     """
-    with later("ast", NodeVisitor=object):
+
+    class NodeVisitor:  # inspect has a class that is one, up to Python 3.12
+        def __getattr__(self, name: str) -> Any:
+            return getattr(importlib.import_module("ast").NodeVisitor, name).__get__(self)
+
+    with later("ast", NodeVisitor=NodeVisitor):
         importlib.import_module("inspect")
 
 

@@ -292,7 +292,7 @@ assert third is uuid
 
 
 def test_inspect_reads_source_code_for_who_asks_for_that() -> None:
-    """It imports ast then. Control: it has not, for what dataclasses ask."""
+    """It imports ast then, also to find a class. Control: not for what dataclasses ask."""
     code = """
 from gateway.system.lean import import_inspect
 import_inspect()
@@ -301,6 +301,8 @@ assert str(inspect.signature(lambda one, *, two=2: None)) == "(one, *, two=2)"
 assert inspect.iscoroutinefunction(lambda: 1) is False
 assert "ast" not in sys.modules
 assert "reverse=False" in str(inspect.signature(sorted))
+import fractions
+assert inspect.getsource(fractions.Fraction).startswith("class Fraction(")
 """
     assert "ast" in modules_after(code)
 
