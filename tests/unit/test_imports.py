@@ -291,6 +291,34 @@ assert third is uuid
     assert {"colorsys", "uuid"} <= modules_after(code)
 
 
+def test_a_package_that_is_imported_later_has_its_modules() -> None:
+    """Each of them once. Control: until one is asked for, the package is not imported."""
+    code = """
+from gateway.system.lean import later
+finders = list(sys.meta_path)
+with later("asyncio"):
+    import asyncio as first
+    assert not any(it.startswith("asyncio.") for it in sys.modules)
+    import asyncio.coroutines
+    from asyncio import events
+    from asyncio import *
+    assert run is asyncio.run is first.run
+    assert events is asyncio.events is sys.modules["asyncio.events"]
+    assert events.AbstractEventLoop is asyncio.AbstractEventLoop
+    assert asyncio.coroutines.iscoroutinefunction is asyncio.iscoroutinefunction
+    assert asyncio.coroutines.__spec__.origin == asyncio.coroutines.__file__
+with later("xml"):
+    import xml.etree.ElementTree
+try:
+    with later("colorsys"):
+        import colorsys.missing
+except ModuleNotFoundError:
+    pass
+assert sys.meta_path == finders
+"""
+    assert {"asyncio.coroutines", "xml.etree.ElementTree", "colorsys"} <= modules_after(code)
+
+
 def test_inspect_reads_source_code_for_who_asks_for_that() -> None:
     """It imports ast then, also to find a class. Control: not for what dataclasses ask."""
     code = """
