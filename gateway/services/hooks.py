@@ -1,6 +1,7 @@
 """The user's commands for a tunnel that comes up or goes down."""
 
 import asyncio
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -131,6 +132,6 @@ async def run_command(
 
 def _why_not(program: str, err: MissingError) -> str:
     """Return why `program` was not found."""
-    if Path(program).is_file():
+    if os.access(program, os.F_OK) and Path(program).is_file():  # that fails where we may not look
         return f"{program} {NOT_EXECUTABLE}"
     return f"{err.missing}: {REMEDY}"

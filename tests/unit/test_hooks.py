@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -107,6 +109,37 @@ def test_a_script_that_cannot_be_executed_is_named_with_what_to_do(tmp_path: Pat
         asyncio.run(asyncio.wait_for(work(), 15))
     (failed,) = logs
     assert failed["problem"] == f"{path} {NOT_EXECUTABLE}"
+
+
+HIDDEN = """
+import asyncio, os, sys
+from structlog.testing import capture_logs
+from gateway.services.hooks import Hooks
+if not os.geteuid():
+    os.setgroups([])
+    os.setresuid(65534, 65534, 65534)
+async def work():
+    commands = Hooks((sys.argv[1],), ())
+    commands.up()
+    await commands.finish()
+with capture_logs() as logs:
+    asyncio.run(work())
+print(*(it["problem"] for it in logs))
+"""
+
+
+def test_a_script_where_the_gateway_may_not_look_is_missing(tmp_path: Path) -> None:
+    """As for root without CAP_DAC_OVERRIDE in a user's own directory."""
+    (tmp_path / "closed").mkdir(mode=0)
+    path = str(tmp_path / "closed" / "up")
+    done = subprocess.run(
+        [sys.executable, "-c", HIDDEN, path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert done.stdout.startswith(f"the program {path} is not installed"), done.stderr
 
 
 def test_commands_run_one_after_the_other(tmp_path: Path) -> None:
