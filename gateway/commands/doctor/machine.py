@@ -42,6 +42,7 @@ STATUS: Final = {
 }
 """The lines of /proc/PID/status that are shown (proc(5)), with what they are called here."""
 
+KUBERNETES: Final = "/var/run/secrets/kubernetes.io"
 LIMITS: Final = ("memory.max", "memory.current", "pids.max", "pids.current", "cpu.max")
 """Files of the container's control group (cgroups(7), version 2)."""
 
@@ -101,8 +102,8 @@ def _system() -> str:
     lines = _text(Path("/etc/os-release")).splitlines()
     named = [line.partition("=")[2].strip('"') for line in lines if line.startswith("PRETTY_NAME=")]
     engines = {"/.dockerenv": "Docker", "/run/.containerenv": "Podman"}
-    inside = [name for file, name in engines.items() if Path(file).exists()]
-    kubernetes = Path("/var/run/secrets/kubernetes.io").exists()
+    inside = [name for file, name in engines.items() if os.access(file, os.F_OK)]
+    kubernetes = os.access(KUBERNETES, os.F_OK)  # `Path.exists` fails where we may not look
     where = [*inside, *(["Kubernetes"] if kubernetes else [])]
     return f"{''.join(named) or sys.platform}; in a container of {', '.join(where) or 'none known'}"
 
