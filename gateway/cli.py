@@ -82,15 +82,14 @@ def _to_begin_or_to_ask_for_help(asked: "argparse.Namespace") -> int:
 def run() -> int:
     """Close the namespace, read the configuration and run the gateway until it is asked to stop."""
     gc.disable()  # imports make no garbage: collecting would take a fifth of the start
-    from gateway.system.lean import import_inspect, later, leave_out
+    from gateway.system.lean import import_inspect, leave_out
 
     import_inspect()
     from gateway.settings import early
     from gateway.settings.reading import Reading
 
     environ = early.environment()
-    with later("asyncio"):  # for pydantic-settings, which imports it for other commands
-        reading = Reading(environ)  # first: it takes as long as all that follows, at the same time
+    reading = Reading(environ)  # first: it takes as long as all that follows, at the same time
     leave_out()
     import structlog
 

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -20,12 +19,7 @@ def import_inspect() -> None:
 
     It reads no source code for them, so that it does without ast, which takes 0.6 MiB.
     """
-
-    class NodeVisitor:  # inspect has a class that is one, up to Python 3.12
-        def __getattr__(self, name: str) -> Any:
-            return getattr(importlib.import_module("ast").NodeVisitor, name).__get__(self)
-
-    with later("ast", NodeVisitor=NodeVisitor):
+    with later("ast", NodeVisitor=object):
         importlib.import_module("inspect")
 
 
@@ -110,59 +104,19 @@ def stand_in(name: str, **attributes: Any) -> Iterator[None]:
 def later(name: str, **attributes: Any) -> Iterator[None]:
     """Have other modules import one in place of `name` that imports it when more is asked of it.
 
-    More than `attributes`, which it has without that. A package may be asked for a module in it.
+    More than `attributes`, which it has without that. It is not for packages: no module in one
+    would be found.
     """
-    if name in sys.modules:
-        yield
-        return
-
-    def imported() -> ModuleType:
-        if is_there():
-            del sys.modules[name]
-        return importlib.import_module(name)
 
     def attribute(wanted: str) -> Any:
-        if wanted.startswith("__") and wanted != "__all__":  # Python itself asks every module
+        if wanted.startswith("__"):  # of Python itself, which asks every module
             raise AttributeError(wanted)
-        return getattr(imported(), wanted)
+        if getattr(sys.modules.get(name), "__getattr__", None) is attribute:
+            del sys.modules[name]
+        return getattr(importlib.import_module(name), wanted)
 
-    def is_there() -> bool:
-        return getattr(sys.modules.get(name), "__getattr__", None) is attribute
-
-    class Finder:
-        """Imports the package before a module in it, which it may have imported then."""
-
-        @staticmethod
-        def find_spec(wanted: str, *_: Any) -> ModuleSpec | None:
-            if wanted.rpartition(".")[0] != name or not is_there():
-                return None
-            path = getattr(imported(), "__path__", None)
-            if module := sys.modules.get(wanted):
-                return _Imported(module).spec
-            return PathFinder.find_spec(wanted, path) if path else None
-
-    # Another list, because another thread may be looking through that one.
-    sys.meta_path = [Finder, *sys.meta_path]
-    try:
-        with stand_in(name, __getattr__=attribute, __path__=[], **attributes):
-            yield
-    finally:
-        sys.meta_path = [it for it in sys.meta_path if it is not Finder]
-
-
-class _Imported:
-    """Loads a module that is there already: Python would run it again."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self._module, self._own = module, module.__spec__
-        # Python takes that of the module, not what it is given (importlib._bootstrap._find_spec).
-        self.spec = module.__spec__ = ModuleSpec(module.__name__, self)  # type: ignore[arg-type]
-
-    def create_module(self, _spec: ModuleSpec) -> ModuleType:
-        return self._module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._own
+    with stand_in(name, __getattr__=attribute, **attributes):
+        yield
 
 
 def _import_structlog() -> None:
