@@ -68,4 +68,5 @@ def test_a_wrong_command_is_answered_with_the_names_of_all() -> None:
     """As they are typed; with --help, so that nothing is closed here."""
     code, _, said = without_output(("unknown", "--help"), "")
     assert code == 2
-    assert "'run', 'hold', 'reload', 'pause', 'resume', 'reconnect', 'next', 'init'" in said
+    names = said.replace("'", "")  # which Python writes up to 3.13
+    assert "run, hold, reload, pause, resume, reconnect, next, init" in names
