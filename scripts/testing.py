@@ -109,7 +109,7 @@ def steps(*, fast: bool, everything: bool = False) -> list[list[Step]]:
                 [Step("A pod on Podman", [["pytest", "tests/podman"]], 400)],
                 [Step("Units of systemd, with Podman 5", [["pytest", "tests/systemd"]], 500)],
                 [Step("The image, built again", [["pytest", "tests/image"]], 500)],
-                [Step("arm64, emulated", [["pytest", "tests/arm64"]], 4800)],
+                [Step("arm64, emulated", [["pytest", "tests/arm64"]], 5100)],
             ]
             if everything
             else []
