@@ -61,7 +61,9 @@ def test_a_resolver_on_loopback_is_named_until_something_listens(site: Site) -> 
     assert "set DNS_ADDRESS" in warned["remedy"]
     served = site.lab.workload.serve(dns(LOOPBACK, A="198.51.100.10"))
     site.wait_for([], timeout=30)
-    assert site.gateway.events(event="resolvers answer")
+    eventually(  # the log is written after health has changed
+        lambda: site.gateway.events(event="resolvers answer"), timeout=5, what="a line of the log"
+    )
     served.close()
 
 
