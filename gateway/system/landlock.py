@@ -26,9 +26,9 @@ class _Beneath(ctypes.Structure):
 def read_only_below(directories: Iterable[str]) -> None:
     """Have the kernel refuse to open and to change any file, except reading those in `directories`.
 
-    Files that are open can be used. To be called after PR_SET_NO_NEW_PRIVS. Where there is no
-    Landlock, nothing happens: the kernel is too old or has it off, or a filter of the container
-    refuses it. Raises OSError.
+    The process keeps the files that it has open. It must have set PR_SET_NO_NEW_PRIVS before. If
+    the kernel is too old, has Landlock off, or a seccomp filter of the container refuses the call,
+    this function changes nothing. Raises OSError.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     version = libc.syscall(CREATE, None, 0, VERSION)

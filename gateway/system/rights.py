@@ -27,10 +27,10 @@ def give_up_rights(what: str, limits: Iterable[tuple[int, int]]) -> None:
     """Take another user id if there is one, give up every capability, and set the limits.
 
     `what` is the process, for errors, and `limits` are resources with the most of each. It leaves
-    no core, and can start no process: that limit is not for root (kernel/fork.c, copy_process), so
-    a filter refuses it where there is no other user. Where the kernel has Landlock, it can open no
-    file but those that Python imports: as root it could read the keys. Without Landlock or filters
-    it does without. What is given up cannot be had back (prctl(2),
+    no core and can start no process. The kernel's limit on processes does not apply to root
+    (kernel/fork.c, copy_process), so without another user a seccomp filter refuses them. Landlock
+    allows it to open only what Python imports: as root it could read the keys. A kernel without
+    Landlock or seccomp is accepted. What is given up cannot be had back (prctl(2),
     PR_SET_NO_NEW_PRIVS). The change of the user takes back that the kernel kills this process when
     the gateway goes (kernel/cred.c, commit_creds), so that is asked for again. Raises NetworkError.
     """

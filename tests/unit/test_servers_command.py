@@ -37,6 +37,11 @@ def show(places: Path, *words: str) -> int:
     return cli.main(["servers", "list", "mullvad", "--directory", str(places), *words])
 
 
+def update(place: Path) -> int:
+    """Run `gateway servers update mullvad` into the directory `place`."""
+    return cli.main(["servers", "update", "mullvad", "--directory", str(place)])
+
+
 def test_options_are_the_variables_of_a_selection() -> None:
     """One that is missing here could not be tried by hand."""
     assert set(cli.SERVER_FILTERS) == set(map(servers._option, selection.TEXTS))  # noqa: SLF001
@@ -106,7 +111,7 @@ def test_a_list_is_fetched_and_kept(
     """In the first directory that can be written to."""
     fetch_from(host, monkeypatch)
     place = tmp_path / "servers"
-    assert cli.main(["servers", "update", "mullvad", "--directory", str(place)]) == 0
+    assert update(place) == 0
     assert f"2 servers of Mullvad are now in {place}/mullvad.json" in capsys.readouterr().out
     assert [path.name for path in place.iterdir()] == ["mullvad.json"]
     assert len(lists.kept((place / "mullvad.json").read_bytes()).servers) == 2
@@ -118,7 +123,7 @@ def test_a_host_of_another_name_is_refused(
     """The former list stays."""
     fetch_from(host, monkeypatch, "127.0.0.1")
     (tmp_path / "mullvad.json").write_text("former")
-    assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
+    assert update(tmp_path) == 1
     assert "certificate" in capsys.readouterr().err
     assert (tmp_path / "mullvad.json").read_text() == "former"
 
@@ -141,7 +146,7 @@ def test_a_host_that_never_ends_is_given_up(
 
     with serve(trusted.issue(HOST), octets()) as port:
         fetch_from(port, monkeypatch)
-        assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
+        assert update(tmp_path) == 1
         ended.set()
     assert "not done after 0.5 s" in capsys.readouterr().err
     assert (tmp_path / "mullvad.json").read_text() == "former"
@@ -154,7 +159,7 @@ def test_a_host_that_says_nothing_is_given_up(
     monkeypatch.setattr(servers, "TIME_LIMIT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         fetch_from(silent.getsockname()[1], monkeypatch)
-        assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
+        assert update(tmp_path) == 1
     assert "not done after 0.5 s" in capsys.readouterr().err
 
 
@@ -170,7 +175,7 @@ def test_a_list_that_takes_much_memory_is_given_up(
     assert len(hostile) <= lists.LARGEST
     with serve(trusted.issue(HOST), hostile) as port:
         fetch_from(port, monkeypatch)
-        assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
+        assert update(tmp_path) == 1
     assert "it takes more than 640 MiB of memory" in capsys.readouterr().err
 
 
@@ -181,7 +186,7 @@ def test_the_next_address_of_a_host_is_tried(
     fetch_from(host, monkeypatch)
     found = [(0, 0, 0, "", (address, host)) for address in ("127.0.0.2", "127.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 0
+    assert update(tmp_path) == 0
 
 
 def test_what_a_host_has_answered_is_the_error(
@@ -191,7 +196,7 @@ def test_what_a_host_has_answered_is_the_error(
     fetch_from(host, monkeypatch, "127.0.0.1")
     found = [(0, 0, 0, "", (address, host)) for address in ("127.0.0.1", "127.0.0.2")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
+    assert update(tmp_path) == 1
     assert capsys.readouterr().err.startswith("Mullvad: certificate: ")
 
 
@@ -206,10 +211,9 @@ def test_authorities_in_a_directory_are_trusted(
     fetch_from(host, monkeypatch)
     monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
     monkeypatch.setenv("SSL_CERT_DIR", f"/nowhere:{directory}")
-    update = ["servers", "update", "mullvad", "--directory", str(tmp_path)]
-    assert cli.main(update) == 1, "control"
+    assert update(tmp_path) == 1, "control"
     subprocess.run(["openssl", "rehash", str(directory)], check=True, timeout=20)
-    assert cli.main(update) == 0
+    assert update(tmp_path) == 0
 
 
 def test_name_servers_that_are_silent_are_given_up(
@@ -220,7 +224,7 @@ def test_name_servers_that_are_silent_are_given_up(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(5))
     fetch_from(443, monkeypatch)
     began = time.monotonic()
-    assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
+    assert update(tmp_path) == 1
     assert time.monotonic() - began < 4
     assert "not done after 0.2 s" in capsys.readouterr().err
 
@@ -230,5 +234,5 @@ def test_a_host_that_is_not_found_is_an_error(
 ) -> None:
     """By the words of the system's resolver."""
     fetch_from(443, monkeypatch, "host.invalid.")
-    assert cli.main(["servers", "update", "mullvad", "--directory", str(tmp_path)]) == 1
+    assert update(tmp_path) == 1
     assert capsys.readouterr().err.startswith("Mullvad: look up: ")
